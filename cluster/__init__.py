@@ -1,0 +1,1 @@
+"""What people run and submit: the command line and the jobs behind it."""

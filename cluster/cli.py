@@ -1,0 +1,191 @@
+"""The command line: one table of commands, each a dataclass of options and the function that takes it.
+
+Flags, `--config`, `--set`, `--print-config` and help are all derived from the dataclass, so an option is described
+once. A command's module is imported only when it is asked for: `emostream --help` starts in a tenth of a second and
+needs neither torch nor Ray. click and typer were left out: they would describe each option a second time.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from shards.config import ConfigError, from_mapping, to_mapping
+from shards.errors import BadShard
+
+EXIT_OK = 0
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Command:
+    """One sub-command: where its options and its function live (`module:ConfigClass`, `module:function`)."""
+
+    summary: str
+    config: str
+    run: str
+    details: str
+
+    def config_class(self) -> type[Any]:
+        """Import and return the options' dataclass."""
+        loaded: type[Any] = _load(self.config)
+        return loaded
+
+
+COMMANDS: dict[str, Command] = {
+    "import": Command(
+        "Turn a table of recordings and a folder of files into tar shards.",
+        "shards.importing:ImportConfig",
+        "cluster.commands:run_import",
+        "TABLE is CSV or Parquet, one row per utterance: `clip` or `key`; any of `audio`, `video`, `face` (paths below "
+        "--root); `transcript`, `speaker`; other columns are kept in each sample's json. Rows that cannot be read are "
+        "listed with their reason in OUT/import-rejected.parquet. Exit status 3: some rows were rejected.",
+    ),
+    "label": Command(
+        "Predict the emotion of every utterance with each labeler, on Ray.",
+        "cluster.label:LabelConfig",
+        "cluster.label:run_label",
+        "Writes one small Parquet table per shard. Starts a local Ray, or uses --address, or the cluster it was "
+        "submitted to. Interrupted or killed, run the same command again: finished shards are not opened. A bad sample "
+        "is a row with its reason. Exit status 0: every shard was read to its end; 3: finished, but some shards are "
+        "damaged; 4: unfinished, run it again.",
+    ),
+    "select": Command(
+        "Keep the utterances on which the teachers agree, and split them by speaker.",
+        "shards.selection:SelectConfig",
+        "cluster.commands:run_select",
+        "Reads prediction tables only: seconds, no GPU. Writes selection.parquet, rejected.parquet (with reasons) and "
+        "summary.json. With teachers A,B the published distance is KL(A || B).",
+    ),
+    "pack": Command(
+        "Write the kept utterances as speaker-grouped training shards.",
+        "shards.packing:PackConfig",
+        "cluster.commands:run_pack",
+        "Reads only the kept samples' bytes. A speaker's utterances lie together; a shard holds one split.",
+    ),
+    "report": Command(
+        "Write one HTML page on what went in, what came out, and how good the labels are.",
+        "cluster.report:ReportConfig",
+        "cluster.report:run_report",
+        "DIR is a selection folder, or a folder that holds one as `selection`. The page needs no network.",
+    ),
+    "demo": Command(
+        "Run the whole job on a small synthetic corpus: two commands from a clone to a report.",
+        "cluster.demo:DemoConfig",
+        "cluster.demo:run_demo",
+        "Makes the corpus, trains three small teachers on speakers of their own, labels the rest on Ray, selects, "
+        "packs and writes the report. Run again, it goes on where it stopped.",
+    ),
+    "doctor": Command(
+        "Check this machine: packages, Ray, GPU, codecs, storage, memory; each problem with its remedy.",
+        "cluster.doctor:DoctorConfig",
+        "cluster.doctor:run_doctor",
+        "Exit status 1: at least one problem was found.",
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status (0 done, 2 unusable options, others as the command's help says)."""
+    arguments = _parser(argv).parse_args(argv)
+    if arguments.command is None:
+        _parser(argv).print_help()
+        return EXIT_USAGE
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    command = COMMANDS[arguments.command]
+    try:
+        config = _resolve(command.config_class(), arguments)
+        if arguments.print_config:
+            sys.stdout.write(yaml.safe_dump(to_mapping(config), sort_keys=False))
+            return EXIT_OK
+        return int(_load(command.run)(config))
+    except (ConfigError, BadShard, FileNotFoundError, PermissionError) as error:
+        sys.stderr.write(f"emostream {arguments.command}: {error}\n")
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted; run the same command again to continue\n")
+        return EXIT_INTERRUPTED
+
+
+def _parser(argv: Sequence[str] | None) -> argparse.ArgumentParser:
+    words = sys.argv[1:] if argv is None else list(argv)
+    wanted = next((word for word in words if not word.startswith("-")), None)
+    parser = argparse.ArgumentParser(
+        prog="emostream",
+        description="Label large audio-visual corpora for emotion by cross-modal agreement.",
+        epilog="`emostream COMMAND --help` describes each command.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        child = commands.add_parser(name, help=command.summary, description=f"{command.summary} {command.details}")
+        if name == wanted:
+            _add_options(child, command.config_class())
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser, config_class: type[Any]) -> None:
+    for field in dataclasses.fields(config_class):
+        text = str(field.metadata["help"])
+        if field.metadata["positional"]:
+            parser.add_argument(field.name, metavar=field.name.upper(), nargs="?", default=argparse.SUPPRESS, help=text)
+        else:
+            flag = "--" + field.name.replace("_", "-")
+            help_text = f"{text} {_default_text(field)}".replace("%", "%%")
+            parser.add_argument(flag, dest=field.name, metavar="VALUE", default=argparse.SUPPRESS, help=help_text)
+    parser.add_argument("--config", metavar="FILE", help="YAML file of the same options; flags and --set win over it.")
+    parser.add_argument(
+        "--set", metavar="NAME=VALUE", action="append", default=[], help="Set one option; may be repeated."
+    )
+    parser.add_argument("--print-config", action="store_true", help="Print the resolved options as YAML and stop.")
+
+
+def _default_text(field: "dataclasses.Field[Any]") -> str:
+    if field.default is not dataclasses.MISSING:
+        value = field.default
+    elif field.default_factory is not dataclasses.MISSING:
+        value = field.default_factory()
+    else:
+        return "(required)"
+    if value is None or value in ((), {}, ""):
+        return ""
+    return f"(default: {','.join(map(str, value)) if isinstance(value, tuple) else value})"
+
+
+def _resolve(config_class: type[Any], arguments: argparse.Namespace) -> Any:
+    values = _read_yaml(arguments.config) if arguments.config else {}
+    for assignment in arguments.set:
+        name, separator, value = assignment.partition("=")
+        if not separator:
+            raise ConfigError(f"--set: got {assignment!r}, expected NAME=VALUE")
+        _set_nested(values, name.replace("-", "_"), value)
+    names = {field.name for field in dataclasses.fields(config_class)}
+    values.update({name: value for name, value in vars(arguments).items() if name in names})
+    return from_mapping(config_class, values, where="options")
+
+
+def _set_nested(values: dict[str, Any], dotted: str, value: str) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {dotted}: {parent} is not a group of options")
+    values[last] = value
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"--config {path}: got {type(loaded).__name__}, expected a mapping of options")
+    return loaded
+
+
+def _load(target: str) -> Any:
+    module, name = target.split(":")
+    return getattr(importlib.import_module(module), name)

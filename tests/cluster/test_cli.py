@@ -1,0 +1,64 @@
+"""The command line is derived from the options' dataclasses."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cluster.cli import COMMANDS, main
+from shards.config import from_mapping
+
+SELECT = ["select", "--predictions", "p", "--out", "o", "--teachers", "text,vision"]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_describes_every_option(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each command's help names every option of its dataclass, with a sentence and its default."""
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    assert stop.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for field in dataclasses.fields(COMMANDS[name].config_class()):
+        word = field.name if field.metadata["positional"] else "--" + field.name.replace("_", "-")
+        assert word in text
+        assert field.metadata["help"].split()[0] in text
+
+
+def test_flags_win_over_set_and_set_over_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Precedence is file, --set, flag; the printed configuration reads back as the same options."""
+    file = tmp_path / "select.yaml"
+    file.write_text("seed: 1\nmin_per_speaker: 1\nthreshold: 0.1\n")
+    arguments = [*SELECT, "--config", str(file), "--set", "min_per_speaker=2", "--set", "threshold=0.2"]
+    assert main([*arguments, "--threshold", "0.3", "--print-config"]) == 0
+    config = from_mapping(COMMANDS["select"].config_class(), yaml.safe_load(capsys.readouterr().out))
+    assert (config.seed, config.min_per_speaker, float(config.threshold)) == (1, 2, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["select", "--predictions", "p", "--out", "o"], "teachers must be given"),
+        ([*SELECT, "--set", "sede=1"], "unknown option sede"),
+        ([*SELECT, "--set", "seed"], "expected NAME=VALUE"),
+        ([*SELECT, "--seed", "x"], "expected int"),
+        (["label", "--shards", "/nowhere/*.tar", "--out", "o", "--panel", "/nowhere.yaml"], "/nowhere"),
+    ],
+)
+def test_unusable_options_exit_with_2_and_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mistake is one line on standard error that names it, without a traceback."""
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_main_help_imports_no_heavy_package() -> None:
+    """`emostream --help` answers without importing torch or Ray."""
+    code = "import sys; from cluster.cli import main; main(['--help']); print({'torch', 'ray'} & set(sys.modules))"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip().endswith("set()")

@@ -1,0 +1,56 @@
+"""The built wheel is what people install: it must hold every package and start."""
+
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from a copy of the tracked sources, with the setuptools that is installed."""
+    out = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True, text=True, timeout=240)
+    (built,) = out.glob("*.whl")
+    return built
+
+
+def test_wheel_contains_every_package_and_nothing_else(wheel: Path) -> None:
+    """Every package listed in pyproject, its modules and data files are in the wheel; tests are not."""
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    on_disk = {
+        f"{package.replace('.', '/')}/{path.name}"
+        for package in packages
+        for path in (ROOT / package.replace(".", "/")).iterdir()
+        if path.suffix in {".py", ".j2", ".proto", ".pyi"}
+    }
+    inside = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert inside == on_disk
+
+
+def test_every_package_on_disk_is_listed() -> None:
+    """A new sub-package that pyproject forgets would be missing from the wheel."""
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    inits = [init for top in listed if "." not in top for init in (ROOT / top).rglob("__init__.py")]
+    assert {str(init.parent.relative_to(ROOT)).replace("/", ".") for init in inits} == listed
+
+
+def test_installed_wheel_shows_its_help(wheel: Path, tmp_path: Path) -> None:
+    """From the unpacked wheel alone, away from the checkout, `emostream --help` lists every command."""
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    code = "import sys, cluster.cli; print(cluster.cli.__file__); sys.exit(cluster.cli.main(['--help']))"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    answer = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert str(tmp_path) in answer.stdout.splitlines()[0]
+    for command in ("import", "label", "select", "pack", "report", "demo", "doctor"):
+        assert f"    {command} " in answer.stdout

@@ -1,0 +1,1 @@
+"""Models and training. Imports `shards`; never Ray."""

@@ -1,0 +1,1 @@
+"""The project's own model architectures, each a `transformers.PreTrainedModel`."""
