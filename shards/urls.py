@@ -1,0 +1,87 @@
+"""What a path of this project may look like: a local path, `file://`, or any URL fsspec knows (`s3://`, `hf://`, ...).
+
+Credentials and endpoints are fsspec's and the provider's own configuration (`AWS_*`, `FSSPEC_S3_ENDPOINT_URL`,
+`HF_TOKEN`), so that workers get them from their environment and no option here has to carry a secret.
+"""
+
+import os
+import re
+from typing import Any
+
+from fsspec.core import url_to_fs
+
+from shards.config import ConfigError
+
+MAX_BRACE_ALTERNATIVES = 100_000
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_INNERMOST_BRACES = re.compile(r"\{([^{}]*)\}")
+_NUMBER_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+
+
+def is_remote(url: str) -> bool:
+    """Whether `url` needs fsspec; plain paths and `file://` do not."""
+    match = _SCHEME.match(url)
+    return match is not None and match[1].lower() not in ("file", "local")
+
+
+def local_path(url: str) -> str:
+    """The absolute local path of `url`: workers on the same node run in directories of their own."""
+    return os.path.abspath(_SCHEME.sub("", url, count=1))
+
+
+def join(base: str, *parts: str) -> str:
+    """`base/part/...` for a path or a URL."""
+    if not is_remote(base):
+        return os.path.join(base, *parts)
+    return "/".join([base.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def remote_filesystem(url: str) -> tuple[Any, str]:
+    """The fsspec filesystem of `url` and the path in it.
+
+    What fsspec remembers of the path's folder is dropped: a driver that listed it an hour ago must see what its workers
+    wrote since.
+    """
+    filesystem, path = url_to_fs(url)
+    filesystem.invalidate_cache(path)
+    return filesystem, path
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """Every alternative of `{a,b}` and `{000..010}` in `pattern`, in order and once; other braces stay as they are.
+
+    The `braceexpand` package was left out: it expands without a bound, and steps and letter ranges are not needed here.
+    """
+    pending, expanded = [pattern], []
+    while pending:
+        current = pending.pop()
+        alternatives = _first_alternatives(current)
+        if alternatives is None:
+            expanded.append(current)
+        elif len(pending) + len(expanded) + len(alternatives) > MAX_BRACE_ALTERNATIVES:
+            raise ConfigError(
+                f"{pattern}: braces give more than {MAX_BRACE_ALTERNATIVES} names; use * or split the job"
+            )
+        else:
+            pending.extend(reversed(alternatives))
+    return list(dict.fromkeys(expanded))
+
+
+def _first_alternatives(pattern: str) -> list[str] | None:
+    for braces in _INNERMOST_BRACES.finditer(pattern):
+        choices = _choices(braces[1])
+        if choices is not None:
+            return [pattern[: braces.start()] + choice + pattern[braces.end() :] for choice in choices]
+    return None
+
+
+def _choices(body: str) -> list[str] | None:
+    numbers = _NUMBER_RANGE.fullmatch(body)
+    if numbers is None:
+        return body.split(",") if "," in body else None
+    first, last = numbers[1], numbers[2]
+    width = max(len(first), len(last)) if "0" in (first[0], last[0]) else 0
+    if int(last) - int(first) >= MAX_BRACE_ALTERNATIVES or int(last) < int(first):
+        raise ConfigError(f"{{{body}}}: got a range from {first} to {last}, expected a rising one of sensible length")
+    return [str(number).zfill(width) for number in range(int(first), int(last) + 1)]
