@@ -1,0 +1,383 @@
+"""`emostream import`: a table of recordings and the folder they lie in become shards of a target size.
+
+Every row ends in a shard or in import-rejected.parquet with its reason. The plan (which row goes into which shard) is
+made from the table and the files' sizes alone, so the same input gives the same bytes whatever the number of workers,
+and a shard is named after what goes into it: an import that was killed goes on at the first shard that is missing.
+
+Rows with other fields than their neighbours (no transcript, another sound format) get shards of their own, because
+loaders demand identical fields within one. Threads do the work: copying is bound by the disk, and a header check costs
+microseconds beside it.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shards.audio import check_audio_header, decode_audio
+from shards.config import ConfigError, option
+from shards.errors import BadSample, reason_code
+from shards.frames import check_video_header
+from shards.import_table import FILE_COLUMNS, TRANSCRIPT_COLUMN, SourceTable, metadata_of, read_table, text_cell
+from shards.keys import key_problem, printable
+from shards.naming import list_names
+from shards.npy import decode_features
+from shards.samples import (
+    AUDIO_EXTENSIONS,
+    FACE_EXTENSION,
+    METADATA_EXTENSION,
+    TRANSCRIPT_EXTENSION,
+    VIDEO_EXTENSIONS,
+    encode_metadata,
+    parse_sample,
+)
+from shards.storage import atomic_write, exists, join, make_directory, read_bytes, remove
+from shards.tar import TarLimits, TarWriter
+
+SUMMARY_NAME = "import-summary.json"
+REJECTED_NAME = "import-rejected.parquet"
+FORMAT_VERSION = 1
+DIGEST_DIGITS = 12
+MIB = 2**20
+PLAN_BATCH_ROWS = 10_000
+MAX_CHECKED_SECONDS = 24 * 3600.0
+MAX_SUMMARY_BYTES = 1 << 30
+
+Check = Literal["none", "header", "decode"]
+Progress = Callable[[int, int], None]
+
+_REJECTED_SCHEMA = pa.schema([("row", pa.int64()), ("key", pa.string()), ("reason", pa.string())])
+_SHARD_NAME = re.compile(r"shard-\d{6}-[0-9a-f]{12}\.tar")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportConfig:
+    """Options of `emostream import`."""
+
+    table: str = option(positional=True, help="CSV or Parquet table, one row per utterance.")
+    root: str = option(help="Folder that the table's paths are relative to.")
+    out: str = option(help="Folder for the shards, local or remote.")
+    shard_size_mb: int = option(default=256, help="Target size of a shard, in MiB.")
+    num_workers: int = option(default=4, help="Shards written at once.")
+    check: Check = option(
+        default="header", help="How media are checked: header (opens, has a track), decode (all of it), or none."
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("shard_size_mb", "num_workers"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name.replace('_', '-')}: got {getattr(self, name)}, expected at least 1")
+        if not os.path.isdir(self.root):
+            raise ConfigError(f"--root: got {self.root!r}, expected an existing folder")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportReport:
+    """What became of the table's rows: imported + rejected = rows."""
+
+    num_rows: int
+    num_imported: int
+    num_rejected: int
+    rejected: dict[str, int]
+    num_shards: int
+    num_written: int
+    plan_digest: str
+    shards: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RowFile:
+    """One media file of a row."""
+
+    extension: str
+    path: str
+    size: int
+    modified_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRow:
+    """A row that passed the first look: its position in the table, and what is needed to cut shards."""
+
+    position: int
+    key: str
+    fields: tuple[str, ...]
+    size: int
+    identity: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A row that was not imported; `row` is its place in the file, counted from 0."""
+
+    row: int
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedShard:
+    """One shard to be."""
+
+    name: str
+    rows: tuple[PlannedRow, ...]
+
+
+def import_table(config: ImportConfig, progress: Progress | None = None) -> ImportReport:
+    """Import `config.table`; `progress(done, total)` counts shards.
+
+    Raises ConfigError when the table cannot be used, or when OUT holds shards of something else.
+    """
+    source = read_table(config.table)
+    rows, rejected = plan_rows(source, config.root)
+    shards = plan_shards(rows, config)
+    digest = hashlib.sha256("\n".join(shard.name for shard in shards).encode()).hexdigest()
+    make_directory(config.out)
+    earlier = _earlier_report(config.out)
+    if earlier is not None and earlier["plan_digest"] == digest and earlier["num_rows"] == source.num_rows:
+        return ImportReport(**{**earlier, "num_written": 0, "shards": tuple(earlier["shards"])})
+    present = set(list_names(config.out))
+    _refuse_foreign_shards(config.out, present, shards, earlier)
+    todo = [shard for shard in shards if not {shard.name, _notes_name(shard)} <= present]
+    with ThreadPoolExecutor(config.num_workers) as pool:
+        running = [pool.submit(write_shard, shard, source, config) for shard in todo]
+        for number, done in enumerate(as_completed(running), start=1):
+            done.result()
+            if progress is not None:
+                progress(number, len(todo))
+    return _finish(config.out, source, shards, rejected, digest, num_written=len(todo))
+
+
+def plan_rows(source: SourceTable, root: str) -> tuple[list[PlannedRow], list[Rejected]]:
+    """Look at every row once: its key, its files' sizes. What cannot be used is rejected with its reason."""
+    planned: list[PlannedRow] = []
+    rejected = [Rejected(place, "", reason) for place, reason in source.unreadable]
+    seen: set[str] = set()
+    for position, row in _rows(source):
+        place = int(source.places[position])
+        shown = printable(str(row.get(source.key_column) or ""))
+        try:
+            key = tar_key(text_cell(row, source.key_column))
+            if key in seen:
+                raise BadSample("duplicate_key", f"'{printable(key)}' is the key of an earlier row")
+            planned.append(_plan_row(position, key, row, source, root))
+            seen.add(key)
+        except BadSample as bad:
+            rejected.append(Rejected(place, shown, bad.reason))
+    return planned, rejected
+
+
+def plan_shards(rows: Sequence[PlannedRow], config: ImportConfig) -> list[PlannedShard]:
+    """Cut the rows, in table order and by their fields, into shards of about the target size."""
+    target = config.shard_size_mb * MIB
+    groups: list[list[PlannedRow]] = []
+    for fields in sorted({row.fields for row in rows}):
+        group: list[PlannedRow] = []
+        size = 0
+        for row in rows:
+            if row.fields != fields:
+                continue
+            if group and size + row.size > target:
+                groups.append(group)
+                group, size = [], 0
+            group.append(row)
+            size += row.size
+        groups.append(group)
+    return [PlannedShard(_shard_name(number, group, config.check), tuple(group)) for number, group in enumerate(groups)]
+
+
+def tar_key(name: str | None) -> str:
+    """A row's name as a sample's key: dots and other characters a key cannot hold become "_".
+
+    Raises BadSample when there is no name, or none is left.
+    """
+    if name is None:
+        raise BadSample("no_key", "the row has no key")
+    key = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\\.]", "_", name.strip("/"))
+    key = "/".join("x" + part if part.startswith("__") else part for part in key.split("/"))
+    problem = key_problem(key)
+    if problem is not None:
+        raise BadSample(*problem)
+    return key
+
+
+def write_shard(shard: PlannedShard, source: SourceTable, config: ImportConfig) -> None:
+    """Write one shard, and before it a note of the rows that turned out to be unusable."""
+    rejected: list[Rejected] = []
+    positions = {row.position: row for row in shard.rows}
+    table = source.rows.take(pa.array(list(positions), pa.int64()))
+    with atomic_write(join(config.out, shard.name)) as stream, TarWriter(stream) as writer:
+        for planned, row in zip(shard.rows, _dictionaries(table), strict=True):
+            try:
+                writer.add(planned.key, read_members(planned.key, row, source, config))
+            except BadSample as bad:
+                rejected.append(Rejected(int(source.places[planned.position]), planned.key, bad.reason))
+        # Before the shard appears: a shard that is there has its notes.
+        _write_json(join(config.out, _notes_name(shard)), [asdict(item) for item in rejected])
+
+
+def read_members(key: str, row: dict[str, Any], source: SourceTable, config: ImportConfig) -> dict[str, bytes]:
+    """A row's sample, extension -> payload, checked as far as `config.check` says. Raises BadSample."""
+    members: dict[str, bytes] = {}
+    for file in row_files(row, config.root):
+        try:
+            members[file.extension] = read_bytes(file.path, max_bytes=TarLimits().max_member_bytes)
+        except ValueError as error:
+            raise BadSample("file_too_large", str(error)) from error
+        except OSError as error:
+            raise BadSample("unreadable_file", f"{file.path}: {error.strerror}") from error
+    transcript = text_cell(row, TRANSCRIPT_COLUMN)
+    if transcript is not None:
+        members[TRANSCRIPT_EXTENSION] = transcript.encode()
+    metadata = metadata_of(row, source.key_column, key, is_text=source.is_text)
+    try:
+        members[METADATA_EXTENSION] = encode_metadata(metadata)
+    except (ValueError, UnicodeEncodeError) as error:
+        raise BadSample("bad_metadata", str(error)) from error
+    parse_sample(key, members)
+    for extension, payload in members.items():
+        _check_media(extension, payload, config.check)
+    return members
+
+
+def row_files(row: dict[str, Any], root: str) -> list[RowFile]:
+    """The files a row names, with their sizes. Raises BadSample for one that is missing, empty or outside `root`."""
+    return [_row_file(column, path, root) for column in FILE_COLUMNS if (path := text_cell(row, column)) is not None]
+
+
+def _row_file(column: str, relative: str, root: str) -> RowFile:
+    path = os.path.normpath(os.path.join(root, relative))
+    if os.path.isabs(relative) or not path.startswith(os.path.normpath(root) + os.sep):
+        raise BadSample("path_outside_root", f"{column} is '{printable(relative)}', expected a path below --root")
+    known = {"audio": AUDIO_EXTENSIONS, "video": VIDEO_EXTENSIONS, "face": frozenset({"npy"})}[column]
+    extension = os.path.splitext(path)[1].lstrip(".").lower()
+    if extension not in known:
+        raise BadSample(
+            "unknown_extension", f"{column} is '{printable(relative)}', expected {', '.join(sorted(known))}"
+        )
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as error:
+        raise BadSample("missing_file", f"{column} '{printable(relative)}': {error}") from error
+    if status.st_size == 0:
+        raise BadSample("empty_file", f"{column} '{printable(relative)}' has no bytes")
+    return RowFile(FACE_EXTENSION if column == "face" else extension, path, status.st_size, status.st_mtime_ns)
+
+
+def _plan_row(position: int, key: str, row: dict[str, Any], source: SourceTable, root: str) -> PlannedRow:
+    files = row_files(row, root)
+    transcript = text_cell(row, TRANSCRIPT_COLUMN)
+    fields = [file.extension for file in files] + ([TRANSCRIPT_EXTENSION] if transcript is not None else [])
+    if not fields:
+        raise BadSample("no_media", "the row has neither audio, video, face features nor a transcript")
+    metadata = metadata_of(row, source.key_column, key, is_text=source.is_text)
+    identity = [key, transcript, str(metadata), [[file.extension, file.size, file.modified_ns] for file in files]]
+    digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+    return PlannedRow(position, key, tuple(sorted(fields)), sum(file.size for file in files), digest)
+
+
+def _check_media(extension: str, payload: bytes, check: Check) -> None:
+    if extension == FACE_EXTENSION:
+        decode_features(payload)
+    elif check == "decode" and extension in AUDIO_EXTENSIONS:
+        decode_audio(payload, max_seconds=MAX_CHECKED_SECONDS)
+    elif check != "none" and extension in AUDIO_EXTENSIONS:
+        check_audio_header(payload)
+    elif check != "none" and extension in VIDEO_EXTENSIONS:
+        check_video_header(payload)
+
+
+def _rows(source: SourceTable) -> Iterator[tuple[int, dict[str, Any]]]:
+    yield from enumerate(_dictionaries(source.rows))
+
+
+def _dictionaries(table: pa.Table) -> Iterator[dict[str, Any]]:
+    for batch in table.to_batches(max_chunksize=PLAN_BATCH_ROWS):
+        yield from batch.to_pylist()
+
+
+def _shard_name(number: int, rows: Sequence[PlannedRow], check: Check) -> str:
+    digest = hashlib.sha256(json.dumps([FORMAT_VERSION, check]).encode())
+    for row in rows:
+        digest.update(row.identity.encode())
+    return f"shard-{number:06d}-{digest.hexdigest()[:DIGEST_DIGITS]}.tar"
+
+
+def _notes_name(shard: PlannedShard) -> str:
+    return f".{shard.name}.rejected.json"
+
+
+def _earlier_report(out: str) -> dict[str, Any] | None:
+    url = join(out, SUMMARY_NAME)
+    if not exists(url):
+        return None
+    earlier: dict[str, Any] = json.loads(read_bytes(url, max_bytes=MAX_SUMMARY_BYTES))
+    return earlier
+
+
+def _refuse_foreign_shards(
+    out: str, present: set[str], shards: Sequence[PlannedShard], earlier: dict[str, Any] | None
+) -> None:
+    """Shards of an older table are removed at the end; anything else would be labeled along unnoticed."""
+    mine = {shard.name for shard in shards} | set(earlier["shards"] if earlier else ())
+    foreign = sorted(
+        name for name in present if name.endswith(".tar") and not name.startswith(".") and name not in mine
+    )
+    foreign = [name for name in foreign if earlier is None or not _SHARD_NAME.fullmatch(name)]
+    if foreign:
+        raise ConfigError(
+            f"--out {out}: holds {len(foreign)} shards of something else, such as {foreign[0]}; give another folder, "
+            "or remove them"
+        )
+
+
+def _finish(
+    out: str,
+    source: SourceTable,
+    shards: Sequence[PlannedShard],
+    rejected: Sequence[Rejected],
+    digest: str,
+    *,
+    num_written: int,
+) -> ImportReport:
+    """Gather the notes, drop shards of an older table, and write the report last."""
+    everything = list(rejected)
+    for shard in shards:
+        notes = json.loads(read_bytes(join(out, _notes_name(shard)), max_bytes=MAX_SUMMARY_BYTES))
+        everything.extend(Rejected(**note) for note in notes)
+    everything.sort(key=lambda item: item.row)
+    names = {shard.name for shard in shards}
+    for name in list_names(out):
+        if _SHARD_NAME.fullmatch(name) and name not in names:
+            remove(join(out, name))
+    counts = Counter(reason_code(item.reason) for item in everything)
+    report = ImportReport(
+        num_rows=source.num_rows,
+        num_imported=source.num_rows - len(everything),
+        num_rejected=len(everything),
+        rejected=dict(sorted(counts.items())),
+        num_shards=len(shards),
+        num_written=num_written,
+        plan_digest=digest,
+        shards=tuple(shard.name for shard in shards),
+    )
+    with atomic_write(join(out, REJECTED_NAME)) as stream:
+        pq.write_table(pa.Table.from_pylist([asdict(item) for item in everything], _REJECTED_SCHEMA), stream)
+    _write_json(join(out, SUMMARY_NAME), asdict(report))
+    for name in list_names(out):
+        if name.endswith(".rejected.json"):
+            remove(join(out, name))
+    return report
+
+
+def _write_json(url: str, value: Any) -> None:
+    with atomic_write(url) as stream:
+        stream.write(json.dumps(value, indent=2).encode() + b"\n")

@@ -1,0 +1,33 @@
+"""One decoded utterance on its way from a reader to the panel: what a sample turns into before anybody labels it.
+
+Lives with the bytes and not with the models so that a reader process needs no torch. Unlike the other records it is
+not frozen: a reader fills it in step by step, and what went wrong on the way is part of it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(slots=True, kw_only=True)
+class Utterance:
+    """A sample's position in its shard, what its `json` says, and its decoded modalities (None where it has none).
+
+    `error` says why nothing of this sample can be used, `remark` why one of its modalities is missing while others are
+    there; both read "code: detail".
+    """
+
+    index: int
+    key: str
+    offset: int
+    size: int
+    speaker: str | None = None
+    emotion: str | None = None
+    duration_seconds: float | None = None
+    audio: NDArray[np.float32] | None = None  # [num_samples], 16 kHz mono
+    faces: NDArray[np.uint8] | None = None  # [num_faces, size, size, 3] RGB
+    face_features: NDArray[np.float32] | None = None  # [num_frames, dim]
+    transcript: str | None = None
+    error: str | None = None
+    remark: str | None = None

@@ -1,0 +1,227 @@
+"""Import: every row ends in a shard or among the rejected, the bytes depend on the input alone, and work resumes."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shards.audio import encode_flac
+from shards.config import ConfigError
+from shards.errors import BadSample
+from shards.importing import ImportConfig, ImportReport, import_table, tar_key
+from shards.keys import key_problem
+from shards.samples import Sample, parse_sample
+from shards.storage import open_ranged
+from shards.tar import index_shard, read_members
+
+COLUMNS = ("clip", "audio", "face", "transcript", "speaker", "emotion", "duration_seconds", "take")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder of eight recordings with face features."""
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    for number in range(8):
+        noise = np.random.default_rng(number).uniform(-0.5, 0.5, 4000).astype(np.float32)
+        (folder / f"{number}.flac").write_bytes(encode_flac(noise))
+        np.save(folder / f"{number}.npy", np.full((3, 4), number, dtype=np.float32))
+    return folder
+
+
+def row(number: int, **changes: Any) -> dict[str, Any]:
+    """Row `number` of a good table, with some cells changed."""
+    cells = {
+        "clip": f"clip-{number}",
+        "audio": f"{number}.flac",
+        "face": f"{number}.npy",
+        "transcript": f"words {number}",
+        "speaker": f"00{number % 3}",
+        "emotion": "happy",
+        "duration_seconds": "0.25",
+        "take": "1e5",
+    }
+    return cells | changes
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> Path:
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def run(table: Path, root: Path, out: Path, **options: Any) -> ImportReport:
+    return import_table(ImportConfig(table=str(table), root=str(root), out=str(out), **options))
+
+
+def samples(out: Path) -> list[Sample]:
+    found = []
+    for shard in sorted(out.glob("*.tar")):
+        with open_ranged(str(shard)) as reader:
+            index = index_shard(reader)
+            assert index.error is None
+            found.extend(parse_sample(entry.key, read_members(reader, entry)) for entry in index.entries)
+    return found
+
+
+def rejected(out: Path) -> dict[int, str]:
+    return {item["row"]: item["reason"] for item in pq.read_table(out / "import-rejected.parquet").to_pylist()}
+
+
+def shard_bytes(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in out.glob("*.tar")}
+
+
+def test_a_row_becomes_a_sample(root: Path, tmp_path: Path) -> None:
+    """Files, transcript and every other column arrive; CSV cells stay text but for the duration."""
+    report = run(write_csv(tmp_path / "t.csv", [row(number) for number in range(8)]), root, tmp_path / "out")
+    assert (report.num_imported, report.num_rejected) == (8, 0)
+    for number, sample in enumerate(samples(tmp_path / "out")):
+        assert sample.key == f"clip-{number}"
+        assert sample.audio == (root / f"{number}.flac").read_bytes()
+        assert sample.face_features is not None
+        np.testing.assert_array_equal(sample.face_features, np.full((3, 4), number))
+        assert sample.transcript == f"words {number}"
+        expected = {"speaker": f"00{number % 3}", "emotion": "happy", "duration_seconds": 0.25, "take": "1e5"}
+        assert sample.metadata == expected
+
+
+def test_parquet_cells_keep_their_types(root: Path, tmp_path: Path) -> None:
+    """Numbers and nested vote counts come through as they are; null is left out."""
+    ratings = {"voice": {"happiness": 3}}
+    cells = {"key": "a", "audio": "0.flac", "speaker": "s", "session": 7, "ratings": ratings, "language": None}
+    pq.write_table(pa.Table.from_pylist([cells]), tmp_path / "t.parquet")
+    run(tmp_path / "t.parquet", root, tmp_path / "out")
+    (sample,) = samples(tmp_path / "out")
+    assert sample.metadata == {"speaker": "s", "session": 7, "ratings": ratings}
+
+
+def test_imported_and_rejected_are_all_rows(root: Path, tmp_path: Path) -> None:
+    """Each kind of bad row is rejected with its place and reason, and costs no other row."""
+    (root / "empty.flac").write_bytes(b"")
+    (root / "noise.flac").write_bytes(b"no sound at all" * 20)
+    (root / "object.npy").write_bytes((root / "0.npy").read_bytes()[:60])
+    bad = {
+        "missing_file": row(0, clip="a", audio="nowhere.flac"),
+        "empty_file": row(0, clip="b", audio="empty.flac"),
+        "path_outside_root": row(0, clip="c", audio="../elsewhere/0.flac"),
+        "unknown_extension": row(0, clip="d", audio="0.npy"),
+        "unknown_audio_format": row(0, clip="e", audio="noise.flac"),
+        "bad_features": row(0, clip="f", face="object.npy"),
+        "no_key": row(0, clip=""),
+        "duplicate_key": row(0, clip="clip-0"),
+        "no_media": row(0, clip="g", audio="", face="", transcript=""),
+        "bad_metadata": row(0, clip="h", duration_seconds="long"),
+    }
+    table = write_csv(tmp_path / "t.csv", [row(0), *bad.values(), row(1)])
+    report = run(table, root, tmp_path / "out")
+    reasons = rejected(tmp_path / "out")
+    assert report.num_rows == report.num_imported + report.num_rejected == 12
+    assert sorted(reasons) == list(range(1, 11))
+    assert [reasons[place].split(":")[0] for place in sorted(reasons)] == list(bad)
+    assert [sample.key for sample in samples(tmp_path / "out")] == ["clip-0", "clip-1"]
+
+
+def test_absolute_paths_are_refused(root: Path, tmp_path: Path) -> None:
+    """A table cannot reach files outside --root by their full path."""
+    run(write_csv(tmp_path / "t.csv", [row(0, audio=str(root / "0.flac"))]), root, tmp_path / "out")
+    assert rejected(tmp_path / "out")[0].startswith("path_outside_root")
+
+
+def test_bytes_do_not_depend_on_the_number_of_workers(root: Path, tmp_path: Path) -> None:
+    """One worker and three write the same shards under the same names."""
+    table = write_csv(
+        tmp_path / "t.csv", [row(number, face="") for number in range(8)] + [row(9, audio="0.flac", face="")]
+    )
+    run(table, root, tmp_path / "one", num_workers=1)
+    run(table, root, tmp_path / "three", num_workers=3)
+    assert shard_bytes(tmp_path / "one") == shard_bytes(tmp_path / "three")
+
+
+def test_samples_of_a_shard_have_the_same_fields(root: Path, tmp_path: Path) -> None:
+    """A row without a transcript goes to another shard than those with one."""
+    table = write_csv(tmp_path / "t.csv", [row(n, transcript="" if n % 2 else "words") for n in range(6)])
+    report = run(table, root, tmp_path / "out")
+    assert report.num_shards == 2
+    for shard in (tmp_path / "out").glob("*.tar"):
+        with open_ranged(str(shard)) as reader:
+            fields = {tuple(m.extension for m in entry.members) for entry in index_shard(reader).entries}
+        assert len(fields) == 1
+
+
+def test_an_interrupted_import_goes_on(root: Path, tmp_path: Path) -> None:
+    """Only the missing shard is written again; a finished import writes nothing and gives the same report."""
+    rows = [
+        row(n, transcript=t, audio=f"{n}.flac" if n < 5 else "noise.flac")
+        for n in range(6)
+        for t in [f"w{n}" * (n % 2)]
+    ]
+    (root / "noise.flac").write_bytes(b"no sound at all" * 20)
+    table = write_csv(tmp_path / "t.csv", rows)
+    first = run(table, root, tmp_path / "out")
+    expected = shard_bytes(tmp_path / "out")
+    assert run(table, root, tmp_path / "out") == ImportReport(**{**as_dict(first), "num_written": 0})
+    lost = sorted(expected)[0]
+    (tmp_path / "out" / lost).unlink()
+    (tmp_path / "out" / "import-summary.json").unlink()
+    for name in expected.keys() - {lost}:
+        (tmp_path / "out" / f".{name}.rejected.json").write_text(json.dumps([]))
+    again = run(table, root, tmp_path / "out")
+    assert again.num_written == 1
+    assert shard_bytes(tmp_path / "out") == expected
+
+
+def as_dict(report: ImportReport) -> dict[str, Any]:
+    return {name: getattr(report, name) for name in report.__slots__}
+
+
+def test_a_changed_file_changes_its_shard_and_the_old_one_goes(root: Path, tmp_path: Path) -> None:
+    """Shards of an older table are removed when the new import is complete."""
+    table = write_csv(tmp_path / "t.csv", [row(number) for number in range(4)])
+    run(table, root, tmp_path / "out")
+    before = shard_bytes(tmp_path / "out")
+    (root / "2.flac").write_bytes((root / "5.flac").read_bytes())
+    run(table, root, tmp_path / "out")
+    after = shard_bytes(tmp_path / "out")
+    assert len(after) == len(before) == 1
+    assert after.keys() != before.keys()
+
+
+def test_a_folder_with_other_shards_is_refused(root: Path, tmp_path: Path) -> None:
+    """Shards that are not this import's would be labeled along; nothing is written."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.tar").write_bytes(b"")
+    with pytest.raises(ConfigError, match="something else"):
+        run(write_csv(tmp_path / "t.csv", [row(0)]), root, out)
+    assert [path.name for path in out.iterdir()] == ["mine.tar"]
+
+
+def test_a_target_size_cuts_shards(root: Path, tmp_path: Path) -> None:
+    """Shards hold about the target size, in table order."""
+    big = np.random.default_rng(0).uniform(-1, 1, 400_000).astype(np.float32)
+    for number in range(4):
+        (root / f"{number}.flac").write_bytes(encode_flac(big))
+    table = write_csv(tmp_path / "t.csv", [row(number) for number in range(4)])
+    report = run(table, root, tmp_path / "out", shard_size_mb=1)
+    assert report.num_shards == 4
+    assert [sample.key for sample in samples(tmp_path / "out")] == [f"clip-{number}" for number in range(4)]
+
+
+@given(st.text(max_size=40))
+def test_any_name_becomes_a_usable_key_or_a_reason(name: str) -> None:
+    """Whatever a table calls its rows, the key is one every reader accepts, or the row is rejected."""
+    try:
+        key = tar_key(name)
+    except BadSample:
+        return
+    assert key_problem(key) is None
