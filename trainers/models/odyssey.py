@@ -1,0 +1,147 @@
+"""The Odyssey 2024 challenge baseline for categorical speech emotion, built here so that no hub code has to run.
+
+`3loi/SER-Odyssey-Baseline-WavLM-Categorical` is the audio labeler of EmoCeleb (setpeer-emoceleb, section III): WavLM
+large, attentive statistics pooling (Okabe et al. 2018), one dense layer. Its repository loads only with
+`trust_remote_code`, which this project never enables; the modules below carry the names of its published weights
+(`ssl_model.*`, `pool_model.*`, `ser_model.*`) and its configuration fields (model type `ser`), so its files load as
+they are.
+
+Two things differ on purpose. The waveform is standardised in here, by the configuration's `mean` and `std`, not by the
+caller. And pooling covers exactly the frames an utterance has: the published code rounds the count up, which in a batch
+lets one frame of padding in; for an utterance alone both agree.
+
+Shapes: B batch, S samples, T frames, D width, C classes.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel, WavLMConfig, WavLMModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+WAVLM_LARGE = "microsoft/wavlm-large"
+
+
+class OdysseyConfig(PretrainedConfig):
+    """The published fields; `num_classes` repeats the size of `id2label`."""
+
+    model_type = "ser"
+
+    def __init__(
+        self,
+        num_classes: int = 8,
+        hidden_size: int = 1024,
+        num_hidden_layers: int = 24,
+        num_attention_heads: int = 16,
+        classifier_hidden_layers: int = 1,
+        classifier_dropout_prob: float = 0.5,
+        ssl_type: str = WAVLM_LARGE,
+        mean: float = 0.0,
+        std: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        self.num_classes = num_classes
+        self.hidden_size = hidden_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.classifier_hidden_layers = classifier_hidden_layers
+        self.classifier_dropout_prob = classifier_dropout_prob
+        self.ssl_type = ssl_type
+        self.mean = mean
+        self.std = std
+        kwargs.setdefault("num_labels", num_classes)
+        super().__init__(**kwargs)
+
+    def backbone(self) -> WavLMConfig:
+        """The WavLM configuration `ssl_type` stands for: the published one of WavLM large, at this model's sizes."""
+        if self.ssl_type != WAVLM_LARGE:
+            raise ValueError(f"ssl_type: got {self.ssl_type!r}, expected {WAVLM_LARGE!r}, the only published backbone")
+        return WavLMConfig(
+            hidden_size=self.hidden_size,
+            num_hidden_layers=self.num_hidden_layers,
+            num_attention_heads=self.num_attention_heads,
+            intermediate_size=4 * self.hidden_size,
+            feat_extract_norm="layer",
+            do_stable_layer_norm=True,
+            num_buckets=320,
+            max_bucket_distance=800,
+        )
+
+
+class OdysseyClassifier(PreTrainedModel):
+    """16 kHz waveforms to emotion logits."""
+
+    config_class = OdysseyConfig
+    main_input_name = "input_values"
+
+    def __init__(self, config: OdysseyConfig) -> None:
+        super().__init__(config)
+        self.ssl_model = WavLMModel(config.backbone())
+        self.pool_model = AttentiveStatisticsPooling(config.hidden_size)
+        self.ser_model = _DenseHead(config)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Each layer's own initialisation stands; these weights are loaded, not trained from nothing."""
+
+    def forward(self, input_values: Tensor, attention_mask: Tensor | None = None, **_: Any) -> SequenceClassifierOutput:
+        """Logits [B, C] of `input_values` [B, S] with `attention_mask` [B, S]."""
+        standardised_BS = (input_values - self.config.mean) / (self.config.std + 1e-6)
+        if attention_mask is not None:
+            standardised_BS = standardised_BS.masked_fill(attention_mask == 0, 0.0)
+        frames_BTD = self.ssl_model(standardised_BS.to(self.dtype), attention_mask=attention_mask).last_hidden_state
+        mask_BT = self._frame_mask(frames_BTD, attention_mask)
+        return SequenceClassifierOutput(logits=self.ser_model(self.pool_model(frames_BTD, mask_BT)))
+
+    def _frame_mask(self, frames_BTD: Tensor, attention_mask: Tensor | None) -> Tensor:
+        if attention_mask is None:
+            return torch.ones_like(frames_BTD[..., 0], dtype=torch.bool)
+        frames_B = attention_mask.sum(dim=-1).long()
+        for kernel, stride in zip(self.ssl_model.config.conv_kernel, self.ssl_model.config.conv_stride, strict=True):
+            frames_B = (frames_B - kernel) // stride + 1
+        return torch.arange(frames_BTD.shape[1], device=frames_B.device) < frames_B.unsqueeze(-1)
+
+
+class AttentiveStatisticsPooling(nn.Module):
+    """Attention-weighted mean and standard deviation over time: [B, T, D] to [B, 2D]."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.sap_linear = nn.Linear(width, width)
+        self.attention = nn.Parameter(torch.randn(width, 1))
+
+    def forward(self, frames_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        score_BT = (torch.tanh(self.sap_linear(frames_BTD)) @ self.attention).squeeze(-1)
+        weight_BT1 = F.softmax(score_BT.float().masked_fill(~mask_BT, -torch.inf), dim=-1).unsqueeze(-1)
+        frames_BTD = frames_BTD.float()
+        mean_BD = (frames_BTD * weight_BT1).sum(dim=1)
+        variance_BD = (frames_BTD.square() * weight_BT1).sum(dim=1) - mean_BD.square()
+        pooled = torch.cat([mean_BD, variance_BD.clamp_min(1e-5).sqrt()], dim=-1)
+        return pooled.to(score_BT.dtype)
+
+
+class _DenseHead(nn.Module):
+    """The published head; `fc` and `out` are the names of its weights."""
+
+    def __init__(self, config: OdysseyConfig) -> None:
+        super().__init__()
+        width, dropout = config.hidden_size, config.classifier_dropout_prob
+        self.inp_drop = nn.Dropout(dropout)
+        self.fc = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(2 * width if layer == 0 else width, width),
+                nn.LayerNorm(width),
+                nn.ReLU(),
+                nn.Dropout(dropout),
+            )
+            for layer in range(config.classifier_hidden_layers)
+        )
+        self.out = nn.Sequential(nn.Linear(width, config.num_classes))
+
+    def forward(self, pooled_BD: Tensor) -> Tensor:
+        hidden_BD = self.inp_drop(pooled_BD)
+        for layer in self.fc:
+            hidden_BD = layer(hidden_BD)
+        return self.out(hidden_BD)

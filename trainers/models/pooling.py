@@ -1,0 +1,24 @@
+"""Pooling over time that padding cannot reach; shared by every classifier here.
+
+Shapes: B batch, T frames, H hidden.
+"""
+
+import torch
+from torch import Tensor
+
+
+def masked_mean_and_std(hidden_BTH: Tensor, mask_BT: Tensor) -> Tensor:
+    """Mean and (population) standard deviation over the frames where the mask is 1, side by side: [B, 2H].
+
+    Computed in float32 whatever the model's precision, as a sum over a minute of bfloat16 frames would lose the small
+    ones. The variance is kept away from 0, where the square root has no gradient.
+    """
+    mask_BT1 = mask_BT.unsqueeze(-1).float()
+    count_B1 = mask_BT1.sum(dim=1).clamp_min(1.0)
+    # Selected and not multiplied: what stands in the padding may be anything, 0 * inf included.
+    frames_BTH = torch.where(mask_BT1 > 0, hidden_BTH.float(), 0.0)
+    mean_BH = frames_BTH.sum(dim=1) / count_B1
+    deviation_BTH = torch.where(mask_BT1 > 0, frames_BTH - mean_BH.unsqueeze(1), 0.0)
+    variance_BH = deviation_BTH.square().sum(dim=1) / count_B1
+    pooled = torch.cat([mean_BH, variance_BH.clamp_min(1e-5).sqrt()], dim=-1)
+    return pooled.to(hidden_BTH.dtype)

@@ -1,0 +1,18 @@
+"""Makes transformers know the project's own architectures, so that one `from_pretrained` loads every checkpoint.
+
+An explicit call and not an import side effect; calling it again changes nothing.
+"""
+
+from transformers import AutoConfig, AutoModelForAudioClassification
+
+from trainers.models.face_sequence import FaceSequenceConfig
+from trainers.models.mel import MelClassifier, MelClassifierConfig
+from trainers.models.odyssey import OdysseyClassifier, OdysseyConfig
+
+
+def register_models() -> None:
+    """Register configurations and audio classifiers (`FaceSequenceClassifier` has no Auto class and is named)."""
+    for config in (MelClassifierConfig, OdysseyConfig, FaceSequenceConfig):
+        AutoConfig.register(config.model_type, config, exist_ok=True)
+    AutoModelForAudioClassification.register(MelClassifierConfig, MelClassifier, exist_ok=True)
+    AutoModelForAudioClassification.register(OdysseyConfig, OdysseyClassifier, exist_ok=True)
