@@ -1,0 +1,86 @@
+"""From a checkpoint's own classes to the seven emotions: every labeler's probabilities pass through here.
+
+A checkpoint names its classes in `id2label`. Each name must mean one of the seven emotions, by itself ("Happy", "joy")
+or because the panel says so (`label_names`), or be listed in `drop_labels`; anything else is refused, as a class left out
+by accident shifts every probability. What stays is summed per emotion and renormalised (EmoCeleb drops
+"contempt" in this way).
+
+A checkpoint may know fewer than seven emotions; the others get probability 0. Mind the agreement rule then:
+KL(text || other) is infinite wherever the text says something to which the other gives 0, so an utterance whose text
+shows an emotion the other labeler does not know is always rejected. The Jensen-Shannon distance has no such edge.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.config import ConfigError
+from shards.emotions import EMOTIONS, NUM_EMOTIONS, canonical_emotion
+
+MIN_EMOTIONS = 2
+MIN_MASS = 1e-6  # below it the classes that were kept say nothing: renormalising would blow up rounding
+
+
+@dataclass(frozen=True, slots=True)
+class EmotionMapping:
+    """`matrix` [num_classes, 7] of zeros and ones: which class counts towards which emotion."""
+
+    matrix: NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls,
+        id2label: Mapping[int, str],
+        *,
+        drop_labels: Collection[str],
+        label_names: Mapping[str, str],
+        checkpoint: str,
+    ) -> "EmotionMapping":
+        """Map `id2label`. Raises ConfigError naming every class that means none of the seven and is not dropped."""
+        names = {_fold(label): emotion for label, emotion in label_names.items()}
+        dropped = {_fold(label) for label in drop_labels}
+        matrix = np.zeros((len(id2label), NUM_EMOTIONS))
+        unknown = []
+        for index in range(len(id2label)):
+            label = id2label[index]
+            emotion = names.get(_fold(label)) or canonical_emotion(label)
+            if emotion is not None and _fold(label) not in dropped:
+                matrix[index, EMOTIONS.index(emotion)] = 1.0
+            elif _fold(label) not in dropped:
+                unknown.append(label)
+        mapping = cls(matrix)
+        _check(mapping, unknown, id2label, checkpoint)
+        return mapping
+
+    @property
+    def missing_emotions(self) -> tuple[str, ...]:
+        """Emotions no class counts towards."""
+        return tuple(emotion for emotion, column in zip(EMOTIONS, self.matrix.T, strict=True) if not column.any())
+
+    def apply(self, probabilities: NDArray[np.float64]) -> NDArray[np.float32] | None:
+        """Class probabilities [num_classes] as a distribution [7], or None when next to nothing of them is mapped."""
+        emotions = probabilities.astype(np.float64) @ self.matrix
+        mass = emotions.sum()
+        return (emotions / mass).astype(np.float32) if mass > MIN_MASS else None
+
+
+def _fold(label: str) -> str:
+    return label.strip().casefold()
+
+
+def _check(mapping: EmotionMapping, unknown: list[str], id2label: Mapping[int, str], checkpoint: str) -> None:
+    labels = ", ".join(id2label[index] for index in range(len(id2label)))
+    if unknown:
+        raise ConfigError(
+            f"checkpoint {checkpoint}: cannot map {', '.join(unknown)} (of its classes {labels}) onto "
+            f"{', '.join(EMOTIONS)}. Say what they mean with label_names (calm: neutral) or leave them out with "
+            "drop_labels"
+        )
+    num_known = NUM_EMOTIONS - len(mapping.missing_emotions)
+    if num_known < MIN_EMOTIONS:
+        raise ConfigError(
+            f"checkpoint {checkpoint}: its classes {labels} cover {num_known} of {', '.join(EMOTIONS)}, expected at "
+            f"least {MIN_EMOTIONS}; choose another checkpoint, or say what its classes mean with label_names"
+        )

@@ -1,0 +1,114 @@
+"""From a tar shard to decoded utterances, in tar order: what a reader process does, without Ray and without torch.
+
+A reader yields `ShardOpened` first, then lists of `Utterance` a few megabytes long. Everything it yields is a pure
+function of the shard's bytes and the media settings, so a reader that died is replaced by another that starts at the
+next undelivered utterance and nobody can tell. A sample that cannot be used is an utterance with `error` set, never a
+missing one.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from actors.panel_config import MediaConfig
+from shards.audio import SAMPLE_RATE_HZ, decode_audio
+from shards.errors import BadSample
+from shards.samples import Sample, parse_sample
+from shards.storage import RangedReader, open_ranged
+from shards.tar import SampleEntry, index_shard, read_members
+from shards.utterance import Utterance
+from shards.video import FaceCropper
+
+CHUNK_BYTES = 6 * 2**20  # the object store moves chunks of 4 to 8 MB cheapest
+CHUNK_UTTERANCES = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """Which modalities somebody will look at; the others are not decoded."""
+
+    audio: bool
+    vision: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ShardOpened:
+    """The first thing a reader yields: how many rows will follow, and what is wrong with the shard, if anything."""
+
+    num_utterances: int
+    error: str | None
+
+
+class ShardReader:
+    """Reads shards one after another; keeps the face detector loaded between them."""
+
+    def __init__(self, media: MediaConfig, needs: Needs) -> None:
+        self._media = media
+        self._needs = needs
+        self._cropper = FaceCropper(media.faces)
+
+    def setup(self) -> None:
+        """Load the face detector if the configuration names one (raises ConfigError when it cannot be loaded)."""
+        if self._needs.vision and self._media.faces.detector:
+            self._cropper.setup()
+
+    def read(self, url: str, *, start: int = 0, one_by_one: bool = False) -> Iterator[ShardOpened | list[Utterance]]:
+        """Yield `ShardOpened`, then the utterances from index `start` on, in chunks (of one when `one_by_one`).
+
+        Raises OSError when the shard cannot be opened at all: that is the storage's fault and worth another try,
+        unlike a damaged shard, which is described by `ShardOpened.error`.
+        """
+        with open_ranged(url) as reader:
+            index = index_shard(reader)
+            yield ShardOpened(len(index.entries), index.error)
+            chunk: list[Utterance] = []
+            chunk_bytes = 0
+            for position in range(start, len(index.entries)):
+                utterance = self.decode(reader, index.entries[position], position)
+                chunk.append(utterance)
+                chunk_bytes += decoded_bytes(utterance)
+                if one_by_one or chunk_bytes >= CHUNK_BYTES or len(chunk) >= CHUNK_UTTERANCES:
+                    yield chunk
+                    chunk, chunk_bytes = [], 0
+            if chunk:
+                yield chunk
+
+    def decode(self, reader: RangedReader, entry: SampleEntry, position: int) -> Utterance:
+        """The utterance at `entry`; what is wrong with it, if anything, is its `error`."""
+        utterance = Utterance(index=position, key=entry.key, offset=entry.offset, size=entry.size, error=entry.error)
+        if entry.error is not None:
+            return utterance
+        try:
+            sample = parse_sample(entry.key, read_members(reader, entry))
+            self._fill(utterance, sample)
+        except BadSample as bad:
+            utterance.error = bad.reason
+        return utterance
+
+    def _fill(self, utterance: Utterance, sample: Sample) -> None:
+        utterance.speaker = sample.speaker
+        utterance.emotion = sample.emotion
+        utterance.transcript = sample.transcript
+        utterance.face_features = sample.face_features
+        utterance.duration_seconds = _stated_duration(sample)
+        sound = sample.audio if sample.audio is not None else sample.video
+        if self._needs.audio and sound is not None:
+            utterance.audio = decode_audio(sound, max_seconds=self._media.max_audio_seconds)
+            utterance.duration_seconds = round(len(utterance.audio) / SAMPLE_RATE_HZ, 3)
+        wants_faces = self._needs.vision and self._media.faces.detector and sample.face_features is None
+        if wants_faces and sample.video is not None:
+            utterance.faces = self._cropper.crops(sample.video)
+
+
+def decoded_bytes(utterance: Utterance) -> int:
+    """Bytes of the arrays an utterance holds."""
+    arrays = (utterance.audio, utterance.faces, utterance.face_features)
+    return sum(array.nbytes for array in arrays if array is not None)
+
+
+def _stated_duration(sample: Sample) -> float | None:
+    stated = sample.metadata.get("duration_seconds")
+    if isinstance(stated, int | float) and not isinstance(stated, bool) and np.isfinite(stated):
+        return float(stated)
+    return None
