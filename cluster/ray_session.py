@@ -1,0 +1,85 @@
+"""A Ray cluster to work on: the one that is there, or a local one for the length of the job.
+
+Order of preference: `--address`; the cluster this process was submitted to (`ray job submit` sets RAY_ADDRESS); a
+local Ray. A local Ray keeps Ray's own token authentication: nothing here turns it off.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import ray
+
+from shards.config import ConfigError
+
+LOCAL_OBJECT_STORE_SHARE = 0.1  # of free memory; chunks in flight need tens of megabytes a labeler
+LOCAL_OBJECT_STORE_MIN_BYTES = 256 * 2**20
+LOCAL_OBJECT_STORE_MAX_BYTES = 8 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class NodeResources:
+    """What one live node offers."""
+
+    num_cpus: float
+    num_gpus: float
+
+
+@contextlib.contextmanager
+def ray_session(address: str | None) -> Iterator[list[NodeResources]]:
+    """Connect (or start), yield the live nodes' resources, and disconnect (or stop) at the end."""
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address is None:
+        _start_local()
+    else:
+        _connect(address)
+    try:
+        yield live_nodes()
+    finally:
+        ray.shutdown()
+
+
+def live_nodes() -> list[NodeResources]:
+    """Resources of every live node of the connected cluster."""
+    return [
+        NodeResources(float(node["Resources"].get("CPU", 0)), float(node["Resources"].get("GPU", 0)))
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
+def _start_local() -> None:
+    share = int(psutil.virtual_memory().available * LOCAL_OBJECT_STORE_SHARE)
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=False,
+        object_store_memory=min(max(share, LOCAL_OBJECT_STORE_MIN_BYTES), LOCAL_OBJECT_STORE_MAX_BYTES),
+    )
+
+
+def _connect(address: str) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, configure_logging=False, runtime_env=_runtime_env())
+    except (ConnectionError, RuntimeError) as error:
+        raise ConfigError(
+            f"cannot reach the Ray cluster at {address}: {error}; check that `ray status --address {address}` works "
+            "from here, and that this machine holds the cluster's token (RAY_AUTH_TOKEN or ~/.ray/auth_token)"
+        ) from error
+
+
+def _runtime_env() -> dict[str, Any]:
+    """Send this project's packages along, except where a submitted job has brought its working directory already."""
+    if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
+        return {}
+    import actors
+    import cluster
+    import protos
+    import shards
+    import trainers
+
+    return {"py_modules": [shards, trainers, actors, cluster, protos]}

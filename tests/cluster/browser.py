@@ -1,0 +1,127 @@
+"""A headless Chromium driven over plain HTTP (W3C WebDriver): enough to open a page and ask what it looks like.
+
+Selenium and Playwright were left out: three requests are all that is needed, and either would be one more thing to
+keep in step with the browser.
+"""
+
+import base64
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMEDRIVER = shutil.which("chromedriver")
+START_SECONDS = 20.0
+REQUEST_SECONDS = 30.0
+_FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+)
+
+
+class Browser:
+    """One tab of a running browser."""
+
+    def __init__(self, driver_url: str, profile: Path) -> None:
+        self._base = driver_url
+        options = {"binary": CHROMIUM, "args": [*_FLAGS, f"--user-data-dir={profile}"]}
+        wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"}}
+        session = self._call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
+        self._base = f"{driver_url}/session/{session}"
+
+    def resize(self, width: int, height: int, *, phone: bool = False) -> None:
+        """Behave as a screen of this size, in CSS pixels."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone}
+        self.devtools("Emulation.setDeviceMetricsOverride", metrics)
+
+    def prefer(self, scheme: str) -> None:
+        """Prefer the light or the dark scheme."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.devtools("Emulation.setEmulatedMedia", {"features": features})
+
+    def open(self, page: Path) -> None:
+        """Load a local file and wait until it is complete."""
+        self._call("POST", "/url", {"url": page.resolve().as_uri()})
+
+    def evaluate(self, script: str) -> Any:
+        """What a function body returns in the page; a promise is waited for."""
+        return self._call("POST", "/execute/sync", {"script": script, "args": []})
+
+    def log(self, kind: str) -> list[dict[str, Any]]:
+        """New entries of the `browser` (console) or the `performance` (network) log."""
+        entries: list[dict[str, Any]] = self._call("POST", "/se/log", {"type": kind})
+        return entries
+
+    def requested_urls(self) -> list[str]:
+        """What the page has asked for since the last call, itself included."""
+        events = [json.loads(entry["message"])["message"] for entry in self.log("performance")]
+        return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+
+    def screenshot(self, path: Path) -> None:
+        """The whole page as PNG."""
+        answer = self.devtools("Page.captureScreenshot", {"captureBeyondViewport": True})
+        path.write_bytes(base64.b64decode(answer["data"]))
+
+    def devtools(self, command: str, parameters: dict[str, Any]) -> Any:
+        """A command of the DevTools protocol."""
+        return self._call("POST", "/goog/cdp/execute", {"cmd": command, "params": parameters})
+
+    def quit(self) -> None:
+        """End the browser."""
+        self._call("DELETE", "")
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self._base + path, data=data, method=method)
+        with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as answer:
+            return json.load(answer)["value"]
+
+
+@contextmanager
+def running_browser(profile: Path) -> Iterator[Browser]:
+    """Start driver and browser; whatever happens, neither outlives the block."""
+    command = [str(CHROMEDRIVER), "--port=0"]
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        browser = Browser(f"http://127.0.0.1:{_port(driver)}", profile)
+        try:
+            yield browser
+        finally:
+            browser.quit()
+    finally:
+        os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait()
+
+
+def _port(driver: "subprocess.Popen[bytes]") -> int:
+    """The port the driver says it listens on."""
+    assert driver.stdout is not None
+    deadline, said = time.monotonic() + START_SECONDS, b""
+    while time.monotonic() < deadline:
+        ready, _, _ = select.select([driver.stdout], [], [], deadline - time.monotonic())
+        piece = os.read(driver.stdout.fileno(), 4096) if ready else b""
+        if not piece:
+            break
+        said += piece
+        found = re.search(rb"on port (\d+)\.", said)
+        if found:
+            return int(found[1])
+    raise RuntimeError(f"chromedriver did not start; it said {said!r}")

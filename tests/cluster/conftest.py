@@ -1,0 +1,34 @@
+"""A small corpus and panel that the labeling tests share, and a Ray cluster inside this process."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.small_world import SmallWorld, make_small_world
+
+
+@pytest.fixture(scope="session")
+def small_world(tmp_path_factory: pytest.TempPathFactory) -> SmallWorld:
+    """Shards of tones with faces and words, and a panel of three small untrained labelers."""
+    return make_small_world(tmp_path_factory.mktemp("small-world"))
+
+
+@pytest.fixture(scope="module")
+def ray_address() -> Iterator[str]:
+    """The address of a one-node Ray cluster with two CPUs, stopped at the end."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a throw-away cluster on this machine's loopback
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 256 * 2**20})
+    yield cluster.address
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.fixture
+def project_root() -> Path:
+    """The checkout, from which `python -m cluster` runs."""
+    return Path(__file__).resolve().parent.parent.parent
