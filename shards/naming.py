@@ -7,6 +7,7 @@ moves to another bucket would no longer match its own predictions.
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from shards.config import ConfigError
@@ -21,7 +22,7 @@ def relative_names(pattern: str, files: Sequence[FileIdentity]) -> list[str]:
     root = _fixed_part(pattern)
     names = [_below(root, file.url) for file in files]
     if len(set(names)) != len(names):
-        repeated = next(name for name in names if names.count(name) > 1)
+        repeated = Counter(names).most_common(1)[0][0]
         raise ConfigError(f"{pattern}: two shards would both be called {repeated!r}; give their common folder instead")
     return names
 
@@ -55,16 +56,11 @@ def list_names(folder: str) -> list[str]:
 def _fixed_part(pattern: str) -> str:
     """The folder of `pattern` in which no part is a wildcard; the folder itself when it has none."""
     wildcard = _WILDCARD.search(pattern)
-    if wildcard is not None:
-        fixed = pattern[: wildcard.start()].rpartition("/")[0]
-    elif pattern.endswith(".tar"):
-        fixed = pattern.rpartition("/")[0]
-    else:
-        fixed = pattern
-    return fixed.rstrip("/") if is_remote(pattern) else local_path(fixed or ".").rstrip("/")
+    fixed = pattern if wildcard is None else pattern[: wildcard.start()]
+    if wildcard is not None or pattern.endswith(".tar"):
+        fixed = fixed[: fixed.rfind("/") + 1]
+    return fixed.rstrip("/") if is_remote(pattern) else local_path(fixed).rstrip("/")
 
 
 def _below(root: str, url: str) -> str:
     return url[len(root) + 1 :] if url.startswith(root + "/") else url.rpartition("/")[2]
-
-

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -109,14 +109,14 @@ def write_predictions(url: str, rows: Sequence[Prediction], info: TableInfo) -> 
 def build_table(rows: Sequence[Prediction]) -> pa.Table:
     """The rows as an Arrow table; an objective is a column where at least one row has it."""
     columns = {name: [_plain(getattr(row, name)) for row in rows] for name in FIXED_COLUMNS}
-    fields = list(_FIXED_FIELDS)
+    schema = list(_FIXED_FIELDS)
     for name in OBJECTIVES:
         values = [row.objectives.get(name) for row in rows]
         width = next((len(value) for value in values if value is not None), None)
         if width is not None:
-            fields.append(pa.field(name, pa.list_(pa.float32(), width)))
+            schema.append(pa.field(name, pa.list_(pa.float32(), width)))
             columns[name] = [_plain(value) for value in values]
-    return pa.table(columns, schema=pa.schema(fields))
+    return pa.table(columns, schema=pa.schema(schema))
 
 
 def read_info(url: str) -> TableInfo:
@@ -178,7 +178,7 @@ def _opened(url: str) -> Iterator[pq.ParquetFile]:
                 yield pq.ParquetFile(stream, page_checksum_verification=True)
         except ConfigError:
             raise
-        except (OSError, ValueError) as error:  # Arrow's errors are one or the other, those of its JSON and texts too
+        except (OSError, ValueError, NotImplementedError) as error:  # all of Arrow's, those of its JSON and texts too
             if source.failed:
                 raise
             remedy = "remove it and run `emostream label` again"
@@ -230,6 +230,9 @@ def _info(file: pq.ParquetFile, url: str) -> TableInfo:
     if version != FORMAT_VERSION:
         remedy = "label again into a new folder, or use the release that wrote it"
         raise ConfigError(f"{url}: got table format {version}, expected {FORMAT_VERSION}; {remedy}")
+    columns = tuple(file.schema_arrow)[: len(_FIXED_FIELDS)]
+    if columns != _FIXED_FIELDS or values.keys() != {column.name for column in fields(TableInfo)}:
+        raise ValueError(f"its footer is not that of table format {FORMAT_VERSION}")
     return TableInfo(**values)
 
 

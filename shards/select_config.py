@@ -37,7 +37,7 @@ class SelectConfig:
     keep_rates: dict[str, float | str] = option(
         default_factory=dict,
         help="Share of a class to keep, the rest of it is left out by chance: neutral=10000/150123,"
-        "happiness=10000/61386 as published. No speaker is brought to --min-per-speaker or below. Default: keep all.",
+        "happiness=10000/61386 as published. No speaker is brought below --min-per-speaker. Default: keep all.",
     )
     balance_to: int | None = option(
         default=None,

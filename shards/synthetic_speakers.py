@@ -103,12 +103,9 @@ def _draw_voice(config: WorldConfig, group: int, rng: np.random.Generator) -> Vo
     num_ranks = -(-(config.num_groups - voice_type) // num_types)
     steps = rank - (num_ranks - 1) / 2
     pitch, tract = rng.standard_normal(2)
-    return Voice(
-        f0_centre_hz=config.f0_centres_hz[voice_type] * 2.0 ** (config.f0_spread_semitones * pitch / 12.0),
-        tract_scale=config.tract_scales[voice_type]
-        * (1.0 + config.group_tract_step) ** steps
-        * (1.0 + config.tract_spread) ** tract,
-    )
+    f0_centre_hz = config.f0_centres_hz[voice_type] * 2.0 ** (config.f0_spread_semitones * pitch / 12.0)
+    spread = (1.0 + config.group_tract_step) ** steps * (1.0 + config.tract_spread) ** tract
+    return Voice(f0_centre_hz=float(f0_centre_hz), tract_scale=float(config.tract_scales[voice_type] * spread))
 
 
 def _draw_num_utterances(config: WorldConfig, rng: np.random.Generator) -> int:

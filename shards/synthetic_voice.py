@@ -125,7 +125,7 @@ def _glottal_pulses(f0_hz: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _tilt(source: NDArray[np.float64], effort: float) -> NDArray[np.float64]:
     """Vocal effort as spectral tilt: a relaxed voice loses its high harmonics, a pressed one keeps them."""
-    pole = 1.0 / (1.0 + np.exp(-(1.0 - 0.9 * effort)))
+    pole = 1.0 / (1.0 + np.exp(0.2 + 0.9 * effort))
     tilted: NDArray[np.float64] = lfilter([1.0 - pole], [1.0, -pole], source)
     return tilted
 

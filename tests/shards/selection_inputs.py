@@ -110,4 +110,4 @@ def sample(key: str, speaker: str, emotion: str = "neutral", *, size: int = 500,
     """A sample whose sound is `size` bytes that nobody decodes."""
     metadata: dict[str, object] = {"speaker": speaker, "emotion": emotion, "language": None, "clip": f"{key}.wav"}
     fields: dict[str, object] = {"audio": key.encode().ljust(size, b"."), "audio_format": "flac", "transcript": "yes"}
-    return Sample(key=key, metadata=metadata, **(fields | changes))  # type: ignore[arg-type]
+    return Sample(key=key, **({"metadata": metadata} | fields | changes))  # type: ignore[arg-type]

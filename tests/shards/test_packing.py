@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import webdataset
+from datasets.packaged_modules.webdataset.webdataset import WebDataset
 
 from shards import packed_shard, packing
 from shards.config import ConfigError
@@ -216,6 +217,38 @@ def test_samples_of_another_kind_go_to_a_file_beside(tmp_path: Path) -> None:
     assert run(tmp_path).num_written == 0
 
 
+def test_a_planned_shard_is_finished_only_with_all_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file that says a planned shard is done appears after those beside it, also when one of these fails."""
+    make_selection(tmp_path, {"a": [sample("one", "s"), sample("two", "s", audio_format="mp3")]})
+    published: list[str] = []
+    real = os.replace
+
+    def fail_once(source: str, target: str) -> None:
+        published.append(Path(target).name)
+        if len(published) == 1:
+            raise OSError("no space left on device")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", fail_once)
+    with pytest.raises(OSError, match="no space left"):
+        run(tmp_path)
+    assert published[0].endswith("-mp3.tar")
+    assert not list((tmp_path / "packed").iterdir())
+    assert run(tmp_path).num_written == 1
+    assert [name.endswith("-mp3.tar") for name in published[1:3]] == [True, False]
+
+
+def test_a_replacement_that_fails_leaves_no_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with a summary is a whole pack: an earlier one's is removed before anything changes."""
+    make_selection(tmp_path)
+    run(tmp_path)
+    make_selection(tmp_path, classes=("anger",))
+    monkeypatch.setattr(packing, "write_packed_shard", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path)
+    assert not (tmp_path / "packed" / "pack-summary.json").exists()
+
+
 def test_keys_shared_by_two_shards_are_both_packed(tmp_path: Path) -> None:
     """The same key in two labeled shards is two utterances."""
     make_selection(tmp_path, {"a": [sample("same", "s", size=10)], "b": [sample("same", "s", size=20)]})
@@ -236,6 +269,13 @@ def test_packed_shards_open_in_webdataset(tmp_path: Path) -> None:
     assert all(one["json"]["split"] == "train" and len(one["json"]["label_probs"]) == 7 for one in found)
 
 
+@pytest.fixture
+def undecoded_audio(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `datasets` hand out sound as bytes: decoding it needs torchcodec and a system's FFmpeg, whoever packed it."""
+    monkeypatch.setattr(WebDataset, "AUDIO_EXTENSIONS", [])
+
+
+@pytest.mark.usefixtures("undecoded_audio")
 def test_packed_shards_open_in_datasets(tmp_path: Path) -> None:
     """The Hugging Face loader reads all splits, also where metadata differ from sample to sample."""
     make_selection(tmp_path)
@@ -248,6 +288,7 @@ def test_packed_shards_open_in_datasets(tmp_path: Path) -> None:
     assert {one["label"] for one in metadata} == {"neutral", "anger", "happiness"}
 
 
+@pytest.mark.usefixtures("undecoded_audio")
 def test_nulls_in_metadata_do_not_stop_the_hugging_face_loader(tmp_path: Path) -> None:
     """A name that is null in the first samples and text later is a schema error there unless nulls are left out."""
     samples = [sample(f"k{number}", "s") for number in range(8)]
@@ -280,6 +321,16 @@ def test_a_moved_corpus_is_packed(tmp_path: Path) -> None:
     (tmp_path / "shards").rename(tmp_path / "moved")
     os.utime(tmp_path / "moved" / "b.tar", ns=(1, 1))
     assert run(tmp_path, shards=str(tmp_path / "moved")).num_utterances == 90
+
+
+def test_a_moved_shard_of_another_size_is_an_error(tmp_path: Path) -> None:
+    """Of a copy elsewhere the size must be the labeled one, though every kept sample is still in its place."""
+    make_selection(tmp_path)
+    (tmp_path / "shards").rename(tmp_path / "moved")
+    with (tmp_path / "moved" / "a.tar").open("ab") as stream:
+        stream.write(bytes(512))
+    with pytest.raises(BadShard, match=r"changed_shard: .*a.tar: got \d+ bytes"):
+        run(tmp_path, shards=str(tmp_path / "moved"))
 
 
 @pytest.mark.parametrize("damage", ["other_key", "header", "bad_json"])

@@ -81,7 +81,7 @@ def down_sample_as_published(
     kept = set(rows)
     for row in sorted(rows, key=lambda row: (candidates.shards[candidates.shard[row]], candidates.offset[row])):
         speaker = int(candidates.speaker[row])
-        if label[row] in rate and chance[row] >= rate[label[row]] and remaining[speaker] - 1 > minimum:
+        if label[row] in rate and chance[row] >= rate[label[row]] and remaining[speaker] - 1 >= minimum:
             kept.discard(row)
             remaining[speaker] -= 1
     return {row for row in kept if remaining[int(candidates.speaker[row])] >= minimum}
@@ -152,12 +152,12 @@ def test_down_sampling_is_the_published_loop(seed: int, draw: int, minimum: int)
     assert set(np.flatnonzero(selection.kept).tolist()) == expected
 
 
-def test_dropping_stops_one_above_the_minimum() -> None:
-    """Of 80 neutral utterances 51 remain when all are unlucky: dropping one more would leave the speaker at 50."""
-    selection = choose(agreeing(["neutral"] * 80, [0] * 80), configure(min_per_speaker=50, keep_rates={"neutral": 0.0}))
-    assert selection.kept.sum() == 51
-    assert reasons(selection) == {"down_sampled": 29}
-    assert selection.kept[29:].all()  # in file order
+def test_dropping_stops_at_the_minimum() -> None:
+    """Of 80 neutral utterances 50 remain when all are unlucky, and a speaker of 50 loses none."""
+    candidates = agreeing(["neutral"] * 130, [0] * 80 + [1] * 50)
+    selection = choose(candidates, configure(min_per_speaker=50, keep_rates={"neutral": 0.0}))
+    assert reasons(selection) == {"down_sampled": 30}
+    assert selection.kept[30:].all()  # in file order
 
 
 def test_published_rates_are_met_and_the_minority_is_untouched() -> None:
@@ -260,11 +260,22 @@ def test_one_teacher_is_taken_at_its_word() -> None:
     np.testing.assert_array_equal(selection.kept, has_both)
 
 
-def test_js_threshold_matches_the_retention_of_kl() -> None:
-    """`match-kl` finds the JS threshold that lets as many utterances agree as KL <= 1 does."""
+def test_the_threshold_itself_agrees() -> None:
+    """An utterance exactly at the threshold is kept."""
     candidates = draw_candidates(0)
-    kl = choose(candidates, configure(min_per_speaker=0))
-    js = choose(candidates, configure(min_per_speaker=0, distance="js", threshold="match-kl"))
+    distance = np.nanmedian(choose(candidates, configure()).distance[:299])
+    selection = choose(candidates, configure(threshold=float(distance)))
+    assert (selection.distance == distance).any()
+    assert not (selection.reason[selection.distance == distance] == "disagreement").any()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 50), st.permutations(["audio", "vision", "text"]), st.integers(2, 3))
+def test_js_threshold_matches_the_retention_of_kl(seed: int, names: list[str], number: int) -> None:
+    """`match-kl` finds the JS threshold that lets as many utterances agree as KL <= 1 does."""
+    candidates, teachers = draw_candidates(seed), tuple(names[:number])
+    kl = choose(candidates, configure(min_per_speaker=0, teachers=teachers))
+    js = choose(candidates, configure(min_per_speaker=0, teachers=teachers, distance="js", threshold="match-kl"))
     assert (kl.distance <= 1.0).sum() == (js.distance <= js.threshold).sum()
     assert 0 < (js.threshold or 0) < np.log(2)
 
