@@ -44,6 +44,9 @@ class TeacherConfig:
     learning_rate: float = option(help="peak of the one-cycle schedule", default=2e-3)
     weight_decay: float = option(help="AdamW's", default=0.05)
     dropout: float = option(help="dropout probability of the model", default=0.2)
+    label_smoothing: float = option(
+        help="share of every target spread over all classes; keeps few speakers from being learnt by heart", default=0.1
+    )
     validation_share: float = option(help="share of the speakers held out, at least one", default=0.2)
     seed: int = option(help="held-out speakers, initial weights, order, augmentation", default=0)
 
@@ -53,6 +56,9 @@ class TeacherConfig:
                 f"num_steps, batch_size, learning_rate: got {self.num_steps}, {self.batch_size}, {self.learning_rate}, "
                 "expected all above 0"
             )
+        for name in ("dropout", "label_smoothing"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ConfigError(f"{name}: got {getattr(self, name)}, expected a share below 1")
         if not 0.0 < self.validation_share < 1.0:
             raise ConfigError(f"validation_share: got {self.validation_share}, expected a share between 0 and 1")
 
@@ -166,7 +172,7 @@ def _optimise(teacher: Teacher, inputs: Sequence[Tensor], labels: Tensor, config
     for _ in range(config.num_steps):
         batch = next(batches)
         logits = teacher.logits([inputs[position] for position in batch], augment=generator)
-        loss = F.cross_entropy(logits, labels[batch])
+        loss = F.cross_entropy(logits, labels[batch], label_smoothing=config.label_smoothing)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         torch.nn.utils.clip_grad_norm_(teacher.model.parameters(), 1.0)

@@ -45,7 +45,9 @@ def test_a_teacher_learns_what_is_plainly_there_and_loads_back(kind: TeacherKind
 def test_the_saved_checkpoint_is_calibrated_on_the_held_out_speakers(tmp_path: Path) -> None:
     """Cross-entropy of the loaded model on the held-out speakers is the reported one, and not above the raw one."""
     utterances = noisy_utterances()
-    report = train_teacher("face", utterances, replace(QUICK, num_steps=150, dropout=0.0), tmp_path)
+    report = train_teacher(
+        "face", utterances, replace(QUICK, num_steps=150, dropout=0.0, label_smoothing=0.0), tmp_path
+    )
     _, validation = split_speakers(utterances, QUICK.validation_share, QUICK.seed)
     _, logits = predict_with_loaded("face", tmp_path, validation)
     labels = torch.tensor([report.classes.index(utterance.label) for utterance in validation])
@@ -151,7 +153,9 @@ def test_a_training_set_that_cannot_teach_is_refused(
     assert not (tmp_path / "teacher").exists()
 
 
-@pytest.mark.parametrize("changes", [{"num_steps": 0}, {"learning_rate": 0.0}, {"validation_share": 1.0}])
+@pytest.mark.parametrize(
+    "changes", [{"num_steps": 0}, {"learning_rate": 0.0}, {"dropout": 1.0}, {"validation_share": 1.0}]
+)
 def test_a_training_that_cannot_run_is_refused(changes: dict[str, Any]) -> None:
     """The error names the option."""
     with pytest.raises(ValueError, match=next(iter(changes))):
