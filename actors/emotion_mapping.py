@@ -1,8 +1,8 @@
 """From a checkpoint's own classes to the seven emotions: every labeler's probabilities pass through here.
 
 A checkpoint names its classes in `id2label`. Each name must mean one of the seven emotions, by itself ("Happy", "joy")
-or because the panel says so (`label_names`), or be listed in `drop_labels`; anything else is refused, as a class left out
-by accident shifts every probability. What stays is summed per emotion and renormalised (EmoCeleb drops
+or because the panel says so (`label_names`), or be listed in `drop_labels`; anything else is refused, as a class left
+out by accident shifts every probability. What stays is summed per emotion and renormalised (EmoCeleb drops
 "contempt" in this way).
 
 A checkpoint may know fewer than seven emotions; the others get probability 0. Mind the agreement rule then:

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from trainers.teacher_inputs import TeacherKind  # with torch, which the help text does not need
 
 MARKER_NAME = "demo.json"
-KINDS: "dict[str, TeacherKind]" = {"audio": "audio", "vision": "face", "text": "text"}  # panel entry -> what its teacher learns from
+# Panel entry -> what its teacher learns from.
+KINDS: "dict[str, TeacherKind]" = {"audio": "audio", "vision": "face", "text": "text"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor, WhisperFeatur
 from actors.labelers.audio import probe_waveforms
 from actors.labelers.inference import Missing, run_batches
 from actors.labelers.loading import load_model
-from actors.labelers.waveforms import SAMPLE_RATE_HZ, to_device
+from actors.labelers.waveforms import SAMPLE_RATE_HZ, cast_floats, to_device
 from actors.labelers.windows import MIN_SAMPLES, Waveform, cut_windows
 from actors.panel_config import SpeechRecognitionConfig
 from actors.precision import Runtime, Settled, settle
@@ -66,16 +66,21 @@ class SpeechRecognizer:
     def _load(self, folder: Path, dtype: torch.dtype) -> Any:
         return load_model(AutoModelForSpeechSeq2Seq, folder, dtype=dtype, device=self._runtime.device)
 
-    def _features(self, model: Any, waveforms: Sequence[Waveform]) -> Tensor:
+    def _features(self, model: Any, waveforms: Sequence[Waveform]) -> dict[str, Tensor]:
+        device = self._runtime.device
         batch = self._processor.feature_extractor(
-            list(waveforms), sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt", device=self._runtime.device.type
+            list(waveforms),
+            sampling_rate=SAMPLE_RATE_HZ,
+            return_attention_mask=True,
+            return_tensors="pt",
+            device=device.type,
         )
-        return to_device(batch["input_features"], self._runtime.device).to(model.dtype)
+        return cast_floats({name: to_device(values, device) for name, values in batch.items()}, model.dtype)
 
     @torch.inference_mode()
     def _generate(self, waveforms: Sequence[Waveform]) -> Tensor:
         """Token ids [B, N] of windows that fit the model, padded behind the end of each text."""
-        return self._model.generate(self._features(self._model, waveforms), **self._options)
+        return self._model.generate(**self._features(self._model, waveforms), **self._options)
 
     def _generation_options(self, defaults: Any) -> dict[str, Any]:
         options: dict[str, Any] = {"do_sample": False, "num_beams": 1, "return_timestamps": False}
@@ -94,7 +99,7 @@ class SpeechRecognizer:
     @torch.inference_mode()
     def _probe(self, model: Any) -> NDArray[np.float64]:
         """Probabilities of the first token of some fixed sounds."""
-        features = self._features(model, probe_waveforms())
+        features = self._features(model, probe_waveforms())["input_features"]
         start = torch.full((len(features), 1), model.config.decoder_start_token_id, device=features.device)
         logits = model(input_features=features, decoder_input_ids=start).logits[:, -1]
         return torch.softmax(logits.float(), dim=-1).cpu().numpy().astype(np.float64)

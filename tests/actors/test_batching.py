@@ -1,3 +1,5 @@
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,7 +34,7 @@ def test_equal_lengths_never_need_padding(lengths: list[int], budget: int) -> No
 def test_no_two_neighbouring_batches_would_fit_in_one(lengths: list[int], budget: int) -> None:
     """Batches are filled before another is opened."""
     batches = plan_batches(lengths, budget=budget)
-    for first, second in zip(batches, batches[1:], strict=False):
+    for first, second in itertools.pairwise(batches):
         assert lengths[first[0]] * (len(first) + 1) > budget
         assert lengths[second[0]] <= lengths[first[-1]]
 

@@ -25,7 +25,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     return {family: write_audio(root / family, family) for family in AUDIO_FAMILIES}
 
 
-def labeler(folder: Path, *, batch_seconds: float = 0.0, window_seconds: float = 30.0, **options: object) -> AudioLabeler:
+def labeler(
+    folder: Path, *, batch_seconds: float = 0.0, window_seconds: float = 30.0, **options: object
+) -> AudioLabeler:
     torch.set_num_threads(1)
     made = AudioLabeler(LabelerConfig(checkpoint=str(folder), **options), window_seconds=window_seconds)  # type: ignore[arg-type]
     made.setup(folder, runtime(batch_seconds))

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import torch
 from hypothesis import given
@@ -14,7 +16,7 @@ def test_windows_cover_everything_once_in_equal_parts(num_samples: int, max_samp
     lengths = [window.stop - window.start for window in windows]
     assert windows[0].start == 0
     assert windows[-1].stop == num_samples
-    assert all(left.stop == right.start for left, right in zip(windows, windows[1:], strict=False))
+    assert all(left.stop == right.start for left, right in itertools.pairwise(windows))
     assert max(lengths) <= max_samples
     assert max(lengths) - min(lengths) <= 1
     assert len(windows) == -(-num_samples // max_samples)

@@ -89,9 +89,7 @@ def write_text(folder: Path, id2label: dict[int, str] | None = None) -> Path:
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
     small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
-    config = BertConfig(
-        vocab_size=len(vocabulary), max_position_embeddings=26, **small, **_labels(id2label or SEVEN)
-    )
+    config = BertConfig(vocab_size=len(vocabulary), max_position_embeddings=26, **small, **_labels(id2label or SEVEN))
     return _save(BertForSequenceClassification(config), folder)
 
 
@@ -132,6 +130,7 @@ def write_whisper(folder: Path, *, max_tokens: int = 12) -> Path:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=words, eos_token=special[0], bos_token=special[0], pad_token=special[0], unk_token="[UNK]"
     )
+    tokenizer.add_special_tokens({"additional_special_tokens": list(special[1:])})
     config = WhisperConfig(
         vocab_size=len(vocabulary),
         d_model=32,

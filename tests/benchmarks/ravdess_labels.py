@@ -66,7 +66,9 @@ def train_panel(shards: str, folder: Path, seed: int) -> Path:
 
     utterances = read_training_utterances(shards, tuple(TEACHERS.values()))
     for name, kind in TEACHERS.items():
-        report = train_teacher(kind, utterances, replace(TeacherConfig.for_kind(kind), seed=seed), folder / f"{name}-teacher")
+        report = train_teacher(
+            kind, utterances, replace(TeacherConfig.for_kind(kind), seed=seed), folder / f"{name}-teacher"
+        )
         sys.stdout.write(f"{name} teacher, held-out training actors: accuracy {report.accuracy:.3f}\n")
     panel = folder / "panel.yaml"
     panel.write_text(yaml.safe_dump({name: {"checkpoint": str(folder / f"{name}-teacher")} for name in TEACHERS}))
@@ -136,9 +138,9 @@ def print_tables(summary: dict[str, object], videos: list[dict[str, object]]) ->
     sys.stdout.write(f"\n{machine()}\nRAVDESS, actors 13 to 24, 7 classes, speakers unseen\n")
     rows = {**quality["teachers"], "pair, averaged": quality["combined"], "kept": quality["kept"]}  # type: ignore[index]
     for what, scores in rows.items():
-        accuracy, f1 = scores["accuracy"], scores["macro_f1"]
-        line = f"{what:16s} n {scores['n']:5d}  accuracy {accuracy['value']:.3f} ({accuracy['low']:.3f}-{accuracy['high']:.3f})"
-        sys.stdout.write(f"{line}  macro-F1 {f1['value']:.3f} ({f1['low']:.3f}-{f1['high']:.3f})\n")
+        pairs = (("accuracy", scores["accuracy"]), ("macro-F1", scores["macro_f1"]))
+        columns = [f"{name} {x['value']:.3f} ({x['low']:.3f}-{x['high']:.3f})" for name, x in pairs]
+        sys.stdout.write(f"{what:16s} n {scores['n']:5d}  {'  '.join(columns)}\n")
     sys.stdout.write("threshold   kept  share  accuracy  macro-F1\n")
     for point in retention:  # type: ignore[attr-defined]
         if point["accuracy"] is not None:

@@ -137,7 +137,7 @@ def test_submitted_to_a_cluster_with_a_token(
     project_root: Path,
     tmp_path: Path,
 ) -> None:
-    """`ray job submit --working-dir . -- python -m cluster label` runs from the uploaded checkout, with the token only."""
+    """`ray job submit --working-dir . -- python -m cluster label` runs from the upload, with the token only."""
     address, environment = cluster_with_token
     working_dir = tmp_path / "checkout"
     for package in ("shards", "trainers", "actors", "cluster", "protos"):
