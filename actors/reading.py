@@ -4,15 +4,20 @@ A reader yields `ShardOpened` first, then lists of `Utterance` a few megabytes l
 function of the shard's bytes and the media settings, so a reader that died is replaced by another that starts at the
 next undelivered utterance and nobody can tell. A sample that cannot be used is an utterance with `error` set, never a
 missing one.
+
+A sample whose own sound cannot be used is lost whole: nobody could train on it. A video that lacks sound, or shows no
+face, still has the rest; the utterance keeps it and `remark` says what is missing. Losing such a video whole was the
+alternative, and would cost a corpus of film its narrated scenes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from actors.panel_config import MediaConfig
 from shards.audio import SAMPLE_RATE_HZ, decode_audio
+from shards.container import DAMAGE_CODES
 from shards.errors import BadSample
 from shards.samples import Sample, parse_sample
 from shards.storage import RangedReader, open_ranged
@@ -43,10 +48,10 @@ class ShardOpened:
 class ShardReader:
     """Reads shards one after another; keeps the face detector loaded between them."""
 
-    def __init__(self, media: MediaConfig, needs: Needs) -> None:
+    def __init__(self, media: MediaConfig, needs: Needs, cropper: FaceCropper | None = None) -> None:
         self._media = media
         self._needs = needs
-        self._cropper = FaceCropper(media.faces)
+        self._cropper = cropper if cropper is not None else FaceCropper(media.faces)
 
     def setup(self) -> None:
         """Load the face detector if the configuration names one (raises ConfigError when it cannot be loaded)."""
@@ -92,13 +97,38 @@ class ShardReader:
         utterance.transcript = sample.transcript
         utterance.face_features = sample.face_features
         utterance.duration_seconds = _stated_duration(sample)
-        sound = sample.audio if sample.audio is not None else sample.video
-        if self._needs.audio and sound is not None:
-            utterance.audio = decode_audio(sound, max_seconds=self._media.max_audio_seconds)
-            utterance.duration_seconds = round(len(utterance.audio) / SAMPLE_RATE_HZ, 3)
-        wants_faces = self._needs.vision and self._media.faces.detector and sample.face_features is None
-        if wants_faces and sample.video is not None:
-            utterance.faces = self._cropper.crops(sample.video)
+        if self._needs.audio and sample.audio is not None:
+            self._hear(utterance, sample.audio)
+        if sample.video is not None:
+            self._watch(utterance, sample.video, has_own_sound=sample.audio is not None)
+
+    def _hear(self, utterance: Utterance, sound: bytes) -> None:
+        utterance.audio = decode_audio(sound, max_seconds=self._media.max_audio_seconds)
+        utterance.duration_seconds = round(len(utterance.audio) / SAMPLE_RATE_HZ, 3)
+
+    def _look(self, utterance: Utterance, video: bytes) -> None:
+        utterance.faces = self._cropper.crops(video)
+
+    def _watch(self, utterance: Utterance, video: bytes, *, has_own_sound: bool) -> None:
+        """Take what is wanted from the video; what it cannot give is remarked, and the rest of the sample is kept.
+
+        Raises BadSample when the video was all the sound there is and is broken in everything that was wanted of it.
+        """
+        steps: list[Callable[[Utterance, bytes], None]] = []
+        if self._needs.audio and not has_own_sound:
+            steps.append(self._hear)
+        if self._needs.vision and self._media.faces.detector and utterance.face_features is None:
+            steps.append(self._look)
+        problems: list[BadSample] = []
+        for step in steps:
+            try:
+                step(utterance, video)
+            except BadSample as bad:
+                problems.append(bad)
+        is_broken = len(problems) == len(steps) and all(bad.code in DAMAGE_CODES for bad in problems)
+        if problems and is_broken and not has_own_sound:
+            raise problems[0]
+        utterance.remark = "; ".join(bad.reason for bad in problems) or None
 
 
 def decoded_bytes(utterance: Utterance) -> int:

@@ -103,8 +103,9 @@ def summarise(name: str, rows: Iterable[Prediction], shard_error: str | None) ->
 
 
 def _finish(task: ShardTask, utterance: Utterance, prediction: Prediction) -> Prediction:
-    """Name the shard, and keep the reader's reason for a missing modality beside the predictions there are."""
-    return dataclasses.replace(prediction, shard=task.name, error=prediction.error or utterance.remark)
+    """Name the shard, and keep the reader's reason for a missing modality beside the labelers' own."""
+    reasons = dict.fromkeys(reason for reason in (prediction.error, utterance.remark) if reason)
+    return dataclasses.replace(prediction, shard=task.name, error="; ".join(reasons) or None)
 
 
 def _table_info(task: ShardTask, panel: "Panel", shard_error: str | None, num_rows: int) -> TableInfo:

@@ -6,9 +6,12 @@ of eight, is why FFmpeg's own downmix is not used; it would also weigh channels 
 frame by frame was tried and costs three times as much as blocks of 32,768 samples; `scipy.signal.resample_poly` costs
 twice as much and needs the whole recording at once.
 
-A file that is damaged anywhere is refused whole. FFmpeg could skip what it cannot decode, but then an utterance would
-be labeled by sound it does not have. flac, mp4 and wav tell when they were cut short; mp3, ogg and matroska may end
-anywhere, and what is there is what they are.
+A file whose damage can be seen is refused whole. FFmpeg skips what it cannot decode, but then an utterance would be
+labeled by sound it does not have. flac, mp4, ogg and wav tell when they were cut short (ogg inside a page only); mp3
+and matroska may end anywhere, and what is there is what they are. flac and ogg carry checksums: FFmpeg looks at those
+of flac only when told to, and drops a block whose header is damaged without a word, so the samples are counted too. Of
+300 flac files with one flipped bit, 236 gave other sound before and none does now. For ogg see `shards.ogg`. In an mp3
+or aac frame a flipped bit is just other sound.
 """
 
 import io
@@ -35,8 +38,11 @@ SILENCE_PEAK = 1e-5
 # Outside these a sampling rate is a lie, and the resampler's filter grows with it: 2^31 Hz would need 17 GB.
 _MIN_RATE_HZ, _MAX_RATE_HZ = 1_000, 768_000
 _BLOCK_SAMPLES = 32_768
+# Lengths of frames are added up as floating-point seconds.
+_TIME_TOLERANCE_SECONDS = 1e-6
 # Programs that write WAV into a pipe cannot go back and fill in the size; they leave one of these or more.
 _UNKNOWN_WAV_BYTES = 0x7FFF0000
+_FLAC_OPTIONS = {"err_detect": "crccheck+explode"}
 # FFmpeg's integer formats (planar ones end in "p"): what is subtracted, what full scale is.
 _INTEGER_SCALES = {"u8": (128.0, 2.0**7), "s16": (0.0, 2.0**15), "s32": (0.0, 2.0**31)}
 
@@ -88,8 +94,15 @@ def _audio_track(container: InputContainer) -> AudioStream:
 
 def _decoded(container: InputContainer) -> Iterator[AudioFrame]:
     track = _audio_track(container)
-    track.codec_context.options = dict(DECODER_OPTIONS)
-    yield from container.decode(track)
+    is_flac = track.codec_context.codec.name == "flac"
+    track.codec_context.options = DECODER_OPTIONS | (_FLAC_OPTIONS if is_flac else {})
+    num_samples = 0
+    for frame in container.decode(track):
+        num_samples += frame.samples
+        yield frame
+    # Only flac's own header counts samples exactly, and only if its writer could go back to it.
+    if container.format.name == "flac" and track.duration is not None and num_samples != track.duration:
+        raise BadSample("corrupt_audio", f"flac: {num_samples} of {track.duration} samples can be decoded")
 
 
 def _counted(frames: Iterator[AudioFrame], max_seconds: float) -> Iterator[AudioFrame]:
@@ -100,7 +113,7 @@ def _counted(frames: Iterator[AudioFrame], max_seconds: float) -> Iterator[Audio
             expected = f"{_MIN_RATE_HZ} to {_MAX_RATE_HZ}"
             raise BadSample("bad_sample_rate", f"sound at {frame.sample_rate} Hz, expected {expected}")
         seconds += frame.samples / frame.sample_rate
-        if seconds > max_seconds:
+        if seconds > max_seconds + _TIME_TOLERANCE_SECONDS:
             raise BadSample("audio_too_long", f"more than {max_seconds:g} s of sound")
         yield frame
 

@@ -20,7 +20,8 @@ import av
 from av.container import InputContainer
 
 from shards.errors import BadSample
-from shards.isobmff import check_tables
+from shards.isobmff import check_complete, check_tables
+from shards.ogg import check_pages
 
 # The largest picture a camera film has (4096 x 2304); one costs 28 MB as RGB.
 MAX_FRAME_PIXELS = 4096 * 2304
@@ -44,6 +45,12 @@ _OPTIONS = DECODER_OPTIONS | {
     "max_probe_packets": "1",
 }
 
+# Reasons that call the file itself broken; every other one says what an intact file lacks or has too much of.
+DAMAGE_CODES = frozenset(
+    {"empty_audio", "unknown_audio_format", "corrupt_audio", "truncated_audio"}
+    | {"empty_video", "unknown_video_format", "corrupt_video"}
+)
+
 _ISO_MEDIA_BOXES = frozenset({b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide"})
 _PADDING = re.compile(rb"\x00*")
 _MPEG_LAYER_3 = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]")
@@ -62,7 +69,10 @@ def open_media(data: bytes, *, kind: Literal["audio", "video"]) -> Iterator[Inpu
         expected = "flac, wav, mp3, ogg, mp4 or matroska"
         raise BadSample(f"unknown_{kind}_format", f"begins with {data[:12].hex()}, expected {expected}")
     if format_name == "mov":
+        check_complete(data, code=f"corrupt_{kind}")
         check_tables(data, code=f"corrupt_{kind}")
+    elif format_name == "ogg":
+        check_pages(data, code=f"corrupt_{kind}")
     try:
         with av.open(
             io.BytesIO(data), "r", format=format_name, options=dict(_OPTIONS), metadata_errors="replace"

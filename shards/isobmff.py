@@ -6,6 +6,8 @@ bounds this. So the three tables that can claim entries they do not hold are fou
 outside `mdat` (the media bytes, where a chance match would refuse an honest file) is searched as plain bytes instead
 of being parsed as a tree: FFmpeg finds tables in places the standard does not allow, and so must this.
 
+That the file is whole is checked on the way: the same walk over its top-level boxes says where it should end.
+
 Limiting the address space of the process was the alternative; it is no business of a library and not portable.
 """
 
@@ -17,6 +19,7 @@ from shards.errors import BadSample
 # An hour of AAC has 170,000 samples, an hour of video at 60 frames a second 216,000. Four million cost FFmpeg 130 MB.
 MAX_INDEX_ENTRIES = 4_000_000
 
+_NEEDED_BOXES = frozenset({b"moov", b"moof", b"mdat"})
 _TABLES = re.compile(rb"stsz|trun|elst|cmov")
 
 
@@ -39,19 +42,37 @@ def check_tables(data: bytes, *, code: str) -> None:
         raise BadSample(code, f"mp4 tables claim {claim}, at most {MAX_INDEX_ENTRIES} samples times edits are read")
 
 
+def check_complete(data: bytes, *, code: str) -> None:
+    """Raise BadSample(`code`) when mp4 file `data` ends inside its media or its tables.
+
+    FFmpeg reads tables that were cut, and a track whose tables are gone looks to it like one that was never there.
+    """
+    for name, _, end in _top_level_boxes(data):
+        if name in _NEEDED_BOXES and end > len(data):
+            raise BadSample(code, f"mp4 is cut short: '{name.decode()}' ends at byte {end}, the file at {len(data)}")
+
+
 def _regions_outside_media(data: bytes) -> Iterator[tuple[int, int]]:
-    """Byte ranges that are not the payload of a top-level `mdat`; a size that makes no sense ends the walk."""
+    """Byte ranges that are not the payload of a top-level `mdat`."""
+    position = 0
+    for name, start, end in _top_level_boxes(data):
+        if name != b"mdat":
+            yield start, min(end, len(data))
+        position = end
+    yield min(position, len(data)), len(data)
+
+
+def _top_level_boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """(name, start, claimed end) of each box; a size that makes no sense ends the walk, as does "up to the end"."""
     position = 0
     while position + 8 <= len(data):
         size = int.from_bytes(data[position : position + 4], "big")
         if size == 1:
             size = int.from_bytes(data[position + 8 : position + 16], "big")
         if size < 8:
-            break
-        if data[position + 4 : position + 8] != b"mdat":
-            yield position, min(position + size, len(data))
+            return
+        yield data[position + 4 : position + 8], position, position + size
         position += size
-    yield min(position, len(data)), len(data)
 
 
 def _claimed_entries(table: bytes, data: bytes, offset: int) -> int:
