@@ -99,8 +99,12 @@ def make_corpus(config: DemoConfig, out: Path) -> None:
 
 def train_teachers(config: DemoConfig, out: Path) -> None:
     """Train the teachers that are not there yet, and write the panel that names them."""
-    from trainers.teacher_inputs import read_training_utterances  # torch is imported only when it is needed
+    from transformers.utils import logging as transformers_logging  # with torch, only when it is needed
+
+    from trainers.teacher_inputs import read_training_utterances
     from trainers.teachers import TeacherConfig, train_teacher
+
+    transformers_logging.disable_progress_bar()  # a bar a file saved says nothing
 
     missing = [name for name in KINDS if not (out / "teachers" / name / "teacher_report.json").exists()]
     utterances = read_training_utterances(f"{out}/corpus/labelled/*.tar", tuple(KINDS.values())) if missing else []

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import yaml
+from transformers.utils import logging as transformers_logging
 
 from actors.panel import Panel
 from actors.panel_config import PanelConfig, panel_identity
@@ -62,8 +63,9 @@ def prepare(folder: Path, num_speakers: int) -> tuple[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--speakers", type=int, default=60)
+    parser.add_argument("--speakers", type=int, default=24)
     options = parser.parse_args()
+    transformers_logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shards, panel = prepare(folder, options.speakers)
