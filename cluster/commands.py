@@ -2,9 +2,8 @@
 
 import sys
 
-from shards.importing import ImportConfig, import_table
-
 from cluster.progress import progress
+from shards.importing import ImportConfig, import_table
 from shards.packing import PackConfig, pack
 from shards.select_job import select
 from shards.selection import SelectConfig
