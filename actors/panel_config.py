@@ -17,8 +17,8 @@ import yaml
 from actors.checkpoints import CheckpointConfig, identify
 from shards.config import ConfigError, from_mapping, option, to_mapping
 from shards.emotions import EMOTIONS
+from shards.face_config import FaceConfig
 from shards.storage import read_bytes
-from shards.video import FaceConfig
 
 MAX_PANEL_FILE_BYTES = 2**20
 DIGEST_VERSION = 1  # raise it when the code comes to label differently from the same settings

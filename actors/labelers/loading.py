@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch.nn.utils import parametrize
 
+from actors.labelers.channels_last import avoid_layout_copies
 from shards.config import ConfigError
 
 # Only training uses them (masked frames of wav2vec 2.0 and its kin); several published checkpoints lack them.
@@ -33,6 +34,8 @@ def load_model(model_class: Any, folder: Path, *, dtype: torch.dtype, device: to
         )
     model.eval().requires_grad_(False)
     _fold_parametrizations(model)
+    if device.type == "cpu":
+        avoid_layout_copies(model)
     return model.to(device)
 
 

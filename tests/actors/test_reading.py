@@ -17,11 +17,12 @@ from shards.audio import SAMPLE_RATE_HZ, decode_audio
 from shards.config import from_mapping
 from shards.container import DAMAGE_CODES
 from shards.errors import reason_code
+from shards.face_config import FaceConfig
 from shards.ranged_reader import BytesReader
 from shards.samples import Sample, encode_sample
 from shards.tar import TarWriter, index_shard
 from shards.utterance import Utterance
-from shards.video import FaceConfig, FaceCropper
+from shards.video import FaceCropper
 from tests.actors.tiny_checkpoints import write_image
 from tests.shards.media_pieces import Picture, encode_sound, encode_video, grey, tone
 from tests.small_world import make_sample, write_checkpoints, write_shard

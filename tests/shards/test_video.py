@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from shards.container import MAX_FRAME_PIXELS
 from shards.errors import BadSample
+from shards.face_config import FaceConfig
 from shards.frames import check_video_header, sampled_frames
-from shards.video import FaceConfig, FaceCropper, prominent_face, square_crop
+from shards.video import FaceCropper, prominent_face, square_crop
 from tests.shards.media_pieces import (
     Picture,
     encode_sound,
