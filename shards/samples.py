@@ -91,7 +91,7 @@ def parse_sample(key: str, members: Mapping[str, bytes]) -> Sample:
         video_format=video_format,
         face_features=None if features is None or len(features) == 0 else features,
         transcript=_parse_transcript(members[TRANSCRIPT_EXTENSION]) if TRANSCRIPT_EXTENSION in members else None,
-        metadata=_parse_metadata(members[METADATA_EXTENSION]) if METADATA_EXTENSION in members else {},
+        metadata=parse_metadata(members[METADATA_EXTENSION]) if METADATA_EXTENSION in members else {},
     )
 
 
@@ -141,7 +141,8 @@ def _decode_text(code: str, extension: str, data: bytes) -> str:
         raise BadSample(code, f"{extension} is not UTF-8: {error.reason} at byte {error.start}") from error
 
 
-def _parse_metadata(data: bytes) -> dict[str, object]:
+def parse_metadata(data: bytes) -> dict[str, object]:
+    """The `json` of a sample, checked. Raises BadSample (`bad_json`, `bad_metadata`)."""
     text = _decode_text("bad_json", METADATA_EXTENSION, data)
     try:
         metadata = json.loads(

@@ -1,0 +1,163 @@
+"""Which utterances make a batch, and in which order: decided from the index and a seed alone, without torch.
+
+Order is a pure function of (index, view, seed, epoch) and knows nothing of ranks: the global sequence of batches is the
+same at any world size, ranks take turns in it, and a run resumed on another number of workers goes on at the very next
+batch. Sampling with replacement was left out, as it would hide how often an utterance is seen.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.config import ConfigError, option
+
+_UTTERANCES, _SETS, _EVALUATION = range(3)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedBatch:
+    """Row numbers of one batch, and which set each belongs to (0, 1, ...); rows of a set lie together."""
+
+    rows: NDArray[np.int64]
+    sets: NDArray[np.int64]
+
+
+class BatchPlan(Protocol):
+    """The batches of every epoch."""
+
+    def epoch(self, number: int) -> list[PlannedBatch]:
+        """All batches of epoch `number`, in order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UtteranceView:
+    """Batches of utterances of similar length; every utterance once an epoch."""
+
+    batch_seconds: float = option(help="seconds of sound in a batch, padding included", default=60.0)
+    max_utterances: int = option(help="utterances in a batch at most", default=64)
+    pool_batches: int = option(
+        help="utterances are sorted by length within pools of this many batches: more pads less, fewer mix better",
+        default=50,
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("batch_seconds", "max_utterances", "pool_batches"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name}: got {getattr(self, name)}, expected more than 0")
+
+    def typical_size(self, seconds: NDArray[np.float64]) -> int:
+        """Utterances in a batch of average length."""
+        return max(1, min(self.max_utterances, int(self.batch_seconds / float(seconds.mean()))))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeakerSetView:
+    """Batches of B speakers with K utterances each (SetPeER, section V-A); every speaker once an epoch."""
+
+    num_sets: int = option(help="speakers in a batch (B)", default=8)
+    set_size: int = option(help="utterances of a speaker in a batch (K), drawn anew every epoch", default=8)
+    short_speakers: Literal["error", "leave_out", "smaller_set"] = option(
+        help="what to do with speakers of fewer utterances than set_size", default="error"
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("num_sets", "set_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: got {getattr(self, name)}, expected at least 1")
+
+
+class UtterancePlan:
+    """Length-bucketed batches: pools of shuffled utterances, sorted within, cut at the budget, and shuffled again."""
+
+    def __init__(self, seconds: NDArray[np.float64], view: UtteranceView, *, seed: int) -> None:
+        if not (seconds > 0).all():
+            raise ConfigError(
+                "utterances: some json gives no `duration_seconds` above 0, which batches are planned by; "
+                "shards packed by `emostream pack` after `import` carry it"
+            )
+        self._seconds, self._view, self._seed = seconds, view, seed
+
+    def epoch(self, number: int) -> list[PlannedBatch]:
+        """Every utterance in exactly one batch."""
+        view, rng = self._view, _generator(self._seed, _UTTERANCES, number)
+        order = rng.permutation(len(self._seconds))
+        pool_size = view.typical_size(self._seconds) * view.pool_batches
+        pools = np.array_split(order, max(1, round(len(order) / pool_size)))
+        batches = [rows for pool in pools for rows in self._cut(pool[np.argsort(self._seconds[pool], kind="stable")])]
+        return [_singles(batches[place]) for place in rng.permutation(len(batches))]
+
+    def _cut(self, sorted_rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Longest first, so that the first of a batch says what every other is padded to."""
+        batches, start, rows = [], 0, np.ascontiguousarray(sorted_rows[::-1])
+        while start < len(rows):
+            fit = int(self._view.batch_seconds / self._seconds[rows[start]])
+            end = start + max(1, min(fit, self._view.max_utterances))
+            batches.append(rows[start:end])
+            start = end
+        return batches
+
+
+class SpeakerSetPlan:
+    """B speakers a batch, K utterances a speaker, drawn without replacement from all of the speaker's."""
+
+    def __init__(self, rows_by_speaker: Mapping[str, NDArray[np.int64]], view: SpeakerSetView, *, seed: int) -> None:
+        self._view, self._seed = view, seed
+        self._speakers = _long_enough(rows_by_speaker, view)
+
+    def epoch(self, number: int) -> list[PlannedBatch]:
+        """Every speaker in exactly one batch; batches are of equal size, to one speaker."""
+        rng = _generator(self._seed, _SETS, number)
+        order = rng.permutation(len(self._speakers))
+        batches = []
+        for group in np.array_split(order, -(-len(order) // self._view.num_sets)):
+            chosen = [self._draw(self._speakers[place], rng) for place in group]
+            batches.append(_join(chosen))
+        return batches
+
+    def _draw(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        return rng.choice(rows, size=min(self._view.set_size, len(rows)), replace=False)
+
+
+def evaluation_batches(
+    rows_by_speaker: Mapping[str, NDArray[np.int64]], set_size: int, *, seed: int = 0
+) -> list[PlannedBatch]:
+    """One speaker at a time in random sets of at most `set_size`, the last one smaller (SetPeER, section V-A).
+
+    Every utterance once. `set_size` 0 takes all of a speaker at once.
+    """
+    batches = []
+    for place, rows in enumerate(rows_by_speaker.values()):
+        shuffled = _generator(seed, _EVALUATION, place).permutation(rows)
+        step = set_size or len(rows)
+        batches += [_join([shuffled[start : start + step]]) for start in range(0, len(rows), step)]
+    return batches
+
+
+def _long_enough(rows_by_speaker: Mapping[str, NDArray[np.int64]], view: SpeakerSetView) -> list[NDArray[np.int64]]:
+    short = [speaker for speaker, rows in rows_by_speaker.items() if len(rows) < view.set_size]
+    if short and view.short_speakers == "error":
+        shown = f"{', '.join(short[:3])}{', ...' if len(short) > 3 else ''}"
+        raise ConfigError(
+            f"set_size: got {view.set_size}, but {len(short)} of {len(rows_by_speaker)} speakers have fewer utterances "
+            f"({shown}); lower set_size, or set short_speakers to leave_out or smaller_set"
+        )
+    left_out = set(short) if view.short_speakers == "leave_out" else set()
+    kept = [rows for speaker, rows in rows_by_speaker.items() if speaker not in left_out]
+    if not kept:
+        raise ConfigError(f"set_size: got {view.set_size}, and no speaker has that many utterances")
+    return kept
+
+
+def _generator(seed: int, purpose: int, number: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(purpose, number)))
+
+
+def _singles(rows: NDArray[np.int64]) -> PlannedBatch:
+    return PlannedBatch(rows, np.arange(len(rows)))
+
+
+def _join(sets: list[NDArray[np.int64]]) -> PlannedBatch:
+    return PlannedBatch(np.concatenate(sets), np.repeat(np.arange(len(sets)), [len(rows) for rows in sets]))

@@ -1,0 +1,265 @@
+"""Packed shards as batches of tensors: decoded, padded, in the planned order, from any position on.
+
+The only file of `shards` that knows torch. Planning is done by `batch_plan`; reading is left to torch's DataLoader,
+whose processes each decode whole batches. A rank's position in the global sequence of batches is the loader's whole
+state: nothing is shuffled here, so nothing else can be lost.
+
+Shapes: N utterances, S samples, F frames, D features, C classes, V values.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from shards.audio import decode_audio
+from shards.batch_plan import BatchPlan, PlannedBatch
+from shards.config import ConfigError
+from shards.corpus_index import CorpusIndex
+from shards.errors import BadSample, BadShard
+from shards.ranged_reader import RangedReader
+from shards.samples import Sample, parse_sample
+from shards.storage import open_ranged
+from shards.tar import read_sample
+from shards.targets import Targets
+
+Modality = Literal["audio", "face"]
+
+MAX_OPEN_SHARDS = 16
+READ_AHEAD_BATCHES = 2
+MAX_AUDIO_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """N utterances. `number` is the batch's place in the global, endless order (-1: a repeat that evens out ranks).
+
+    `inputs` is float32 [N, S] (16 kHz, zero-padded) or [N, F, D]; `lengths` int64 [N] counts what is not padding.
+    `labels` [N] is -1 and `probs` [N, C] or `values` [N, V] NaN where the target is unknown. `sets` [N] says which set
+    an utterance belongs to, `rows` [N] which row of the index it is.
+    """
+
+    inputs: Tensor
+    lengths: Tensor
+    labels: Tensor
+    probs: Tensor
+    values: Tensor
+    sets: Tensor
+    rows: Tensor
+    speakers: Sequence[str]
+    number: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch with its tensors on `device`."""
+        names = ("inputs", "lengths", "labels", "probs", "values", "sets", "rows")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
+
+
+class BatchReader(Dataset[Batch]):
+    """Planned batches to tensors; each process that uses it opens shards of its own."""
+
+    def __init__(self, index: CorpusIndex, targets: Targets, modality: Modality) -> None:
+        self._keys = index.table["key"].to_pylist()
+        self._shards = index.table["shard"].to_pylist()
+        self._offsets = index.table["offset"].to_numpy()
+        self._sizes = index.table["size"].to_numpy()
+        self._speakers = index.table["speaker"].to_pylist()
+        self._targets, self._modality = targets, modality
+        self._open: OrderedDict[str, RangedReader] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_open": OrderedDict()}
+
+    def __getitem__(self, item: tuple[int, PlannedBatch]) -> Batch:
+        number, planned = item
+        arrays: dict[int, NDArray[np.float32]] = {}
+        for row in sorted(planned.rows.tolist(), key=lambda row: (self._shards[row], self._offsets[row])):
+            arrays[row] = self._decode(row)
+        inputs, lengths = _padded([arrays[row] for row in planned.rows.tolist()])
+        rows, targets = planned.rows, self._targets
+        return Batch(
+            inputs=inputs,
+            lengths=lengths,
+            labels=torch.from_numpy(targets.labels[rows]),
+            probs=torch.from_numpy(targets.probs[rows]),
+            values=torch.from_numpy(targets.values[rows]),
+            sets=torch.from_numpy(planned.sets),
+            rows=torch.from_numpy(rows),
+            speakers=[self._speakers[row] for row in rows.tolist()],
+            number=number,
+        )
+
+    def _decode(self, row: int) -> NDArray[np.float32]:
+        """The samples [S] or features [F, D] of one utterance; BadShard names it when it cannot be used."""
+        key, shard = self._keys[row], self._shards[row]
+        try:
+            members = read_sample(self._reader(shard), key, int(self._offsets[row]), int(self._sizes[row]))
+            return _media(parse_sample(key, members), self._modality)
+        except (BadSample, BadShard) as bad:
+            raise BadShard(bad.code, f"{shard}: sample {key!r}: {bad.detail}") from bad
+
+    def _reader(self, url: str) -> RangedReader:
+        if url not in self._open:
+            if len(self._open) >= MAX_OPEN_SHARDS:
+                self._open.popitem(last=False)[1].close()
+            self._open[url] = open_ranged(url)
+        self._open.move_to_end(url)
+        return self._open[url]
+
+
+class TrainingLoader:
+    """This rank's share of an endless stream of batches, epoch after epoch.
+
+    A step takes the next `batches_per_step` batches of the global order; rank r of R takes every R-th of these, so any
+    world size sees the same steps. Raises ConfigError when the shares would be unequal.
+    """
+
+    def __init__(
+        self,
+        reader: BatchReader,
+        plan: BatchPlan,
+        *,
+        identity: str,
+        batches_per_step: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int = 0,
+    ) -> None:
+        if batches_per_step % world_size:
+            raise ConfigError(
+                f"batches_per_step: got {batches_per_step} for {world_size} workers, expected a multiple of them, so "
+                "that every worker does the same"
+            )
+        self._reader, self._plan, self._identity = reader, plan, identity
+        self._batches_per_step, self._rank, self._world_size = batches_per_step, rank, world_size
+        self._num_workers = num_workers
+        self._epoch, self._epoch_start, self._next = 0, 0, 0  # epoch, its first batch, this stream's next batch
+        self.batches_per_epoch = len(plan.epoch(0))
+        self.wait_seconds = 0.0
+        self.padding_samples, self.total_samples = 0, 0
+
+    @property
+    def padding_share(self) -> float:
+        """Share of padding in all that was handed out."""
+        return self.padding_samples / self.total_samples if self.total_samples else 0.0
+
+    @property
+    def epochs(self) -> float:
+        """How many epochs have been handed out to all ranks."""
+        return self._epoch + (self._next - self._epoch_start) / self.batches_per_epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, which is the same for every rank after a whole step."""
+        start = {"epoch": self._epoch, "epoch_start": self._epoch_start}
+        return {"identity": self._identity, "next_batch": self._next, **start}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue at a saved position. Raises ConfigError when it belongs to other data, another view or seed."""
+        if state["identity"] != self._identity:
+            raise ConfigError(
+                "resume: the shards, the view, the target or the seed are not those the run was started with; give a "
+                "new --out, or the old options"
+            )
+        self._epoch, self._epoch_start, self._next = (
+            int(state[name]) for name in ("epoch", "epoch_start", "next_batch")
+        )
+
+    def __iter__(self) -> Iterator[Batch]:
+        """This rank's batches from the present position on, without end."""
+        for number, epoch, epoch_start, batch in self._read():
+            self._epoch, self._epoch_start = epoch, epoch_start
+            step_start = number - number % self._batches_per_step
+            last_of_rank = number + self._world_size >= step_start + self._batches_per_step
+            self._next = step_start + self._batches_per_step if last_of_rank else number + 1
+            self._count(batch)
+            yield batch
+
+    def _read(self) -> Iterator[tuple[int, int, int, Batch]]:
+        places = self._places()
+        ahead: list[tuple[int, int, int]] = []
+
+        def planned() -> Iterator[tuple[int, PlannedBatch]]:
+            for number, epoch, epoch_start, batch in places:
+                ahead.append((number, epoch, epoch_start))
+                yield number, batch
+
+        batches = _read_in_order(self._reader, planned(), self._num_workers)
+        while True:
+            started = time.perf_counter()
+            batch = next(batches)
+            self.wait_seconds += time.perf_counter() - started
+            yield (*ahead.pop(0), batch)
+
+    def _places(self) -> Iterator[tuple[int, int, int, PlannedBatch]]:
+        """Number, epoch, that epoch's first number and plan of each of this rank's batches."""
+        epoch, start = self._epoch, self._epoch_start
+        first = self._next
+        while True:
+            batches = self._plan.epoch(epoch)
+            for number in range(max(first, start), start + len(batches)):
+                if number % self._batches_per_step % self._world_size == self._rank:
+                    yield number, epoch, start, batches[number - start]
+            epoch, start = epoch + 1, start + len(batches)
+
+    def _count(self, batch: Batch) -> None:
+        capacity = batch.inputs.shape[0] * batch.inputs.shape[1]
+        self.total_samples += capacity
+        self.padding_samples += capacity - int(batch.lengths.sum())
+
+
+def read_once(
+    reader: BatchReader, batches: Sequence[PlannedBatch], *, rank: int = 0, world_size: int = 1, num_workers: int = 0
+) -> Iterator[Batch]:
+    """This rank's part of a finite list. Every rank gets as many: surplus ones repeat the last and are numbered -1."""
+    mine = [(place, batches[place]) for place in range(rank, len(batches), world_size)]
+    if batches and len(mine) < -(-len(batches) // world_size):
+        mine.append((-1, batches[-1]))
+    return _read_in_order(reader, iter(mine), num_workers)
+
+
+def _read_in_order(
+    reader: BatchReader, planned: Iterator[tuple[int, PlannedBatch]], num_workers: int
+) -> Iterator[Batch]:
+    if num_workers:
+        # Spawned: a fork would copy the locks of the training process' threads.
+        yield from DataLoader(
+            reader, sampler=planned, batch_size=None, num_workers=num_workers, multiprocessing_context="spawn"
+        )
+        return
+    with ThreadPoolExecutor(1) as pool:
+        waiting = [pool.submit(reader.__getitem__, item) for item in islice(planned, READ_AHEAD_BATCHES)]
+        while waiting:
+            batch = waiting.pop(0).result()
+            waiting += [pool.submit(reader.__getitem__, item) for item in islice(planned, 1)]
+            yield batch
+
+
+def _media(sample: Sample, modality: Modality) -> NDArray[np.float32]:
+    if modality == "face":
+        if sample.face_features is None:
+            raise BadSample("no_face_features", "the sample has no face.npy, which this training needs")
+        return sample.face_features
+    sound = sample.audio if sample.audio is not None else sample.video
+    if sound is None:
+        raise BadSample("no_audio", "the sample has no sound, which this training needs")
+    return decode_audio(sound, max_seconds=MAX_AUDIO_SECONDS)
+
+
+def _padded(arrays: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
+    lengths = [len(array) for array in arrays]
+    padded = np.zeros((len(arrays), max(lengths), *arrays[0].shape[1:]), dtype=np.float32)
+    for row, array in zip(padded, arrays, strict=True):
+        row[: len(array)] = array
+    return torch.from_numpy(padded), torch.tensor(lengths)
