@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import AutoFeatureExtractor, Wav2Vec2FeatureExtractor
 
 from shards.config import ConfigError
+from trainers.models.waveforms import normalised
 
 SAMPLE_RATE_HZ = 16_000  # shards.audio decodes to it; imported from there, a worker would need its codecs
 Waveform = NDArray[np.float32]
@@ -47,10 +48,10 @@ class RawInputs:
             row[: len(waveform)] = waveform
         samples = to_device(torch.from_numpy(padded), device)
         if min(lengths) == max(lengths):
-            return {"input_values": _normalised(samples, None) if self._normalise else samples}
+            return {"input_values": normalised(samples, None) if self._normalise else samples}
         ends = torch.tensor(lengths, device=device).unsqueeze(1)
         mask = torch.arange(max(lengths), device=device) < ends
-        values = _normalised(samples, mask) if self._normalise else samples
+        values = normalised(samples, mask) if self._normalise else samples
         return {"input_values": values, "attention_mask": mask.long()}
 
 
@@ -104,17 +105,3 @@ def _longest_input(extractor: Any, folder: Path) -> int | None:
         f"checkpoint {folder}: feature extractor {name} is not supported; expected one of Wav2Vec2FeatureExtractor, "
         "WhisperFeatureExtractor, ASTFeatureExtractor, SeamlessM4TFeatureExtractor"
     )
-
-
-def _normalised(samples: Tensor, mask: Tensor | None) -> Tensor:
-    """(x - mean) / sqrt(variance + 1e-7) over the samples under the mask, as Wav2Vec2FeatureExtractor defines it."""
-    if mask is None:
-        variance = samples.var(dim=1, correction=0, keepdim=True)
-        return (samples - samples.mean(dim=1, keepdim=True)) / _deviation(variance)
-    count = mask.sum(dim=1, keepdim=True)
-    centred = (samples - samples.sum(dim=1, keepdim=True) / count).masked_fill(~mask, 0.0)
-    return centred / _deviation(centred.square().sum(dim=1, keepdim=True) / count)
-
-
-def _deviation(variance: Tensor) -> Tensor:
-    return torch.sqrt(variance + 1e-7)

@@ -63,13 +63,13 @@ class MelClassifier(PreTrainedModel):
         width = config.hidden_size
         # Persistent: a checkpoint then loads whatever way transformers builds the empty model.
         self.register_buffer("window", torch.hann_window(WINDOW_SAMPLES))
-        self.register_buffer("filters", _mel_filters(config.num_mel_bands))
+        self.register_buffer("filters", mel_filters(config.num_mel_bands))
         self.register_buffer("feature_mean", torch.full((config.num_mel_bands,), -10.0))
         self.register_buffer("feature_std", torch.full((config.num_mel_bands,), 4.0))
-        self.subsampling = nn.ModuleList([_StridedConvolution(config.num_mel_bands, width)])
-        self.subsampling.append(_StridedConvolution(width, width))
+        self.subsampling = nn.ModuleList([StridedConvolution(config.num_mel_bands, width)])
+        self.subsampling.append(StridedConvolution(width, width))
         self.position = nn.Conv1d(width, width, kernel_size=31, padding=15, groups=width)
-        self.layers = nn.ModuleList(_EncoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(config.dropout_probability)
         self.head = nn.Linear(2 * width, config.num_labels)
@@ -82,10 +82,7 @@ class MelClassifier(PreTrainedModel):
 
     def log_mel(self, input_values: Tensor) -> Tensor:
         """Log energies [B, T, M] of `input_values` [B, S], T = (S - 400) // 160 + 1; float32 whatever the weights."""
-        samples_BS = F.pad(input_values.float(), (0, max(0, WINDOW_SAMPLES - input_values.shape[-1])))
-        frames_BTW = samples_BS.unfold(-1, WINDOW_SAMPLES, HOP_SAMPLES) * self.window.float()
-        power_BTF = torch.fft.rfft(frames_BTW).abs().square()
-        return (power_BTF @ self.filters.float()).clamp_min(ENERGY_FLOOR).log()
+        return log_mel(input_values, self.window, self.filters)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Each layer's own initialisation stands: transformers' normal(0, 0.02) suits wider models."""
@@ -107,13 +104,21 @@ class MelClassifier(PreTrainedModel):
         hidden_BTD = features_BTM.to(self.head.weight.dtype)
         for convolution in self.subsampling:
             hidden_BTD, frames_B = convolution(hidden_BTD, frames_B)
-        mask_BT = _mask(frames_B, hidden_BTD.shape[1])
-        hidden_BTD = self.dropout(_clear(hidden_BTD, mask_BT))
+        mask_BT = frame_mask(frames_B, hidden_BTD.shape[1])
+        hidden_BTD = self.dropout(clear_padding(hidden_BTD, mask_BT))
         position_BTD = self.position(hidden_BTD.transpose(1, 2)).transpose(1, 2)
         hidden_BTD = hidden_BTD + F.gelu(position_BTD)
         for layer in self.layers:
             hidden_BTD = layer(hidden_BTD, mask_BT)
         return self.norm(hidden_BTD), mask_BT
+
+
+def log_mel(input_values: Tensor, window_W: Tensor, filters_FM: Tensor) -> Tensor:
+    """Log energies [B, T, M] of `input_values` [B, S], T = (S - 400) // 160 + 1; float32 whatever the weights."""
+    samples_BS = F.pad(input_values.float(), (0, max(0, WINDOW_SAMPLES - input_values.shape[-1])))
+    frames_BTW = samples_BS.unfold(-1, WINDOW_SAMPLES, HOP_SAMPLES) * window_W.float()
+    power_BTF = torch.fft.rfft(frames_BTW).abs().square()
+    return (power_BTF @ filters_FM.float()).clamp_min(ENERGY_FLOOR).log()
 
 
 def num_frames(input_values: Tensor, attention_mask: Tensor | None) -> Tensor:
@@ -125,7 +130,7 @@ def num_frames(input_values: Tensor, attention_mask: Tensor | None) -> Tensor:
     return (samples_B - WINDOW_SAMPLES).clamp_min(0) // HOP_SAMPLES + 1
 
 
-class _StridedConvolution(nn.Module):
+class StridedConvolution(nn.Module):
     """Halves the frame rate; blind to what stands behind an utterance's last frame."""
 
     def __init__(self, size_in: int, size_out: int) -> None:
@@ -133,12 +138,12 @@ class _StridedConvolution(nn.Module):
         self.convolution = nn.Conv1d(size_in, size_out, kernel_size=3, stride=2, padding=1)
 
     def forward(self, frames_BTD: Tensor, frames_B: Tensor) -> tuple[Tensor, Tensor]:
-        cleared_BTD = _clear(frames_BTD, _mask(frames_B, frames_BTD.shape[1]))
+        cleared_BTD = clear_padding(frames_BTD, frame_mask(frames_B, frames_BTD.shape[1]))
         halved_BTD = F.gelu(self.convolution(cleared_BTD.transpose(1, 2))).transpose(1, 2)
         return halved_BTD, (frames_B - 1) // 2 + 1
 
 
-class _EncoderLayer(nn.Module):
+class EncoderLayer(nn.Module):
     """A pre-norm transformer layer whose attention skips masked frames."""
 
     def __init__(self, config: MelClassifierConfig) -> None:
@@ -169,15 +174,18 @@ class _EncoderLayer(nn.Module):
         return self.projection(attended.transpose(1, 2).flatten(2))
 
 
-def _mask(frames_B: Tensor, length: int) -> Tensor:
+def frame_mask(frames_B: Tensor, length: int) -> Tensor:
+    """[B, length], true for the first `frames_B` frames of each row."""
     return torch.arange(length, device=frames_B.device) < frames_B.unsqueeze(-1)
 
 
-def _clear(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+def clear_padding(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    """`hidden_BTD` with zeros where the mask is false."""
     return hidden_BTD.masked_fill(~mask_BT.unsqueeze(-1), 0.0)
 
 
-def _mel_filters(num_mel_bands: int) -> Tensor:
+def mel_filters(num_mel_bands: int) -> Tensor:
+    """Triangular filters [F, M] on the HTK mel scale, 40 Hz to 8 kHz."""
     filters = mel_filter_bank(
         num_frequency_bins=WINDOW_SAMPLES // 2 + 1,
         num_mel_filters=num_mel_bands,

@@ -22,3 +22,10 @@ def masked_mean_and_std(hidden_BTH: Tensor, mask_BT: Tensor) -> Tensor:
     variance_BH = deviation_BTH.square().sum(dim=1) / count_B1
     pooled = torch.cat([mean_BH, variance_BH.clamp_min(1e-5).sqrt()], dim=-1)
     return pooled.to(hidden_BTH.dtype)
+
+
+def masked_mean(hidden_BTH: Tensor, mask_BT: Tensor) -> Tensor:
+    """Mean over the frames where the mask is true, [B, H]; in float32, whatever stands in the padding."""
+    mask_BT1 = mask_BT.unsqueeze(-1)
+    total_BH = torch.where(mask_BT1, hidden_BTH.float(), 0.0).sum(dim=1)
+    return (total_BH / mask_BT1.sum(dim=1).clamp_min(1)).to(hidden_BTH.dtype)

@@ -1,0 +1,52 @@
+"""The papers' losses, each a function of tensors.
+
+Shapes: B speakers, X numbers, N utterances, C classes, V values.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def info_nce(first_BX: Tensor, second_BX: Tensor, temperature: float) -> Tensor:
+    """Consistency of two halves of each speaker's set (setpeer-emoceleb, Eq. 7): similarities are dot products.
+
+    With one speaker there is nobody to tell it from, and the loss is 0.
+    """
+    similarity_BB = first_BX @ second_BX.T / temperature
+    return F.cross_entropy(similarity_BB, torch.arange(len(first_BX), device=first_BX.device))
+
+
+def ccc(predicted_N: Tensor, truth_N: Tensor) -> Tensor:
+    """Concordance correlation coefficient with population variances; 0 when both are constant."""
+    predicted_N, truth_N = predicted_N.float(), truth_N.float()
+    covariance = ((predicted_N - predicted_N.mean()) * (truth_N - truth_N.mean())).mean()
+    spread = predicted_N.var(correction=0) + truth_N.var(correction=0)
+    return 2 * covariance / (spread + (predicted_N.mean() - truth_N.mean()).square()).clamp_min(1e-8)
+
+
+def ccc_loss(predicted_NV: Tensor, truth_NV: Tensor) -> Tensor:
+    """1 - CCC over the batch, averaged over the values (papt-pldc, section 5)."""
+    terms = [1 - ccc(predicted_NV[:, place], truth_NV[:, place]) for place in range(truth_NV.shape[1])]
+    return torch.stack(terms).mean()
+
+
+def soft_cross_entropy(
+    logits_NC: Tensor, probs_NC: Tensor, class_weights_C: Tensor | None = None, row_weights_N: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy against distributions (one-hot: the usual one), a row weighted by the classes it is made of.
+
+    With weights it is the weighted mean, as `F.cross_entropy` defines it for hard labels.
+    """
+    weighted_NC = probs_NC if class_weights_C is None else probs_NC * class_weights_C
+    if row_weights_N is not None:
+        weighted_NC = weighted_NC * row_weights_N.unsqueeze(1)
+    total = -(weighted_NC * F.log_softmax(logits_NC.float(), dim=-1)).sum()
+    return total / weighted_NC.sum().clamp_min(1e-8)
+
+
+def balanced_class_weights(counts_C: Tensor) -> Tensor:
+    """Inverse frequencies with mean 1 over the utterances; a class that never occurs gets 0."""
+    counts_C = counts_C.float()
+    present = counts_C > 0
+    return torch.where(present, counts_C.sum() / (present.sum() * counts_C.clamp_min(1.0)), 0.0)

@@ -1,0 +1,195 @@
+"""One way into every encoder: frames out, and a seam before each transformer layer.
+
+Prefixes, speaker embeddings and cross-attention all need to change what a layer sees. For the models of transformers
+that is done with hooks on their own layer modules, so no forward pass is copied and a new release's changes arrive by
+themselves: a pre-hook replaces the layer's input and widens its attention mask, a hook cuts the prefix off the output.
+Copying each family's encoder loop was the alternative: five copies to keep in step.
+
+A speech model whose convolutions use group norm (HuBERT base, wav2vec 2.0 base) averages over padding; its front end is
+run on utterances of equal length, the rest of the model on the padded batch. data2vec's stacked positional convolutions
+carry padding into the last frames of an utterance; batches are bucketed by length, which keeps that small.
+
+Shapes: N utterances, S samples, T frames, Q prefix positions, D width.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
+
+from shards.config import ConfigError
+from trainers.models.mel import frame_mask
+from trainers.models.sequence_encoder import BeforeLayer, LayerInput, SequenceEncoder, SequenceEncoderConfig
+from trainers.models.waveforms import normalised
+
+SPEECH_FAMILIES = ("hubert", "wav2vec2", "wavlm", "data2vec-audio")
+_FRONT_ENDS = ("feature_extractor", "embeddings", "subsampling", "projection")
+
+
+class LayerwiseEncoder(nn.Module):
+    """An encoder of any supported family behind one call.
+
+    `inputs` is float32 [N, S] for speech, [N, T, F] for face features, [N, frames, 3, H, W] for VideoMAE.
+    """
+
+    def __init__(self, model: Any, *, normalise: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self._family = model.config.model_type
+        self._normalise = normalise
+        if not self.is_small and self._family not in (*SPEECH_FAMILIES, "videomae"):
+            known = ", ".join((SequenceEncoderConfig.model_type, *SPEECH_FAMILIES, "videomae"))
+            raise ConfigError(f"encoder: got a {self._family} model, expected one of {known}")
+        if hasattr(model.config, "layerdrop"):
+            model.config.layerdrop = 0.0  # a skipped layer would leave its prefix without a gradient
+        if getattr(model.config, "feat_extract_norm", None) == "group":
+            model.feature_extractor.forward = _EqualLengths(model.feature_extractor.forward, model)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether this is the project's own small encoder."""
+        return isinstance(self.model, SequenceEncoder)
+
+    @property
+    def width(self) -> int:
+        """D, numbers a frame."""
+        return int(self.model.config.hidden_size)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The transformer layers, first to last."""
+        if self.is_small:
+            return self.model.layers
+        return self.model.encoder.layer if self._family == "videomae" else self.model.encoder.layers
+
+    def forward(
+        self, inputs: Tensor, lengths: Tensor, before_layer: BeforeLayer | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Hidden frames [N, T, D] of the last layer and their mask [N, T]."""
+        if self.is_small:
+            return self.model(inputs, lengths, before_layer)
+        if self._family == "videomae":
+            return self._watch(inputs, before_layer)
+        return self._hear(inputs, lengths, before_layer)
+
+    def freeze(self, *, front_end: bool, num_layers: int) -> None:
+        """Stop training the convolutional front end and the lowest layers."""
+        parts: list[nn.Module] = list(self.layers[:num_layers])
+        if front_end:
+            parts += [module for name, module in self.model.named_children() if name in _FRONT_ENDS]
+        for part in parts:
+            part.requires_grad_(False)
+
+    def _hear(self, samples_NS: Tensor, lengths_N: Tensor, before_layer: BeforeLayer | None) -> tuple[Tensor, Tensor]:
+        valid_NS = frame_mask(lengths_N, samples_NS.shape[1])
+        values = normalised(samples_NS, valid_NS) if self._normalise else samples_NS
+        frames_N = self.model._get_feat_extract_output_lengths(lengths_N).long()
+        mask_NT = frame_mask(frames_N, int(frames_N.max()))
+        front_end = self.model.feature_extractor.forward
+        if isinstance(front_end, _EqualLengths):
+            front_end.lengths_N = lengths_N
+        with self._seams(before_layer, mask_NT) as masks:
+            dtype = next(self.model.parameters()).dtype
+            output = self.model(values.to(dtype), attention_mask=valid_NS.long())
+        return output.last_hidden_state, masks[-1]
+
+    def _watch(self, pixels: Tensor, before_layer: BeforeLayer | None) -> tuple[Tensor, Tensor]:
+        config = self.model.config
+        num_patches = (config.image_size // config.patch_size) ** 2 * (config.num_frames // config.tubelet_size)
+        mask_NT = torch.ones(len(pixels), num_patches, dtype=torch.bool, device=pixels.device)
+        with self._seams(before_layer, mask_NT) as masks:
+            dtype = next(self.model.parameters()).dtype
+            output = self.model(pixels.to(dtype))
+        return output.last_hidden_state, masks[-1]
+
+    @contextmanager
+    def _seams(self, before_layer: BeforeLayer | None, mask_NT: Tensor) -> Iterator[list[Tensor]]:
+        """Install the hooks for one forward pass; yields the list whose last item is the mask of the output."""
+        masks = [mask_NT]
+        with ExitStack() as hooks:
+            if before_layer is not None:
+                for number, layer in enumerate(self.layers):
+                    seam = _Seam(number, before_layer, masks)
+                    before = layer.register_forward_pre_hook(seam.before, with_kwargs=True)
+                    hooks.callback(before.remove)
+                    hooks.callback(layer.register_forward_hook(seam.after).remove)
+            yield masks
+
+
+class _Seam:
+    """The two hooks of one layer."""
+
+    def __init__(self, number: int, before_layer: BeforeLayer, masks: list[Tensor]) -> None:
+        self._number, self._before_layer, self._masks = number, before_layer, masks
+        self._num_prefix = 0
+
+    def before(self, _: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, Any]:
+        hidden_NTD, *rest = arguments
+        seen: LayerInput = self._before_layer(self._number, hidden_NTD, self._masks[-1])
+        self._num_prefix = seen.num_prefix
+        if named.get("attention_mask") is not None:
+            named = named | {"attention_mask": _like(named["attention_mask"], seen.mask_NT)}
+        self._masks.append(seen.mask_NT[:, seen.num_prefix :])
+        return (seen.hidden_NTD, *rest), named
+
+    def after(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (output[0][:, self._num_prefix :], *output[1:])
+        return output[:, self._num_prefix :]
+
+
+class _EqualLengths:
+    """A group-norm front end, called once for each length in the batch so that it never sees padding."""
+
+    def __init__(self, forward: Callable[[Tensor], Tensor], model: Any) -> None:
+        self._forward, self._model = forward, model
+        self.lengths_N: Tensor | None = None
+
+    def __call__(self, samples_NS: Tensor) -> Tensor:
+        """[N, C, T], zero behind each utterance's last frame."""
+        lengths_N = self.lengths_N
+        if lengths_N is None:
+            return self._forward(samples_NS)
+        frames_N = self._model._get_feat_extract_output_lengths(lengths_N).long()
+        parts: dict[int, Tensor] = {}
+        for length in sorted(set(lengths_N.tolist())):
+            rows = torch.nonzero(lengths_N == length).flatten()
+            found = self._forward(samples_NS[rows, :length])
+            padded = nn.functional.pad(found, (0, int(frames_N.max()) - found.shape[-1]))
+            parts.update(zip(rows.tolist(), padded, strict=True))
+        return torch.stack([parts[row] for row in range(len(lengths_N))])
+
+
+def _like(given: Tensor, mask_NT: Tensor) -> Tensor:
+    """`mask_NT` in the form in which the layer was given its own: [N, T], or [N, 1, T, T] of booleans or of bias."""
+    if given.dim() == 2:
+        return mask_NT.to(given.dtype)
+    allowed = mask_NT[:, None, None, :].expand(-1, 1, mask_NT.shape[1], -1)
+    if given.dtype == torch.bool:
+        return allowed
+    return torch.zeros_like(allowed, dtype=given.dtype).masked_fill(~allowed, torch.finfo(given.dtype).min)
+
+
+def load_encoder(folder_or_name: str, revision: str | None = None) -> LayerwiseEncoder:
+    """A pretrained encoder: hub name with a pinned revision, or a local folder. Weights must be safetensors."""
+    if not Path(folder_or_name).is_dir() and not revision:
+        raise ConfigError(f"encoder.revision: must be given for the hub model {folder_or_name!r}: a full commit")
+    where = {"revision": revision} if revision else {}
+    try:
+        config = AutoConfig.from_pretrained(folder_or_name, trust_remote_code=False, **where)
+        model_class = SequenceEncoder if config.model_type == SequenceEncoderConfig.model_type else AutoModel
+        model = model_class.from_pretrained(
+            folder_or_name, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, **where
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"encoder.checkpoint {folder_or_name}: {error}") from error
+    return LayerwiseEncoder(model, normalise=_normalises(model.config))
+
+
+def _normalises(config: Any) -> bool:
+    """HuBERT's recipe: normalised waveforms for layer-norm extractors, as they are for group-norm extractors."""
+    return getattr(config, "feat_extract_norm", None) == "layer"
