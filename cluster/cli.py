@@ -76,6 +76,15 @@ COMMANDS: dict[str, Command] = {
         "cluster.report:run_report",
         "DIR is a selection folder, or a folder that holds one as `selection`. The page needs no network.",
     ),
+    "train": Command(
+        "Train a recogniser on packed shards: the vanilla baseline or SetPeER, on DeepSpeed.",
+        "trainers.settings:TrainConfig",
+        "cluster.train:run_train",
+        "RECIPE is finetune or setpeer. Groups of options, for --set and --config: encoder, data, engine, model (the "
+        "recipe's own); --print-config shows all. One process by default; --num-workers uses Ray; torchrun works too. "
+        "Interrupted, run it again with --resume: the run goes on exactly where its newest checkpoint is. Exit "
+        "status 4: stopped by the storage.",
+    ),
     "demo": Command(
         "Run the whole job on a small synthetic corpus: two commands from a clone to a report.",
         "cluster.demo:DemoConfig",
@@ -135,15 +144,26 @@ def _add_options(parser: argparse.ArgumentParser, config_class: type[Any]) -> No
         text = str(field.metadata["help"])
         if field.metadata["positional"]:
             parser.add_argument(field.name, metavar=field.name.upper(), nargs="?", default=argparse.SUPPRESS, help=text)
-        else:
+        elif not _is_group(field):
             flag = "--" + field.name.replace("_", "-")
             help_text = f"{text} {_default_text(field)}".replace("%", "%%")
-            parser.add_argument(flag, dest=field.name, metavar="VALUE", default=argparse.SUPPRESS, help=help_text)
+            # A switch needs no value: --resume is --resume true.
+            switch: dict[str, Any] = {"nargs": "?", "const": True} if isinstance(field.default, bool) else {}
+            parser.add_argument(
+                flag, dest=field.name, metavar="VALUE", default=argparse.SUPPRESS, help=help_text, **switch
+            )
     parser.add_argument("--config", metavar="FILE", help="YAML file of the same options; flags and --set win over it.")
     parser.add_argument(
         "--set", metavar="NAME=VALUE", action="append", default=[], help="Set one option; may be repeated."
     )
     parser.add_argument("--print-config", action="store_true", help="Print the resolved options as YAML and stop.")
+
+
+def _is_group(field: "dataclasses.Field[Any]") -> bool:
+    """Whether the field is a group of options, which --set and --config fill."""
+    return isinstance(field.default_factory, type) and (
+        dataclasses.is_dataclass(field.default_factory) or field.metadata["help"] == "The recipe's own options."
+    )
 
 
 def _default_text(field: "dataclasses.Field[Any]") -> str:

@@ -39,7 +39,7 @@ READ_AHEAD_BATCHES = 2
 MAX_AUDIO_SECONDS = 600.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: DeepSpeed's ZeRO 3 looks for tensors in __dict__
 class Batch:
     """N utterances. `number` is the batch's place in the global, endless order (-1: a repeat that evens out ranks).
 

@@ -40,7 +40,7 @@ class LayerwiseEncoder(nn.Module):
         super().__init__()
         self.model = model
         self._family = model.config.model_type
-        self._normalise = normalise
+        self.normalises = normalise
         if not self.is_small and self._family not in (*SPEECH_FAMILIES, "videomae"):
             known = ", ".join((SequenceEncoderConfig.model_type, *SPEECH_FAMILIES, "videomae"))
             raise ConfigError(f"encoder: got a {self._family} model, expected one of {known}")
@@ -86,7 +86,7 @@ class LayerwiseEncoder(nn.Module):
 
     def _hear(self, samples_NS: Tensor, lengths_N: Tensor, before_layer: BeforeLayer | None) -> tuple[Tensor, Tensor]:
         valid_NS = frame_mask(lengths_N, samples_NS.shape[1])
-        values = normalised(samples_NS, valid_NS) if self._normalise else samples_NS
+        values = normalised(samples_NS, valid_NS) if self.normalises else samples_NS
         frames_N = self.model._get_feat_extract_output_lengths(lengths_N).long()
         mask_NT = frame_mask(frames_N, int(frames_N.max()))
         front_end = self.model.feature_extractor.forward

@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
@@ -61,7 +62,7 @@ class RecognizerConfig(PretrainedConfig):
         super().__init__(**kwargs)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: ZeRO 3 looks for tensors in __dict__
 class Recognition:
     """Scores [N, C] (logits, or values), pooled features [N, D], P's embeddings of each set averaged over layers and Q
     [B, D] (None without P), the codes used, and the loss terms P adds.
@@ -202,6 +203,15 @@ def _build_encoder(values: dict[str, Any]) -> Any:
     return AutoModel.from_config(AutoConfig.for_model(values["model_type"], **rest))
 
 
+class _BatchNorm(nn.BatchNorm1d):
+    """Uses what it has seen so far for a batch of one, which has no variance of its own."""
+
+    def forward(self, hidden_ND: Tensor) -> Tensor:
+        if self.training and len(hidden_ND) == 1:
+            return F.batch_norm(hidden_ND, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(hidden_ND)
+
+
 def _build_head(config: RecognizerConfig, width: int) -> nn.Module:
     """One linear layer, or PAPT's interpreter {128, 32} (papt-pldc, section 5)."""
     num_scores = len(config.names)
@@ -209,5 +219,5 @@ def _build_head(config: RecognizerConfig, width: int) -> nn.Module:
         return nn.Sequential(nn.Dropout(config.head_dropout), nn.Linear(width, num_scores))
     parts: list[nn.Module] = []
     for before, after in pairwise((width, 128, 32)):
-        parts += [nn.Linear(before, after), nn.BatchNorm1d(after), nn.ReLU(), nn.Dropout(config.head_dropout)]
+        parts += [nn.Linear(before, after), _BatchNorm(after), nn.ReLU(), nn.Dropout(config.head_dropout)]
     return nn.Sequential(*parts, nn.Linear(32, num_scores))

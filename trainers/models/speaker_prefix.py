@@ -18,7 +18,7 @@ FEED_FORWARD_WIDTH = 2048
 NUM_HEADS = 4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: ZeRO 3 looks for tensors in __dict__
 class SpeakerPrefix:
     """Embeddings [B, Q, D] of each set, the quantizer's loss (0 without one) and the codes [B * Q] it chose."""
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 RESTART_AFTER_STEPS = 50
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: ZeRO 3 looks for tensors in __dict__
 class Quantized:
     """`vectors` [R, C] with the straight-through gradient, the `codes` [R] they stand for, and the loss."""
 

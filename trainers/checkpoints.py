@@ -1,0 +1,118 @@
+"""Checkpoints that are whole or not there: written under a temporary name, flushed, renamed.
+
+A folder `step-00000200` holds DeepSpeed's state of every rank, the position in the data and what has been reached so
+far. Random numbers need no saving: they are drawn from (seed, batch number). A ZeRO checkpoint is divided among the
+workers that wrote it; resumed by another number of workers it is first put together with DeepSpeed's own universal
+checkpoint tool.
+"""
+
+import argparse
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from shards.config import ConfigError
+
+log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"step-(\d{8})")
+STATE_TAG = "deepspeed"
+# What DeepSpeed wants to find in a checkpoint it is to put together for another number of workers.
+UNIVERSAL_CLIENT_STATE: Mapping[str, Any] = {"universal_checkpoint_info": {"universal_checkpoint_version": 0.2}}
+PROGRESS_NAME = "progress.json"
+
+
+class CheckpointFolder:
+    """The checkpoints below one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def newest(self) -> Path | None:
+        """The complete checkpoint of the latest step."""
+        found = self._complete()
+        return found[-1] if found else None
+
+    def temporary(self, step: int) -> Path:
+        """Where the checkpoint of `step` is written before it is complete."""
+        return self._folder / f".{_name(step)}.tmp"
+
+    def commit(self, step: int, progress: Mapping[str, Any], *, keep: int) -> Path:
+        """Make the checkpoint visible, and remove older ones and leftovers."""
+        temporary, final = self.temporary(step), self._folder / _name(step)
+        (temporary / PROGRESS_NAME).write_text(json.dumps(progress), encoding="utf-8")
+        for path in temporary.rglob("*"):
+            _flush(path)
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+        _flush(self._folder)
+        for old in self._complete()[:-keep]:
+            shutil.rmtree(old)
+        return final
+
+    def clear(self) -> None:
+        """Remove what killed runs left half written."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for path in self._folder.glob(".step-*.tmp"):
+            shutil.rmtree(path)
+
+    def _complete(self) -> list[Path]:
+        if not self._folder.is_dir():
+            return []
+        found = [path for path in self._folder.iterdir() if _NAME.fullmatch(path.name)]
+        return sorted(path for path in found if (path / PROGRESS_NAME).exists())
+
+
+def read_progress(checkpoint: Path) -> dict[str, Any]:
+    """What `commit` was given."""
+    progress: dict[str, Any] = json.loads((checkpoint / PROGRESS_NAME).read_text(encoding="utf-8"))
+    return progress
+
+
+def make_universal(checkpoint: Path) -> Path:
+    """Put a ZeRO checkpoint together so that any number of workers can load it; returns the folder to load."""
+    from deepspeed.checkpoint.ds_to_universal import main as convert
+
+    target = checkpoint / "universal"
+    if target.exists():
+        return target
+    unfinished = checkpoint / ".universal.tmp"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    arguments = argparse.Namespace(
+        input_folder=str(checkpoint / STATE_TAG),
+        output_folder=str(unfinished),
+        num_extract_workers=1,
+        num_merge_workers=1,
+        keep_temp_folder=False,
+        strict=True,
+        inject_missing_state=False,
+    )
+    with redirect_stdout(StringIO()):
+        convert(arguments)
+    unfinished.rename(target)
+    return target
+
+
+def refuse_used_folder(out: Path, *, resume: bool) -> None:
+    """A folder is one run's: a new run into it must be a resumed one."""
+    if not resume and (out / "checkpoints").is_dir() and any((out / "checkpoints").iterdir()):
+        raise ConfigError(f"--out {out}: holds checkpoints; add --resume to go on, or give another folder")
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

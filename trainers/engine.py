@@ -1,0 +1,367 @@
+"""The training loop, on DeepSpeed: the same in one process, under torchrun and in a Ray Train worker.
+
+Random numbers are seeded by the global number of each batch, before it is computed. So a step does not depend on how
+many workers share it nor on whether the run was interrupted, and neither order nor dropout needs saving. Keeping the
+generators' states in checkpoints was the alternative; it cannot survive a change of the number of workers.
+
+AdamW is torch's own, handed to DeepSpeed: its fused one has to be compiled first.
+"""
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as distributed
+import yaml
+from torch._C._distributed_c10d import HashStore
+from transformers.utils import logging as transformers_logging
+
+from shards.config import ConfigError, to_mapping
+from shards.corpus_index import read_index
+from shards.loader import Batch, TrainingLoader, read_once
+from trainers.checkpoints import (
+    STATE_TAG,
+    UNIVERSAL_CLIENT_STATE,
+    CheckpointFolder,
+    make_universal,
+    read_progress,
+    refuse_used_folder,
+)
+from trainers.recipes import RecognitionTask, export, join_scores
+from trainers.settings import EngineConfig, TrainConfig
+from trainers.tracking import Tracker, open_trackers
+
+log = logging.getLogger(__name__)
+
+BEST_NAME, LAST_NAME, RESULT_NAME = "best", "last", "train.json"
+OnStep = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingResult:
+    """What a run reached."""
+
+    steps: int
+    best_step: int
+    best: dict[str, float]
+    stopped_early: bool
+    padding_share: float
+
+
+@dataclass(slots=True)
+class _Reached:
+    """What is saved beside the weights."""
+
+    step: int = 0
+    best_step: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    since_best: int = 0
+    stopped_early: bool = False
+
+
+def run_training(config: TrainConfig, on_step: OnStep | None = None) -> TrainingResult:
+    """Train, or go on training; returns when done. Every rank calls it; rank 0 writes.
+
+    Raises ConfigError for what cannot be trained, and OSError when the disk fails: the run resumes after.
+    """
+    transformers_logging.disable_progress_bar()  # a bar a saved file says nothing
+    _join_group()
+    return _Run(config, on_step).run()
+
+
+def read_result(out: Path) -> TrainingResult:
+    """What the finished run in `out` reached."""
+    return TrainingResult(**json.loads((out / RESULT_NAME).read_text(encoding="utf-8")))
+
+
+class _Run:
+    """One run of one rank."""
+
+    def __init__(self, config: TrainConfig, on_step: OnStep | None) -> None:
+        self._config, self._engine_config = config, config.engine
+        self._on_step = on_step or (lambda *_: None)
+        self._rank, self._world_size = distributed.get_rank(), distributed.get_world_size()
+        self._out = Path(config.out)
+        self._checkpoints = CheckpointFolder(self._out / "checkpoints")
+        self._task = RecognitionTask(config, read_index(config.shards))
+        self._loader = TrainingLoader(
+            self._task.training_reader(),
+            self._task.plan(),
+            identity=self._task.identity,
+            batches_per_step=self._engine_config.batches_per_step,
+            rank=self._rank,
+            world_size=self._world_size,
+            num_workers=config.data.num_workers,
+        )
+        self._reached = _Reached()
+        self._wait_before = 0.0
+
+    def run(self) -> TrainingResult:
+        """Build or restore, then step until the end."""
+        checkpoint = self._prepare()
+        self._build(checkpoint)
+        trackers = self._trackers()
+        try:
+            self._loop(trackers)
+        finally:
+            for tracker in trackers:
+                tracker.close()
+        return self._finish()
+
+    def _prepare(self) -> Path | None:
+        """The checkpoint to go on from; makes the folder ready."""
+        if self._rank == 0:
+            refuse_used_folder(self._out, resume=self._config.resume)
+            self._out.mkdir(parents=True, exist_ok=True)
+            self._checkpoints.clear()
+            (self._out / "config.yaml").write_text(yaml.safe_dump(to_mapping(self._config), sort_keys=False))
+        self._barrier()
+        checkpoint = self._checkpoints.newest() if self._config.resume else None
+        if checkpoint is not None:
+            progress = read_progress(checkpoint)
+            self._reached = _Reached(**progress["reached"])
+            self._loader.load_state_dict(progress["loader"])
+        return checkpoint
+
+    def _build(self, checkpoint: Path | None) -> None:
+        import deepspeed
+
+        logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+        universal = checkpoint is not None and self._must_convert(checkpoint)
+        self._model = self._task.build_model()
+        optimiser = torch.optim.AdamW(
+            [parameter for parameter in self._model.parameters() if parameter.requires_grad],
+            lr=self._engine_config.learning_rate,
+            weight_decay=self._engine_config.weight_decay,
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_at(step, self._engine_config))
+        self._engine, *_ = deepspeed.initialize(
+            model=self._model,
+            optimizer=optimiser,
+            lr_scheduler=schedule,
+            config=deepspeed_config(self._engine_config, self._world_size, universal=universal),
+            dist_init_required=False,
+        )
+        if checkpoint is not None:
+            folder, tag = checkpoint, STATE_TAG
+            if universal:
+                if self._rank == 0:
+                    make_universal(checkpoint)
+                self._barrier()
+                tag = "universal"
+            self._engine.load_checkpoint(str(folder), tag=tag)
+
+    def _must_convert(self, checkpoint: Path) -> bool:
+        """Whether the checkpoint is divided among another number of workers than this."""
+        written_by = int(read_progress(checkpoint)["world_size"])
+        return written_by != self._world_size and self._engine_config.zero_stage > 0
+
+    def _trackers(self) -> list[Tracker]:
+        if self._rank:
+            return []
+        flat = {"recipe": self._config.recipe, **to_mapping(self._config)["engine"]}
+        return open_trackers(self._out, self._engine_config.trackers, flat, first_step=self._reached.step)
+
+    def _loop(self, trackers: list[Tracker]) -> None:
+        batches = iter(self._loader)
+        engine, reached = self._engine_config, self._reached
+        while reached.step < engine.num_steps and not reached.stopped_early:
+            started = time.perf_counter()
+            terms, num_utterances = self._step(batches)
+            reached.step += 1
+            if reached.step % engine.log_every == 0 or reached.step == engine.num_steps:
+                self._log(trackers, terms, num_utterances, time.perf_counter() - started)
+            is_last = reached.step == engine.num_steps
+            if reached.step % engine.validate_every == 0 or is_last:
+                self._validate(trackers)
+            if reached.step % engine.checkpoint_every == 0 or is_last or reached.stopped_early:
+                self._save()
+
+    def _step(self, batches: Iterator[Batch]) -> tuple[dict[str, float], int]:
+        """One optimiser step; the terms of the loss averaged over the batches of all ranks."""
+        self._model.train()
+        totals: dict[str, torch.Tensor] = {}
+        num_utterances = 0
+        num_batches = self._engine_config.batches_per_step // self._world_size
+        for _ in range(num_batches):
+            batch = next(batches).to(self._engine.device)
+            torch.manual_seed(batch_seed(self._engine_config.seed, batch.number))
+            terms = self._engine(batch)
+            self._engine.backward(terms["loss"])
+            self._engine.step()
+            num_utterances += len(batch)
+            for name, value in terms.items():
+                totals[name] = totals.get(name, torch.zeros((), device=value.device)) + value.detach().float()
+        names = sorted(totals)
+        numbers = torch.stack([totals[name] / num_batches for name in names])
+        distributed.all_reduce(numbers)
+        means = dict(zip(names, (numbers / self._world_size).tolist(), strict=True))
+        if not math.isfinite(means["loss"]):
+            raise ConfigError(
+                f"the loss is {means['loss']} at step {self._reached.step + 1}; lower engine.learning_rate, or resume "
+                "from the last checkpoint with engine.precision float32"
+            )
+        return means, num_utterances * self._world_size
+
+    def _log(self, trackers: list[Tracker], terms: dict[str, float], num_utterances: int, seconds: float) -> None:
+        waited = self._loader.wait_seconds - self._wait_before
+        self._wait_before = self._loader.wait_seconds
+        numbers = {
+            **terms,
+            "learning_rate": self._engine.get_lr()[0],
+            "epoch": self._loader.epochs,
+            "utterances_per_second": num_utterances / seconds,
+            "wait_seconds": waited,
+            "padding_share": self._loader.padding_share,
+        }
+        for tracker in trackers:
+            tracker.log(self._reached.step, numbers)
+        note = f"loss {terms['loss']:.3f}, {numbers['utterances_per_second']:.0f} utterances a second"
+        self._on_step(self._reached.step, self._engine_config.num_steps, note)
+
+    def _validate(self, trackers: list[Tracker]) -> None:
+        """Score the validation split; remember, and export, the best."""
+        scores = self._task.validate(*self._validation_scores())
+        reached, metric = self._reached, self._task.metric
+        for tracker in trackers:
+            tracker.log(reached.step, {f"validation_{name}": value for name, value in scores.items()})
+        if not reached.best or scores[metric] > reached.best[metric]:
+            reached.best, reached.best_step, reached.since_best = dict(scores), reached.step, 0
+            self._export(BEST_NAME)
+        else:
+            reached.since_best += 1
+            reached.stopped_early = 0 < self._engine_config.patience <= reached.since_best
+
+    def _validation_scores(self) -> tuple[Any, Any]:
+        self._model.eval()
+        rows, scores = [], []
+        batches = read_once(
+            self._task.validation_reader(),
+            self._task.validation_batches(),
+            rank=self._rank,
+            world_size=self._world_size,
+        )
+        for batch in batches:
+            found = self._model.scores(batch.to(self._engine.device)).float().cpu().numpy()
+            if batch.number >= 0:
+                rows.append(batch.rows.numpy())
+                scores.append(found)
+        width = len(self._task.names)
+        mine = (
+            np.concatenate(rows) if rows else np.empty(0, dtype=np.int64),
+            np.concatenate(scores) if scores else np.empty((0, width), dtype=np.float32),
+        )
+        parts: list[Any] = [None] * self._world_size
+        distributed.all_gather_object(parts, mine)
+        return join_scores(parts)
+
+    def _save(self) -> None:
+        """All ranks write their part; rank 0 makes the whole visible."""
+        temporary = self._checkpoints.temporary(self._reached.step)
+        self._engine.save_checkpoint(
+            str(temporary), tag=STATE_TAG, client_state=dict(UNIVERSAL_CLIENT_STATE), save_latest=False
+        )
+        self._barrier()
+        if self._rank == 0:
+            progress = {
+                "reached": asdict(self._reached),
+                "loader": self._loader.state_dict(),
+                "world_size": self._world_size,
+            }
+            self._checkpoints.commit(self._reached.step, progress, keep=self._engine_config.keep_checkpoints)
+        self._barrier()
+
+    def _export(self, name: str) -> None:
+        """The model as `from_pretrained` reads it, replaced as a whole."""
+        import deepspeed
+
+        parameters = list(self._model.parameters()) if self._engine_config.zero_stage == 3 else []
+        with deepspeed.zero.GatheredParameters(parameters):
+            if self._rank == 0:
+                temporary, final, old = (self._out / part for part in (f".{name}.tmp", name, f".{name}.old"))
+                export(self._model, temporary)
+                if final.exists():
+                    final.rename(old)
+                temporary.rename(final)
+                _remove(old)
+        self._barrier()
+
+    def _finish(self) -> TrainingResult:
+        self._export(LAST_NAME)
+        reached = self._reached
+        result = TrainingResult(
+            steps=reached.step,
+            best_step=reached.best_step,
+            best=reached.best,
+            stopped_early=reached.stopped_early,
+            padding_share=self._loader.padding_share,
+        )
+        if self._rank == 0:
+            (self._out / RESULT_NAME).write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
+        return result
+
+    def _barrier(self) -> None:
+        if self._world_size > 1:
+            distributed.barrier()
+
+
+def deepspeed_config(config: EngineConfig, world_size: int, *, universal: bool) -> dict[str, Any]:
+    """What DeepSpeed is told."""
+    return {
+        "train_micro_batch_size_per_gpu": 1,  # a batch is one of ours, whatever it holds
+        "gradient_accumulation_steps": config.batches_per_step // world_size,
+        "zero_optimization": {"stage": config.zero_stage},
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": config.precision == "bfloat16"},
+        "gradient_clipping": config.clip_norm,
+        "steps_per_print": 10**9,
+        "checkpoint": {"load_universal": universal},
+    }
+
+
+def rate_at(step: int, config: EngineConfig) -> float:
+    """The learning rate at `step` (from 0) as a share of its peak."""
+    warmup = round(config.warmup_share * config.num_steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    if config.schedule == "constant":
+        return 1.0
+    done = (step - warmup) / max(1, config.num_steps - warmup)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, done))) if config.schedule == "cosine" else max(0.0, 1.0 - done)
+
+
+def batch_seed(seed: int, number: int) -> int:
+    """The seed of the random numbers of one batch."""
+    return int(np.random.SeedSequence(seed, spawn_key=(number,)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _join_group() -> None:
+    """Join the process group torchrun or Ray Train describe, or be a group of one.
+
+    It is not left again: DeepSpeed remembers groups by themselves and cannot use another in the same process.
+    """
+    if distributed.is_initialized():
+        return
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if "RANK" in os.environ:
+        distributed.init_process_group(backend)
+    else:
+        os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it even when it is alone
+        distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()

@@ -1,0 +1,160 @@
+"""Every option of `emostream train`, without torch: the help text and the driver need no more.
+
+Groups: `encoder` (what hears or sees), `data` (what is loaded and predicted), `engine` (how it is optimised) and
+`model` (the recipe's own). `--set engine.learning_rate=1e-4` sets one; `--print-config` shows all.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from shards.batch_plan import SpeakerSetView, UtteranceView
+from shards.config import ConfigError, from_mapping, option
+from shards.targets import TargetConfig
+
+
+def _require_positive(config: Any, *names: str) -> None:
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise ConfigError(f"{name}: got {getattr(config, name)}, expected more than 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderConfig:
+    """A pretrained encoder, or the sizes of a small one that is trained from nothing."""
+
+    checkpoint: str | None = option(
+        help="HuBERT, wav2vec 2.0, WavLM or data2vec audio: hub name or folder; default: the small encoder",
+        default=None,
+    )
+    revision: str | None = option(help="full commit of a hub checkpoint", default=None)
+    freeze_front_end: bool = option(help="do not train the convolutions of a pretrained encoder", default=True)
+    freeze_layers: int = option(help="lowest transformer layers that are not trained", default=0)
+    hidden_size: int = option(help="width of the small encoder", default=64)
+    num_layers: int = option(help="transformer layers of the small encoder", default=3)
+    num_heads: int = option(help="attention heads of the small encoder", default=4)
+    intermediate_size: int = option(help="feed-forward width of the small encoder", default=256)
+    dropout: float = option(help="dropout of the small encoder", default=0.1)
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "hidden_size", "num_layers", "num_heads", "intermediate_size")
+        if self.hidden_size % self.num_heads:
+            raise ConfigError(f"hidden_size: got {self.hidden_size}, expected a multiple of {self.num_heads} heads")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig:
+    """What is loaded, in which batches, and what is to be predicted."""
+
+    modality: Literal["audio", "face"] = option(help="sound, or face.npy features", default="audio")
+    target: TargetConfig = option(help="what is to be predicted", default_factory=TargetConfig)
+    utterances: UtteranceView = option(help="batches of the vanilla recipe", default_factory=UtteranceView)
+    sets: SpeakerSetView = option(help="batches of the personalised recipe", default_factory=SpeakerSetView)
+    num_workers: int = option(help="processes that decode; 0: a thread beside the training", default=0)
+
+    def __post_init__(self) -> None:
+        if self.num_workers < 0:
+            raise ConfigError(f"num_workers: got {self.num_workers}, expected 0 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """Optimisation, precision, sharding, checkpoints. The defaults train the small encoder; the papers' are in docs."""
+
+    num_steps: int = option(help="optimiser steps at most", default=800)
+    batches_per_step: int = option(
+        help="batches a step averages over, all workers together: more workers do the same in less time", default=1
+    )
+    learning_rate: float = option(help="peak", default=1e-3)
+    weight_decay: float = option(help="AdamW's", default=1e-4)
+    warmup_share: float = option(help="share of the steps in which the rate rises", default=0.05)
+    schedule: Literal["cosine", "linear", "constant"] = option(help="what follows the rise", default="cosine")
+    clip_norm: float = option(help="gradients are scaled to at most this norm", default=1.0)
+    precision: Literal["float32", "bfloat16"] = option(help="of weights and activations", default="float32")
+    zero_stage: int = option(help="DeepSpeed ZeRO: what is divided among the workers", default=0)
+    validate_every: int = option(help="steps between validations", default=100)
+    checkpoint_every: int = option(help="steps between checkpoints", default=200)
+    keep_checkpoints: int = option(help="complete checkpoints kept", default=2)
+    patience: int = option(help="stop after this many validations without improvement; 0: never", default=0)
+    log_every: int = option(help="steps between lines in metrics.jsonl and TensorBoard", default=10)
+    trackers: tuple[str, ...] = option(help="beside TensorBoard: mlflow, wandb", default=())
+    seed: int = option(help="initial weights, order, dropout", default=0)
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "num_steps", "batches_per_step", "learning_rate", "clip_norm", "log_every")
+        _require_positive(self, "validate_every", "checkpoint_every", "keep_checkpoints")
+        if not 0 <= self.zero_stage <= 3:
+            raise ConfigError(f"zero_stage: got {self.zero_stage}, expected 0, 1, 2 or 3")
+        if not 0.0 <= self.warmup_share < 1.0:
+            raise ConfigError(f"warmup_share: got {self.warmup_share}, expected a share below 1")
+        unknown = sorted(set(self.trackers) - {"mlflow", "wandb"})
+        if unknown:
+            raise ConfigError(f"trackers: got {', '.join(unknown)}, expected mlflow or wandb")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneConfig:
+    """The vanilla baseline: encoder, mean pooling, head."""
+
+    head: Literal["linear", "interpreter"] = option(
+        help="linear, or PAPT's {128, 32} with batch norm", default="linear"
+    )
+    head_dropout: float = option(help="dropout in the head", default=0.1)
+    class_weights: Literal["none", "balanced"] = option(help="weight classes by inverse frequency", default="none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetPeerConfig(FinetuneConfig):
+    """SetPeER; the defaults are the paper's, but for the two options that keep a small codebook in use."""
+
+    fusion: Literal["prefix", "addition", "cross_attention"] = option(help="how P's embeddings enter", default="prefix")
+    num_prefixes: int = option(help="Q, embeddings of a speaker for each layer; addition has 1", default=4)
+    code_width: int = option(help="C, width inside P", default=64)
+    num_codes: int = option(help="M, entries of the codebook", default=512)
+    quantized: bool = option(help="whether P has a codebook", default=True)
+    normalise_codes: bool = option(help="layer norm before the codebook", default=False)
+    restart_codes: bool = option(help="restart codes that stay unused", default=False)
+    commitment: float = option(help="weight of the commitment term within L_VQ", default=0.25)
+    classification_weight: float = option(help="lambda_1", default=1.0)
+    contrastive_weight: float = option(help="lambda_2; 0 trains without L_NCE", default=0.1)
+    vq_weight: float = option(help="lambda_3", default=0.1)
+    temperature: float = option(help="tau of L_NCE", default=0.1)
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "num_prefixes", "code_width", "num_codes", "temperature")
+        if self.fusion == "addition" and self.num_prefixes != 1:
+            raise ConfigError(f"num_prefixes: got {self.num_prefixes}, expected 1 for fusion addition")
+
+
+RECIPES: Mapping[str, type[FinetuneConfig]] = {"finetune": FinetuneConfig, "setpeer": SetPeerConfig}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """Options of `emostream train`."""
+
+    recipe: str = option(help=f"What to train: {', '.join(RECIPES)}.", positional=True)
+    shards: str = option(help="Packed shards with the splits train and validation: a glob, folder or file.")
+    out: str = option(help="Folder for checkpoints, the best model and the metrics.")
+    resume: bool = option(default=False, help="Go on from the newest checkpoint in --out.")
+    num_workers: int = option(default=1, help="Training processes; more than one run on Ray.")
+    address: str | None = option(default=None, help="Ray cluster to train on; default: this machine.")
+    encoder: EncoderConfig = option(default_factory=EncoderConfig, help="The encoder.")
+    data: DataConfig = option(default_factory=DataConfig, help="The data.")
+    engine: EngineConfig = option(default_factory=EngineConfig, help="The optimisation.")
+    model: dict[str, Any] = option(default_factory=dict, help="The recipe's own options.")
+
+    def __post_init__(self) -> None:
+        if self.recipe not in RECIPES:
+            raise ConfigError(f"recipe: got {self.recipe!r}, expected one of {', '.join(RECIPES)}")
+        if self.num_workers < 1:
+            raise ConfigError(f"--num-workers: got {self.num_workers}, expected at least 1")
+        if isinstance(self.recipe_config(), SetPeerConfig) and self.engine.zero_stage == 3:
+            raise ConfigError(
+                "engine.zero_stage: got 3 for setpeer, expected 0, 1 or 2: P runs several times in a step, and ZeRO 3 "
+                "takes its weights away in between"
+            )
+
+    def recipe_config(self) -> FinetuneConfig:
+        """The recipe's own options, checked."""
+        return from_mapping(RECIPES[self.recipe], self.model, where="model")
