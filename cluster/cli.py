@@ -80,10 +80,23 @@ COMMANDS: dict[str, Command] = {
         "Train a recogniser on packed shards: the vanilla baseline or SetPeER, on DeepSpeed.",
         "trainers.settings:TrainConfig",
         "cluster.train:run_train",
-        "RECIPE is finetune or setpeer. Groups of options, for --set and --config: encoder, data, engine, model (the "
-        "recipe's own); --print-config shows all. One process by default; --num-workers uses Ray; torchrun works too. "
-        "Interrupted, run it again with --resume: the run goes on exactly where its newest checkpoint is. Exit "
-        "status 4: stopped by the storage.",
+        "RECIPE is finetune or setpeer; --print-config shows every option. One process by default; --num-workers uses "
+        "Ray; torchrun works too. Interrupted, run it again with --resume: the run goes on exactly where its newest "
+        "checkpoint is. Exit status 4: stopped by the storage.",
+    ),
+    "evaluate": Command(
+        "Measure a trained recogniser on a split, over utterances and over speakers.",
+        "cluster.evaluate:EvaluateConfig",
+        "cluster.evaluate:run_evaluate",
+        "Writes metrics.json and predictions.parquet. Personalised models see one speaker at a time in sets of at most "
+        "--set-size; --support disjoint and wrong are the controls. --pldc calibrates by similar training speakers.",
+    ),
+    "compare": Command(
+        "Tabulate evaluated runs: mean over seeds, spread, and paired significance.",
+        "cluster.compare:CompareConfig",
+        "cluster.compare:run_compare",
+        "--runs takes evaluation folders, separated by spaces or commas. Methods are told apart by recipe and options, "
+        "seeds by engine.seed.",
     ),
     "demo": Command(
         "Run the whole job on a small synthetic corpus: two commands from a clone to a report.",
@@ -140,23 +153,33 @@ def _parser(argv: Sequence[str] | None) -> argparse.ArgumentParser:
 
 
 def _add_options(parser: argparse.ArgumentParser, config_class: type[Any]) -> None:
+    groups: list[str] = []
     for field in dataclasses.fields(config_class):
         text = str(field.metadata["help"])
         if field.metadata["positional"]:
             parser.add_argument(field.name, metavar=field.name.upper(), nargs="?", default=argparse.SUPPRESS, help=text)
-        elif not _is_group(field):
+        elif _is_group(field):
+            groups.append(f"{field.name} ({text.rstrip('.')})")
+        else:
             flag = "--" + field.name.replace("_", "-")
             help_text = f"{text} {_default_text(field)}".replace("%", "%%")
-            # A switch needs no value: --resume is --resume true.
-            switch: dict[str, Any] = {"nargs": "?", "const": True} if isinstance(field.default, bool) else {}
             parser.add_argument(
-                flag, dest=field.name, metavar="VALUE", default=argparse.SUPPRESS, help=help_text, **switch
+                flag, dest=field.name, metavar="VALUE", default=argparse.SUPPRESS, help=help_text, **_arity(field)
             )
     parser.add_argument("--config", metavar="FILE", help="YAML file of the same options; flags and --set win over it.")
     parser.add_argument(
         "--set", metavar="NAME=VALUE", action="append", default=[], help="Set one option; may be repeated."
     )
     parser.add_argument("--print-config", action="store_true", help="Print the resolved options as YAML and stop.")
+    if groups:
+        parser.epilog = f"Groups of options, set by --set GROUP.NAME=VALUE and --config: {'; '.join(groups)}."
+
+
+def _arity(field: "dataclasses.Field[Any]") -> dict[str, Any]:
+    """A switch needs no value (--resume is --resume true); a list takes several, or one with commas."""
+    if isinstance(field.default, bool):
+        return {"nargs": "?", "const": True}
+    return {"nargs": "+"} if str(field.type).startswith("tuple") else {}
 
 
 def _is_group(field: "dataclasses.Field[Any]") -> bool:
@@ -186,7 +209,8 @@ def _resolve(config_class: type[Any], arguments: argparse.Namespace) -> Any:
             raise ConfigError(f"--set: got {assignment!r}, expected NAME=VALUE")
         _set_nested(values, name.replace("-", "_"), value)
     names = {field.name for field in dataclasses.fields(config_class)}
-    values.update({name: value for name, value in vars(arguments).items() if name in names})
+    given = {name: value for name, value in vars(arguments).items() if name in names}
+    values.update({name: ",".join(value) if isinstance(value, list) else value for name, value in given.items()})
     return from_mapping(config_class, values, where="options")
 
 

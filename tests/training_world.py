@@ -42,6 +42,7 @@ def make_utterance(split: str, speaker: int, number: int) -> Sample:
 
 def write_training_world(folder: Path) -> str:
     """One shard a split; returns the pattern that matches them."""
+    folder.mkdir(parents=True, exist_ok=True)
     for split in ("train", "validation", "test"):
         samples = [make_utterance(split, speaker, n) for speaker in range(6) for n in range(PER_SPEAKER)]
         write_shard(folder / f"{split}-000000.tar", samples)

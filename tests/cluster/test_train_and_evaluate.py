@@ -1,0 +1,95 @@
+"""From packed shards to a table of methods: train, evaluate, compare, through the command line."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+
+from cluster.cli import main
+from tests.training_world import small_values, write_training_world
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two methods trained with three seeds each."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("runs")
+    shards = write_training_world(folder / "packed")
+    for recipe in ("finetune", "setpeer"):
+        for seed in range(3):
+            out = folder / f"{recipe}-{seed}"
+            options = folder / "options.yaml"
+            options.write_text(yaml.safe_dump(small_values(shards, out, recipe, seed=seed, num_steps=6)))
+            assert main(["train", "--config", str(options)]) == 0
+            evaluate(folder, f"{recipe}-{seed}")
+    return folder
+
+
+def evaluate(folder: Path, run: str, *options: str, name: str = "evaluation") -> int:
+    command = ["evaluate", "--checkpoint", f"{folder}/{run}/best", "--shards", f"{folder}/packed/*.tar"]
+    return main([*command, "--out", f"{folder}/{run}/{name}", *options])
+
+
+def metrics(folder: Path, run: str, name: str = "evaluation") -> dict[str, object]:
+    loaded: dict[str, object] = json.loads((folder / run / name / "metrics.json").read_text())
+    return loaded
+
+
+def test_every_test_utterance_is_predicted(runs: Path) -> None:
+    """One row an utterance with scores that sum to one; the truth is named."""
+    table = pq.read_table(runs / "setpeer-0" / "evaluation" / "predictions.parquet")
+    assert len(table) == 36
+    scores = table.select(["score_neutral", "score_anger", "score_happiness"]).to_pandas()
+    assert scores.sum(axis=1).to_numpy() == pytest.approx(1.0, abs=1e-5)
+    found = metrics(runs, "setpeer-0")
+    assert (found["number"], found["num_speakers"], found["truth"]) == (36, 6, "true emotion")
+
+
+def test_the_accuracy_is_that_of_the_predictions(runs: Path) -> None:
+    """Recounted from the table."""
+    table = pq.read_table(runs / "finetune-1" / "evaluation" / "predictions.parquet").to_pandas()
+    names = ["neutral", "anger", "happiness"]
+    predicted = table[[f"score_{name}" for name in names]].to_numpy().argmax(axis=1)
+    right = [names[place] == emotion for place, emotion in zip(predicted, table["emotion"], strict=True)]
+    assert metrics(runs, "finetune-1")["scores"]["accuracy"] == pytest.approx(sum(right) / len(right))  # type: ignore[index]
+
+
+def test_support_from_elsewhere_is_for_personalised_models(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """SetPeER takes disjoint and wrong support; the vanilla model refuses with the reason."""
+    for support in ("disjoint", "wrong"):
+        assert evaluate(runs, "setpeer-0", "--support", support, "--set-size", "3", name=support) == 0
+        assert metrics(runs, "setpeer-0", support)["number"] == 36
+    assert evaluate(runs, "finetune-0", "--support", "wrong", name="wrong") == 2
+    assert "not personalised" in capsys.readouterr().err
+
+
+def test_calibration_changes_scores_and_says_so(runs: Path) -> None:
+    """PLDC moves the mean of each speaker's scores to that of its neighbours' labels."""
+    assert evaluate(runs, "finetune-0", "--pldc", "mu", "--neighbours", "6", name="pldc") == 0
+    table = pq.read_table(runs / "finetune-0" / "pldc" / "predictions.parquet").to_pandas()
+    means = table.groupby("speaker")["score_anger"].mean()
+    assert means.to_numpy() == pytest.approx(1 / 3, abs=1e-5)  # every training speaker is a neighbour, classes are even
+
+
+def test_methods_are_compared_over_seeds(runs: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Means over the seeds of each method, tested against the vanilla one."""
+    folders = [f"{runs}/{recipe}-{seed}/evaluation" for recipe in ("finetune", "setpeer") for seed in range(3)]
+    assert main(["compare", "--runs", *folders, "--out", str(tmp_path / "table.json")]) == 0
+    assert "paired t-test over seeds against finetune" in capsys.readouterr().out
+    table = json.loads((tmp_path / "table.json").read_text())
+    own = [metrics(runs, f"finetune-{seed}")["scores"]["accuracy"] for seed in range(3)]  # type: ignore[index]
+    assert table["finetune"]["accuracy"]["mean"] == pytest.approx(sum(own) / 3)
+    assert table["finetune"]["accuracy"]["p"] is None
+    (setpeer,) = (name for name in table if name.startswith("setpeer"))
+    assert 0 <= table[setpeer]["accuracy"]["p"] <= 1
+    assert main(["compare", "--runs", folders[0], folders[0], "--out", str(tmp_path / "table.json")]) == 2
+    assert "seed 0 is there twice" in capsys.readouterr().err
+
+
+def test_a_folder_without_a_model_is_refused(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The message says what was expected."""
+    assert evaluate(runs, "packed") == 2
+    assert "expected a folder such as RUN/best" in capsys.readouterr().err
