@@ -66,8 +66,13 @@ def read_selection(folder: str, columns: Sequence[str]) -> tuple[pa.Table, dict[
     """Columns of a selection and the shards it was made from. Raises ConfigError when `folder` holds no whole one."""
     if not exists(join(folder, SUMMARY_NAME)):
         raise ConfigError(f"{folder}: no {SUMMARY_NAME}, expected a finished selection; run `emostream select` first")
-    with open_ranged(join(folder, SELECTION_NAME)) as reader:
-        table = pq.read_table(pa.BufferReader(reader.read_at(0, reader.size)), columns=list(columns))
+    url = join(folder, SELECTION_NAME)
+    with open_ranged(url) as reader:
+        stored = pa.BufferReader(reader.read_at(0, reader.size))
+    try:
+        table = pq.read_table(stored, columns=list(columns), page_checksum_verification=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ConfigError(f"{url}: not a readable selection ({error}); run `emostream select` again") from error
     footer = json.loads((table.schema.metadata or {}).get(METADATA_KEY, b"{}"))
     if footer.get("format_version") != FORMAT_VERSION:
         found = footer.get("format_version")
@@ -150,7 +155,7 @@ def _rejected_table(table: pa.Table, selection: Selection) -> pa.Table:
 
 def _write_table(url: str, table: pa.Table) -> None:
     with atomic_write(url) as stream:
-        pq.write_table(table, stream, compression="zstd")
+        pq.write_table(table, stream, compression="zstd", write_page_checksum=True)
 
 
 def _write_text(url: str, text: str) -> None:

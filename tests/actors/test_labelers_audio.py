@@ -11,8 +11,8 @@ from actors.labelers.audio import AudioLabeler
 from actors.labelers.inference import Missing
 from actors.labelers.waveforms import RawInputs
 from actors.panel_config import LabelerConfig
-from actors.precision import Runtime
 from shards.config import ConfigError
+from tests.actors.runtimes import cpu_runtime
 from tests.actors.tiny_checkpoints import AUDIO_FAMILIES, ODYSSEY_LABELS, SEVEN, write_audio
 
 Folders = dict[str, Path]
@@ -28,21 +28,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
 def labeler(
     folder: Path, *, batch_seconds: float = 0.0, window_seconds: float = 30.0, **options: object
 ) -> AudioLabeler:
-    torch.set_num_threads(1)
     made = AudioLabeler(LabelerConfig(checkpoint=str(folder), **options), window_seconds=window_seconds)  # type: ignore[arg-type]
-    made.setup(folder, runtime(batch_seconds))
+    made.setup(folder, cpu_runtime(batch_seconds=batch_seconds))
     return made
-
-
-def runtime(batch_seconds: float) -> Runtime:
-    return Runtime(
-        device=torch.device("cpu"),
-        precision="float32",
-        max_drift=0.02,
-        audio_samples=round(batch_seconds * 16_000),
-        text_tokens=64,
-        face_frames=8,
-    )
 
 
 def speech(lengths: tuple[int, ...] = LENGTHS, seed: int = 0) -> list[NDArray[np.float32]]:
@@ -90,7 +78,10 @@ def test_odyssey_drops_contempt(folders: Folders) -> None:
     np.testing.assert_allclose(labeler(folders["odyssey"]).label([waveform])[0], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(("family", "padded"), [("wav2vec2_group", False), ("data2vec", False), ("hubert", True)])
+@pytest.mark.parametrize(
+    ("family", "padded"),
+    [("wav2vec2_group", False), ("hubert_group", False), ("wavlm_group", False), ("data2vec", False), ("hubert", True)],
+)
 def test_what_padding_disturbs_is_never_padded(
     folders: Folders, family: str, padded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
@@ -11,8 +10,8 @@ from transformers import PreTrainedTokenizerFast, pipeline
 from actors.labelers.inference import Missing
 from actors.labelers.text import TextLabeler, longest_text
 from actors.panel_config import LabelerConfig
-from actors.precision import Runtime
 from shards.config import ConfigError
+from tests.actors.runtimes import cpu_runtime
 from tests.actors.tiny_checkpoints import SEVEN, WORDS, write_text
 
 texts = st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=40).map(" ".join), min_size=1, max_size=8)
@@ -34,17 +33,8 @@ def single(folder: Path) -> TextLabeler:
 
 
 def make(folder: Path, *, tokens: int) -> TextLabeler:
-    torch.set_num_threads(1)
     labeler = TextLabeler(LabelerConfig(checkpoint=str(folder)))
-    runtime = Runtime(
-        device=torch.device("cpu"),
-        precision="float32",
-        max_drift=0.02,
-        audio_samples=0,
-        text_tokens=tokens,
-        face_frames=8,
-    )
-    labeler.setup(folder, runtime)
+    labeler.setup(folder, cpu_runtime(text_tokens=tokens))
     return labeler
 
 

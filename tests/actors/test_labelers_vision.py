@@ -13,9 +13,9 @@ from actors.labelers.frames import FrameInputs
 from actors.labelers.inference import Missing
 from actors.labelers.vision import VisionLabeler
 from actors.panel_config import LabelerConfig
-from actors.precision import Runtime
 from shards.config import ConfigError
 from shards.utterance import Utterance
+from tests.actors.runtimes import cpu_runtime
 from tests.actors.tiny_checkpoints import write_face_sequence, write_image
 from trainers.models.face_sequence import FaceSequenceClassifier
 
@@ -44,12 +44,8 @@ def over_features(feature_folder: Path) -> VisionLabeler:
 
 
 def make(folder: Path, *, frames: int) -> VisionLabeler:
-    torch.set_num_threads(1)
     labeler = VisionLabeler(LabelerConfig(checkpoint=str(folder)))
-    runtime = Runtime(
-        device=CPU, precision="float32", max_drift=0.02, audio_samples=0, text_tokens=64, face_frames=frames
-    )
-    labeler.setup(folder, runtime)
+    labeler.setup(folder, cpu_runtime(face_frames=frames))
     return labeler
 
 

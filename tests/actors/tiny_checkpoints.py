@@ -52,11 +52,13 @@ _FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "wav2vec2_layer": (Wav2Vec2Config, Wav2Vec2ForSequenceClassification, {"feat_extract_norm": "layer"}),
     "wav2vec2_group": (Wav2Vec2Config, Wav2Vec2ForSequenceClassification, {"feat_extract_norm": "group"}),
     "hubert": (HubertConfig, HubertForSequenceClassification, {"feat_extract_norm": "layer", "conv_bias": True}),
+    "hubert_group": (HubertConfig, HubertForSequenceClassification, {"feat_extract_norm": "group"}),
     "wavlm": (
         WavLMConfig,
         WavLMForSequenceClassification,
         {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "num_buckets": 16},
     ),
+    "wavlm_group": (WavLMConfig, WavLMForSequenceClassification, {"feat_extract_norm": "group", "num_buckets": 16}),
     "data2vec": (
         Data2VecAudioConfig,
         Data2VecAudioForSequenceClassification,
@@ -120,10 +122,11 @@ def write_face_sequence(folder: Path, feature_size: int = 6) -> Path:
     return _save(model, folder)
 
 
-def write_whisper(folder: Path, *, max_tokens: int = 12) -> Path:
-    """An English-only Whisper that hears two seconds at a time and stutters words of a toy vocabulary."""
+def write_whisper(folder: Path, *, max_tokens: int = 12, languages: tuple[str, ...] = ()) -> Path:
+    """A Whisper that hears two seconds at a time and stutters words of a toy vocabulary; English-only by default."""
     torch.manual_seed(11)
-    special = ("<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>")
+    control = ("<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>", "<|transcribe|>")
+    special = (*control, *(f"<|{language}|>" for language in languages))
     vocabulary = {word: number for number, word in enumerate((*special, "[UNK]", *WORDS))}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -151,7 +154,13 @@ def write_whisper(folder: Path, *, max_tokens: int = 12) -> Path:
         begin_suppress_tokens=None,
     )
     model = WhisperForConditionalGeneration(config)
-    model.generation_config.update(max_length=max_tokens, no_timestamps_token_id=2, is_multilingual=False)
+    model.generation_config.update(
+        max_length=max_tokens,
+        no_timestamps_token_id=2,
+        task_to_id={"transcribe": 3},
+        is_multilingual=bool(languages),
+        **({"lang_to_id": {name: vocabulary[name] for name in special[len(control) :]}} if languages else {}),
+    )
     model.save_pretrained(folder)
     WhisperProcessor(WhisperFeatureExtractor(chunk_length=2), tokenizer).save_pretrained(folder)
     return folder

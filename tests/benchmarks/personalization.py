@@ -86,12 +86,14 @@ def train_and_evaluate(folder: Path, world: str, method: str, seed: int, steps: 
         "engine": {"num_steps": steps, "seed": seed, "checkpoint_every": steps},
         "model": METHODS[method],
     }
-    (out / "options.yaml").write_text(yaml.safe_dump(options))
-    cluster(out, "train", "--config", str(out / "options.yaml"))
+    if not (out / "train" / "train.json").exists():  # a kept folder goes on where it was stopped
+        (out / "options.yaml").write_text(yaml.safe_dump(options | {"resume": (out / "train").exists()}))
+        cluster(out, "train", "--config", str(out / "options.yaml"))
     scores = {}
     for support in ("same", *(CONTROLS if recipe == "setpeer" else ())):
         arguments = ["--checkpoint", f"{out}/train/best", "--shards", f"{folder}/{world}/*.tar"]
-        cluster(out, "evaluate", *arguments, "--out", f"{out}/{support}", "--support", support)
+        if not (out / support / "metrics.json").exists():
+            cluster(out, "evaluate", *arguments, "--out", f"{out}/{support}", "--support", support)
         metrics = json.loads((out / support / "metrics.json").read_text())
         scores[support] = metrics["scores"]["speaker_accuracy"]
     return scores

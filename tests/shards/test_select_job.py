@@ -138,6 +138,22 @@ def test_an_unfinished_selection_is_not_read(tmp_path: Path, monkeypatch: pytest
         read_selection(str(tmp_path / "selection"), ["key"])
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_a_damaged_selection_is_refused_with_the_remedy(tmp_path: Path, share: float) -> None:
+    """A flipped byte or a missing end is named, not handed on to the packer."""
+    write_tables(tmp_path / "predictions")
+    run(tmp_path)
+    path = tmp_path / "selection" / "selection.parquet"
+    data = bytearray(path.read_bytes())
+    if share:
+        data[int(share * len(data) * 0.3) + 8] ^= 0xFF
+    path.write_bytes(data if share else data[: len(data) // 2])
+    with pytest.raises(
+        ConfigError, match=r"(?s)selection.parquet: not a readable selection.*run `emostream select` again"
+    ):
+        read_selection(str(tmp_path / "selection"), ["key", "shard", "offset", "size", "speaker", "label", "probs"])
+
+
 def test_a_foreign_parquet_file_is_not_a_selection(tmp_path: Path) -> None:
     """A selection.parquet without this project's footer is refused."""
     write_tables(tmp_path / "predictions")
