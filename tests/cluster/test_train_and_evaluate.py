@@ -1,5 +1,6 @@
 """From packed shards to a table of methods: train, evaluate, compare, through the command line."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import yaml
 
 from cluster.cli import main
 from tests.training_world import small_values, write_training_world
+from trainers import checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +89,49 @@ def test_methods_are_compared_over_seeds(runs: Path, capsys: pytest.CaptureFixtu
     assert 0 <= table[setpeer]["accuracy"]["p"] <= 1
     assert main(["compare", "--runs", folders[0], folders[0], "--out", str(tmp_path / "table.json")]) == 2
     assert "seed 0 is there twice" in capsys.readouterr().err
+
+
+def test_a_full_disk_stops_the_run_and_it_resumes(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit status 4 and the remedy; resumed, the curve is that of a run whose disk never filled."""
+    values = small_values(f"{runs}/packed/*.tar", tmp_path / "full", "finetune", num_steps=6, checkpoint_every=2)
+    options = tmp_path / "options.yaml"
+    options.write_text(yaml.safe_dump(values))
+    real, num_calls = checkpoints._flush, 0
+
+    def fail_later(path: Path) -> None:
+        nonlocal num_calls
+        num_calls += 1
+        if num_calls == 7:  # while the second checkpoint is written
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path)
+
+    monkeypatch.setattr(checkpoints, "_flush", fail_later)
+    assert main(["train", "--config", str(options)]) == 4
+    assert "run the same command with --resume" in capsys.readouterr().err
+    assert len(list((tmp_path / "full" / "checkpoints").glob("step-*"))) == 1
+    assert main(["train", "--config", str(options), "--resume"]) == 0
+    assert curve(tmp_path / "full") == curve(runs / "finetune-0")
+
+
+def test_ray_workers_do_what_one_process_does(runs: Path, tmp_path: Path) -> None:
+    """Two Ray Train workers share each step of two batches; the curve is one process', to float rounding."""
+    curves = []
+    for num_workers in (1, 2):
+        out = tmp_path / str(num_workers)
+        values = small_values(f"{runs}/packed/*.tar", out, "setpeer", num_steps=4, batches_per_step=2)
+        options = tmp_path / "options.yaml"
+        options.write_text(yaml.safe_dump(values))
+        assert main(["train", "--config", str(options), "--num-workers", str(num_workers)]) == 0
+        curves.append(curve(out))
+    assert len(curves[0]) == 4
+    assert curves[1] == pytest.approx(curves[0], rel=1e-3)
+
+
+def curve(out: Path) -> list[float]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
 
 
 def test_a_folder_without_a_model_is_refused(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
