@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor, WhisperFeatureExtractor
+from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor
 
+from actors.checkpoints import model_type
 from actors.labelers.audio import probe_waveforms
 from actors.labelers.inference import Missing, run_batches
 from actors.labelers.loading import load_model
@@ -23,6 +24,8 @@ from actors.labelers.windows import MIN_SAMPLES, Waveform, cut_windows
 from actors.panel_config import SpeechRecognitionConfig
 from actors.precision import Runtime, Settled, settle
 from shards.config import ConfigError
+
+WHISPER = "whisper"  # the model type, also of distilled and fine-tuned ones
 
 
 class SpeechRecognizer:
@@ -106,13 +109,10 @@ class SpeechRecognizer:
 
 
 def _load_processor(folder: Path) -> Any:
+    # Asked first: on other checkpoints AutoProcessor fails in as many ways as there are families.
+    if (found := model_type(folder)) != WHISPER:
+        raise ConfigError(f"checkpoint {folder}: got a {found} model, expected a {WHISPER}-family checkpoint")
     try:
-        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+        return AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ConfigError(f"checkpoint {folder}: no usable processor: {error}") from error
-    extractor = getattr(processor, "feature_extractor", None)
-    if not isinstance(extractor, WhisperFeatureExtractor):
-        raise ConfigError(
-            f"checkpoint {folder}: got a {type(processor).__name__}, expected a Whisper-family checkpoint"
-        )
-    return processor

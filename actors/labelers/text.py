@@ -54,9 +54,10 @@ class TextClassifier:
         return dict(self._model.config.id2label)
 
     def probabilities(self, texts: Sequence[str]) -> list[NDArray[np.float64] | Missing]:
-        """Class probabilities of each text, in order; a blank text is Missing. Long texts are cut at the end."""
+        """Class probabilities of each text, in order; one without words is Missing. Long texts are cut at the end."""
         encoded = [self._encode(text) for text in texts]
-        spoken = [index for index, text in enumerate(texts) if text.strip()]
+        # Some tokenizers make nothing of a text that is not blank (control characters, say).
+        spoken = [index for index, text in enumerate(texts) if text.strip() and encoded[index]]
         batches = plan_batches(
             [len(encoded[index]) for index in spoken],
             budget=self._runtime.text_tokens,

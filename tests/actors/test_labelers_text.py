@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, normalizers
 from transformers import PreTrainedTokenizerFast, pipeline
 
 from actors.labelers.inference import Missing
@@ -63,6 +63,26 @@ def test_blank_transcripts_are_missing(batched: TextLabeler) -> None:
     assert space == blank
     np.testing.assert_allclose(first, batched.label(["rain"])[0], atol=1e-6)
     np.testing.assert_allclose(last, batched.label(["door"])[0], atol=1e-6)
+
+
+def test_text_of_which_a_tokenizer_makes_nothing_is_missing(tmp_path: Path) -> None:
+    """A BERT tokenizer drops control characters; with nothing left there is nothing to run the model on."""
+    write_text(tmp_path)
+    words = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    words.normalizer = normalizers.BertNormalizer()
+    words.save(str(tmp_path / "tokenizer.json"))
+    control, spoken = make(tmp_path, tokens=120).label(["\x01\ufffd", "rain"])
+    assert isinstance(control, Missing)
+    assert isinstance(spoken, np.ndarray)
+
+
+@given(st.lists(st.text(max_size=30), max_size=5))
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_has_an_outcome(batched: TextLabeler, lines: list[str]) -> None:
+    """Whatever a transcript file holds, each line gets a distribution or a reason."""
+    outcomes = batched.label(lines)
+    assert len(outcomes) == len(lines)
+    assert all(isinstance(outcome, Missing) or np.isfinite(outcome).all() for outcome in outcomes)
 
 
 def test_length_limit_survives_a_tokenizer_that_claims_none() -> None:

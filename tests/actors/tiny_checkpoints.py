@@ -125,9 +125,11 @@ def write_face_sequence(folder: Path, feature_size: int = 6) -> Path:
 def write_whisper(folder: Path, *, max_tokens: int = 12, languages: tuple[str, ...] = ()) -> Path:
     """A Whisper that hears two seconds at a time and stutters words of a toy vocabulary; English-only by default."""
     torch.manual_seed(11)
-    control = ("<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>", "<|transcribe|>")
-    special = (*control, *(f"<|{language}|>" for language in languages))
-    vocabulary = {word: number for number, word in enumerate((*special, "[UNK]", *WORDS))}
+    spoken_in = tuple(f"<|{language}|>" for language in languages)
+    special = ("<|endoftext|>", "<|startoftranscript|>", "<|transcribe|>", *spoken_in, "<|notimestamps|>")
+    # <|notimestamps|> comes last: whatever comes after it means a time.
+    ordered = (*special[:-1], "[UNK]", *WORDS, special[-1])
+    vocabulary = {word: number for number, word in enumerate(ordered)}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(
@@ -154,13 +156,17 @@ def write_whisper(folder: Path, *, max_tokens: int = 12, languages: tuple[str, .
         begin_suppress_tokens=None,
     )
     model = WhisperForConditionalGeneration(config)
-    model.generation_config.update(
-        max_length=max_tokens,
-        no_timestamps_token_id=2,
-        task_to_id={"transcribe": 3},
-        is_multilingual=bool(languages),
-        **({"lang_to_id": {name: vocabulary[name] for name in special[len(control) :]}} if languages else {}),
-    )
+    whisper_settings: dict[str, Any] = {
+        "max_length": max_tokens,
+        "no_timestamps_token_id": vocabulary["<|notimestamps|>"],
+        "task_to_id": {"transcribe": vocabulary["<|transcribe|>"]},
+        "is_multilingual": bool(languages),
+        "_from_model_config": False,  # else loading makes it anew, without any of this
+    }
+    if languages:
+        whisper_settings["lang_to_id"] = {name: vocabulary[name] for name in spoken_in}
+    for name, value in whisper_settings.items():  # `update` would skip the fields that only Whisper has
+        setattr(model.generation_config, name, value)
     model.save_pretrained(folder)
     WhisperProcessor(WhisperFeatureExtractor(chunk_length=2), tokenizer).save_pretrained(folder)
     return folder

@@ -1,23 +1,43 @@
 """Large-model stand-ins for benchmarks: real architectures, random weights (speed does not depend on those)."""
 
 from pathlib import Path
+from typing import Any
 
 from shards.emotions import EMOTIONS
 
+# As published; what a size does not name is HuBERT base's.
+SIZES: dict[str, dict[str, Any]] = {
+    "base": {},
+    "large": {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+        "do_stable_layer_norm": True,
+    },
+}
+HEAD_STD = 0.3  # spreads the logits by about 2, as a fine-tuned head does; 0.02 would hide any drift
 
-def write_hubert(folder: Path, *, num_layers: int = 12) -> Path:
-    """A HuBERT classifier of base width with the layer-norm feature extractor, which padding cannot change."""
+
+def write_hubert(folder: Path, *, size: str = "base", num_layers: int | None = None) -> Path:
+    """A HuBERT classifier with the layer-norm feature extractor (of HuBERT large), which padding cannot change.
+
+    `num_layers` makes it shallower than its size, for a run that has to be short.
+    """
     import torch
     from transformers import HubertConfig, HubertForSequenceClassification, Wav2Vec2FeatureExtractor
 
     torch.manual_seed(0)
+    depth = {} if num_layers is None else {"num_hidden_layers": num_layers}
     config = HubertConfig(
-        num_hidden_layers=num_layers,
+        **(SIZES[size] | depth),
         feat_extract_norm="layer",
         conv_bias=True,
         id2label=dict(enumerate(EMOTIONS)),
         label2id={emotion: number for number, emotion in enumerate(EMOTIONS)},
     )
-    HubertForSequenceClassification(config).save_pretrained(folder)
+    model = HubertForSequenceClassification(config)
+    torch.nn.init.normal_(model.classifier.weight, std=HEAD_STD)
+    model.save_pretrained(folder)
     Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(folder)
     return folder
