@@ -200,6 +200,7 @@ class _Run:
             num_utterances += len(batch)
             for name, value in terms.items():
                 totals[name] = totals.get(name, torch.zeros((), device=value.device)) + value.detach().float()
+        self._model.after_step()
         names = sorted(totals)
         numbers = torch.stack([totals[name] / num_batches for name in names])
         distributed.all_reduce(numbers)

@@ -11,9 +11,10 @@ from torch import Tensor
 def info_nce(first_BX: Tensor, second_BX: Tensor, temperature: float) -> Tensor:
     """Consistency of two halves of each speaker's set (setpeer-emoceleb, Eq. 7): similarities are dot products.
 
-    With one speaker there is nobody to tell it from, and the loss is 0.
+    They are float32 whatever the precision: divided by the temperature they reach hundreds. With one speaker there is
+    nobody to tell it from, and the loss is 0.
     """
-    similarity_BB = first_BX @ second_BX.T / temperature
+    similarity_BB = first_BX.float() @ second_BX.float().T / temperature
     return F.cross_entropy(similarity_BB, torch.arange(len(first_BX), device=first_BX.device))
 
 

@@ -24,7 +24,7 @@ from shards.targets import Targets, read_targets, resolve_classes
 from trainers.losses import balanced_class_weights, ccc_loss, soft_cross_entropy
 from trainers.metrics import score_classes, score_values
 from trainers.models.encoder import LayerwiseEncoder, load_encoder
-from trainers.models.recognizer import EmotionRecognizer, Recognition, RecognizerConfig
+from trainers.models.recognizer import EmotionRecognizer, Recognition, RecognizerConfig, is_recognizer
 from trainers.models.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
 from trainers.settings import FinetuneConfig, SetPeerConfig, TrainConfig
 
@@ -52,6 +52,10 @@ class TrainingModel(nn.Module):
         else:
             loss = terms["supervised"]
         return {"loss": loss, **terms}
+
+    def after_step(self) -> None:
+        """To be called by every rank after each optimiser step."""
+        self.recognizer.after_step()
 
     @torch.inference_mode()
     def scores(self, batch: Batch) -> Tensor:
@@ -115,7 +119,7 @@ class RecognitionTask:
         """A model with the same weights on every rank."""
         torch.manual_seed(self._config.engine.seed)
         recognizer = self._build_recognizer()
-        if recognizer.encoder.is_small:
+        if recognizer.encoder.is_small and self._config.encoder.checkpoint is None:
             self._set_statistics(recognizer.encoder)
         freeze_front_end = self._config.encoder.checkpoint is not None and self._config.encoder.freeze_front_end
         recognizer.encoder.freeze(front_end=freeze_front_end, num_layers=self._config.encoder.freeze_layers)
@@ -134,9 +138,14 @@ class RecognitionTask:
         ).summary()
 
     def _build_recognizer(self) -> EmotionRecognizer:
-        pretrained = None
-        if self._config.encoder.checkpoint is not None:
-            pretrained = load_encoder(self._config.encoder.checkpoint, self._config.encoder.revision)
+        """From nothing, from a pretrained encoder, or from what another run exported."""
+        pretrained, start = None, None
+        checkpoint = self._config.encoder.checkpoint
+        if checkpoint is not None and is_recognizer(checkpoint):
+            start = _load_start(checkpoint)
+            pretrained = start.encoder
+        elif checkpoint is not None:
+            pretrained = load_encoder(checkpoint, self._config.encoder.revision)
         config = RecognizerConfig(
             encoder=self._small_encoder() if pretrained is None else pretrained.model.config.to_dict(),
             names=self.names,
@@ -148,7 +157,9 @@ class RecognitionTask:
             **_personalisation(self._options),
         )
         recognizer = EmotionRecognizer(config)
-        if pretrained is not None:
+        if start is not None:
+            recognizer.start_from(start)
+        elif pretrained is not None:
             recognizer.encoder.model.load_state_dict(pretrained.model.state_dict())
         return recognizer
 
@@ -196,12 +207,20 @@ def export(model: TrainingModel, folder: Path) -> None:
             os.fsync(stream.fileno())
 
 
+def _load_start(folder: str) -> EmotionRecognizer:
+    try:
+        return EmotionRecognizer.from_pretrained(folder, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"encoder.checkpoint: {error}") from error
+
+
 def _personalisation(options: FinetuneConfig) -> dict[str, Any]:
     if not isinstance(options, SetPeerConfig):
         return {}
     names = ("num_prefixes", "code_width", "num_codes", "quantized", "normalise_codes", "restart_codes", "commitment")
     extractor = {name: value for name, value in asdict(options).items() if name in names}
-    return {"fusion": options.fusion, "extractor": extractor, "contrast_temperature": options.temperature}
+    temperature = options.temperature if options.contrastive_weight else None
+    return {"fusion": options.fusion, "extractor": extractor, "contrast_temperature": temperature}
 
 
 def _with_target(index: CorpusIndex, config: TrainConfig, names: tuple[str, ...]) -> tuple[CorpusIndex, Targets]:

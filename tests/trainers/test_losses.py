@@ -21,6 +21,15 @@ def test_info_nce_by_hand() -> None:
     assert info_nce(first[:1], second[:1], 0.5).item() == 0.0
 
 
+def test_info_nce_is_float32_in_bfloat16() -> None:
+    """Similarities in the thousands keep their differences."""
+    first, second = torch.full((2, 64), 4.0), torch.full((2, 64), 4.0)
+    second[1, 0] = 3.9375  # exact in bfloat16
+    rough = info_nce(first.bfloat16(), second.bfloat16(), 0.1)
+    assert rough.dtype == torch.float32
+    torch.testing.assert_close(rough, info_nce(first, second, 0.1))
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 1000), st.integers(3, 40), st.floats(0.1, 3.0), st.floats(-2.0, 2.0))
 def test_ccc_is_torchmetrics(seed: int, number: int, scale: float, shift: float) -> None:

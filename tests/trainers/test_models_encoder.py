@@ -13,12 +13,13 @@ from transformers import (
     VideoMAEConfig,
     VideoMAEModel,
     Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
     Wav2Vec2Model,
     WavLMConfig,
     WavLMModel,
 )
 
-from trainers.models.encoder import LayerwiseEncoder
+from trainers.models.encoder import LayerwiseEncoder, _normalises
 from trainers.models.pooling import masked_mean
 from trainers.models.sequence_encoder import LayerInput, SequenceEncoder, SequenceEncoderConfig
 
@@ -36,6 +37,11 @@ FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "hubert-group": (HubertConfig, HubertModel, {"feat_extract_norm": "group"}),
     "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model, {"feat_extract_norm": "layer"}),
     "wavlm": (WavLMConfig, WavLMModel, {"feat_extract_norm": "layer", "num_buckets": 20, "max_bucket_distance": 40}),
+    "wavlm-stable": (
+        WavLMConfig,
+        WavLMModel,
+        {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "num_buckets": 20, "max_bucket_distance": 40},
+    ),
     "data2vec": (Data2VecAudioConfig, Data2VecAudioModel, {"conv_pos_kernel_size": 3, "num_conv_pos_embeddings": 2}),
 }
 LENGTHS = (3000, 1800, 2400)
@@ -46,7 +52,7 @@ def speech(family: str) -> LayerwiseEncoder:
     torch.set_num_threads(1)
     config_class, model_class, options = FAMILIES[family]
     config = config_class(**SMALL, **(CONVOLUTIONS | options))
-    return LayerwiseEncoder(model_class(config), normalise=options.get("feat_extract_norm") == "layer").eval()
+    return LayerwiseEncoder(model_class(config), normalise=_normalises(config)).eval()
 
 
 def mel() -> LayerwiseEncoder:
@@ -83,7 +89,20 @@ def test_a_seam_that_changes_nothing_changes_nothing(name: str) -> None:
     torch.testing.assert_close(seamed[mask], plain[mask])
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name != "data2vec"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_without_a_seam_it_is_the_model_itself(name: str) -> None:
+    """The frames of transformers' own model, given what transformers' own feature extractor makes of the sound."""
+    encoder, (inputs, lengths) = encoder_named(name), sounds((2400,))
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=encoder.normalises)
+    values = extractor(inputs[0].numpy(), sampling_rate=16_000, return_tensors="pt").input_values
+    with torch.inference_mode():
+        found, mask = encoder(inputs, lengths)
+        torch.testing.assert_close(found, encoder.model(values).last_hidden_state, rtol=1e-4, atol=1e-5)
+    assert mask.all()
+    assert encoder.normalises == (name != "hubert-group")
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_pooled_features_do_not_depend_on_batchmates(name: str) -> None:
     """An utterance alone and padded beside longer ones, with a prefix and without."""
     encoder, (inputs, lengths) = encoder_named(name), sounds()
@@ -102,7 +121,7 @@ def test_pooled_features_do_not_depend_on_batchmates(name: str) -> None:
         torch.testing.assert_close(torch.cat(alone), together, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["hubert-layer", "hubert-group", "wav2vec2", "wavlm", "mel"])
+@pytest.mark.parametrize("name", ALL)
 def test_a_prefix_is_what_concatenation_by_hand_gives(name: str) -> None:
     """Layers run one after another by hand on [t_l; x], the prefix positions dropped in between (Eq. 6)."""
     encoder, (inputs, lengths) = encoder_named(name), sounds((2400, 2400))
@@ -121,46 +140,107 @@ def test_a_prefix_is_what_concatenation_by_hand_gives(name: str) -> None:
         for layer, module in enumerate(encoder.layers):
             joined = torch.cat([prefixes[layer], hidden], dim=1)
             mask = torch.ones(joined.shape[:2], dtype=torch.bool)
-            if name == "wavlm":
+            if name.startswith("wavlm"):
                 joined, bias = module(joined, attention_mask=mask, position_bias=bias, index=layer)
             else:
                 joined = module(joined, mask) if name == "mel" else module(joined)
             hidden = joined[:, 4:]
         final = encoder.model.norm(hidden) if name == "mel" else hidden
-        if name == "hubert-layer":
+        if name in ("hubert-layer", "wavlm-stable"):
             final = encoder.model.encoder.layer_norm(hidden)
     torch.testing.assert_close(found, final, rtol=1e-4, atol=1e-5)
 
 
-def test_a_prefix_reaches_data2vec() -> None:
-    """A prefix changes every frame, and their number stays."""
-    encoder, batch = encoder_named("data2vec"), sounds()
-
-    def prefixed(_: int, hidden: Tensor, mask: Tensor) -> LayerInput:
-        taken = torch.ones(len(hidden), 3, dtype=torch.bool)
-        return LayerInput(torch.cat([100 * torch.randn(len(hidden), 3, 32), hidden], 1), torch.cat([taken, mask], 1), 3)
-
-    with torch.inference_mode():
-        (plain, mask), (changed, changed_mask) = encoder(*batch), encoder(*batch, prefixed)
-    assert torch.equal(mask, changed_mask)
-    assert plain.shape == changed.shape
-    assert ((plain - changed)[mask].abs().max(dim=1).values > 1e-3).all()
-
-
-def test_videomae_takes_prefixes() -> None:
-    """Its layers sit under another name and have no mask."""
+@pytest.mark.parametrize("use_mean_pooling", [False, True])
+def test_videomae_takes_prefixes(use_mean_pooling: bool) -> None:
+    """The same by hand for VideoMAE, whose layers sit under another name and have no mask."""
     torch.manual_seed(0)
-    config = VideoMAEConfig(image_size=16, patch_size=8, num_frames=4, **SMALL)
+    config = VideoMAEConfig(image_size=16, patch_size=8, num_frames=4, use_mean_pooling=use_mean_pooling, **SMALL)
     encoder = LayerwiseEncoder(VideoMAEModel(config)).eval()
-    pixels = torch.randn(2, 4, 3, 16, 16)
+    pixels, lengths = torch.randn(2, 4, 3, 16, 16), torch.tensor([4, 4])
+    prefixes = torch.randn(3, 2, 4, 32)
 
-    def prefixed(_: int, hidden: Tensor, mask: Tensor) -> LayerInput:
+    def prefixed(layer: int, hidden: Tensor, mask: Tensor) -> LayerInput:
         taken = torch.ones(2, 4, dtype=torch.bool)
-        return LayerInput(torch.cat([torch.ones(2, 4, 32), hidden], 1), torch.cat([taken, mask], 1), 4)
+        return LayerInput(torch.cat([prefixes[layer], hidden], 1), torch.cat([taken, mask], 1), 4)
 
     with torch.inference_mode():
-        plain, mask = encoder(pixels, torch.tensor([4, 4]))
-        changed, _ = encoder(pixels, torch.tensor([4, 4]), prefixed)
-    assert plain.shape == changed.shape == (2, 8, 32)
+        plain, mask = encoder(pixels, lengths)
+        torch.testing.assert_close(plain, encoder.model(pixels).last_hidden_state)
+        found, _ = encoder(pixels, lengths, prefixed)
+        hidden = encoder.model.embeddings(pixels, None)
+        for layer, module in enumerate(encoder.layers):
+            hidden = module(torch.cat([prefixes[layer], hidden], dim=1))[:, 4:]
+        final = hidden if use_mean_pooling else encoder.model.layernorm(hidden)
+    assert mask.shape == (2, 8)
     assert mask.all()
-    assert not torch.allclose(plain, changed, atol=1e-3)
+    torch.testing.assert_close(found, final, rtol=1e-4, atol=1e-5)
+
+
+def test_face_features_are_blind_to_padding() -> None:
+    """Features of three lengths, together and alone."""
+    torch.manual_seed(0)
+    encoder = LayerwiseEncoder(SequenceEncoder(SequenceEncoderConfig("face", feature_size=5, hidden_size=32))).eval()
+    features, lengths = torch.randn(3, 9, 5), torch.tensor([9, 4, 1])
+    with torch.inference_mode():
+        together = masked_mean(*encoder(features, lengths))
+        alone = [masked_mean(*encoder(features[n : n + 1, :m], lengths[n : n + 1])) for n, m in enumerate((9, 4, 1))]
+    torch.testing.assert_close(torch.cat(alone), together, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_training_draws_from_torch_alone(name: str) -> None:
+    """The same seed gives the same frames in training mode, for utterances of fewer frames than SpecAugment masks."""
+    encoder, batch = encoder_named(name).train(), sounds((90, 60))
+    found = []
+    for _ in range(2):
+        torch.manual_seed(7)
+        found.append(encoder(*batch)[0])
+    assert torch.equal(*found)
+    assert {name for name, p in encoder.named_parameters() if not p.requires_grad} <= {"model.masked_spec_embed"}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_utterance_shorter_than_a_frame_is_one_frame(name: str) -> None:
+    """Its features are finite and do not depend on what stands beside it, nor on padding beyond the longest."""
+    encoder, (inputs, lengths) = encoder_named(name), sounds((2400, 5))
+    with torch.inference_mode():
+        frames, mask = encoder(torch.nn.functional.pad(inputs, (0, 700)), lengths)
+        alone = masked_mean(*encoder(inputs[1:, :5], lengths[1:]))
+    assert frames.shape[:2] == mask.shape
+    assert mask[1].sum() == 1
+    torch.testing.assert_close(masked_mean(frames, mask)[1:], alone, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["hubert-layer", "hubert-group", "data2vec"])
+def test_a_frozen_front_end_costs_no_backward_pass(name: str) -> None:
+    """Nothing below the first trained layer keeps a graph."""
+    encoder = encoder_named(name).train()
+    encoder.freeze(front_end=True, num_layers=1)
+    graphs: list[bool] = []
+    encoder.model.feature_extractor.register_forward_hook(lambda _, __, out: graphs.append(out.requires_grad))
+    encoder(*sounds())[0].sum().backward()
+    assert graphs == [False]
+    assert {p.grad is None for p in encoder.layers[0].parameters()} == {True}
+    assert {p.grad is None for p in encoder.layers[1].parameters()} == {False}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_bfloat16_weights_give_the_same_features_roughly(name: str) -> None:
+    """A whole module cast, as DeepSpeed does: within what eight bits of mantissa allow."""
+    encoder, batch = encoder_named(name), sounds()
+    with torch.inference_mode():
+        exact = masked_mean(*encoder(*batch))
+        rough = masked_mean(*encoder.bfloat16()(*batch)).float()
+    assert (exact - rough).norm() / exact.norm() < 0.05
+
+
+def test_log_energies_stay_exact_in_bfloat16() -> None:
+    """Window, filters and statistics are not cast with the weights."""
+    small = SequenceEncoder(SequenceEncoderConfig(hidden_size=32))
+    small.set_statistics(torch.linspace(-12, -3, 80), torch.linspace(1, 3, 80))
+    before, statistics = small.features(*sounds())[0], small.feature_mean.clone()
+    small.bfloat16()
+    assert torch.equal(small.features(*sounds())[0], before)
+    assert torch.equal(small.feature_mean, statistics)
+    assert small.norm.weight.dtype == torch.bfloat16

@@ -1,17 +1,23 @@
 """The recogniser: every fusion trains, saves and loads; support sets are what prefixes are made from."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from transformers import HubertConfig
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import HubertConfig, VideoMAEConfig
 
 from trainers.losses import soft_cross_entropy
-from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig, _halves
+from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig, _BatchNorm, _halves, is_recognizer
+from trainers.models.sequence_encoder import LayerInput
 
 SETS = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2])
+SMALL_LAYERS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 SMALL_P = {"code_width": 8, "num_prefixes": 2, "num_codes": 12}
 FUSIONS = ["none", "prefix", "addition", "cross_attention"]
 
@@ -52,16 +58,40 @@ def test_a_saved_recogniser_is_the_same_recogniser(fusion: str, tmp_path: Path) 
     assert (tmp_path / "model.safetensors").exists()
 
 
-def test_a_transformers_encoder_is_saved_with_it(tmp_path: Path) -> None:
-    """The encoder's own configuration travels inside the recogniser's."""
-    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+def test_a_checkpoint_without_some_weights_is_refused(tmp_path: Path) -> None:
+    """Rather than filled up with whatever is in memory."""
+    make("prefix", extractor=SMALL_P | {"restart_codes": True}).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["extractor.quantizer.offset"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"without extractor\.quantizer\.offset, expected"):
+        EmotionRecognizer.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("norm", ["layer", "group"])
+def test_hubert_is_trained_and_saved_with_it(tmp_path: Path, norm: str) -> None:
+    """The encoder's own configuration travels inside the recogniser's, and a step reaches all that is not frozen."""
     convolutions = {"conv_dim": (16,), "conv_kernel": (10,), "conv_stride": (5,), "num_feat_extract_layers": 1}
-    encoder = HubertConfig(feat_extract_norm="layer", num_conv_pos_embeddings=8, **small, **convolutions).to_dict()
-    model = make("prefix", encoder=encoder, normalise=True).eval()
-    model.save_pretrained(tmp_path)
-    loaded = EmotionRecognizer.from_pretrained(tmp_path).eval()
+    config = HubertConfig(feat_extract_norm=norm, num_conv_pos_embeddings=8, **SMALL_LAYERS, **convolutions)
+    model = make("prefix", encoder=config.to_dict(), normalise=norm == "layer").train()
+    found = model(*batch(), SETS)
+    (found.scores_NC.square().mean() + sum(found.terms.values())).backward()
+    assert {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None} == set()
+    assert_same_after_saving(model, tmp_path, batch())
+
+
+def test_videomae_is_saved_with_it(tmp_path: Path) -> None:
+    """Its fixed positions are no weights, and survive."""
+    config = VideoMAEConfig(image_size=16, patch_size=8, num_frames=4, **SMALL_LAYERS)
+    model = make("prefix", encoder=config.to_dict(), modality="face")
+    assert_same_after_saving(model, tmp_path, (torch.randn(len(SETS), 4, 3, 16, 16), torch.full((len(SETS),), 4)))
+
+
+def assert_same_after_saving(model: EmotionRecognizer, folder: Path, inputs: tuple[Tensor, Tensor]) -> None:
+    model.eval().save_pretrained(folder)
+    loaded = EmotionRecognizer.from_pretrained(folder).eval()
     with torch.inference_mode():
-        torch.testing.assert_close(loaded(*batch(), SETS).scores_NC, model(*batch(), SETS).scores_NC)
+        torch.testing.assert_close(loaded(*inputs, SETS).scores_NC, model(*inputs, SETS).scores_NC)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS[1:])
@@ -89,16 +119,157 @@ def test_prefixes_are_made_from_the_source_alone() -> None:
     assert before.codes[0].shape == everybody.codes[0].shape == (3 * 2,)
 
 
-def test_halves_are_disjoint_and_equal() -> None:
-    """Every set of two or more gives two halves of equal size; a set of one gives none."""
-    halves = _halves(SETS)
-    assert halves is not None
-    (first, numbers), (second, other_numbers) = halves
-    assert torch.equal(numbers, other_numbers)
-    assert numbers.tolist() == [0, 0, 1]
-    assert not set(first.tolist()) & set(second.tolist())
-    assert SETS[first].tolist() == SETS[second].tolist() == [0, 0, 1]
-    assert _halves(torch.tensor([0, 1, 2])) is None
+def test_a_set_without_a_source_is_refused() -> None:
+    """Instead of scores that are not numbers."""
+    with pytest.raises(ValueError, match="no utterance its prefix could be made from"):
+        make("prefix").eval()(*batch(), SETS, SETS != 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1, max_size=20), st.integers(0, 99))
+def test_halves_are_disjoint_and_equal(rows: list[tuple[int, bool]], seed: int) -> None:
+    """Every set of two or more sources gives two halves of equal size of its own sources; a set of one gives none."""
+    torch.manual_seed(seed)
+    sets, source = (torch.tensor(column) for column in zip(*rows, strict=True))
+    halves = _halves(sets, source)
+    sizes = Counter(sets[source].tolist())
+    large = sorted(number for number, size in sizes.items() if size > 1)
+    assert halves.num_sets == len(large)
+    found = {number: halves.rows[halves.numbers == number].tolist() for number in range(2 * len(large))}
+    assert sum(map(len, found.values())) == len(halves.rows) == len(set(halves.rows.tolist()))
+    for place, number in enumerate(large):
+        first, second = found[place], found[place + len(large)]
+        assert len(first) == len(second) == sizes[number] // 2
+        assert all(sets[row] == number and source[row] for row in first + second)
+
+
+def test_halves_are_random() -> None:
+    """Each pass splits a set anew, under torch's seed."""
+    sets, everybody = torch.zeros(8, dtype=torch.long), torch.ones(8, dtype=torch.bool)
+    torch.manual_seed(0)
+    splits = [frozenset(_halves(sets, everybody).rows[:4].tolist()) for _ in range(20)]
+    torch.manual_seed(0)
+    assert splits[0] == frozenset(_halves(sets, everybody).rows[:4].tolist())
+    assert len(set(splits)) > 5
+
+
+@pytest.mark.parametrize("quantized", [True, False])
+def test_it_is_equations_2_to_6(quantized: bool) -> None:
+    """One set through P and the layers, written out after the paper: no masks, no batch of sets, no hooks."""
+    model = make("prefix", extractor=SMALL_P | {"quantized": quantized}).eval()
+    sounds = torch.randn(3, 4800, generator=torch.Generator().manual_seed(2))
+    lengths, one_set = torch.full((3,), 4800), torch.zeros(3, dtype=torch.long)
+    seen: list[Tensor] = []
+
+    def watch(layer: int, hidden: Tensor, mask: Tensor) -> LayerInput:
+        seen.append(hidden)
+        return LayerInput(hidden, mask)
+
+    with torch.inference_mode():
+        found = model(sounds, lengths, one_set)
+        model.encoder(sounds, lengths, watch)
+        hidden, extractor, embeddings = seen[0], model.extractor, []  # x_0
+        assert extractor is not None
+        for layer, module in enumerate(model.encoder.layers):
+            pooled = hidden.mean(dim=1)  # p_l
+            reduced = extractor.reduce(pooled + extractor.layer_embedding.weight[layer])  # Eq. 2
+            context = extractor.contextualise(reduced.unsqueeze(0))[0]  # Eq. 3
+            vectors = extractor.expand(context.mean(dim=0)).view(2, 8)  # Eq. 4
+            if extractor.quantizer is not None:
+                codes = extractor.quantizer.codebook
+                vectors = torch.stack([codes[(codes - vector).square().sum(1).argmin()] for vector in vectors])
+            prefix = extractor.project(vectors)  # Eq. 5
+            embeddings.append(prefix)
+            joined = torch.cat([prefix.expand(3, 2, 32), hidden], dim=1)  # Eq. 6
+            hidden = module(joined, torch.ones(joined.shape[:2], dtype=torch.bool))[:, 2:]
+        pooled = model.encoder.model.norm(hidden).mean(dim=1)
+        scores = model.head(pooled)
+    torch.testing.assert_close(found.pooled_ND, pooled, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.scores_NC, scores, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.speakers_BD[0], torch.stack(embeddings).mean(dim=(0, 1)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS[1:])
+@pytest.mark.parametrize("sets", [[0] * 8, list(range(8)), [0, 0, 0, 0, 0, 0, 1, 1]])
+def test_any_set_sizes_train(fusion: str, sets: list[int]) -> None:
+    """One speaker, sets of one, and uneven sets give the same terms, finite, and a gradient for every parameter."""
+    model = make(fusion).train()
+    found = model(*batch(), torch.tensor(sets))
+    loss = found.scores_NC.square().mean() + sum(found.terms.values())
+    loss.backward()
+    assert set(found.terms) == {"vq", "nce"}
+    assert loss.isfinite()
+    assert {name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()} == set()
+    contrast = found.terms["nce"].item()
+    assert (contrast > 0) == (sets[0] != sets[-1] and sets[0] == sets[1])
+
+
+def test_a_set_larger_than_any_trained_with() -> None:
+    """P takes 40 utterances after sets of four."""
+    model = make("prefix").eval()
+    with torch.inference_mode():
+        found = model(torch.randn(40, 1600), torch.full((40,), 1600), torch.zeros(40, dtype=torch.long))
+    assert found.scores_NC.isfinite().all()
+    assert found.speakers_BD.shape == (1, 32)
+
+
+def test_without_contrast_there_is_no_term() -> None:
+    """And P is asked once a layer, not twice."""
+    model = make("prefix", contrast_temperature=None).train()
+    calls: list[int] = []
+    model.extractor.register_forward_hook(lambda *_: calls.append(1))
+    assert set(model(*batch(), SETS).terms) == {"vq"}
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("head", ["linear", "interpreter"])
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_bfloat16_trains(fusion: str, head: str) -> None:
+    """Terms stay float32, running statistics too, and scores are near those of float32."""
+    model = make(fusion, head=head)
+    with torch.no_grad():
+        exact = model.eval()(*batch(), SETS).scores_NC
+        rough = model.bfloat16()(*batch(), SETS).scores_NC
+    assert (exact - rough).norm() / exact.norm() < 0.1
+    found = model.train()(*batch(), SETS)
+    assert {term.dtype for term in found.terms.values()} <= {torch.float32}
+    (found.scores_NC.square().mean() + sum(found.terms.values())).backward()
+    assert {name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()} == set()
+    assert {b.dtype for n, b in model.named_buffers() if b.is_floating_point()} == {torch.float32}
+
+
+def test_the_interpreters_batch_norm_is_torchs() -> None:
+    """Output and running statistics of nn.BatchNorm1d; a batch of one uses these statistics and leaves them."""
+    torch.manual_seed(0)
+    own, torchs = _BatchNorm(5), nn.BatchNorm1d(5)
+    rows = torch.randn(7, 5) * 3 + 1
+    torch.testing.assert_close(own(rows), torchs(rows))
+    torch.testing.assert_close(own.running_mean, torchs.running_mean)
+    torch.testing.assert_close(own.running_var, torchs.running_var)
+    torch.testing.assert_close(own(rows[:1]), torchs.eval()(rows[:1]))
+    torch.testing.assert_close(own.running_mean, torchs.running_mean)
+
+
+def test_another_task_starts_from_what_was_learnt(tmp_path: Path) -> None:
+    """Encoder and P are taken over, the head only for the same classes; a P of another size is not."""
+    start, other_classes = make("prefix"), {"names": ["anger", "sadness"]}
+    start.save_pretrained(tmp_path)
+    assert is_recognizer(str(tmp_path))
+    torch.manual_seed(9)
+    cases = {
+        ("encoder", "extractor", "head"): make("prefix"),
+        ("encoder", "extractor"): make("prefix", **other_classes),
+        ("encoder", "head"): make("prefix", extractor=SMALL_P | {"num_codes": 7}),
+    }
+    for taken, model in cases.items():
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(1.0)
+        model.start_from(start)
+        for name in ("encoder", "extractor", "head"):
+            own, learnt = (list(getattr(m, name).parameters()) for m in (model, start))
+            same = all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(own, learnt, strict=True))
+            assert same == (name in taken)
 
 
 def test_it_learns() -> None:

@@ -1,4 +1,4 @@
-"""P and its codebook: the published size, no order, no batchmates, and the look-up done by hand."""
+"""P: the published size, no order, no batchmates."""
 
 import pytest
 import torch
@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.models.speaker_prefix import PersonalizedFeatureExtractor
-from trainers.models.vector_quantizer import RESTART_AFTER_STEPS, VectorQuantizer
 
 WIDTH = 16
 
@@ -57,42 +56,3 @@ def test_layers_get_embeddings_of_their_own() -> None:
     extractor, pooled = make(quantized=False), torch.randn(4, WIDTH)
     sets = torch.zeros(4, dtype=torch.long)
     assert not torch.allclose(extractor(pooled, sets, 0).embeddings_BQD, extractor(pooled, sets, 1).embeddings_BQD)
-
-
-def test_a_vector_becomes_its_nearest_code() -> None:
-    """By hand: codes (0,0), (1,0), (0,2); loss = mean squared distance times 1 + commitment."""
-    quantizer = VectorQuantizer(3, 2, commitment=0.25)
-    quantizer.codebook.data = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
-    found = quantizer(torch.tensor([[0.9, 0.1], [0.1, 1.4]]))
-    assert found.codes.tolist() == [1, 2]
-    torch.testing.assert_close(found.vectors, torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
-    squared = (0.1**2 + 0.1**2 + 0.1**2 + 0.6**2) / 4
-    torch.testing.assert_close(found.loss, torch.tensor(1.25 * squared))
-
-
-def test_gradients_pass_straight_through() -> None:
-    """What reaches the vectors is the gradient of the output; codes move by the loss alone."""
-    quantizer = VectorQuantizer(4, 3)
-    vectors = torch.randn(5, 3, requires_grad=True)
-    upstream = torch.randn(5, 3)
-    (quantizer(vectors).vectors * upstream).sum().backward()  # type: ignore[no-untyped-call]
-    torch.testing.assert_close(vectors.grad, upstream)
-    assert quantizer.codebook.grad is None
-    quantizer(torch.randn(5, 3)).loss.backward()
-    assert quantizer.codebook.grad is not None
-    assert quantizer.codebook.grad.abs().sum() > 0
-
-
-def test_idle_codes_are_restarted_only_when_asked() -> None:
-    """A code that nothing was near for a while moves onto a vector of the batch."""
-    vectors = torch.randn(6, 3) + 10
-    for restart in (False, True):
-        quantizer = VectorQuantizer(5, 3, restart=restart).train()
-        far = quantizer.codebook.detach().clone()
-        for _ in range(RESTART_AFTER_STEPS + 2):
-            quantizer(vectors)
-        moved = (quantizer.codebook.detach() != far).any(dim=1)
-        assert moved.any() == restart
-        if restart:
-            nearest = torch.cdist(quantizer.codebook.detach()[moved], vectors).min(dim=1).values
-            assert nearest.max() < 1e-5

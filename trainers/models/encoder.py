@@ -6,8 +6,11 @@ themselves: a pre-hook replaces the layer's input and widens its attention mask,
 Copying each family's encoder loop was the alternative: five copies to keep in step.
 
 A speech model whose convolutions use group norm (HuBERT base, wav2vec 2.0 base) averages over padding; its front end is
-run on utterances of equal length, the rest of the model on the padded batch. data2vec's stacked positional convolutions
-carry padding into the last frames of an utterance; batches are bucketed by length, which keeps that small.
+run on utterances of equal length, the rest of the model on the padded batch. data2vec's positional convolutions are
+stacked, and from the second on would see what the first made of the padding; it is cleared before each.
+
+SpecAugment and layer drop of transformers are off. The first draws from numpy's global generator, which neither a seed
+nor a resume of ours reaches, and refuses utterances of under 0.2 s; the second leaves prefixes without a gradient.
 
 Shapes: N utterances, S samples, T frames, Q prefix positions, D width.
 """
@@ -44,8 +47,11 @@ class LayerwiseEncoder(nn.Module):
         if not self.is_small and self._family not in (*SPEECH_FAMILIES, "videomae"):
             known = ", ".join((SequenceEncoderConfig.model_type, *SPEECH_FAMILIES, "videomae"))
             raise ConfigError(f"encoder: got a {self._family} model, expected one of {known}")
-        if hasattr(model.config, "layerdrop"):
-            model.config.layerdrop = 0.0  # a skipped layer would leave its prefix without a gradient
+        if self._family in SPEECH_FAMILIES:
+            model.config.layerdrop = 0.0
+            model.config.apply_spec_augment = False
+            if hasattr(model, "masked_spec_embed"):  # has no gradient then; masked prediction turns both on again
+                model.masked_spec_embed.requires_grad_(False)
         if getattr(model.config, "feat_extract_norm", None) == "group":
             model.feature_extractor.forward = _EqualLengths(model.feature_extractor.forward, model)
 
@@ -81,21 +87,44 @@ class LayerwiseEncoder(nn.Module):
         parts: list[nn.Module] = list(self.layers[:num_layers])
         if front_end:
             parts += [module for name, module in self.model.named_children() if name in _FRONT_ENDS]
+            if self._family in SPEECH_FAMILIES:
+                self.model.feature_extractor._freeze_parameters()  # or it keeps every activation for a backward pass
         for part in parts:
             part.requires_grad_(False)
 
     def _hear(self, samples_NS: Tensor, lengths_N: Tensor, before_layer: BeforeLayer | None) -> tuple[Tensor, Tensor]:
-        valid_NS = frame_mask(lengths_N, samples_NS.shape[1])
-        values = normalised(samples_NS, valid_NS) if self.normalises else samples_NS
+        values, lengths_N = self._prepared(samples_NS, lengths_N)
         frames_N = self.model._get_feat_extract_output_lengths(lengths_N).long()
         mask_NT = frame_mask(frames_N, int(frames_N.max()))
-        front_end = self.model.feature_extractor.forward
-        if isinstance(front_end, _EqualLengths):
-            front_end.lengths_N = lengths_N
-        with self._seams(before_layer, mask_NT) as masks:
+        valid_NS = frame_mask(lengths_N, values.shape[1])
+        with self._blind_to_padding(lengths_N, mask_NT), self._seams(before_layer, mask_NT) as masks:
             dtype = next(self.model.parameters()).dtype
             output = self.model(values.to(dtype), attention_mask=valid_NS.long())
         return output.last_hidden_state, masks[-1]
+
+    def _prepared(self, samples_NS: Tensor, lengths_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised samples cut to the longest utterance; one too short for a single frame is filled up with zeros."""
+        shortest = _receptive_field(self.model.config)
+        samples_NS = samples_NS[:, : int(lengths_N.max())]
+        samples_NS = nn.functional.pad(samples_NS, (0, max(0, shortest - samples_NS.shape[1])))
+        if self.normalises:
+            samples_NS = normalised(samples_NS, frame_mask(lengths_N, samples_NS.shape[1]))
+        return samples_NS, lengths_N.clamp_min(shortest)
+
+    @contextmanager
+    def _blind_to_padding(self, lengths_N: Tensor, mask_NT: Tensor) -> Iterator[None]:
+        """For one forward pass, keep padding out of the convolutions that transformers lets see it."""
+        front_end = self.model.feature_extractor.forward
+        with ExitStack() as undo:
+            if isinstance(front_end, _EqualLengths):
+                front_end.lengths_N = lengths_N
+                undo.callback(setattr, front_end, "lengths_N", None)
+            if self._family == "data2vec-audio":
+                outside_N1T = ~mask_NT.unsqueeze(1)
+                for convolution in self.model.encoder.pos_conv_embed.layers:
+                    clear = convolution.register_forward_pre_hook(lambda _, seen: seen[0].masked_fill(outside_N1T, 0.0))
+                    undo.callback(clear.remove)
+            yield
 
     def _watch(self, pixels: Tensor, before_layer: BeforeLayer | None) -> tuple[Tensor, Tensor]:
         config = self.model.config
@@ -191,5 +220,16 @@ def load_encoder(folder_or_name: str, revision: str | None = None) -> LayerwiseE
 
 
 def _normalises(config: Any) -> bool:
-    """HuBERT's recipe: normalised waveforms for layer-norm extractors, as they are for group-norm extractors."""
-    return getattr(config, "feat_extract_norm", None) == "layer"
+    """HuBERT's recipe: normalised waveforms for layer-norm extractors, as they are for group-norm extractors.
+
+    data2vec's extractor is always of the first kind, so that its configuration does not say.
+    """
+    return config.model_type == "data2vec-audio" or getattr(config, "feat_extract_norm", None) == "layer"
+
+
+def _receptive_field(config: Any) -> int:
+    """Samples that one frame of the convolutional front end sees: 400 for the published models."""
+    samples = 1
+    for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
+        samples = (samples - 1) * stride + kernel
+    return samples

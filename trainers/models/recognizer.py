@@ -10,9 +10,12 @@ Saved with `save_pretrained`, loaded with `from_pretrained`, whatever the encode
 Shapes: N utterances, T frames, D width, B sets, Q embeddings, C classes or values.
 """
 
+import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -23,17 +26,26 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 from trainers.losses import info_nce
 from trainers.models.encoder import LayerwiseEncoder
 from trainers.models.pooling import masked_mean
+from trainers.models.precision import Float32Buffers
 from trainers.models.sequence_encoder import LayerInput, SequenceEncoder, SequenceEncoderConfig
 from trainers.models.speaker_prefix import PersonalizedFeatureExtractor
 
 Fusion = Literal["none", "prefix", "addition", "cross_attention"]
 NUM_HEADS = 4
+BATCH_NORM_MOMENTUM = 0.1
+
+log = logging.getLogger(__name__)
+
+_MODEL_TYPE = "emostream_recognizer"
 
 
 class RecognizerConfig(PretrainedConfig):
-    """`names` are the classes, or the values when `is_values`; `encoder` is the encoder's own configuration."""
+    """`names` are the classes, or the values when `is_values`; `encoder` is the encoder's own configuration.
 
-    model_type = "emostream_recognizer"
+    Without a `contrast_temperature` training has no L_NCE.
+    """
+
+    model_type = _MODEL_TYPE
 
     def __init__(
         self,
@@ -46,7 +58,7 @@ class RecognizerConfig(PretrainedConfig):
         head_dropout: float = 0.1,
         fusion: Fusion = "none",
         extractor: dict[str, Any] | None = None,
-        contrast_temperature: float = 0.1,
+        contrast_temperature: float | None = 0.1,
         **kwargs: Any,
     ) -> None:
         self.encoder = encoder or {"model_type": SequenceEncoderConfig.model_type}
@@ -65,7 +77,8 @@ class RecognizerConfig(PretrainedConfig):
 @dataclass(frozen=True)  # no slots: ZeRO 3 looks for tensors in __dict__
 class Recognition:
     """Scores [N, C] (logits, or values), pooled features [N, D], P's embeddings of each set averaged over layers and Q
-    [B, D] (None without P), the codes used, and the loss terms P adds.
+    [B, D] (None without P), the codes used, and the loss terms P adds (`nce` in training only, and then always: ranks
+    compare their terms).
     """
 
     scores_NC: Tensor
@@ -98,18 +111,56 @@ class EmotionRecognizer(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Each part's own initialisation stands."""
 
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **options: Any) -> "EmotionRecognizer":
+        """What `save_pretrained` wrote. Raises ValueError for a checkpoint that lacks weights.
+
+        transformers would print a note and hand over memory as it happens to be.
+        """
+        model, found = super().from_pretrained(folder, output_loading_info=True, **options)
+        if found["missing_keys"]:
+            raise ValueError(
+                f"{folder}: got a checkpoint without {', '.join(sorted(found['missing_keys']))}, expected one that "
+                "this version exported; train it again"
+            )
+        return model
+
     def forward(self, inputs: Tensor, lengths: Tensor, sets: Tensor, source: Tensor | None = None) -> Recognition:
-        """Recognise utterances of the sets `sets` [N]; prefixes are made from those where `source` [N] is true."""
+        """Recognise utterances of the sets `sets` [N]; prefixes are made from those where `source` [N] is true.
+
+        Sets are numbered 0 to B - 1. Raises ValueError for a set without a source.
+        """
         fuser = None
         if self.extractor is not None:
-            everybody = torch.ones_like(sets, dtype=torch.bool)
-            fuser = _Fuser(self, sets, everybody if source is None else source)
+            if source is None:
+                source = torch.ones_like(sets, dtype=torch.bool)
+            elif len(torch.unique(sets[source])) < len(torch.unique(sets)):
+                raise ValueError("source: a set has no utterance its prefix could be made from, expected at least one")
+            halves = _halves(sets, source) if self.training and self.config.contrast_temperature is not None else None
+            fuser = _Fuser(self, sets, source, halves)
         frames_NTD, mask_NT = self.encoder(inputs, lengths, fuser)
         pooled_ND = masked_mean(frames_NTD, mask_NT)
         scores_NC = self.head(pooled_ND).float()
         if fuser is None:
             return Recognition(scores_NC, pooled_ND, None, (), {})
         return Recognition(scores_NC, pooled_ND, fuser.speakers(), tuple(fuser.codes), fuser.terms())
+
+    def after_step(self) -> None:
+        """What P's codebook does between steps; every rank calls it after each optimiser step."""
+        if self.extractor is not None and self.extractor.quantizer is not None:
+            self.extractor.quantizer.after_step()
+
+    def start_from(self, other: "EmotionRecognizer") -> None:
+        """Take over what `other` has learnt: its encoder, of the same kind, and P and the head where they are alike."""
+        alike = ["encoder"]
+        if _personalisation(self.config) == _personalisation(other.config):
+            alike += ["extractor", "cross_attention"]
+        if _answers(self.config) == _answers(other.config):
+            alike.append("head")
+        taken = [name for name in alike if getattr(self, name) is not None]
+        for name in taken:
+            getattr(self, name).load_state_dict(getattr(other, name).state_dict())
+        log.info("taken over from the checkpoint: %s", ", ".join(taken))
 
 
 @dataclass(slots=True)
@@ -119,6 +170,7 @@ class _Fuser:
     recognizer: EmotionRecognizer
     sets_N: Tensor
     source_N: Tensor
+    halves: "_Halves | None"
     codes: list[Tensor] = field(default_factory=list)
     _embeddings: list[Tensor] = field(default_factory=list)
     _vq: list[Tensor] = field(default_factory=list)
@@ -133,8 +185,8 @@ class _Fuser:
         self._vq.append(prefix.loss)
         if prefix.codes is not None:
             self.codes.append(prefix.codes)
-        if self.recognizer.training:
-            self._contrast(pooled_ND[source], self.sets_N[source], layer)
+        if self.halves is not None:
+            self._contrast(pooled_ND, self.halves, layer)
         return self._fuse(prefix.embeddings_BQD[self.sets_N], hidden_NTD, mask_NT)
 
     def speakers(self) -> Tensor:
@@ -144,7 +196,7 @@ class _Fuser:
     def terms(self) -> dict[str, Tensor]:
         """L_VQ and L_NCE, averaged over layers."""
         terms = {"vq": torch.stack(self._vq).mean()}
-        if self._nce:
+        if self.halves is not None:
             terms["nce"] = torch.stack(self._nce).mean()
         return terms
 
@@ -162,37 +214,57 @@ class _Fuser:
         joined_NTD = torch.cat([prefix_NQD, hidden_NTD], dim=1)  # Eq. 6
         return LayerInput(joined_NTD, torch.cat([taken_NQ, mask_NT], dim=1), prefix_NQD.shape[1])
 
-    def _contrast(self, pooled_ND: Tensor, sets_N: Tensor, layer: int) -> None:
-        """Eq. 7 for this layer, over two random halves of each set; sets of one utterance have none."""
-        halves = _halves(sets_N)
-        if halves is None:
-            return
+    def _contrast(self, pooled_ND: Tensor, halves: "_Halves", layer: int) -> None:
+        """Eq. 7 for this layer; 0 where no set has two utterances."""
         assert self.recognizer.extractor is not None  # noqa: S101 (made only when there is one)
-        embeddings = []
-        for rows, numbers in halves:
-            found = self.recognizer.extractor(pooled_ND[rows], numbers, layer)
-            embeddings.append(found.embeddings_BQD.flatten(1))
-        self._nce.append(info_nce(embeddings[0], embeddings[1], self.recognizer.config.contrast_temperature))
+        if not halves.num_sets:
+            self._nce.append(pooled_ND.new_zeros((), dtype=torch.float32))
+            return
+        found = self.recognizer.extractor(pooled_ND[halves.rows], halves.numbers, layer)
+        first_BX, second_BX = found.embeddings_BQD.flatten(1).split(halves.num_sets)
+        self._nce.append(info_nce(first_BX, second_BX, self.recognizer.config.contrast_temperature))
 
 
-def _halves(sets_N: Tensor) -> list[tuple[Tensor, Tensor]] | None:
-    """Rows and set numbers (renumbered from 0) of two disjoint, equal halves of every set of at least two."""
-    firsts: list[Tensor] = []
-    seconds: list[Tensor] = []
-    for number in range(int(sets_N.max()) + 1):
-        rows = torch.nonzero(sets_N == number).flatten()
-        half = len(rows) // 2
-        if half:
-            shuffled = rows[torch.randperm(len(rows), device=rows.device)]
-            firsts.append(shuffled[:half])
-            seconds.append(shuffled[half : 2 * half])
-    if not firsts:
-        return None
-    numbers = torch.repeat_interleave(
-        torch.arange(len(firsts), device=sets_N.device),
-        torch.tensor([len(part) for part in firsts], device=sets_N.device),
-    )
-    return [(torch.cat(firsts), numbers), (torch.cat(seconds), numbers)]
+@dataclass(frozen=True, slots=True)
+class _Halves:
+    """Two disjoint, equal halves of each set of at least two as sets of their own: `num_sets` first halves (0, 1, ...),
+    then the second halves in the same order. The same for all layers of a pass; an odd set leaves one utterance out.
+    """
+
+    rows: Tensor
+    numbers: Tensor
+    num_sets: int
+
+
+def _halves(sets_N: Tensor, source_N: Tensor) -> _Halves:
+    """Random halves of the sets, of utterances where `source_N` is true."""
+    rows = torch.nonzero(source_N).flatten()
+    rows = rows[torch.randperm(len(rows), device=rows.device)]
+    rows = rows[sets_N[rows].argsort(stable=True)]
+    sizes_B = torch.bincount(sets_N[rows])
+    place = torch.arange(len(rows), device=rows.device) - (sizes_B.cumsum(0) - sizes_B)[sets_N[rows]]
+    half = (sizes_B // 2)[sets_N[rows]]
+    number_B = (sizes_B > 1).cumsum(0) - 1
+    num_sets = int((sizes_B > 1).sum())
+    kept = place < 2 * half
+    numbers = number_B[sets_N[rows]] + num_sets * (place >= half)
+    return _Halves(rows[kept], numbers[kept], num_sets)
+
+
+def is_recognizer(folder: str) -> bool:
+    """Whether `folder` holds an exported recogniser, and not an encoder alone."""
+    path = Path(folder) / "config.json"
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("model_type") == _MODEL_TYPE
+
+
+def _personalisation(config: RecognizerConfig) -> tuple[object, ...]:
+    """What two recognisers must share for one's P to serve the other."""
+    return config.fusion, config.extractor
+
+
+def _answers(config: RecognizerConfig) -> tuple[object, ...]:
+    """What two recognisers must share for one's head to serve the other."""
+    return config.names, config.is_values, config.head
 
 
 def _build_encoder(values: dict[str, Any]) -> Any:
@@ -203,13 +275,21 @@ def _build_encoder(values: dict[str, Any]) -> Any:
     return AutoModel.from_config(AutoConfig.for_model(values["model_type"], **rest))
 
 
-class _BatchNorm(nn.BatchNorm1d):
-    """Uses what it has seen so far for a batch of one, which has no variance of its own."""
+class _BatchNorm(Float32Buffers, nn.BatchNorm1d):
+    """In float32 whatever the precision; a batch of one has no variance, and takes what was seen so far."""
 
     def forward(self, hidden_ND: Tensor) -> Tensor:
-        if self.training and len(hidden_ND) == 1:
-            return F.batch_norm(hidden_ND, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        return super().forward(hidden_ND)
+        found_ND = F.batch_norm(
+            hidden_ND.float(),
+            self.running_mean,
+            self.running_var,
+            self.weight.float(),
+            self.bias.float(),
+            training=self.training and len(hidden_ND) > 1,
+            momentum=BATCH_NORM_MOMENTUM,
+            eps=self.eps,
+        )
+        return found_ND.to(hidden_ND.dtype)
 
 
 def _build_head(config: RecognizerConfig, width: int) -> nn.Module:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from trainers.models.mel import (
+    WINDOW_SAMPLES,
     EncoderLayer,
     StridedConvolution,
     clear_padding,
@@ -25,6 +26,7 @@ from trainers.models.mel import (
     mel_filters,
     num_frames,
 )
+from trainers.models.precision import Float32Buffers
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class SequenceEncoderConfig(PretrainedConfig):
         super().__init__(**kwargs)
 
 
-class SequenceEncoder(PreTrainedModel):
+class SequenceEncoder(Float32Buffers, PreTrainedModel):
     """Waveforms [N, S] or features [N, T, F] to hidden frames [N, T', D]."""
 
     config_class = SequenceEncoderConfig
@@ -81,7 +83,7 @@ class SequenceEncoder(PreTrainedModel):
         self.register_buffer("feature_mean", torch.zeros(size))
         self.register_buffer("feature_std", torch.ones(size))
         if config.front_end == "mel":
-            self.register_buffer("window", torch.hann_window(400))
+            self.register_buffer("window", torch.hann_window(WINDOW_SAMPLES))
             self.register_buffer("filters", mel_filters(size))
             self.subsampling = nn.ModuleList([StridedConvolution(size, width), StridedConvolution(width, width)])
         else:
@@ -112,7 +114,7 @@ class SequenceEncoder(PreTrainedModel):
     ) -> tuple[Tensor, Tensor]:
         """Hidden frames [N, T', D] and their mask [N, T']; `before_layer` may change what each layer sees."""
         features_NTF, frames_N = self.features(inputs, lengths)
-        features_NTF = (features_NTF - self.feature_mean.float()) / self.feature_std.float()
+        features_NTF = (features_NTF - self.feature_mean) / self.feature_std
         hidden_NTD, frames_N = self._embed(features_NTF.to(self.norm.weight.dtype), frames_N)
         mask_NT = frame_mask(frames_N, hidden_NTD.shape[1])
         hidden_NTD = self.dropout(clear_padding(hidden_NTD, mask_NT))
