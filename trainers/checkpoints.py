@@ -7,16 +7,19 @@ checkpoint tool.
 """
 
 import argparse
+import errno
 import json
 import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from shards.config import ConfigError
 
@@ -104,6 +107,41 @@ def refuse_used_folder(out: Path, *, resume: bool) -> None:
     """A folder is one run's: a new run into it must be a resumed one."""
     if not resume and (out / "checkpoints").is_dir() and any((out / "checkpoints").iterdir()):
         raise ConfigError(f"--out {out}: holds checkpoints; add --resume to go on, or give another folder")
+
+
+@contextmanager
+def storage_failures(folder: Path) -> Iterator[None]:
+    """Raise OSError for what torch and safetensors raise as errors of their own when a file cannot be written."""
+    try:
+        yield
+    except (RuntimeError, SafetensorError) as error:
+        if isinstance(error, RuntimeError) and "inline_container.cc" not in str(error):  # torch's file writer
+            raise
+        free_mib = shutil.disk_usage(folder.parent).free // 2**20
+        reason = str(error).strip().splitlines()[0]
+        raise OSError(errno.EIO, f"cannot write {folder} ({free_mib} MiB are free there): {reason}") from error
+
+
+def replace_folder(temporary: Path, final: Path) -> None:
+    """Put `temporary` in the place of `final`; killed at any point, `recover_folder` finds one of them whole."""
+    old = _set_aside(final)
+    if final.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        final.rename(old)
+    temporary.rename(final)
+    _flush(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover_folder(final: Path) -> None:
+    """Undo a replacement that was killed half way."""
+    old = _set_aside(final)
+    if old.exists() and not final.exists():
+        old.rename(final)
+
+
+def _set_aside(final: Path) -> Path:
+    return final.with_name(f".{final.name}.old")
 
 
 def _name(step: int) -> str:

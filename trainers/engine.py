@@ -10,7 +10,6 @@ AdamW is torch's own, handed to DeepSpeed: its fused one has to be compiled firs
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -21,22 +20,27 @@ import numpy as np
 import torch
 import torch.distributed as distributed
 import yaml
-from torch._C._distributed_c10d import HashStore
 from transformers.utils import logging as transformers_logging
 
 from shards.config import ConfigError, to_mapping
 from shards.corpus_index import read_index
 from shards.loader import Batch, TrainingLoader, read_once
+from trainers.batch_statistics import BatchStatistics
 from trainers.checkpoints import (
     STATE_TAG,
     UNIVERSAL_CLIENT_STATE,
     CheckpointFolder,
     make_universal,
     read_progress,
+    recover_folder,
     refuse_used_folder,
+    replace_folder,
+    storage_failures,
 )
+from trainers.process_group import deepspeed_config, join_group
 from trainers.recipes import RecognitionTask, export, join_scores
-from trainers.settings import EngineConfig, TrainConfig
+from trainers.schedules import batch_seed, rate_at
+from trainers.settings import TrainConfig
 from trainers.tracking import Tracker, open_trackers
 
 log = logging.getLogger(__name__)
@@ -67,13 +71,23 @@ class _Reached:
     stopped_early: bool = False
 
 
+@dataclass(slots=True)
+class _SinceLog:
+    """What training took since the last logged step; validation and checkpoints are not counted."""
+
+    seconds: float = 0.0
+    num_utterances: int = 0
+    wait_before: float = 0.0
+
+
 def run_training(config: TrainConfig, on_step: OnStep | None = None) -> TrainingResult:
     """Train, or go on training; returns when done. Every rank calls it; rank 0 writes.
 
     Raises ConfigError for what cannot be trained, and OSError when the disk fails: the run resumes after.
     """
     transformers_logging.disable_progress_bar()  # a bar a saved file says nothing
-    _join_group()
+    join_group()
+    config.check_workers(distributed.get_world_size())
     return _Run(config, on_step).run()
 
 
@@ -102,7 +116,7 @@ class _Run:
             num_workers=config.data.num_workers,
         )
         self._reached = _Reached()
-        self._wait_before = 0.0
+        self._since_log = _SinceLog()
 
     def run(self) -> TrainingResult:
         """Build or restore, then step until the end."""
@@ -122,6 +136,8 @@ class _Run:
             refuse_used_folder(self._out, resume=self._config.resume)
             self._out.mkdir(parents=True, exist_ok=True)
             self._checkpoints.clear()
+            for name in (BEST_NAME, LAST_NAME):
+                recover_folder(self._out / name)
             (self._out / "config.yaml").write_text(yaml.safe_dump(to_mapping(self._config), sort_keys=False))
         self._barrier()
         checkpoint = self._checkpoints.newest() if self._config.resume else None
@@ -142,6 +158,7 @@ class _Run:
             lr=self._engine_config.learning_rate,
             weight_decay=self._engine_config.weight_decay,
         )
+        self._statistics = BatchStatistics(self._model)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_at(step, self._engine_config))
         self._engine, *_ = deepspeed.initialize(
             model=self._model,
@@ -176,9 +193,11 @@ class _Run:
         while reached.step < engine.num_steps and not reached.stopped_early:
             started = time.perf_counter()
             terms, num_utterances = self._step(batches)
+            self._since_log.seconds += time.perf_counter() - started
+            self._since_log.num_utterances += num_utterances
             reached.step += 1
             if reached.step % engine.log_every == 0 or reached.step == engine.num_steps:
-                self._log(trackers, terms, num_utterances, time.perf_counter() - started)
+                self._log(trackers, terms)
             is_last = reached.step == engine.num_steps
             if reached.step % engine.validate_every == 0 or is_last:
                 self._validate(trackers)
@@ -190,42 +209,49 @@ class _Run:
         self._model.train()
         totals: dict[str, torch.Tensor] = {}
         num_utterances = 0
-        num_batches = self._engine_config.batches_per_step // self._world_size
-        for _ in range(num_batches):
+        num_batches = self._engine_config.batches_per_step
+        self._statistics.begin_step()
+        for _ in range(num_batches // self._world_size):
             batch = next(batches).to(self._engine.device)
             torch.manual_seed(batch_seed(self._engine_config.seed, batch.number))
             terms = self._engine(batch)
             self._engine.backward(terms["loss"])
             self._engine.step()
+            self._statistics.end_batch()
             num_utterances += len(batch)
             for name, value in terms.items():
                 totals[name] = totals.get(name, torch.zeros((), device=value.device)) + value.detach().float()
         self._model.after_step()
+        self._statistics.end_step(num_batches)
         names = sorted(totals)
-        numbers = torch.stack([totals[name] / num_batches for name in names])
+        numbers = torch.stack([*(totals[name] for name in names), totals["loss"].new_tensor(num_utterances)])
         distributed.all_reduce(numbers)
-        means = dict(zip(names, (numbers / self._world_size).tolist(), strict=True))
+        *sums, total_utterances = numbers.tolist()
+        means = {name: value / num_batches for name, value in zip(names, sums, strict=True)}
         if not math.isfinite(means["loss"]):
             raise ConfigError(
                 f"the loss is {means['loss']} at step {self._reached.step + 1}; lower engine.learning_rate, or resume "
                 "from the last checkpoint with engine.precision float32"
             )
-        return means, num_utterances * self._world_size
+        return means, round(total_utterances)
 
-    def _log(self, trackers: list[Tracker], terms: dict[str, float], num_utterances: int, seconds: float) -> None:
-        waited = self._loader.wait_seconds - self._wait_before
-        self._wait_before = self._loader.wait_seconds
+    def _log(self, trackers: list[Tracker], terms: dict[str, float]) -> None:
+        since = self._since_log
         numbers = {
             **terms,
             "learning_rate": self._engine.get_lr()[0],
             "epoch": self._loader.epochs,
-            "utterances_per_second": num_utterances / seconds,
-            "wait_seconds": waited,
+            "utterances_per_second": since.num_utterances / since.seconds,
+            "data_wait_share": (self._loader.wait_seconds - since.wait_before) / since.seconds,
             "padding_share": self._loader.padding_share,
         }
+        self._since_log = _SinceLog(wait_before=self._loader.wait_seconds)
         for tracker in trackers:
             tracker.log(self._reached.step, numbers)
-        note = f"loss {terms['loss']:.3f}, {numbers['utterances_per_second']:.0f} utterances a second"
+        note = (
+            f"loss {terms['loss']:.3f}, {numbers['utterances_per_second']:.0f} utterances a second, "
+            f"{numbers['data_wait_share']:.0%} waiting for data"
+        )
         self._on_step(self._reached.step, self._engine_config.num_steps, note)
 
     def _validate(self, trackers: list[Tracker]) -> None:
@@ -267,9 +293,10 @@ class _Run:
     def _save(self) -> None:
         """All ranks write their part; rank 0 makes the whole visible."""
         temporary = self._checkpoints.temporary(self._reached.step)
-        self._engine.save_checkpoint(
-            str(temporary), tag=STATE_TAG, client_state=dict(UNIVERSAL_CLIENT_STATE), save_latest=False
-        )
+        with storage_failures(temporary):
+            self._engine.save_checkpoint(
+                str(temporary), tag=STATE_TAG, client_state=dict(UNIVERSAL_CLIENT_STATE), save_latest=False
+            )
         self._barrier()
         if self._rank == 0:
             progress = {
@@ -287,12 +314,10 @@ class _Run:
         parameters = list(self._model.parameters()) if self._engine_config.zero_stage == 3 else []
         with deepspeed.zero.GatheredParameters(parameters):
             if self._rank == 0:
-                temporary, final, old = (self._out / part for part in (f".{name}.tmp", name, f".{name}.old"))
-                export(self._model, temporary)
-                if final.exists():
-                    final.rename(old)
-                temporary.rename(final)
-                _remove(old)
+                temporary = self._out / f".{name}.tmp"
+                with storage_failures(temporary):
+                    export(self._model, temporary)
+                replace_folder(temporary, self._out / name)
         self._barrier()
 
     def _finish(self) -> TrainingResult:
@@ -312,57 +337,3 @@ class _Run:
     def _barrier(self) -> None:
         if self._world_size > 1:
             distributed.barrier()
-
-
-def deepspeed_config(config: EngineConfig, world_size: int, *, universal: bool) -> dict[str, Any]:
-    """What DeepSpeed is told."""
-    return {
-        "train_micro_batch_size_per_gpu": 1,  # a batch is one of ours, whatever it holds
-        "gradient_accumulation_steps": config.batches_per_step // world_size,
-        "zero_optimization": {"stage": config.zero_stage},
-        "zero_allow_untested_optimizer": True,
-        "bf16": {"enabled": config.precision == "bfloat16"},
-        "gradient_clipping": config.clip_norm,
-        "steps_per_print": 10**9,
-        "checkpoint": {"load_universal": universal},
-    }
-
-
-def rate_at(step: int, config: EngineConfig) -> float:
-    """The learning rate at `step` (from 0) as a share of its peak."""
-    warmup = round(config.warmup_share * config.num_steps)
-    if step < warmup:
-        return (step + 1) / warmup
-    if config.schedule == "constant":
-        return 1.0
-    done = (step - warmup) / max(1, config.num_steps - warmup)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, done))) if config.schedule == "cosine" else max(0.0, 1.0 - done)
-
-
-def batch_seed(seed: int, number: int) -> int:
-    """The seed of the random numbers of one batch."""
-    return int(np.random.SeedSequence(seed, spawn_key=(number,)).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _join_group() -> None:
-    """Join the process group torchrun or Ray Train describe, or be a group of one.
-
-    It is not left again: DeepSpeed remembers groups by themselves and cannot use another in the same process.
-    """
-    if distributed.is_initialized():
-        return
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    if "RANK" in os.environ:
-        distributed.init_process_group(backend)
-    else:
-        os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it even when it is alone
-        distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
-
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()

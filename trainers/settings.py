@@ -154,6 +154,15 @@ class TrainConfig:
                 "engine.zero_stage: got 3 for setpeer, expected 0, 1 or 2: P runs several times in a step, and ZeRO 3 "
                 "takes its weights away in between"
             )
+        self.check_workers(self.num_workers)
+
+    def check_workers(self, num_workers: int) -> None:
+        """Raise ConfigError for what so many processes cannot do; torchrun tells their number only when it runs."""
+        if self.engine.batches_per_step % num_workers:
+            raise ConfigError(
+                f"engine.batches_per_step: got {self.engine.batches_per_step} for {num_workers} workers, expected a "
+                "multiple of them, so that every worker does the same"
+            )
 
     def recipe_config(self) -> FinetuneConfig:
         """The recipe's own options, checked."""

@@ -18,9 +18,9 @@ import yaml
 
 from shards.config import ConfigError, from_mapping
 from tests.training_world import small_config, small_values, write_training_world
-from trainers.engine import TrainingResult, batch_seed, rate_at, read_result, run_training
+from trainers.engine import TrainingResult, read_result, run_training
 from trainers.models.recognizer import EmotionRecognizer
-from trainers.settings import EngineConfig, TrainConfig
+from trainers.settings import TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -151,18 +151,3 @@ def test_a_used_folder_is_not_overwritten(shards: str, undisturbed: Path) -> Non
         run_training(small_config(shards, undisturbed, batches_per_step=2))
     with pytest.raises(ConfigError, match="not those the run was started with"):
         run_training(replace(small_config(shards, undisturbed, batches_per_step=2, seed=1), resume=True))
-
-
-def test_rates_rise_and_fall() -> None:
-    """Ten steps, two of warm-up: by hand."""
-    linear = EngineConfig(num_steps=10, warmup_share=0.2, schedule="linear")
-    assert [rate_at(step, linear) for step in (0, 1, 2, 6, 10)] == pytest.approx([0.5, 1.0, 1.0, 0.5, 0.0])
-    cosine = EngineConfig(num_steps=10, warmup_share=0.2, schedule="cosine")
-    assert rate_at(6, cosine) == pytest.approx(0.5)
-    assert rate_at(4, cosine) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
-    assert rate_at(9, EngineConfig(num_steps=10, schedule="constant")) == 1.0
-
-
-def test_batches_have_random_numbers_of_their_own() -> None:
-    """Seeds differ by batch and by run."""
-    assert len({batch_seed(seed, number) for seed in range(20) for number in range(50)}) == 1000

@@ -1,0 +1,54 @@
+"""Options are refused before anything is loaded, with what was got, what is expected and the remedy."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shards.config import ConfigError, from_mapping, to_mapping
+from trainers.settings import SetPeerConfig, TrainConfig
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def config(recipe: str = "setpeer", **values: Any) -> TrainConfig:
+    return from_mapping(TrainConfig, {"recipe": recipe, "shards": "*.tar", "out": "run"} | values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"recipe": "magic"}, "recipe: got 'magic', expected one of finetune, setpeer"),
+        ({"num_workers": 0}, "--num-workers: got 0"),
+        ({"engine": {"zero_stage": 4}}, "zero_stage: got 4"),
+        ({"engine": {"zero_stage": 3}}, "zero_stage: got 3 for setpeer"),
+        ({"engine": {"warmup_share": 1.0}}, "warmup_share: got 1.0"),
+        ({"engine": {"trackers": "comet"}}, "trackers: got comet, expected mlflow or wandb"),
+        ({"encoder": {"hidden_size": 30}}, "hidden_size: got 30, expected a multiple of 4 heads"),
+        ({"model": {"codes": 3}}, "codes"),
+        ({"model": {"fusion": "addition"}}, "num_prefixes: got 4, expected 1"),
+        ({"num_workers": 2, "engine": {"batches_per_step": 3}}, "batches_per_step: got 3 for 2 workers"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(values: dict[str, Any], message: str) -> None:
+    """The message names the option."""
+    with pytest.raises(ConfigError, match=message):
+        config(**values)
+
+
+def test_a_saved_configuration_is_the_same_again() -> None:
+    """What stands beside a run's output starts that run."""
+    before = config(model={"num_codes": 16}, engine={"trackers": "mlflow", "schedule": "linear"})
+    assert from_mapping(TrainConfig, to_mapping(before)) == before
+    options = before.recipe_config()
+    assert isinstance(options, SetPeerConfig)
+    assert (options.num_codes, options.num_prefixes) == (16, 4)
+
+
+def test_help_needs_no_torch() -> None:
+    """Neither the options nor the command import torch, DeepSpeed or Ray."""
+    code = "import sys, cluster.train, trainers.settings; print({'torch', 'deepspeed', 'ray'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
