@@ -77,10 +77,12 @@ COMMANDS: dict[str, Command] = {
         "DIR is a selection folder, or a folder that holds one as `selection`. The page needs no network.",
     ),
     "train": Command(
-        "Train a recogniser on packed shards: the vanilla baseline or SetPeER, on DeepSpeed.",
+        "Train a recogniser on packed shards, or adapt an encoder to their sound, on DeepSpeed.",
         "trainers.settings:TrainConfig",
         "cluster.train:run_train",
-        "RECIPE is finetune or setpeer; --print-config shows every option. One process by default; --num-workers uses "
+        "RECIPE is finetune (the vanilla baseline) or setpeer (personalised); tapt or papt adapt an encoder by masked "
+        "prediction, without and with speaker embeddings: fine-tune from RUN/best with --set encoder.checkpoint. "
+        "--print-config shows every option. One process by default; --num-workers uses "
         "Ray; torchrun works too. Interrupted, run it again with --resume: the run goes on exactly where its newest "
         "checkpoint is. Exit status 4: stopped by the storage.",
     ),

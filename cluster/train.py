@@ -183,7 +183,7 @@ def _summary(config: TrainConfig, result: "TrainingResult") -> str:
     reached = ", ".join(f"{name} {value:.3f}" for name, value in result.best.items())
     early = ", stopped early" if result.stopped_early else ""
     return (
-        f"{result.steps} steps{early}; best at step {result.best_step} on validation speakers: {reached}\n"
+        f"{result.steps} steps{early}; best at step {result.best_step} in validation: {reached}\n"
         f"model in {config.out}/best, numbers in {config.out}/metrics.jsonl, curves in {config.out}/tensorboard\n"
     )
 

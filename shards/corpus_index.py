@@ -71,13 +71,13 @@ class CorpusIndex:
             digest.update(json.dumps(self.table[name].to_pylist()).encode())
         return digest.hexdigest()[:16]
 
-    def split(self, name: str) -> "CorpusIndex":
-        """The utterances of one split. Raises ConfigError when there is none."""
-        chosen = CorpusIndex(self.table.filter(pc.equal(self.table["split"], name)).combine_chunks())
-        if not len(chosen):
-            there = ", ".join(sorted(pc.unique(self.table["split"]).to_pylist()))
-            raise ConfigError(f"split {name!r}: no utterance has it; the shards hold {there}")
-        return chosen
+    def split(self, *names: str) -> "CorpusIndex":
+        """The utterances of some splits. Raises ConfigError when one has none."""
+        there = set(pc.unique(self.table["split"]).to_pylist())
+        for name in names:
+            if name not in there:
+                raise ConfigError(f"split {name!r}: no utterance has it; the shards hold {', '.join(sorted(there))}")
+        return CorpusIndex(self.table.filter(pc.is_in(self.table["split"], pa.array(names))).combine_chunks())
 
     def take(self, rows: NDArray[np.int64]) -> "CorpusIndex":
         """The utterances at `rows`, in that order."""

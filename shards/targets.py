@@ -79,6 +79,11 @@ def read_targets(index: CorpusIndex, config: TargetConfig, names: tuple[str, ...
     return Targets(names, False, labels, probs, np.empty((num_rows, 0), dtype=np.float32))
 
 
+def no_targets(index: CorpusIndex) -> Targets:
+    """Targets of an index nobody asks for."""
+    return read_targets(index, TargetConfig(), ())
+
+
 def _soft(index: CorpusIndex, names: tuple[str, ...]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The stored distributions restricted to `names` and renormalised, and their largest class."""
     nothing = [np.nan] * len(EMOTIONS)

@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torch.distributed as distributed
 import yaml
+from numpy.typing import NDArray
 from transformers.utils import logging as transformers_logging
 
 from shards.config import ConfigError, to_mapping
@@ -38,7 +39,7 @@ from trainers.checkpoints import (
     storage_failures,
 )
 from trainers.process_group import deepspeed_config, join_group
-from trainers.recipes import RecognitionTask, export, join_scores
+from trainers.recipes import make_task
 from trainers.schedules import batch_seed, rate_at
 from trainers.settings import TrainConfig
 from trainers.tracking import Tracker, open_trackers
@@ -105,7 +106,7 @@ class _Run:
         self._rank, self._world_size = distributed.get_rank(), distributed.get_world_size()
         self._out = Path(config.out)
         self._checkpoints = CheckpointFolder(self._out / "checkpoints")
-        self._task = RecognitionTask(config, read_index(config.shards))
+        self._task = make_task(config, read_index(config.shards))
         self._loader = TrainingLoader(
             self._task.training_reader(),
             self._task.plan(),
@@ -152,6 +153,9 @@ class _Run:
 
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         universal = checkpoint is not None and self._must_convert(checkpoint)
+        self._task.prepare(
+            self._out, lambda what: self._on_step(self._reached.step, self._engine_config.num_steps, what)
+        )
         self._model = self._task.build_model()
         optimiser = torch.optim.AdamW(
             [parameter for parameter in self._model.parameters() if parameter.requires_grad],
@@ -257,10 +261,10 @@ class _Run:
     def _validate(self, trackers: list[Tracker]) -> None:
         """Score the validation split; remember, and export, the best."""
         scores = self._task.validate(*self._validation_scores())
-        reached, metric = self._reached, self._task.metric
+        reached, better = self._reached, self._task.objective
         for tracker in trackers:
             tracker.log(reached.step, {f"validation_{name}": value for name, value in scores.items()})
-        if not reached.best or scores[metric] > reached.best[metric]:
+        if not reached.best or better(scores) > better(reached.best):
             reached.best, reached.best_step, reached.since_best = dict(scores), reached.step, 0
             self._export(BEST_NAME)
         else:
@@ -281,14 +285,13 @@ class _Run:
             if batch.number >= 0:
                 rows.append(batch.rows.numpy())
                 scores.append(found)
-        width = len(self._task.names)
         mine = (
             np.concatenate(rows) if rows else np.empty(0, dtype=np.int64),
-            np.concatenate(scores) if scores else np.empty((0, width), dtype=np.float32),
+            np.concatenate(scores) if scores else np.empty((0, self._task.score_width), dtype=np.float32),
         )
         parts: list[Any] = [None] * self._world_size
         distributed.all_gather_object(parts, mine)
-        return join_scores(parts)
+        return _join_scores(parts)
 
     def _save(self) -> None:
         """All ranks write their part; rank 0 makes the whole visible."""
@@ -316,7 +319,7 @@ class _Run:
             if self._rank == 0:
                 temporary = self._out / f".{name}.tmp"
                 with storage_failures(temporary):
-                    export(self._model, temporary)
+                    self._task.export(self._model, temporary)
                 replace_folder(temporary, self._out / name)
         self._barrier()
 
@@ -337,3 +340,11 @@ class _Run:
     def _barrier(self) -> None:
         if self._world_size > 1:
             distributed.barrier()
+
+
+def _join_scores(parts: Iterable[tuple[NDArray[np.int64], NDArray[np.float32]]]) -> tuple[Any, Any]:
+    """Rows and scores of all ranks, in the order of rows."""
+    rows, scores = zip(*parts, strict=True)
+    all_rows = np.concatenate(rows)
+    order = np.argsort(all_rows, kind="stable")
+    return all_rows[order], np.concatenate(scores)[order]

@@ -15,13 +15,15 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers.utils import logging as transformers_logging
 
 from shards.batch_plan import PlannedBatch, evaluation_batches
 from shards.config import ConfigError
 from shards.corpus_index import CorpusIndex
 from shards.loader import BatchReader, read_once
-from shards.targets import TargetConfig, Targets, read_targets
+from shards.targets import TargetConfig, Targets, no_targets, read_targets
 from trainers.models.recognizer import EmotionRecognizer
+from trainers.proxy_speakers import assign_speakers
 
 Support = Literal["same", "disjoint", "wrong"]
 VANILLA_SET_SIZE = 32
@@ -42,6 +44,7 @@ def load_recognizer(folder: str) -> EmotionRecognizer:
     """A recogniser that `train` exported. Raises ConfigError when the folder holds none."""
     if not (Path(folder) / "config.json").exists():
         raise ConfigError(f"--checkpoint {folder}: no exported model; expected a folder such as RUN/best")
+    transformers_logging.disable_progress_bar()  # a bar a loaded file says nothing
     try:
         return EmotionRecognizer.from_pretrained(folder, use_safetensors=True).eval()
     except (OSError, ValueError) as error:
@@ -59,6 +62,8 @@ def predict(
     sets = evaluation_batches(index.rows_by_speaker(), set_size if personalised else VANILLA_SET_SIZE, seed=seed)
     planned = [_with_support(batch, index.rows_by_speaker(), support, seed) for batch in sets]
     reader = BatchReader(index, no_targets(index), model.config.modality)
+    state = model.speaker_state()
+    numbers = {} if state is None else assign_speakers(state, index, model.config.modality)
     width = model.encoder.width
     scores = np.empty((len(index), len(model.config.names)), dtype=np.float32)
     features = np.empty((len(index), width), dtype=np.float32)
@@ -68,7 +73,8 @@ def predict(
         source = None
         if num_predicted < len(batch):
             source = torch.arange(len(batch)) >= num_predicted
-        found = model(batch.inputs, batch.lengths, zeros if personalised else batch.sets, source)
+        speakers = torch.tensor([numbers[speaker] for speaker in batch.speakers]) if numbers else None
+        found = model(batch.inputs, batch.lengths, zeros if personalised else batch.sets, source, speakers)
         rows = plan.rows[:num_predicted]
         values = found.scores_NC if model.config.is_values else found.scores_NC.softmax(dim=-1)
         scores[rows] = values[:num_predicted].numpy()
@@ -76,11 +82,6 @@ def predict(
         if embeddings is not None and found.speakers_BD is not None:
             embeddings[rows] = found.speakers_BD.float().numpy()
     return Predicted(scores, features, embeddings)
-
-
-def no_targets(index: CorpusIndex) -> Targets:
-    """Targets of an index nobody asks for."""
-    return read_targets(index, TargetConfig(), ())
 
 
 def _with_support(

@@ -1,12 +1,9 @@
-"""What is trained: a recipe turns options and an index into a model with a loss, its batches, and its validation.
-
-The engine knows none of this; it takes steps on `TrainingModel.forward` and compares what `validate` returns.
+"""The recipes that learn to recognise emotion: the vanilla baseline and SetPeER.
 
 Shapes: N utterances, C classes, V values.
 """
 
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from shards.batch_plan import BatchPlan, PlannedBatch, SpeakerSetPlan, UtterancePlan, evaluation_batches
 from shards.config import ConfigError
@@ -23,27 +20,42 @@ from shards.loader import Batch, BatchReader
 from shards.targets import Targets, read_targets, resolve_classes
 from trainers.losses import balanced_class_weights, ccc_loss, soft_cross_entropy
 from trainers.metrics import score_classes, score_values
+from trainers.models.adapted_encoder import (
+    ORIGINAL_NAME,
+    SpeakerState,
+    default_device,
+    flush_files,
+    load_speakers,
+    save_encoder,
+)
 from trainers.models.encoder import LayerwiseEncoder, load_encoder
 from trainers.models.recognizer import EmotionRecognizer, Recognition, RecognizerConfig, is_recognizer
-from trainers.models.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
-from trainers.settings import FinetuneConfig, SetPeerConfig, TrainConfig
+from trainers.pretraining import PretrainingTask
+from trainers.proxy_speakers import assign_speakers
+from trainers.settings import FinetuneConfig, PretrainConfig, SetPeerConfig, TrainConfig
+from trainers.small_encoder import set_statistics, small_encoder_config
+from trainers.task import OnPreparation, Task, TrainingModel
 
-STATISTICS_UTTERANCES = 500
 VANILLA_VALIDATION_UTTERANCES = 32
 
 
-class TrainingModel(nn.Module):
+class RecognitionModel(TrainingModel):
     """A recogniser with its loss: `forward(batch)` gives named terms, of which `loss` is minimised."""
 
-    def __init__(self, recognizer: EmotionRecognizer, config: FinetuneConfig, class_weights: Tensor | None) -> None:
+    def __init__(
+        self,
+        recognizer: EmotionRecognizer,
+        config: FinetuneConfig,
+        class_weights: Tensor | None,
+        numbers: Mapping[str, int],
+    ) -> None:
         super().__init__()
         self.recognizer = recognizer
-        self._config = config
-        self._class_weights = class_weights
+        self._config, self._class_weights, self._numbers = config, class_weights, numbers
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Eq. 8 for SetPeER; the supervised term alone without P."""
-        found = self.recognizer(batch.inputs, batch.lengths, batch.sets)
+        found = self._recognise(batch)
         terms = {"supervised": self._supervised(found, batch), **found.terms}
         if isinstance(self._config, SetPeerConfig):
             config = self._config
@@ -54,14 +66,22 @@ class TrainingModel(nn.Module):
         return {"loss": loss, **terms}
 
     def after_step(self) -> None:
-        """To be called by every rank after each optimiser step."""
+        """What P's codebook does between steps."""
         self.recognizer.after_step()
 
     @torch.inference_mode()
     def scores(self, batch: Batch) -> Tensor:
         """Probabilities [N, C] or values [N, V]."""
-        found = self.recognizer(batch.inputs, batch.lengths, batch.sets)
+        found = self._recognise(batch)
         return found.scores_NC if self.recognizer.config.is_values else found.scores_NC.softmax(dim=-1)
+
+    def _recognise(self, batch: Batch) -> Recognition:
+        speakers = None
+        if self.recognizer.speakers is not None:
+            numbers = [self._numbers[speaker] for speaker in batch.speakers]
+            speakers = torch.tensor(numbers, device=batch.inputs.device)
+        found: Recognition = self.recognizer(batch.inputs, batch.lengths, batch.sets, speakers=speakers)
+        return found
 
     def _supervised(self, found: Recognition, batch: Batch) -> Tensor:
         if self.recognizer.config.is_values:
@@ -70,15 +90,25 @@ class TrainingModel(nn.Module):
         return soft_cross_entropy(found.scores_NC, batch.probs, weights)
 
 
+def make_task(config: TrainConfig, corpus: CorpusIndex) -> Task:
+    """The task of a configuration's recipe."""
+    options = config.recipe_config()
+    if isinstance(options, PretrainConfig):
+        return PretrainingTask(config, options, corpus)
+    return RecognitionTask(config, options, corpus)
+
+
 class RecognitionTask:
     """One training task, prepared: model, training plan, validation batches. Every rank makes the same."""
 
-    def __init__(self, config: TrainConfig, corpus: CorpusIndex) -> None:
-        self._config, self._options = config, config.recipe_config()
+    def __init__(self, config: TrainConfig, options: FinetuneConfig, corpus: CorpusIndex) -> None:
+        self._config, self._options = config, options
         train = corpus.split("train")
         self.names = resolve_classes(train, config.data.target)
         self.train, self._train_targets = _with_target(train, config, self.names)
         self.validation, self.validation_targets = _with_target(corpus.split("validation"), config, self.names)
+        self._original: LayerwiseEncoder | None = None
+        self._numbers: Mapping[str, int] = {}
 
     @property
     def identity(self) -> str:
@@ -87,13 +117,16 @@ class RecognitionTask:
         return f"{self.train.digest} {view} {self._config.engine.seed} {self._config.engine.batches_per_step}"
 
     @property
-    def metric(self) -> str:
-        """What decides which checkpoint is best; higher is better."""
-        return "ccc" if self._config.data.target.kind == "values" else "macro_f1"
+    def score_width(self) -> int:
+        """Classes or values."""
+        return len(self.names)
 
     @property
     def _is_setpeer(self) -> bool:
         return isinstance(self._options, SetPeerConfig)
+
+    def prepare(self, out: Path, on_progress: OnPreparation) -> None:
+        """Nothing has to be there."""
 
     def training_reader(self) -> BatchReader:
         """Reads training batches."""
@@ -115,18 +148,18 @@ class RecognitionTask:
         size = self._config.data.sets.set_size if self._is_setpeer else VANILLA_VALIDATION_UTTERANCES
         return evaluation_batches(self.validation.rows_by_speaker(), size)
 
-    def build_model(self) -> TrainingModel:
+    def build_model(self) -> RecognitionModel:
         """A model with the same weights on every rank."""
         torch.manual_seed(self._config.engine.seed)
         recognizer = self._build_recognizer()
         if recognizer.encoder.is_small and self._config.encoder.checkpoint is None:
-            self._set_statistics(recognizer.encoder)
+            set_statistics(recognizer.encoder, self.training_reader(), len(self.train), seed=self._config.engine.seed)
         freeze_front_end = self._config.encoder.checkpoint is not None and self._config.encoder.freeze_front_end
         recognizer.encoder.freeze(front_end=freeze_front_end, num_layers=self._config.encoder.freeze_layers)
         weights = None
         if self._options.class_weights == "balanced" and not self._train_targets.is_values:
             weights = balanced_class_weights(torch.from_numpy(self._train_targets.probs.sum(axis=0)))
-        return TrainingModel(recognizer, self._options, weights)
+        return RecognitionModel(recognizer, self._options, weights, self._numbers)
 
     def validate(self, rows: NDArray[np.int64], scores: NDArray[np.float32]) -> Mapping[str, float]:
         """Figures on the validation split: `scores` [N, C] of its utterances `rows`."""
@@ -137,74 +170,72 @@ class RecognitionTask:
             self.validation_targets.labels[rows], scores.argmax(axis=1), speakers, self.names
         ).summary()
 
+    def objective(self, figures: Mapping[str, float]) -> float:
+        """Macro-F1, or CCC for values."""
+        return figures["ccc" if self._config.data.target.kind == "values" else "macro_f1"]
+
+    def export(self, model: TrainingModel, folder: Path) -> None:
+        """The recogniser as `from_pretrained` reads it, in float32 whatever it was trained in."""
+        assert isinstance(model, RecognitionModel)  # noqa: S101 (this task made it)
+        folder.mkdir(parents=True, exist_ok=True)
+        plain = EmotionRecognizer(model.recognizer.config)
+        plain.load_state_dict(model.recognizer.state_dict())
+        plain.save_pretrained(folder)
+        if self._original is not None:
+            save_encoder(self._original, folder / ORIGINAL_NAME)
+        flush_files(folder)
+
     def _build_recognizer(self) -> EmotionRecognizer:
         """From nothing, from a pretrained encoder, or from what another run exported."""
-        pretrained, start = None, None
         checkpoint = self._config.encoder.checkpoint
         if checkpoint is not None and is_recognizer(checkpoint):
-            start = _load_start(checkpoint)
-            pretrained = start.encoder
-        elif checkpoint is not None:
-            pretrained = load_encoder(checkpoint, self._config.encoder.revision)
-        config = RecognizerConfig(
-            encoder=self._small_encoder() if pretrained is None else pretrained.model.config.to_dict(),
+            return self._go_on(_load_start(checkpoint))
+        pretrained = None if checkpoint is None else load_encoder(checkpoint, self._config.encoder.revision)
+        speakers = None if checkpoint is None else load_speakers(checkpoint)
+        recognizer = EmotionRecognizer(self._recognizer_config(pretrained, speakers))
+        if pretrained is not None:
+            recognizer.encoder.model.load_state_dict(pretrained.model.state_dict())
+        if speakers is not None and recognizer.speakers is not None:
+            recognizer.speakers.load_state_dict(speakers.embedding.state_dict())
+            self._know_speakers(speakers)
+        return recognizer
+
+    def _go_on(self, start: EmotionRecognizer) -> EmotionRecognizer:
+        """With what another run has learnt."""
+        speakers = start.speaker_state()
+        recognizer = EmotionRecognizer(self._recognizer_config(start.encoder, speakers))
+        recognizer.start_from(start)
+        if speakers is not None:
+            self._know_speakers(speakers)
+        return recognizer
+
+    def _know_speakers(self, state: SpeakerState) -> None:
+        """Find out whose embedding every speaker of this task gets."""
+        self._original = state.original.to(default_device())
+        for index in (self.train, self.validation):
+            self._numbers = {**self._numbers, **assign_speakers(state, index, self._config.data.modality)}
+
+    def _recognizer_config(self, encoder: LayerwiseEncoder | None, speakers: SpeakerState | None) -> RecognizerConfig:
+        if speakers is not None and self._is_setpeer:
+            raise ConfigError(
+                "encoder.checkpoint: holds speaker embeddings (papt), which setpeer has no use for; fine-tune it with "
+                "finetune, or give setpeer an encoder without"
+            )
+        if encoder is None:
+            sizes = small_encoder_config(self._config.encoder, self._config.data.modality, self.training_reader())
+        else:
+            sizes = encoder.model.config.to_dict()
+        return RecognizerConfig(
+            encoder=sizes,
             names=self.names,
             is_values=self._config.data.target.kind == "values",
             modality=self._config.data.modality,
-            normalise=pretrained is not None and pretrained.normalises,
+            normalise=encoder is not None and encoder.normalises,
             head=self._options.head,
             head_dropout=self._options.head_dropout,
             **_personalisation(self._options),
+            **({} if speakers is None else speakers.described()),
         )
-        recognizer = EmotionRecognizer(config)
-        if start is not None:
-            recognizer.start_from(start)
-        elif pretrained is not None:
-            recognizer.encoder.model.load_state_dict(pretrained.model.state_dict())
-        return recognizer
-
-    def _small_encoder(self) -> dict[str, Any]:
-        encoder, modality = self._config.encoder, self._config.data.modality
-        config = SequenceEncoderConfig(
-            front_end="mel" if modality == "audio" else "face",
-            feature_size=80 if modality == "audio" else self._feature_size(),
-            hidden_size=encoder.hidden_size,
-            num_hidden_layers=encoder.num_layers,
-            num_attention_heads=encoder.num_heads,
-            intermediate_size=encoder.intermediate_size,
-            dropout_probability=encoder.dropout,
-        )
-        return config.to_dict() | {"model_type": SequenceEncoderConfig.model_type}
-
-    def _feature_size(self) -> int:
-        first = PlannedBatch(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
-        return int(self.training_reader()[0, first].inputs.shape[-1])
-
-    @torch.inference_mode()
-    def _set_statistics(self, encoder: LayerwiseEncoder) -> None:
-        """Mean and standard deviation of each feature over some training utterances."""
-        small = encoder.model
-        assert isinstance(small, SequenceEncoder)  # noqa: S101 (the caller asked)
-        reader, rng = self.training_reader(), np.random.default_rng(self._config.engine.seed)
-        chosen = rng.permutation(len(self.train))[:STATISTICS_UTTERANCES]
-        frames = []
-        for rows in np.array_split(chosen, max(1, len(chosen) // 32)):
-            batch = reader[0, PlannedBatch(rows, np.arange(len(rows)))]
-            features, lengths = small.features(batch.inputs, batch.lengths)
-            frames += [row[:length] for row, length in zip(features, lengths.tolist(), strict=True)]
-        joined = torch.cat(frames).double()
-        small.set_statistics(joined.mean(dim=0).float(), joined.std(dim=0).float())
-
-
-def export(model: TrainingModel, folder: Path) -> None:
-    """The recogniser as `from_pretrained` reads it, in float32 whatever it was trained in."""
-    folder.mkdir(parents=True, exist_ok=True)
-    plain = EmotionRecognizer(model.recognizer.config)
-    plain.load_state_dict(model.recognizer.state_dict())
-    plain.save_pretrained(folder)
-    for path in folder.iterdir():
-        with path.open("rb") as stream:
-            os.fsync(stream.fileno())
 
 
 def _load_start(folder: str) -> EmotionRecognizer:
@@ -232,11 +263,3 @@ def _with_target(index: CorpusIndex, config: TrainConfig, names: tuple[str, ...]
         )
     chosen = index.take(np.flatnonzero(known))
     return chosen, read_targets(chosen, config.data.target, names)
-
-
-def join_scores(parts: Iterable[tuple[NDArray[np.int64], NDArray[np.float32]]]) -> tuple[Any, Any]:
-    """Rows and scores of all ranks, one row once, in the order of rows."""
-    rows, scores = zip(*parts, strict=True)
-    all_rows = np.concatenate(rows)
-    order = np.argsort(all_rows, kind="stable")
-    return all_rows[order], np.concatenate(scores)[order]

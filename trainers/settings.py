@@ -12,6 +12,8 @@ from shards.batch_plan import SpeakerSetView, UtteranceView
 from shards.config import ConfigError, from_mapping, option
 from shards.targets import TargetConfig
 
+MAX_PSEUDO_LABELS = 2**16
+
 
 def _require_positive(config: Any, *names: str) -> None:
     for name in names:
@@ -24,7 +26,8 @@ class EncoderConfig:
     """A pretrained encoder, or the sizes of a small one that is trained from nothing."""
 
     checkpoint: str | None = option(
-        help="HuBERT, wav2vec 2.0, WavLM or data2vec audio: hub name or folder; default: the small encoder",
+        help="HuBERT, wav2vec 2.0, WavLM or data2vec audio, hub name or folder, or what a run exported (RUN/best); "
+        "default: the small encoder",
         default=None,
     )
     revision: str | None = option(help="full commit of a hub checkpoint", default=None)
@@ -126,7 +129,53 @@ class SetPeerConfig(FinetuneConfig):
             raise ConfigError(f"num_prefixes: got {self.num_prefixes}, expected 1 for fusion addition")
 
 
-RECIPES: Mapping[str, type[FinetuneConfig]] = {"finetune": FinetuneConfig, "setpeer": SetPeerConfig}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainConfig:
+    """Task-adaptive pre-training: HuBERT's masked prediction, continued on the corpus at hand; no label is used."""
+
+    splits: tuple[str, ...] = option(
+        help="whose sound is used; papt-pldc, Table 2 adds validation and test", default=("train",)
+    )
+    held_out_share: float = option(help="share of each speaker's utterances that validates", default=0.05)
+    label_layer: int | None = option(
+        help="encoder layer (from 1) whose output is clustered into pseudo-labels; default: MFCCs", default=None
+    )
+    num_labels: int = option(help="pseudo-labels (k-means clusters)", default=500)
+    cluster_frames: int = option(help="frames that k-means is fitted to", default=200_000)
+    mask_probability: float = option(help="share of frames in spans, if spans did not overlap", default=0.8)
+    mask_length: int = option(help="frames in a hidden span", default=10)
+    min_spans: int = option(help="spans in an utterance at least", default=2)
+    projection_size: int = option(help="width in which frames and pseudo-labels are compared", default=256)
+    temperature: float = option(help="of the cosine logits", default=0.1)
+    features_penalty: float = option(help="weight of the mean square of the front end's output", default=10.0)
+    min_samples: int = option(help="shorter utterances are left out (16 kHz)", default=32_000)
+    max_samples: int = option(help="longer utterances are cropped at random", default=250_000)
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "num_labels", "cluster_frames", "mask_length", "projection_size", "temperature")
+        _require_positive(self, "min_samples", "max_samples", "held_out_share", "mask_probability")
+        if self.num_labels > MAX_PSEUDO_LABELS:
+            raise ConfigError(f"num_labels: got {self.num_labels}, expected at most {MAX_PSEUDO_LABELS}")
+        if self.held_out_share >= 1 or self.mask_probability > 1:
+            raise ConfigError("held_out_share, mask_probability: expected shares, below 1 and at most 1")
+        if not self.splits:
+            raise ConfigError("splits: got none, expected at least one")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaptConfig(PretrainConfig):
+    """Personalised adaptive pre-training: the same with an embedding of every speaker."""
+
+    fusion: Literal["last", "first", "prefix"] = option(help="where the speaker's embedding enters", default="last")
+
+
+RecipeConfig = FinetuneConfig | PretrainConfig
+RECIPES: Mapping[str, type[RecipeConfig]] = {
+    "finetune": FinetuneConfig,
+    "setpeer": SetPeerConfig,
+    "tapt": PretrainConfig,
+    "papt": PaptConfig,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,10 +198,18 @@ class TrainConfig:
             raise ConfigError(f"recipe: got {self.recipe!r}, expected one of {', '.join(RECIPES)}")
         if self.num_workers < 1:
             raise ConfigError(f"--num-workers: got {self.num_workers}, expected at least 1")
-        if isinstance(self.recipe_config(), SetPeerConfig) and self.engine.zero_stage == 3:
+        options = self.recipe_config()
+        if isinstance(options, SetPeerConfig | PretrainConfig) and self.engine.zero_stage == 3:
             raise ConfigError(
-                "engine.zero_stage: got 3 for setpeer, expected 0, 1 or 2: P runs several times in a step, and ZeRO 3 "
-                "takes its weights away in between"
+                f"engine.zero_stage: got 3 for {self.recipe}, expected 0, 1 or 2: parts of its model run several times "
+                "in a step or outside it, and ZeRO 3 takes their weights away in between"
+            )
+        if isinstance(options, PretrainConfig) and self.data.modality != "audio":
+            raise ConfigError(f"data.modality: got {self.data.modality} for {self.recipe}, expected audio")
+        if isinstance(options, PaptConfig) and self.encoder.checkpoint is None:
+            raise ConfigError(
+                "encoder.checkpoint: must be given for papt; it is the original encoder, which also finds the proxies "
+                "of unseen speakers (`emostream train tapt` makes a small one from nothing)"
             )
         self.check_workers(self.num_workers)
 
@@ -164,6 +221,6 @@ class TrainConfig:
                 "multiple of them, so that every worker does the same"
             )
 
-    def recipe_config(self) -> FinetuneConfig:
+    def recipe_config(self) -> RecipeConfig:
         """The recipe's own options, checked."""
         return from_mapping(RECIPES[self.recipe], self.model, where="model")

@@ -41,15 +41,22 @@ class SpeakerTable:
         )
 
     def nearest(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Places [P, k] and cosine similarities [P, k] of the most alike speakers, the most alike first.
+        """Places [P, k] and cosine similarities [P, k] of the most alike speakers, the most alike first."""
+        return nearest(self.vectors, queries, k)
 
-        A k beyond the table takes all of it; equal similarities keep the order of the table. Raises ConfigError for
-        k < 1 and for vectors that are not finite.
-        """
-        if k < 1:
-            raise ConfigError(f"neighbours: got {k}, expected at least 1")
-        if not np.isfinite(queries).all():
-            raise ConfigError("a speaker's vector has numbers that are not finite; its features cannot be compared")
-        similarity = cosine_similarity(queries, self.vectors)
-        order = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
-        return order, np.take_along_axis(similarity, order, axis=1)
+
+def nearest(
+    vectors: NDArray[np.float32], queries: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Which `vectors` [S, D] are most like each of `queries` [P, D]: places and cosines [P, k], the most alike first.
+
+    A k beyond the vectors takes all of them; equal similarities keep their order. Raises ConfigError for k < 1 and for
+    vectors that are not finite.
+    """
+    if k < 1:
+        raise ConfigError(f"neighbours: got {k}, expected at least 1")
+    if not np.isfinite(queries).all():
+        raise ConfigError("a speaker's vector has numbers that are not finite; its features cannot be compared")
+    similarity = cosine_similarity(queries, vectors)
+    order = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+    return order, np.take_along_axis(similarity, order, axis=1)

@@ -36,6 +36,12 @@ def make(fusion: str, **options: Any) -> EmotionRecognizer:
     return EmotionRecognizer(RecognizerConfig(**(values | options)))
 
 
+def untrained(model: EmotionRecognizer) -> set[str]:
+    """Parameters to be trained that a backward pass gave no finite gradient."""
+    trained = [(name, p.grad) for name, p in model.named_parameters() if p.requires_grad]
+    return {name for name, gradient in trained if gradient is None or not gradient.isfinite().all()}
+
+
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_every_parameter_is_trained(fusion: str) -> None:
     """A step gives each parameter a gradient, so no rank of a distributed run waits for one that has none."""
@@ -43,7 +49,7 @@ def test_every_parameter_is_trained(fusion: str) -> None:
     found = model(*batch(), SETS)
     loss = found.scores_NC.square().mean() + sum(found.terms.values())
     loss.backward()
-    assert {name for name, parameter in model.named_parameters() if parameter.grad is None} == set()
+    assert untrained(model) == set()
     assert set(found.terms) == (set() if fusion == "none" else {"vq", "nce"})
 
 
@@ -76,7 +82,7 @@ def test_hubert_is_trained_and_saved_with_it(tmp_path: Path, norm: str) -> None:
     model = make("prefix", encoder=config.to_dict(), normalise=norm == "layer").train()
     found = model(*batch(), SETS)
     (found.scores_NC.square().mean() + sum(found.terms.values())).backward()
-    assert {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None} == set()
+    assert untrained(model) == set()
     assert_same_after_saving(model, tmp_path, batch())
 
 
@@ -199,7 +205,7 @@ def test_any_set_sizes_train(fusion: str, sets: list[int]) -> None:
     loss.backward()
     assert set(found.terms) == {"vq", "nce"}
     assert loss.isfinite()
-    assert {name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()} == set()
+    assert untrained(model) == set()
     contrast = found.terms["nce"].item()
     assert (contrast > 0) == (sets[0] != sets[-1] and sets[0] == sets[1])
 
@@ -234,7 +240,7 @@ def test_bfloat16_trains(fusion: str, head: str) -> None:
     found = model.train()(*batch(), SETS)
     assert {term.dtype for term in found.terms.values()} <= {torch.float32}
     (found.scores_NC.square().mean() + sum(found.terms.values())).backward()
-    assert {name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()} == set()
+    assert untrained(model) == set()
     assert {b.dtype for n, b in model.named_buffers() if b.is_floating_point()} == {torch.float32}
 
 

@@ -11,21 +11,24 @@ stacked, and from the second on would see what the first made of the padding; it
 
 SpecAugment and layer drop of transformers are off. The first draws from numpy's global generator, which neither a seed
 nor a resume of ours reaches, and refuses utterances of under 0.2 s; the second leaves prefixes without a gradient.
+Masked prediction says itself which frames are hidden.
 
 Shapes: N utterances, S samples, T frames, Q prefix positions, D width.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoModel
 
 from shards.config import ConfigError
-from trainers.models.mel import frame_mask
+from trainers.models.mel import HOP_SAMPLES, frame_mask
+from trainers.models.registry import register_models
 from trainers.models.sequence_encoder import BeforeLayer, LayerInput, SequenceEncoder, SequenceEncoderConfig
 from trainers.models.waveforms import normalised
 
@@ -50,8 +53,9 @@ class LayerwiseEncoder(nn.Module):
         if self._family in SPEECH_FAMILIES:
             model.config.layerdrop = 0.0
             model.config.apply_spec_augment = False
-            if hasattr(model, "masked_spec_embed"):  # has no gradient then; masked prediction turns both on again
-                model.masked_spec_embed.requires_grad_(False)
+            model.config.mask_feature_prob = 0.0
+        if (hidden := self.mask_embedding) is not None:
+            hidden.requires_grad_(False)  # without masked prediction it has no gradient
         if getattr(model.config, "feat_extract_norm", None) == "group":
             model.feature_extractor.forward = _EqualLengths(model.feature_extractor.forward, model)
 
@@ -72,15 +76,54 @@ class LayerwiseEncoder(nn.Module):
             return self.model.layers
         return self.model.encoder.layer if self._family == "videomae" else self.model.encoder.layers
 
-    def forward(
-        self, inputs: Tensor, lengths: Tensor, before_layer: BeforeLayer | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Hidden frames [N, T, D] of the last layer and their mask [N, T]."""
+    @property
+    def mask_embedding(self) -> nn.Parameter | None:
+        """What hidden frames are replaced by [D]; None for VideoMAE and for a checkpoint made without."""
+        name = "mask_embedding" if self.is_small else "masked_spec_embed"
+        found: nn.Parameter | None = getattr(self.model, name, None)
+        return found
+
+    @property
+    def hop_samples(self) -> int:
+        """Samples from one frame to the next; speech only."""
+        return HOP_SAMPLES * self.model.subsampling_factor if self.is_small else prod(self.model.config.conv_stride)
+
+    @property
+    def front_end(self) -> nn.Module:
+        """The convolutions, whose output is [N, D, T] or a tuple that starts with it; speech only."""
+        found: nn.Module = self.model.subsampling[-1] if self.is_small else self.model.feature_extractor
+        return found
+
+    def num_frames(self, lengths_N: Tensor) -> Tensor:
+        """How many frames [N] come of so many samples; speech only."""
         if self.is_small:
-            return self.model(inputs, lengths, before_layer)
+            return self.model.num_frames(lengths_N)
+        at_least_one = lengths_N.clamp_min(_receptive_field(self.model.config))
+        return self.model._get_feat_extract_output_lengths(at_least_one).long()
+
+    def forward(
+        self,
+        inputs: Tensor,
+        lengths: Tensor,
+        before_layer: BeforeLayer | None = None,
+        hide_NT: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Frames [N, T, D] of the last layer and their mask [N, T]; speech frames where `hide_NT` is true are hidden
+        from the transformer.
+        """
+        if self.is_small:
+            return self.model(inputs, lengths, before_layer, hide_NT)
         if self._family == "videomae":
             return self._watch(inputs, before_layer)
-        return self._hear(inputs, lengths, before_layer)
+        return self._hear(inputs, lengths, before_layer, hide_NT)
+
+    def learn_mask(self) -> None:
+        """Train what hidden frames are replaced by; a checkpoint made without gets one."""
+        if self.mask_embedding is None:
+            self.model.masked_spec_embed = nn.Parameter(torch.rand(self.width))
+            self.model.config.mask_time_prob = 0.05  # above 0, or loading leaves the embedding out
+        assert self.mask_embedding is not None  # noqa: S101 (it has been made)
+        self.mask_embedding.requires_grad_(True)
 
     def freeze(self, *, front_end: bool, num_layers: int) -> None:
         """Stop training the convolutional front end and the lowest layers."""
@@ -92,14 +135,18 @@ class LayerwiseEncoder(nn.Module):
         for part in parts:
             part.requires_grad_(False)
 
-    def _hear(self, samples_NS: Tensor, lengths_N: Tensor, before_layer: BeforeLayer | None) -> tuple[Tensor, Tensor]:
+    def _hear(
+        self, samples_NS: Tensor, lengths_N: Tensor, before_layer: BeforeLayer | None, hide_NT: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         values, lengths_N = self._prepared(samples_NS, lengths_N)
-        frames_N = self.model._get_feat_extract_output_lengths(lengths_N).long()
+        frames_N = self.num_frames(lengths_N)
         mask_NT = frame_mask(frames_N, int(frames_N.max()))
         valid_NS = frame_mask(lengths_N, values.shape[1])
         with self._blind_to_padding(lengths_N, mask_NT), self._seams(before_layer, mask_NT) as masks:
             dtype = next(self.model.parameters()).dtype
-            output = self.model(values.to(dtype), attention_mask=valid_NS.long())
+            self.model.config.apply_spec_augment = hide_NT is not None  # the switch of all hiding
+            output = self.model(values.to(dtype), attention_mask=valid_NS.long(), mask_time_indices=hide_NT)
+            self.model.config.apply_spec_augment = False
         return output.last_hidden_state, masks[-1]
 
     def _prepared(self, samples_NS: Tensor, lengths_N: Tensor) -> tuple[Tensor, Tensor]:
@@ -206,12 +253,14 @@ def _like(given: Tensor, mask_NT: Tensor) -> Tensor:
 def load_encoder(folder_or_name: str, revision: str | None = None) -> LayerwiseEncoder:
     """A pretrained encoder: hub name with a pinned revision, or a local folder. Weights must be safetensors."""
     if not Path(folder_or_name).is_dir() and not revision:
-        raise ConfigError(f"encoder.revision: must be given for the hub model {folder_or_name!r}: a full commit")
+        raise ConfigError(
+            f"encoder.checkpoint {folder_or_name}: no such folder; for a hub model give encoder.revision too, a full "
+            "commit"
+        )
     where = {"revision": revision} if revision else {}
+    register_models()
     try:
-        config = AutoConfig.from_pretrained(folder_or_name, trust_remote_code=False, **where)
-        model_class = SequenceEncoder if config.model_type == SequenceEncoderConfig.model_type else AutoModel
-        model = model_class.from_pretrained(
+        model = AutoModel.from_pretrained(
             folder_or_name, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, **where
         )
     except (OSError, ValueError) as error:

@@ -24,10 +24,12 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
 from trainers.losses import info_nce
-from trainers.models.encoder import LayerwiseEncoder
+from trainers.models.adapted_encoder import ORIGINAL_NAME, SpeakerState
+from trainers.models.encoder import LayerwiseEncoder, load_encoder
 from trainers.models.pooling import masked_mean
 from trainers.models.precision import Float32Buffers
 from trainers.models.sequence_encoder import LayerInput, SequenceEncoder, SequenceEncoderConfig
+from trainers.models.speaker_embedding import SpeakerEmbedding, SpeakerFusion
 from trainers.models.speaker_prefix import PersonalizedFeatureExtractor
 
 Fusion = Literal["none", "prefix", "addition", "cross_attention"]
@@ -42,7 +44,7 @@ _MODEL_TYPE = "emostream_recognizer"
 class RecognizerConfig(PretrainedConfig):
     """`names` are the classes, or the values when `is_values`; `encoder` is the encoder's own configuration.
 
-    Without a `contrast_temperature` training has no L_NCE.
+    Without a `contrast_temperature` training has no L_NCE. `speakers` are those that have an embedding (PAPT).
     """
 
     model_type = _MODEL_TYPE
@@ -59,6 +61,9 @@ class RecognizerConfig(PretrainedConfig):
         fusion: Fusion = "none",
         extractor: dict[str, Any] | None = None,
         contrast_temperature: float | None = 0.1,
+        speakers: Sequence[str] = (),
+        speaker_fusion: SpeakerFusion = "last",
+        speaker_vector_width: int = 0,
         **kwargs: Any,
     ) -> None:
         self.encoder = encoder or {"model_type": SequenceEncoderConfig.model_type}
@@ -71,6 +76,9 @@ class RecognizerConfig(PretrainedConfig):
         self.fusion = fusion
         self.extractor = extractor or {}
         self.contrast_temperature = contrast_temperature
+        self.speakers = list(speakers)
+        self.speaker_fusion = speaker_fusion
+        self.speaker_vector_width = speaker_vector_width
         super().__init__(**kwargs)
 
 
@@ -100,6 +108,11 @@ class EmotionRecognizer(PreTrainedModel):
         self.head = _build_head(config, self.encoder.width)
         self.extractor: PersonalizedFeatureExtractor | None = None
         self.cross_attention: nn.MultiheadAttention | None = None
+        self.speakers: SpeakerEmbedding | None = None
+        if config.speakers:
+            self.speakers = SpeakerEmbedding(
+                len(config.speakers), self.encoder.width, config.speaker_vector_width, config.speaker_fusion
+            )
         if config.fusion != "none":
             self.extractor = PersonalizedFeatureExtractor(
                 self.encoder.width, len(self.encoder.layers), **config.extractor
@@ -125,11 +138,21 @@ class EmotionRecognizer(PreTrainedModel):
             )
         return model
 
-    def forward(self, inputs: Tensor, lengths: Tensor, sets: Tensor, source: Tensor | None = None) -> Recognition:
+    def forward(
+        self,
+        inputs: Tensor,
+        lengths: Tensor,
+        sets: Tensor,
+        source: Tensor | None = None,
+        speakers: Tensor | None = None,
+    ) -> Recognition:
         """Recognise utterances of the sets `sets` [N]; prefixes are made from those where `source` [N] is true.
 
-        Sets are numbered 0 to B - 1. Raises ValueError for a set without a source.
+        Sets are numbered 0 to B - 1. With speaker embeddings `speakers` [N] says which each utterance gets. Raises
+        ValueError for a set without a source, and when embeddings are not named.
         """
+        if self.speakers is not None:
+            return self._recognise_known(inputs, lengths, speakers)
         fuser = None
         if self.extractor is not None:
             if source is None:
@@ -145,6 +168,16 @@ class EmotionRecognizer(PreTrainedModel):
             return Recognition(scores_NC, pooled_ND, None, (), {})
         return Recognition(scores_NC, pooled_ND, fuser.speakers(), tuple(fuser.codes), fuser.terms())
 
+    def speaker_state(self) -> SpeakerState | None:
+        """The speakers of a recogniser that was loaded from a folder; None when it has no embeddings.
+
+        Raises ConfigError when the folder lacks the original encoder.
+        """
+        if self.speakers is None:
+            return None
+        original = load_encoder(str(Path(self.name_or_path) / ORIGINAL_NAME))
+        return SpeakerState(self.config.speakers, self.config.speaker_fusion, self.speakers, original)
+
     def after_step(self) -> None:
         """What P's codebook does between steps; every rank calls it after each optimiser step."""
         if self.extractor is not None and self.extractor.quantizer is not None:
@@ -154,13 +187,20 @@ class EmotionRecognizer(PreTrainedModel):
         """Take over what `other` has learnt: its encoder, of the same kind, and P and the head where they are alike."""
         alike = ["encoder"]
         if _personalisation(self.config) == _personalisation(other.config):
-            alike += ["extractor", "cross_attention"]
+            alike += ["extractor", "cross_attention", "speakers"]
         if _answers(self.config) == _answers(other.config):
             alike.append("head")
         taken = [name for name in alike if getattr(self, name) is not None]
         for name in taken:
             getattr(self, name).load_state_dict(getattr(other, name).state_dict())
         log.info("taken over from the checkpoint: %s", ", ".join(taken))
+
+    def _recognise_known(self, inputs: Tensor, lengths: Tensor, speakers_N: Tensor | None) -> Recognition:
+        if self.speakers is None or speakers_N is None:
+            raise ValueError("speakers: got none, expected the number of each utterance's speaker embedding")
+        frames_NTD, mask_NT = self.encoder(inputs, lengths, self.speakers.before_layer(speakers_N))
+        pooled_ND = masked_mean(*self.speakers.after_layers(frames_NTD, mask_NT, speakers_N))
+        return Recognition(self.head(pooled_ND).float(), pooled_ND, None, (), {})
 
 
 @dataclass(slots=True)
@@ -259,7 +299,7 @@ def is_recognizer(folder: str) -> bool:
 
 def _personalisation(config: RecognizerConfig) -> tuple[object, ...]:
     """What two recognisers must share for one's P to serve the other."""
-    return config.fusion, config.extractor
+    return config.fusion, config.extractor, config.speakers, config.speaker_fusion
 
 
 def _answers(config: RecognizerConfig) -> tuple[object, ...]:

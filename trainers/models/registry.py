@@ -3,16 +3,18 @@
 An explicit call and not an import side effect; calling it again changes nothing.
 """
 
-from transformers import AutoConfig, AutoModelForAudioClassification
+from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification
 
 from trainers.models.face_sequence import FaceSequenceConfig
 from trainers.models.mel import MelClassifier, MelClassifierConfig
 from trainers.models.odyssey import OdysseyClassifier, OdysseyConfig
+from trainers.models.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
 
 
 def register_models() -> None:
-    """Register configurations and audio classifiers (`FaceSequenceClassifier` has no Auto class and is named)."""
-    for config in (MelClassifierConfig, OdysseyConfig, FaceSequenceConfig):
+    """Register configurations, the encoder and audio classifiers (`FaceSequenceClassifier` has no Auto class)."""
+    for config in (MelClassifierConfig, OdysseyConfig, FaceSequenceConfig, SequenceEncoderConfig):
         AutoConfig.register(config.model_type, config, exist_ok=True)
+    AutoModel.register(SequenceEncoderConfig, SequenceEncoder, exist_ok=True)
     AutoModelForAudioClassification.register(MelClassifierConfig, MelClassifier, exist_ok=True)
     AutoModelForAudioClassification.register(OdysseyConfig, OdysseyClassifier, exist_ok=True)

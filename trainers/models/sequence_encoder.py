@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from trainers.models.mel import (
+    HOP_SAMPLES,
     WINDOW_SAMPLES,
     EncoderLayer,
     StridedConvolution,
@@ -92,6 +93,7 @@ class SequenceEncoder(Float32Buffers, PreTrainedModel):
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(config.dropout_probability)
+        self.mask_embedding = nn.Parameter(torch.rand(width))  # stands for frames hidden from the layers
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -109,14 +111,36 @@ class SequenceEncoder(Float32Buffers, PreTrainedModel):
         valid_NS = frame_mask(lengths_N, inputs.shape[1])
         return log_mel(inputs.masked_fill(~valid_NS, 0.0), self.window, self.filters), num_frames(inputs, valid_NS)
 
+    @property
+    def subsampling_factor(self) -> int:
+        """Feature frames to one frame of the output."""
+        return 2 ** len(self.subsampling) if self.config.front_end == "mel" else 1
+
+    def num_frames(self, lengths_N: Tensor) -> Tensor:
+        """How many frames [N] come of so many samples (or feature frames)."""
+        if self.config.front_end == "face":
+            return lengths_N
+        frames_N = (lengths_N - WINDOW_SAMPLES).clamp_min(0) // HOP_SAMPLES + 1
+        for _ in self.subsampling:
+            frames_N = (frames_N - 1) // 2 + 1
+        return frames_N
+
     def forward(
-        self, inputs: Tensor, lengths: Tensor, before_layer: BeforeLayer | None = None
+        self,
+        inputs: Tensor,
+        lengths: Tensor,
+        before_layer: BeforeLayer | None = None,
+        hide_NT: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Hidden frames [N, T', D] and their mask [N, T']; `before_layer` may change what each layer sees."""
+        """Hidden frames [N, T', D] and their mask [N, T']; `before_layer` may change what each layer sees, and frames
+        where `hide_NT` [N, T'] is true are replaced by the mask embedding.
+        """
         features_NTF, frames_N = self.features(inputs, lengths)
         features_NTF = (features_NTF - self.feature_mean) / self.feature_std
         hidden_NTD, frames_N = self._embed(features_NTF.to(self.norm.weight.dtype), frames_N)
         mask_NT = frame_mask(frames_N, hidden_NTD.shape[1])
+        if hide_NT is not None:
+            hidden_NTD = torch.where(hide_NT.unsqueeze(-1), self.mask_embedding, hidden_NTD)
         hidden_NTD = self.dropout(clear_padding(hidden_NTD, mask_NT))
         hidden_NTD = hidden_NTD + F.gelu(self.position(hidden_NTD.transpose(1, 2)).transpose(1, 2))
         for number, layer in enumerate(self.layers):

@@ -1,0 +1,72 @@
+"""What the engine trains: a model with a loss, its batches, its validation, and what of it is exported.
+
+The engine knows nothing else of a recipe.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from shards.batch_plan import BatchPlan, PlannedBatch
+from shards.loader import Batch, BatchReader
+
+OnPreparation = Callable[[str], None]
+
+
+class TrainingModel(nn.Module, ABC):
+    """A model with its loss."""
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Named terms, each averaged over the batch, of which `loss` is minimised."""
+
+    @abstractmethod
+    def scores(self, batch: Batch) -> Tensor:
+        """[N, W]: what validation compares, one row an utterance."""
+
+    def after_step(self) -> None:
+        """Called by every rank after each optimiser step."""
+
+
+class Task(Protocol):
+    """One training task. Every rank makes the same."""
+
+    @property
+    def identity(self) -> str:
+        """What a position in the stream of batches belongs to."""
+
+    @property
+    def score_width(self) -> int:
+        """W, numbers an utterance in `scores`."""
+
+    def prepare(self, out: Path, on_progress: OnPreparation) -> None:
+        """What has to be there before the model is built; every rank calls it, and may wait for others in it."""
+
+    def training_reader(self) -> BatchReader:
+        """Reads training batches."""
+
+    def validation_reader(self) -> BatchReader:
+        """Reads validation batches."""
+
+    def plan(self) -> BatchPlan:
+        """The order of training."""
+
+    def validation_batches(self) -> list[PlannedBatch]:
+        """What is validated on."""
+
+    def build_model(self) -> TrainingModel:
+        """A model with the same weights on every rank."""
+
+    def validate(self, rows: NDArray[np.int64], scores: NDArray[np.float32]) -> Mapping[str, float]:
+        """Figures on the validation utterances `rows` from their `scores` [N, W]."""
+
+    def objective(self, figures: Mapping[str, float]) -> float:
+        """The number that decides which checkpoint is best; higher is better."""
+
+    def export(self, model: TrainingModel, folder: Path) -> None:
+        """Write what was trained so that `from_pretrained` reads it."""
