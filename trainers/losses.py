@@ -18,18 +18,23 @@ def info_nce(first_BX: Tensor, second_BX: Tensor, temperature: float) -> Tensor:
     return F.cross_entropy(similarity_BB, torch.arange(len(first_BX), device=first_BX.device))
 
 
-def ccc(predicted_N: Tensor, truth_N: Tensor) -> Tensor:
-    """Concordance correlation coefficient with population variances; 0 when both are constant."""
-    predicted_N, truth_N = predicted_N.float(), truth_N.float()
-    covariance = ((predicted_N - predicted_N.mean()) * (truth_N - truth_N.mean())).mean()
-    spread = predicted_N.var(correction=0) + truth_N.var(correction=0)
-    return 2 * covariance / (spread + (predicted_N.mean() - truth_N.mean()).square()).clamp_min(1e-8)
+def ccc(predicted_N: Tensor, truth_N: Tensor, row_weights_N: Tensor | None = None) -> Tensor:
+    """Concordance correlation coefficient with population variances; 0 when both are constant.
+
+    With weights, means and variances are the weighted ones: a row of weight 2 counts as two rows.
+    """
+    weights_N = torch.ones_like(truth_N) if row_weights_N is None else row_weights_N
+    shares_N = (weights_N / weights_N.sum()).float()
+    mean, truth_mean = shares_N @ predicted_N.float(), shares_N @ truth_N.float()
+    off_N, truth_off_N = predicted_N.float() - mean, truth_N.float() - truth_mean
+    spread = shares_N @ (off_N.square() + truth_off_N.square())
+    return 2 * (shares_N @ (off_N * truth_off_N)) / (spread + (mean - truth_mean).square()).clamp_min(1e-8)
 
 
-def ccc_loss(predicted_NV: Tensor, truth_NV: Tensor) -> Tensor:
-    """1 - CCC over the batch, averaged over the values (papt-pldc, section 5)."""
-    terms = [1 - ccc(predicted_NV[:, place], truth_NV[:, place]) for place in range(truth_NV.shape[1])]
-    return torch.stack(terms).mean()
+def ccc_loss(predicted_NV: Tensor, truth_NV: Tensor, row_weights_N: Tensor | None = None) -> Tensor:
+    """1 - CCC over the batch, averaged over the values (papt-pldc, section 5); rows may be weighted."""
+    columns = zip(predicted_NV.unbind(1), truth_NV.unbind(1), strict=True)
+    return torch.stack([1 - ccc(predicted_N, truth_N, row_weights_N) for predicted_N, truth_N in columns]).mean()
 
 
 def soft_cross_entropy(

@@ -52,6 +52,27 @@ def test_ccc_by_hand() -> None:
     assert ccc_loss(two, truth).item() == pytest.approx((0 + 1) / 2, abs=1e-6)
 
 
+def test_weights_stand_for_repeated_rows() -> None:
+    """A row of weight 3 does what the row three times over does, in both losses; by hand for two rows."""
+    weights = torch.tensor([3.0, 1.0, 2.0])
+    rows = torch.tensor([0, 0, 0, 1, 2, 2])
+    predicted, truth = torch.randn(3, 2), torch.randn(3, 2)
+    torch.testing.assert_close(ccc_loss(predicted, truth, weights), ccc_loss(predicted[rows], truth[rows]))
+    probs = truth.softmax(dim=-1)
+    torch.testing.assert_close(
+        soft_cross_entropy(predicted, probs, row_weights_N=weights), soft_cross_entropy(predicted[rows], probs[rows])
+    )
+    logits, hard = torch.tensor([[0.0, 0.0], [math.log(3), 0.0]]), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    by_hand = (2 * math.log(2) + math.log(4 / 3)) / 3
+    assert soft_cross_entropy(logits, hard, row_weights_N=torch.tensor([2.0, 1.0])).item() == pytest.approx(by_hand)
+
+
+def test_weighted_ccc_by_hand() -> None:
+    """(0, 3) against (1, 3), weights 2 and 1: means 1 and 5/3, variances 2 and 8/9, covariance 4/3."""
+    found = ccc(torch.tensor([0.0, 3.0]), torch.tensor([1.0, 3.0]), torch.tensor([2.0, 1.0]))
+    assert found.item() == pytest.approx(2 * (4 / 3) / (2 + 8 / 9 + (2 / 3) ** 2), rel=1e-6)
+
+
 def test_soft_cross_entropy_is_the_usual_one_for_hard_labels() -> None:
     """Also with class weights, as torch defines the weighted mean; zero row weights leave rows out."""
     logits, labels = torch.randn(9, 4), torch.randint(4, (9,))
