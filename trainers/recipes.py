@@ -29,18 +29,26 @@ from trainers.models.adapted_encoder import (
     save_encoder,
 )
 from trainers.models.encoder import LayerwiseEncoder, load_encoder
+from trainers.models.precision import Float32Buffers
 from trainers.models.recognizer import EmotionRecognizer, Recognition, RecognizerConfig, is_recognizer
 from trainers.pretraining import PretrainingTask
 from trainers.proxy_speakers import assign_speakers
-from trainers.settings import FinetuneConfig, PretrainConfig, SetPeerConfig, TrainConfig
+from trainers.settings import FinetuneConfig, PretrainConfig, SetPeerConfig, TrainConfig, WeightingConfig
+from trainers.similar_speakers import adaptation_set
 from trainers.small_encoder import set_statistics, small_encoder_config
 from trainers.task import OnPreparation, Task, TrainingModel
 
 VANILLA_VALIDATION_UTTERANCES = 32
 
 
-class RecognitionModel(TrainingModel):
-    """A recogniser with its loss: `forward(batch)` gives named terms, of which `loss` is minimised."""
+class RecognitionModel(Float32Buffers, TrainingModel):
+    """A recogniser with its loss: `forward(batch)` gives named terms, of which `loss` is minimised.
+
+    `row_weights` weigh each training utterance in the supervised term, by its row in the index; `numbers` are those of
+    the speakers' embeddings.
+    """
+
+    _row_weights: Tensor | None
 
     def __init__(
         self,
@@ -48,10 +56,12 @@ class RecognitionModel(TrainingModel):
         config: FinetuneConfig,
         class_weights: Tensor | None,
         numbers: Mapping[str, int],
+        row_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.recognizer = recognizer
         self._config, self._class_weights, self._numbers = config, class_weights, numbers
+        self.register_buffer("_row_weights", row_weights, persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Eq. 8 for SetPeER; the supervised term alone without P."""
@@ -84,10 +94,11 @@ class RecognitionModel(TrainingModel):
         return found
 
     def _supervised(self, found: Recognition, batch: Batch) -> Tensor:
+        row_weights = None if self._row_weights is None else self._row_weights[batch.rows]
         if self.recognizer.config.is_values:
-            return ccc_loss(found.scores_NC, batch.values)
+            return ccc_loss(found.scores_NC, batch.values, row_weights)
         weights = None if self._class_weights is None else self._class_weights.to(batch.probs.device)
-        return soft_cross_entropy(found.scores_NC, batch.probs, weights)
+        return soft_cross_entropy(found.scores_NC, batch.probs, weights, row_weights)
 
 
 def make_task(config: TrainConfig, corpus: CorpusIndex) -> Task:
@@ -102,7 +113,7 @@ class RecognitionTask:
     """One training task, prepared: model, training plan, validation batches. Every rank makes the same."""
 
     def __init__(self, config: TrainConfig, options: FinetuneConfig, corpus: CorpusIndex) -> None:
-        self._config, self._options = config, options
+        self._config, self._options, self._corpus = config, options, corpus
         train = corpus.split("train")
         self.names = resolve_classes(train, config.data.target)
         self.train, self._train_targets = _with_target(train, config, self.names)
@@ -159,7 +170,7 @@ class RecognitionTask:
         weights = None
         if self._options.class_weights == "balanced" and not self._train_targets.is_values:
             weights = balanced_class_weights(torch.from_numpy(self._train_targets.probs.sum(axis=0)))
-        return RecognitionModel(recognizer, self._options, weights, self._numbers)
+        return RecognitionModel(recognizer, self._options, weights, self._numbers, self._row_weights())
 
     def validate(self, rows: NDArray[np.int64], scores: NDArray[np.float32]) -> Mapping[str, float]:
         """Figures on the validation split: `scores` [N, C] of its utterances `rows`."""
@@ -184,6 +195,15 @@ class RecognitionTask:
         if self._original is not None:
             save_encoder(self._original, folder / ORIGINAL_NAME)
         flush_files(folder)
+
+    def _row_weights(self) -> Tensor | None:
+        """What each training utterance weighs; None when all weigh the same."""
+        if not isinstance(self._options, WeightingConfig):
+            return None
+        target = self._corpus.split(self._options.target_split)
+        chosen = adaptation_set(self._config, self._options, self.train, target)
+        speakers = self.train.table["speaker"].to_pylist()
+        return torch.tensor([self._options.weight if speaker in chosen else 1.0 for speaker in speakers])
 
     def _build_recognizer(self) -> EmotionRecognizer:
         """From nothing, from a pretrained encoder, or from what another run exported."""

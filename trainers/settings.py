@@ -130,6 +130,30 @@ class SetPeerConfig(FinetuneConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WeightingConfig(FinetuneConfig):
+    """More weight on training speakers who sound like the target speakers (Sridhar and Busso 2022)."""
+
+    target_split: str = option(help="split of the target speakers; heard, its labels are not read", default="test")
+    neighbours: int = option(help="nearest training speakers of each target speaker that weigh more", default=5)
+    weight: float = option(help="weight of their utterances in the loss; all others weigh 1", default=2.0)
+    functionals: Literal["cepstra", "compare"] = option(
+        help="what speakers are compared by; compare is openSMILE's ComParE (extra: opensmile, research licence)",
+        default="cepstra",
+    )
+    num_components: int = option(help="Gaussians of a speaker at most; one for every ten utterances", default=4)
+    explained_variance: float = option(help="share of the functionals' variance that the PCA keeps", default=0.95)
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "neighbours", "num_components")
+        if not self.weight > 1.0:
+            raise ConfigError(f"weight: got {self.weight}, expected more than 1")
+        if not 0.0 < self.explained_variance < 1.0:
+            raise ConfigError(f"explained_variance: got {self.explained_variance}, expected a share between 0 and 1")
+        if self.target_split == "train":
+            raise ConfigError("target_split: got train, expected the split the model is for, such as test")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainConfig:
     """Task-adaptive pre-training: HuBERT's masked prediction, continued on the corpus at hand; no label is used."""
 
@@ -173,6 +197,7 @@ RecipeConfig = FinetuneConfig | PretrainConfig
 RECIPES: Mapping[str, type[RecipeConfig]] = {
     "finetune": FinetuneConfig,
     "setpeer": SetPeerConfig,
+    "weighting": WeightingConfig,
     "tapt": PretrainConfig,
     "papt": PaptConfig,
 }

@@ -20,7 +20,7 @@ def config(recipe: str = "setpeer", **values: Any) -> TrainConfig:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"recipe": "magic"}, "recipe: got 'magic', expected one of finetune, setpeer"),
+        ({"recipe": "magic"}, "recipe: got 'magic', expected one of finetune, setpeer, weighting"),
         ({"num_workers": 0}, "--num-workers: got 0"),
         ({"engine": {"zero_stage": 4}}, "zero_stage: got 4"),
         ({"engine": {"zero_stage": 3}}, "zero_stage: got 3 for setpeer"),
@@ -36,6 +36,21 @@ def test_options_that_cannot_work_are_refused(values: dict[str, Any], message: s
     """The message names the option."""
     with pytest.raises(ConfigError, match=message):
         config(**values)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"neighbours": 0}, "neighbours: got 0"),
+        ({"weight": 1.0}, "weight: got 1.0, expected more than 1"),
+        ({"explained_variance": 1.0}, "explained_variance: got 1.0"),
+        ({"target_split": "train"}, "target_split: got train"),
+    ],
+)
+def test_weights_that_cannot_work_are_refused(options: dict[str, Any], message: str) -> None:
+    """Before anything is heard."""
+    with pytest.raises(ConfigError, match=message):
+        config("weighting", model=options)
 
 
 def test_a_saved_configuration_is_the_same_again() -> None:
