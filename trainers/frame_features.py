@@ -12,18 +12,15 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.fft import dct
-from scipy.signal import savgol_filter
 from torch import Tensor
 
 from shards.config import ConfigError
+from trainers.cepstra import Cepstra, slopes
 from trainers.models.encoder import LayerwiseEncoder
-from trainers.models.mel import HOP_SAMPLES, WINDOW_SAMPLES, frame_mask, log_mel, mel_filters, num_frames
+from trainers.models.mel import HOP_SAMPLES, frame_mask, num_frames
 from trainers.models.sequence_encoder import LayerInput
 
-NUM_MEL_BANDS = 40
 NUM_COEFFICIENTS = 13
-DELTA_FRAMES = 5  # the regression runs over two frames on either side
 
 
 class FrameFeatures(Protocol):
@@ -41,14 +38,14 @@ class Mfcc:
     hop_samples = HOP_SAMPLES
 
     def __init__(self) -> None:
-        self._window, self._filters = torch.hann_window(WINDOW_SAMPLES), mel_filters(NUM_MEL_BANDS)
+        self._cepstra = Cepstra(NUM_COEFFICIENTS)
 
     def __call__(self, samples_NS: Tensor, lengths_N: Tensor) -> Sequence[NDArray[np.float32]]:
         """[T, 39] of each utterance."""
         valid_NS = frame_mask(lengths_N, samples_NS.shape[1])
-        bands = log_mel(samples_NS.masked_fill(~valid_NS, 0.0), self._window, self._filters).numpy()
+        cepstra_NTF = self._cepstra(samples_NS.masked_fill(~valid_NS, 0.0))
         lengths = num_frames(samples_NS, valid_NS).tolist()
-        return [_with_differences(row[:length]) for row, length in zip(bands, lengths, strict=True)]
+        return [_with_slopes(row[:length]) for row, length in zip(cepstra_NTF, lengths, strict=True)]
 
 
 class LayerFeatures:
@@ -75,13 +72,6 @@ class LayerFeatures:
         return [row[:length] for row, length in zip(found_NTD, mask_NT.sum(dim=1).tolist(), strict=True)]
 
 
-def _with_differences(bands: NDArray[np.float32]) -> NDArray[np.float32]:
-    cepstra = dct(bands, type=2, norm="ortho", axis=1)[:, :NUM_COEFFICIENTS]
-    first = _differences(cepstra)
-    return np.concatenate([cepstra, first, _differences(first)], axis=1).astype(np.float32)
-
-
-def _differences(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The slope of a straight line through five frames; the first and last frame are repeated beyond the ends."""
-    slopes: NDArray[np.float32] = savgol_filter(rows, DELTA_FRAMES, polyorder=1, deriv=1, axis=0, mode="nearest")
-    return slopes
+def _with_slopes(cepstra_TF: NDArray[np.float32]) -> NDArray[np.float32]:
+    first = slopes(cepstra_TF)
+    return np.concatenate([cepstra_TF, first, slopes(first)], axis=1).astype(np.float32)

@@ -5,7 +5,7 @@ licence. openSMILE's ComParE 2016 set, which Sridhar and Busso use, has 6373 and
 licence is for research only). A speaker verifier's embeddings were left out: they need weights, and tell who speaks
 whatever the way of speaking, which is what is to be compared.
 
-Shapes: S samples, T frames, M mel bands, D features a frame, X functionals.
+Shapes: S samples, T frames, D features a frame, X functionals.
 """
 
 from collections.abc import Callable
@@ -14,17 +14,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.fft import dct
-from scipy.signal import savgol_filter
 from torch import Tensor
 
 from shards.audio import SAMPLE_RATE_HZ
 from shards.config import ConfigError
 from shards.loader import Modality
-from trainers.models.mel import WINDOW_SAMPLES, log_mel, mel_filters
+from trainers.cepstra import Cepstra, slopes
 
-NUM_MEL_BANDS, NUM_CEPSTRA = 40, 20
-DELTA_FRAMES = 5  # the slope of a line through this many frames
+NUM_CEPSTRA = 20
 
 Functionals = Callable[[Tensor], NDArray[np.float32]]  # samples [S], or features [T, D], to [X]
 
@@ -35,18 +32,17 @@ def functionals_of(kind: Literal["cepstra", "compare"], modality: Modality) -> F
         raise ConfigError("model.functionals: got compare for face features, expected cepstra: ComParE is for sound")
     if kind == "compare":
         return Compare()
-    return Cepstra() if modality == "audio" else over_time
+    return CepstralFunctionals() if modality == "audio" else over_time
 
 
-class Cepstra:
+class CepstralFunctionals:
     """Means and deviations of 20 mel cepstra and their deltas [80]."""
 
     def __init__(self) -> None:
-        self._window, self._filters = torch.hann_window(WINDOW_SAMPLES), mel_filters(NUM_MEL_BANDS)
+        self._cepstra = Cepstra(NUM_CEPSTRA)
 
     def __call__(self, media: Tensor) -> NDArray[np.float32]:
-        energies_TM = log_mel(media[None], self._window, self._filters)[0].numpy()
-        return over_time(torch.from_numpy(dct(energies_TM, norm="ortho")[:, :NUM_CEPSTRA]))
+        return over_time(torch.from_numpy(self._cepstra(media[None])[0]))
 
 
 class Compare:
@@ -68,6 +64,5 @@ class Compare:
 def over_time(media: Tensor) -> NDArray[np.float32]:
     """Means and standard deviations over time of features [T, D] and of their deltas [4 D]."""
     frames_TD = media.numpy().astype(np.float64)
-    deltas_TD = savgol_filter(frames_TD, DELTA_FRAMES, polyorder=1, deriv=1, axis=0, mode="nearest")
-    parts = [part for rows in (frames_TD, deltas_TD) for part in (rows.mean(axis=0), rows.std(axis=0))]
+    parts = [part for rows in (frames_TD, slopes(frames_TD)) for part in (rows.mean(axis=0), rows.std(axis=0))]
     return np.concatenate(parts).astype(np.float32)

@@ -6,7 +6,8 @@ import torch
 from transformers import HubertConfig, HubertModel
 
 from shards.config import ConfigError
-from trainers.frame_features import NUM_MEL_BANDS, LayerFeatures, Mfcc
+from trainers.cepstra import NUM_MEL_BANDS
+from trainers.frame_features import LayerFeatures, Mfcc
 from trainers.models.encoder import LayerwiseEncoder
 from trainers.models.mel import WINDOW_SAMPLES, log_mel, mel_filters
 
@@ -19,7 +20,7 @@ def sounds() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_cepstra_and_their_slopes_by_definition() -> None:
-    """The cosine transform of log energies, and twice the regression slope over five frames."""
+    """The cosine transform of log energies, and the regression slope over five frames."""
     samples, lengths = sounds()
     found = Mfcc()(samples, lengths)
     bands = log_mel(samples[:1], torch.hann_window(WINDOW_SAMPLES), mel_filters(NUM_MEL_BANDS))[0].numpy()

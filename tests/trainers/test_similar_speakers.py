@@ -16,7 +16,7 @@ from tests.training_world import small_values, write_training_world
 from trainers.engine import run_training
 from trainers.models.recognizer import EmotionRecognizer
 from trainers.process_group import join_group
-from trainers.recipes import RecognitionTask
+from trainers.recipes import make_task
 from trainers.settings import TrainConfig, WeightingConfig
 from trainers.similar_speakers import (
     SIMILAR_SPEAKERS_NAME,
@@ -122,7 +122,7 @@ def test_weights_reach_the_loss(shards: str, index: CorpusIndex, tmp_path: Path)
     config = weighting(shards, tmp_path / "run")
     join_group()
     Path(config.out).mkdir()
-    task = RecognitionTask(config, index)
+    task = make_task(config, index)
     model = task.build_model().eval()
     chosen = {neighbours[0]["speaker"] for neighbours in saved(config).values()}
     batch = task.training_reader()[0, max(task.plan().epoch(0), key=lambda planned: len(planned.rows))]
