@@ -68,9 +68,13 @@ class Batch:
 
 
 class BatchReader(Dataset[Batch]):
-    """Planned batches to tensors; each process that uses it opens shards of its own."""
+    """Planned batches to tensors; each process that uses it opens shards of its own.
 
-    def __init__(self, index: CorpusIndex, targets: Targets, modality: Modality) -> None:
+    Utterances are decoded once and kept until `cache_bytes` are full: a small corpus is then read from memory from its
+    second epoch on. Nothing is dropped again to make room, since every epoch asks for every utterance once.
+    """
+
+    def __init__(self, index: CorpusIndex, targets: Targets, modality: Modality, *, cache_bytes: int = 0) -> None:
         self._keys = index.table["key"].to_pylist()
         self._shards = index.table["shard"].to_pylist()
         self._offsets = index.table["offset"].to_numpy()
@@ -78,15 +82,17 @@ class BatchReader(Dataset[Batch]):
         self._speakers = index.table["speaker"].to_pylist()
         self._targets, self._modality = targets, modality
         self._open: OrderedDict[str, RangedReader] = OrderedDict()
+        self._decoded: dict[int, NDArray[np.float32]] = {}
+        self._room_bytes = cache_bytes
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_open": OrderedDict()}
+        return self.__dict__ | {"_open": OrderedDict(), "_decoded": {}}
 
     def __getitem__(self, item: tuple[int, PlannedBatch]) -> Batch:
         number, planned = item
         arrays: dict[int, NDArray[np.float32]] = {}
         for row in sorted(planned.rows.tolist(), key=lambda row: (self._shards[row], self._offsets[row])):
-            arrays[row] = self._decode(row)
+            arrays[row] = self._media_of(row)
         inputs, lengths = _padded([arrays[row] for row in planned.rows.tolist()])
         rows, targets = planned.rows, self._targets
         return Batch(
@@ -100,6 +106,16 @@ class BatchReader(Dataset[Batch]):
             speakers=[self._speakers[row] for row in rows.tolist()],
             number=number,
         )
+
+    def _media_of(self, row: int) -> NDArray[np.float32]:
+        """As `_decode`, from memory where it is there."""
+        found = self._decoded.get(row)
+        if found is None:
+            found = self._decode(row)
+            if found.nbytes <= self._room_bytes:
+                self._room_bytes -= found.nbytes
+                self._decoded[row] = found
+        return found
 
     def _decode(self, row: int) -> NDArray[np.float32]:
         """The samples [S] or features [F, D] of one utterance; BadShard names it when it cannot be used."""

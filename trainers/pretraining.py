@@ -156,7 +156,8 @@ class PretrainingTask:
 
     def training_reader(self) -> BatchReader:
         """Reads training batches."""
-        return BatchReader(self._train, no_targets(self._train), "audio")
+        cache_bytes = self._config.data.cache_bytes
+        return BatchReader(self._train, no_targets(self._train), "audio", cache_bytes=cache_bytes)
 
     def validation_reader(self) -> BatchReader:
         """Reads the held-out utterances."""

@@ -141,7 +141,8 @@ class RecognitionTask:
 
     def training_reader(self) -> BatchReader:
         """Reads training batches."""
-        return BatchReader(self.train, self._train_targets, self._config.data.modality)
+        data = self._config.data
+        return BatchReader(self.train, self._train_targets, data.modality, cache_bytes=data.cache_bytes)
 
     def validation_reader(self) -> BatchReader:
         """Reads validation batches."""

@@ -54,8 +54,18 @@ class DataConfig:
     utterances: UtteranceView = option(help="batches of the vanilla recipe", default_factory=UtteranceView)
     sets: SpeakerSetView = option(help="batches of the personalised recipe", default_factory=SpeakerSetView)
     num_workers: int = option(help="processes that decode; 0: a thread beside the training", default=0)
+    cache_mib: int = option(
+        help="decoded training utterances kept in memory, in each process that decodes", default=1024
+    )
+
+    @property
+    def cache_bytes(self) -> int:
+        """What `cache_mib` says, in bytes."""
+        return self.cache_mib * 2**20
 
     def __post_init__(self) -> None:
+        if self.cache_mib < 0:
+            raise ConfigError(f"cache_mib: got {self.cache_mib}, expected 0 or more")
         if self.num_workers < 0:
             raise ConfigError(f"num_workers: got {self.num_workers}, expected 0 or more")
 

@@ -16,7 +16,7 @@ from shards.emotions import EMOTIONS
 from shards.errors import BadShard
 from shards.loader import Batch, BatchReader, TrainingLoader, read_once
 from shards.samples import Sample
-from shards.targets import TargetConfig, read_targets, resolve_classes
+from shards.targets import TargetConfig, no_targets, read_targets, resolve_classes
 from tests.small_world import make_sample, write_shard
 
 NUM_SAMPLES = 23
@@ -159,6 +159,23 @@ def test_other_data_is_not_resumed(index: CorpusIndex) -> None:
         loader.load_state_dict({**loader.state_dict(), "identity": "another"})
     with pytest.raises(ConfigError, match="batches_per_step: got 3 for 2 workers"):
         loader_of(index, batches_per_step=3, world_size=2)
+
+
+def test_a_second_epoch_is_read_from_memory(tmp_path: Path) -> None:
+    """What the cache has room for is decoded once; the rest is read again, and misses what has gone."""
+    write_shard(tmp_path / "a.tar", [packed(number) for number in range(4)])
+    index = read_index(str(tmp_path))
+    batches = evaluation_batches(index.rows_by_speaker(), 4)
+    roomy = BatchReader(index, no_targets(index), "audio", cache_bytes=10**6)
+    size = next(read_once(roomy, batches[:1])).inputs[0].nbytes
+    narrow = BatchReader(index, no_targets(index), "audio", cache_bytes=size)
+    first = [list(read_once(reader, batches)) for reader in (roomy, narrow)]
+    (tmp_path / "a.tar").write_bytes(b"")
+    for before, after in zip(first[0], read_once(roomy, batches), strict=True):
+        assert torch.equal(before.inputs, after.inputs)
+    assert len(list(read_once(narrow, batches[:1]))) == 1
+    with pytest.raises(BadShard):
+        list(read_once(narrow, batches))
 
 
 def test_a_sample_that_cannot_be_used_is_named(tmp_path: Path) -> None:
