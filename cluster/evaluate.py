@@ -83,6 +83,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     if config.pldc is not None:
         scores = _calibrated(config, model, corpus, everything, predicted)
     metrics = _measure(everything.take(known), config, model, scores[known], truth_name)
+    if predicted.codes is not None:
+        metrics["codes_used"] = len(predicted.codes)
     _write(config, everything, names, scores, metrics)
     return metrics
 

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from shards.batch_plan import PlannedBatch, evaluation_batches
@@ -32,12 +33,14 @@ VANILLA_SET_SIZE = 32
 @dataclass(frozen=True, slots=True)
 class Predicted:
     """Scores [N, C] (probabilities or values) and pooled features [N, D] of every utterance, in the index's order, and
-    P's embedding of the set each was recognised in [N, D] (None without P).
+    P's embedding of the set each was recognised in [N, D] (None without P). `codes` are the entries of P's codebook
+    that were chosen at least once, by any layer (None without a codebook).
     """
 
     scores: NDArray[np.float32]
     features: NDArray[np.float32]
     speaker_embeddings: NDArray[np.float32] | None
+    codes: NDArray[np.int64] | None
 
 
 def load_recognizer(folder: str) -> EmotionRecognizer:
@@ -68,6 +71,7 @@ def predict(
     scores = np.empty((len(index), len(model.config.names)), dtype=np.float32)
     features = np.empty((len(index), width), dtype=np.float32)
     embeddings = np.empty((len(index), width), dtype=np.float32) if personalised else None
+    codes: list[Tensor] = []
     for batch, (plan, num_predicted) in zip(read_once(reader, [plan for plan, _ in planned]), planned, strict=True):
         zeros = torch.zeros(len(batch), dtype=torch.long)
         source = None
@@ -81,7 +85,8 @@ def predict(
         features[rows] = found.pooled_ND[:num_predicted].float().numpy()
         if embeddings is not None and found.speakers_BD is not None:
             embeddings[rows] = found.speakers_BD.float().numpy()
-    return Predicted(scores, features, embeddings)
+        codes += [torch.unique(chosen) for chosen in found.codes]
+    return Predicted(scores, features, embeddings, torch.unique(torch.cat(codes)).numpy() if codes else None)
 
 
 def _with_support(
