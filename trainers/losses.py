@@ -3,18 +3,25 @@
 Shapes: B speakers, X numbers, N utterances, C classes, V values.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Similarity = Literal["dot", "cosine"]
 
-def info_nce(first_BX: Tensor, second_BX: Tensor, temperature: float) -> Tensor:
-    """Consistency of two halves of each speaker's set (setpeer-emoceleb, Eq. 7): similarities are dot products.
 
-    They are float32 whatever the precision: divided by the temperature they reach hundreds. With one speaker there is
-    nobody to tell it from, and the loss is 0.
+def info_nce(first_BX: Tensor, second_BX: Tensor, temperature: float, similarity: Similarity = "dot") -> Tensor:
+    """Consistency of two halves of each speaker's set (setpeer-emoceleb, Eq. 7, whose similarity is the dot product).
+
+    Computed in float32 whatever the precision: over the temperature, dot products reach hundreds. With one speaker
+    there is nobody to tell it from, and the loss is 0.
     """
-    similarity_BB = first_BX.float() @ second_BX.float().T / temperature
+    first_BX, second_BX = first_BX.float(), second_BX.float()
+    if similarity == "cosine":
+        first_BX, second_BX = F.normalize(first_BX, dim=1), F.normalize(second_BX, dim=1)
+    similarity_BB = first_BX @ second_BX.T / temperature
     return F.cross_entropy(similarity_BB, torch.arange(len(first_BX), device=first_BX.device))
 
 

@@ -272,7 +272,8 @@ def _personalisation(options: FinetuneConfig) -> dict[str, Any]:
     names = ("num_prefixes", "code_width", "num_codes", "quantized", "normalise_codes", "restart_codes", "commitment")
     extractor = {name: value for name, value in asdict(options).items() if name in names}
     temperature = options.temperature if options.contrastive_weight else None
-    return {"fusion": options.fusion, "extractor": extractor, "contrast_temperature": temperature}
+    contrast = {"contrast_temperature": temperature, "contrast_similarity": options.similarity}
+    return {"fusion": options.fusion, "extractor": extractor, **contrast}
 
 
 def _with_target(index: CorpusIndex, config: TrainConfig, names: tuple[str, ...]) -> tuple[CorpusIndex, Targets]:

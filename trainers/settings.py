@@ -132,6 +132,7 @@ class SetPeerConfig(FinetuneConfig):
     contrastive_weight: float = option(help="lambda_2; 0 trains without L_NCE", default=0.1)
     vq_weight: float = option(help="lambda_3", default=0.1)
     temperature: float = option(help="tau of L_NCE", default=0.1)
+    similarity: Literal["dot", "cosine"] = option(help="what L_NCE compares halves by; Eq. 7 has dot", default="dot")
 
     def __post_init__(self) -> None:
         _require_positive(self, "num_prefixes", "code_width", "num_codes", "temperature")

@@ -21,6 +21,15 @@ def test_info_nce_by_hand() -> None:
     assert info_nce(first[:1], second[:1], 0.5).item() == 0.0
 
 
+def test_a_cosine_ignores_lengths() -> None:
+    """Scaling a speaker's embeddings changes dot products only."""
+    first, second = torch.randn(3, 5), torch.randn(3, 5)
+    longer = first * torch.tensor([[1.0], [7.0], [0.1]])
+    torch.testing.assert_close(info_nce(longer, second, 0.1, "cosine"), info_nce(first, second, 0.1, "cosine"))
+    unit, unit_second = F.normalize(first, dim=1), F.normalize(second, dim=1)
+    torch.testing.assert_close(info_nce(first, second, 0.1, "cosine"), info_nce(unit, unit_second, 0.1))
+
+
 def test_info_nce_is_float32_in_bfloat16() -> None:
     """Similarities in the thousands keep their differences."""
     first, second = torch.full((2, 64), 4.0), torch.full((2, 64), 4.0)

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
-from trainers.losses import info_nce
+from trainers.losses import Similarity, info_nce
 from trainers.models.adapted_encoder import ORIGINAL_NAME, SpeakerState
 from trainers.models.encoder import LayerwiseEncoder, load_encoder
 from trainers.models.pooling import masked_mean
@@ -61,6 +61,7 @@ class RecognizerConfig(PretrainedConfig):
         fusion: Fusion = "none",
         extractor: dict[str, Any] | None = None,
         contrast_temperature: float | None = 0.1,
+        contrast_similarity: Similarity = "dot",
         speakers: Sequence[str] = (),
         speaker_fusion: SpeakerFusion = "last",
         speaker_vector_width: int = 0,
@@ -76,6 +77,7 @@ class RecognizerConfig(PretrainedConfig):
         self.fusion = fusion
         self.extractor = extractor or {}
         self.contrast_temperature = contrast_temperature
+        self.contrast_similarity = contrast_similarity
         self.speakers = list(speakers)
         self.speaker_fusion = speaker_fusion
         self.speaker_vector_width = speaker_vector_width
@@ -262,7 +264,8 @@ class _Fuser:
             return
         found = self.recognizer.extractor(pooled_ND[halves.rows], halves.numbers, layer)
         first_BX, second_BX = found.embeddings_BQD.flatten(1).split(halves.num_sets)
-        self._nce.append(info_nce(first_BX, second_BX, self.recognizer.config.contrast_temperature))
+        config = self.recognizer.config
+        self._nce.append(info_nce(first_BX, second_BX, config.contrast_temperature, config.contrast_similarity))
 
 
 @dataclass(frozen=True, slots=True)
