@@ -1,149 +1,217 @@
-"""SetPeER against the vanilla baseline on speakers nobody has heard, in worlds whose truth is known.
+"""SetPeER, Sridhar weighting, TAPT, PAPT and PLDC against the vanilla baseline, on speakers nobody has heard.
 
-Each world has 120 training, 20 validation and 40 test speakers and four emotions; labels are the truth, so that what is
-measured is the method. Every method sees the same number of utterances a step and of steps; the checkpoint is chosen on
-validation speakers. Controls keep it honest: support from another speaker must cost what personalisation gained,
-support from other utterances of the same speaker must keep it, and in a null world, where speakers do not differ, no
-method may win. All worlds are synthetic.
+In synthetic worlds, whose truth is known, or on RAVDESS. Every choice is made on validation speakers. Controls keep it
+honest: support from another speaker must cost what personalisation gained, support from other utterances of the same
+speaker must keep it, and in a null world, where speakers do not differ, no method may win. Significance is a paired
+t-test over worlds and training seeds. A kept folder goes on where it was stopped.
 """
 
 import argparse
-import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TextIO
 
-import yaml
+import numpy as np
 from scipy.stats import ttest_rel
 
-from shards.samples import encode_sample
-from shards.storage import atomic_write
-from shards.synthetic import World, iterate_samples
-from shards.synthetic_config import Spread, WorldConfig, null_world
-from shards.tar import TarWriter
 from tests.benchmarks.measuring import ROOT, machine, print_result
+from tests.benchmarks.personalization_corpora import write_corpora
+from tests.benchmarks.personalization_runs import (
+    ABLATIONS,
+    GENERAL,
+    LABELS,
+    METHODS,
+    PLAIN,
+    REGRESSION,
+    Bench,
+    Method,
+    true_calibration,
+)
 
-CLASSES = ("neutral", "anger", "happiness", "surprise")
-SPLITS = {"train": range(120), "validation": range(120, 140), "test": range(140, 180)}
-PRIOR = (0.25, 0.25, 1e-6, 1e-6, 0.25, 1e-6, 0.25)
-BASELINE = Spread(shared=0.7, own=0.7)  # how far speakers' habits lie apart, in units of what an emotion changes
-METHODS: dict[str, dict[str, object]] = {
-    "vanilla": {},
-    "setpeer": {"quantized": True},
-    "setpeer, codes in use": {"quantized": True, "normalise_codes": True, "restart_codes": True},
-    "setpeer, no codebook": {"quantized": False},
-}
+DEFAULT_RAVDESS = ROOT.parent / "shared" / "data" / "ravdess"
+REFERENCE = "SetPeER, codes in use"  # what ablations and set sizes vary
 CONTROLS = ("disjoint", "wrong")
+SET_SIZES = (1, 2, 4, 8, 16, 0)
+NEIGHBOURS = (1, 3, 5, 10, 20)
+PARTS = ("methods", "ablations", "set-sizes", "pldc")
+
+Scores = Mapping[str, float]
 
 
-def world_config(seed: int, *, null: bool) -> WorldConfig:
-    """A world of four emotions; speakers who differ, or, in the null world, do not."""
-    config = null_world(seed=seed) if null else WorldConfig(seed=seed, voice_baseline=BASELINE)
-    return replace(config, emotion_prior=PRIOR)
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """One method on one corpus with one training seed; `kind` is what is measured of it."""
+
+    kind: str
+    corpus: str
+    name: str
+    seed: int
+    method: Method
+
+    def run(self, bench: Bench) -> dict[str, float]:
+        """Its figures, in percent."""
+        if self.kind == "general":
+            bench.adapt("general", self.corpus, self.seed)
+            return {}
+        if self.kind == "pldc":
+            return _pldc(bench, self.corpus, self.seed)
+        run = bench.train(self.corpus, self.method, self.seed)
+        if self.kind == "set-sizes":
+            sizes = {str(size): ["--set-size", str(size)] for size in SET_SIZES}
+            found = {name: bench.evaluate(run, self.corpus, f"size-{name}", *given) for name, given in sizes.items()}
+            return {name: 100 * metrics["scores"]["speaker_accuracy"] for name, metrics in found.items()}
+        supports = ("same", *(CONTROLS if self.method.recipe == "setpeer" else ()))
+        measured = {name: bench.evaluate(run, self.corpus, name, "--support", name) for name in supports}
+        scores = {name: 100 * metrics["scores"]["speaker_accuracy"] for name, metrics in measured.items()}
+        scores["f1"] = 100 * measured["same"]["scores"]["speaker_f1"]
+        if "codes_used" in measured["same"]:
+            scores["codes"] = measured["same"]["codes_used"]
+        return scores
 
 
-def write_split(config: WorldConfig, split: str, folder: str) -> None:
-    """One shard of a split, labelled with the truth."""
-    with atomic_write(f"{folder}/{split}-000000.tar") as stream:
-        writer = TarWriter(stream)
-        for sample in iterate_samples(World(config), SPLITS[split]):
-            emotion = sample.metadata["emotion"]
-            if emotion in CLASSES:
-                labelled = replace(sample, metadata={**sample.metadata, "label": emotion, "split": split})
-                writer.add(sample.key, encode_sample(labelled))
-        writer.close()
+def _pldc(bench: Bench, corpus: str, seed: int) -> dict[str, float]:
+    """A-CCC (mean of arousal and valence) as predicted, and calibrated; k is the best for mu on validation speakers."""
+    run = bench.train(corpus, REGRESSION, seed, target={"kind": "values", "values": LABELS})
 
+    def ccc(name: str, *arguments: str) -> float:
+        return 100 * statistics.mean(bench.evaluate(run, corpus, name, *arguments)["scores"]["over_speakers"])
 
-def write_worlds(folder: Path, worlds: Sequence[str]) -> None:
-    """All corpora, in parallel."""
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        running = []
-        for name in worlds:
-            (folder / name).mkdir(exist_ok=True)
-            config = world_config(int(name.rpartition("-")[2]), null=name.startswith("null"))
-            running += [pool.submit(write_split, config, split, str(folder / name)) for split in SPLITS]
-        for future in running:
-            future.result()
+    def chosen(k: int) -> list[str]:
+        return ["--neighbours", str(k), "--pldc"]
 
-
-def train_and_evaluate(folder: Path, world: str, method: str, seed: int, steps: int) -> dict[str, float]:
-    """One run in processes of one thread; A-ACC on the test speakers, with each kind of support."""
-    out = folder / "runs" / f"{world}-{method.replace(', ', '-').replace(' ', '-')}-{seed}"
-    out.mkdir(parents=True, exist_ok=True)
-    recipe = "finetune" if method == "vanilla" else "setpeer"
-    options = {
-        "recipe": recipe,
-        "shards": f"{folder}/{world}/*.tar",
-        "out": str(out / "train"),
-        "data": {"utterances": {"batch_seconds": 200.0, "max_utterances": 64}},
-        "engine": {"num_steps": steps, "seed": seed, "checkpoint_every": steps},
-        "model": METHODS[method],
-    }
-    if not (out / "train" / "train.json").exists():  # a kept folder goes on where it was stopped
-        (out / "options.yaml").write_text(yaml.safe_dump(options | {"resume": (out / "train").exists()}))
-        cluster(out, "train", "--config", str(out / "options.yaml"))
-    scores = {}
-    for support in ("same", *(CONTROLS if recipe == "setpeer" else ())):
-        arguments = ["--checkpoint", f"{out}/train/best", "--shards", f"{folder}/{world}/*.tar"]
-        if not (out / support / "metrics.json").exists():
-            cluster(out, "evaluate", *arguments, "--out", f"{out}/{support}", "--support", support)
-        metrics = json.loads((out / support / "metrics.json").read_text())
-        scores[support] = metrics["scores"]["speaker_accuracy"]
-    return scores
-
-
-def cluster(out: Path, *arguments: str) -> None:
-    """One `emostream` command on one thread; its output goes to a log beside the run."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "cluster", *arguments]
-    with (out / "log").open("ab") as stream:
-        subprocess.run(command, cwd=ROOT, env=environment, stdout=stream, stderr=stream, check=True)
+    tried = {k: ccc(f"validation-{k}", "--split", "validation", *chosen(k), "mu") for k in NEIGHBOURS}
+    best = max(NEIGHBOURS, key=lambda k: tried[k])
+    figures = {"as predicted": ccc("base"), "k": float(best)}
+    for mode in ("mu", "sigma", "both"):
+        figures[mode] = ccc(f"pldc-{mode}", *chosen(best), mode)
+        figures[f"true {mode}"] = 100 * true_calibration(run / "base", bench.shards(corpus), mode)
+    return figures
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--worlds", type=int, default=3)
+    parser.add_argument("--corpus", choices=["synthetic", "ravdess"], default="synthetic")
+    parser.add_argument("--ravdess", type=Path, default=DEFAULT_RAVDESS, help="folder with clips.csv and audio/")
+    parser.add_argument("--worlds", type=int, default=3, help="synthetic worlds, or folds of RAVDESS (at most 3)")
     parser.add_argument("--seeds", type=int, default=3, help="training seeds a world")
-    parser.add_argument("--steps", type=int, default=800)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--steps", type=int, default=400, help="training steps of every recogniser")
+    parser.add_argument("--adaptation-steps", type=int, default=400, help="steps of each masked prediction")
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
+    parser.add_argument("--methods", nargs="+", default=None, choices=list(METHODS), help="default: all that apply")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs at a time, one thread each")
     parser.add_argument("--keep", type=Path, default=None, help="folder to work in and keep; default: a temporary one")
     options = parser.parse_args()
-    worlds = [f"world-{number}" for number in range(options.worlds)] + ["null-0"]
+    jobs = _jobs(options)
     with tempfile.TemporaryDirectory() as name:
-        folder = options.keep or Path(name)
+        folder = (options.keep or Path(name)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        write_worlds(folder, worlds)
-        jobs = [(w, m, s) for w in worlds for s in range(options.seeds) for m in options.methods]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            found = pool.map(lambda job: train_and_evaluate(folder, *job, options.steps), jobs)
-            scores = dict(zip(jobs, found, strict=True))
-    report(scores, options.methods)
+        write_corpora(folder, sorted({job.corpus for job in jobs}), options.ravdess)
+        bench = Bench(folder, options.steps, options.adaptation_steps)
+        found = _run_all(jobs, bench, options.workers)
+    _report(found, sys.stdout)
 
 
-def report(scores: dict[tuple[str, str, int], dict[str, float]], methods: Sequence[str]) -> None:
-    """The table: A-ACC over worlds and seeds, difference to vanilla, paired t-test; the controls beside it."""
-    sys.stdout.write(f"{machine()}\nA-ACC in percent, speakers unseen in training\n")
-    figures = {}
-    for kind in ("world", "null"):
-        for method in methods:
-            runs = [key for key in scores if key[0].startswith(kind) and key[1] == method]
-            own = [100 * scores[key]["same"] for key in runs]
-            base = [100 * scores[world, "vanilla", seed]["same"] for world, _, seed in runs]
-            controls = {c: statistics.mean(100 * scores[k][c] for k in runs) for c in CONTROLS if c in scores[runs[0]]}
-            p = float(ttest_rel(own, base).pvalue) if method != "vanilla" and len(own) > 1 else None
-            gain = statistics.mean(own) - statistics.mean(base)
-            figures[f"{kind}: {method}"] = {"a_acc": statistics.mean(own), "gain": gain, "p": p, **controls}
-            shown = "".join(f"  {control} {value:5.1f}" for control, value in controls.items())
-            tested = "" if p is None else f"  {gain:+5.1f} (p {p:.3f})"
-            sys.stdout.write(f"{kind:6s} {method:24s} {statistics.mean(own):5.1f}{tested}{shown}\n")
+def _jobs(options: argparse.Namespace) -> list[Job]:
+    """The longest-awaited first: all worlds with the first seed, then with the second."""
+    is_synthetic = options.corpus == "synthetic"
+    worlds = [f"{'world' if is_synthetic else 'ravdess'}-{number}" for number in range(options.worlds)]
+    # The general encoder has heard synthetic speech: starting from it says nothing on RAVDESS.
+    methods = {name: method for name, method in METHODS.items() if is_synthetic or method.start is None}
+    methods = {name: methods[name] for name in options.methods or methods}
+    jobs: list[Job] = []
+    if "methods" in options.parts:
+        if any(method.start for method in methods.values()):
+            jobs.append(Job("general", GENERAL, "general", 0, METHODS[PLAIN]))
+        corpora = [*worlds, *(["null-0"] if is_synthetic else [])]
+        jobs += [Job("methods", w, n, s, m) for s in range(options.seeds) for w in corpora for n, m in methods.items()]
+    if "ablations" in options.parts:
+        wanted = {REFERENCE: METHODS[REFERENCE]} | ABLATIONS
+        jobs += [Job("ablations", worlds[0], n, s, m) for s in range(options.seeds) for n, m in wanted.items()]
+    if "set-sizes" in options.parts:
+        jobs += [Job("set-sizes", w, REFERENCE, s, METHODS[REFERENCE]) for s in range(options.seeds) for w in worlds]
+    if "pldc" in options.parts and is_synthetic:
+        jobs += [Job("pldc", f"linked-{n}", "PLDC", s, REGRESSION) for s in range(1) for n in range(options.worlds)]
+    return jobs
+
+
+def _run_all(jobs: Sequence[Job], bench: Bench, workers: int) -> dict[Job, Scores]:
+    """Jobs of one kind at a time, so that none trains what another one is training."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    found: dict[Job, Scores] = {}
+    log = str(bench.folder / "log")
+    for kind in dict.fromkeys(job.kind for job in jobs):
+        spawn = get_context("spawn")
+        with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_to_log, initargs=(log,)) as pool:
+            running: dict[Future[dict[str, float]], Job] = {
+                pool.submit(job.run, bench): job for job in jobs if job.kind == kind
+            }
+            for future in as_completed(running):
+                job = running[future]
+                found[job] = future.result()
+                shown = ", ".join(f"{name} {value:.1f}" for name, value in found[job].items())
+                sys.stderr.write(f"{job.kind}: {job.corpus}, {job.name}, seed {job.seed}: {shown}\n")
+    return found
+
+
+def _to_log(log: str) -> None:
+    """What the commands print goes to a file."""
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+
+
+def _report(found: Mapping[Job, Scores], out: TextIO) -> None:
+    out.write(f"{machine()}\nA-ACC in percent over speakers unseen in training; p: paired t-test\n")
+    figures: dict[str, object] = {}
+    for kind in ("world", "null", "ravdess"):
+        runs = {job: scores for job, scores in found.items() if job.kind == "methods" and job.corpus.startswith(kind)}
+        figures |= {f"{kind}: {n}": row for n, row in _table(runs, PLAIN, f"methods, {kind}", out).items()}
+    ablations = {job: scores for job, scores in found.items() if job.kind == "ablations"}
+    figures |= {f"ablation: {n}": row for n, row in _table(ablations, REFERENCE, "ablations (Table X)", out).items()}
+    for kind, title in (("set-sizes", "utterances in a set, 0: all (Fig. 8)"), ("pldc", "PLDC, A-CCC in percent")):
+        rows = [scores for job, scores in found.items() if job.kind == kind]
+        if rows:
+            figures[kind] = {name: statistics.mean(row[name] for row in rows) for name in rows[0]}
+            shown = "".join(f"{name:>14s} {statistics.mean(row[name] for row in rows):5.1f}\n" for name in rows[0])
+            out.write(f"\n{title}, mean of {len(rows)} runs\n{shown}")
     print_result("personalization", figures)
+
+
+def _table(runs: Mapping[Job, Scores], baseline: str, title: str, out: TextIO) -> dict[str, dict[str, object]]:
+    """One line a method: mean and standard deviation, difference to the baseline and its p, and the controls."""
+    rows: dict[str, dict[str, object]] = {}
+    if runs:
+        out.write(f"\n{title}\n")
+    base = {(job.corpus, job.seed): scores["same"] for job, scores in runs.items() if job.name == baseline}
+    for name in dict.fromkeys(job.name for job in runs):
+        mine = {(job.corpus, job.seed): scores for job, scores in runs.items() if job.name == name}
+        own = [scores["same"] for scores in mine.values()]
+        row: dict[str, object] = {"runs": len(own), "a_acc": statistics.mean(own), "std": _spread(own)}
+        line = f"{name:24s} {row['a_acc']:5.1f} ± {row['std']:3.1f}"
+        pairs = [(scores["same"], base[key]) for key, scores in mine.items() if key in base]
+        if name != baseline and len(pairs) > 1:
+            gains = [one - other for one, other in pairs]
+            row |= {"gain": statistics.mean(gains), "p": float(ttest_rel(*zip(*pairs, strict=True)).pvalue)}
+            line += f"  {row['gain']:+5.1f} (p {row['p']:.4f})"
+        for other in ("f1", *CONTROLS, "codes"):
+            values = [scores[other] for scores in mine.values() if other in scores]
+            if values:
+                row[other] = statistics.mean(values)
+                line += f"  {other} {row[other]:.1f}"
+        rows[name] = row
+        out.write(line + "\n")
+    return rows
+
+
+def _spread(values: Iterable[float]) -> float:
+    return float(np.std(list(values)))
 
 
 if __name__ == "__main__":
