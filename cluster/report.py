@@ -1,9 +1,4 @@
-"""`emostream report`: a selection folder in, one HTML page out, to read, listen to, print and send on.
-
-The page is a single file without scripts, and its content security policy forbids whatever is not inline style or
-inline sound: names, words and reasons in it come from anywhere, and a report is opened on machines that matter. A
-dashboard served from a process was left out: it ends with the process, and cannot be attached to a paper or a ticket.
-"""
+"""`emostream report`: a selection folder in, one HTML page out, to read, listen to, print and send on."""
 
 import json
 import sys
@@ -11,16 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jinja2
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster import report_sections as sections
-from cluster.report_charts import spark_bars
+from cluster.charts import spark_bars
+from cluster.pages import render_page
 from cluster.report_examples import CLIP_SECONDS, choose_examples, common_reasons
 from shards.config import ConfigError, option
 from shards.emotions import EMOTIONS
-from shards.keys import printable
 from shards.select_job import REJECTED_NAME, SELECTION_NAME, SUMMARY_NAME
 from shards.storage import atomic_write, exists, is_remote, join, read_bytes
 from shards.summary import FORMAT_VERSION
@@ -85,16 +79,9 @@ def prediction_folders(summary: Mapping[str, Any], folder: str) -> list[str]:
 
 def render(summary: Mapping[str, Any], selection: pa.Table, rejected: pa.Table, predictions: Sequence[str]) -> str:
     """The page as text; the same input gives the same page."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("cluster", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=sections.percent, printable=printable)
     examples = choose_examples(selection, rejected, summary, predictions)
-    return environment.get_template(TEMPLATE_NAME).render(
+    return render_page(
+        TEMPLATE_NAME,
         summary=summary,
         config=summary["config"],
         headline=sections.headline(summary),

@@ -10,7 +10,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from cluster.report_charts import Bar, Caption, Curve, Mark, Row, Rule, curve_chart, histogram, row_chart
+from cluster.charts import Bar, Caption, Curve, Mark, Row, Rule, curve_chart, histogram, row_chart
+from cluster.pages import percent
 from shards.emotions import EMOTIONS
 from shards.keys import printable
 from shards.predictions import MODALITIES
@@ -53,12 +54,6 @@ class Cell:
     count: int
     share: float
     right: bool
-
-
-def percent(share: float) -> str:
-    """`44 %`, with a decimal below 10 % and near 100 %, where it matters."""
-    exact = abs(share) in (0.0, 1.0) or 0.1 <= abs(share) <= 0.99
-    return f"{100 * share:.0f} %" if exact else f"{100 * share:.1f} %"
 
 
 def share_of(part: int, whole: int) -> float:

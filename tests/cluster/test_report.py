@@ -15,8 +15,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.charts import Bar, Caption, Row, log_ticks, nice_ticks, row_chart
 from cluster.report import ReportConfig, find_selection, render, run_report, write_report
-from cluster.report_charts import Bar, Caption, Row, log_ticks, nice_ticks, row_chart
 from cluster.report_sections import PUBLISHED_COUNTS, headline, ordered_losses, percent
 from shards.audio import SAMPLE_RATE_HZ, encode_flac
 from shards.config import ConfigError
@@ -377,7 +377,7 @@ def test_percentages_are_as_exact_as_they_need(share: float, text: str) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_colours_have_contrast(scheme: str) -> None:
     """Every colour that text is set in has 4.5:1 (WCAG AA) against what lies behind it."""
-    sheet = (Path(__file__).resolve().parents[2] / "cluster" / "report.html.j2").read_text(encoding="utf-8")
+    sheet = (Path(__file__).resolve().parents[2] / "cluster" / "page.html.j2").read_text(encoding="utf-8")
     roots = re.findall(r":root \{(.*?)\}", sheet, re.DOTALL)[:2]
     colours = {}
     for root in roots if scheme == "dark" else roots[:1]:
