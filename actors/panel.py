@@ -60,6 +60,7 @@ class Panel:
         self._identity = identity
         self._stages: list[_Stage] = []
         self._labelers: dict[str, dict[str, str]] = {}
+        self.looks_at_crops = False  # whether a labeler needs faces cut from video
         self.seconds: dict[str, float] = {}  # spent in each labeler so far
 
     @property
@@ -127,6 +128,7 @@ class Panel:
         if config.vision is not None:
             vision = VisionLabeler(config.vision)
             self._load("vision", vision.setup, runtime)
+            self.looks_at_crops |= vision.looks_at_crops
             stages.append(_Stage("vision", lambda draft: vision.input_of(draft.utterance), vision.label))
         if config.text is not None:
             text = TextLabeler(config.text)
@@ -147,6 +149,7 @@ class Panel:
         if objectives.face_embedding is not None:
             embedding = FaceEmbedding()
             self._load("face_embedding", embedding.setup, runtime)
+            self.looks_at_crops = True
             stages.append(_Stage("face_embedding", lambda draft: draft.utterance.faces, embedding.compute))
         if objectives.speaker_vector is not None:
             speaker = SpeakerVector(window_seconds=self._config.window_seconds)

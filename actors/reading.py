@@ -19,7 +19,7 @@ from actors.panel_config import MediaConfig
 from shards.audio import SAMPLE_RATE_HZ, decode_audio
 from shards.container import DAMAGE_CODES
 from shards.errors import BadSample
-from shards.samples import Sample, parse_sample
+from shards.samples import Sample, encode_metadata, parse_sample
 from shards.storage import RangedReader, open_ranged
 from shards.tar import SampleEntry, index_shard, read_members
 from shards.utterance import Utterance
@@ -35,6 +35,7 @@ class Needs:
 
     audio: bool
     vision: bool
+    metadata: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,8 @@ class ShardReader:
         utterance.transcript = sample.transcript
         utterance.face_features = sample.face_features
         utterance.duration_seconds = _stated_duration(sample)
+        if self._needs.metadata:
+            utterance.metadata = encode_metadata(sample.metadata).decode()
         if self._needs.audio and sample.audio is not None:
             self._hear(utterance, sample.audio)
         if sample.video is not None:

@@ -28,31 +28,43 @@ def progress(what: str, unit: str) -> Iterator[Callable[..., None]]:
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(unit),
+        TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(elapsed_when_finished=False),
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task(what, total=None, note="")
+        task = bar.add_task(what, total=None, rate="", note="")
+        started = time.monotonic()
 
         def update(done: int, total: int, note: str = "") -> None:
-            bar.update(task, completed=done, total=total, note=note)
+            bar.update(task, completed=done, total=total, rate=rate_text(done, time.monotonic() - started), note=note)
 
         yield update
+
+
+def rate_text(done: int, seconds: float) -> str:
+    """`3.2 a second`, or by the minute what is slower than one a second; nothing before the first."""
+    if done == 0 or seconds <= 0:
+        return ""
+    return f"{done / seconds:.1f} a second" if done >= seconds else f"{60 * done / seconds:.1f} a minute"
 
 
 def _line_writer(what: str, unit: str) -> Callable[..., None]:
     started = time.monotonic()
     last = started
+    is_over = False
 
     def update(done: int, total: int, note: str = "") -> None:
-        nonlocal last
+        nonlocal last, is_over
         now = time.monotonic()
-        if now - last < LINE_INTERVAL_SECONDS and done < total:
+        if is_over or (now - last < LINE_INTERVAL_SECONDS and done < total):
             return
-        last = now
-        left = f", {(now - started) / done * (total - done):.0f} s left" if 0 < done < total else ""
-        sys.stderr.write(f"{what}: {done} of {total} {unit} after {now - started:.0f} s{left} {note}".rstrip() + "\n")
+        last, is_over = now, done >= total
+        seconds = now - started
+        parts = [f"{what}: {done} of {total} {unit} after {seconds:.0f} s", rate_text(done, seconds)]
+        parts.append(f"{seconds / done * (total - done):.0f} s left" if 0 < done < total else "")
+        sys.stderr.write(f"{', '.join(filter(None, parts))} {note}".rstrip() + "\n")
 
     return update

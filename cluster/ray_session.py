@@ -82,4 +82,5 @@ def _runtime_env() -> dict[str, Any]:
     import shards
     import trainers
 
-    return {"py_modules": [shards, trainers, actors, cluster, protos]}
+    # As folders: Ray Client cannot send modules.
+    return {"py_modules": [package.__path__[0] for package in (shards, trainers, actors, cluster, protos)]}

@@ -5,6 +5,9 @@ both apart, so that no caller parses text it raised itself. Only unusable *input
 refused credential is no bad sample, stays an OSError and stops the job.
 """
 
+from collections import Counter
+from collections.abc import Iterable
+
 
 class _BadInput(ValueError):  # noqa: N818 (BadSample and BadShard say what is wrong; "Error" would add nothing)
     """Common shape of the two errors; pickles, so that it crosses from a worker to the driver whole."""
@@ -34,3 +37,8 @@ class BadShard(_BadInput):
 def reason_code(reason: str) -> str:
     """The code of a reason, for counting: `reason_code("symbolic_link: member 'a.flac'") == "symbolic_link"`."""
     return reason.partition(":")[0]
+
+
+def count_reasons(reasons: Iterable[str | None]) -> dict[str, int]:
+    """How many carry each code; None is nothing wrong."""
+    return dict(Counter(reason_code(reason) for reason in reasons if reason is not None))

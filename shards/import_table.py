@@ -143,6 +143,8 @@ def _source_table(url: str, rows: pa.Table, unreadable: list[tuple[int, str]], *
     if not {*FILE_COLUMNS, TRANSCRIPT_COLUMN} & set(names):
         expected = f"at least one of {', '.join(FILE_COLUMNS)}, {TRANSCRIPT_COLUMN}"
         raise ConfigError(f"{url}: got the columns {', '.join(names)}, expected {expected}")
+    if pa.types.is_integer(rows.schema.field(key_column).type):  # a numbered corpus; as text, a key like any other
+        rows = rows.set_column(names.index(key_column), key_column, rows[key_column].cast(pa.string()))
     places = np.delete(np.arange(rows.num_rows + len(unreadable)), [place for place, _ in unreadable])
     return SourceTable(rows, places, tuple(unreadable), key_column, is_text)
 

@@ -21,9 +21,10 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
 from shards.audio import check_audio_header, decode_audio
-from shards.config import ConfigError, option
+from shards.config import ConfigError, option, to_mapping
 from shards.errors import BadSample, reason_code
 from shards.frames import check_video_header
 from shards.import_table import FILE_COLUMNS, TRANSCRIPT_COLUMN, SourceTable, metadata_of, read_table, text_cell
@@ -43,6 +44,7 @@ from shards.storage import atomic_write, exists, join, make_directory, read_byte
 from shards.tar import TarLimits, TarWriter
 
 SUMMARY_NAME = "import-summary.json"
+CONFIG_NAME = "import.yaml"
 REJECTED_NAME = "import-rejected.parquet"
 FORMAT_VERSION = 1
 DIGEST_DIGITS = 12
@@ -153,7 +155,7 @@ def import_table(config: ImportConfig, progress: Progress | None = None) -> Impo
             done.result()
             if progress is not None:
                 progress(number, len(todo))
-    return _finish(config.out, source, shards, rejected, digest, num_written=len(todo))
+    return _finish(config, source, shards, rejected, digest, num_written=len(todo))
 
 
 def plan_rows(source: SourceTable, root: str) -> tuple[list[PlannedRow], list[Rejected]]:
@@ -340,7 +342,7 @@ def _refuse_foreign_shards(
 
 
 def _finish(
-    out: str,
+    config: ImportConfig,
     source: SourceTable,
     shards: Sequence[PlannedShard],
     rejected: Sequence[Rejected],
@@ -349,7 +351,7 @@ def _finish(
     num_written: int,
 ) -> ImportReport:
     """Gather the notes, drop shards of an older table, and write the report last."""
-    everything = list(rejected)
+    out, everything = config.out, list(rejected)
     for shard in shards:
         notes = json.loads(read_bytes(join(out, _notes_name(shard)), max_bytes=MAX_SUMMARY_BYTES))
         everything.extend(Rejected(**note) for note in notes)
@@ -371,6 +373,8 @@ def _finish(
     )
     with atomic_write(join(out, REJECTED_NAME)) as stream:
         pq.write_table(pa.Table.from_pylist([asdict(item) for item in everything], _REJECTED_SCHEMA), stream)
+    with atomic_write(join(out, CONFIG_NAME)) as stream:
+        stream.write(yaml.safe_dump(to_mapping(config), sort_keys=False).encode())
     _write_json(join(out, SUMMARY_NAME), asdict(report))
     for name in list_names(out):
         if name.endswith(".rejected.json"):

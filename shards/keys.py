@@ -9,11 +9,23 @@ would skip without a word (`__meta__`) are refused for that very reason: nothing
 import re
 
 MAX_KEY_BYTES = 255
+MAX_SPEAKER_CHARACTERS = 256
 
 # Nearly every key; the rest is looked at rule by rule.
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9-][\w-]*(?:/[A-Za-z0-9-][\w-]*)*", re.ASCII)
 # Controls, line separators, text direction overrides, lone surrogates, and the backslash: one system's separator.
 _REFUSED_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\\\\]")
+
+
+# Controls and line separators, which would break a table or a log in lines.
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def speaker_problem(speaker: str) -> str | None:
+    """What is wrong with a speaker's name, or None when it may be used."""
+    if 0 < len(speaker) <= MAX_SPEAKER_CHARACTERS and not _CONTROL_CHARACTERS.search(speaker):
+        return None
+    return f"speaker is '{printable(speaker, 80)}', expected 1 to {MAX_SPEAKER_CHARACTERS} printable characters"
 
 
 def split_name(name: str) -> tuple[str, str]:

@@ -10,14 +10,11 @@ them. `pyarrow.dataset` was left out: it reads tables of different panels as one
 all but one, and gives no order of rows.
 """
 
-import io
 import json
 import math
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -31,13 +28,16 @@ from shards.config import ConfigError
 from shards.emotions import NUM_EMOTIONS
 from shards.errors import reason_code
 from shards.naming import list_names
-from shards.storage import RangedReader, atomic_write, join, open_ranged
+from shards.parquet import METADATA_KEY, open_parquet
+from shards.storage import atomic_write, exists, join, read_bytes
 
 FORMAT_VERSION = 1
-METADATA_KEY = b"emostream"
 MODALITIES = ("audio", "vision", "text")
 OBJECTIVES = ("egemaps", "sentiment", "face_embedding", "speaker_vector")
+SUMMARY_NAME = "label-summary.json"  # what the labeling job writes last, beside the tables
+MAX_SUMMARY_BYTES = 1 << 30
 READ_THREADS = 16
+REMEDY = "remove it and run `emostream label` again"
 
 DISTRIBUTION = pa.list_(pa.float32(), NUM_EMOTIONS)
 _FIXED_FIELDS = (
@@ -121,13 +121,13 @@ def build_table(rows: Sequence[Prediction]) -> pa.Table:
 
 def read_info(url: str) -> TableInfo:
     """What a table's footer says. Raises ConfigError when the file is not a prediction table this version can read."""
-    with _opened(url) as file:
+    with open_parquet(url, remedy=REMEDY) as file:
         return _info(file, url)
 
 
 def count_errors(url: str) -> tuple[dict[str, int], float]:
     """How many rows of a table carry each reason code, and its seconds of audio."""
-    with _opened(url) as file:
+    with open_parquet(url, remedy=REMEDY) as file:
         table = file.read(columns=["error", "duration_seconds"])
     counts: Counter[str] = Counter()
     for item in table["error"].drop_null().value_counts().to_pylist():
@@ -153,6 +153,21 @@ def load_predictions(directory: str, columns: Iterable[str] = FIXED_COLUMNS) -> 
     return pa.concat_tables([table for _, table in loaded]).combine_chunks(), infos
 
 
+def unfinished_labeling(directory: str) -> str | None:
+    """Why the tables of a predictions folder may not be all there will be; None when its job says that it finished."""
+    url = join(directory, SUMMARY_NAME)
+    if not exists(url):
+        return f"no {SUMMARY_NAME} beside the tables, so the labeling job is at work or was stopped"
+    try:
+        failed = [str(shard["name"]) for shard in json.loads(read_bytes(url, max_bytes=MAX_SUMMARY_BYTES))["failed"]]
+    except (ValueError, KeyError, TypeError) as error:
+        return f"{SUMMARY_NAME} cannot be read ({error!r})"
+    if not failed:
+        return None
+    shown = ", ".join(failed[:3]) + (", ..." if len(failed) > 3 else "")
+    return f"the labeling job gave up {len(failed)} shards ({shown})"
+
+
 def distributions(table: pa.Table, modality: str) -> NDArray[np.float64]:
     """A modality's column as [N, 7] float64; a row without a prediction is NaN."""
     column = table[modality].combine_chunks()
@@ -163,62 +178,10 @@ def distributions(table: pa.Table, modality: str) -> NDArray[np.float64]:
 
 
 def _load(url: str, columns: list[str]) -> tuple[TableInfo, pa.Table]:
-    with _opened(url) as file:
+    with open_parquet(url, remedy=REMEDY) as file:
         info = _info(file, url)
         rows = file.read(columns=columns, use_threads=False)  # the tables themselves are read in parallel
         return info, rows.replace_schema_metadata(None).sort_by("offset")
-
-
-@contextmanager
-def _opened(url: str) -> Iterator[pq.ParquetFile]:
-    """The table at `url`; damage found while it is opened or read is a ConfigError that names it."""
-    with open_ranged(url) as reader, _SeekableReader(reader) as source:
-        try:
-            with pa.PythonFile(source, mode="r") as stream:
-                yield pq.ParquetFile(stream, page_checksum_verification=True)
-        except ConfigError:
-            raise
-        except (OSError, ValueError, NotImplementedError) as error:  # all of Arrow's, those of its JSON and texts too
-            if source.failed:
-                raise
-            remedy = "remove it and run `emostream label` again"
-            raise ConfigError(f"{url}: not a readable Parquet file ({error}); {remedy}") from error
-
-
-class _SeekableReader(io.RawIOBase):
-    """A RangedReader as the file object Arrow wants: local and remote tables are read by the same code.
-
-    `failed` tells a storage that does not answer from a table that is damaged; Arrow calls both OSError.
-    """
-
-    def __init__(self, reader: RangedReader) -> None:
-        self._reader = reader
-        self._position = 0
-        self.failed = False
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._reader.size}[whence]
-        self._position = base + offset
-        return self._position
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        wanted = self._reader.size if size is None or size < 0 else size
-        try:
-            data = self._reader.read_at(self._position, wanted)
-        except OSError:
-            self.failed = True
-            raise
-        self._position += len(data)
-        return data
 
 
 def _info(file: pq.ParquetFile, url: str) -> TableInfo:
@@ -237,7 +200,9 @@ def _info(file: pq.ParquetFile, url: str) -> TableInfo:
 
 
 def _require_one_table_a_shard(directory: str, infos: Sequence[TableInfo]) -> None:
-    for shard, number in Counter(info.shard for info in infos).items():
+    counts = Counter(info.shard for info in infos)
+    counts.update(info.shard_url for info in infos)  # a shard may have been labeled under two names
+    for shard, number in counts.items():
         if number > 1:
             remedy = "run `emostream label` again, it removes the tables it has replaced once it has finished"
             raise ConfigError(f"{directory}: {number} tables speak for shard {shard!r}, expected one; {remedy}")

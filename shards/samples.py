@@ -7,7 +7,6 @@ guess by extension, unpickle `.pyd`/`.pickle` and let `json` recurse as deep as 
 
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from shards.emotions import canonical_emotion
 from shards.errors import BadSample
+from shards.keys import speaker_problem
 from shards.npy import decode_features, encode_features
 
 AUDIO_EXTENSIONS = frozenset({"flac", "wav", "mp3", "ogg", "opus", "m4a"})
@@ -30,10 +30,8 @@ ALLOWED_EXTENSIONS = AUDIO_EXTENSIONS | VIDEO_EXTENSIONS | {FACE_EXTENSION, TRAN
 # An hour of speech is about 60 kB of text; the metadata holds a few dozen numbers.
 MAX_TEXT_BYTES = 1 << 20
 MAX_METADATA_DEPTH = 16
-MAX_SPEAKER_CHARACTERS = 256
 
 _RATED_CHANNELS = frozenset({"voice", "face", "audiovisual"})
-_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -210,9 +208,8 @@ def _depth(value: object) -> int:
 def _check_metadata(metadata: Mapping[str, Any]) -> None:
     speaker = metadata.get("speaker")
     if isinstance(speaker, str):
-        if not 0 < len(speaker) <= MAX_SPEAKER_CHARACTERS or _CONTROL_CHARACTERS.search(speaker):
-            expected = f"1 to {MAX_SPEAKER_CHARACTERS} printable characters"
-            raise BadSample("bad_metadata", f"json: speaker is {speaker[:80]!r}, expected {expected}")
+        if problem := speaker_problem(speaker):
+            raise BadSample("bad_metadata", f"json: {problem}")
     elif speaker is not None and (isinstance(speaker, bool) or not isinstance(speaker, int)):
         raise BadSample("bad_metadata", f"json: speaker is a {type(speaker).__name__}, expected text")
     for name in ("emotion", "language"):

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from shards.config import ConfigError, to_mapping
 from shards.emotions import EMOTIONS
-from shards.predictions import DISTRIBUTION, METADATA_KEY, TableInfo, distributions, load_predictions
+from shards.parquet import METADATA_KEY
+from shards.predictions import DISTRIBUTION, TableInfo, distributions, load_predictions, unfinished_labeling
 from shards.selection import Candidates, SelectConfig, Selection, choose
 from shards.storage import atomic_write, exists, join, make_directory, open_ranged, remove
 from shards.summary import summarise
@@ -51,7 +52,7 @@ def select(config: SelectConfig) -> dict[str, Any]:
     candidates = build_candidates(table, config.teachers)
     _require_teachers(candidates, infos)
     selection = choose(candidates, config)
-    summary = summarise(candidates, selection, config, infos)
+    summary = summarise(candidates, selection, config, infos, unfinished=unfinished_labeling(config.predictions))
     make_directory(config.out)
     if exists(join(config.out, SUMMARY_NAME)):
         remove(join(config.out, SUMMARY_NAME))

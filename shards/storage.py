@@ -193,7 +193,7 @@ def _list_local(patterns: list[str], suffix: str) -> Iterator[list[FileIdentity]
         for match in [path] if os.path.exists(path) else glob.glob(path, recursive=True):
             if os.path.isdir(match):
                 files.extend(_files_under(match, suffix))
-            elif os.path.isfile(match):
+            elif os.path.isfile(match) or not os.path.exists(match):  # a link to nothing is refused below
                 files.append(match)
         yield [_local_identity(file) for file in files]
 
@@ -207,7 +207,11 @@ def _files_under(directory: str, suffix: str) -> Iterator[str]:
 
 
 def _local_identity(path: str) -> FileIdentity:
-    status = os.stat(path)
+    try:
+        status = os.stat(path)
+    except FileNotFoundError as error:
+        target = os.readlink(path) if os.path.islink(path) else "a file that has just been removed"
+        raise ConfigError(f"{path}: leads to {target}, expected a file; restore it, or remove the link") from error
     return FileIdentity(url=path, size=status.st_size, version=str(status.st_mtime_ns))
 
 

@@ -19,7 +19,7 @@ from shards.evaluation import Evaluation
 from shards.predictions import TableInfo
 from shards.selection import SPLITS, Candidates, SelectConfig, Selection, class_numbers, labels_of
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 NUM_DISTANCE_BINS = 40
 NUM_GINI_BINS = 20
 # Distances beyond are counted in the last bin: KL has no upper end, and past 4 nats teachers only differ more.
@@ -38,9 +38,14 @@ def gini(counts: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def summarise(
-    candidates: Candidates, selection: Selection, config: SelectConfig, infos: Sequence[TableInfo]
+    candidates: Candidates,
+    selection: Selection,
+    config: SelectConfig,
+    infos: Sequence[TableInfo],
+    *,
+    unfinished: str | None = None,
 ) -> dict[str, Any]:
-    """The whole of summary.json; nothing in it is NaN or infinite."""
+    """The whole of summary.json; nothing in it is NaN or infinite. `unfinished` says why tables may be missing."""
     kept, evaluation = selection.kept, Evaluation(candidates, selection, config)
     summary = {
         "format_version": FORMAT_VERSION,
@@ -53,6 +58,7 @@ def summarise(
         "num_speakers_kept": _num_speakers(candidates.speaker[kept]),
         "shards": {
             "num": len(infos),
+            "unfinished": unfinished,
             "unreadable": [{"shard": info.shard, "error": info.shard_error} for info in infos if info.shard_error],
         },
         "panel": {name: dict(labeler) for info in infos[:1] for name, labeler in info.labelers.items()},

@@ -51,6 +51,11 @@ class VisionLabeler:
         )
         return settled
 
+    @property
+    def looks_at_crops(self) -> bool:
+        """Whether it sees nothing unless faces are cut from video."""
+        return isinstance(self._classifier, _CropClassifier)
+
     def input_of(self, utterance: Utterance) -> Any:
         """What this labeler looks at: the utterance's crops or its features, None where it has none."""
         return self._classifier.input_of(utterance)

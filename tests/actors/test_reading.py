@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from actors.panel import Panel
 from actors.panel_config import MediaConfig, PanelConfig
 from actors.reading import Needs, ShardOpened, ShardReader
-from actors.shard_labeling import ShardProgress, ShardTask, label_shard
+from actors.shard_labeling import label_shard
+from actors.shard_task import ShardProgress, ShardTask
 from shards.audio import SAMPLE_RATE_HZ, decode_audio
 from shards.config import from_mapping
 from shards.container import DAMAGE_CODES
@@ -210,7 +211,7 @@ def test_what_a_video_lacks_reaches_the_table(tmp_path: Path) -> None:
     videos = [encode_video(FACE, sound=TONE), encode_video(FACE), encode_video(NO_FACE, sound=TONE)]
     utterances = [watched(video) for video in [*videos, encode_video(NO_FACE), b"no video at all"]]
     task = ShardTask(
-        url="shard.tar", name="shard.tar", size=1, version="1", table_url=str(tmp_path / "t.parquet"), panel_digest="d"
+        url="shard.tar", name="shard.tar", size=1, version="1", table_url=str(tmp_path / "t.parquet"), maker="d"
     )
     outcome = label_shard(task, panel, utterances, shard_error=None, progress=ShardProgress())
     rows = pq.read_table(task.table_url).to_pylist()

@@ -11,14 +11,8 @@ from hypothesis import strategies as st
 from actors.panel import Panel
 from actors.panel_config import MediaConfig, PanelConfig, panel_identity
 from actors.reading import Needs, ShardReader
-from actors.shard_labeling import (
-    WINDOW_BYTES,
-    WINDOW_UTTERANCES,
-    ShardProgress,
-    ShardTask,
-    label_shard,
-    windows,
-)
+from actors.shard_labeling import label_shard
+from actors.shard_task import WINDOW_BYTES, WINDOW_UTTERANCES, ShardProgress, ShardTask, windows
 from shards.utterance import Utterance
 from tests.small_world import make_small_world
 
@@ -31,7 +25,9 @@ def utterance(index: int, num_samples: int = 0) -> Utterance:
 def test_windows_keep_every_utterance_in_order_and_stay_small(sizes: list[int]) -> None:
     """Windows are a cut of the stream: nothing lost or moved, and at most one utterance beyond the bound in bytes."""
     stream = [utterance(index, size) for index, size in enumerate(sizes)]
-    cut = list(windows(stream))
+    progress = ShardProgress()
+    cut = list(windows(stream, progress))
+    assert progress.num_utterances == len(sizes)
     assert [item.index for window in cut for item in window] == list(range(len(sizes)))
     for window in cut:
         assert 0 < len(window) <= WINDOW_UTTERANCES
@@ -61,7 +57,7 @@ def test_a_writer_believed_dead_that_commits_late_changes_nothing(
     """While one worker is in the middle of a shard, another commits it; the late commit is the same bytes."""
     panel, shard = panel_and_shard
     table = tmp_path / "table.parquet"
-    task = ShardTask(url=shard, name="small-000.tar", size=1, version="1", table_url=str(table), panel_digest="d")
+    task = ShardTask(url=shard, name="small-000.tar", size=1, version="1", table_url=str(table), maker="d")
     committed: list[bytes] = []
 
     def interrupted() -> Iterator[Utterance]:

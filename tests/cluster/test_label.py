@@ -9,10 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from cluster.label import EXIT_DAMAGED_SHARDS, LabelConfig, label
+from cluster.label import LabelConfig, label
+from cluster.shard_job import EXIT_DAMAGED_SHARDS
+from shards.config import ConfigError
 from shards.predictions import load_predictions
 from shards.storage import open_ranged
 from shards.tar import index_shard
+from tests.actors.tiny_checkpoints import write_image
 from tests.small_world import SmallWorld, make_sample, make_small_world, write_checkpoints, write_shard
 
 
@@ -68,6 +71,7 @@ def test_a_finished_job_opens_no_shard_and_loads_no_model(
     assert modification_times(out) == before
 
 
+@pytest.mark.slow
 def test_a_changed_shard_is_labeled_again_and_no_other(world: SmallWorld, ray_address: str, tmp_path: Path) -> None:
     """Changing one shard replaces exactly its table."""
     out = tmp_path / "out"
@@ -81,6 +85,7 @@ def test_a_changed_shard_is_labeled_again_and_no_other(world: SmallWorld, ray_ad
     assert load_predictions(str(out))[0].num_rows == 14
 
 
+@pytest.mark.slow
 def test_a_changed_panel_labels_everything_again(world: SmallWorld, ray_address: str, tmp_path: Path) -> None:
     """Other weights under the same names are another panel: every table is replaced, and the old ones are gone."""
     panel = tmp_path / "panel.yaml"
@@ -151,13 +156,30 @@ def test_two_workers_write_what_one_writes(world: SmallWorld, ray_address: str, 
 def test_a_panel_that_cannot_be_loaded_is_one_clear_error(
     small_world: SmallWorld, ray_address: str, tmp_path: Path
 ) -> None:
-    """A checkpoint without readable weights stops the job at once and says so; nothing is retried."""
-    from shards.config import ConfigError
-
+    """A checkpoint without readable weights stops the job at once and says so; no earlier run's summary hides it."""
     panel = tmp_path / "panel.yaml"
     panel.write_text(yaml.safe_dump(write_checkpoints(tmp_path / "checkpoints")))
     weights = tmp_path / "checkpoints" / "voice" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     world = make_small_world(tmp_path / "world", num_shards=1, per_shard=2)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "label-summary.json").write_text('{"failed": []}')
     with pytest.raises(ConfigError, match="panel cannot be loaded"):
         label(options(world, tmp_path / "out", ray_address, panel=str(panel)))
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("faces", "message"),
+    [({}, "detector: none is given, but faces are wanted"), ({"detector": "nowhere.onnx"}, "nowhere.onnx is no file")],
+)
+def test_an_unusable_face_detector_is_one_clear_error(
+    world: SmallWorld, ray_address: str, tmp_path: Path, faces: dict[str, str], message: str
+) -> None:
+    """A classifier over face crops without a detector that can be loaded stops the job before the first sample."""
+    panel = tmp_path / "panel.yaml"
+    vision = {"checkpoint": str(write_image(tmp_path / "vit"))}
+    panel.write_text(yaml.safe_dump({"vision": vision, "precision": "float32", "media": {"faces": faces}}))
+    with pytest.raises(ConfigError, match=message):
+        label(options(world, tmp_path / "out", ray_address, panel=str(panel)))
+    assert not list((tmp_path / "out").glob("*.parquet"))

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import soundfile
 
-from cluster.label import EXIT_DAMAGED_SHARDS, SUMMARY_NAME, LabelConfig, run_label
+from cluster.label import LabelConfig, run_label
+from cluster.shard_job import EXIT_DAMAGED_SHARDS
 from shards.audio import SAMPLE_RATE_HZ
 from shards.errors import reason_code
 from shards.predictions import read_info
@@ -187,7 +188,7 @@ def test_rows_and_unreadable_shards_account_for_every_input(
             assert has == ([False, False, True] if only_words else [row["error"] is None] * 3), row["key"]
     assert found == expected
     assert errors == {"too-large.tar": None} | {f"{name}.tar": shard.error for name, shard in shards.items()}
-    assert_summary(json.loads((out / SUMMARY_NAME).read_text()), expected, errors)
+    assert_summary(json.loads((out / "label-summary.json").read_text()), expected, errors)
 
 
 def assert_summary(

@@ -5,7 +5,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,10 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 from moto.server import ThreadedMotoServer
 
+from tests.cluster.ports import free_port
 from tests.small_world import SmallWorld
 
 BUCKET = "corpus"
-START_TIMEOUT_SECONDS = 60.0
+START_TIMEOUT_SECONDS = 120.0
+STARTING = ("Failed to connect", "Connection refused", "No available agent")
 
 
 @pytest.fixture
@@ -47,6 +48,7 @@ def emostream(arguments: list[str], root: Path, environment: dict[str, str]) -> 
     return run([sys.executable, "-m", "cluster", *arguments], root, environment)
 
 
+@pytest.mark.slow
 def test_label_select_and_pack_on_s3(
     small_world: SmallWorld, s3_environment: dict[str, str], project_root: Path, tmp_path: Path
 ) -> None:
@@ -102,21 +104,15 @@ def small_classes() -> tuple[str, ...]:
     return EMOTIONS
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture
 def cluster_with_token(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """A head node with a dashboard that asks for a token; yields the jobs address and the environment to reach it."""
-    port, dashboard = free_port(), free_port()
+    port, dashboard, agent = free_port(), free_port(), free_port()
     environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     start = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}", "--num-cpus=2"]
     start += [
         f"--dashboard-port={dashboard}",
+        f"--dashboard-agent-listen-port={agent}",  # the usual one may be taken by another test's Ray
         "--include-dashboard=true",
         f"--temp-dir=/tmp/ray-{secrets.token_hex(4)}",
     ]
@@ -130,6 +126,7 @@ def cluster_with_token(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
         head.wait(timeout=60)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_submitted_to_a_cluster_with_a_token(
     small_world: SmallWorld,
@@ -161,7 +158,7 @@ def submit_when_ready(
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while True:
         answer = run(command, working_dir, environment)
-        starting = "Failed to connect" in answer.stderr or "Connection refused" in answer.stderr
+        starting = any(words in answer.stderr for words in STARTING)
         if not starting or time.monotonic() > deadline:
             return answer
         time.sleep(1.0)

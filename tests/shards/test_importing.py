@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shards.audio import encode_flac
-from shards.config import ConfigError
+from shards.config import ConfigError, from_mapping
 from shards.errors import BadSample
 from shards.importing import ImportConfig, ImportReport, import_table, tar_key
 from shards.keys import key_problem
@@ -103,6 +104,23 @@ def test_parquet_cells_keep_their_types(root: Path, tmp_path: Path) -> None:
     run(tmp_path / "t.parquet", root, tmp_path / "out")
     (sample,) = samples(tmp_path / "out")
     assert sample.metadata == {"speaker": "s", "session": 7, "ratings": ratings}
+
+
+def test_the_options_lie_beside_the_shards(root: Path, tmp_path: Path) -> None:
+    """import.yaml runs the very same import again."""
+    run(write_csv(tmp_path / "t.csv", [row(0)]), root, tmp_path / "out", check="decode")
+    saved = from_mapping(ImportConfig, yaml.safe_load((tmp_path / "out" / "import.yaml").read_text()))
+    assert saved == ImportConfig(
+        table=str(tmp_path / "t.csv"), root=str(root), out=str(tmp_path / "out"), check="decode"
+    )
+
+
+def test_whole_numbers_are_keys(root: Path, tmp_path: Path) -> None:
+    """A Parquet table may number its rows; a row without a number has no key."""
+    pq.write_table(pa.table({"key": [7, None, 12], "audio": ["0.flac", "1.flac", "2.flac"]}), tmp_path / "t.parquet")
+    report = run(tmp_path / "t.parquet", root, tmp_path / "out")
+    assert [sample.key for sample in samples(tmp_path / "out")] == ["7", "12"]
+    assert report.rejected == {"no_key": 1}
 
 
 def test_imported_and_rejected_are_all_rows(root: Path, tmp_path: Path) -> None:

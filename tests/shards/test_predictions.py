@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shards.config import ConfigError
+from shards.parquet import METADATA_KEY
 from shards.predictions import (
     FIXED_COLUMNS,
-    METADATA_KEY,
     Prediction,
     count_errors,
     distributions,
     load_predictions,
     read_info,
+    unfinished_labeling,
     write_predictions,
 )
 from shards.ranged_reader import LocalReader
@@ -50,7 +52,8 @@ def rows(shard: str = "a.tar") -> list[Prediction]:
 
 def write(folder: Path, name: str, *, shard: str = "a.tar", **changes: object) -> Path:
     path = folder / name
-    info = dataclasses.replace(INFO, shard=shard, num_rows=3, **changes)  # type: ignore[arg-type]
+    values = {"shard": shard, "shard_url": f"/corpus/{shard}", "num_rows": 3} | changes
+    info = dataclasses.replace(INFO, **values)  # type: ignore[arg-type]
     write_predictions(str(path), rows(shard), info)
     return path
 
@@ -95,9 +98,8 @@ def test_an_empty_shard_has_an_empty_table(tmp_path: Path) -> None:
 def test_tables_are_sorted_by_shard_and_offset(tmp_path: Path) -> None:
     """The order of rows follows the shards, not the tables' names or the order they were written in."""
     write(tmp_path, "z-1.parquet", shard="a.tar")
-    write_predictions(
-        str(tmp_path / "a-1.parquet"), rows("b.tar")[::-1], dataclasses.replace(INFO, shard="b.tar", num_rows=3)
-    )
+    info = dataclasses.replace(INFO, shard="b.tar", shard_url="/corpus/b.tar", num_rows=3)
+    write_predictions(str(tmp_path / "a-1.parquet"), rows("b.tar")[::-1], info)
     table, infos = load_predictions(str(tmp_path), ["key", "shard", "offset"])
     assert [info.shard for info in infos] == ["a.tar", "b.tar"]
     assert table["shard"].to_pylist() == ["a.tar"] * 3 + ["b.tar"] * 3
@@ -135,6 +137,14 @@ def test_two_tables_for_one_shard_are_refused(tmp_path: Path) -> None:
     write(tmp_path, "a-1.parquet")
     write(tmp_path, "a-2.parquet", shard_version="2")
     with pytest.raises(ConfigError, match=r"2 tables speak for shard 'a.tar'.*emostream label"):
+        load_predictions(str(tmp_path))
+
+
+def test_a_shard_under_two_names_is_refused(tmp_path: Path) -> None:
+    """A shard labeled once as part of a folder and once as part of the folder above is not counted twice."""
+    write(tmp_path, "a-1.parquet", shard="a.tar", shard_url="/corpus/part-7/a.tar")
+    write(tmp_path, "a-2.parquet", shard="part-7/a.tar", shard_url="/corpus/part-7/a.tar")
+    with pytest.raises(ConfigError, match=r"2 tables speak for shard '/corpus/part-7/a.tar'"):
         load_predictions(str(tmp_path))
 
 
@@ -208,6 +218,23 @@ def test_a_storage_that_fails_is_not_called_a_damaged_table(tmp_path: Path, monk
     monkeypatch.setattr(LocalReader, "read_at", fail)
     with pytest.raises(OSError, match="connection reset"):
         read_info(str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "no label-summary.json"),
+        ("{", "cannot be read"),
+        ('{"failed": [{"name": "a.tar"}, {"name": "b.tar"}]}', r"gave up 2 shards \(a.tar, b.tar\)"),
+        ('{"failed": []}', None),
+    ],
+)
+def test_an_unfinished_labeling_is_known(tmp_path: Path, content: str | None, reason: str | None) -> None:
+    """Tables are all there when their job has ended, left its summary and given up no shard."""
+    if content is not None:
+        (tmp_path / "label-summary.json").write_text(content)
+    found = unfinished_labeling(str(tmp_path))
+    assert (found is None) if reason is None else re.search(reason, str(found))
 
 
 def test_tables_are_read_from_remote_folders(tmp_path: Path) -> None:

@@ -4,6 +4,9 @@ import io
 import itertools
 import os
 import random
+import signal
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -30,6 +33,19 @@ from shards.storage import (
     remove,
 )
 from shards.urls import expand_braces
+
+# Writes "new" and is killed inside the block, or where `patch` says.
+KILLED_WRITER = """
+import os, signal, sys
+from shards.storage import atomic_write
+die = lambda: os.kill(os.getpid(), signal.SIGKILL)
+{patch}
+with atomic_write(sys.argv[1]) as stream:
+    stream.write(b"new")
+    stream.flush()
+    {die}
+"""
+LATE = "rename = os.replace; os.replace = lambda *paths: (rename(*paths), die())"
 
 
 @pytest.fixture(params=["local", "file", "memory"])
@@ -114,6 +130,15 @@ def test_local_files_are_listed_by_absolute_path(tmp_path: Path, monkeypatch: py
     put(str(tmp_path), "a.tar")
     monkeypatch.chdir(tmp_path)
     assert [identity.url for identity in list_files("*.tar")] == [str(tmp_path / "a.tar")]
+
+
+@pytest.mark.parametrize("pattern", ["*.tar", ""])
+def test_a_link_to_nothing_is_refused(tmp_path: Path, pattern: str) -> None:
+    """A shard whose link has lost its target must not drop out of a glob or a folder unnoticed."""
+    put(str(tmp_path), "a.tar")
+    (tmp_path / "b.tar").symlink_to("gone.tar")
+    with pytest.raises(ConfigError, match=r"b.tar: leads to gone.tar, expected a file"):
+        list_files(f"{tmp_path}/{pattern}")
 
 
 def test_only_files_are_files(tmp_path: Path) -> None:
@@ -329,6 +354,29 @@ def test_writers_of_one_file_do_not_mix(folder: str) -> None:
         thread.join()
     assert read_bytes(url, max_bytes=100_000) in [bytes([number]) * 50_000 for number in range(8)]
     assert names_in(folder) == ["a.tar"]
+
+
+@pytest.mark.parametrize(
+    ("patch", "expected"),
+    [("", b"old"), ("os.fsync = lambda _: die()", b"old"), ("os.replace = lambda *_: die()", b"old"), (LATE, b"new")],
+    ids=["amid the bytes", "before they are on disk", "before the rename", "after the rename"],
+)
+def test_a_writer_that_is_killed_leaves_the_old_file_or_the_new_one(
+    tmp_path: Path, patch: str, expected: bytes
+) -> None:
+    """Wherever SIGKILL strikes, nobody sees half a file, and the next writer is not in its way."""
+    target = tmp_path / "a.tar"
+    target.write_bytes(b"old")
+    die_inside = "" if patch else "die()"
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_WRITER.format(patch=patch, die=die_inside), target], check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert target.read_bytes() == expected
+    assert [file.url for file in list_files(f"{tmp_path}/*")] == [str(target)]
+    with atomic_write(str(target)) as stream:
+        stream.write(b"newer")
+    assert target.read_bytes() == b"newer"
 
 
 def test_a_missing_folder_is_an_error_at_once(tmp_path: Path) -> None:

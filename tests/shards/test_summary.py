@@ -59,7 +59,8 @@ def test_counts() -> None:
     config = configure(keep_rates={"neutral": 0.7})
     selection = choose(CANDIDATES, config)
     info = dataclasses.replace(INFO, shard_error="truncated: cut short")
-    summary = summarise(CANDIDATES, selection, config, [info, dataclasses.replace(INFO, shard="b.tar")])
+    infos = [info, dataclasses.replace(INFO, shard="b.tar")]
+    summary = summarise(CANDIDATES, selection, config, infos, unfinished="gave up 1")
     kept = selection.kept
     assert set(summary) == KEYS
     assert summary["num_utterances"] == 600
@@ -68,7 +69,8 @@ def test_counts() -> None:
     assert sum(summary["rejected"].values()) == summary["num_rejected"]
     assert summary["num_speakers_in"] == 6
     assert summary["num_speakers_kept"] == len(set(CANDIDATES.speaker[kept].tolist()))
-    assert summary["shards"] == {"num": 2, "unreadable": [{"shard": "a.tar", "error": "truncated: cut short"}]}
+    unreadable = [{"shard": "a.tar", "error": "truncated: cut short"}]
+    assert summary["shards"] == {"num": 2, "unfinished": "gave up 1", "unreadable": unreadable}
     assert summary["panel"] == INFO.labelers
     assert summary["hours"]["in"] == pytest.approx(CANDIDATES.seconds.sum() / 3600, abs=1e-4)
     assert summary["hours"]["kept"] == pytest.approx(CANDIDATES.seconds[kept].sum() / 3600, abs=1e-4)
