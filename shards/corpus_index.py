@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,7 @@ from shards.config import ConfigError
 from shards.emotions import EMOTIONS, NUM_EMOTIONS, canonical_emotion
 from shards.errors import BadSample, BadShard
 from shards.samples import METADATA_EXTENSION, parse_metadata
+from shards.speaker_labels import dig
 from shards.storage import list_files, open_ranged
 from shards.tar import SampleEntry, index_shard
 
@@ -53,6 +55,10 @@ class CorpusIndex:
     def __len__(self) -> int:
         return len(self.table)
 
+    def keys(self, rows: NDArray[np.int64]) -> list[str]:
+        """The utterances `rows` by name."""
+        return [str(key) for key in self.table["key"].take(rows).to_pylist()]
+
     @property
     def speakers(self) -> list[str]:
         """Every speaker once, sorted."""
@@ -83,20 +89,32 @@ class CorpusIndex:
         """The utterances at `rows`, in that order."""
         return CorpusIndex(self.table.take(pa.array(rows)).combine_chunks())
 
+    def followed_by(self, other: "CorpusIndex") -> "CorpusIndex":
+        """These utterances and then the other's."""
+        return CorpusIndex(pa.concat_tables([self.table, other.table]).combine_chunks())
+
     def rows_by_speaker(self) -> dict[str, NDArray[np.int64]]:
         """Row numbers of each speaker, speakers sorted."""
-        names = np.asarray(self.table["speaker"].to_pylist(), dtype=object)
-        return {speaker: np.flatnonzero(names == speaker) for speaker in self.speakers} if len(self) else {}
+        return group_rows(np.asarray(self.table["speaker"].to_pylist(), dtype=object))
 
     def values(self, name: str) -> NDArray[np.float64]:
         """A number from each utterance's json (`arousal`, `demographics.age`); NaN where it is not there."""
-        found = [_dig(json.loads(text), name) for text in self.table["json"].to_pylist()]
+        found = [dig(json.loads(text), name) for text in self.table["json"].to_pylist()]
         return np.asarray([float(v) if _is_number(v) else np.nan for v in found], dtype=np.float64)  # type: ignore[arg-type]
 
     def texts(self, name: str) -> list[str | None]:
         """Any field of each utterance's json as text (`demographics.voice_type`); None where it is not there."""
-        found = [_dig(json.loads(text), name) for text in self.table["json"].to_pylist()]
+        found = [dig(json.loads(text), name) for text in self.table["json"].to_pylist()]
         return [None if value is None else str(value) for value in found]
+
+
+def group_rows(names: NDArray[Any]) -> dict[Any, NDArray[np.int64]]:
+    """The rows of each distinct one of `names` [N], in the names' order."""
+    if not len(names):
+        return {}
+    distinct, places = np.unique(names, return_inverse=True)
+    rows = np.split(np.argsort(places, kind="stable"), np.cumsum(np.bincount(places))[:-1])
+    return dict(zip(distinct.tolist(), rows, strict=True))
 
 
 def read_index(pattern: str, *, num_threads: int = 8) -> CorpusIndex:
@@ -171,9 +189,3 @@ def _probabilities(value: object, url: str, key: str) -> Sequence[float] | None:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _dig(value: object, dotted: str) -> object:
-    for name in dotted.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value

@@ -5,12 +5,15 @@ next. So the picture at an instant is the frame *shown* then, the last one whose
 two seconds counts four times at two a second. Taking every n-th frame is simpler and gives each second of such a video
 another weight. Jumping from key frame to key frame would save decoding, and the picture could be seconds away from its
 instant. Frames are decoded in one thread: a reader owns a share of a core, and other readers own the rest.
+
+Instants come at a steady rate, or as a fixed number spread over the whole video, whose length packets tell undecoded.
 """
 
 from collections.abc import Iterator
 
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
 from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -48,6 +51,29 @@ def sampled_frames(
                 yield _upright_rgb(frame), repeats
         if num_instants == 0:
             raise BadSample("corrupt_video", "the video track has no picture that can be decoded")
+
+
+def spread_frames(data: bytes, *, num_frames: int) -> Iterator[tuple[NDArray[np.uint8], int]]:
+    """Pictures of `data` as `[height, width, 3]` RGB, upright, each with the number of instants it is shown at.
+
+    The instants are the middles of `num_frames` equal parts of the video; where decoding ends early, the last picture
+    stays. Raises BadSample as `sampled_frames` does.
+    """
+    seconds = _shown_seconds(data)
+    instants = (np.arange(num_frames) + 0.5) * seconds / num_frames
+    with open_media(data, kind="video") as container:
+        num_taken, last = 0, None
+        for frame, _, end in _shown(_decoded(container)):
+            until = int(np.searchsorted(instants, end - _TIME_TOLERANCE_SECONDS))
+            if until > num_taken:
+                yield _upright_rgb(frame), until - num_taken
+                num_taken = until
+            if num_taken == num_frames:
+                return
+            last = frame
+        if last is None:
+            raise BadSample("corrupt_video", "the video track has no picture that can be decoded")
+        yield _upright_rgb(last), num_frames - num_taken
 
 
 def check_video_header(data: bytes) -> None:
@@ -103,7 +129,20 @@ def _shown(frames: Iterator[VideoFrame]) -> Iterator[tuple[VideoFrame, float, fl
         yield held, start, start + _own_seconds(held)
 
 
-def _own_seconds(frame: VideoFrame) -> float:
+def _shown_seconds(data: bytes) -> float:
+    """From the first picture's appearance to the last one's end; 0 where packets carry no times."""
+    first, last = np.inf, -np.inf
+    with open_media(data, kind="video") as container:
+        for position, packet in enumerate(container.demux(_video_track(container))):
+            if position >= _MAX_DECODED_FRAMES:
+                raise BadSample("video_too_long", f"more than {_MAX_DECODED_FRAMES} frames")
+            if packet.pts is not None and not packet.is_discard:
+                start = float(packet.pts * packet.time_base)
+                first, last = min(first, start), max(last, start + _own_seconds(packet))
+    return max(0.0, last - first) if np.isfinite(last) else 0.0
+
+
+def _own_seconds(frame: "VideoFrame | Packet[VideoStream]") -> float:
     seconds = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
     return seconds if seconds > 0 else _LAST_FRAME_SECONDS
 

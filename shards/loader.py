@@ -4,7 +4,7 @@ The only file of `shards` that knows torch. Planning is done by `batch_plan`; re
 whose processes each decode whole batches. A rank's position in the global sequence of batches is the loader's whole
 state: nothing is shuffled here, so nothing else can be lost.
 
-Shapes: N utterances, S samples, F frames, D features, C classes, V values.
+Shapes: N utterances, S samples, F frames, D features, T pictures of side x side, C classes, V values.
 """
 
 import time
@@ -23,6 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from shards.audio import decode_audio
 from shards.batch_plan import BatchPlan, PlannedBatch
+from shards.clip_format import ClipFormat
+from shards.clips import ClipReader
 from shards.config import ConfigError
 from shards.corpus_index import CorpusIndex
 from shards.errors import BadSample, BadShard
@@ -32,7 +34,7 @@ from shards.storage import open_ranged
 from shards.tar import read_sample
 from shards.targets import Targets
 
-Modality = Literal["audio", "face"]
+Modality = Literal["audio", "face", "video"]
 
 MAX_OPEN_SHARDS = 16
 READ_AHEAD_BATCHES = 2
@@ -43,7 +45,8 @@ MAX_AUDIO_SECONDS = 600.0
 class Batch:
     """N utterances. `number` is the batch's place in the global, endless order (-1: a repeat that evens out ranks).
 
-    `inputs` is float32 [N, S] (16 kHz, zero-padded) or [N, F, D]; `lengths` int64 [N] counts what is not padding.
+    `inputs` is float32 [N, S] (16 kHz, zero-padded), [N, F, D] or [N, T, 3, side, side]; `lengths` int64 [N] counts
+    what is not padding.
     `labels` [N] is -1 and `probs` [N, C] or `values` [N, V] NaN where the target is unknown. `sets` [N] says which set
     an utterance belongs to, `rows` [N] which row of the index it is.
     """
@@ -71,10 +74,21 @@ class BatchReader(Dataset[Batch]):
     """Planned batches to tensors; each process that uses it opens shards of its own.
 
     Utterances are decoded once and kept until `cache_bytes` are full: a small corpus is then read from memory from its
-    second epoch on. Nothing is dropped again to make room, since every epoch asks for every utterance once.
+    second epoch on. Nothing is dropped again to make room, since every epoch asks for every utterance once. `clip` says
+    what is made of video; it is given for that modality and no other.
     """
 
-    def __init__(self, index: CorpusIndex, targets: Targets, modality: Modality, *, cache_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        index: CorpusIndex,
+        targets: Targets,
+        modality: Modality,
+        *,
+        cache_bytes: int = 0,
+        clip: ClipFormat | None = None,
+    ) -> None:
+        if (clip is not None) != (modality == "video"):
+            raise ConfigError(f"clip: got {clip} for {modality}, expected a clip's format exactly for video")
         self._keys = index.table["key"].to_pylist()
         self._shards = index.table["shard"].to_pylist()
         self._offsets = index.table["offset"].to_numpy()
@@ -82,17 +96,19 @@ class BatchReader(Dataset[Batch]):
         self._speakers = index.table["speaker"].to_pylist()
         self._targets, self._modality = targets, modality
         self._open: OrderedDict[str, RangedReader] = OrderedDict()
-        self._decoded: dict[int, NDArray[np.float32]] = {}
+        self._decoded: dict[int, NDArray[Any]] = {}
         self._room_bytes = cache_bytes
+        self._clips = None if clip is None else ClipReader(clip)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": OrderedDict(), "_decoded": {}}
 
     def __getitem__(self, item: tuple[int, PlannedBatch]) -> Batch:
         number, planned = item
-        arrays: dict[int, NDArray[np.float32]] = {}
+        arrays: dict[int, NDArray[Any]] = {}
         for row in sorted(planned.rows.tolist(), key=lambda row: (self._shards[row], self._offsets[row])):
-            arrays[row] = self._media_of(row)
+            media = self._media_of(row)
+            arrays[row] = media if self._clips is None else self._clips.standardised(media)
         inputs, lengths = _padded([arrays[row] for row in planned.rows.tolist()])
         rows, targets = planned.rows, self._targets
         return Batch(
@@ -107,7 +123,7 @@ class BatchReader(Dataset[Batch]):
             number=number,
         )
 
-    def _media_of(self, row: int) -> NDArray[np.float32]:
+    def _media_of(self, row: int) -> NDArray[Any]:
         """As `_decode`, from memory where it is there."""
         found = self._decoded.get(row)
         if found is None:
@@ -117,12 +133,13 @@ class BatchReader(Dataset[Batch]):
                 self._decoded[row] = found
         return found
 
-    def _decode(self, row: int) -> NDArray[np.float32]:
-        """The samples [S] or features [F, D] of one utterance; BadShard names it when it cannot be used."""
+    def _decode(self, row: int) -> NDArray[Any]:
+        """The samples [S], features [F, D] or clip (bytes) of one utterance; BadShard names one that cannot be used."""
         key, shard = self._keys[row], self._shards[row]
         try:
             members = read_sample(self._reader(shard), key, int(self._offsets[row]), int(self._sizes[row]))
-            return _media(parse_sample(key, members), self._modality)
+            sample = parse_sample(key, members)
+            return _media(sample, self._modality) if self._clips is None else _clip(sample, self._clips)
         except (BadSample, BadShard) as bad:
             raise BadShard(bad.code, f"{shard}: sample {key!r}: {bad.detail}") from bad
 
@@ -250,9 +267,19 @@ def _read_in_order(
 ) -> Iterator[Batch]:
     if num_workers:
         # Spawned: a fork would copy the locks of the training process' threads.
-        yield from DataLoader(
-            reader, sampler=planned, batch_size=None, num_workers=num_workers, multiprocessing_context="spawn"
+        outcomes: Iterator[Batch | BadShard | OSError] = iter(
+            DataLoader(
+                _Outcomes(reader),
+                sampler=planned,
+                batch_size=None,
+                num_workers=num_workers,
+                multiprocessing_context="spawn",
+            )
         )
+        for outcome in outcomes:
+            if not isinstance(outcome, Batch):
+                raise outcome
+            yield outcome
         return
     with ThreadPoolExecutor(1) as pool:
         waiting = [pool.submit(reader.__getitem__, item) for item in islice(planned, READ_AHEAD_BATCHES)]
@@ -260,6 +287,19 @@ def _read_in_order(
             batch = waiting.pop(0).result()
             waiting += [pool.submit(reader.__getitem__, item) for item in islice(planned, 1)]
             yield batch
+
+
+class _Outcomes(Dataset["Batch | BadShard | OSError"]):
+    """What a reader returns or raises, as a value: DataLoader wraps what a worker process raises in a traceback."""
+
+    def __init__(self, reader: BatchReader) -> None:
+        self._reader = reader
+
+    def __getitem__(self, item: tuple[int, PlannedBatch]) -> Batch | BadShard | OSError:
+        try:
+            return self._reader[item]
+        except (BadShard, OSError) as error:
+            return error
 
 
 def _media(sample: Sample, modality: Modality) -> NDArray[np.float32]:
@@ -271,6 +311,12 @@ def _media(sample: Sample, modality: Modality) -> NDArray[np.float32]:
     if sound is None:
         raise BadSample("no_audio", "the sample has no sound, which this training needs")
     return decode_audio(sound, max_seconds=MAX_AUDIO_SECONDS)
+
+
+def _clip(sample: Sample, clips: ClipReader) -> NDArray[np.uint8]:
+    if sample.video is None:
+        raise BadSample("no_video", "the sample has no video, which this training needs")
+    return clips.read(sample.video)
 
 
 def _padded(arrays: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:

@@ -29,5 +29,6 @@ class Utterance:
     faces: NDArray[np.uint8] | None = None  # [num_faces, size, size, 3] RGB
     face_features: NDArray[np.float32] | None = None  # [num_frames, dim]
     transcript: str | None = None
+    metadata: str | None = None  # the sample's json, canonical, where somebody asked for it
     error: str | None = None
     remark: str | None = None

@@ -51,20 +51,31 @@ class FaceCropper:
 
         Raises BadSample: `no_face`, or what `sampled_frames` raises.
         """
-        if self._detector is None:
-            raise RuntimeError("FaceCropper.crops was called before FaceCropper.setup")
+        self._require_setup()
         config = self._config
         crops: list[NDArray[np.uint8]] = []
         num_pictures = 0
         sampled = sampled_frames(video, frames_per_second=config.frames_per_second, max_frames=config.max_frames)
         for picture, repeats in sampled:
             num_pictures += repeats
-            box = prominent_face(self._detector.detect(picture), picture.shape[:2])
-            if box is not None:
-                crops += [square_crop(picture, box, margin=config.margin, size_pixels=config.size_pixels)] * repeats
+            crop = self.crop(picture)
+            if crop is not None:
+                crops += [crop] * repeats
         if not crops:
             raise BadSample("no_face", f"none of {num_pictures} pictures shows a face")
         return np.stack(crops)
+
+    def crop(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+        """The face `[size, size, 3]` of one RGB picture; None where it shows none."""
+        box = prominent_face(self._require_setup().detect(picture), picture.shape[:2])
+        if box is None:
+            return None
+        return square_crop(picture, box, margin=self._config.margin, size_pixels=self._config.size_pixels)
+
+    def _require_setup(self) -> FaceDetector:
+        if self._detector is None:
+            raise RuntimeError("FaceCropper was used before FaceCropper.setup")
+        return self._detector
 
 
 class YunetDetector:

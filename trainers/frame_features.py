@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shards.config import ConfigError
-from trainers.cepstra import Cepstra, slopes
+from trainers.models.cepstra import Cepstra, slopes
 from trainers.models.encoder import LayerwiseEncoder
 from trainers.models.mel import HOP_SAMPLES, frame_mask, num_frames
 from trainers.models.sequence_encoder import LayerInput

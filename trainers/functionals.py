@@ -19,7 +19,7 @@ from torch import Tensor
 from shards.audio import SAMPLE_RATE_HZ
 from shards.config import ConfigError
 from shards.loader import Modality
-from trainers.cepstra import Cepstra, slopes
+from trainers.models.cepstra import Cepstra, slopes
 
 NUM_CEPSTRA = 20
 

@@ -1,5 +1,7 @@
 """The small encoder that is trained from nothing: its sizes, and the statistics its features are standardised by.
 
+For video it is a small VideoMAE, whose pictures are standardised by the loader.
+
 Shapes: F features.
 """
 
@@ -7,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import VideoMAEConfig
 
 from shards.batch_plan import PlannedBatch
 from shards.loader import BatchReader, Modality
@@ -21,6 +24,8 @@ BATCH_UTTERANCES = 32
 
 def small_encoder_config(encoder: EncoderConfig, modality: Modality, reader: BatchReader) -> dict[str, Any]:
     """The configuration of a small encoder for what `reader` reads."""
+    if modality == "video":
+        return small_video_config(encoder).to_dict()
     config = SequenceEncoderConfig(
         front_end="mel" if modality == "audio" else "face",
         feature_size=NUM_MEL_BANDS if modality == "audio" else _feature_size(reader),
@@ -31,6 +36,22 @@ def small_encoder_config(encoder: EncoderConfig, modality: Modality, reader: Bat
         dropout_probability=encoder.dropout,
     )
     return config.to_dict() | {"model_type": SequenceEncoderConfig.model_type}
+
+
+def small_video_config(encoder: EncoderConfig) -> VideoMAEConfig:
+    """VideoMAE of the small encoder's sizes, with the last layer's norm: nothing else would tame what the head sees."""
+    return VideoMAEConfig(
+        image_size=encoder.image_size,
+        patch_size=encoder.patch_size,
+        num_frames=encoder.num_frames,
+        hidden_size=encoder.hidden_size,
+        num_hidden_layers=encoder.num_layers,
+        num_attention_heads=encoder.num_heads,
+        intermediate_size=encoder.intermediate_size,
+        hidden_dropout_prob=encoder.dropout,
+        attention_probs_dropout_prob=encoder.dropout,
+        use_mean_pooling=False,
+    )
 
 
 @torch.inference_mode()

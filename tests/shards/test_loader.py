@@ -10,6 +10,7 @@ import torch
 
 from shards.audio import decode_audio
 from shards.batch_plan import SpeakerSetPlan, SpeakerSetView, UtterancePlan, UtteranceView, evaluation_batches
+from shards.clip_format import ClipFormat
 from shards.config import ConfigError
 from shards.corpus_index import CorpusIndex, read_index
 from shards.emotions import EMOTIONS
@@ -17,6 +18,7 @@ from shards.errors import BadShard
 from shards.loader import Batch, BatchReader, TrainingLoader, read_once
 from shards.samples import Sample
 from shards.targets import TargetConfig, no_targets, read_targets, resolve_classes
+from tests.shards.media_pieces import encode_video, grey
 from tests.small_world import make_sample, write_shard
 
 NUM_SAMPLES = 23
@@ -178,14 +180,66 @@ def test_a_second_epoch_is_read_from_memory(tmp_path: Path) -> None:
         list(read_once(narrow, batches))
 
 
-def test_a_sample_that_cannot_be_used_is_named(tmp_path: Path) -> None:
-    """Training does not skip: what was packed must be readable."""
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_sample_that_cannot_be_used_is_named(tmp_path: Path, num_workers: int) -> None:
+    """Training does not skip: what was packed must be readable. The error is the same one from a worker process."""
     broken = packed(0)
     object.__setattr__(broken, "audio", b"fLaC" + bytes(50))
     write_shard(tmp_path / "a.tar", [broken, packed(1)])
     index = read_index(str(tmp_path))
-    with pytest.raises(BadShard, match=r"a\.tar: sample 'utterance-00000'"):
-        list(read_once(reader_of(index), evaluation_batches(index.rows_by_speaker(), 4)))
+    with pytest.raises(BadShard, match=r"a\.tar: sample 'utterance-00000'") as raised:
+        list(read_once(reader_of(index), evaluation_batches(index.rows_by_speaker(), 4), num_workers=num_workers))
+    assert "Traceback" not in str(raised.value)
+    assert raised.value.code == "corrupt_audio"
     (tmp_path / "a.tar").write_bytes((tmp_path / "a.tar").read_bytes()[:3000])
     with pytest.raises(BadShard, match="damaged_shard"):
         read_index(str(tmp_path))
+
+
+CLIP = ClipFormat(num_frames=4, side_pixels=16, shortest_edge_pixels=16)
+
+
+def filmed(number: int) -> Sample:
+    sample = packed(number)
+    shades = [grey(20 * number + 10 * frame, width=24, height=16) for frame in range(4)]
+    object.__setattr__(sample, "video", encode_video(shades, frames_per_second=4))
+    object.__setattr__(sample, "video_format", "mp4")
+    return sample
+
+
+def test_video_comes_as_clips(tmp_path: Path) -> None:
+    """[N, T, 3, side, side], standardised; the same from memory, and from a worker process."""
+    write_shard(tmp_path / "a.tar", [filmed(number) for number in range(6)])
+    index = read_index(str(tmp_path))
+    reader = BatchReader(index, no_targets(index), "video", cache_bytes=10**6, clip=CLIP)
+    batches = evaluation_batches(index.rows_by_speaker(), 4)
+    first = list(read_once(reader, batches))
+    for batch in first:
+        assert batch.inputs.shape == (len(batch), 4, 3, 16, 16)
+        assert batch.inputs.dtype == torch.float32
+        assert batch.lengths.tolist() == [4] * len(batch)
+        shades = (20 * batch.rows[:, None] + 10 * torch.arange(4)) / 255
+        expected = (shades[..., None] - torch.tensor(CLIP.mean)) / torch.tensor(CLIP.std)
+        torch.testing.assert_close(batch.inputs.mean(dim=(3, 4)), expected, rtol=0, atol=0.06)
+    (beside,) = read_once(BatchReader(index, no_targets(index), "video", clip=CLIP), batches[:1], num_workers=1)
+    (tmp_path / "a.tar").write_bytes(b"")
+    (again, *_) = read_once(reader, batches)
+    assert torch.equal(beside.inputs, first[0].inputs)
+    assert torch.equal(again.inputs, first[0].inputs)
+
+
+def test_a_video_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    """Damaged or missing: the sample and the reason, as for sound."""
+    broken = filmed(0)
+    object.__setattr__(broken, "video", (broken.video or b"")[:-300])
+    write_shard(tmp_path / "a.tar", [broken])
+    write_shard(tmp_path / "b.tar", [packed(1)])
+    index = read_index(str(tmp_path))
+    reader = BatchReader(index, no_targets(index), "video", clip=CLIP)
+    batches = evaluation_batches(index.rows_by_speaker(), 1)
+    with pytest.raises(BadShard, match=r"corrupt_video: .*a\.tar: sample 'utterance-00000'"):
+        list(read_once(reader, batches[:1]))
+    with pytest.raises(BadShard, match=r"no_video: .*b\.tar: sample 'utterance-00001'"):
+        list(read_once(reader, batches[1:]))
+    with pytest.raises(ConfigError, match="clip: got None for video"):
+        BatchReader(index, no_targets(index), "video")

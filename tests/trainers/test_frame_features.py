@@ -6,8 +6,8 @@ import torch
 from transformers import HubertConfig, HubertModel
 
 from shards.config import ConfigError
-from trainers.cepstra import NUM_MEL_BANDS
 from trainers.frame_features import LayerFeatures, Mfcc
+from trainers.models.cepstra import NUM_MEL_BANDS
 from trainers.models.encoder import LayerwiseEncoder
 from trainers.models.mel import WINDOW_SAMPLES, log_mel, mel_filters
 

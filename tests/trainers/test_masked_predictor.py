@@ -67,7 +67,7 @@ def test_logits_are_cosines(name: str) -> None:
     hide = hidden_frames(model.encoder, lengths)
     with torch.inference_mode():
         frames, _ = model.encoder(inputs, lengths, None, hide)
-        expected = F.cosine_similarity(model.project(frames[hide]).unsqueeze(1), model.labels, dim=-1) / 0.1
+        expected = F.cosine_similarity(model.project(frames[hide]).unsqueeze(1), model.labels.weight, dim=-1) / 0.1
         torch.testing.assert_close(model(inputs, lengths, hide).logits_HL, expected)
 
 

@@ -1,9 +1,11 @@
 """The seam before each layer: nothing changes without it, and with it a layer sees just what it was given."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
     Data2VecAudioConfig,
@@ -19,9 +21,10 @@ from transformers import (
     WavLMModel,
 )
 
-from trainers.models.encoder import LayerwiseEncoder, _normalises
+from shards.config import ConfigError
+from trainers.models.encoder import LayerwiseEncoder, _normalises, load_encoder
 from trainers.models.pooling import masked_mean
-from trainers.models.sequence_encoder import LayerInput, SequenceEncoder, SequenceEncoderConfig
+from trainers.models.sequence_encoder import BeforeLayer, LayerInput, SequenceEncoder, SequenceEncoderConfig
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
 CONVOLUTIONS = {
@@ -102,6 +105,19 @@ def test_without_a_seam_it_is_the_model_itself(name: str) -> None:
     assert encoder.normalises == (name != "hubert-group")
 
 
+def test_a_checkpoint_without_some_weights_is_refused(tmp_path: Path) -> None:
+    """By their names, rather than filled up with random ones; what stands for hidden frames may be missing."""
+    encoder_named("wavlm").model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights.pop("masked_spec_embed", None)
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    load_encoder(str(tmp_path))
+    del weights["encoder.layers.1.attention.k_proj.bias"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match=r"without encoder\.layers\.1\.attention\.k_proj\.bias, expected all weights"):
+        load_encoder(str(tmp_path))
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_pooled_features_do_not_depend_on_batchmates(name: str) -> None:
     """An utterance alone and padded beside longer ones, with a prefix and without."""
@@ -175,6 +191,71 @@ def test_videomae_takes_prefixes(use_mean_pooling: bool) -> None:
     assert mask.shape == (2, 8)
     assert mask.all()
     torch.testing.assert_close(found, final, rtol=1e-4, atol=1e-5)
+
+
+def videomae(use_mean_pooling: bool = True) -> LayerwiseEncoder:
+    torch.manual_seed(0)
+    config = VideoMAEConfig(image_size=16, patch_size=8, num_frames=4, use_mean_pooling=use_mean_pooling, **SMALL)
+    return LayerwiseEncoder(VideoMAEModel(config)).eval()
+
+
+def long_prefix(_: int, hidden: Tensor, mask: Tensor) -> LayerInput:
+    """Four positions that follow from the sample alone."""
+    prefix = 3.0 * hidden.mean(dim=1, keepdim=True).expand(-1, 4, -1)
+    return LayerInput(torch.cat([prefix, hidden], 1), torch.cat([mask[:, :1].expand(-1, 4), mask], 1), 4)
+
+
+@pytest.mark.parametrize("use_mean_pooling", [False, True])
+def test_pooled_videomae_is_the_mean_of_its_own_tokens(use_mean_pooling: bool) -> None:
+    """Without a prefix, to 1e-5 of transformers' forward pass with nothing masked."""
+    encoder, pixels = videomae(use_mean_pooling), torch.randn(3, 4, 3, 16, 16)
+    with torch.inference_mode():
+        found = masked_mean(*encoder(pixels, torch.full((3,), 4)))
+        expected = encoder.model(pixels, bool_masked_pos=None).last_hidden_state.mean(dim=1)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("seam", [None, long_prefix])
+def test_a_film_does_not_depend_on_its_batchmates(seam: BeforeLayer | None) -> None:
+    """Alone and among others, with a prefix and without."""
+    encoder, pixels, lengths = videomae(), torch.randn(3, 4, 3, 16, 16), torch.full((3,), 4)
+    with torch.inference_mode():
+        together = masked_mean(*encoder(pixels, lengths, seam))
+        alone = [masked_mean(*encoder(pixels[n : n + 1], lengths[n : n + 1], seam)) for n in range(3)]
+    torch.testing.assert_close(torch.cat(alone), together, rtol=1e-4, atol=1e-5)
+
+
+def test_a_prefix_reaches_the_tokens_of_a_film_through_attention_alone() -> None:
+    """With attention's output cut off in every layer a prefix changes nothing; with it, it does."""
+    encoder, pixels, lengths = videomae(), torch.randn(2, 4, 3, 16, 16), torch.full((2,), 4)
+    with torch.inference_mode():
+        open_before, open_after = encoder(pixels, lengths)[0], encoder(pixels, lengths, long_prefix)[0]
+        for layer in encoder.layers:
+            layer.attention.output.dense.weight.zero_()
+            layer.attention.output.dense.bias.zero_()
+        cut_before, cut_after = encoder(pixels, lengths)[0], encoder(pixels, lengths, long_prefix)[0]
+    assert not torch.allclose(open_after, open_before, atol=1e-3)
+    torch.testing.assert_close(cut_after, cut_before, rtol=1e-5, atol=1e-6)
+
+
+def test_videomae_in_bfloat16_gives_the_same_features_roughly() -> None:
+    """Its fixed positions follow the weights' precision; pictures come in float32."""
+    encoder, pixels, lengths = videomae(), torch.randn(3, 4, 3, 16, 16), torch.full((3,), 4)
+    with torch.inference_mode():
+        exact = masked_mean(*encoder(pixels, lengths, long_prefix))
+        rough = masked_mean(*encoder.bfloat16()(pixels, lengths, long_prefix)).float()
+    assert (exact - rough).norm() / exact.norm() < 0.05
+
+
+def test_frozen_parts_of_videomae_get_no_gradient() -> None:
+    """The patch embedding and the lowest layers, and nothing above."""
+    encoder = videomae().train()
+    encoder.freeze(front_end=True, num_layers=1)
+    encoder(torch.randn(2, 4, 3, 16, 16), torch.full((2,), 4))[0].sum().backward()
+    frozen = {name for name, parameter in encoder.model.named_parameters() if parameter.grad is None}
+    names = {name for name, _ in encoder.model.named_parameters()}
+    assert frozen == {name for name in names if name.startswith(("embeddings.", "encoder.layer.0."))}
+    assert frozen < names
 
 
 def test_face_features_are_blind_to_padding() -> None:

@@ -89,8 +89,18 @@ def test_hubert_is_trained_and_saved_with_it(tmp_path: Path, norm: str) -> None:
 def test_videomae_is_saved_with_it(tmp_path: Path) -> None:
     """Its fixed positions are no weights, and survive."""
     config = VideoMAEConfig(image_size=16, patch_size=8, num_frames=4, **SMALL_LAYERS)
-    model = make("prefix", encoder=config.to_dict(), modality="face")
+    model = make("prefix", encoder=config.to_dict(), modality="video")
     assert_same_after_saving(model, tmp_path, (torch.randn(len(SETS), 4, 3, 16, 16), torch.full((len(SETS),), 4)))
+
+
+def test_setpeer_on_videomae_base_has_the_published_size() -> None:
+    """P of a whole recogniser with D = 768, 12 layers, C = 64, Q = 4, M = 512; nothing is allocated."""
+    published = {"num_prefixes": 4, "code_width": 64, "num_codes": 512}
+    with torch.device("meta"):
+        model = make("prefix", encoder=VideoMAEConfig().to_dict(), modality="video", extractor=published)
+    assert model.extractor is not None
+    assert (model.encoder.width, len(model.encoder.layers)) == (768, 12)
+    assert sum(parameter.numel() for parameter in model.extractor.parameters()) == 438_912
 
 
 def assert_same_after_saving(model: EmotionRecognizer, folder: Path, inputs: tuple[Tensor, Tensor]) -> None:
@@ -182,7 +192,7 @@ def test_it_is_equations_2_to_6(quantized: bool) -> None:
             context = extractor.contextualise(reduced.unsqueeze(0))[0]  # Eq. 3
             vectors = extractor.expand(context.mean(dim=0)).view(2, 8)  # Eq. 4
             if extractor.quantizer is not None:
-                codes = extractor.quantizer.codebook
+                codes = extractor.quantizer.codebook.weight
                 vectors = torch.stack([codes[(codes - vector).square().sum(1).argmin()] for vector in vectors])
             prefix = extractor.project(vectors)  # Eq. 5
             embeddings.append(prefix)

@@ -9,7 +9,7 @@ from trainers.models.vector_quantizer import RESTART_AFTER_STEPS, VectorQuantize
 def test_a_vector_becomes_its_nearest_code() -> None:
     """By hand: codes (0,0), (1,0), (0,2); loss = mean squared distance times 1 + commitment."""
     quantizer = VectorQuantizer(3, 2, commitment=0.25)
-    quantizer.codebook.data = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
+    quantizer.codebook.weight.data = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
     found = quantizer(torch.tensor([[0.9, 0.1], [0.1, 1.4]]))
     assert found.codes.tolist() == [1, 2]
     torch.testing.assert_close(found.vectors, torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
@@ -24,16 +24,16 @@ def test_gradients_pass_straight_through() -> None:
     upstream = torch.randn(5, 3)
     (quantizer(vectors).vectors * upstream).sum().backward()  # type: ignore[no-untyped-call]
     torch.testing.assert_close(vectors.grad, upstream)
-    assert quantizer.codebook.grad is None
+    assert quantizer.codebook.weight.grad is None
     quantizer(torch.randn(5, 3)).loss.backward()
-    assert quantizer.codebook.grad is not None
-    assert quantizer.codebook.grad.abs().sum() > 0
+    assert quantizer.codebook.weight.grad is not None
+    assert quantizer.codebook.weight.grad.abs().sum() > 0
 
 
 def test_normalised_vectors_are_compared_by_shape_alone() -> None:
     """With the layer norm, scaling and shifting a vector changes nothing."""
     quantizer = VectorQuantizer(6, 4, normalise=True)
-    quantizer.codebook.data = torch.randn(6, 4)
+    quantizer.codebook.weight.data = torch.randn(6, 4)
     vectors = torch.randn(5, 4)
     before, after = quantizer(vectors), quantizer(7 * vectors + 3)
     assert torch.equal(before.codes, after.codes)
@@ -43,7 +43,7 @@ def test_normalised_vectors_are_compared_by_shape_alone() -> None:
 def test_distances_are_float32_in_bfloat16() -> None:
     """Two codes that one bfloat16 step separates are told apart where the vectors are float32."""
     quantizer = VectorQuantizer(2, 1)
-    quantizer.codebook.data = torch.tensor([[1.0], [1.0078125]])
+    quantizer.codebook.weight.data = torch.tensor([[1.0], [1.0078125]])
     quantizer.bfloat16()
     found = quantizer(torch.tensor([[1.003], [1.005]]))
     assert found.codes.tolist() == [0, 1]
@@ -56,11 +56,11 @@ def test_idle_codes_are_restarted_only_when_asked(precision: torch.dtype) -> Non
     vectors = torch.randn(6, 3) + 10
     for restart in (False, True):
         quantizer = VectorQuantizer(5, 3, restart=restart).to(precision).train()
-        weight, far = quantizer.codebook.detach().clone(), quantizer.entries.detach().clone()
+        weight, far = quantizer.codebook.weight.detach().clone(), quantizer.entries.detach().clone()
         for _ in range(RESTART_AFTER_STEPS + 1):
             quantizer(vectors)
             quantizer.after_step()
-            quantizer.codebook.data.copy_(weight)  # what a master copy of the weights does
+            quantizer.codebook.weight.data.copy_(weight)  # what a master copy of the weights does
         moved = (quantizer.entries.detach() != far).any(dim=1)
         assert moved.any() == restart
         if restart:
@@ -71,7 +71,7 @@ def test_idle_codes_are_restarted_only_when_asked(precision: torch.dtype) -> Non
 def test_steps_are_counted_and_not_calls() -> None:
     """P asks the codebook many times in a step; a code used by one of these calls is not idle."""
     quantizer = VectorQuantizer(2, 1, restart=True).train()
-    quantizer.codebook.data = torch.tensor([[0.0], [5.0]])
+    quantizer.codebook.weight.data = torch.tensor([[0.0], [5.0]])
     for _ in range(RESTART_AFTER_STEPS + 10):
         for _ in range(3 * RESTART_AFTER_STEPS):
             quantizer(torch.zeros(1, 1))

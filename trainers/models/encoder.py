@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,8 @@ from trainers.models.mel import HOP_SAMPLES, frame_mask
 from trainers.models.registry import register_models
 from trainers.models.sequence_encoder import BeforeLayer, LayerInput, SequenceEncoder, SequenceEncoderConfig
 from trainers.models.waveforms import normalised
+
+Modality = Literal["audio", "face", "video"]  # the loader's; a model is loaded where no loader can be
 
 SPEECH_FAMILIES = ("hubert", "wav2vec2", "wavlm", "data2vec-audio")
 _FRONT_ENDS = ("feature_extractor", "embeddings", "subsampling", "projection")
@@ -58,11 +60,23 @@ class LayerwiseEncoder(nn.Module):
             hidden.requires_grad_(False)  # without masked prediction it has no gradient
         if getattr(model.config, "feat_extract_norm", None) == "group":
             model.feature_extractor.forward = _EqualLengths(model.feature_extractor.forward, model)
+            # Its parts run as often as there are lengths, which other ranks need not have: ZeRO 3 must bring all its
+            # weights at once. It then takes their gradients when that of the input is there, so the input must have one
+            # (see `_hear`), in place of the one transformers would give it further in.
+            model.feature_extractor._z3_leaf = True
+            model.feature_extractor._requires_grad = False
 
     @property
     def is_small(self) -> bool:
         """Whether this is the project's own small encoder."""
         return isinstance(self.model, SequenceEncoder)
+
+    @property
+    def modality(self) -> Modality:
+        """What it takes."""
+        if self.is_small:
+            return "face" if self.model.config.front_end == "face" else "audio"
+        return "video" if self._family == "videomae" else "audio"
 
     @property
     def width(self) -> int:
@@ -126,7 +140,9 @@ class LayerwiseEncoder(nn.Module):
         self.mask_embedding.requires_grad_(True)
 
     def freeze(self, *, front_end: bool, num_layers: int) -> None:
-        """Stop training the convolutional front end and the lowest layers."""
+        """Stop training the convolutional front end and the lowest layers; ConfigError when there are not so many."""
+        if num_layers > len(self.layers):
+            raise ConfigError(f"freeze_layers: got {num_layers}, expected at most the encoder's {len(self.layers)}")
         parts: list[nn.Module] = list(self.layers[:num_layers])
         if front_end:
             parts += [module for name, module in self.model.named_children() if name in _FRONT_ENDS]
@@ -142,6 +158,8 @@ class LayerwiseEncoder(nn.Module):
         frames_N = self.num_frames(lengths_N)
         mask_NT = frame_mask(frames_N, int(frames_N.max()))
         valid_NS = frame_mask(lengths_N, values.shape[1])
+        if torch.is_grad_enabled() and getattr(self.model.feature_extractor, "_z3_leaf", False):
+            values = values.detach().requires_grad_(next(self.model.feature_extractor.parameters()).requires_grad)
         with self._blind_to_padding(lengths_N, mask_NT), self._seams(before_layer, mask_NT) as masks:
             dtype = next(self.model.parameters()).dtype
             self.model.config.apply_spec_augment = hide_NT is not None  # the switch of all hiding
@@ -251,7 +269,11 @@ def _like(given: Tensor, mask_NT: Tensor) -> Tensor:
 
 
 def load_encoder(folder_or_name: str, revision: str | None = None) -> LayerwiseEncoder:
-    """A pretrained encoder: hub name with a pinned revision, or a local folder. Weights must be safetensors."""
+    """A pretrained encoder: hub name with a pinned revision, or a local folder. Weights must be safetensors.
+
+    Raises ConfigError for what cannot be loaded, and for a checkpoint that lacks weights: transformers would print a
+    note and make them up.
+    """
     if not Path(folder_or_name).is_dir() and not revision:
         raise ConfigError(
             f"encoder.checkpoint {folder_or_name}: no such folder; for a hub model give encoder.revision too, a full "
@@ -260,12 +282,32 @@ def load_encoder(folder_or_name: str, revision: str | None = None) -> LayerwiseE
     where = {"revision": revision} if revision else {}
     register_models()
     try:
-        model = AutoModel.from_pretrained(
-            folder_or_name, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, **where
+        model, found = AutoModel.from_pretrained(
+            folder_or_name,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **where,
         )
     except (OSError, ValueError) as error:
         raise ConfigError(f"encoder.checkpoint {folder_or_name}: {error}") from error
+    missing = sorted(set(found["missing_keys"]) - {"masked_spec_embed"})  # which masked prediction learns anew
+    if missing:
+        raise ConfigError(
+            f"encoder.checkpoint {folder_or_name}: got a checkpoint without {', '.join(missing)}, expected all weights "
+            f"of a {model.config.model_type} model; give a whole one"
+        )
     return LayerwiseEncoder(model, normalise=_normalises(model.config))
+
+
+def require_modality(encoder: LayerwiseEncoder, modality: Modality) -> None:
+    """Raise ConfigError for an encoder of something else."""
+    if encoder.modality != modality:
+        raise ConfigError(
+            f"encoder.checkpoint: got an encoder of {encoder.modality}, expected one of {modality}, as data.modality "
+            "says; change one of the two"
+        )
 
 
 def _normalises(config: Any) -> bool:

@@ -2,7 +2,7 @@
 
 Without them it is task-adaptive pre-training (TAPT), with them personalised adaptive pre-training (PAPT; papt-pldc,
 section 4, Eq. 1). A hidden frame's logits are cosines between its projection and each pseudo-label's embedding, divided
-by a temperature.
+by a temperature. These embeddings are called rather than read, so that ZeRO 3 brings them back.
 
 Shapes: N utterances, S samples, T frames, D width, P width of the projection, L pseudo-labels, H hidden frames.
 """
@@ -44,7 +44,8 @@ class MaskedPredictor(nn.Module):
         self.encoder, self.speakers, self._temperature = encoder, speakers, temperature
         encoder.learn_mask()
         self.project = nn.Linear(encoder.width, projection_size)
-        self.labels = nn.Parameter(torch.rand(num_labels, projection_size))
+        self.labels = nn.Embedding(num_labels, projection_size)
+        nn.init.uniform_(self.labels.weight)
         self._front_end_square = torch.zeros(())
         encoder.front_end.register_forward_hook(self._watch_front_end)
 
@@ -59,7 +60,8 @@ class MaskedPredictor(nn.Module):
         if self.speakers is not None and speakers_N is not None:
             frames_NTD, mask_NT = self.speakers.after_layers(frames_NTD, mask_NT, speakers_N)
         projected_HP = F.normalize(self.project(frames_NTD[hide_NT]).float(), dim=-1)
-        logits_HL = projected_HP @ F.normalize(self.labels.float(), dim=-1).T / self._temperature
+        labels_LP = self.labels(torch.arange(self.labels.num_embeddings, device=projected_HP.device))
+        logits_HL = projected_HP @ F.normalize(labels_LP.float(), dim=-1).T / self._temperature
         return MaskedPrediction(logits_HL, self._front_end_square)
 
     def _watch_front_end(self, _: nn.Module, __: Any, output: Any) -> None:

@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
+from shards.clip_format import ClipFormat
+from shards.config import from_mapping
 from trainers.losses import Similarity, info_nce
 from trainers.models.adapted_encoder import ORIGINAL_NAME, SpeakerState
 from trainers.models.encoder import LayerwiseEncoder, load_encoder
@@ -44,7 +46,9 @@ _MODEL_TYPE = "emostream_recognizer"
 class RecognizerConfig(PretrainedConfig):
     """`names` are the classes, or the values when `is_values`; `encoder` is the encoder's own configuration.
 
-    Without a `contrast_temperature` training has no L_NCE. `speakers` are those that have an embedding (PAPT).
+    `clip` is the format of a video encoder's clips. Without a `contrast_temperature` training has no L_NCE.
+    `speakers` are those that have an embedding (PAPT). `trained_on` says which labels were learnt from (`target`) and
+    how much of the test speakers (`known_seconds`).
     """
 
     model_type = _MODEL_TYPE
@@ -55,6 +59,7 @@ class RecognizerConfig(PretrainedConfig):
         names: Sequence[str] = (),
         is_values: bool = False,
         modality: str = "audio",
+        clip: dict[str, Any] | None = None,
         normalise: bool = False,
         head: Literal["linear", "interpreter"] = "linear",
         head_dropout: float = 0.1,
@@ -65,12 +70,14 @@ class RecognizerConfig(PretrainedConfig):
         speakers: Sequence[str] = (),
         speaker_fusion: SpeakerFusion = "last",
         speaker_vector_width: int = 0,
+        trained_on: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         self.encoder = encoder or {"model_type": SequenceEncoderConfig.model_type}
         self.names = list(names)
         self.is_values = is_values
         self.modality = modality
+        self.clip = clip
         self.normalise = normalise
         self.head = head
         self.head_dropout = head_dropout
@@ -81,6 +88,7 @@ class RecognizerConfig(PretrainedConfig):
         self.speakers = list(speakers)
         self.speaker_fusion = speaker_fusion
         self.speaker_vector_width = speaker_vector_width
+        self.trained_on = trained_on or {}
         super().__init__(**kwargs)
 
 
@@ -125,6 +133,11 @@ class EmotionRecognizer(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         """Each part's own initialisation stands."""
+
+    @property
+    def clip_format(self) -> ClipFormat | None:
+        """What its encoder wants to see; None when it sees no video."""
+        return None if self.config.clip is None else from_mapping(ClipFormat, self.config.clip, where="clip")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> "EmotionRecognizer":
@@ -260,7 +273,9 @@ class _Fuser:
         """Eq. 7 for this layer; 0 where no set has two utterances."""
         assert self.recognizer.extractor is not None  # noqa: S101 (made only when there is one)
         if not halves.num_sets:
-            self._nce.append(pooled_ND.new_zeros((), dtype=torch.float32))
+            # P is called all the same: under ZeRO 3 the other ranks, whose sets have halves, wait for this one's call.
+            unused = self.recognizer.extractor(pooled_ND[self.source_N], self.sets_N[self.source_N], layer)
+            self._nce.append(0.0 * unused.embeddings_BQD.float().sum())
             return
         found = self.recognizer.extractor(pooled_ND[halves.rows], halves.numbers, layer)
         first_BX, second_BX = found.embeddings_BQD.flatten(1).split(halves.num_sets)

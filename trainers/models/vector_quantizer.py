@@ -7,6 +7,9 @@ A restart moves a code by its `offset`, a buffer, and not by writing to the weig
 keeps the weight's true value elsewhere and puts it back at the next step. It happens once a step, after the optimiser,
 from what all ranks have seen, so every rank's codebook stays the same at any number of workers.
 
+The codebook is an embedding that is called, not a parameter that is read: ZeRO 3 brings a weight back for the calls of
+the module that owns it, and for nothing else.
+
 Shapes: R vectors, C numbers each, M codes.
 """
 
@@ -44,7 +47,8 @@ class VectorQuantizer(Float32Buffers, nn.Module):
     ) -> None:
         super().__init__()
         self._commitment, self._normalise, self._restart = commitment, normalise, restart
-        self.codebook = nn.Parameter(torch.empty(num_codes, width).uniform_(-1.0 / num_codes, 1.0 / num_codes))
+        self.codebook = nn.Embedding(num_codes, width)
+        nn.init.uniform_(self.codebook.weight, -1.0 / num_codes, 1.0 / num_codes)
         if restart:
             self.register_buffer("offset", torch.zeros(num_codes, width))
             self.register_buffer("idle_steps", torch.zeros(num_codes, dtype=torch.long))
@@ -54,7 +58,10 @@ class VectorQuantizer(Float32Buffers, nn.Module):
     @property
     def entries(self) -> Tensor:
         """The codes [M, C] as vectors are compared with them, float32."""
-        return self.codebook.float() + self.offset if self._restart else self.codebook.float()
+        weight_MC = self.codebook(
+            torch.arange(self.codebook.num_embeddings, device=self.codebook.weight.device)
+        ).float()
+        return weight_MC + self.offset if self._restart else weight_MC
 
     def forward(self, vectors_RC: Tensor) -> Quantized:
         """Quantize `vectors_RC`; distances are computed in float32 whatever the precision."""
@@ -86,7 +93,7 @@ class VectorQuantizer(Float32Buffers, nn.Module):
             candidates_RC = _of_all_ranks(torch.cat([part.vectors for part in seen]))
             generator = torch.Generator().manual_seed(int(self.num_steps))
             chosen = torch.randint(len(candidates_RC), (len(idle),), generator=generator)
-            self.offset[idle] = candidates_RC[chosen.to(candidates_RC.device)] - self.codebook[idle].float()
+            self.offset[idle] = candidates_RC[chosen.to(candidates_RC.device)] - self.codebook(idle).float()
             self.idle_steps[idle] = 0
 
 
