@@ -18,6 +18,7 @@ from shards.config import ConfigError, from_mapping, to_mapping
 from shards.errors import BadShard
 from trainers.checkpoints import CheckpointFolder, read_progress, refuse_used_folder
 from trainers.settings import TrainConfig
+from trainers.tracking import require_trackers
 
 if TYPE_CHECKING:
     from cluster.ray_session import NodeResources
@@ -35,6 +36,7 @@ class WorkersFailedError(RuntimeError):
 
 def run_train(config: TrainConfig) -> int:
     """Train and say what was reached."""
+    require_trackers(config.engine.trackers)  # before a cluster is started that could only refuse
     os.environ.setdefault("DS_ACCELERATOR", _accelerator())
     try:
         train = train_on_ray if config.num_workers > 1 or config.address else train_here

@@ -1,5 +1,9 @@
-"""Packed shards small enough to train on in a test: tones whose pitch tells the class, six speakers a split."""
+"""Packed shards small enough to train on in a test: tones whose pitch tells the class, six speakers a split.
 
+Or films, without sound: a bright square whose way tells the class and its shade the speaker.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +12,7 @@ import numpy as np
 from shards.audio import SAMPLE_RATE_HZ, encode_flac
 from shards.config import from_mapping
 from shards.samples import Sample
+from tests.shards.media_pieces import encode_video, grey
 from tests.small_world import write_shard
 from trainers.settings import TrainConfig
 
@@ -42,11 +47,49 @@ def make_utterance(split: str, speaker: int, number: int) -> Sample:
 
 def write_training_world(folder: Path) -> str:
     """One shard a split; returns the pattern that matches them."""
+    return _write_splits(folder, make_utterance)
+
+
+def make_film(split: str, speaker: int, number: int) -> Sample:
+    """Eight pictures of 48 x 32 in 0.8 s; the square stays, goes to the right or goes down."""
+    rng = np.random.default_rng([speaker, number, len(split)])
+    label = number % len(CLASSES)
+    pictures = []
+    for frame in range(8):
+        picture = grey(30, width=48, height=32)
+        top, left = 2 + int(rng.integers(3)), 10 + int(rng.integers(3))
+        top, left = top + 2 * frame * (label == 2), left + 2 * frame * (label == 1)
+        picture[top : top + 10, left : left + 10] = 150 + 10 * speaker
+        pictures.append(picture)
+    name = f"{split}-{speaker}"
+    labels = {"label": CLASSES[label], "emotion": CLASSES[label], "duration_seconds": 0.8}
+    return Sample(
+        key=f"{name}-{number:03d}",
+        video=encode_video(pictures, frames_per_second=10),
+        video_format="mp4",
+        metadata={"speaker": name, "split": split, **labels},
+    )
+
+
+def write_video_world(folder: Path) -> str:
+    """One shard of films a split; returns the pattern that matches them."""
+    return _write_splits(folder, make_film)
+
+
+def _write_splits(folder: Path, make: Callable[[str, int, int], Sample]) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     for split in ("train", "validation", "test"):
-        samples = [make_utterance(split, speaker, n) for speaker in range(6) for n in range(PER_SPEAKER)]
+        samples = [make(split, speaker, number) for speaker in range(6) for number in range(PER_SPEAKER)]
         write_shard(folder / f"{split}-000000.tar", samples)
     return f"{folder}/*.tar"
+
+
+def video_values(shards: str, out: Path, recipe: str = "setpeer", **engine: Any) -> dict[str, Any]:
+    """Options of a run of seconds on films, from nothing: four pictures of 32 x 32."""
+    values = small_values(shards, out, recipe, **engine)
+    values["encoder"] |= {"num_frames": 4, "image_size": 32, "patch_size": 8}
+    values["data"] |= {"modality": "video", "utterances": {"batch_seconds": 10.0}}
+    return values
 
 
 def small_values(shards: str, out: Path, recipe: str = "setpeer", **engine: Any) -> dict[str, Any]:

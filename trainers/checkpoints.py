@@ -1,9 +1,9 @@
 """Checkpoints that are whole or not there: written under a temporary name, flushed, renamed.
 
-A folder `step-00000200` holds DeepSpeed's state of every rank, the position in the data and what has been reached so
-far. Random numbers need no saving: they are drawn from (seed, batch number). A ZeRO checkpoint is divided among the
-workers that wrote it; resumed by another number of workers it is first put together with DeepSpeed's own universal
-checkpoint tool.
+A folder `step-00000200` holds DeepSpeed's state of every rank, the position in the data, what has been reached so far
+and the size of every file. Random numbers need no saving: they are drawn from (seed, batch number). A ZeRO checkpoint
+is divided among the workers that wrote it; resumed by another number of workers it is first put together with
+DeepSpeed's own universal checkpoint tool.
 """
 
 import argparse
@@ -29,7 +29,8 @@ _NAME = re.compile(r"step-(\d{8})")
 STATE_TAG = "deepspeed"
 # What DeepSpeed wants to find in a checkpoint it is to put together for another number of workers.
 UNIVERSAL_CLIENT_STATE: Mapping[str, Any] = {"universal_checkpoint_info": {"universal_checkpoint_version": 0.2}}
-PROGRESS_NAME = "progress.json"
+PROGRESS_NAME, FILES_NAME = "progress.json", "files.json"
+RESULT_NAME = "train.json"  # beside the checkpoints, once the run has ended
 
 
 class CheckpointFolder:
@@ -50,7 +51,8 @@ class CheckpointFolder:
     def commit(self, step: int, progress: Mapping[str, Any], *, keep: int) -> Path:
         """Make the checkpoint visible, and remove older ones and leftovers."""
         temporary, final = self.temporary(step), self._folder / _name(step)
-        (temporary / PROGRESS_NAME).write_text(json.dumps(progress), encoding="utf-8")
+        _write_json(temporary / FILES_NAME, _sizes(temporary))
+        _write_json(temporary / PROGRESS_NAME, progress)
         for path in temporary.rglob("*"):
             _flush(path)
         shutil.rmtree(final, ignore_errors=True)
@@ -77,6 +79,18 @@ def read_progress(checkpoint: Path) -> dict[str, Any]:
     """What `commit` was given."""
     progress: dict[str, Any] = json.loads((checkpoint / PROGRESS_NAME).read_text(encoding="utf-8"))
     return progress
+
+
+def require_complete(checkpoint: Path) -> None:
+    """Raise ConfigError when a file that `commit` counted is missing or has another size."""
+    sizes: dict[str, int] = json.loads((checkpoint / FILES_NAME).read_text(encoding="utf-8"))
+    found = _sizes(checkpoint)
+    wrong = [name for name, size in sizes.items() if found.get(name) != size]
+    if wrong:
+        raise ConfigError(
+            f"resume: {checkpoint}: {', '.join(wrong)} missing or cut short since it was written; restore it, or "
+            "remove the whole checkpoint to go on from the one before"
+        )
 
 
 def make_universal(checkpoint: Path) -> Path:
@@ -138,6 +152,16 @@ def recover_folder(final: Path) -> None:
     old = _set_aside(final)
     if old.exists() and not final.exists():
         old.rename(final)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Bytes of every file below `folder`."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.stat().st_size for path in files}
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value), encoding="utf-8")
 
 
 def _set_aside(final: Path) -> Path:

@@ -11,15 +11,14 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 import torch.distributed as distributed
-import yaml
 from numpy.typing import NDArray
 from transformers.utils import logging as transformers_logging
 
@@ -28,6 +27,7 @@ from shards.corpus_index import read_index
 from shards.loader import Batch, TrainingLoader, read_once
 from trainers.batch_statistics import BatchStatistics
 from trainers.checkpoints import (
+    RESULT_NAME,
     STATE_TAG,
     UNIVERSAL_CLIENT_STATE,
     CheckpointFolder,
@@ -36,17 +36,21 @@ from trainers.checkpoints import (
     recover_folder,
     refuse_used_folder,
     replace_folder,
+    require_complete,
     storage_failures,
 )
+from trainers.first_rank import on_first_rank
 from trainers.process_group import deepspeed_config, join_group
 from trainers.recipes import make_task
+from trainers.resuming import refuse_another_run, write_config
 from trainers.schedules import batch_seed, rate_at
 from trainers.settings import TrainConfig
-from trainers.tracking import Tracker, open_trackers
+from trainers.shared_folder import require_shared
+from trainers.tracking import Tracker, open_trackers, require_trackers
 
 log = logging.getLogger(__name__)
 
-BEST_NAME, LAST_NAME, RESULT_NAME = "best", "last", "train.json"
+BEST_NAME, LAST_NAME = "best", "last"
 OnStep = Callable[[int, int, str], None]
 
 
@@ -79,6 +83,15 @@ class _SinceLog:
     seconds: float = 0.0
     num_utterances: int = 0
     wait_before: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A batch of the present step, without its inputs."""
+
+    number: int
+    rows: torch.Tensor
+    loss: torch.Tensor
 
 
 def run_training(config: TrainConfig, on_step: OnStep | None = None) -> TrainingResult:
@@ -133,20 +146,30 @@ class _Run:
 
     def _prepare(self) -> Path | None:
         """The checkpoint to go on from; makes the folder ready."""
-        if self._rank == 0:
-            refuse_used_folder(self._out, resume=self._config.resume)
-            self._out.mkdir(parents=True, exist_ok=True)
-            self._checkpoints.clear()
-            for name in (BEST_NAME, LAST_NAME):
-                recover_folder(self._out / name)
-            (self._out / "config.yaml").write_text(yaml.safe_dump(to_mapping(self._config), sort_keys=False))
-        self._barrier()
+        on_first_rank(self._make_ready)
+        if self._world_size > 1:
+            require_shared(self._out)
         checkpoint = self._checkpoints.newest() if self._config.resume else None
         if checkpoint is not None:
             progress = read_progress(checkpoint)
             self._reached = _Reached(**progress["reached"])
+            self._reached.stopped_early = self._is_patience_spent()  # it may be another patience by now
             self._loader.load_state_dict(progress["loader"])
+        on_first_rank(lambda: write_config(self._out, self._config))
         return checkpoint
+
+    def _make_ready(self) -> None:
+        """Refuse what cannot be done here, and clear what killed runs left."""
+        require_trackers(self._engine_config.trackers)
+        refuse_used_folder(self._out, resume=self._config.resume)
+        self._out.mkdir(parents=True, exist_ok=True)
+        self._checkpoints.clear()
+        for name in (BEST_NAME, LAST_NAME):
+            recover_folder(self._out / name)
+        checkpoint = self._checkpoints.newest()
+        if checkpoint is not None:
+            refuse_another_run(self._out, self._config)
+            require_complete(checkpoint)
 
     def _build(self, checkpoint: Path | None) -> None:
         import deepspeed
@@ -174,10 +197,7 @@ class _Run:
         if checkpoint is not None:
             folder, tag = checkpoint, STATE_TAG
             if universal:
-                if self._rank == 0:
-                    make_universal(checkpoint)
-                self._barrier()
-                tag = "universal"
+                tag = on_first_rank(lambda: make_universal(folder)).name
             self._engine.load_checkpoint(str(folder), tag=tag)
 
     def _must_convert(self, checkpoint: Path) -> bool:
@@ -212,6 +232,7 @@ class _Run:
         """One optimiser step; the terms of the loss averaged over the batches of all ranks."""
         self._model.train()
         totals: dict[str, torch.Tensor] = {}
+        seen: list[_Seen] = []
         num_utterances = 0
         num_batches = self._engine_config.batches_per_step
         self._statistics.begin_step()
@@ -223,6 +244,7 @@ class _Run:
             self._engine.step()
             self._statistics.end_batch()
             num_utterances += len(batch)
+            seen.append(_Seen(batch.number, batch.rows, terms["loss"].detach()))
             for name, value in terms.items():
                 totals[name] = totals.get(name, torch.zeros((), device=value.device)) + value.detach().float()
         self._model.after_step()
@@ -233,11 +255,23 @@ class _Run:
         *sums, total_utterances = numbers.tolist()
         means = {name: value / num_batches for name, value in zip(names, sums, strict=True)}
         if not math.isfinite(means["loss"]):
-            raise ConfigError(
-                f"the loss is {means['loss']} at step {self._reached.step + 1}; lower engine.learning_rate, or resume "
-                "from the last checkpoint with engine.precision float32"
-            )
+            self._refuse_to_go_on(means["loss"], seen)
         return means, round(total_utterances)
+
+    def _refuse_to_go_on(self, loss: float, seen: Sequence[_Seen]) -> NoReturn:
+        """Raise ConfigError, on every rank, that names the batches of all ranks whose loss was no number."""
+        mine = [
+            f"batch {batch.number} ({', '.join(self._task.keys(batch.rows.numpy(force=True)))})"
+            for batch in seen
+            if not batch.loss.isfinite()
+        ]
+        parts: list[Any] = [None] * self._world_size
+        distributed.all_gather_object(parts, mine)
+        where = "; ".join(sorted(name for part in parts for name in part)) or "the sum over the ranks"
+        raise ConfigError(
+            f"the loss is {loss} at step {self._reached.step + 1}, in {where}; look at these utterances, or start anew "
+            "in another --out with a lower engine.learning_rate or engine.precision float32"
+        )
 
     def _log(self, trackers: list[Tracker], terms: dict[str, float]) -> None:
         since = self._since_log
@@ -269,7 +303,10 @@ class _Run:
             self._export(BEST_NAME)
         else:
             reached.since_best += 1
-            reached.stopped_early = 0 < self._engine_config.patience <= reached.since_best
+            reached.stopped_early = self._is_patience_spent()
+
+    def _is_patience_spent(self) -> bool:
+        return 0 < self._engine_config.patience <= self._reached.since_best
 
     def _validation_scores(self) -> tuple[Any, Any]:
         self._model.eval()

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
+from shards.corpus_index import group_rows
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassScores:
@@ -56,10 +58,9 @@ def score_classes(
     """Compare class numbers [N]; every class of `names` counts in the overall macro-F1."""
     labels = list(range(len(names)))
     per_speaker = {}
-    for speaker in sorted(set(speakers)):
-        mine = speakers == speaker
+    for speaker, mine in group_rows(speakers).items():
         scores = accuracy_score(truth[mine], predicted[mine]), _f1(truth[mine], predicted[mine], None)
-        per_speaker[str(speaker)] = (int(mine.sum()), float(scores[0]), scores[1])
+        per_speaker[str(speaker)] = (len(mine), float(scores[0]), scores[1])
     accuracies, f1s = (np.asarray([scores[place] for scores in per_speaker.values()]) for place in (1, 2))
     return ClassScores(
         number=len(truth),
@@ -79,9 +80,8 @@ def score_values(
 ) -> ValueScores:
     """Compare values [N, V]."""
     per_speaker = {}
-    for speaker in sorted(set(speakers)):
-        mine = speakers == speaker
-        per_speaker[str(speaker)] = (int(mine.sum()), _cccs(truth[mine], predicted[mine]))
+    for speaker, mine in group_rows(speakers).items():
+        per_speaker[str(speaker)] = (len(mine), _cccs(truth[mine], predicted[mine]))
     table = np.asarray([scores for _, scores in per_speaker.values()])
     return ValueScores(
         number=len(truth),

@@ -26,10 +26,11 @@ from shards.config import ConfigError
 from shards.corpus_index import CorpusIndex
 from shards.loader import Batch, BatchReader
 from shards.targets import no_targets
+from trainers.first_rank import on_first_rank
 from trainers.frame_features import FrameFeatures, LayerFeatures, Mfcc
 from trainers.masking import span_mask
 from trainers.models.adapted_encoder import SpeakerState, default_device, save_encoder
-from trainers.models.encoder import LayerwiseEncoder, load_encoder
+from trainers.models.encoder import LayerwiseEncoder, load_encoder, require_modality
 from trainers.models.masked_predictor import MaskedPredictor
 from trainers.models.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
 from trainers.models.speaker_embedding import SpeakerEmbedding
@@ -42,6 +43,7 @@ from trainers.task import OnPreparation, TrainingModel
 log = logging.getLogger(__name__)
 
 SAMPLE_RATE_HZ = 16_000
+LARGE_WIDTH, LARGE_PROJECTION, BASE_PROJECTION = 1024, 768, 256
 VALIDATION_UTTERANCES = 32
 SCORE_NAMES = ("loss", "correct", "frames")  # sums over the hidden frames of an utterance
 
@@ -139,12 +141,17 @@ class PretrainingTask:
                 "layer": options.label_layer,
                 "num_labels": options.num_labels,
                 "encoder": self._config.encoder.checkpoint,
+                "revision": self._config.encoder.revision,
+                "cluster_frames": options.cluster_frames,
+                "seed": self._config.engine.seed,
             },
         )
-        if rank == 0:
-            on_progress("clustering frames into pseudo-labels")
-            job.fit(num_labels=options.num_labels, max_frames=options.cluster_frames, seed=self._config.engine.seed)
-        distributed.barrier()
+        on_progress("clustering frames into pseudo-labels")
+        on_first_rank(
+            lambda: job.fit(
+                num_labels=options.num_labels, max_frames=options.cluster_frames, seed=self._config.engine.seed
+            )
+        )
         job.assign(
             lambda done, total: on_progress(f"pseudo-labels of {done} of {total} shards"),
             rank=rank,
@@ -163,6 +170,10 @@ class PretrainingTask:
         """Reads the held-out utterances."""
         return BatchReader(self._held_out, no_targets(self._held_out), "audio")
 
+    def keys(self, rows: NDArray[np.int64]) -> list[str]:
+        """The training utterances `rows` by name."""
+        return self._train.keys(rows)
+
     def plan(self) -> UtterancePlan:
         """Every utterance once an epoch, at the length it is cropped to."""
         longest = self._options.max_samples / SAMPLE_RATE_HZ
@@ -178,12 +189,11 @@ class PretrainingTask:
         torch.manual_seed(self._config.engine.seed)
         encoder = self._encoder()
         speakers = self._speakers(encoder) if isinstance(self._options, PaptConfig) else None
-        frozen = self._config.encoder.checkpoint is not None and self._config.encoder.freeze_front_end
-        encoder.freeze(front_end=frozen, num_layers=self._config.encoder.freeze_layers)
+        encoder.freeze(front_end=self._config.freezes_front_end, num_layers=self._config.encoder.freeze_layers)
         predictor = MaskedPredictor(
             encoder,
             self._options.num_labels,
-            projection_size=self._options.projection_size,
+            projection_size=self._options.projection_size or projection_size_for(encoder.width),
             temperature=self._options.temperature,
             speakers=speakers,
         )
@@ -216,7 +226,9 @@ class PretrainingTask:
         """The encoder that training starts from."""
         config = self._config.encoder
         if config.checkpoint is not None:
-            return load_encoder(config.checkpoint, config.revision)
+            encoder = load_encoder(config.checkpoint, config.revision)
+            require_modality(encoder, "audio")
+            return encoder
         sizes = small_encoder_config(config, "audio", self.training_reader())
         encoder = LayerwiseEncoder(SequenceEncoder(SequenceEncoderConfig(**sizes)))
         set_statistics(encoder, self.training_reader(), len(self._train), seed=self._config.engine.seed)
@@ -230,6 +242,11 @@ class PretrainingTask:
         speakers = SpeakerEmbedding(len(self._names), encoder.width, vectors.shape[1], self._options.fusion)
         speakers.vectors.copy_(torch.from_numpy(vectors))
         return speakers
+
+
+def projection_size_for(width: int) -> int:
+    """HuBERT's final projection: 768 for large models, 256 for base ones."""
+    return LARGE_PROJECTION if width >= LARGE_WIDTH else BASE_PROJECTION
 
 
 def crop(

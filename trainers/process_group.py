@@ -21,6 +21,7 @@ def join_group() -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     else:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        _do_without_extension()
     if distributed.is_initialized():
         return
     backend = "nccl" if has_gpu else "gloo"
@@ -29,6 +30,13 @@ def join_group() -> None:
     else:
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed asks for it even when it is alone
         distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+
+
+def _do_without_extension() -> None:
+    """Keep DeepSpeed from compiling its shared-memory reduction at start-up: gloo does the same, without a compiler."""
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def deepspeed_config(config: EngineConfig, world_size: int, *, universal: bool) -> dict[str, Any]:

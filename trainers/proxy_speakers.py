@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from shards.batch_plan import evaluation_batches
 from shards.corpus_index import CorpusIndex
 from shards.loader import BatchReader, Modality, read_once
+from shards.speaker_table import nearest
 from shards.targets import no_targets
 from trainers.models.adapted_encoder import SpeakerState
 from trainers.models.encoder import LayerwiseEncoder
 from trainers.models.pooling import masked_mean
-from trainers.speaker_table import nearest
 
 BATCH_UTTERANCES = 32
 

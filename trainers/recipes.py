@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shards.batch_plan import BatchPlan, PlannedBatch, SpeakerSetPlan, UtterancePlan, evaluation_batches
-from shards.config import ConfigError
+from shards.config import ConfigError, to_mapping
 from shards.corpus_index import CorpusIndex
+from shards.known_speakers import training_utterances
 from shards.loader import Batch, BatchReader
 from shards.targets import Targets, read_targets, resolve_classes
 from trainers.losses import balanced_class_weights, ccc_loss, soft_cross_entropy
@@ -28,7 +29,7 @@ from trainers.models.adapted_encoder import (
     load_speakers,
     save_encoder,
 )
-from trainers.models.encoder import LayerwiseEncoder, load_encoder
+from trainers.models.encoder import LayerwiseEncoder, load_encoder, require_modality
 from trainers.models.precision import Float32Buffers
 from trainers.models.recognizer import EmotionRecognizer, Recognition, RecognizerConfig, is_recognizer
 from trainers.pretraining import PretrainingTask
@@ -37,6 +38,7 @@ from trainers.settings import FinetuneConfig, PretrainConfig, SetPeerConfig, Tra
 from trainers.similar_speakers import adaptation_set
 from trainers.small_encoder import set_statistics, small_encoder_config
 from trainers.task import OnPreparation, Task, TrainingModel
+from trainers.video_input import clip_format
 
 VANILLA_VALIDATION_UTTERANCES = 32
 
@@ -114,12 +116,14 @@ class RecognitionTask:
 
     def __init__(self, config: TrainConfig, options: FinetuneConfig, corpus: CorpusIndex) -> None:
         self._config, self._options, self._corpus = config, options, corpus
-        train = corpus.split("train")
+        data = config.data
+        train = training_utterances(corpus, data.num_speakers, data.known_seconds, data.known_split)
         self.names = resolve_classes(train, config.data.target)
         self.train, self._train_targets = _with_target(train, config, self.names)
         self.validation, self.validation_targets = _with_target(corpus.split("validation"), config, self.names)
         self._original: LayerwiseEncoder | None = None
         self._numbers: Mapping[str, int] = {}
+        self._clip = clip_format(config.encoder, data.faces) if data.modality == "video" else None
 
     @property
     def identity(self) -> str:
@@ -142,11 +146,17 @@ class RecognitionTask:
     def training_reader(self) -> BatchReader:
         """Reads training batches."""
         data = self._config.data
-        return BatchReader(self.train, self._train_targets, data.modality, cache_bytes=data.cache_bytes)
+        return BatchReader(
+            self.train, self._train_targets, data.modality, cache_bytes=data.cache_bytes, clip=self._clip
+        )
 
     def validation_reader(self) -> BatchReader:
         """Reads validation batches."""
-        return BatchReader(self.validation, self.validation_targets, self._config.data.modality)
+        return BatchReader(self.validation, self.validation_targets, self._config.data.modality, clip=self._clip)
+
+    def keys(self, rows: NDArray[np.int64]) -> list[str]:
+        """The training utterances `rows` by name."""
+        return self.train.keys(rows)
 
     def plan(self) -> BatchPlan:
         """The order of training."""
@@ -166,8 +176,9 @@ class RecognitionTask:
         recognizer = self._build_recognizer()
         if recognizer.encoder.is_small and self._config.encoder.checkpoint is None:
             set_statistics(recognizer.encoder, self.training_reader(), len(self.train), seed=self._config.engine.seed)
-        freeze_front_end = self._config.encoder.checkpoint is not None and self._config.encoder.freeze_front_end
-        recognizer.encoder.freeze(front_end=freeze_front_end, num_layers=self._config.encoder.freeze_layers)
+        recognizer.encoder.freeze(
+            front_end=self._config.freezes_front_end, num_layers=self._config.encoder.freeze_layers
+        )
         weights = None
         if self._options.class_weights == "balanced" and not self._train_targets.is_values:
             weights = balanced_class_weights(torch.from_numpy(self._train_targets.probs.sum(axis=0)))
@@ -236,6 +247,10 @@ class RecognitionTask:
         for index in (self.train, self.validation):
             self._numbers = {**self._numbers, **assign_speakers(state, index, self._config.data.modality)}
 
+    def _trained_on(self) -> dict[str, Any]:
+        data = self._config.data
+        return {"target": to_mapping(data.target), "known_seconds": data.known_seconds, "known_split": data.known_split}
+
     def _recognizer_config(self, encoder: LayerwiseEncoder | None, speakers: SpeakerState | None) -> RecognizerConfig:
         if speakers is not None and self._is_setpeer:
             raise ConfigError(
@@ -246,14 +261,17 @@ class RecognitionTask:
             sizes = small_encoder_config(self._config.encoder, self._config.data.modality, self.training_reader())
         else:
             sizes = encoder.model.config.to_dict()
+            require_modality(encoder, self._config.data.modality)
         return RecognizerConfig(
             encoder=sizes,
             names=self.names,
             is_values=self._config.data.target.kind == "values",
             modality=self._config.data.modality,
+            clip=None if self._clip is None else to_mapping(self._clip),
             normalise=encoder is not None and encoder.normalises,
             head=self._options.head,
             head_dropout=self._options.head_dropout,
+            trained_on=self._trained_on(),
             **_personalisation(self._options),
             **({} if speakers is None else speakers.described()),
         )

@@ -10,9 +10,17 @@ from typing import Any, Literal
 
 from shards.batch_plan import SpeakerSetView, UtteranceView
 from shards.config import ConfigError, from_mapping, option
+from shards.face_config import FaceBoxConfig
 from shards.targets import TargetConfig
 
 MAX_PSEUDO_LABELS = 2**16
+P_HEADS = 4  # attention heads within SetPeER's P
+
+
+def _require_share(config: Any, *names: str) -> None:
+    for name in names:
+        if not 0.0 <= getattr(config, name) < 1.0:
+            raise ConfigError(f"{name}: got {getattr(config, name)}, expected a share below 1")
 
 
 def _require_positive(config: Any, *names: str) -> None:
@@ -26,21 +34,36 @@ class EncoderConfig:
     """A pretrained encoder, or the sizes of a small one that is trained from nothing."""
 
     checkpoint: str | None = option(
-        help="HuBERT, wav2vec 2.0, WavLM or data2vec audio, hub name or folder, or what a run exported (RUN/best); "
-        "default: the small encoder",
+        help="HuBERT, wav2vec 2.0, WavLM or data2vec audio, VideoMAE for video, hub name or folder, or what a run "
+        "exported (RUN/best); default: the small encoder",
         default=None,
     )
     revision: str | None = option(help="full commit of a hub checkpoint", default=None)
-    freeze_front_end: bool = option(help="do not train the convolutions of a pretrained encoder", default=True)
+    freeze_front_end: bool | None = option(
+        help="do not train the convolutions of a pretrained encoder (of VideoMAE: the patch embedding); default: true, "
+        "but false in tapt and papt, which go on with HuBERT's own pre-training",
+        default=None,
+    )
     freeze_layers: int = option(help="lowest transformer layers that are not trained", default=0)
     hidden_size: int = option(help="width of the small encoder", default=64)
     num_layers: int = option(help="transformer layers of the small encoder", default=3)
     num_heads: int = option(help="attention heads of the small encoder", default=4)
     intermediate_size: int = option(help="feed-forward width of the small encoder", default=256)
     dropout: float = option(help="dropout of the small encoder", default=0.1)
+    num_frames: int = option(help="pictures of an utterance in the small video encoder", default=16)
+    image_size: int = option(help="side of these pictures in pixels", default=64)
+    patch_size: int = option(help="side of the squares they are cut into; two pictures deep", default=16)
 
     def __post_init__(self) -> None:
         _require_positive(self, "hidden_size", "num_layers", "num_heads", "intermediate_size")
+        _require_share(self, "dropout")
+        if self.freeze_layers < 0:
+            raise ConfigError(f"freeze_layers: got {self.freeze_layers}, expected 0 or more")
+        _require_positive(self, "num_frames", "image_size", "patch_size")
+        if self.image_size % self.patch_size:
+            raise ConfigError(f"image_size: got {self.image_size}, expected a multiple of patch_size {self.patch_size}")
+        if self.num_frames % 2:
+            raise ConfigError(f"num_frames: got {self.num_frames}, expected an even number: patches are two deep")
         if self.hidden_size % self.num_heads:
             raise ConfigError(f"hidden_size: got {self.hidden_size}, expected a multiple of {self.num_heads} heads")
 
@@ -49,10 +72,24 @@ class EncoderConfig:
 class DataConfig:
     """What is loaded, in which batches, and what is to be predicted."""
 
-    modality: Literal["audio", "face"] = option(help="sound, or face.npy features", default="audio")
+    modality: Literal["audio", "face", "video"] = option(
+        help="sound, face.npy features, or pictures of the video", default="audio"
+    )
+    faces: FaceBoxConfig = option(
+        help="how faces are cut from video; without a detector, whole pictures are seen", default_factory=FaceBoxConfig
+    )
     target: TargetConfig = option(help="what is to be predicted", default_factory=TargetConfig)
     utterances: UtteranceView = option(help="batches of the vanilla recipe", default_factory=UtteranceView)
     sets: SpeakerSetView = option(help="batches of the personalised recipe", default_factory=SpeakerSetView)
+    num_speakers: int | None = option(
+        help="train on so many speakers only; a smaller number's are among a larger's", default=None
+    )
+    known_seconds: float = option(
+        help="train on so many seconds of each speaker of known_split too, in place of as many training speakers: the "
+        "speaker-dependent side of the personalisation gap; evaluate with the same --known-seconds",
+        default=0.0,
+    )
+    known_split: str = option(help="whose speakers known_seconds is of", default="test")
     num_workers: int = option(help="processes that decode; 0: a thread beside the training", default=0)
     cache_mib: int = option(
         help="decoded training utterances kept in memory, in each process that decodes", default=1024
@@ -68,6 +105,10 @@ class DataConfig:
             raise ConfigError(f"cache_mib: got {self.cache_mib}, expected 0 or more")
         if self.num_workers < 0:
             raise ConfigError(f"num_workers: got {self.num_workers}, expected 0 or more")
+        if self.known_seconds < 0:
+            raise ConfigError(f"known_seconds: got {self.known_seconds}, expected 0 or more")
+        if self.num_speakers is not None and self.num_speakers < 1:
+            raise ConfigError(f"num_speakers: got {self.num_speakers}, expected at least 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +139,9 @@ class EngineConfig:
         _require_positive(self, "validate_every", "checkpoint_every", "keep_checkpoints")
         if not 0 <= self.zero_stage <= 3:
             raise ConfigError(f"zero_stage: got {self.zero_stage}, expected 0, 1, 2 or 3")
-        if not 0.0 <= self.warmup_share < 1.0:
-            raise ConfigError(f"warmup_share: got {self.warmup_share}, expected a share below 1")
+        _require_share(self, "warmup_share")
+        if self.weight_decay < 0:
+            raise ConfigError(f"weight_decay: got {self.weight_decay}, expected 0 or more")
         unknown = sorted(set(self.trackers) - {"mlflow", "wandb"})
         if unknown:
             raise ConfigError(f"trackers: got {', '.join(unknown)}, expected mlflow or wandb")
@@ -114,6 +156,9 @@ class FinetuneConfig:
     )
     head_dropout: float = option(help="dropout in the head", default=0.1)
     class_weights: Literal["none", "balanced"] = option(help="weight classes by inverse frequency", default="none")
+
+    def __post_init__(self) -> None:
+        _require_share(self, "head_dropout")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +180,10 @@ class SetPeerConfig(FinetuneConfig):
     similarity: Literal["dot", "cosine"] = option(help="what L_NCE compares halves by; Eq. 7 has dot", default="dot")
 
     def __post_init__(self) -> None:
+        FinetuneConfig.__post_init__(self)
         _require_positive(self, "num_prefixes", "code_width", "num_codes", "temperature")
+        if self.code_width % P_HEADS:
+            raise ConfigError(f"code_width: got {self.code_width}, expected a multiple of P's {P_HEADS} heads")
         if self.fusion == "addition" and self.num_prefixes != 1:
             raise ConfigError(f"num_prefixes: got {self.num_prefixes}, expected 1 for fusion addition")
 
@@ -155,6 +203,7 @@ class WeightingConfig(FinetuneConfig):
     explained_variance: float = option(help="share of the functionals' variance that the PCA keeps", default=0.95)
 
     def __post_init__(self) -> None:
+        FinetuneConfig.__post_init__(self)
         _require_positive(self, "neighbours", "num_components")
         if not self.weight > 1.0:
             raise ConfigError(f"weight: got {self.weight}, expected more than 1")
@@ -180,14 +229,20 @@ class PretrainConfig:
     mask_probability: float = option(help="share of frames in spans, if spans did not overlap", default=0.8)
     mask_length: int = option(help="frames in a hidden span", default=10)
     min_spans: int = option(help="spans in an utterance at least", default=2)
-    projection_size: int = option(help="width in which frames and pseudo-labels are compared", default=256)
+    projection_size: int | None = option(
+        help="width in which frames and pseudo-labels are compared; default: HuBERT's, 768 for an encoder 1024 or more "
+        "wide (large), else 256 (base)",
+        default=None,
+    )
     temperature: float = option(help="of the cosine logits", default=0.1)
     features_penalty: float = option(help="weight of the mean square of the front end's output", default=10.0)
     min_samples: int = option(help="shorter utterances are left out (16 kHz)", default=32_000)
     max_samples: int = option(help="longer utterances are cropped at random", default=250_000)
 
     def __post_init__(self) -> None:
-        _require_positive(self, "num_labels", "cluster_frames", "mask_length", "projection_size", "temperature")
+        _require_positive(self, "num_labels", "cluster_frames", "mask_length", "temperature")
+        if self.projection_size is not None:
+            _require_positive(self, "projection_size")
         _require_positive(self, "min_samples", "max_samples", "held_out_share", "mask_probability")
         if self.num_labels > MAX_PSEUDO_LABELS:
             raise ConfigError(f"num_labels: got {self.num_labels}, expected at most {MAX_PSEUDO_LABELS}")
@@ -220,7 +275,9 @@ class TrainConfig:
 
     recipe: str = option(help=f"What to train: {', '.join(RECIPES)}.", positional=True)
     shards: str = option(help="Packed shards with the splits train and validation: a glob, folder or file.")
-    out: str = option(help="Folder for checkpoints, the best model and the metrics.")
+    out: str = option(
+        help="Folder for checkpoints, the best model and the metrics; for several nodes on shared storage."
+    )
     resume: bool = option(default=False, help="Go on from the newest checkpoint in --out.")
     num_workers: int = option(default=1, help="Training processes; more than one run on Ray.")
     address: str | None = option(default=None, help="Ray cluster to train on; default: this machine.")
@@ -235,13 +292,22 @@ class TrainConfig:
         if self.num_workers < 1:
             raise ConfigError(f"--num-workers: got {self.num_workers}, expected at least 1")
         options = self.recipe_config()
-        if isinstance(options, SetPeerConfig | PretrainConfig) and self.engine.zero_stage == 3:
+        if (
+            isinstance(options, FinetuneConfig)
+            and options.class_weights != "none"
+            and self.data.target.kind == "values"
+        ):
             raise ConfigError(
-                f"engine.zero_stage: got 3 for {self.recipe}, expected 0, 1 or 2: parts of its model run several times "
-                "in a step or outside it, and ZeRO 3 takes their weights away in between"
+                f"model.class_weights: got {options.class_weights} for data.target.kind values, which has no classes; "
+                "expected none"
             )
         if isinstance(options, PretrainConfig) and self.data.modality != "audio":
-            raise ConfigError(f"data.modality: got {self.data.modality} for {self.recipe}, expected audio")
+            raise ConfigError(
+                f"data.modality: got {self.data.modality} for {self.recipe}, expected audio: masked prediction is of "
+                "speech"
+            )
+        if isinstance(options, WeightingConfig) and self.data.modality == "video":
+            raise ConfigError("data.modality: got video for weighting, expected audio or face, that speakers differ by")
         if isinstance(options, PaptConfig) and self.encoder.checkpoint is None:
             raise ConfigError(
                 "encoder.checkpoint: must be given for papt; it is the original encoder, which also finds the proxies "
@@ -256,6 +322,15 @@ class TrainConfig:
                 f"engine.batches_per_step: got {self.engine.batches_per_step} for {num_workers} workers, expected a "
                 "multiple of them, so that every worker does the same"
             )
+
+    @property
+    def freezes_front_end(self) -> bool:
+        """Whether the convolutions of a pretrained encoder stay as they are."""
+        if self.encoder.checkpoint is None:
+            return False
+        if self.encoder.freeze_front_end is None:
+            return not isinstance(self.recipe_config(), PretrainConfig)
+        return self.encoder.freeze_front_end
 
     def recipe_config(self) -> RecipeConfig:
         """The recipe's own options, checked."""

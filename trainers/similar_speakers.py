@@ -34,6 +34,7 @@ from shards.loader import BatchReader, Modality, read_once
 from shards.storage import atomic_write
 from shards.targets import no_targets
 from trainers.checkpoints import CheckpointFolder
+from trainers.first_rank import on_first_rank
 from trainers.functionals import Functionals, functionals_of
 from trainers.settings import TrainConfig, WeightingConfig
 from trainers.speaker_mixtures import Array, divergence, fit_mixture, within_speaker_variance
@@ -113,12 +114,7 @@ def _choose(config: TrainConfig, options: WeightingConfig, train: CorpusIndex, t
         raise ConfigError("recipe weighting: the training split has one speaker, expected at least two to choose from")
     measure = functionals_of(options.functionals, config.data.modality)
     heard, heard_target = (_measure(index, config.data.modality, measure) for index in (train, target))
-    found: list[Neighbours | None] = [None]
-    if distributed.get_rank() == 0:
-        found = [find_neighbours(heard, heard_target, options, config.engine.seed)]
-    distributed.broadcast_object_list(found)
-    assert found[0] is not None  # noqa: S101 (the first rank found them)
-    return found[0]
+    return on_first_rank(lambda: find_neighbours(heard, heard_target, options, config.engine.seed))
 
 
 def _measure(index: CorpusIndex, modality: Modality, measure: Functionals) -> Measured:

@@ -53,6 +53,9 @@ class Task(Protocol):
     def validation_reader(self) -> BatchReader:
         """Reads validation batches."""
 
+    def keys(self, rows: NDArray[np.int64]) -> list[str]:
+        """The training utterances `rows` by name."""
+
     def plan(self) -> BatchPlan:
         """The order of training."""
 

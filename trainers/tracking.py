@@ -1,6 +1,7 @@
 """Where a run's numbers go: one JSON line a logged step, TensorBoard, and MLflow or W&B when asked for.
 
-A resumed run takes back the lines after its checkpoint: the file is the curve of the run, not of its attempts.
+A resumed run takes back the lines after its checkpoint: the file is the curve of the run, not of its attempts. For the
+services it is the same run again: `trackers.json` keeps the identifier that each of them gave it.
 """
 
 import importlib.util
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 
 from shards.config import ConfigError
 
-METRICS_NAME = "metrics.jsonl"
+METRICS_NAME, RUN_IDS_NAME = "metrics.jsonl", "trackers.json"
 
 
 class Tracker(Protocol):
@@ -60,15 +61,27 @@ class TensorBoard:
         self._writer.close()
 
 
+class ServiceTracker(Tracker, Protocol):
+    """A tracker whose service knows the run by an identifier."""
+
+    @property
+    def run_id(self) -> str:
+        """The identifier, under which a resumed run goes on."""
+
+
 class MlflowRun:
     """A run of the MLflow server the environment names."""
 
-    def __init__(self, name: str, parameters: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, parameters: Mapping[str, Any], run_id: str | None) -> None:
         import mlflow
 
         self._mlflow: Any = mlflow
-        mlflow.start_run(run_name=name)
-        mlflow.log_params({key: str(value)[:500] for key, value in parameters.items()})
+        if run_id is not None:
+            run = mlflow.start_run(run_id=run_id)
+        else:
+            run = mlflow.start_run(run_name=name)
+            mlflow.log_params({key: str(value)[:500] for key, value in parameters.items()})  # once: they cannot change
+        self.run_id: str = run.info.run_id
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         """Metrics of a step."""
@@ -82,10 +95,17 @@ class MlflowRun:
 class WandbRun:
     """A run of Weights & Biases."""
 
-    def __init__(self, name: str, parameters: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, parameters: Mapping[str, Any], run_id: str | None) -> None:
         import wandb
 
-        self._run: Any = wandb.init(name=name, config=dict(parameters))
+        self._run: Any = wandb.init(
+            name=name,
+            id=run_id,
+            resume=None if run_id is None else "allow",
+            config=dict(parameters),
+            allow_val_change=run_id is not None,
+        )
+        self.run_id: str = self._run.id
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         """Numbers of a step."""
@@ -96,17 +116,40 @@ class WandbRun:
         self._run.finish()
 
 
-def open_trackers(out: Path, names: Sequence[str], parameters: Mapping[str, Any], *, first_step: int) -> list[Tracker]:
-    """The metrics file, TensorBoard, and the named services. Raises ConfigError when one is not installed."""
+_SERVICES: Mapping[str, Callable[[str, Mapping[str, Any], str | None], ServiceTracker]] = {
+    "mlflow": MlflowRun,
+    "wandb": WandbRun,
+}
+
+
+def require_trackers(names: Sequence[str]) -> None:
+    """Raise ConfigError when the library of a named service is not installed."""
     for name in names:
         if importlib.util.find_spec(name) is None:
             raise ConfigError(f"engine.trackers: {name} is not installed; `pip install {name}`, or leave it out")
+
+
+def open_trackers(out: Path, names: Sequence[str], parameters: Mapping[str, Any], *, first_step: int) -> list[Tracker]:
+    """The metrics file, TensorBoard, and the named services, whose libraries must be there."""
     trackers: list[Tracker] = [
         MetricsFile(out / METRICS_NAME, first_step=first_step),
         TensorBoard(out / "tensorboard", first_step=first_step),
     ]
-    services: dict[str, Callable[[str, Mapping[str, Any]], Tracker]] = {"mlflow": MlflowRun, "wandb": WandbRun}
-    return trackers + [services[name](out.name, parameters) for name in names]
+    path = out / RUN_IDS_NAME
+    run_ids: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for name in names:
+        service = _SERVICES[name](out.name, parameters, run_ids.get(name))
+        run_ids[name] = service.run_id
+        trackers.append(service)
+    if run_ids:
+        path.write_text(json.dumps(run_ids, indent=2) + "\n", encoding="utf-8")
+    return trackers
+
+
+def last_step(out: Path) -> int:
+    """The last step that the run in `out` has logged; 0 before it has logged any."""
+    lines = _lines(out / METRICS_NAME)
+    return int(json.loads(lines[-1])["step"]) if lines else 0
 
 
 def _lines(path: Path) -> list[str]:

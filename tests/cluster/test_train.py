@@ -44,7 +44,7 @@ def start(values: dict[str, Any], *options: str, before: Callable[[], None] | No
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    output, _ = process.communicate(timeout=200)
+    output, _ = process.communicate(timeout=280)
     return process.returncode, output
 
 
@@ -54,7 +54,7 @@ def losses(out: Path) -> dict[int, float]:
 
 
 def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not condition():
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
@@ -106,6 +106,7 @@ def test_a_vanished_shard_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFi
     assert "best at step" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_killed_ray_worker_is_started_again(shards: str, tmp_path: Path) -> None:
     """SIGKILL to one of two workers: the run goes on from its checkpoint, and its curve is one process's own."""
     engine: dict[str, Any] = {"num_steps": 120, "batches_per_step": 2, "validate_every": 200}
@@ -125,6 +126,7 @@ def test_a_killed_ray_worker_is_started_again(shards: str, tmp_path: Path) -> No
     assert losses(out) == pytest.approx(losses(alone), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_ray_workers_that_cannot_work_say_why(shards: str, tmp_path: Path) -> None:
     """A cluster too small and a used folder are refused at once, what the workers refuse comes back as one line."""
     values = small_values(shards, tmp_path / "large", "finetune", batches_per_step=64) | {"num_workers": 64}
@@ -141,3 +143,25 @@ def test_ray_workers_that_cannot_work_say_why(shards: str, tmp_path: Path) -> No
     status, output = finish(start(broken))
     assert status == 2, output
     assert "add --resume to go on" in output
+
+
+@pytest.mark.slow
+def test_what_one_ray_worker_refuses_ends_all(shards: str, tmp_path: Path) -> None:
+    """Clustering is the first worker's: with more clusters than frames the run ends with its message, and no wait."""
+    values = small_values(shards, tmp_path / "run", "tapt", batches_per_step=2) | {"num_workers": 2}
+    values["model"] = {"num_labels": 60_000, "min_samples": 1600, "cluster_frames": 500}
+    status, output = finish(start(values))
+    assert status == 2, output
+    assert "num_labels: got 60000, but the shards have 500 frames to cluster" in output
+
+
+def test_a_tracker_that_is_missing_is_refused_at_once(
+    shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before a folder is made or a worker started."""
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    out = tmp_path / "run"
+    options = ["finetune", "--shards", shards, "--out", str(out), "--set", "engine.trackers=mlflow"]
+    assert main(["train", *options, "--num-workers", "2", "--set", "engine.batches_per_step=2"]) == 2
+    assert "mlflow is not installed; `pip install mlflow`" in capsys.readouterr().err
+    assert not out.exists()

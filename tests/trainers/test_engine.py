@@ -15,9 +15,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from transformers import HubertConfig, HubertModel
 
 from shards.config import ConfigError, from_mapping
-from tests.training_world import small_config, small_values, write_training_world
+from shards.loader import Batch, BatchReader
+from tests.small_world import write_shard
+from tests.training_world import make_utterance, small_config, small_values, write_training_world
+from trainers.checkpoints import CheckpointFolder
 from trainers.engine import TrainingResult, read_result, run_training
 from trainers.models.recognizer import EmotionRecognizer
 from trainers.settings import TrainConfig
@@ -43,17 +47,20 @@ def losses(out: Path, name: str = "loss") -> dict[int, float]:
     return {line["step"]: line[name] for line in lines if name in line}
 
 
-def start(values: dict[str, Any], folder: Path, *, workers: int = 1) -> subprocess.Popen[bytes]:
+def start(values: dict[str, Any], folder: Path, *, workers: int = 1, dying_at: str = "") -> subprocess.Popen[bytes]:
     options = folder / "options.yaml"
     options.write_text(yaml.safe_dump(values))
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(workers)] if workers > 1 else []
-    command = [sys.executable, *launcher, "-m", "cluster", "train", "--config", str(options)]
+    training = ["cluster", "train", "--config", str(options)]
+    if dying_at:
+        training = ["tests.trainers.dying_run", str(options), *dying_at.split()]
+    command = [sys.executable, *launcher, "-m", *training]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output.decode()[-3000:]
 
 
@@ -92,17 +99,37 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(shards: str, undisturbed: P
     assert not half.exists()
 
 
-@pytest.mark.parametrize(("zero_stage", "first", "then"), [(0, 2, 1), (1, 2, 1), (2, 1, 2)])
+@pytest.mark.parametrize("place", ["state", "rename"])
+def test_a_half_saved_checkpoint_is_never_loaded(shards: str, undisturbed: Path, tmp_path: Path, place: str) -> None:
+    """SIGKILL while step 8 is saved: the run goes on from step 4, to the undisturbed curve."""
+    out = tmp_path / "killed"
+    values = small_values(shards, out, batches_per_step=2)
+    killed = start(values, tmp_path, dying_at=f"{place} 8")
+    output = killed.communicate(timeout=200)[0].decode()
+    assert killed.returncode == -signal.SIGKILL, output[-3000:]
+    half = out / "checkpoints" / ".step-00000008.tmp"
+    assert any(half.rglob("*.pt"))
+    newest = CheckpointFolder(out / "checkpoints").newest()
+    assert newest is not None
+    assert newest.name == "step-00000004"
+    run_training(replace(from_mapping(TrainConfig, values), resume=True))
+    assert losses(out) == losses(undisturbed)
+    assert not half.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("zero_stage", "first", "then"), [(1, 2, 1), (2, 1, 2), (3, 2, 1)])
 def test_another_number_of_workers_goes_on(
     shards: str, undisturbed: Path, tmp_path: Path, zero_stage: int, first: int, then: int
 ) -> None:
-    """Eight steps by some workers and four by others give the curve of one worker, to float rounding."""
+    """SIGKILL after step 10: the others go on from step 8, with the curve of one worker, to float rounding."""
     out = tmp_path / "moved"
     engine: dict[str, Any] = {"batches_per_step": 2, "zero_stage": zero_stage}
-    finish(start(small_values(shards, out, **engine), tmp_path, workers=first))
-    assert losses(out) == pytest.approx(losses(undisturbed), rel=1e-3)
-    # Back to the checkpoint of step 8, as if the run had been stopped there.
-    shutil.rmtree(out / "checkpoints" / "step-00000012")
+    killed = start(small_values(shards, out, **engine), tmp_path, workers=first, dying_at="step 10")
+    output = killed.communicate(timeout=200)[0].decode()
+    assert killed.returncode == (-signal.SIGKILL if first == 1 else 1), output[-3000:]
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["step-00000004", "step-00000008"]
+    assert max(losses(out)) == 10
     finish(start(small_values(shards, out, **engine) | {"resume": True}, tmp_path, workers=then))
     assert losses(out) == pytest.approx(losses(undisturbed), rel=1e-3)
 
@@ -118,6 +145,27 @@ def test_precisions_and_stages_train(shards: str, tmp_path: Path, recipe: str, e
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_group_norm_front_end_trains_under_zero_3(shards: str, tmp_path: Path, workers: int) -> None:
+    """Run once for each length in a batch, it gives the curve of ZeRO 0, convolutions trained too."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    convolutions = {"conv_dim": (8, 8), "conv_kernel": (10, 8), "conv_stride": (8, 4), "num_feat_extract_layers": 2}
+    HubertModel(HubertConfig(num_conv_pos_embeddings=8, **sizes, **convolutions)).save_pretrained(tmp_path / "hubert")
+    curves = []
+    for stage in (0, 3):
+        folder = tmp_path / str(stage)
+        folder.mkdir()
+        values = small_values(shards, folder / "run", "finetune", zero_stage=stage, num_steps=4, batches_per_step=2)
+        values["encoder"] = {"checkpoint": str(tmp_path / "hubert"), "freeze_front_end": False}
+        if workers > 1 and stage == 3:
+            finish(start(values, folder, workers=workers))
+        else:
+            run_training(from_mapping(TrainConfig, values))
+        curves.append(losses(folder / "run"))
+    assert curves[1] == pytest.approx(curves[0], rel=1e-3)
+
+
 def test_values_are_learnt_by_concordance(shards: str, tmp_path: Path) -> None:
     """Regression on numbers of the json, with PAPT's head, picks the best by CCC."""
     values = small_values(shards, tmp_path / "run", "finetune")
@@ -125,6 +173,21 @@ def test_values_are_learnt_by_concordance(shards: str, tmp_path: Path) -> None:
     values["model"] = {"head": "interpreter"}
     result = run_training(from_mapping(TrainConfig, values))
     assert set(result.best) == {"ccc", "speaker_ccc"}
+
+
+def test_a_loss_that_is_no_number_names_its_utterances(
+    shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch of the step it happened in, and who is in it."""
+    read = BatchReader.__getitem__
+
+    def spoilt(reader: BatchReader, item: tuple[int, Any]) -> Batch:
+        batch = read(reader, item)
+        return replace(batch, inputs=batch.inputs * (math.nan if item[0] == 3 else 1.0))
+
+    monkeypatch.setattr(BatchReader, "__getitem__", spoilt)
+    with pytest.raises(ConfigError, match=r"nan at step 2, in batch 3 \((train-\d-\d{3}, )*train-\d-\d{3}\)"):
+        run_training(small_config(shards, tmp_path / "run", "finetune", batches_per_step=2))
 
 
 def test_patience_stops_early(shards: str, tmp_path: Path) -> None:
@@ -138,16 +201,48 @@ def test_patience_stops_early(shards: str, tmp_path: Path) -> None:
     )
     assert (tmp_path / "run" / "checkpoints" / "step-00000006").exists()
 
-
-def test_zero_3_is_refused_where_it_does_not_work(shards: str, tmp_path: Path) -> None:
-    """Before anything is read."""
-    with pytest.raises(ConfigError, match="zero_stage: got 3 for setpeer"):
-        small_config(shards, tmp_path, zero_stage=3)
+    later = replace(config, engine=replace(config.engine, patience=3), resume=True)
+    assert run_training(later).steps == 8  # more patience is one more validation
 
 
-def test_a_used_folder_is_not_overwritten(shards: str, undisturbed: Path) -> None:
-    """A second run into it, or a resume with other data, is refused."""
+def test_an_encoder_of_something_else_is_refused(shards: str, undisturbed: Path, tmp_path: Path) -> None:
+    """Neither faces into an encoder of sound, whatever the recipe, nor more frozen layers than there are."""
+    values = small_values(shards, tmp_path / "run", "finetune")
+    values["data"]["modality"] = "face"
+    values["encoder"] = {"checkpoint": str(undisturbed / "best")}
+    with pytest.raises(ConfigError, match=r"got an encoder of audio, expected one of face, as data\.modality says"):
+        run_training(from_mapping(TrainConfig, values))
+    values["data"]["modality"], values["encoder"]["freeze_layers"] = "audio", 3
+    with pytest.raises(ConfigError, match="freeze_layers: got 3, expected at most the encoder's 2"):
+        run_training(from_mapping(TrainConfig, values))
+
+
+def test_a_used_folder_is_not_overwritten(shards: str, undisturbed: Path, tmp_path: Path) -> None:
+    """A second run into it, or a resume with other options or other data, is refused and leaves it as it was."""
+    before = (undisturbed / "config.yaml").read_text()
     with pytest.raises(ConfigError, match="add --resume to go on"):
         run_training(small_config(shards, undisturbed, batches_per_step=2))
-    with pytest.raises(ConfigError, match="not those the run was started with"):
+    with pytest.raises(ConfigError, match=r"resume: engine\.seed: got 1, the run was started with 0"):
         run_training(replace(small_config(shards, undisturbed, batches_per_step=2, seed=1), resume=True))
+    others = write_training_world(tmp_path)
+    write_shard(tmp_path / "train-000000.tar", [make_utterance("train", s, n) for s in range(5) for n in range(6)])
+    with pytest.raises(ConfigError, match="not those the run was started with"):
+        run_training(replace(small_config(others, undisturbed, batches_per_step=2), resume=True))
+    assert (undisturbed / "config.yaml").read_text() == before
+
+
+def test_a_checkpoint_that_lost_a_file_is_refused(shards: str, undisturbed: Path, tmp_path: Path) -> None:
+    """By its name, before DeepSpeed starts from what is left; without the checkpoint the one before is used."""
+    out = tmp_path / "damaged"
+    shutil.copytree(undisturbed, out)
+    state = next(path for path in (out / "checkpoints" / "step-00000012").rglob("*.pt"))
+    state.write_bytes(state.read_bytes()[:-1])
+    config = replace(small_config(shards, out, batches_per_step=2), resume=True)
+    with pytest.raises(ConfigError, match=f"{state.name} missing or cut short since it was written; restore it"):
+        run_training(config)
+    state.unlink()
+    with pytest.raises(ConfigError, match=f"{state.name} missing or cut short"):
+        run_training(config)
+    shutil.rmtree(out / "checkpoints" / "step-00000012")
+    run_training(config)
+    assert losses(out) == losses(undisturbed)

@@ -51,6 +51,8 @@ def test_values_overall_and_over_speakers() -> None:
     by_hand = 2 * (2 / 3) / (2 / 3 + 2 / 3 + 16)
     assert scores.per_speaker["a"][1] == pytest.approx([1.0])
     assert scores.over_speakers == pytest.approx([(1 + by_hand) / 2])
-    assert scores.overall == pytest.approx([concordance(truth[:, 0], predicted[:, 0])])
+    # Overall: means 4 and 2, variances 14/3 and 2/3, covariance 2/3.
+    assert scores.overall == pytest.approx([2 * (2 / 3) / (14 / 3 + 2 / 3 + (4 - 2) ** 2)])
+    assert scores.summary() == {"ccc": pytest.approx(1 / 7), "speaker_ccc": pytest.approx((1 + by_hand) / 2)}
     assert concordance(np.ones(3), np.ones(3)) == 0.0
     assert concordance(np.ones(1), np.zeros(1)) == 0.0

@@ -19,9 +19,9 @@ from tests.training_world import small_values, write_training_world
 from trainers.engine import TrainingResult, run_training
 from trainers.models.encoder import load_encoder
 from trainers.predicting import load_recognizer, predict
-from trainers.pretraining import crop, hold_out
+from trainers.pretraining import PretrainingTask, crop, hold_out
 from trainers.proxy_speakers import assign_speakers, speaker_vectors
-from trainers.settings import TrainConfig
+from trainers.settings import PretrainConfig, TrainConfig
 
 MASKING = {"num_labels": 8, "mask_length": 2, "mask_probability": 0.6, "min_samples": 1600, "projection_size": 8}
 
@@ -89,6 +89,31 @@ def test_interrupted_pretraining_goes_on_exactly(shards: str, original: Path, tm
     assert losses(out) == losses(original)
 
 
+def test_pseudo_labels_of_other_options_are_made_anew(shards: str, tmp_path: Path) -> None:
+    """A folder whose run ended before its first checkpoint is free; its clusters are another seed's, and not used."""
+    centres = []
+    for seed in (0, 1):
+        values = values_of(shards, tmp_path / "run", "tapt")
+        values["engine"] |= {"num_steps": 1, "validate_every": 1, "seed": seed}
+        run_training(from_mapping(TrainConfig, values))
+        shutil.rmtree(tmp_path / "run" / "checkpoints")
+        centres.append(np.load(tmp_path / "run" / "pseudo_labels" / "centres.npy"))
+    assert not np.allclose(centres[0], centres[1])
+
+
+def test_zero_3_adapts_as_zero_0_does(shards: str, original: Path, tmp_path: Path) -> None:
+    """PAPT's curve is the same when weights come and go, and what is exported is whole."""
+    curves = []
+    for stage in (0, 3):
+        values = values_of(shards, tmp_path / str(stage), "papt", original / "best", fusion="prefix")
+        values["engine"] |= {"zero_stage": stage}
+        run_training(from_mapping(TrainConfig, values))
+        curves.append(losses(tmp_path / str(stage)))
+    assert curves[1] == pytest.approx(curves[0], rel=1e-4)
+    exported = [load_file(tmp_path / str(stage) / "best" / "speakers.safetensors")["table.weight"] for stage in (0, 3)]
+    torch.testing.assert_close(exported[1], exported[0], rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("fusion", ["last", "first", "prefix"])
 def test_papt_is_fine_tuned_and_meets_strangers(shards: str, original: Path, tmp_path: Path, fusion: str) -> None:
     """Test speakers borrow the embedding of the training speaker most alike for the original encoder."""
@@ -150,7 +175,22 @@ def test_hubert_is_adapted(shards: str, tmp_path: Path) -> None:
     train(shards, tmp_path / "papt", "papt", tmp_path / "hubert", label_layer=1, mask_length=10)
     adapted = HubertModel.from_pretrained(tmp_path / "papt" / "best")
     assert adapted.masked_spec_embed.shape == (16,)
+    before = HubertModel.from_pretrained(tmp_path / "hubert")
+    first, trained = (model.feature_extractor.conv_layers[0].conv.weight for model in (before, adapted))
+    assert not torch.equal(first, trained)  # as HuBERT's own pre-training trains its convolutions
     train(shards, tmp_path / "tuned", "finetune", tmp_path / "papt" / "best")
+
+
+@pytest.mark.parametrize(("width", "expected"), [(1024, 768), (768, 256)])
+def test_the_projection_is_huberts(shards: str, tmp_path: Path, width: int, expected: int) -> None:
+    """768 numbers for a large encoder and 256 for a base one, unless said otherwise."""
+    values = values_of(shards, tmp_path, "tapt", projection_size=None)
+    values["encoder"] |= {"hidden_size": width, "num_layers": 1}
+    config = from_mapping(TrainConfig, values)
+    options = config.recipe_config()
+    assert isinstance(options, PretrainConfig)
+    model = PretrainingTask(config, options, read_index(shards)).build_model()
+    assert model.predictor.project.out_features == model.predictor.labels.embedding_dim == expected
 
 
 @pytest.mark.parametrize(
@@ -163,7 +203,6 @@ def test_hubert_is_adapted(shards: str, tmp_path: Path) -> None:
             {},
             "min_samples: got 1000000, and no utterance is that long; the longest has",
         ),
-        ("tapt", {}, {"zero_stage": 3}, "zero_stage: got 3 for tapt"),
         ("tapt", {"num_labels": 2**17}, {}, "num_labels: got 131072, expected at most 65536"),
         ("tapt", {"splits": ("train", "dev")}, {}, "split 'dev': no utterance has it"),
     ],

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from shards.config import ConfigError, from_mapping, to_mapping
+from trainers.models.speaker_prefix import NUM_HEADS
 from trainers.settings import SetPeerConfig, TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -23,9 +24,17 @@ def config(recipe: str = "setpeer", **values: Any) -> TrainConfig:
         ({"recipe": "magic"}, "recipe: got 'magic', expected one of finetune, setpeer, weighting"),
         ({"num_workers": 0}, "--num-workers: got 0"),
         ({"engine": {"zero_stage": 4}}, "zero_stage: got 4"),
-        ({"engine": {"zero_stage": 3}}, "zero_stage: got 3 for setpeer"),
         ({"engine": {"warmup_share": 1.0}}, "warmup_share: got 1.0"),
         ({"engine": {"trackers": "comet"}}, "trackers: got comet, expected mlflow or wandb"),
+        ({"engine": {"weight_decay": -1.0}}, "weight_decay: got -1.0, expected 0 or more"),
+        ({"encoder": {"dropout": 2.0}}, "dropout: got 2.0, expected a share below 1"),
+        ({"encoder": {"freeze_layers": -1}}, "freeze_layers: got -1, expected 0 or more"),
+        ({"model": {"head_dropout": 1.0}}, "head_dropout: got 1.0, expected a share below 1"),
+        ({"model": {"code_width": 10}}, f"code_width: got 10, expected a multiple of P's {NUM_HEADS} heads"),
+        (
+            {"model": {"class_weights": "balanced"}, "data": {"target": {"kind": "values", "values": ["arousal"]}}},
+            "model.class_weights: got balanced for data.target.kind values",
+        ),
         ({"encoder": {"hidden_size": 30}}, "hidden_size: got 30, expected a multiple of 4 heads"),
         ({"model": {"codes": 3}}, "codes"),
         ({"model": {"fusion": "addition"}}, "num_prefixes: got 4, expected 1"),
@@ -51,6 +60,21 @@ def test_weights_that_cannot_work_are_refused(options: dict[str, Any], message: 
     """Before anything is heard."""
     with pytest.raises(ConfigError, match=message):
         config("weighting", model=options)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "encoder", "freezes"),
+    [
+        ("finetune", {"checkpoint": "hubert"}, True),
+        ("setpeer", {"checkpoint": "hubert", "freeze_front_end": False}, False),
+        ("papt", {"checkpoint": "hubert"}, False),
+        ("tapt", {"checkpoint": "hubert", "freeze_front_end": True}, True),
+        ("finetune", {}, False),
+    ],
+)
+def test_pretraining_trains_the_convolutions(recipe: str, encoder: dict[str, Any], freezes: bool) -> None:
+    """Fine-tuning leaves those of a checkpoint as they are, unless told otherwise."""
+    assert config(recipe, encoder=encoder).freezes_front_end == freezes
 
 
 def test_a_saved_configuration_is_the_same_again() -> None:

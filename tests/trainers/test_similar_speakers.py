@@ -160,7 +160,7 @@ def test_a_resumed_run_keeps_its_speakers(shards: str, index: CorpusIndex, tmp_p
     resumed = replace(config, resume=True)
     assert chosen_for(resumed, *train_and_test(index)) == {"train-5"}
     with pytest.raises(ConfigError, match="made from other data or options"):
-        run_training(replace(resumed, model=resumed.model | {"neighbours": 2}))
+        chosen_for(replace(resumed, model=resumed.model | {"neighbours": 2}), *train_and_test(index))
     path.unlink()
     with pytest.raises(ConfigError, match="is missing"):
         run_training(resumed)

@@ -1,0 +1,55 @@
+"""Support sets: what a set is personalised by is what the control says, and never by accident the set itself."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from shards.config import ConfigError
+from trainers.models.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
+from trainers.predicting import load_recognizer, plan_sets
+
+SIZES = st.lists(st.integers(2, 9), min_size=2, max_size=5)
+
+
+def speakers(sizes: list[int]) -> dict[str, NDArray[np.int64]]:
+    edges = np.cumsum([0, *sizes])
+    return {f"s{place}": np.arange(edges[place], edges[place + 1]) for place in range(len(sizes))}
+
+
+@settings(max_examples=60, deadline=None)
+@given(SIZES, st.integers(0, 10), st.integers(0, 3))
+def test_support_is_of_the_kind_asked_for(sizes: list[int], set_size: int, seed: int) -> None:
+    """Every utterance is predicted once; disjoint support is others of the same speaker, wrong support another's."""
+    groups = speakers(sizes)
+    owner = {row: name for name, rows in groups.items() for row in rows.tolist()}
+    for support in ("same", "disjoint", "wrong"):
+        planned = plan_sets(groups, set_size, support, seed)  # type: ignore[arg-type]
+        predicted = [batch.rows[:number] for batch, number in planned]
+        assert sorted(np.concatenate(predicted).tolist()) == list(owner)
+        for batch, number in planned:
+            mine, others = batch.rows[:number].tolist(), batch.rows[number:].tolist()
+            assert len({owner[row] for row in mine}) == 1
+            assert bool(others) == (support != "same")
+            assert not set(mine) & set(others)
+            assert {owner[row] == owner[mine[0]] for row in others} <= {support == "disjoint"}
+
+
+def test_an_encoder_is_no_recogniser(tmp_path: Path) -> None:
+    """Evaluating one says what to do first, and so does a folder without a model."""
+    SequenceEncoder(SequenceEncoderConfig(hidden_size=8, num_hidden_layers=1)).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="got another model, expected a recogniser; fine-tune an encoder first"):
+        load_recognizer(str(tmp_path))
+    with pytest.raises(ConfigError, match="no exported model"):
+        load_recognizer(str(tmp_path / "nothing"))
+
+
+def test_what_has_no_such_support_is_refused() -> None:
+    """One utterance has no other of its speaker, one speaker no other speaker."""
+    with pytest.raises(ConfigError, match="'s1' has one utterance"):
+        plan_sets(speakers([3, 1]), 8, "disjoint", 0)
+    with pytest.raises(ConfigError, match="expected at least two"):
+        plan_sets(speakers([3]), 8, "wrong", 0)

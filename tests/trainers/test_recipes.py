@@ -1,0 +1,81 @@
+"""SetPeER's loss is Eq. 8 with the weights that were asked for, and its L_NCE Eq. 7 between halves of P's sets."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from shards.config import from_mapping
+from shards.corpus_index import read_index
+from shards.loader import Batch
+from tests.training_world import small_values, write_training_world
+from trainers.recipes import RecognitionModel, RecognitionTask
+from trainers.settings import FinetuneConfig, TrainConfig
+
+WEIGHTS = {"classification_weight": 0.7, "contrastive_weight": 0.3, "vq_weight": 0.05}
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.set_num_threads(1)
+    return write_training_world(tmp_path_factory.mktemp("packed"))
+
+
+def made(shards: str, out: Path, **model: Any) -> tuple[RecognitionModel, Batch]:
+    """The model of a run and its first batch, two sets of four; without dropout, so that two passes are the same."""
+    values = small_values(shards, out)
+    values["model"] |= WEIGHTS | {"head_dropout": 0.0} | model
+    values["encoder"]["dropout"] = 0.0
+    config = from_mapping(TrainConfig, values)
+    options = config.recipe_config()
+    assert isinstance(options, FinetuneConfig)
+    task = RecognitionTask(config, options, read_index(shards))
+    built = task.build_model().train()
+    for module in built.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(module, nn.MultiheadAttention):
+            module.dropout = 0.0
+    return built, task.training_reader()[0, task.plan().epoch(0)[0]]
+
+
+def test_the_loss_is_equation_8(shards: str, tmp_path: Path) -> None:
+    """lambda_1 L_CLS + lambda_2 L_NCE + lambda_3 L_VQ, the classification term against torch's own cross-entropy."""
+    model, batch = made(shards, tmp_path)
+    torch.manual_seed(3)
+    terms = model(batch)
+    torch.testing.assert_close(terms["loss"], 0.7 * terms["supervised"] + 0.3 * terms["nce"] + 0.05 * terms["vq"])
+    assert min(terms[name] for name in ("supervised", "nce", "vq")) > 0  # or a weight could be lost unseen
+    scores = model.recognizer(batch.inputs, batch.lengths, batch.sets).scores_NC
+    torch.testing.assert_close(terms["supervised"], F.cross_entropy(scores, batch.labels))
+
+
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+def test_the_contrast_is_equation_7_between_halves(shards: str, tmp_path: Path, similarity: str) -> None:
+    """What P made of the halves, layer by layer, written out: a speaker's halves against those of the other speaker."""
+    model, batch = made(shards, tmp_path, temperature=0.25, similarity=similarity)
+    extractor = model.recognizer.extractor
+    assert extractor is not None
+    halves: list[Tensor] = []
+    extractor.register_forward_hook(lambda _, seen, made: halves.append(made.embeddings_BQD.flatten(1)))
+    terms = model(batch)
+    contrasts = []
+    for embeddings in halves[1::2]:  # a layer's prefix comes first, then its halves
+        first, second = embeddings[:2], embeddings[2:]
+        if similarity == "cosine":
+            first, second = (part / part.norm(dim=1, keepdim=True) for part in (first, second))
+        alike = torch.exp(first @ second.T / 0.25)
+        contrasts.append(-torch.log(alike.diagonal() / alike.sum(dim=1)).mean())
+    assert len(contrasts) == 2
+    torch.testing.assert_close(terms["nce"], torch.stack(contrasts).mean())
+
+
+def test_without_its_weight_there_is_no_contrast(shards: str, tmp_path: Path) -> None:
+    """P is not asked about halves whose consistency does not count."""
+    model, batch = made(shards, tmp_path, contrastive_weight=0.0)
+    terms = model(batch)
+    assert "nce" not in terms
+    torch.testing.assert_close(terms["loss"], 0.7 * terms["supervised"] + 0.05 * terms["vq"])

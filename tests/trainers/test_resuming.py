@@ -1,0 +1,48 @@
+"""A resumed run is the run that was started: which options may differ, and how the others are named."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shards.config import ConfigError, from_mapping
+from trainers.resuming import refuse_another_run, write_config
+from trainers.settings import TrainConfig
+
+
+def config(out: Path, **values: Any) -> TrainConfig:
+    return from_mapping(TrainConfig, {"recipe": "setpeer", "shards": "*.tar", "out": str(out)} | values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"recipe": "finetune"}, "recipe: got finetune, the run was started with setpeer"),
+        ({"encoder": {"hidden_size": 32}}, "encoder.hidden_size: got 32, the run was started with 64"),
+        ({"engine": {"zero_stage": 1}}, "engine.zero_stage: got 1, the run was started with 0"),
+        ({"engine": {"learning_rate": 0.5}}, "engine.learning_rate: got 0.5, the run was started with 0.001"),
+        ({"data": {"target": {"kind": "emotion"}}}, "data.target.kind: got emotion, the run was started with label"),
+        ({"model": {"num_codes": 16}}, "model.num_codes: got 16, the run was started with 512"),
+    ],
+)
+def test_another_run_is_refused_by_its_options(tmp_path: Path, values: dict[str, Any], message: str) -> None:
+    """What is learnt, how, and how its state is divided."""
+    write_config(tmp_path, config(tmp_path))
+    with pytest.raises(ConfigError) as refused:
+        refuse_another_run(tmp_path, config(tmp_path, **values))
+    assert message in str(refused.value)
+    assert "or another --out" in str(refused.value)
+
+
+def test_where_and_how_long_it_runs_may_differ(tmp_path: Path) -> None:
+    """And a default that is written out is none."""
+    write_config(tmp_path, config(tmp_path))
+    changed = {"address": "auto", "resume": True, "shards": "moved/*.tar", "model": {"num_codes": 512}}
+    engine = {"num_steps": 9, "patience": 3, "trackers": ["wandb"]}
+    refuse_another_run(tmp_path, config(tmp_path / "moved", **changed, engine=engine))
+
+
+def test_a_lost_configuration_is_said(tmp_path: Path) -> None:
+    """Without it nothing tells what the checkpoints are of."""
+    with pytest.raises(ConfigError, match=r"config\.yaml is missing or damaged"):
+        refuse_another_run(tmp_path, config(tmp_path))
