@@ -83,7 +83,7 @@ def row_chart(caption: Caption, rows: Sequence[Row], *, axis_limit: float | None
     if axis_limit is not None:
         parts += _percent_axis(axis_limit, y)
         y += 26
-    return _svg(caption, y, parts)
+    return svg_chart(caption, y, parts)
 
 
 def histogram(
@@ -109,7 +109,7 @@ def histogram(
     x_ticks = nice_ticks(high)
     parts += _x_axis([(_x(tick, low, high), f"{tick:g}") for tick in x_ticks if low <= tick <= high], x_label)
     parts += _rules([(_x(min(max(rule.at, low), high), low, high), rule) for rule in rules])
-    return _svg(caption, TOP + PLOT_HEIGHT + BOTTOM, parts)
+    return svg_chart(caption, TOP + PLOT_HEIGHT + BOTTOM, parts)
 
 
 def curve_chart(caption: Caption, curves: Sequence[Curve], *, x_label: str, y_label: str, rule: Rule | None) -> Markup:
@@ -125,7 +125,7 @@ def curve_chart(caption: Caption, curves: Sequence[Curve], *, x_label: str, y_la
     if rule is not None and rule.at > 0:
         parts += _rules([(_x(min(max(math.log10(rule.at), low), high), low, high), rule)])
     parts += _end_labels(curves)
-    return _svg(caption, TOP + PLOT_HEIGHT + BOTTOM, parts)
+    return svg_chart(caption, TOP + PLOT_HEIGHT + BOTTOM, parts)
 
 
 def spark_bars(name: str, shares: Sequence[tuple[str, float]]) -> Markup:
@@ -157,7 +157,8 @@ def log_ticks(low: float, high: float) -> list[float]:
     return [tick for tick in ticks if low - 1e-9 <= math.log10(tick) <= high + 1e-9]
 
 
-def _svg(caption: Caption, height: float, parts: Sequence[str]) -> Markup:
+def svg_chart(caption: Caption, height: float, parts: Sequence[str]) -> Markup:
+    """The drawing `parts` (safe SVG) as an image with a title and a description."""
     name = escape(caption.name)
     return Markup(  # noqa: S704 (every text in it went through escape)
         f'<svg class="chart" viewBox="0 0 {WIDTH} {height:.0f}" role="img" '
@@ -167,8 +168,8 @@ def _svg(caption: Caption, height: float, parts: Sequence[str]) -> Markup:
 
 
 def _row(row: Row, y: float) -> Iterator[str]:
-    yield _text(0, y + 13, row.label, "start", "label")
-    yield _text(WIDTH, y + 13, row.value, "end", "value")
+    yield svg_text(0, y + 13, row.label, "start", "label")
+    yield svg_text(WIDTH, y + 13, row.value, "end", "value")
     top = y + ROW_TEXT
     height = len(row.bars) * (BAR + BAR_GAP) - BAR_GAP
     yield _rect(0, top, WIDTH, height, "track")
@@ -190,7 +191,7 @@ def _percent_axis(limit: float, y: float) -> Iterator[str]:
         x = tick / limit * WIDTH
         anchor = "start" if tick == 0 else "end" if x > WIDTH - 8 else "middle"
         yield f'<path class="axis" d="M{x:.1f} {y - 8:.1f}v5"/>'
-        yield _text(x, y + 10, f"{tick * 100:.0f} %", anchor, "tick")
+        yield svg_text(x, y + 10, f"{tick * 100:.0f} %", anchor, "tick")
 
 
 def _x(value: float, low: float, high: float) -> float:
@@ -202,11 +203,11 @@ def _y(share: float) -> float:
 
 
 def _y_axis(ticks: Sequence[float], top: float, labels: Sequence[str], title: str) -> list[str]:
-    parts = [_text(0, 12, title, "start", "axis-title")]
+    parts = [svg_text(0, 12, title, "start", "axis-title")]
     for tick, label in zip(ticks, labels, strict=True):
         y = _y(tick / top)
         parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
-        parts.append(_text(LEFT - 7, y + 4, label, "end", "tick"))
+        parts.append(svg_text(LEFT - 7, y + 4, label, "end", "tick"))
     return parts
 
 
@@ -215,8 +216,8 @@ def _x_axis(ticks: Sequence[tuple[float, str]], title: str) -> list[str]:
     parts = [f'<path class="axis" d="M{LEFT} {base}H{WIDTH - RIGHT}"/>']
     for x, label in ticks:
         parts.append(f'<path class="axis" d="M{x:.1f} {base}v4"/>')
-        parts.append(_text(x, base + 18, label, "middle", "tick"))
-    parts.append(_text(WIDTH - RIGHT, base + 40, title, "end", "axis-title"))
+        parts.append(svg_text(x, base + 18, label, "middle", "tick"))
+    parts.append(svg_text(WIDTH - RIGHT, base + 40, title, "end", "axis-title"))
     return parts
 
 
@@ -227,7 +228,7 @@ def _rules(placed: Sequence[tuple[float, Rule]]) -> list[str]:
         y = TOP - 4 - 14 * (len(placed) - 1 - number)
         anchor, shift = ("start", 5) if x < WIDTH / 2 else ("end", -5)
         parts.append(f'<path class="rule {rule.kind}" d="M{x:.1f} {y - 10:.1f}V{TOP + PLOT_HEIGHT}"/>')
-        parts.append(_text(x + shift, y, rule.label, anchor, f"rule-label {rule.kind}"))
+        parts.append(svg_text(x + shift, y, rule.label, anchor, f"rule-label {rule.kind}"))
     return parts
 
 
@@ -244,12 +245,13 @@ def _end_labels(curves: Sequence[Curve]) -> Iterator[str]:
     """Each curve's name at its right end: the highest curve's above it, the others' below theirs."""
     for number, curve in enumerate(sorted(curves, key=lambda curve: -curve.points[-1][1])):
         y = _y(curve.points[-1][1]) + (-8 if number == 0 else 18)
-        yield _text(WIDTH - RIGHT - 2, y, curve.label, "end", f"curve-label {curve.kind}")
+        yield svg_text(WIDTH - RIGHT - 2, y, curve.label, "end", f"curve-label {curve.kind}")
 
 
 def _rect(x: float, y: float, width: float, height: float, kind: str) -> str:
     return f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="1"/>'
 
 
-def _text(x: float, y: float, text: str, anchor: str, kind: str) -> str:
+def svg_text(x: float, y: float, text: str, anchor: str, kind: str) -> str:
+    """A line of text, escaped."""
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'

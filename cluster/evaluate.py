@@ -1,11 +1,12 @@
 """`emostream evaluate`: a trained recogniser on a split, over utterances and over speakers.
 
-Writes metrics.json and predictions.parquet. The truth is the corpus' own where it has one, else the weak label; the
-metrics say which. With --pldc, predictions are calibrated by the training speakers of the same shards.
+Writes metrics.json, predictions.parquet and a page. The truth is the corpus' own where it has one, else the weak label;
+the metrics say which. With --pldc, predictions are calibrated by the training speakers of the same shards.
 """
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,14 +17,24 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from shards.config import ConfigError, option, to_mapping
-from shards.corpus_index import CorpusIndex, read_index
+from shards.corpus_index import CorpusIndex, group_rows, read_index
+from shards.known_speakers import known_utterances
 from shards.storage import atomic_write
 
 if TYPE_CHECKING:
     from trainers.models.recognizer import EmotionRecognizer  # with torch, which the help text does not need
     from trainers.predicting import Predicted
 
-METRICS_NAME, PREDICTIONS_NAME = "metrics.json", "predictions.parquet"
+CLASS_FIGURES = {
+    "accuracy": "ACC",
+    "speaker_accuracy": "A-ACC",
+    "speaker_accuracy_std": "A-ACC std",
+    "macro_f1": "F1",
+    "speaker_f1": "A-F1",
+    "speaker_f1_std": "A-F1 std",
+}
+VALUE_FIGURES = {"overall": "O-CCC", "over_speakers": "A-CCC", "over_speakers_std": "A-CCC std"}
+METRICS_NAME, PREDICTIONS_NAME, PAGE_NAME = "metrics.json", "predictions.parquet", "evaluation.html"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +43,7 @@ class EvaluateConfig:
 
     checkpoint: str = option(help="Exported model: RUN/best or RUN/last.")
     shards: str = option(help="Packed shards: a glob, folder or file.")
-    out: str = option(help="Folder for metrics.json and predictions.parquet.")
+    out: str = option(help="Folder for metrics.json, predictions.parquet and evaluation.html.")
     split: str = option(default="test", help="Split to evaluate.")
     set_size: int = option(default=8, help="Utterances of a speaker recognised together, at most; 0: all of them.")
     support: Literal["same", "disjoint", "wrong"] = option(
@@ -44,7 +55,15 @@ class EvaluateConfig:
         default=None, help="Calibrate predictions by similar training speakers: their label mean, spread, or both."
     )
     neighbours: int = option(default=5, help="Similar speakers PLDC averages over.")
-    seed: int = option(default=0, help="Which utterances make a set.")
+    known_seconds: float = option(
+        default=0.0,
+        help="Leave out so many seconds of each speaker: those that a model with data.known_seconds has trained on. "
+        "Both sides of the personalisation gap are measured on the rest.",
+    )
+    colour_by: tuple[str, ...] = option(
+        default=("speaker",), help="Fields of the samples' json that the page colours speaker embeddings by."
+    )
+    seed: int = option(default=0, help="Which utterances make a set, and where the page's map begins.")
 
     def __post_init__(self) -> None:
         if self.set_size < 0:
@@ -56,8 +75,8 @@ class EvaluateConfig:
 def run_evaluate(config: EvaluateConfig) -> int:
     """Evaluate and print the figures."""
     metrics = evaluate(config)
-    for name, value in metrics["scores"].items():
-        sys.stdout.write(f"{name:28s} {_shown(value)}\n")
+    for name, value in papers_figures(metrics).items():
+        sys.stdout.write(f"{name:28s} {value:.4f}\n")
     sys.stdout.write(
         f"{metrics['number']} utterances of {metrics['num_speakers']} speakers, against the {metrics['truth']}; "
         f"in {config.out}\n"
@@ -70,9 +89,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     from trainers.predicting import load_recognizer, predict, truth_of
 
     model = load_recognizer(config.checkpoint)
+    _require_unknown(config, model)
     names = tuple(model.config.names)
     corpus = read_index(config.shards)
-    everything = corpus.split(config.split)
+    everything, num_left_out = _measured(config, corpus.split(config.split))
     targets, truth_name = truth_of(everything, names, is_values=model.config.is_values)
     known = np.flatnonzero(targets.known)
     if not len(known):
@@ -83,28 +103,70 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     if config.pldc is not None:
         scores = _calibrated(config, model, corpus, everything, predicted)
     metrics = _measure(everything.take(known), config, model, scores[known], truth_name)
+    metrics["num_left_out"] = num_left_out
     if predicted.codes is not None:
         metrics["codes_used"] = len(predicted.codes)
     _write(config, everything, names, scores, metrics)
+    _write_page(config, everything, predicted, metrics)
     return metrics
+
+
+def _require_unknown(config: EvaluateConfig, model: "EmotionRecognizer") -> None:
+    """Raise ConfigError when the model would be measured on what it was trained on."""
+    trained_on = model.config.trained_on
+    heard = trained_on.get("known_seconds", 0.0) if trained_on.get("known_split") == config.split else 0.0
+    if heard and heard != config.known_seconds:
+        raise ConfigError(
+            f"--known-seconds: got {config.known_seconds:g}, but this model was trained on {heard:g} s of each speaker "
+            f"of {config.split}; give --known-seconds {heard:g}, which leaves them out"
+        )
+
+
+def _measured(config: EvaluateConfig, index: CorpusIndex) -> tuple[CorpusIndex, int]:
+    """The utterances to measure on, and how many of the split are left out."""
+    from trainers.predicting import can_support
+
+    chosen = np.ones(len(index), dtype=bool)
+    if config.known_seconds:
+        chosen &= ~known_utterances(index, config.known_seconds)
+    if config.support == "disjoint":
+        chosen[np.flatnonzero(chosen)] = can_support(index.take(np.flatnonzero(chosen)))
+    if not chosen.any():
+        raise ConfigError(f"--support disjoint: every speaker of {config.split} has one utterance only")
+    return index.take(np.flatnonzero(chosen)), int(len(index) - chosen.sum())
+
+
+def _write_page(config: EvaluateConfig, index: CorpusIndex, predicted: "Predicted", metrics: Mapping[str, Any]) -> None:
+    from cluster.embedding_map import place_embeddings
+    from cluster.evaluation_page import evaluation_page
+
+    personalised = predicted.set_embeddings is not None
+    if predicted.set_embeddings is not None:
+        groups, vectors = list(group_rows(predicted.sets).values()), predicted.set_embeddings
+    else:
+        groups = list(index.rows_by_speaker().values())
+        vectors = np.stack([predicted.features[rows].mean(axis=0) for rows in groups])
+    places = place_embeddings(vectors, groups, config.seed)
+    columns = {name: index.texts(name) for name in config.colour_by}
+    page = evaluation_page(metrics, places, columns, personalised=personalised)
+    with atomic_write(str(Path(config.out) / PAGE_NAME)) as stream:
+        stream.write(page.encode())
 
 
 def _calibrated(
     config: EvaluateConfig, model: "EmotionRecognizer", corpus: CorpusIndex, index: CorpusIndex, found: "Predicted"
 ) -> NDArray[np.float32]:
-    from trainers.pldc import calibrate_speakers
-    from trainers.predicting import predict, truth_of
-    from trainers.speaker_table import SpeakerTable
+    from shards.pldc import calibrate_speakers
+    from shards.speaker_statistics import build_speakers
+    from trainers.predicting import labels_learnt, predict
 
     names = tuple(model.config.names)
     train = corpus.split("train")
-    # The training labels are what the model learnt from: the weak ones, where there are any.
-    targets, _ = truth_of(train, names, is_values=model.config.is_values)
-    train = train.take(np.flatnonzero(targets.known))
-    targets, _ = truth_of(train, names, is_values=model.config.is_values)
+    train = train.take(np.flatnonzero(labels_learnt(model, train).known))
+    targets = labels_learnt(model, train)
     labels = targets.values if model.config.is_values else targets.probs
     features = predict(model, train, set_size=config.set_size, seed=config.seed).features
-    table = SpeakerTable.build(_speakers(train), features, labels)
+    table = build_speakers(lambda: [(_speakers(train), features, labels)], names)
     assert config.pldc is not None  # noqa: S101 (the caller asked)
     calibrated = calibrate_speakers(
         table, _speakers(index), found.features, found.scores, neighbours=config.neighbours, mode=config.pldc
@@ -161,7 +223,12 @@ def _speakers(index: CorpusIndex) -> NDArray[np.object_]:
     return np.asarray(index.table["speaker"].to_pylist(), dtype=object)
 
 
-def _shown(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4f}"
-    return ", ".join(f"{number:.4f}" for number in value) if isinstance(value, list) else str(value)
+def papers_figures(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of metrics.json under the papers' names: ACC, A-ACC, F1, A-F1, or O-CCC and A-CCC of each value."""
+    scores = metrics["scores"]
+    if "overall" not in scores:
+        return {shown: float(scores[name]) for name, shown in CLASS_FIGURES.items()}
+    named: dict[str, float] = {}
+    for place, value in enumerate(metrics["names"]):
+        named |= {f"{shown} {value}": float(scores[name][place]) for name, shown in VALUE_FIGURES.items()}
+    return named

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from cluster import report_sections as sections
 from cluster.charts import spark_bars
-from cluster.pages import render_page
+from cluster.pages import render_page, share_of
 from cluster.report_examples import CLIP_SECONDS, choose_examples, common_reasons
 from shards.config import ConfigError, option
 from shards.emotions import EMOTIONS
@@ -88,7 +88,7 @@ def render(summary: Mapping[str, Any], selection: pa.Table, rejected: pa.Table, 
         agreeing=sections.agreeing(summary["config"]),
         interval=sections.interval,
         distance_name=sections.DISTANCE_NAMES[summary["config"]["distance"]],
-        kept_share=sections.share_of(summary["num_kept"], summary["num_utterances"]),
+        kept_share=share_of(summary["num_kept"], summary["num_utterances"]),
         charts={
             "flow": sections.flow_chart(summary),
             "balance": sections.balance_chart(summary),

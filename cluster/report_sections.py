@@ -4,6 +4,7 @@ Everything here is a pure function of the summary, so that a section can be chec
 numbers the selection does not have (one teacher, no ground truth, nothing kept) is None, and the template says why.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from cluster.charts import Bar, Caption, Curve, Mark, Row, Rule, curve_chart, histogram, row_chart
-from cluster.pages import percent
+from cluster.pages import Cell, confusion_cells, percent, share_of
 from shards.emotions import EMOTIONS
 from shards.keys import printable
 from shards.predictions import MODALITIES
@@ -24,6 +25,8 @@ PUBLISHED_COUNTS: Mapping[str, Mapping[str, int]] = {
     "EmoCeleb-V": {"neutral": 39_774, "anger": 6_909, "happiness": 19_168, "surprise": 9_259},
 }
 PUBLISHED_GINI = 0.51
+# A digest is cut to what tells two of them apart.
+_DIGEST = re.compile(r"\b((?:sha256:)?[0-9a-f]{12})[0-9a-f]{52}\b")
 MINUS = "\N{MINUS SIGN}"
 
 # The selection's own reasons in the order it applies them; what stands before is a sample's or a teacher's.
@@ -45,20 +48,6 @@ class Score:
     num_utterances: int
     accuracy: str
     macro_f1: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """A cell of the confusion matrix: its count, its share of the row, and whether it is on the diagonal."""
-
-    count: int
-    share: float
-    right: bool
-
-
-def share_of(part: int, whole: int) -> float:
-    """`part / whole`, 0 where there is nothing to have a share of."""
-    return part / whole if whole else 0.0
 
 
 def interval(score: Mapping[str, float | None]) -> str:
@@ -278,11 +267,7 @@ def confusion_rows(summary: Summary) -> tuple[tuple[str, tuple[Cell, ...]], ...]
     """(true emotion, its cells): how the kept utterances of each true emotion were labelled."""
     if summary["quality"] is None:
         return ()
-    confusion = summary["quality"]["confusion"]
-    return tuple(
-        (name, tuple(Cell(count=n, share=share_of(n, sum(row)), right=at == place) for place, n in enumerate(row)))
-        for at, (name, row) in enumerate(zip(confusion["labels"], confusion["matrix"], strict=True))
-    )
+    return confusion_cells(summary["quality"]["confusion"]["labels"], summary["quality"]["confusion"]["matrix"])
 
 
 def panel_rows(summary: Summary) -> list[tuple[str, str, str, bool]]:
@@ -298,7 +283,4 @@ def panel_rows(summary: Summary) -> list[tuple[str, str, str, bool]]:
 
 
 def _details(known: Mapping[str, str]) -> str:
-    """Digests cut to what tells two of them apart."""
-    return ", ".join(
-        f"{key.replace('_', ' ')} {value[:12] if len(value) == 64 else value}" for key, value in known.items()
-    )
+    return _DIGEST.sub(r"\1", ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in known.items()))

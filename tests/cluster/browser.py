@@ -19,8 +19,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+OWN = ("data:", "chrome:")  # what needs no network: a page's own data, and the browser's first page
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 CHROMEDRIVER = shutil.which("chromedriver")
+needs_browser = pytest.mark.skipif(
+    not (CHROMIUM and CHROMEDRIVER), reason="needs chromium and chromedriver on the PATH"
+)
+SCREENS = {"desktop": (1280, 900, False), "tablet": (820, 1100, False), "phone": (375, 812, True)}
+SMALLEST_TEXT_PIXELS = 10
 START_SECONDS = 20.0
 REQUEST_SECONDS = 30.0
 _FLAGS = (
@@ -34,6 +42,27 @@ _FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--hide-scrollbars",
+)
+
+
+# Text of a chart that leaves its drawing, and texts of one chart that lie over each other.
+CHART_FAULTS = """
+const faults = [];
+for (const chart of document.querySelectorAll('svg.chart')) {
+  const frame = chart.getBoundingClientRect();
+  const boxes = [...chart.querySelectorAll('text')].map(text => [text.textContent, text.getBoundingClientRect()]);
+  boxes.forEach(([words, box], index) => {
+    if (box.left < frame.left - 1 || box.right > frame.right + 1) faults.push(words + ' leaves its chart');
+    for (const [others, other] of boxes.slice(index + 1))
+      if (box.left < other.right - 1 && other.left < box.right - 1
+          && box.top + 4 < other.bottom && other.top + 4 < box.bottom) faults.push(words + ' lies over ' + others);
+  });
+}
+return faults;
+"""
+SMALLEST_CHART_TEXT = (
+    "return Math.min(...[...document.querySelectorAll('svg.chart')].map(chart => "
+    "parseFloat(getComputedStyle(chart).fontSize) * chart.getBoundingClientRect().width / 420))"
 )
 
 
@@ -64,6 +93,32 @@ class Browser:
     def evaluate(self, script: str) -> Any:
         """What a function body returns in the page; a promise is waited for."""
         return self._call("POST", "/execute/sync", {"script": script, "args": []})
+
+    def show(self, page: Path, screen: str, scheme: str = "light") -> None:
+        """Load a local file on one of `SCREENS`."""
+        width, height, phone = SCREENS[screen]
+        self.resize(width, height, phone=phone)
+        self.prefer(scheme)
+        self.requested_urls()  # what came before is no concern of this page
+        self.open(page)
+
+    def page_faults(self, page: Path, screen: str) -> list[str]:
+        """What a self-contained page must not do: scroll sideways, write to the console, fetch anything."""
+        self.show(page, screen)
+        faults = [entry["message"] for entry in self.log("browser")]
+        # data: are sounds within the page, and the icons of the browser's own players.
+        faults += [url for url in self.requested_urls() if not url.startswith(OWN) and url != page.as_uri()]
+        overflow = self.evaluate("return document.documentElement.scrollWidth - window.innerWidth")
+        shown = self.evaluate("return window.innerWidth")
+        if overflow > 0 or shown != SCREENS[screen][0]:
+            faults.append(f"{overflow} pixels wider than the screen, which shows {shown}")
+        return faults
+
+    def chart_faults(self) -> list[str]:
+        """Labels of the open page's charts that leave them, lie over each other or are too small to read."""
+        faults: list[str] = self.evaluate(CHART_FAULTS)
+        smallest = self.evaluate(SMALLEST_CHART_TEXT)
+        return [*faults, *([f"text of {smallest} pixels"] if smallest < SMALLEST_TEXT_PIXELS else [])]
 
     def log(self, kind: str) -> list[dict[str, Any]]:
         """New entries of the `browser` (console) or the `performance` (network) log."""

@@ -16,13 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.charts import Bar, Caption, Row, log_ticks, nice_ticks, row_chart
+from cluster.cli import main
 from cluster.report import ReportConfig, find_selection, render, run_report, write_report
 from cluster.report_sections import PUBLISHED_COUNTS, headline, ordered_losses, percent
 from shards.audio import SAMPLE_RATE_HZ, encode_flac
 from shards.config import ConfigError
 from shards.emotions import EMOTIONS
 from shards.samples import Sample
-from tests.cluster.report_world import Selected, make_selected
+from tests.cluster.report_world import DIGEST, Selected, make_selected
 from tests.small_world import make_sample, write_shard
 
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>{{ 7 * 7 }}\u202egnp.exe'
@@ -104,6 +105,13 @@ def test_page_tells_the_story(selected: Selected, tmp_path: Path) -> None:
         assert f"{split} {kept['split'].to_pylist().count(split)}" in text
 
 
+def test_digests_are_cut_to_what_tells_two_apart(selected: Selected, tmp_path: Path) -> None:
+    """The labelers' weights are shown by twelve digits, not by a line of them."""
+    text = Elements(page_of(selected, tmp_path / "page.html")).text
+    assert f"weights sha256:{DIGEST[:12]} " in text
+    assert DIGEST[:13] not in text
+
+
 def test_same_selection_gives_the_same_page(selected: Selected, tmp_path: Path) -> None:
     """The page is a function of the files: examples are drawn by seed, and no clock is in it."""
     assert page_of(selected, tmp_path / "a.html") == page_of(selected, tmp_path / "b.html")
@@ -170,7 +178,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     ]
     selected = make_selected(tmp_path, write_corpus(tmp_path / "shards", samples))
     summary = summary_of(selected)
-    summary["shards"] = {"num": 1, "unreadable": [{"shard": HOSTILE, "error": HOSTILE}]}
+    summary["shards"] = {"num": 1, "unfinished": HOSTILE, "unreadable": [{"shard": HOSTILE, "error": HOSTILE}]}
     summary["panel"] = {HOSTILE: {HOSTILE: HOSTILE}}
     summary["rejected"] = {HOSTILE: 1}
     (selected.selection / "summary.json").write_text(json.dumps(summary))
@@ -210,7 +218,7 @@ def structure_with(text: str) -> Elements:
         "rejected": {text.partition(":")[0]: 1},
         "num_speakers_in": 1,
         "num_speakers_kept": 0,
-        "shards": {"num": 1, "unreadable": [{"shard": text, "error": text}]},
+        "shards": {"num": 1, "unfinished": text, "unreadable": [{"shard": text, "error": text}]},
         "panel": {"text": {"checkpoint": text}},
         "hours": {"in": 0.0, "kept": 0.0},
         "keep_rates": {},
@@ -292,6 +300,21 @@ def test_command_writes_beside_the_selection(selected: Selected, capsys: pytest.
     assert str(selected.selection.parent / "report.html") in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_an_unfinished_labeling_is_said(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], *, is_finished: bool
+) -> None:
+    """What was selected while shards had no predictions is no whole corpus: `select` warns, and the page repeats it."""
+    selected = make_selected(tmp_path, shards)
+    failed = [] if is_finished else [{"name": "lost.tar"}]
+    (selected.predictions / "label-summary.json").write_text(json.dumps({"failed": failed}))
+    options = ["--out", str(selected.selection), "--teachers", "text,vision", "--min-per-speaker", "2"]
+    assert main(["select", "--predictions", str(selected.predictions), *options]) == 0
+    warning = capsys.readouterr().err
+    assert ("gave up 1 shards (lost.tar)" in warning) is not is_finished
+    assert ("gave up 1 shards (lost.tar)" in page_of(selected, tmp_path / "page.html")) is not is_finished
+
+
 @pytest.mark.parametrize("broken", ["missing", "not json", "other version", "no table"])
 def test_unusable_folders_are_refused(tmp_path: Path, broken: str) -> None:
     """A folder that is no whole selection is an error that names the command to run."""
@@ -299,7 +322,7 @@ def test_unusable_folders_are_refused(tmp_path: Path, broken: str) -> None:
         "missing": None,
         "not json": "{",
         "other version": '{"format_version": 99}',
-        "no table": '{"format_version": 1}',
+        "no table": '{"format_version": 2}',
     }
     if content[broken] is not None:
         (tmp_path / "summary.json").write_text(str(content[broken]))

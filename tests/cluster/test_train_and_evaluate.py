@@ -59,6 +59,22 @@ def test_the_accuracy_is_that_of_the_predictions(runs: Path) -> None:
     assert metrics(runs, "finetune-1")["scores"]["accuracy"] == pytest.approx(sum(right) / len(right))  # type: ignore[index]
 
 
+def test_disjoint_support_leaves_nobody_out_silently(runs: Path) -> None:
+    """All utterances of a speaker at once would leave no other support: sets are smaller then, and all are counted."""
+    assert evaluate(runs, "setpeer-0", "--support", "disjoint", "--set-size", "0", name="halves") == 0
+    found = metrics(runs, "setpeer-0", "halves")
+    assert (found["number"], found["num_left_out"]) == (36, 0)
+
+
+def test_a_page_is_written_with_a_map_by_any_field(runs: Path) -> None:
+    """The page lies beside the numbers; --colour-by takes fields of the samples' json."""
+    colours = ["--colour-by", "speaker", "demographics.sex"]
+    assert evaluate(runs, "setpeer-0", *colours, "--set-size", "3", name="page") == 0
+    page = (runs / "setpeer-0" / "page" / "evaluation.html").read_text()
+    assert page.count("<title>demographics.sex: female</title>") == 6  # three speakers in two sets each
+    assert "By <bdi>demographics.sex</bdi>" in page
+
+
 def test_support_from_elsewhere_is_for_personalised_models(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """SetPeER takes disjoint and wrong support; the vanilla model refuses with the reason."""
     for support in ("disjoint", "wrong"):
@@ -74,21 +90,6 @@ def test_calibration_changes_scores_and_says_so(runs: Path) -> None:
     table = pq.read_table(runs / "finetune-0" / "pldc" / "predictions.parquet").to_pandas()
     means = table.groupby("speaker")["score_anger"].mean()
     assert means.to_numpy() == pytest.approx(1 / 3, abs=1e-5)  # every training speaker is a neighbour, classes are even
-
-
-def test_methods_are_compared_over_seeds(runs: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """Means over the seeds of each method, tested against the vanilla one."""
-    folders = [f"{runs}/{recipe}-{seed}/evaluation" for recipe in ("finetune", "setpeer") for seed in range(3)]
-    assert main(["compare", "--runs", *folders, "--out", str(tmp_path / "table.json")]) == 0
-    assert "paired t-test over seeds against finetune" in capsys.readouterr().out
-    table = json.loads((tmp_path / "table.json").read_text())
-    own = [metrics(runs, f"finetune-{seed}")["scores"]["accuracy"] for seed in range(3)]  # type: ignore[index]
-    assert table["finetune"]["accuracy"]["mean"] == pytest.approx(sum(own) / 3)
-    assert table["finetune"]["accuracy"]["p"] is None
-    (setpeer,) = (name for name in table if name.startswith("setpeer"))
-    assert 0 <= table[setpeer]["accuracy"]["p"] <= 1
-    assert main(["compare", "--runs", folders[0], folders[0], "--out", str(tmp_path / "table.json")]) == 2
-    assert "seed 0 is there twice" in capsys.readouterr().err
 
 
 def test_a_full_disk_stops_the_run_and_it_resumes(
@@ -115,6 +116,7 @@ def test_a_full_disk_stops_the_run_and_it_resumes(
     assert curve(tmp_path / "full") == curve(runs / "finetune-0")
 
 
+@pytest.mark.slow
 def test_ray_workers_do_what_one_process_does(runs: Path, tmp_path: Path) -> None:
     """Two Ray Train workers share each step of two batches; the curve is one process', to float rounding."""
     curves = []

@@ -1,0 +1,100 @@
+"""Speaker embeddings on a plane (t-SNE), coloured by any field of the samples' json.
+
+A personalised model is shown by what it makes of a speaker: one point for every set it recognised together. Any other
+model by the mean of its pooled features over each speaker's utterances.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.manifold import TSNE
+
+MIN_POINTS, MAX_POINTS = 8, 2000
+MAX_NAMED, NUM_BINS = 10, 5
+UNKNOWN = "not known"
+GOLDEN_ANGLE = 137.508
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Points [P, 2] and the rows of the corpus that each stands for."""
+
+    points: NDArray[np.float64]
+    rows: Sequence[NDArray[np.int64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Colouring:
+    """A colour for every point, and what each means; without a `legend` there are too many to name."""
+
+    colours: Sequence[str]
+    texts: Sequence[str]
+    legend: Sequence[tuple[str, str]]
+
+
+def place_embeddings(vectors: NDArray[np.float32], groups: Sequence[NDArray[np.int64]], seed: int) -> Places | None:
+    """t-SNE of `vectors` [P, D], each of which stands for a group of rows.
+
+    At most 2000 points, drawn by `seed`; None where there are too few for a neighbourhood.
+    """
+    if len(vectors) < MIN_POINTS:
+        return None
+    chosen = np.arange(len(vectors))
+    if len(vectors) > MAX_POINTS:
+        chosen = np.sort(np.random.default_rng(seed).choice(chosen, MAX_POINTS, replace=False))
+    perplexity = min(30.0, (len(chosen) - 1) / 3)
+    points = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(vectors[chosen])
+    return Places(points.astype(np.float64), [groups[number] for number in chosen.tolist()])
+
+
+def colour(values: Sequence[str | None]) -> Colouring:
+    """Numbers of many values by fifths, from cold to warm; others by a colour each: numbers in order, names the most
+    frequent first.
+    """
+    known = [value for value in values if value is not None]
+    numbers = _numbers(known)
+    if numbers is not None and len(set(numbers)) > MAX_NAMED:
+        edges = np.quantile(numbers, np.linspace(0, 1, NUM_BINS + 1))
+        names = [f"{low:.4g} to {high:.4g}" for low, high in pairwise(edges)]
+        bins = [None if value is None else int(np.searchsorted(edges[1:-1], float(value))) for value in values]
+        scale = [f"var(--scale-{number})" for number in range(NUM_BINS)]
+        texts = [UNKNOWN if value is None else value for value in values]
+        colours = ["var(--muted)" if place is None else scale[place] for place in bins]
+        return Colouring(colours, texts, list(zip(scale, names, strict=True)))
+    texts = [UNKNOWN if value is None else value for value in values]
+    if numbers is None:
+        order = [name for name, _ in sorted(Counter(known).items(), key=lambda item: (-item[1], item[0]))]
+    else:
+        order = sorted(set(known), key=float)
+    if len(order) <= MAX_NAMED:
+        colour_of = {name: f"var(--name-{place})" for place, name in enumerate(order)}
+    else:
+        colour_of = {name: f"hsl({place * GOLDEN_ANGLE % 360:.0f} 60% 50%)" for place, name in enumerate(order)}
+    colour_of[UNKNOWN] = "var(--muted)"
+    legend = [(colour_of[name], name) for name in order] if len(order) <= MAX_NAMED else []
+    if None in values and legend:
+        legend.append((colour_of[UNKNOWN], UNKNOWN))
+    return Colouring([colour_of[text] for text in texts], texts, legend)
+
+
+def shared_value(values: Sequence[str | None]) -> str | None:
+    """What all utterances of a set have in common: the one value, the mean of numbers, or `mixed`."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    if len(set(known)) == 1:
+        return known[0]
+    numbers = _numbers(known)
+    return "mixed" if numbers is None else f"{float(np.mean(numbers)):.6g}"
+
+
+def _numbers(texts: Sequence[str]) -> list[float] | None:
+    try:
+        found = [float(text) for text in texts]
+    except ValueError:
+        return None
+    return found if found and all(np.isfinite(found)) else None
