@@ -185,15 +185,23 @@ class DescribeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class DescribeResponse(_message.Message):
-    __slots__ = ("num_speakers", "dimension", "encoder_fingerprint", "index_kind", "generation")
+    __slots__ = ("num_speakers", "dimension", "encoder_fingerprint", "index_kind", "generation", "encoder", "label_dimensions", "max_vectors", "max_k")
     NUM_SPEAKERS_FIELD_NUMBER: _ClassVar[int]
     DIMENSION_FIELD_NUMBER: _ClassVar[int]
     ENCODER_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     INDEX_KIND_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
+    ENCODER_FIELD_NUMBER: _ClassVar[int]
+    LABEL_DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
+    MAX_VECTORS_FIELD_NUMBER: _ClassVar[int]
+    MAX_K_FIELD_NUMBER: _ClassVar[int]
     num_speakers: int
     dimension: int
     encoder_fingerprint: str
     index_kind: str
     generation: int
-    def __init__(self, num_speakers: _Optional[int] = ..., dimension: _Optional[int] = ..., encoder_fingerprint: _Optional[str] = ..., index_kind: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
+    encoder: str
+    label_dimensions: _containers.RepeatedScalarFieldContainer[str]
+    max_vectors: int
+    max_k: int
+    def __init__(self, num_speakers: _Optional[int] = ..., dimension: _Optional[int] = ..., encoder_fingerprint: _Optional[str] = ..., index_kind: _Optional[str] = ..., generation: _Optional[int] = ..., encoder: _Optional[str] = ..., label_dimensions: _Optional[_Iterable[str]] = ..., max_vectors: _Optional[int] = ..., max_k: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,314 @@
+"""The index on disk: nothing acknowledged is lost, nothing half written is shown, whatever stops it and whenever."""
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from actors.speakers.errors import ReadOnlyError
+from actors.speakers.folder import IndexFolder
+from actors.speakers.follower import SpeakerFollower
+from actors.speakers.index_config import IndexConfig
+from actors.speakers.journal import StorageFailedError
+from actors.speakers.store import open_store
+from actors.speakers.writes import Deletion, apply_writes
+from shards.config import ConfigError
+from shards.speaker_files import write_speakers
+from tests.actors.speaker_crashes import (
+    WRITES,
+    PowerLosses,
+    die_before,
+    num_acknowledged,
+    open_small,
+    state_of,
+    tell,
+    watched,
+)
+from tests.actors.speaker_world import make_table, make_upsert, write_table
+
+
+@pytest.fixture
+def speakers(tmp_path: Path) -> str:
+    return write_table(tmp_path / "speakers.parquet", 6)
+
+
+@pytest.fixture
+def states(tmp_path: Path, speakers: str) -> list[dict[str, bytes]]:
+    """The whole states there are: after none, one, two, ... of the writes."""
+    store = open_small(tmp_path / "expected", speakers)
+    generation = store.generation
+    store.close()
+    return [state_of(apply_writes(generation, WRITES[:number])[0]) for number in range(len(WRITES) + 1)]
+
+
+def require_whole(folder: Path, speakers: str, acknowledged: int, states: list[dict[str, bytes]]) -> None:
+    """What is found there is one of the states, and not before what was acknowledged; and it can be written to."""
+    store = open_small(folder, speakers)
+    found = state_of(store.generation)
+    assert found in states[acknowledged : acknowledged + 2]
+    number = store.submit(make_upsert(["later"])).result(timeout=60).generation
+    store.close()
+    again = open_small(folder, speakers)
+    assert again.generation.number == number
+    assert state_of(again.generation).keys() == found.keys() | {"later"}
+    again.close()
+
+
+def test_a_kill_before_any_step_loses_nothing(tmp_path: Path, speakers: str, states: list[dict[str, bytes]]) -> None:
+    """SIGKILL before each step of opening, writing, snapshots and swaps, one process after the other."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.actors.speaker_crashes"])
+    status, step = -signal.SIGKILL, 0
+    while status == -signal.SIGKILL:
+        folder, notes = tmp_path / f"step-{step}", tmp_path / f"notes-{step}"
+        process = context.Process(target=die_before, args=(step, folder, speakers, notes))
+        process.start()
+        process.join(timeout=60)
+        status = process.exitcode
+        require_whole(folder, speakers, num_acknowledged(notes), states)
+        step += 1
+    assert status == 0
+    assert num_acknowledged(notes) == len(WRITES)
+    assert step > 60
+
+
+def test_a_power_loss_before_any_step_loses_nothing(
+    tmp_path: Path, speakers: str, states: list[dict[str, bytes]]
+) -> None:
+    """Only what was flushed is left, files and names; what was acknowledged is among it."""
+    folder, notes = tmp_path / "data", tmp_path / "notes"
+    folder.mkdir()
+    losses = PowerLosses(folder, notes, tmp_path / "copies")
+    with watched(losses.before):
+        tell(folder, speakers, notes)
+    assert len(losses.left) > 60
+    for left, acknowledged in losses.left:
+        require_whole(left, speakers, acknowledged, states)
+
+
+def test_a_rebuilt_index_takes_over_with_later_writes(tmp_path: Path, speakers: str) -> None:
+    """After many writes old files are gone, and a fresh start finds the same speakers in the newest snapshot."""
+    folder = IndexFolder(tmp_path / "data")
+    store = open_small(folder.path, speakers)
+    for number in range(30):
+        store.submit(make_upsert([f"n{number:02d}"], number)).result(timeout=60)
+    store.close()
+    assert len(folder.generations("speakers")) == len(folder.generations("journal")) == 1
+    assert folder.generations("speakers")[0] > 20
+    again = open_small(folder.path, speakers)
+    assert state_of(again.generation) == state_of(store.generation)
+    assert again.generation.number == 31
+    again.close()
+
+
+def test_one_folder_has_one_writer(tmp_path: Path, speakers: str) -> None:
+    """The second is told so; once the first has closed, another may open."""
+    store = open_small(tmp_path / "data", speakers)
+    with pytest.raises(ConfigError, match="another server writes to it"):
+        open_small(tmp_path / "data", speakers)
+    store.close()
+    with pytest.raises(ReadOnlyError):
+        store.submit(WRITES[0])
+    open_small(tmp_path / "data", speakers).close()
+
+
+def test_another_table_replaces_its_speakers_and_keeps_the_rest(tmp_path: Path, speakers: str) -> None:
+    """Embedded again, its speakers win and those that clients added stay; the same table changes nothing."""
+    store = open_small(tmp_path / "data", speakers)
+    store.submit(make_upsert(["added", "s001"])).result(timeout=60)
+    before = state_of(store.generation)
+    store.close()
+    unchanged = open_small(tmp_path / "data", speakers)
+    assert state_of(unchanged.generation) == before
+    unchanged.close()
+    other = write_table(tmp_path / "other.parquet", 3, seed=5)
+    for _ in range(2):
+        changed = open_small(tmp_path / "data", other)
+        found, table = state_of(changed.generation), make_table(3, seed=5)
+        assert changed.generation.number == 3
+        changed.close()
+        assert found == before | {n: v.tobytes() for n, v in zip(table.speakers, table.vectors, strict=True)}
+
+
+def test_another_encoders_table_is_refused(tmp_path: Path, speakers: str) -> None:
+    """Its vectors cannot be compared with those in the folder."""
+    from dataclasses import replace
+
+    open_small(tmp_path / "data", speakers).close()
+    other = tmp_path / "other.parquet"
+    write_speakers(str(other), replace(make_table(3), fingerprint="another:2"))
+    with pytest.raises(ConfigError, match="give another --data folder"):
+        open_small(tmp_path / "data", str(other))
+
+
+def test_damage_to_what_was_acknowledged_is_refused(tmp_path: Path, speakers: str) -> None:
+    """A flipped byte in any record of the journal stops the server with the place; a torn end does not."""
+    store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
+    for write in WRITES:
+        store.submit(write).result(timeout=60)
+    expected = state_of(store.generation)
+    store.close()
+    (journal,) = (tmp_path / "data").glob("journal-*.log")
+    whole = journal.read_bytes()
+    for place in range(30, len(whole) - 100, 41):
+        journal.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(ConfigError, match="were acknowledged and cannot be read"):
+            open_store(str(tmp_path / "data"), speakers, IndexConfig())
+    journal.write_bytes(whole + whole[40:90])  # what a power loss may leave of a write nobody was told of
+    again = open_store(str(tmp_path / "data"), speakers, IndexConfig())
+    assert state_of(again.generation) == expected
+    again.close()
+
+
+def test_a_missing_snapshot_or_journal_is_refused(tmp_path: Path, speakers: str) -> None:
+    """Journals alone are not the truth, and a gap between them is none."""
+    store = open_small(tmp_path / "data", speakers)
+    for write in WRITES:
+        store.submit(write).result(timeout=60)
+    store.close()
+    for snapshot in (tmp_path / "data").glob("speakers-*.parquet"):
+        snapshot.unlink()
+    with pytest.raises(ConfigError, match="holds journals and no snapshot"):
+        open_small(tmp_path / "data", speakers)
+
+
+@pytest.mark.parametrize("what", ["content", "description", "snapshot", "missing description"])
+def test_an_index_file_that_cannot_be_trusted_is_built_again(tmp_path: Path, speakers: str, what: str) -> None:
+    """Flipped bytes, another snapshot's index, no description: refused with a warning, and the answers are right."""
+    store = open_small(tmp_path / "data", speakers)
+    expected = state_of(store.generation)
+    store.close()
+    (index,) = (tmp_path / "data").glob("index-*.faiss")
+    description = index.with_suffix(".json")
+    if what == "content":
+        data = bytearray(index.read_bytes())
+        data[len(data) // 2] ^= 1
+        index.write_bytes(bytes(data))
+    elif what == "description":
+        description.write_text("{")
+    elif what == "snapshot":
+        description.write_text(description.read_text().replace('"snapshot": "', '"snapshot": "0'))
+    else:
+        description.unlink()
+    again = open_small(tmp_path / "data", speakers)
+    assert state_of(again.generation) == expected
+    again.close()
+    assert len(description.read_text()) > 100
+
+
+def test_a_full_disk_refuses_the_write_and_keeps_the_rest(
+    tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The write fails and has no effect, also after a restart; when there is room again, the next one succeeds."""
+    store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
+    store.submit(make_upsert(["a"])).result(timeout=60)
+    real = os.pwrite
+
+    def half(descriptor: int, data: bytes, offset: int) -> int:
+        monkeypatch.setattr(os, "pwrite", fail)
+        return real(descriptor, bytes(data)[: len(data) // 2], offset)
+
+    def fail(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", half)
+    with pytest.raises(StorageFailedError, match="No space left"):
+        store.submit(make_upsert(["b"])).result(timeout=60)
+    assert store.generation.find("b") is None
+    monkeypatch.setattr(os, "pwrite", real)
+    store.submit(make_upsert(["c"])).result(timeout=60)
+    store.close()
+    again = open_store(str(tmp_path / "data"), speakers, IndexConfig())
+    assert {"a", "c"} <= state_of(again.generation).keys()
+    assert again.generation.find("b") is None
+    again.close()
+
+
+def test_a_failed_flush_is_not_tried_again(tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel may have dropped the pages: all later writes are refused until a restart."""
+    store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
+    real = os.fsync
+
+    def fail(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StorageFailedError, match="cannot be flushed"):
+        store.submit(make_upsert(["a"])).result(timeout=60)
+    monkeypatch.setattr(os, "fsync", real)
+    with pytest.raises(StorageFailedError, match="restart the server"):
+        store.submit(make_upsert(["b"])).result(timeout=60)
+    store.close()
+
+
+def test_a_cancelled_write_leaves_no_trace(tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cancelled while it waits behind another, it is neither stored nor shown."""
+    store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
+    real, cancelled = os.fsync, []
+
+    def cancel_the_next(descriptor: int) -> None:
+        if not cancelled:
+            cancelled.append(store.submit(make_upsert(["second"])))
+            assert cancelled[0].cancel()
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", cancel_the_next)
+    store.submit(make_upsert(["first"])).result(timeout=60)
+    store.submit(Deletion(("nobody",))).result(timeout=60)
+    store.close()
+    assert store.generation.find("second") is None
+    assert store.generation.number == 3
+
+
+def test_a_follower_shows_the_writers_generations(tmp_path: Path, speakers: str) -> None:
+    """Through rebuilds that remove what it was reading, it ends where the writer is, at whole generations only."""
+    store = open_small(tmp_path / "data", speakers)
+    follower = SpeakerFollower(str(tmp_path / "data"), IndexConfig(), poll_seconds=3600)
+    states: dict[int, dict[str, bytes]] = {1: state_of(store.generation)}
+    for number in range(40):
+        written = store.submit(make_upsert([f"n{number % 9}"], number)).result(timeout=60)
+        states[written.generation] = state_of(store.generation)
+        if number % 7 == 3:
+            follower.catch_up()
+            assert follower.generation.number == written.generation
+            assert state_of(follower.generation) == states[written.generation]
+    follower.catch_up()
+    assert state_of(follower.generation) == state_of(store.generation)
+    with pytest.raises(ReadOnlyError):
+        follower.submit(WRITES[0])
+    follower.close()
+    store.close()
+
+
+def test_a_follower_does_not_show_what_may_be_taken_back(
+    tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write that is in the file and not known to be on the disk is not in any of its generations."""
+    store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
+    store.submit(make_upsert(["first"])).result(timeout=60)
+    follower = SpeakerFollower(str(tmp_path / "data"), IndexConfig(), poll_seconds=3600)
+    seen: list[int | None] = []
+    real = os.fsync
+
+    def look(descriptor: int) -> None:
+        if not seen:
+            follower.catch_up()
+            seen.append(follower.generation.find("second"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", look)
+    store.submit(make_upsert(["second"])).result(timeout=60)
+    assert seen == [None]
+    follower.catch_up()
+    assert follower.generation.find("second") is not None
+    follower.close()
+    store.close()
+
+
+def test_a_folder_without_a_writer_cannot_be_followed(tmp_path: Path) -> None:
+    """Nothing is there to begin from, and the message says what to do."""
+    (tmp_path / "data").mkdir()
+    with pytest.raises(ConfigError, match="start the writer first"):
+        SpeakerFollower(str(tmp_path / "data"), IndexConfig())
