@@ -90,8 +90,9 @@ COMMANDS: dict[str, Command] = {
         "Measure a trained recogniser on a split, over utterances and over speakers.",
         "cluster.evaluate:EvaluateConfig",
         "cluster.evaluate:run_evaluate",
-        "Writes metrics.json and predictions.parquet. Personalised models see one speaker at a time in sets of at most "
-        "--set-size; --support disjoint and wrong are the controls. --pldc calibrates by similar training speakers.",
+        "Writes metrics.json, predictions.parquet and evaluation.html. Personalised models see one speaker at a time, "
+        "in sets of at most --set-size; --support disjoint and wrong are the controls. --pldc calibrates by similar "
+        "training speakers.",
     ),
     "compare": Command(
         "Tabulate evaluated runs: mean over seeds, spread, and paired significance.",
@@ -99,6 +100,30 @@ COMMANDS: dict[str, Command] = {
         "cluster.compare:run_compare",
         "--runs takes evaluation folders, separated by spaces or commas. Methods are told apart by recipe and options, "
         "seeds by engine.seed.",
+    ),
+    "embed": Command(
+        "Make the table of speakers: the mean vector of each one's utterances, and the statistics of their labels.",
+        "cluster.embed:EmbedConfig",
+        "cluster.embed:run_embed",
+        "Streams the shards through an encoder on Ray and keeps every utterance's vector, so that a run with more "
+        "shards opens only those, and other labels need no encoder. Utterances without speaker or usable sound are "
+        "rows with their reason. Exit status 0: every shard was read to its end; 3: finished, but some shards are "
+        "damaged; 4: unfinished, run it again.",
+    ),
+    "serve": Command(
+        "Serve the speaker index over gRPC: nearest speakers, and calibration of a speaker's predictions.",
+        "cluster.serve:ServeConfig",
+        "cluster.serve:run_serve",
+        "Begins from the table --speakers; what clients write is kept in --data and survives a kill or a power loss. "
+        "SIGTERM finishes what has begun and ends. Clients: `emostream lookup`, cluster.speaker_client, or any made of "
+        "protos/speaker_index.proto.",
+    ),
+    "lookup": Command(
+        "Ask a speaker index who sounds most like a recording, a vector, or one of its own speakers.",
+        "cluster.lookup:LookupConfig",
+        "cluster.lookup:run_lookup",
+        "One of --audio, --vector and --speaker. A token is taken from the environment variable EMOSTREAM_TOKEN. Exit "
+        "status 4: the server refused or did not answer.",
     ),
     "demo": Command(
         "Run the whole job on a small synthetic corpus: two commands from a clone to a report.",
@@ -130,8 +155,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.write(yaml.safe_dump(to_mapping(config), sort_keys=False))
             return EXIT_OK
         return int(_load(command.run)(config))
-    except (ConfigError, BadShard, FileNotFoundError, PermissionError) as error:
+    except (ConfigError, BadShard, FileNotFoundError, PermissionError, IsADirectoryError) as error:
         sys.stderr.write(f"emostream {arguments.command}: {error}\n")
+        return EXIT_USAGE
+    except (FileExistsError, NotADirectoryError) as error:
+        sys.stderr.write(f"emostream {arguments.command}: {error.filename}: got a file, expected a folder\n")
         return EXIT_USAGE
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; run the same command again to continue\n")
@@ -165,8 +193,9 @@ def _add_options(parser: argparse.ArgumentParser, config_class: type[Any]) -> No
         else:
             flag = "--" + field.name.replace("_", "-")
             help_text = f"{text} {_default_text(field)}".replace("%", "%%")
+            flags = [flag, f"-{field.name}"] if len(field.name) == 1 else [flag]
             parser.add_argument(
-                flag, dest=field.name, metavar="VALUE", default=argparse.SUPPRESS, help=help_text, **_arity(field)
+                *flags, dest=field.name, metavar="VALUE", default=argparse.SUPPRESS, help=help_text, **_arity(field)
             )
     parser.add_argument("--config", metavar="FILE", help="YAML file of the same options; flags and --set win over it.")
     parser.add_argument(
@@ -226,7 +255,10 @@ def _set_nested(values: dict[str, Any], dotted: str, value: str) -> None:
 
 
 def _read_yaml(path: str) -> dict[str, Any]:
-    loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    try:
+        loaded = yaml.safe_load(Path(path).read_bytes()) or {}
+    except yaml.YAMLError as error:  # bytes that are not UTF-8 are one too
+        raise ConfigError(f"--config {path}: not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"--config {path}: got {type(loaded).__name__}, expected a mapping of options")
     return loaded

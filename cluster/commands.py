@@ -34,6 +34,8 @@ def run_select(config: SelectConfig) -> int:
         write(f"  rejected {number} x {code}\n")
     for name, number in summary["classes"]["counts"].items():
         write(f"  {name} {number}\n")
+    if unfinished := summary["shards"]["unfinished"]:
+        sys.stderr.write(f"warning: {unfinished}; run `emostream label` again, and select after it\n")
     write(f"selection in {config.out}; `emostream report {config.out}` shows it\n")
     return 0
 

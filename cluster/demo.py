@@ -1,14 +1,16 @@
 """`emostream demo`: the whole job on the embedded synthetic corpus, from nothing to trained models, with no download.
 
-It calls the very functions behind the commands and prints each command line, so that any step can be repeated by hand.
+It prints each command line, so that any step can be repeated by hand, and runs it, or calls the very function behind.
 Two sets of speakers come from one seed: a labelled one the teachers learn from, and another, whose truth is stored and
 used only to measure. The selection is the published direction: words and face label the voice. On what it keeps, a
 recogniser of the voice is trained twice, without and with personalisation, and measured on speakers neither has heard.
-Run again, finished steps are kept.
+Last, the training speakers are embedded and served, and one of those strangers is looked up among them. Run again,
+finished steps are kept.
 """
 
 import json
 import os
+import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
@@ -17,31 +19,33 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from cluster.demo_speakers import serve_speakers
 from cluster.evaluate import METRICS_NAME, EvaluateConfig, evaluate
 from cluster.label import LabelConfig, label
 from cluster.progress import progress
 from cluster.report import ReportConfig, write_report
-from cluster.train import train_here
-from shards.config import ConfigError, from_mapping, option
+from shards.config import ConfigError, option
 from shards.packing import PackConfig, pack
 from shards.select_job import select
 from shards.selection import SelectConfig
 from shards.storage import atomic_write
 from shards.synthetic import write_corpus
 from shards.synthetic_config import WorldConfig
-from trainers.settings import TrainConfig
+from trainers.checkpoints import RESULT_NAME
+from trainers.tracking import last_step
 
 if TYPE_CHECKING:
     from trainers.teacher_inputs import TeacherKind  # with torch, which the help text does not need
 
 MARKER_NAME = "demo.json"
+POLL_SECONDS = 0.5
 # Panel entry -> what its teacher learns from.
 KINDS: "dict[str, TeacherKind]" = {"audio": "audio", "vision": "face", "text": "text"}
 
 # The same number of steps, and about as many utterances a step, for both.
 RECIPES: dict[str, dict[str, Any]] = {
     "finetune": {"data": {"utterances": {"batch_seconds": 100.0, "max_utterances": 64}}},
-    "setpeer": {"model": {"normalise_codes": True, "restart_codes": True}},
+    "setpeer": {"model": {"normalise_codes": True, "restart_codes": True, "similarity": "cosine"}},
 }
 
 
@@ -53,7 +57,7 @@ class DemoConfig:
     seed: int = option(default=0, help="Seed of the synthetic world, the teachers and the selection.")
     labelled_speakers: int = option(default=40, help="Speakers the teachers learn from.")
     unlabelled_speakers: int = option(default=120, help="Speakers whose utterances are labeled.")
-    num_steps: int = option(default=400, help="Training steps of each recogniser.")
+    num_steps: int = option(default=800, help="Training steps of each recogniser.")
     min_per_speaker: int = option(default=8, help="Kept utterances a speaker needs (the paper: 50 of several hundred).")
 
     def __post_init__(self) -> None:
@@ -75,7 +79,10 @@ def run_demo(config: DemoConfig) -> int:
     summary = select_and_pack(config, out)
     page = write_report(ReportConfig(dir=str(out / "selection"), out=str(out / "report.html")))
     print_table(summary)
-    print_recognisers({recipe: train_and_evaluate(config, out, recipe) for recipe in RECIPES})
+    train_recognisers(config, out)
+    print_recognisers({recipe: evaluate_recogniser(out, recipe) for recipe in RECIPES})
+    for line in serve_speakers(out, f"{out}/finetune/best"):
+        say(line)
     say(f"\n{time.monotonic() - started:.0f} s in all. Open {page}")
     return 0
 
@@ -161,25 +168,52 @@ def select_and_pack(config: DemoConfig, out: Path) -> dict[str, Any]:
     return summary
 
 
-def train_and_evaluate(config: DemoConfig, out: Path, recipe: str) -> dict[str, Any]:
-    """Train on the weak labels, and measure against the stored truth of the test speakers; returns the metrics."""
+def train_recognisers(config: DemoConfig, out: Path) -> None:
+    """Train those that are not there yet side by side, a process and a share of the cores each: models so small gain
+    little from a second core. What a process prints is in `train.log` of its folder.
+
+    Raises RuntimeError when one fails.
+    """
+    missing = [recipe for recipe in RECIPES if not (out / recipe / RESULT_NAME).exists()]
+    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // len(RECIPES)))}
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        for recipe in missing:
+            options = _training_options(config, out, recipe)
+            say(f"emostream train --config {options}")
+            with (out / recipe / "train.log").open("ab") as log:
+                running[recipe] = subprocess.Popen(  # noqa: S603 (our own command)
+                    [sys.executable, "-m", "cluster", "train", "--config", str(options)],
+                    env=environment,
+                    stdout=log,
+                    stderr=log,
+                )
+        with progress("train", "steps") as update:
+            while any(process.poll() is None for process in running.values()):
+                time.sleep(POLL_SECONDS)
+                done = {recipe: last_step(out / recipe) for recipe in missing}
+                note = ", ".join(f"{recipe} {steps}" for recipe, steps in done.items())
+                update(sum(done.values()), config.num_steps * len(missing), note=note)
+    finally:
+        for process in running.values():
+            process.terminate()
+    for recipe, process in running.items():
+        if status := process.wait():
+            raise RuntimeError(f"training {recipe} ended with status {status}; see {out}/{recipe}/train.log")
+
+
+def evaluate_recogniser(out: Path, recipe: str) -> dict[str, Any]:
+    """Measure it against the stored truth of the test speakers; returns the metrics."""
     folder = out / recipe
     metrics = folder / "evaluation" / METRICS_NAME
     if not metrics.exists():
-        values = {
-            **RECIPES[recipe],
-            "recipe": recipe,
-            "shards": f"{out}/packed/*.tar",
-            "out": str(folder),
-            "resume": (folder / "checkpoints").exists(),
-            "engine": {"num_steps": config.num_steps, "seed": config.seed},
-        }
-        say(f"emostream train {recipe} --shards '{out}/packed/*.tar' --out {folder}")
-        train_here(from_mapping(TrainConfig, values))
         evaluation = EvaluateConfig(
-            checkpoint=str(folder / "best"), shards=f"{out}/packed/*.tar", out=str(folder / "evaluation")
+            checkpoint=str(folder / "best"), shards=f"{out}/packed/*.tar", out=str(folder / "evaluation"), set_size=0
         )
-        say(f"emostream evaluate --checkpoint {folder}/best --shards '{out}/packed/*.tar' --out {folder}/evaluation")
+        say(
+            f"emostream evaluate --checkpoint {folder}/best --shards '{out}/packed/*.tar' --out {folder}/evaluation "
+            "--set-size 0"
+        )
         evaluate(evaluation)
     found: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8"))
     return found
@@ -211,6 +245,24 @@ def say(line: str) -> None:
     """One line for the person watching."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
+
+
+def _training_options(config: DemoConfig, out: Path, recipe: str) -> Path:
+    """The file of the recipe's options, beside its folder."""
+    folder = out / recipe
+    folder.mkdir(exist_ok=True)
+    values = {
+        **RECIPES[recipe],
+        "recipe": recipe,
+        "shards": f"{out}/packed/*.tar",
+        "out": str(folder),
+        "resume": (folder / "checkpoints").exists(),
+        "engine": {"num_steps": config.num_steps, "seed": config.seed},
+    }
+    path = out / f"{recipe}.yaml"
+    with atomic_write(str(path)) as stream:
+        stream.write(yaml.safe_dump(values, sort_keys=False).encode())
+    return path
 
 
 def _interval(score: dict[str, float]) -> str:

@@ -23,7 +23,7 @@ def test_help_describes_every_option(name: str, capsys: pytest.CaptureFixture[st
     text = " ".join(capsys.readouterr().out.split())
     for field in dataclasses.fields(COMMANDS[name].config_class()):
         flag = "--" + field.name.replace("_", "-")
-        is_group = field.name in ("encoder", "data", "engine", "model")
+        is_group = field.name in ("encoder", "data", "engine", "model", "index")
         word = field.name.upper() if field.metadata["positional"] else field.name if is_group else flag
         assert word in text
         assert field.metadata["help"].split()[0] in text
@@ -57,6 +57,29 @@ def test_unusable_options_exit_with_2_and_one_line(
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("content", [b"seed: [1", b"seed: '\xff'", b"- seed"])
+def test_an_unreadable_config_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes) -> None:
+    """Broken YAML, bytes that are not UTF-8 and something other than options: one line that names the file."""
+    file = tmp_path / "broken.yaml"
+    file.write_bytes(content)
+    assert main([*SELECT, "--config", str(file)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"--config {file}: " in line
+
+
+@pytest.mark.parametrize("out", ["file", "file/folder"])
+def test_a_file_in_the_place_of_the_output_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str
+) -> None:
+    """The line names the path and says what was expected there."""
+    (tmp_path / "table.csv").write_text("key,transcript\na,yes\n")
+    (tmp_path / "file").write_text("in the way")
+    command = ["import", str(tmp_path / "table.csv"), "--root", str(tmp_path), "--out", str(tmp_path / out)]
+    assert main(command) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path / out}: got a file, expected a folder" in line
 
 
 def test_main_help_imports_no_heavy_package() -> None:

@@ -15,7 +15,14 @@ from cluster.cli import main
 from cluster.doctor import DoctorConfig, Finding, examine, run_doctor
 from cluster.doctor_machine import check_files, check_shared_memory, check_storage, free_memory_bytes
 from cluster.doctor_ray import check_ray
-from cluster.doctor_software import CODECS, check_codecs, check_gpu, check_packages, check_python, encode_tone
+from cluster.doctor_software import (
+    CODECS,
+    check_codecs,
+    check_gpu,
+    check_packages,
+    check_python,
+    encode_tone,
+)
 from shards.audio import SAMPLE_RATE_HZ, decode_audio
 from shards.config import ConfigError
 
