@@ -5,7 +5,18 @@ import sys
 
 from tests.benchmarks.measuring import ROOT
 
-BENCHMARKS = ("tar_reading", "labeling", "panel_gpu", "ray_overhead", "memory", "ravdess_labels")
+BENCHMARKS = (
+    "tar_reading",
+    "labeling",
+    "panel_gpu",
+    "ray_overhead",
+    "memory",
+    "ravdess_labels",
+    "training",
+    "training_gpu",
+    "speakers",
+    "speaker_service",
+)
 
 
 def main() -> int:

@@ -53,6 +53,13 @@ def median_seconds(run: Callable[[], object], repeats: int) -> float:
     return statistics.median(times)
 
 
+def emostream(*arguments: str) -> None:
+    """One command from the checkout; it and its output are shown."""
+    sys.stdout.write(f"$ emostream {' '.join(arguments)}\n")
+    sys.stdout.flush()
+    subprocess.run([sys.executable, "-m", "cluster", *arguments], cwd=ROOT, check=True)
+
+
 def run_command(arguments: Sequence[str], *, log: Path) -> CommandRun:
     """Run `python -m cluster ARGUMENTS` from the checkout and watch its memory; raises when it fails."""
     started = time.perf_counter()

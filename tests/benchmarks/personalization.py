@@ -1,9 +1,10 @@
 """SetPeER, Sridhar weighting, TAPT, PAPT and PLDC against the vanilla baseline, on speakers nobody has heard.
 
-In synthetic worlds, whose truth is known, or on RAVDESS. Every choice is made on validation speakers. Controls keep it
-honest: support from another speaker must cost what personalisation gained, support from other utterances of the same
-speaker must keep it, and in a null world, where speakers do not differ, no method may win. Significance is a paired
-t-test over worlds and training seeds. A kept folder goes on where it was stopped.
+In synthetic worlds, whose truth is known, or on RAVDESS. Every choice is made on validation speakers, also how many of
+a speaker's utterances SetPeER sees together at test; "eights" are sets of 8, as in training. Controls keep it honest:
+support from another speaker must cost what personalisation gained, support from other utterances of the same speaker
+must keep it, and in a null world, where speakers do not differ, no method may win. Significance is a paired t-test over
+worlds and training seeds. A kept folder goes on where it was stopped.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 from scipy.stats import ttest_rel
@@ -30,6 +31,7 @@ from tests.benchmarks.personalization_runs import (
     METHODS,
     PLAIN,
     REGRESSION,
+    TRAINING_SIZES,
     Bench,
     Method,
     true_calibration,
@@ -38,9 +40,11 @@ from tests.benchmarks.personalization_runs import (
 DEFAULT_RAVDESS = ROOT.parent / "shared" / "data" / "ravdess"
 REFERENCE = "SetPeER, codes in use"  # what ablations and set sizes vary
 CONTROLS = ("disjoint", "wrong")
+TRAINING_SIZE = 8  # utterances in a set, unless a method says otherwise
+TRIED_SIZES = (TRAINING_SIZE, 16, 32, 0)  # in a set at test; 0: all
 SET_SIZES = (1, 2, 4, 8, 16, 0)
 NEIGHBOURS = (1, 3, 5, 10, 20)
-PARTS = ("methods", "ablations", "set-sizes", "pldc")
+PARTS = ("methods", "ablations", "training-sizes", "set-sizes", "pldc")
 
 Scores = Mapping[str, float]
 
@@ -64,16 +68,38 @@ class Job:
             return _pldc(bench, self.corpus, self.seed)
         run = bench.train(self.corpus, self.method, self.seed)
         if self.kind == "set-sizes":
-            sizes = {str(size): ["--set-size", str(size)] for size in SET_SIZES}
-            found = {name: bench.evaluate(run, self.corpus, f"size-{name}", *given) for name, given in sizes.items()}
+            found = {str(size): _in_sets(bench, run, self.corpus, size) for size in SET_SIZES}
             return {name: 100 * metrics["scores"]["speaker_accuracy"] for name, metrics in found.items()}
-        supports = ("same", *(CONTROLS if self.method.recipe == "setpeer" else ()))
-        measured = {name: bench.evaluate(run, self.corpus, name, "--support", name) for name in supports}
+        if self.kind == "training-sizes":
+            sized = _in_sets(bench, run, self.corpus, self.method.set_size or TRAINING_SIZE)
+            return {"same": 100 * sized["scores"]["speaker_accuracy"]}
+        if self.method.recipe == "setpeer":
+            measured = _in_chosen_sets(bench, run, self.corpus)
+        else:
+            measured = {"same": bench.evaluate(run, self.corpus, "same")}
         scores = {name: 100 * metrics["scores"]["speaker_accuracy"] for name, metrics in measured.items()}
         scores["f1"] = 100 * measured["same"]["scores"]["speaker_f1"]
         if "codes_used" in measured["same"]:
             scores["codes"] = measured["same"]["codes_used"]
         return scores
+
+
+def _in_sets(
+    bench: Bench, run: Path, corpus: str, size: int, split: str = "test", support: str = "same"
+) -> dict[str, Any]:
+    """Metrics of the split's speakers in sets of `size`; measured once, whichever part asks."""
+    options = ["--split", split, "--set-size", str(size), "--support", support]
+    return bench.evaluate(run, corpus, f"{split}-{size}-{support}", *options)
+
+
+def _in_chosen_sets(bench: Bench, run: Path, corpus: str) -> dict[str, dict[str, Any]]:
+    """Metrics of the test speakers and the controls, in sets of the size that is best for the validation speakers."""
+    tried = {
+        size: _in_sets(bench, run, corpus, size, "validation")["scores"]["speaker_accuracy"] for size in TRIED_SIZES
+    }
+    best = max(TRIED_SIZES, key=lambda size: tried[size])
+    measured = {support: _in_sets(bench, run, corpus, best, support=support) for support in ("same", *CONTROLS)}
+    return measured | {"eights": _in_sets(bench, run, corpus, TRAINING_SIZE)}
 
 
 def _pldc(bench: Bench, corpus: str, seed: int) -> dict[str, float]:
@@ -129,15 +155,21 @@ def _jobs(options: argparse.Namespace) -> list[Job]:
     if "methods" in options.parts:
         if any(method.start for method in methods.values()):
             jobs.append(Job("general", GENERAL, "general", 0, METHODS[PLAIN]))
-        corpora = [*worlds, *(["null-0"] if is_synthetic else [])]
-        jobs += [Job("methods", w, n, s, m) for s in range(options.seeds) for w in corpora for n, m in methods.items()]
-    if "ablations" in options.parts:
-        wanted = {REFERENCE: METHODS[REFERENCE]} | ABLATIONS
-        jobs += [Job("ablations", worlds[0], n, s, m) for s in range(options.seeds) for n, m in wanted.items()]
+        nulls = [f"null-{number}" for number in range(options.worlds if is_synthetic else 0)]
+        seeds = [(w, s) for s in range(options.seeds) for w in [*worlds, *(nulls if s == 0 else [])]]
+        jobs += [Job("methods", w, n, s, m) for w, s in seeds for n, m in methods.items()]
+    for part, variants in (("ablations", ABLATIONS), ("training-sizes", TRAINING_SIZES)):
+        if part in options.parts:
+            wanted = {REFERENCE: METHODS[REFERENCE]} | variants
+            jobs += [Job(part, w, n, s, m) for s in range(options.seeds) for w in worlds for n, m in wanted.items()]
     if "set-sizes" in options.parts:
         jobs += [Job("set-sizes", w, REFERENCE, s, METHODS[REFERENCE]) for s in range(options.seeds) for w in worlds]
     if "pldc" in options.parts and is_synthetic:
-        jobs += [Job("pldc", f"linked-{n}", "PLDC", s, REGRESSION) for s in range(1) for n in range(options.worlds)]
+        jobs += [
+            Job("pldc", f"linked-{n}", "PLDC", s, REGRESSION)
+            for s in range(options.seeds)
+            for n in range(options.worlds)
+        ]
     return jobs
 
 
@@ -173,14 +205,20 @@ def _report(found: Mapping[Job, Scores], out: TextIO) -> None:
     for kind in ("world", "null", "ravdess"):
         runs = {job: scores for job, scores in found.items() if job.kind == "methods" and job.corpus.startswith(kind)}
         figures |= {f"{kind}: {n}": row for n, row in _table(runs, PLAIN, f"methods, {kind}", out).items()}
-    ablations = {job: scores for job, scores in found.items() if job.kind == "ablations"}
-    figures |= {f"ablation: {n}": row for n, row in _table(ablations, REFERENCE, "ablations (Table X)", out).items()}
-    for kind, title in (("set-sizes", "utterances in a set, 0: all (Fig. 8)"), ("pldc", "PLDC, A-CCC in percent")):
+    for part, title in (
+        ("ablations", "ablations (Table X)"),
+        ("training-sizes", "set size in training and test (Fig. 8)"),
+    ):
+        runs = {job: scores for job, scores in found.items() if job.kind == part}
+        figures |= {f"{part}: {name}": row for name, row in _table(runs, REFERENCE, title, out).items()}
+    for kind, title in (("set-sizes", "utterances in a set at test, 0: all"), ("pldc", "PLDC, A-CCC in percent")):
         rows = [scores for job, scores in found.items() if job.kind == kind]
         if rows:
             figures[kind] = {name: statistics.mean(row[name] for row in rows) for name in rows[0]}
-            shown = "".join(f"{name:>14s} {statistics.mean(row[name] for row in rows):5.1f}\n" for name in rows[0])
-            out.write(f"\n{title}, mean of {len(rows)} runs\n{shown}")
+            out.write(f"\n{title}, mean of {len(rows)} runs, difference to the first\n")
+            for name in rows[0]:
+                mine, first = [row[name] for row in rows], [next(iter(row.values())) for row in rows]
+                out.write(f"{name:>14s} {statistics.mean(mine):5.1f}{_difference(mine, first)}\n")
     print_result("personalization", figures)
 
 
@@ -197,10 +235,11 @@ def _table(runs: Mapping[Job, Scores], baseline: str, title: str, out: TextIO) -
         line = f"{name:24s} {row['a_acc']:5.1f} ± {row['std']:3.1f}"
         pairs = [(scores["same"], base[key]) for key, scores in mine.items() if key in base]
         if name != baseline and len(pairs) > 1:
-            gains = [one - other for one, other in pairs]
-            row |= {"gain": statistics.mean(gains), "p": float(ttest_rel(*zip(*pairs, strict=True)).pvalue)}
-            line += f"  {row['gain']:+5.1f} (p {row['p']:.4f})"
-        for other in ("f1", *CONTROLS, "codes"):
+            worlds = _world_means({key: scores["same"] - base[key] for key, scores in mine.items() if key in base})
+            row |= {"gain": statistics.mean(one - other for one, other in pairs), "worlds": worlds}
+            line += _difference(*zip(*pairs, strict=True))
+            line += f", worlds {' '.join(f'{gain:+.1f}' for gain in worlds)}"
+        for other in ("f1", "eights", *CONTROLS, "codes"):
             values = [scores[other] for scores in mine.values() if other in scores]
             if values:
                 row[other] = statistics.mean(values)
@@ -208,6 +247,20 @@ def _table(runs: Mapping[Job, Scores], baseline: str, title: str, out: TextIO) -
         rows[name] = row
         out.write(line + "\n")
     return rows
+
+
+def _difference(mine: Sequence[float], others: Sequence[float]) -> str:
+    """The mean of paired differences, and its p; nothing where they are the same runs."""
+    gains = [one - other for one, other in zip(mine, others, strict=True)]
+    if len(gains) < 2 or not any(gains):
+        return ""
+    return f"  {statistics.mean(gains):+5.1f} (p {ttest_rel(mine, others).pvalue:.4f})"
+
+
+def _world_means(gains: Mapping[tuple[str, int], float]) -> list[float]:
+    """The mean gain in each world, over its training seeds."""
+    worlds = sorted({world for world, _ in gains})
+    return [statistics.mean(gain for (world, _), gain in gains.items() if world == mine) for mine in worlds]
 
 
 def _spread(values: Iterable[float]) -> float:

@@ -17,9 +17,9 @@ import yaml
 
 from cluster.cli import main
 from shards.corpus_index import read_index
+from shards.pldc import Mode, calibrate
 from tests.benchmarks.personalization_corpora import GENERAL_SEED
 from trainers.metrics import score_values
-from trainers.pldc import Mode, calibrate
 from trainers.predicting import truth_of
 
 UTTERANCES = {"batch_seconds": 400.0, "max_utterances": 64}
@@ -32,11 +32,12 @@ PLAIN = "vanilla"
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A recipe, its options, and what it starts from: nothing, or the encoder that one of `STARTS` leaves."""
+    """A recipe, its options, its sets, and what it starts from: nothing, or the encoder one of `STARTS` leaves."""
 
     recipe: str = "finetune"
     model: Mapping[str, Any] = field(default_factory=dict)
     start: str | None = None
+    set_size: int | None = None
 
 
 # What an encoder learns before fine-tuning: in general, then from the corpus' sound, then from it and who speaks.
@@ -64,6 +65,10 @@ ABLATIONS: Mapping[str, Method] = {
     "fusion addition": Method("setpeer", IN_USE | {"fusion": "addition", "num_prefixes": 1}),
     "fusion cross-attention": Method("setpeer", IN_USE | {"fusion": "cross_attention"}),
 }
+# Fig. 8: the set size in training and at test; 8 is the reference's.
+TRAINING_SIZES: Mapping[str, Method] = {
+    f"K = {size}": Method("setpeer", IN_USE, set_size=size) for size in (2, 4, 16, 32)
+}
 REGRESSION = Method(model={"head": "interpreter"})
 LABELS = ["arousal", "valence"]
 
@@ -86,9 +91,13 @@ class Bench:
         encoder: dict[str, Any] = {}
         if method.start is not None:
             encoder = {"checkpoint": str(self.adapt(method.start, corpus, seed)), "freeze_front_end": False}
-        self._run(
-            out, method, corpus, seed, self.steps, {"encoder": encoder, "data": {"utterances": UTTERANCES} | data}
+        sets = (
+            {}
+            if method.set_size is None
+            else {"sets": {"set_size": method.set_size, "num_sets": 64 // method.set_size}}
         )
+        options = {"encoder": encoder, "data": {"utterances": UTTERANCES} | sets | data}
+        self._run(out, method, corpus, seed, self.steps, options)
         return out
 
     def evaluate(self, run: Path, corpus: str, name: str, *arguments: str) -> dict[str, Any]:
@@ -158,4 +167,5 @@ def true_calibration(evaluation: Path, shards: str, mode: Mode) -> float:
 
 def _name(method: Method) -> str:
     options = [f"{name}-{value}" for name, value in sorted(method.model.items())]
-    return "-".join([method.recipe, *options, *([method.start] if method.start else [])])
+    sets = [f"sets-of-{method.set_size}"] if method.set_size else []
+    return "-".join([method.recipe, *options, *([method.start] if method.start else []), *sets])

@@ -12,7 +12,6 @@ paper's, its modalities are not.
 import argparse
 import csv
 import json
-import subprocess
 import sys
 import tempfile
 from dataclasses import replace
@@ -23,18 +22,11 @@ import pyarrow.parquet as pq
 import yaml
 
 from shards.emotions import EMOTIONS
-from tests.benchmarks.measuring import ROOT, machine, print_result
+from tests.benchmarks.measuring import ROOT, emostream, machine, print_result
 from trainers.teacher_inputs import TeacherKind
 
 DEFAULT_DATA = ROOT.parent / "shared" / "data"
 TEACHERS: dict[str, TeacherKind] = {"audio": "audio", "vision": "face"}
-
-
-def cluster(*arguments: str) -> None:
-    """One `emostream` command; its output is shown."""
-    sys.stdout.write(f"$ emostream {' '.join(arguments)}\n")
-    sys.stdout.flush()
-    subprocess.run([sys.executable, "-m", "cluster", *arguments], cwd=ROOT, check=True)
 
 
 def write_tables(ravdess: Path, folder: Path) -> dict[str, Path]:
@@ -78,14 +70,14 @@ def train_panel(shards: str, folder: Path, seed: int) -> Path:
 def label_actors(tables: dict[str, Path], ravdess: Path, folder: Path, seed: int) -> dict[str, object]:
     """The four commands; returns the selection's summary."""
     for part, table in tables.items():
-        cluster("import", str(table), "--root", str(folder), "--out", str(folder / f"shards-{part}"))
+        emostream("import", str(table), "--root", str(folder), "--out", str(folder / f"shards-{part}"))
     panel = train_panel(f"{folder}/shards-train/*.tar", folder, seed)
     shards, selection = f"{folder}/shards-label/*.tar", str(folder / "selection")
-    cluster("label", "--shards", shards, "--out", str(folder / "predictions"), "--panel", str(panel))
+    emostream("label", "--shards", shards, "--out", str(folder / "predictions"), "--panel", str(panel))
     select = ["select", "--predictions", str(folder / "predictions"), "--out", selection, "--teachers", "audio,vision"]
-    cluster(*select, "--classes", ",".join(EMOTIONS), "--min-per-speaker", "5", "--seed", str(seed))
-    cluster("pack", "--shards", shards, "--selection", selection, "--out", str(folder / "packed"))
-    cluster("report", selection, "--out", str(folder / "report.html"))
+    emostream(*select, "--classes", ",".join(EMOTIONS), "--min-per-speaker", "5", "--seed", str(seed))
+    emostream("pack", "--shards", shards, "--selection", selection, "--out", str(folder / "packed"))
+    emostream("report", selection, "--out", str(folder / "report.html"))
     summary: dict[str, object] = json.loads((folder / "selection" / "summary.json").read_text())
     return summary
 
@@ -106,10 +98,10 @@ def label_videos(data: Path, folder: Path) -> list[dict[str, object]]:
     faces = {"detector": str(data / "models" / "face_detection_yunet.onnx"), "frames_per_second": 2.0}
     panel = {"audio": {"checkpoint": str(folder / "audio-teacher")}, "vision": {"checkpoint": str(folder / "faces")}}
     (folder / "video-panel.yaml").write_text(yaml.safe_dump({**panel, "media": {"faces": faces}}))
-    cluster("import", str(table), "--root", str(data / "video"), "--out", str(folder / "video-shards"))
+    emostream("import", str(table), "--root", str(data / "video"), "--out", str(folder / "video-shards"))
     out = folder / "video-predictions"
     command = ["label", "--shards", f"{folder}/video-shards/*.tar", "--out", str(out)]
-    cluster(*command, "--panel", str(folder / "video-panel.yaml"))
+    emostream(*command, "--panel", str(folder / "video-panel.yaml"))
     columns = ["key", "duration_seconds", "audio", "vision", "error"]
     return [row for path in sorted(out.glob("*.parquet")) for row in pq.read_table(path, columns=columns).to_pylist()]
 
