@@ -1,6 +1,7 @@
 """The built wheel is what people install: it must hold every package and start."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -12,11 +13,23 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def listed_packages() -> list[str]:
+    listed: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    return listed
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel built from a copy of the tracked sources, with the setuptools that is installed."""
-    out = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    """A wheel built from a clean copy, with the setuptools that is installed.
+
+    In the checkout itself it would take in whatever an earlier build has left in `build/`, and leave its own there.
+    """
+    out, copy = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("clean")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    for package in (name for name in listed_packages() if "." not in name):
+        shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(copy)]
     subprocess.run(build, check=True, capture_output=True, text=True, timeout=240)
     (built,) = out.glob("*.whl")
     return built
@@ -24,10 +37,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_wheel_contains_every_package_and_nothing_else(wheel: Path) -> None:
     """Every package listed in pyproject, its modules and data files are in the wheel; tests are not."""
-    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     on_disk = {
         f"{package.replace('.', '/')}/{path.name}"
-        for package in packages
+        for package in listed_packages()
         for path in (ROOT / package.replace(".", "/")).iterdir()
         if path.suffix in {".py", ".j2", ".proto", ".pyi"}
     }
@@ -37,7 +49,7 @@ def test_wheel_contains_every_package_and_nothing_else(wheel: Path) -> None:
 
 def test_every_package_on_disk_is_listed() -> None:
     """A new sub-package that pyproject forgets would be missing from the wheel."""
-    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    listed = set(listed_packages())
     inits = [init for top in listed if "." not in top for init in (ROOT / top).rglob("__init__.py")]
     assert {str(init.parent.relative_to(ROOT)).replace("/", ".") for init in inits} == listed
 
