@@ -1,11 +1,12 @@
 """Training on a CPU: the engine against the same model in a plain PyTorch loop whose batches lie in memory.
 
-`python -m tests.benchmarks.training [--steps 150] [--repeats 5]`; `--worker FILE` is what it starts.
+`python -m tests.benchmarks.training [--repeats 5]`; `--worker FILE` is what it starts.
 
 Both sides build the same model from the same configuration, take the very same batches in the same order, clip, step
-AdamW and its schedule; the loop has no DeepSpeed, no checkpoint, no log and no reading. Steps are timed after the first
-epoch, in which the engine decodes the sound. Rounds alternate, each in a process of its own. The padding that a view
-cannot avoid is that of each set by itself: K utterances of one speaker, drawn at random, belong together.
+AdamW and its schedule; the loop has no DeepSpeed, no checkpoint, no log and no reading. Steps are timed when the engine
+has decoded the corpus: after an epoch of utterances, or twenty of sets, each of which takes K utterances of a speaker.
+Rounds alternate, each in a process of its own. The padding that a view cannot avoid is that of each set by itself: K
+utterances of one speaker, drawn at random, belong together.
 
 The limit is the loop's own rate: DeepSpeed's bookkeeping and the logs cannot be free. Beside it: the share of time the
 engine waited for data, the padding, ZeRO 0 to 2 with one worker and with two (a core each), and the time from starting
@@ -41,14 +42,15 @@ from trainers.schedules import batch_seed, rate_at
 from trainers.settings import TrainConfig
 
 WORLD = "world-0"
-RECIPES = ("finetune", "setpeer")
+STEPS = {"finetune": 140, "setpeer": 360}  # of a run, so that the corpus is decoded before the timed ones
 TIMED_STEPS = 60  # the last ones of a run
+RESUMED_STEPS = 50  # that a run does before it is resumed, and after
+WARM_UP_STEPS = 10  # of the plain loop, which has nothing to decode
 STARTED = "EMOSTREAM_BENCHMARK_STARTED"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=150, help="of every run; more than an epoch and the timed ones")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--worker", type=Path, default=None, help="options of one side, as YAML")
     options = parser.parse_args()
@@ -58,20 +60,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_corpora(folder, [WORLD], folder)
-        figures = {recipe: _against_loop(folder, recipe, options) for recipe in RECIPES}
-        stages = _stages(folder, options)
-        resume = _resume(folder, options)
+        figures = {recipe: _against_loop(folder, recipe, options.repeats) for recipe in STEPS}
+        stages = _stages(folder)
+        resume = _resume(folder, options.repeats)
     print_result("training", {**figures, "zero": stages, "seconds_to_first_step": resume, "repeats": options.repeats})
 
 
-def _against_loop(folder: Path, recipe: str, options: argparse.Namespace) -> dict[str, float]:
+def _against_loop(folder: Path, recipe: str, repeats: int) -> dict[str, float]:
     """Steps a second of both sides, and what the engine says of its own time."""
     rates: dict[str, list[float]] = {"engine": [], "loop": []}
     ratios, last = [], dict[str, dict[str, float]]()
-    for repeat in range(options.repeats):
+    for repeat in range(repeats):
         found: dict[str, dict[str, float]] = {}
         for side in rates:
-            values = _values(folder, recipe, options.steps, out=f"{recipe}-{side}-{repeat}")
+            values = _values(folder, recipe, STEPS[recipe], out=f"{recipe}-{side}-{repeat}")
             found[side] = _run(folder, values | {"side": side})
             rates[side].append(found[side]["steps_per_second"])
         ratios.append(found["engine"]["steps_per_second"] / found["loop"]["steps_per_second"])
@@ -90,14 +92,14 @@ def _against_loop(folder: Path, recipe: str, options: argparse.Namespace) -> dic
     return figures
 
 
-def _stages(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, float]]:
+def _stages(folder: Path) -> dict[str, dict[str, float]]:
     """Steps a second of ZeRO 0, 1 and 2, with two batches a step, by one worker and by two of one core each."""
     found: dict[str, dict[str, float]] = {}
     for stage in (0, 1, 2):
         found[str(stage)] = {}
         for workers in (1, 2):
             engine = {"batches_per_step": 2, "zero_stage": stage}
-            values = _values(folder, "finetune", options.steps, out=f"zero-{stage}-{workers}", **engine)
+            values = _values(folder, "finetune", STEPS["finetune"], out=f"zero-{stage}-{workers}", **engine)
             line = _run(folder, values | {"side": "engine"}, workers=workers)
             found[str(stage)][str(workers)] = line["steps_per_second"]
         one, two = found[str(stage)].values()
@@ -109,17 +111,19 @@ def _stages(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, fl
     return found
 
 
-def _resume(folder: Path, options: argparse.Namespace) -> dict[str, float]:
+def _resume(folder: Path, repeats: int) -> dict[str, float]:
     """Seconds from the start of the process to its first step, fresh, and resumed by one and by two workers."""
-    steps = options.steps // 3
     seconds: dict[str, list[float]] = {"fresh": [], "resumed": [], "resumed by two, ZeRO 1": []}
-    for repeat in range(options.repeats):
+    for repeat in range(repeats):
         out = f"resume-{repeat}"
-        engine = {"checkpoint_every": steps, "batches_per_step": 2, "zero_stage": 1}
-        values = _values(folder, "setpeer", steps, out=out, **engine) | {"side": "engine"}
+        engine = {"checkpoint_every": RESUMED_STEPS, "batches_per_step": 2, "zero_stage": 1}
+        values = _values(folder, "setpeer", RESUMED_STEPS, out=out, **engine) | {"side": "engine"}
         seconds["fresh"].append(_run(folder, values)["seconds_to_first_step"])
         for more, name, workers in ((2, "resumed", 1), (3, "resumed by two, ZeRO 1", 2)):
-            again = _values(folder, "setpeer", more * steps, out=out, **engine) | {"side": "engine", "resume": True}
+            again = _values(folder, "setpeer", more * RESUMED_STEPS, out=out, **engine) | {
+                "side": "engine",
+                "resume": True,
+            }
             seconds[name].append(_run(folder, again, workers=workers)["seconds_to_first_step"])
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     for name, value in medians.items():
@@ -201,7 +205,7 @@ def _plain_loop(config: TrainConfig) -> dict[str, float]:
     """Steps a second of PyTorch alone, on the batches the engine would take; and the least padding of these."""
     task, engine = make_task(config, read_index(config.shards)), config.engine
     model = task.build_model().train()
-    batches = _in_memory(task, engine.num_steps)
+    batches = _last_in_memory(task, engine.num_steps)
     optimiser = torch.optim.AdamW(model.parameters(), lr=engine.learning_rate, weight_decay=engine.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_at(step, engine))
     started = 0.0
@@ -231,13 +235,15 @@ def _least_padding(batches: list[Batch]) -> float:
     return 1 - samples / capacity
 
 
-def _in_memory(task: Any, num_steps: int) -> list[Batch]:
+def _last_in_memory(task: Any, num_steps: int) -> list[Batch]:
+    """The timed batches of a run, and those before them for warming up."""
     reader, plan = task.training_reader(), task.plan()
     planned: list[Any] = []
     epoch: Callable[[int], list[Any]] = plan.epoch
     while len(planned) < num_steps:
         planned += epoch(len(planned) // len(epoch(0)))
-    return [reader[number, batch] for number, batch in enumerate(planned[:num_steps])]
+    numbered = list(enumerate(planned[:num_steps]))[-TIMED_STEPS - WARM_UP_STEPS :]
+    return [reader[number, batch] for number, batch in numbered]
 
 
 if __name__ == "__main__":
