@@ -44,7 +44,8 @@ TRAINING_SIZE = 8  # utterances in a set, unless a method says otherwise
 TRIED_SIZES = (TRAINING_SIZE, 16, 32, 0)  # in a set at test; 0: all
 SET_SIZES = (1, 2, 4, 8, 16, 0)
 NEIGHBOURS = (1, 3, 5, 10, 20)
-PARTS = ("methods", "ablations", "training-sizes", "set-sizes", "pldc")
+PARTS = ("methods", "few-speakers", "ablations", "training-sizes", "set-sizes", "pldc")
+FEW_METHODS = (PLAIN, REFERENCE, "SetPeER, no codebook")
 
 Scores = Mapping[str, float]
 
@@ -126,6 +127,7 @@ def main() -> None:
     parser.add_argument("--corpus", choices=["synthetic", "ravdess"], default="synthetic")
     parser.add_argument("--ravdess", type=Path, default=DEFAULT_RAVDESS, help="folder with clips.csv and audio/")
     parser.add_argument("--worlds", type=int, default=3, help="synthetic worlds, or folds of RAVDESS (at most 3)")
+    parser.add_argument("--nulls", type=int, default=None, help="null worlds, with the first seed; default: as worlds")
     parser.add_argument("--seeds", type=int, default=3, help="training seeds a world")
     parser.add_argument("--steps", type=int, default=400, help="training steps of every recogniser")
     parser.add_argument("--adaptation-steps", type=int, default=400, help="steps of each masked prediction")
@@ -155,9 +157,13 @@ def _jobs(options: argparse.Namespace) -> list[Job]:
     if "methods" in options.parts:
         if any(method.start for method in methods.values()):
             jobs.append(Job("general", GENERAL, "general", 0, METHODS[PLAIN]))
-        nulls = [f"null-{number}" for number in range(options.worlds if is_synthetic else 0)]
+        num_nulls = options.worlds if options.nulls is None else options.nulls
+        nulls = [f"null-{number}" for number in range(num_nulls if is_synthetic else 0)]
         seeds = [(w, s) for s in range(options.seeds) for w in [*worlds, *(nulls if s == 0 else [])]]
         jobs += [Job("methods", w, n, s, m) for w, s in seeds for n, m in methods.items()]
+    if "few-speakers" in options.parts and is_synthetic:
+        few = [(f"few-{number}", seed) for seed in range(options.seeds) for number in range(options.worlds)]
+        jobs += [Job("few-speakers", world, name, seed, METHODS[name]) for world, seed in few for name in FEW_METHODS]
     for part, variants in (("ablations", ABLATIONS), ("training-sizes", TRAINING_SIZES)):
         if part in options.parts:
             wanted = {REFERENCE: METHODS[REFERENCE]} | variants
@@ -205,12 +211,13 @@ def _report(found: Mapping[Job, Scores], out: TextIO) -> None:
     for kind in ("world", "null", "ravdess"):
         runs = {job: scores for job, scores in found.items() if job.kind == "methods" and job.corpus.startswith(kind)}
         figures |= {f"{kind}: {n}": row for n, row in _table(runs, PLAIN, f"methods, {kind}", out).items()}
-    for part, title in (
-        ("ablations", "ablations (Table X)"),
-        ("training-sizes", "set size in training and test (Fig. 8)"),
+    for part, baseline, title in (
+        ("few-speakers", PLAIN, "a tenth of the training speakers, ten times as much of each"),
+        ("ablations", REFERENCE, "ablations (Table X)"),
+        ("training-sizes", REFERENCE, "set size in training and test (Fig. 8)"),
     ):
         runs = {job: scores for job, scores in found.items() if job.kind == part}
-        figures |= {f"{part}: {name}": row for name, row in _table(runs, REFERENCE, title, out).items()}
+        figures |= {f"{part}: {name}": row for name, row in _table(runs, baseline, title, out).items()}
     for kind, title in (("set-sizes", "utterances in a set at test, 0: all"), ("pldc", "PLDC, A-CCC in percent")):
         rows = [scores for job, scores in found.items() if job.kind == kind]
         if rows:
