@@ -160,6 +160,8 @@ class Generation:
             return _best(*self.base.search(queries, min(k, len(self.base.table))), k)
         mask = ~self.gone if allowed is None else allowed
         num_allowed = int(np.count_nonzero(mask))
+        if not num_allowed:
+            return _best(*_nobody(len(queries)), k)
         if num_allowed <= FEW_ALLOWED and num_allowed < len(mask) // 2:
             return self._search_rows(queries, k, np.flatnonzero(mask))
         wanted = min(k, num_allowed)

@@ -119,6 +119,19 @@ def test_a_generation_does_not_change() -> None:
     assert before.find("s002") == 2
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_who_has_left_the_indexed_part_leaves_nobody_there(number: int) -> None:
+    """All of it replaced, deleted or filtered out, one speaker or two: what was written since is found alone."""
+    names = [f"s{row:03d}" for row in range(number)]
+    queries = unit(make_vectors(2, seed=5))
+    replaced, _ = apply_writes(start(make_table(number)), [make_upsert(names)])
+    assert sorted(names_of(replaced, replaced.search(queries[:1], 3)[0][0])) == names
+    deleted, _ = apply_writes(start(make_table(number)), [Deletion(tuple(names))])
+    filtered = start(make_table(number))
+    for numbers, _ in (deleted.search(queries, 2), filtered.search(queries, 2, np.zeros(number, dtype=bool))):
+        assert numbers.tolist() == [[-1, -1]] * 2
+
+
 def test_an_empty_index_finds_nobody() -> None:
     """Everybody deleted, indexed again: no neighbours and no error."""
     generation, _ = apply_writes(start(make_table(2)), [Deletion(("s000", "s001"))])
