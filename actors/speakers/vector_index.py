@@ -3,6 +3,7 @@
 Up to 100,000 vectors the index is flat, that is exact. Beyond, vectors are kept in lists around centroids (IVF) of
 which a search probes some; beyond two million, stored at eight bits a number. How many lists are probed is not guessed:
 at building, recall is measured against exact search on vectors of the index, and probes are doubled until it suffices.
+That is for few neighbours: a query whose lists hold fewer than are asked for is searched again with ever more probes.
 
 Graphs (HNSW) were left out: they take about as much memory again for their links, and forget nothing.
 
@@ -45,9 +46,22 @@ class VectorIndex:
         return f"{self.kind} lists={self.cpu.nlist} probes={self.cpu.nprobe} recall@10={self.recall:.3f}"
 
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Places [P, k] and similarities [P, k] for unit `queries` [P, D]; place -1 where there are fewer than k."""
+        """Places [P, k] and similarities [P, k] for unit `queries` [P, D]; place -1 where k is more than N."""
         similarities, places = self.searched.search(queries, k)
+        if self.kind != "flat":
+            self._search_on(queries, places, similarities)
         return places, similarities
+
+    def _search_on(
+        self, queries: NDArray[np.float32], places: NDArray[np.int64], similarities: NDArray[np.float32]
+    ) -> None:
+        """Fill the rows that lack neighbours, as the lists probed held too few."""
+        k, probes = places.shape[1], self.cpu.nprobe
+        last = min(k, self.cpu.ntotal) - 1
+        while probes < self.cpu.nlist and len(short := np.flatnonzero(places[:, last] < 0)):
+            probes = min(2 * probes, self.cpu.nlist)
+            wider = load_faiss().SearchParametersIVF(nprobe=probes)
+            similarities[short], places[short] = self.cpu.search(queries[short], k, params=wider)
 
 
 def build_index(vectors: NDArray[np.float32], config: IndexConfig) -> VectorIndex:

@@ -1,5 +1,6 @@
 """Generations against a dictionary and plain cosines: whatever is written, found are the most alike who are there."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -97,6 +98,22 @@ def test_only_allowed_speakers_are_found(kind: str) -> None:
         assert set(found) <= {there.speakers[place] for place in good}
         if kind == "flat":
             np.testing.assert_allclose(similarities[row], np.sort(cosines[row])[::-1][:20], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["ivf", "ivf_sq8"])
+@pytest.mark.parametrize("k", [100, 400, 500])
+def test_an_approximate_index_finds_as_many_as_there_are(kind: str, k: int) -> None:
+    """Of crowds that lie apart, the few lists probed hold fewer than k: the rest is found too, each speaker once."""
+    table = make_table(400)
+    crowds = np.repeat(unit(make_vectors(20, seed=8)), 20, axis=0)
+    generation = start(replace(table, vectors=crowds + 0.01 * table.vectors), kind)
+    changed, _ = apply_writes(generation, [Deletion(("s399",)), make_upsert(["new"])])
+    queries = unit(crowds[::40])
+    for one in (generation, changed):
+        numbers, similarities = one.search(queries, k)
+        assert (numbers >= 0).sum(axis=1).tolist() == [min(k, 400)] * len(queries)
+        assert all(len(np.unique(row[row >= 0])) == min(k, 400) for row in numbers)
+        assert (np.diff(similarities[:, : min(k, 400)]) <= 0).all()
 
 
 def test_a_rare_entry_is_found_among_many() -> None:
