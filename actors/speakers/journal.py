@@ -58,11 +58,19 @@ class Journal:
 
     @classmethod
     def create(cls, path: Path, last: int) -> "Journal":
-        """A new file for the writes after generation `last`."""
+        """A new file for the writes after generation `last`.
+
+        Raises OSError when there is none, and StorageFailedError when there may be one: the older journal must not
+        grow beside it, as followers and recovery go on to the newer.
+        """
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        os.write(descriptor, MAGIC)
-        os.fsync(descriptor)
-        flush_folder(path.parent)
+        try:
+            _write_all(descriptor, MAGIC, 0)
+            os.fsync(descriptor)
+            flush_folder(path.parent)
+        except OSError:
+            _discard(path, descriptor)
+            raise
         return cls(path, descriptor, len(MAGIC), last)
 
     @classmethod
@@ -158,6 +166,17 @@ def flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _discard(path: Path, descriptor: int) -> None:
+    """Close and remove a journal that could not be begun."""
+    with contextlib.suppress(OSError):
+        os.close(descriptor)
+    try:
+        path.unlink()
+        flush_folder(path.parent)
+    except OSError as error:
+        raise StorageFailedError(f"{path}: cannot be begun, nor removed: {error}; restart the server") from error
 
 
 def _later_records(data: bytes) -> Iterator[Record]:

@@ -226,6 +226,70 @@ def test_a_full_disk_refuses_the_write_and_keeps_the_rest(
     again.close()
 
 
+def break_next(monkeypatch: pytest.MonkeyPatch, name: str, path: Path, number: int = 28) -> None:
+    """Let `os.name` fail for the file at `path`, and for its folder when the file is there, until undone."""
+    real = getattr(os, name)
+
+    def step(target: int | Path, *rest: object) -> object:
+        where = Path(f"/proc/self/fd/{target}").resolve() if isinstance(target, int) else Path(target)
+        if where == path or (where == path.parent and path.exists()):
+            raise OSError(number, os.strerror(number))
+        return real(target, *rest)
+
+    monkeypatch.setattr(os, name, step)
+
+
+@pytest.mark.parametrize("step", ["pwrite", "fsync"])
+def test_a_journal_that_cannot_be_begun_is_not_left_behind(
+    tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """At a roll-over on a full disk writes go on in the old journal, with no descriptor lost; a follower sees them, and
+    so does a restart, also after a torn end.
+    """
+    folder = tmp_path / "data"
+    store = open_small(folder, speakers)
+    follower = SpeakerFollower(str(folder), IndexConfig(), poll_seconds=3600)
+    num_open = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch:
+        break_next(patch, step, IndexFolder(folder).name("journal", 2))
+        store.submit(make_upsert(["a", "b", "c", "d"])).result(timeout=60)
+        store.submit(make_upsert(["e"])).result(timeout=60)  # behind the roll-over
+    assert IndexFolder(folder).generations("journal") == [1]
+    assert len(os.listdir("/proc/self/fd")) == num_open
+    store.submit(make_upsert(["f"])).result(timeout=60)
+    follower.catch_up()
+    assert state_of(follower.generation) == state_of(store.generation)
+    follower.close()
+    store.close()
+    (journal,) = folder.glob("journal-*.log")
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + whole[40:90])
+    again = open_store(str(folder), speakers, IndexConfig())
+    assert state_of(again.generation) == state_of(store.generation)
+    again.close()
+
+
+def test_a_journal_that_cannot_be_removed_ends_writes(
+    tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a later journal the old one must not grow; what was acknowledged is there after a restart."""
+    folder = tmp_path / "data"
+    store = open_small(folder, speakers)
+    with monkeypatch.context() as patch:
+        for step in ("pwrite", "unlink"):
+            break_next(patch, step, IndexFolder(folder).name("journal", 2))
+        store.submit(make_upsert(["a", "b", "c", "d"])).result(timeout=60)
+        store._writer.join(timeout=60)
+    with pytest.raises(StorageFailedError, match="restart the server"):
+        store.submit(make_upsert(["e"])).result(timeout=60)
+    assert isinstance(store.failure, StorageFailedError)
+    store.close()
+    again = open_small(folder, speakers)
+    assert state_of(again.generation) == state_of(store.generation)
+    again.submit(make_upsert(["e"])).result(timeout=60)
+    again.close()
+
+
 def test_a_failed_flush_is_not_tried_again(tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel may have dropped the pages: all later writes are refused until a restart."""
     store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
