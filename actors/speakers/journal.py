@@ -26,7 +26,11 @@ MAX_PAYLOAD_BYTES = 1 << 30
 
 
 class StorageFailedError(RuntimeError):
-    """The disk did not take a write; it was not acknowledged and has no effect."""
+    """The disk did not take a write: it was not acknowledged and is not shown.
+
+    What could be taken back has no effect at all. After a failed flush, which ends all writes, it may be there after a
+    restart.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +79,26 @@ class Journal:
 
     @classmethod
     def reopen(cls, path: Path, part: JournalPart, last: int) -> "Journal":
-        """Go on behind the whole records of `part`; what a power loss tore is cut off."""
+        """Go on behind the whole records of `part`; what a power loss tore is cut off.
+
+        The records are written again: after a failed flush they may be in the kernel's memory alone, which calls them
+        written, and flushing would write nothing.
+        """
+        data = MAGIC + b"".join(_encode(one.generation, one.payload, one.known_durable) for one in part.records)
         descriptor = os.open(path, os.O_WRONLY)
-        os.ftruncate(descriptor, part.end)
-        if not part.end:
-            _write_all(descriptor, MAGIC, 0)
-        os.fsync(descriptor)
-        return cls(path, descriptor, part.end or len(MAGIC), last)
+        try:
+            os.ftruncate(descriptor, part.end)
+            _write_all(descriptor, data, 0)
+            os.fsync(descriptor)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return cls(path, descriptor, len(data), last)
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether what the file holds is not known any more, and only starting again from it is safe."""
+        return self._is_broken
 
     @property
     def num_bytes(self) -> int:
@@ -89,7 +106,7 @@ class Journal:
         return self._end
 
     def append(self, writes: Sequence[tuple[int, bytes]]) -> None:
-        """Have (generation, payload) pairs on the disk. Raises StorageFailedError; none of them is there then."""
+        """Have (generation, payload) pairs on the disk. Raises StorageFailedError: none is, unless `is_broken`."""
         if self._is_broken:
             raise StorageFailedError(f"{self.path}: an earlier write could not be taken back; restart the server")
         data = b"".join(_encode(generation, payload, self._durable) for generation, payload in writes)

@@ -91,7 +91,7 @@ class SpeakerStore:
             raise StorageFailedError(f"the index failed: {self.failure!r}; restart the server")
         waiting = _Waiting(write, write.encode())
         self._queue.put(waiting)
-        if not self._writer.is_alive():  # it ended between the look and the queueing
+        if self.failure is not None or not self._writer.is_alive():  # it ended between the look and the queueing
             self._refuse_waiting()
         return waiting.done
 
@@ -112,7 +112,6 @@ class SpeakerStore:
             self.failure = error
             log.exception("the index takes no more writes; restart the server")
             self._refuse_waiting()
-            raise
 
     def _serve_writes(self) -> None:
         is_open = True
@@ -157,7 +156,7 @@ class SpeakerStore:
         except BaseException as error:
             for waiting in group:
                 waiting.done.set_exception(error)
-            if isinstance(error, StorageFailedError):
+            if isinstance(error, StorageFailedError) and not self._journal.is_broken:
                 return
             raise
         if self._since_rebuild is not None:

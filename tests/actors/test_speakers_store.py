@@ -3,16 +3,19 @@
 import multiprocessing
 import os
 import signal
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from actors.speakers.errors import ReadOnlyError
 from actors.speakers.folder import IndexFolder
 from actors.speakers.follower import SpeakerFollower
+from actors.speakers.generation import Generation
 from actors.speakers.index_config import IndexConfig
 from actors.speakers.journal import StorageFailedError
-from actors.speakers.store import open_store
+from actors.speakers.store import open_store, write_rebuilt
 from actors.speakers.writes import Deletion, apply_writes
 from shards.config import ConfigError
 from shards.speaker_files import write_speakers
@@ -291,7 +294,7 @@ def test_a_journal_that_cannot_be_removed_ends_writes(
 
 
 def test_a_failed_flush_is_not_tried_again(tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel may have dropped the pages: all later writes are refused until a restart."""
+    """The kernel may have dropped the pages: all later writes are refused, and the failure told, until a restart."""
     store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
     real = os.fsync
 
@@ -305,6 +308,62 @@ def test_a_failed_flush_is_not_tried_again(tmp_path: Path, speakers: str, monkey
     with pytest.raises(StorageFailedError, match="restart the server"):
         store.submit(make_upsert(["b"])).result(timeout=60)
     store.close()
+    assert isinstance(store.failure, StorageFailedError)
+
+
+def test_no_rebuild_goes_on_behind_a_failed_flush(
+    tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was under way begins no new journal to write to; all that was acknowledged is there after a restart."""
+    folder = tmp_path / "data"
+    let_go = threading.Event()
+    real = write_rebuilt
+
+    def wait(*arguments: Any) -> Generation:
+        assert let_go.wait(60)
+        return real(*arguments)
+
+    monkeypatch.setattr("actors.speakers.store.write_rebuilt", wait)
+    store = open_small(folder, speakers)
+    for number in range(9):
+        store.submit(make_upsert([f"n{number}"], number)).result(timeout=60)
+    newest = sorted(folder.glob("journal-*.log"))[-1]
+    with monkeypatch.context() as patch:
+        break_next(patch, "fsync", newest, 5)
+        with pytest.raises(StorageFailedError, match="cannot be flushed"):
+            store.submit(make_upsert(["unknown"])).result(timeout=60)
+    let_go.set()
+    for thread in threading.enumerate():
+        if thread.name == "speaker-rebuild":
+            thread.join(timeout=60)
+    with pytest.raises(StorageFailedError, match="restart the server"):
+        store.submit(make_upsert(["later"])).result(timeout=60)
+    store.close()
+    again = open_small(folder, speakers)
+    assert state_of(again.generation).items() >= state_of(store.generation).items()
+    assert again.generation.find("later") is None
+    again.close()
+
+
+def test_a_journal_that_is_opened_again_is_written_again(
+    tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every byte that is believed, before the flush: after a failed one it may have been in memory alone."""
+    store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
+    for write in WRITES:
+        store.submit(write).result(timeout=60)
+    store.close()
+    (journal,) = (tmp_path / "data").glob("journal-*.log")
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + whole[40:90])
+    steps: list[tuple[str, object]] = []
+    write_at, flush = os.pwrite, os.fsync
+    monkeypatch.setattr(os, "pwrite", lambda *a: (steps.append((bytes(a[1]), a[2])), write_at(*a))[1])
+    monkeypatch.setattr(os, "fsync", lambda *a: (steps.append(("flushed", 0)), flush(*a))[1])
+    again = open_store(str(tmp_path / "data"), speakers, IndexConfig())
+    assert steps[:2] == [(whole, 0), ("flushed", 0)]
+    assert journal.read_bytes() == whole
+    again.close()
 
 
 def test_a_cancelled_write_leaves_no_trace(tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch) -> None:
