@@ -20,7 +20,13 @@ from shards.naming import list_names
 from shards.speaker_files import write_speakers
 from shards.speaker_labels import label_dimensions
 from shards.speaker_table import SpeakerTable
-from shards.speakers_from_embeddings import list_tables, make_speaker_table, remove_replaced, require_one_encoder
+from shards.speakers_from_embeddings import (
+    list_tables,
+    make_speaker_table,
+    remove_replaced,
+    require_each_once,
+    require_one_encoder,
+)
 from shards.storage import list_files, make_directory
 
 SUFFIX = ".parquet"
@@ -84,7 +90,8 @@ def run_embed(config: EmbedConfig) -> int:
 def embed(config: EmbedConfig) -> EmbedSummary:
     """Embed every shard that has no table yet, then write the speaker table from all there are.
 
-    Raises ConfigError for an unusable encoder, corpus or cluster, and when no utterance could be embedded.
+    Raises ConfigError for an unusable encoder, corpus or cluster, for shards that were embedded where they lay before,
+    and when no utterance could be embedded.
     """
     started = time.monotonic()
     encoder = EmbedderConfig(encoder=config.encoder, revision=config.revision)
@@ -100,10 +107,13 @@ def embed(config: EmbedConfig) -> EmbedSummary:
     removed, table = 0, None
     if not failed:
         tables = list_tables(config.folder)
-        replaced = remove_replaced(tables, {task.url: task.table_url for task in plan.tasks})
+        finished = {task.url: task.table_url for task in plan.tasks}
+        replaced = remove_replaced(tables, finished)
         removed = len(replaced)
+        tables = {url: info for url, info in tables.items() if url not in replaced}
+        require_each_once(tables, finished)
         remove_leftovers(list_names(config.folder), plan, config.folder)
-        table = _write_table(config, maker, [url for url in tables if url not in replaced])
+        table = _write_table(config, maker, list(tables))
     every = [*outcomes, *read_outcomes(plan.reused, lambda task: _reused_outcome(task, known))]
     return EmbedSummary(
         **account(plan, every, failed, time.monotonic() - started),

@@ -48,6 +48,25 @@ def remove_replaced(tables: Mapping[str, EmbeddingInfo], finished: Mapping[str, 
     return replaced
 
 
+def require_each_once(tables: Mapping[str, EmbeddingInfo], finished: Mapping[str, str]) -> None:
+    """Raise ConfigError when utterances of a table now would count twice, as their shard has been moved or copied.
+
+    `finished` is as above. Shards of other corpora may have the same file name, and then other utterances.
+    """
+    alike: dict[str, list[tuple[str, str]]] = {}
+    for shard_url, now in finished.items():
+        alike.setdefault(_file_name(shard_url), []).append((shard_url, now))
+    planned = frozenset(finished.values())
+    for url, info in tables.items():
+        for shard_url, now in () if url in planned else alike.get(_file_name(info.shard_url), ()):
+            if twice := len(_utterances(url) & _utterances(now)):
+                raise ConfigError(
+                    f"{url}: holds {twice} utterances of {shard_url}, embedded when they were in {info.shard_url}; "
+                    "expected each speaker's keys once. Remove this table if the shard has been moved or copied; give "
+                    "another corpus an --out of its own"
+                )
+
+
 def make_speaker_table(
     urls: Sequence[str],
     encoder: Mapping[str, str],
@@ -69,6 +88,16 @@ def make_speaker_table(
         return table
     shared = _shared_metadata(urls, metadata, split)
     return replace(table, metadata=[shared[speaker] for speaker in table.speakers])
+
+
+def _file_name(url: str) -> str:
+    return url.rpartition("/")[2]
+
+
+def _utterances(url: str) -> set[tuple[str, str]]:
+    """Speaker and key of each usable row."""
+    rows = read_embeddings(url)
+    return set(zip(rows["speaker"].to_pylist(), rows["key"].to_pylist(), strict=True))
 
 
 def _chunks(urls: Sequence[str], labels: Sequence[str], split: str | None) -> Callable[[], Iterator[Chunk]]:

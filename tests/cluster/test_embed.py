@@ -119,6 +119,24 @@ def test_vectors_of_two_encoders_are_not_mixed(world: Path) -> None:
         embed(options(world, "nowhere:1"))
 
 
+def test_a_corpus_that_has_moved_is_not_counted_twice(world: Path) -> None:
+    """Tables of where its shards lay are refused, by name; those of other utterances in shards called alike are not."""
+    path = next((world / "speakers-utterances").glob("small-000-*.parquet"))
+    wanted = table_of(world / "speakers.parquet").num_utterances.sum()
+    table = pq.read_table(path)
+    footer = json.loads(table.schema.metadata[METADATA_KEY]) | {"shard_url": "/elsewhere/small-000.tar"}
+    table = table.replace_schema_metadata({METADATA_KEY: json.dumps(footer)})
+    other = path.with_name("small-000-0123456789ab.parquet")
+    pq.write_table(table, other)
+    with pytest.raises(ConfigError, match=r"small-000-0123456789ab.*holds 6 utterances of .*/shards/small-000\.tar"):
+        embed(options(world, "nowhere:1"))
+    assert table_of(world / "speakers.parquet").num_utterances.sum() == wanted
+    keys = [f"other-{key}" for key in table["key"].to_pylist()]
+    pq.write_table(table.set_column(0, "key", [keys]), other)
+    assert embed(options(world, "nowhere:1")).num_embedded == 0
+    assert table_of(world / "speakers.parquet").num_utterances.sum() == wanted + 6
+
+
 def test_a_changed_shard_and_what_cannot_be_embedded(
     world: Path, ray_address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
