@@ -34,8 +34,8 @@ class SpeakerFollower:
 
     def __init__(self, path: str, config: IndexConfig, *, poll_seconds: float = POLL_SECONDS) -> None:
         self._folder, self._config = IndexFolder(Path(path)), config
-        self._journal, self._read_to = 0, 0  # the journal that is read, and how many bytes of it
-        self.generation = self._begin()
+        self.generation = self._newest()
+        self._journal, self._read_to = self.generation.number, 0  # the journal that is read, and how many bytes of it
         self.layout = Layout.of(self.generation.base.table)
         self.failure: BaseException | None = None
         self.catch_up()
@@ -57,7 +57,7 @@ class SpeakerFollower:
         for _ in range(BEGINNINGS):
             if self._read_on():
                 return
-            self.generation = self._begin()  # which the writer may have replaced again by the time it is read
+            self._begin_again()
         raise self._outrun()
 
     def _follow(self, poll_seconds: float) -> None:
@@ -66,19 +66,31 @@ class SpeakerFollower:
                 self.catch_up()
                 self._reindex()
                 self.failure = None
-            except (OSError, ConfigError) as error:  # a file system that is away comes back
+            except Exception as error:  # noqa: BLE001 (told to health; a file system that is away comes back)
                 if self.failure is None:
-                    log.warning("following is interrupted: %s", error)
+                    log.warning("following is interrupted: %r", error)
                 self.failure = error
 
-    def _begin(self) -> Generation:
+    def _begin_again(self) -> None:
+        """From a later snapshot of the same index. Raises ConfigError for another index in the same folder."""
+        generation = self._newest()
+        layout = Layout.of(generation.base.table)
+        if layout != self.layout or generation.number < self.generation.number:
+            raise ConfigError(
+                f"--data {self._folder.path}: was begun anew: holds generation {generation.number} of {layout.encoder} "
+                f"('{layout.fingerprint}'), expected at least {self.generation.number} of {self.layout.encoder} "
+                f"('{self.layout.fingerprint}'); restart this replica"
+            )
+        self.generation = generation  # which the writer may have replaced again by now
+        self._journal, self._read_to = generation.number, 0
+
+    def _newest(self) -> Generation:
         """From the newest snapshot. Raises ConfigError while there is none."""
         for _ in range(BEGINNINGS):
             try:
                 snapshot = self._folder.newest_snapshot()
                 if snapshot is None:
                     raise ConfigError(f"--data {self._folder.path}: holds no snapshot yet; start the writer first")
-                self._journal, self._read_to = snapshot.generation, 0
                 return indexed(self._folder, snapshot, self._config, keep=False)
             except FileNotFoundError:  # the writer has just replaced it
                 continue

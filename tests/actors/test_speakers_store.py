@@ -2,8 +2,12 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ from actors.speakers.folder import IndexFolder
 from actors.speakers.follower import SpeakerFollower
 from actors.speakers.generation import Generation
 from actors.speakers.index_config import IndexConfig
-from actors.speakers.journal import StorageFailedError
+from actors.speakers.journal import JournalPart, StorageFailedError, read_journal
 from actors.speakers.store import open_store, write_rebuilt
 from actors.speakers.writes import Deletion, apply_writes
 from shards.config import ConfigError
@@ -29,7 +33,7 @@ from tests.actors.speaker_crashes import (
     tell,
     watched,
 )
-from tests.actors.speaker_world import make_table, make_upsert, write_table
+from tests.actors.speaker_world import FINGERPRINT, make_table, make_upsert, write_table
 
 
 @pytest.fixture
@@ -137,8 +141,6 @@ def test_another_table_replaces_its_speakers_and_keeps_the_rest(tmp_path: Path, 
 
 def test_another_encoders_table_is_refused(tmp_path: Path, speakers: str) -> None:
     """Its vectors cannot be compared with those in the folder."""
-    from dataclasses import replace
-
     open_small(tmp_path / "data", speakers).close()
     other = tmp_path / "other.parquet"
     write_speakers(str(other), replace(make_table(3), fingerprint="another:2"))
@@ -428,6 +430,54 @@ def test_a_follower_does_not_show_what_may_be_taken_back(
     assert follower.generation.find("second") is not None
     follower.close()
     store.close()
+
+
+@pytest.mark.parametrize("fingerprint", ["another:2", FINGERPRINT])
+def test_a_folder_that_is_begun_anew_is_not_followed(tmp_path: Path, speakers: str, fingerprint: str) -> None:
+    """Another encoder's vectors, or generations from the first on: the follower keeps what it has and says why."""
+    store = open_small(tmp_path / "data", speakers)
+    for number in range(6):
+        store.submit(make_upsert([f"n{number}"], number)).result(timeout=60)
+    store.close()
+    follower = SpeakerFollower(str(tmp_path / "data"), IndexConfig(), poll_seconds=3600)
+    expected = state_of(follower.generation)
+    shutil.rmtree(tmp_path / "data")
+    write_speakers(str(tmp_path / "other.parquet"), replace(make_table(6, 9), fingerprint=fingerprint))
+    open_store(str(tmp_path / "data"), str(tmp_path / "other.parquet"), IndexConfig()).close()
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"was begun anew.*restart this replica"):
+            follower.catch_up()
+        assert state_of(follower.generation) == expected
+    follower.close()
+
+
+def test_whatever_stops_a_follower_is_its_failure(
+    tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what nobody expected; when it is over, following goes on."""
+    store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
+    failed, over = threading.Event(), threading.Event()
+
+    def read(path: Path, start: int = 0) -> JournalPart:
+        if failed.is_set() and not over.is_set():
+            raise MemoryError
+        return read_journal(path, start)
+
+    monkeypatch.setattr("actors.speakers.follower.read_journal", read)
+    follower = SpeakerFollower(str(tmp_path / "data"), IndexConfig(), poll_seconds=0.001)
+    failed.set()
+    until(lambda: isinstance(follower.failure, MemoryError))
+    over.set()
+    until(lambda: follower.failure is None)
+    follower.close()
+    store.close()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def test_a_folder_without_a_writer_cannot_be_followed(tmp_path: Path) -> None:
