@@ -82,12 +82,16 @@ class Admission:
 
     def admit(self, role: Role, metadata: Iterable[tuple[str, str | bytes]], peer: str) -> Client:
         """The client of a call. Raises what `refusal` maps; without tokens everybody may do everything."""
-        if self._tokens is None:
-            client = Client(peer.rpartition(":")[0], "write")
-        else:
-            client = self._tokens.client(metadata)
-            require_role(client, role)
+        client = self.known(role, metadata) or Client(peer.rpartition(":")[0], "write")
         self._rate.take(client.name)
+        return client
+
+    def known(self, role: Role, metadata: Iterable[tuple[str, str | bytes]]) -> Client | None:
+        """Whose token a call carries, None without tokens; it is not counted. Raises as `admit` does."""
+        if self._tokens is None:
+            return None
+        client = self._tokens.client(metadata)
+        require_role(client, role)
         return client
 
     def count(self, client: str) -> None:

@@ -2,7 +2,8 @@
 
 Requests arrive as bytes and are parsed here, so that what is no message of ours is INVALID_ARGUMENT and not an internal
 error. Every call goes through one function, which also maps exceptions to statuses; interceptors were left out, as
-each costs a layer of coroutines per call.
+each costs a layer of coroutines per call. Tokens are looked at before a request is read: what others send, or begin to
+send, is not kept.
 """
 
 import asyncio
@@ -22,9 +23,12 @@ from grpc_reflection.v1alpha import reflection
 from actors.speakers.calls import METHODS, SERVICE, STREAM, STREAMED, Admission, refusal
 from actors.speakers.observing import LogRequests, Metrics, RequestLog, Served, request_id_of
 from actors.speakers.service import SpeakerService
+from actors.speakers.streaming import AnswersAhead
+from protos import speaker_index_pb2 as messages
 from shards.config import ConfigError
 
 STREAM_AHEAD = 16  # requests of a stream that are worked on at once
+STREAM_AHEAD_NEIGHBOURS = 200_000  # and what their answers may hold
 WATCH_SECONDS = 1.0
 
 
@@ -42,6 +46,7 @@ class ServerConfig:
     max_seconds: float = 30.0
     idle_seconds: float = 300.0
     max_message_bytes: int = 32 << 20
+    max_calls: int = 1024  # at once, of all clients
     reflection: bool = False
     log_requests: LogRequests = "all"
     metrics_port: int = 0
@@ -56,12 +61,12 @@ class SpeakerServer:
         self._log = RequestLog(config.log_requests)
         self._metrics = Metrics([*METHODS, STREAM])
         self._health = health.HealthServicer()
-        self._server = grpc.aio.server(options=_options(config))
+        self._server = grpc.aio.server(options=_options(config), maximum_concurrent_rpcs=config.max_calls)
         self._watcher: asyncio.Task[None] | None = None
 
     async def start(self) -> int:
         """Listen; returns the port. Raises ConfigError for an address or certificate that cannot be used."""
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._handlers()),))
+        self._server.add_generic_rpc_handlers((_Handlers(self._handlers(), self._turning_away),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if self._config.reflection:
             names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
@@ -88,6 +93,19 @@ class SpeakerServer:
         handlers: dict[str, Any] = {name: grpc.unary_unary_rpc_method_handler(self._unary(name)) for name in METHODS}
         return handlers | {STREAM: grpc.stream_stream_rpc_method_handler(self._stream)}
 
+    def _turning_away(self, name: str, metadata: Any) -> Any:
+        """What ends a call of one who may not make it, without reading what is sent; None for those who may."""
+        try:
+            self._admission.known("read" if name == STREAM else METHODS[name].role, metadata)
+        except Exception as error:  # noqa: BLE001 (as below)
+            problem = error
+
+            async def handle(_: AsyncIterator[bytes], context: Any) -> None:
+                await self._refuse(_Call(name, request_id_of(metadata), time.perf_counter(), context), problem)
+
+            return grpc.stream_stream_rpc_method_handler(handle)
+        return None
+
     def _listen(self) -> int:
         config = self._config
         address = f"{config.host}:{config.port}"
@@ -105,7 +123,7 @@ class SpeakerServer:
             try:
                 client = self._admission.admit(METHODS[name].role, metadata, context.peer())
                 call.client = client.name
-                return await self._answer(name, data, call)
+                return await self._answer(name, METHODS[name].request.FromString(data), call)
             except asyncio.CancelledError:
                 self._over(call, "CANCELLED")
                 raise
@@ -114,10 +132,9 @@ class SpeakerServer:
 
         return handle
 
-    async def _answer(self, name: str, data: bytes, call: "_Call") -> bytes:
-        """Parse, answer within the deadline, note."""
+    async def _answer(self, name: str, request: Any, call: "_Call") -> bytes:
+        """Answer within the deadline, and note."""
         method = METHODS[name]
-        request = method.request.FromString(data)
         call.num_items = method.num_items(request)
         seconds = self._seconds_left(call.context)
         if seconds <= 0:
@@ -127,38 +144,39 @@ class SpeakerServer:
         self._over(call, "OK")
         return answer
 
-    async def _stream(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+    async def _stream(self, requests: AsyncIterator[bytes], context: Any) -> None:
         """Answers in the order of the requests, several of which are worked on at once."""
         metadata = context.invocation_metadata() or ()
         call = _Call(STREAM, request_id_of(metadata), time.perf_counter(), context)
-        answers: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue(STREAM_AHEAD)
-        begun: list[asyncio.Task[Any]] = []
+        ahead = AnswersAhead(max_number=STREAM_AHEAD, max_weight=STREAM_AHEAD_NEIGHBOURS)
         try:
             call.client = self._admission.admit("read", metadata, context.peer()).name
-            reader = asyncio.create_task(self._read_stream(requests, call, answers, begun))
-            begun.append(reader)
-            while (answer := await answers.get()) is not None:
-                yield await answer
-                begun.remove(answer)
-                call.num_items += 1
-            await reader
+            reader = asyncio.create_task(self._read_stream(requests, call, ahead))
+            try:
+                await self._write_stream(call, ahead)
+                await reader
+            finally:
+                reader.cancel()
+                ahead.cancel()
             self._over(call, "OK")
         except asyncio.CancelledError:
             self._over(call, "CANCELLED")
             raise
         except Exception as error:  # noqa: BLE001 (as above)
             await self._refuse(call, error)
-        finally:
-            for task in begun:
-                task.cancel()
 
-    async def _read_stream(
-        self,
-        requests: AsyncIterator[bytes],
-        call: "_Call",
-        answers: "asyncio.Queue[asyncio.Task[bytes] | None]",
-        begun: list[asyncio.Task[Any]],
-    ) -> None:
+    async def _write_stream(self, call: "_Call", ahead: AnswersAhead) -> None:
+        """Send answers as the client takes them. Raises TimeoutError when it takes none for long."""
+        while (answer := await ahead.first()) is not None:
+            try:
+                async with asyncio.timeout(self._config.idle_seconds):
+                    await call.context.write(answer)
+            except grpc.aio.InternalError as error:
+                raise asyncio.CancelledError from error  # the client has gone: no status reaches it either
+            ahead.taken()
+            call.num_items += 1
+
+    async def _read_stream(self, requests: AsyncIterator[bytes], call: "_Call", ahead: AnswersAhead) -> None:
         """Begin to answer requests as they come."""
         try:
             for number in itertools.count():
@@ -169,10 +187,12 @@ class SpeakerServer:
                 if number:  # the first was counted when the stream was admitted
                     self._admission.count(call.client)
                 part = _Call(STREAMED, f"{call.request_id}.{number}", time.perf_counter(), call.context, call.client)
-                begun.append(asyncio.create_task(self._answer(STREAMED, data, part)))
-                await answers.put(begun[-1])
+                request = messages.SearchRequest.FromString(data)
+                weight = len(request.vectors) * request.k
+                await ahead.make_room(weight)
+                ahead.begin(self._answer(STREAMED, request, part), weight)
         finally:
-            await answers.put(None)
+            ahead.end()
 
     def _seconds_left(self, context: Any) -> float:
         left = context.time_remaining()
@@ -207,6 +227,22 @@ class SpeakerServer:
         self._metrics.generation.set(generation.number)
         self._metrics.unindexed.set(generation.num_unindexed)
         self._metrics.waiting.set(self._service.queue.num_waiting)
+
+
+class _Handlers(grpc.GenericRpcHandler):
+    """The handlers of the methods, or what `turning_away` has in place of one: asked for before anything is read."""
+
+    def __init__(self, handlers: dict[str, Any], turning_away: Callable[[str, Any], Any]) -> None:
+        self._handlers = {f"/{SERVICE}/{name}": (name, handler) for name, handler in handlers.items()}
+        self._turning_away = turning_away
+
+    def service(self, handler_call_details: Any) -> Any:
+        """The handler of a call; None for a method that is not ours."""
+        found = self._handlers.get(handler_call_details.method)
+        if found is None:
+            return None
+        name, handler = found
+        return self._turning_away(name, handler_call_details.invocation_metadata or ()) or handler
 
 
 @dataclass(slots=True)

@@ -24,6 +24,11 @@ class Running:
     target: str
     port: int
     index: SpeakerIndex
+    loop: asyncio.AbstractEventLoop
+
+    def num_tasks(self) -> int:
+        """What the server is at, itself included."""
+        return len(asyncio.all_tasks(self.loop))
 
 
 @contextmanager
@@ -46,7 +51,7 @@ def running_server(
 
     server, port = asyncio.run_coroutine_threadsafe(start(), loop).result(timeout=30)
     try:
-        yield Running(f"localhost:{port}", port, index)
+        yield Running(f"localhost:{port}", port, index, loop)
     finally:
         asyncio.run_coroutine_threadsafe(server.stop(1.0), loop).result(timeout=30)
         loop.call_soon_threadsafe(loop.stop)

@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from actors.speakers.calls import METHODS, SERVICE
 from actors.speakers.index_config import IndexConfig
 from actors.speakers.observing import RequestLog, Served
+from actors.speakers.service import Limits
 from actors.speakers.store import open_store
 from actors.speakers.vector_index import unit
 from protos import speaker_index_pb2 as messages
@@ -320,6 +321,83 @@ def test_tokens_decide_who_may_do_what(tmp_path: Path) -> None:
         assert caught.value.code().name == "UNAUTHENTICATED"
         assert stub.Describe(describe, metadata=writer).generation == 1
         assert code_of(stub.Upsert, upsert_of("a"), metadata=writer) == "OK"
+
+
+@pytest.mark.parametrize("method", [*METHODS, "StreamSearch"])
+def test_nothing_is_read_of_those_without_a_token(tmp_path: Path, method: str) -> None:
+    """They are refused as soon as they call, while their request has yet to come."""
+    tokens = write_tokens(tmp_path / "tokens")
+    with running_server(tmp_path, tokens=tokens) as running, grpc.insecure_channel(running.target) as channel:
+        never = threading.Event()
+        call = channel.stream_stream(f"/{SERVICE}/{method}")(iter(never.wait, None), timeout=20)
+        with pytest.raises(grpc.RpcError):
+            next(call)
+        assert call.code().name == "UNAUTHENTICATED"
+        never.set()
+
+
+def test_more_calls_than_can_be_held_are_refused(tmp_path: Path) -> None:
+    """Two at once: the third is told so, and another succeeds once one of them is over."""
+    with running_server(tmp_path, max_calls=2) as running, grpc.insecure_channel(running.target) as channel:
+        stub: Any = SpeakerIndexStub(channel)  # type: ignore[no-untyped-call]
+        over = threading.Event()
+
+        def one_and_wait() -> Iterator[messages.SearchRequest]:
+            yield search_request()
+            over.wait(20)
+
+        streams = [stub.StreamSearch(one_and_wait(), timeout=20) for _ in range(2)]
+        for stream in streams:
+            next(stream)
+        assert code_of(stub.Search, search_request()) == "RESOURCE_EXHAUSTED"
+        over.set()
+        assert [list(stream) for stream in streams] == [[], []]
+        until(lambda: code_of(stub.Search, search_request()) == "OK")
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_stream_whose_answers_nobody_takes_ends(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The server lets go of what it holds for it, and a client that goes on to read is told why."""
+    options = {"idle_seconds": 0.5, "log_requests": "errors", "limits": Limits()}
+    with running_server(tmp_path, **options) as running, grpc.insecure_channel(running.target) as channel:
+        stub: Any = SpeakerIndexStub(channel)  # type: ignore[no-untyped-call]
+        call = stub.StreamSearch(iter([search_request(1500, k=40)] * 30), timeout=60)
+        next(call)
+        said = ""
+
+        def is_logged() -> bool:
+            nonlocal said
+            said += capfd.readouterr().err
+            return '"method": "StreamSearch"' in said
+
+        until(is_logged)
+        assert '"code": "DEADLINE_EXCEEDED"' in said
+        with pytest.raises(grpc.RpcError):
+            list(call)
+        assert call.code().name == "DEADLINE_EXCEEDED"
+
+
+def test_a_stream_that_is_cancelled_leaves_nothing_behind(tmp_path: Path) -> None:
+    """With more answers ahead than may be, those who read and answer for it end; behind a bad request too."""
+    with running_server(tmp_path, limits=Limits()) as running, grpc.insecure_channel(running.target) as channel:
+        stub: Any = SpeakerIndexStub(channel)  # type: ignore[no-untyped-call]
+        stub.Search(search_request())
+        before = running.num_tasks()
+        many = [search_request(400, k=40)] * 60
+        call = stub.StreamSearch(iter(many), timeout=60)
+        next(call)
+        call.cancel()
+        refused = stub.StreamSearch(iter([many[0], search_request(k=0), *many]), timeout=60)
+        with pytest.raises(grpc.RpcError):
+            list(refused)
+        assert refused.code().name == "INVALID_ARGUMENT"
+        until(lambda: running.num_tasks() <= before)
 
 
 def test_a_client_that_asks_too_often_waits(tmp_path: Path) -> None:
