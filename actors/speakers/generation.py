@@ -67,6 +67,14 @@ class Part:
         assert self.units is not None  # noqa: S101 (a part has one or the other)
         return exact_search(self.units, queries, k)
 
+    def search_among(self, queries: NDArray[np.float32], k: int, rows: NDArray[np.int64]) -> Neighbours:
+        """Exactly, among some rows: as many neighbours as there are, at most k."""
+        if not len(rows):
+            return _nobody(len(queries))
+        units = unit(self.table.vectors[rows]) if self.units is None else self.units[rows]
+        places, similarities = exact_search(units, queries, min(k, len(rows)))
+        return rows[places], similarities
+
 
 @dataclass(frozen=True, slots=True)
 class Generation:
@@ -133,9 +141,10 @@ class Generation:
         found = self._search_base(queries, k, None if allowed is None else allowed[:split] & ~self.gone)
         if not num_recent:
             return found
-        rows, similarities = self.recent.search(queries, num_recent if allowed is not None else min(k, num_recent))
-        if allowed is not None:
-            similarities = np.where(allowed[split:][rows], similarities, np.float32(-np.inf))
+        if allowed is None:
+            rows, similarities = self.recent.search(queries, min(k, num_recent))
+        else:
+            rows, similarities = self.recent.search_among(queries, k, np.flatnonzero(allowed[split:]))
         return _best(
             np.concatenate([found[0], rows + split], axis=1), np.concatenate([found[1], similarities], axis=1), k
         )
@@ -160,10 +169,8 @@ class Generation:
             return _best(*self.base.search(queries, min(k, len(self.base.table))), k)
         mask = ~self.gone if allowed is None else allowed
         num_allowed = int(np.count_nonzero(mask))
-        if not num_allowed:
-            return _best(*_nobody(len(queries)), k)
-        if num_allowed <= FEW_ALLOWED and num_allowed < len(mask) // 2:
-            return self._search_rows(queries, k, np.flatnonzero(mask))
+        if not num_allowed or (num_allowed <= FEW_ALLOWED and num_allowed < len(mask) // 2):
+            return _best(*self.base.search_among(queries, k, np.flatnonzero(mask)), k)
         wanted = min(k, num_allowed)
         length = min(len(mask), MAX_LIST, -(-wanted * len(mask) // num_allowed) + SPARE)
         rows, similarities = self.base.search(queries, length)
@@ -171,15 +178,9 @@ class Generation:
         short = found.sum(axis=1) < wanted
         rows, similarities = _best(rows, np.where(found, similarities, np.float32(-np.inf)), k)
         if short.any():
-            rows[short], similarities[short] = self._search_rows(queries[short], k, np.flatnonzero(mask))
+            among = self.base.search_among(queries[short], k, np.flatnonzero(mask))
+            rows[short], similarities[short] = _best(*among, k)
         return rows, similarities
-
-    def _search_rows(self, queries: NDArray[np.float32], k: int, rows: NDArray[np.int64]) -> Neighbours:
-        """Exactly, among some rows of the large part."""
-        if not len(rows):
-            return _best(*_nobody(len(queries)), k)
-        places, similarities = exact_search(unit(self.base.table.vectors[rows]), queries, min(k, len(rows)))
-        return _best(rows[places], similarities, k)
 
 
 def _nobody(num_queries: int) -> Neighbours:

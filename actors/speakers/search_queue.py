@@ -171,6 +171,8 @@ def _finished(search: Search[Any], generation: Generation, found: Neighbours) ->
 
 
 def _search_alone(current: Callable[[], Generation], search: Search[Answer]) -> Answer:
+    if search.deadline < time.monotonic():
+        raise TimeoutError  # others were ahead for too long
     generation = current()
     vectors = unpack_vectors(search.packed, generation.base.table.vectors.shape[1])
     usable = have_direction(vectors)

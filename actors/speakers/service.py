@@ -30,6 +30,7 @@ from actors.speakers.writes import Deletion, Upsert, Write
 from protos import speaker_index_pb2 as messages
 from shards.keys import printable, speaker_problem
 from shards.pldc import Mode, calibrate
+from shards.speaker_table import MAX_METADATA_ENTRIES
 
 MODES: Mapping[int, Mode] = {
     messages.CALIBRATION_MODE_MU: "mu",
@@ -81,6 +82,11 @@ class SpeakerService:
         packed = pack_vectors(request.vectors, layout.width)
         excluded, k = tuple(request.exclude_ids), request.k
         self._check_names(excluded)
+        if len(request.metadata_equals) > MAX_METADATA_ENTRIES:
+            raise RequestError(
+                f"metadata_equals: got {len(request.metadata_equals)} entries, expected at most "
+                f"{MAX_METADATA_ENTRIES}, which is all a speaker has"
+            )
         if not request.metadata_equals and len(excluded) <= FEW_EXCLUDED:
 
             def finish(generation: Generation, found: Neighbours) -> bytes:

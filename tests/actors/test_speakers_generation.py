@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from actors.speakers.generation import Generation
+from actors.speakers.generation import Generation, Neighbours
 from actors.speakers.index_config import IndexConfig
-from actors.speakers.vector_index import build_index, unit
+from actors.speakers.vector_index import build_index, exact_search, unit
 from actors.speakers.writes import Deletion, Write, apply_writes
 from shards.speaker_table import SpeakerTable
 from tests.actors.speaker_world import make_table, make_upsert, make_vectors
@@ -114,6 +114,27 @@ def test_an_approximate_index_finds_as_many_as_there_are(kind: str, k: int) -> N
         assert (numbers >= 0).sum(axis=1).tolist() == [min(k, 400)] * len(queries)
         assert all(len(np.unique(row[row >= 0])) == min(k, 400) for row in numbers)
         assert (np.diff(similarities[:, : min(k, 400)]) <= 0).all()
+
+
+def test_a_filtered_search_looks_at_those_allowed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what was written since too: no more of it is compared than may be found, nor found than is asked for."""
+    searched: list[tuple[int, int]] = []
+
+    def search(stored: NDArray[np.float32], queries: NDArray[np.float32], k: int) -> Neighbours:
+        searched.append((len(stored), k))
+        return exact_search(stored, queries, k)
+
+    generation, _ = apply_writes(start(make_table(4)), [make_upsert([f"n{number:02d}" for number in range(30)])])
+    monkeypatch.setattr("actors.speakers.generation.exact_search", search)
+    wanted = [f"n{number:02d}" for number in range(0, 30, 3)]
+    allowed = np.zeros(34, dtype=bool)
+    allowed[[number for number in map(generation.find, wanted) if number is not None]] = True
+    numbers, similarities = generation.search(unit(make_vectors(2)), 3, allowed)
+    assert searched == [(10, 3)]
+    there = everyone(generation)
+    cosines = unit(make_vectors(2)) @ unit(np.stack([there[name] for name in wanted])).T
+    np.testing.assert_allclose(similarities, -np.sort(-cosines, axis=1)[:, :3], atol=1e-6)
+    assert all(set(names_of(generation, row)) <= set(wanted) for row in numbers)
 
 
 def test_a_rare_entry_is_found_among_many() -> None:

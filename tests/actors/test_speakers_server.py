@@ -202,6 +202,11 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
     "no vectors": ("Search", search_request(vectors=[]), "INVALID_ARGUMENT"),
     "too many vectors": ("Search", search_request(LIMITS.max_vectors + 1), "INVALID_ARGUMENT"),
     "too large an answer": ("Search", search_request(50, k=50), "INVALID_ARGUMENT"),
+    "too many filters": (
+        "Search",
+        search_request(metadata_equals={str(number): "" for number in range(65)}),
+        "INVALID_ARGUMENT",
+    ),
     "another encoder": ("Search", search_request(encoder_fingerprint="another:1"), "FAILED_PRECONDITION"),
     "no encoder": ("Search", search_request(encoder_fingerprint=""), "INVALID_ARGUMENT"),
     "a long name": ("Get", messages.GetRequest(id="x" * 900_000), "INVALID_ARGUMENT"),

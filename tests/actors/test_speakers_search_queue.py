@@ -1,0 +1,37 @@
+"""The queue's own rules; what it finds is tested through the service."""
+
+import asyncio
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from actors.speakers.generation import Generation
+from actors.speakers.index_config import IndexConfig
+from actors.speakers.search_queue import Search, SearchQueue
+from actors.speakers.vector_index import build_index, unit
+from tests.actors.speaker_world import make_table, make_vectors
+
+
+def test_a_filtered_search_whose_time_is_over_is_not_begun() -> None:
+    """Nobody waits for it any more: it is told so, and who may be found is not even asked."""
+    table = make_table(5)
+    generation = Generation.start(1, table, build_index(unit(table.vectors), IndexConfig()))
+    asked = []
+
+    def allowed(_: Generation) -> NDArray[np.bool_]:
+        asked.append(1)
+        return np.ones(5, dtype=bool)
+
+    async def ask(queue: SearchQueue, deadline: float) -> int:
+        packed = make_vectors(1).tobytes()
+        return await queue.answer(
+            Search(packed=packed, num_vectors=1, k=2, finish=lambda *_: 7, allowed=allowed, deadline=deadline)
+        )
+
+    queue = SearchQueue(lambda: generation, num_threads=1)
+    with pytest.raises(TimeoutError):
+        asyncio.run(ask(queue, 0.0))
+    assert not asked
+    assert asyncio.run(ask(queue, float("inf"))) == 7
+    queue.close()
