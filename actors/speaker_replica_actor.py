@@ -107,11 +107,11 @@ class SpeakerReplica:
 
     async def StreamSearch(self, requests: AsyncIterator[Any], grpc_context: Any) -> AsyncIterator[Any]:
         """See the service; a request is begun when the one before it has been answered."""
-        client = self._admit("read", STREAM, grpc_context)
+        self._admit("read", STREAM, grpc_context)
         first = True
         async for request in requests:
             if not first:
-                self._guarded(STREAM, grpc_context, lambda: self._admission.count(client))
+                self._admit("read", STREAM, grpc_context)
             first = False
             yield await self._answer(STREAMED, request, grpc_context)
 
@@ -142,13 +142,9 @@ class SpeakerReplica:
         grpc_context.set_details(answer)
         raise _Refused(answer)
 
-    def _admit(self, role: Any, method: str, grpc_context: Any) -> str:
-        metadata, peer = grpc_context.invocation_metadata() or (), grpc_context.peer()
-        return str(self._guarded(method, grpc_context, lambda: self._admission.admit(role, metadata, peer).name))
-
-    def _guarded(self, method: str, grpc_context: Any, check: Any) -> Any:
+    def _admit(self, role: Any, method: str, grpc_context: Any) -> None:
         try:
-            return check()
+            self._admission.admit(role, grpc_context.invocation_metadata() or (), grpc_context.peer())
         except Exception as error:
             raise _refused(error, method, grpc_context, time.perf_counter()) from error
 

@@ -73,7 +73,7 @@ class Tokens:
             if version != self._version:
                 self._clients, self._version = read_tokens(self._path), version
                 log.info("%s has changed: %d clients", self._path, len(self._clients))
-        except (OSError, ConfigError) as error:
+        except (OSError, ValueError) as error:  # ConfigError is one, and what is no UTF-8 another
             log.warning("the changed token file is not used: %s", error)
 
     def _file_version(self) -> tuple[int, int]:

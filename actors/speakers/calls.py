@@ -81,7 +81,10 @@ class Admission:
         self._rate = RateLimit(requests_per_second)
 
     def admit(self, role: Role, metadata: Iterable[tuple[str, str | bytes]], peer: str) -> Client:
-        """The client of a call. Raises what `refusal` maps; without tokens everybody may do everything."""
+        """The client of a call, or of one more request of a stream: a token may be taken back while one is open.
+
+        Raises what `refusal` maps; without tokens everybody may do everything.
+        """
         client = self.known(role, metadata) or Client(peer.rpartition(":")[0], "write")
         self._rate.take(client.name)
         return client
@@ -93,10 +96,6 @@ class Admission:
         client = self._tokens.client(metadata)
         require_role(client, role)
         return client
-
-    def count(self, client: str) -> None:
-        """Count one more request of a client who has been admitted."""
-        self._rate.take(client)
 
 
 def refusal(error: Exception, method: str, request_id: str, seconds: float) -> tuple[grpc.StatusCode, str]:

@@ -184,8 +184,8 @@ class SpeakerServer:
                     data = await anext(requests, None)
                 if data is None:
                     return
-                if number:  # the first was counted when the stream was admitted
-                    self._admission.count(call.client)
+                if number:  # the first was admitted with the stream
+                    self._admission.admit("read", call.context.invocation_metadata() or (), call.context.peer())
                 part = _Call(STREAMED, f"{call.request_id}.{number}", time.perf_counter(), call.context, call.client)
                 request = messages.SearchRequest.FromString(data)
                 weight = len(request.vectors) * request.k

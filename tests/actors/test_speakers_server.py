@@ -1,6 +1,7 @@
 """The service over a real connection: right answers, and the right refusal for everything else."""
 
 import json
+import queue
 import socket
 import threading
 import time
@@ -33,6 +34,7 @@ from tests.actors.speaker_world import FINGERPRINT, WIDTH, make_message, make_ta
 NUM_SPEAKERS = 40
 NUM_VERSIONS = 150
 READ, WRITE = "r" * 20, "w" * 20
+READER = (("authorization", f"Bearer {READ}"),)
 
 
 @pytest.fixture(scope="module")
@@ -326,6 +328,28 @@ def test_tokens_decide_who_may_do_what(tmp_path: Path) -> None:
         assert caught.value.code().name == "UNAUTHENTICATED"
         assert stub.Describe(describe, metadata=writer).generation == 1
         assert code_of(stub.Upsert, upsert_of("a"), metadata=writer) == "OK"
+
+
+def test_a_token_that_is_taken_back_ends_open_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the next request; a token file that is no text changes nothing."""
+    monkeypatch.setattr("actors.speakers.access.LOOK_SECONDS", 0.0)
+    tokens = tmp_path / "tokens"
+    write_tokens(tokens)
+    with running_server(tmp_path, tokens=str(tokens)) as running, grpc.insecure_channel(running.target) as channel:
+        stub: Any = SpeakerIndexStub(channel)  # type: ignore[no-untyped-call]
+        requests: queue.Queue[messages.SearchRequest | None] = queue.Queue()
+        stream = stub.StreamSearch(iter(requests.get, None), timeout=20, metadata=READER)
+        for content in (tokens.read_bytes(), b"read other \xff\xfe" + b"x" * 20):
+            tokens.write_bytes(content)
+            requests.put(search_request())
+            assert len(next(stream).results) == 1
+        assert code_of(stub.Describe, messages.DescribeRequest(), metadata=READER) == "OK"
+        tokens.write_text(f"read other {WRITE}\n")
+        requests.put(search_request())
+        with pytest.raises(grpc.RpcError):
+            next(stream)
+        assert stream.code().name == "UNAUTHENTICATED"
+        requests.put(None)
 
 
 @pytest.mark.parametrize("method", [*METHODS, "StreamSearch"])
