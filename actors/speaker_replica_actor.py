@@ -13,8 +13,11 @@ from typing import Any
 
 import grpc
 from ray import serve
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 
 from actors.speakers.calls import METHODS, STREAM, STREAMED, Admission, refusal
+from actors.speakers.errors import TooLargeError, WriterLostError
 from actors.speakers.follower import SpeakerFollower
 from actors.speakers.index_config import IndexConfig
 from actors.speakers.observing import request_id_of
@@ -35,7 +38,8 @@ class ReplicaConfig:
     index: IndexConfig
     limits: Limits
     tokens: str | None
-    requests_per_second: float
+    requests_per_second: float  # of each client, at one replica
+    max_message_bytes: int
     max_seconds: float
     threads: int
 
@@ -127,6 +131,7 @@ class SpeakerReplica:
     async def _answer(self, method: str, request: Any, grpc_context: Any) -> Any:
         started = time.perf_counter()
         try:
+            self._check_size(request)
             async with asyncio.timeout(self._config.max_seconds):
                 data = await METHODS[method].answer(self._service, request, self._config.max_seconds)
         except Exception as error:
@@ -135,12 +140,26 @@ class SpeakerReplica:
 
     async def _hand_on(self, method: str, request: Any, grpc_context: Any) -> Any:
         self._admit(METHODS[method].role, method, grpc_context)
-        status, answer = await self._writer.write.remote(method, request.SerializeToString())
+        started = time.perf_counter()
+        try:
+            self._check_size(request)
+            status, answer = await self._writer.write.remote(method, request.SerializeToString())
+        except TooLargeError as error:
+            raise _refused(error, method, grpc_context, started) from error
+        except (RayActorError, DeploymentUnavailableError, ReplicaUnavailableError) as error:
+            lost = WriterLostError("the writer has gone and is started again; the write may or may not be there")
+            raise _refused(lost, method, grpc_context, started) from error
         if status == "OK":
             return METHODS[method].response.FromString(answer)
         grpc_context.set_code(grpc.StatusCode[status])
         grpc_context.set_details(answer)
         raise _Refused(answer)
+
+    def _check_size(self, request: Any) -> None:
+        """Serve's proxy takes messages of any size."""
+        got, most = request.ByteSize(), self._config.max_message_bytes
+        if got > most:
+            raise TooLargeError(f"got a message of {got} bytes, expected at most {most}; send less at a time")
 
     def _admit(self, role: Any, method: str, grpc_context: Any) -> None:
         try:

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+from dataclasses import fields
 from threading import Event
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 APPLICATION = "speakers"
+WITHOUT_EFFECT = ("host", "log_requests", "metrics_port", "drain_seconds")  # Serve has its own
 SERVICER = "protos.speaker_index_pb2_grpc.add_SpeakerIndexServicer_to_server"
 
 
@@ -58,6 +60,12 @@ def _application(config: "ServeConfig") -> object:
 
     if config.speakers is None or config.follow:
         raise ConfigError("--replicas: needs --speakers; the writer is one of the processes that are started")
+    idle = [
+        one.name for one in fields(config) if one.name in WITHOUT_EFFECT and getattr(config, one.name) != one.default
+    ]
+    if idle:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
+        raise ConfigError(f"--replicas: {names} would have no effect: Ray Serve listens, logs and counts; leave it out")
     if config.tls_cert is not None:
         raise ConfigError(
             "--replicas: Ray Serve's proxies have no TLS; leave --tls-cert out, and encrypt in front of them"
@@ -73,7 +81,8 @@ def _application(config: "ServeConfig") -> object:
         index=config.index,
         limits=Limits(max_vectors=config.max_vectors, max_k=config.max_k),
         tokens=None if config.tokens is None else os.path.abspath(config.tokens),
-        requests_per_second=config.requests_per_second,
+        requests_per_second=config.requests_per_second / config.replicas,  # calls are dealt evenly
+        max_message_bytes=config.max_message_mib << 20,
         max_seconds=config.max_seconds,
         threads=config.threads or 1,
     )

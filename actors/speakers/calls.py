@@ -16,7 +16,9 @@ from actors.speakers.errors import (
     OverloadedError,
     ReadOnlyError,
     RequestError,
+    TooLargeError,
     UnknownSpeakerError,
+    WriterLostError,
     WrongEncoderError,
 )
 from actors.speakers.journal import StorageFailedError
@@ -36,7 +38,9 @@ STATUSES: tuple[tuple[type[BaseException], grpc.StatusCode], ...] = (
     (NotAuthenticatedError, grpc.StatusCode.UNAUTHENTICATED),
     (NotPermittedError, grpc.StatusCode.PERMISSION_DENIED),
     (OverloadedError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (TooLargeError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (StorageFailedError, grpc.StatusCode.UNAVAILABLE),
+    (WriterLostError, grpc.StatusCode.UNAVAILABLE),
     (TimeoutError, grpc.StatusCode.DEADLINE_EXCEEDED),
 )
 

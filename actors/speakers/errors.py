@@ -25,6 +25,14 @@ class OverloadedError(RuntimeError):
     """More is waiting than can be served in time, or this client asks too often."""
 
 
+class TooLargeError(RuntimeError):
+    """The message is larger than the server takes."""
+
+
+class WriterLostError(RuntimeError):
+    """The process that writes has gone; what it was handed may or may not have been written."""
+
+
 class NotAuthenticatedError(PermissionError):
     """No token, or one that is not known."""
 

@@ -12,7 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from actors.speaker_replica_actor import ReplicaConfig
 from cluster.cli import main
+from cluster.serve import ServeConfig
+from cluster.serve_on_ray import _application
 from cluster.speaker_client import SpeakerClient, SpeakerIndexError
 from tests.actors.speaker_world import FINGERPRINT, make_vectors, write_table
 from tests.cluster.test_remote import free_port
@@ -119,12 +122,27 @@ def can_write(client: SpeakerClient) -> bool:
         return False
 
 
+def test_a_limit_is_that_of_all_replicas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each grants its share; the size of a message is each's own."""
+    found: list[ReplicaConfig] = []
+    monkeypatch.setattr("actors.speaker_replica_actor.speaker_application", lambda config, _: found.append(config))
+    options = {"speakers": "s.parquet", "data": str(tmp_path), "replicas": 4, "allow_plaintext": True}
+    _application(ServeConfig(**options, requests_per_second=10.0, max_message_mib=2))  # type: ignore[arg-type]
+    assert (found[0].requests_per_second, found[0].max_message_bytes) == (2.5, 2 << 20)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ([], "give --allow-plaintext"),
         (["--allow-plaintext", "--tls-cert", "a", "--tls-key", "b"], "have no TLS"),
         (["--allow-plaintext", "--replicas", "-1"], "expected 0 or more"),
+        (
+            ["--allow-plaintext", "--host", "0.0.0.0", "--metrics-port", "9"],
+            "--host, --metrics-port would have no effect",
+        ),
+        (["--allow-plaintext", "--log-requests", "none"], "--log-requests would have no effect"),
+        (["--allow-plaintext", "--drain-seconds", "3"], "--drain-seconds would have no effect"),
     ],
 )
 def test_what_replicas_cannot_do_is_said(
