@@ -1,8 +1,9 @@
 """A client of the speaker index, for Python: `SpeakerClient`. Needs grpc, protobuf and numpy; neither torch nor Ray.
 
-Every call has a deadline. Calls are repeated, a few times and ever later, when the server says that it is not there at
-the moment (UNAVAILABLE), and for no other reason; all of them may be repeated, since to write the same twice is to
-write it once. Whatever else goes wrong is a SpeakerIndexError with the name of the status.
+Every call has a deadline. Calls that read are repeated, a few times and ever later, when the server says that it is not
+there at the moment (UNAVAILABLE), and for no other reason. Writes are not: the first may have been made without an
+answer, and the second would undo what another client has written since, or count nobody as deleted. Whatever else goes
+wrong is a SpeakerIndexError with the name of the status.
 
     with SpeakerClient("localhost:50051", fingerprint=my_encoders) as client:
         for neighbour in client.search(vectors, k=5).neighbours[0]:
@@ -25,6 +26,7 @@ from protos import speaker_index_pb2 as messages
 from protos.speaker_index_pb2_grpc import SpeakerIndexStub
 
 SERVICE = messages.DESCRIPTOR.services_by_name["SpeakerIndex"].full_name
+REPEATED = ("Search", "StreamSearch", "Calibrate", "Get", "Describe")
 MAX_ATTEMPTS = 5  # as many as gRPC allows: waits of about 0.3, 0.9, 2.7 and 5 s
 MODES = {
     "mu": messages.CALIBRATION_MODE_MU,
@@ -159,7 +161,7 @@ class SpeakerClient:
         return _result(self._call(self._stub.Search, request))
 
     def stream_search(self, batches: Iterable[ArrayLike], k: int, *, seconds: float = 3600.0) -> Iterator[SearchResult]:
-        """The same for many batches [P, D] over one stream, in order; not repeated when the server goes away."""
+        """The same for many batches [P, D] over one stream, in order; not repeated once answers have come."""
         requests = (self._search_request(batch, k, (), None) for batch in batches)
         with _named_errors():
             for answer in self._stub.StreamSearch(requests, timeout=seconds, metadata=self._metadata):
@@ -201,14 +203,17 @@ class SpeakerClient:
         )
 
     def upsert(self, speakers: Sequence[Speaker]) -> int:
-        """Add or replace; returns the generation that has them, once they would survive a power loss."""
+        """Add or replace; returns the generation that has them, once they would survive a power loss.
+
+        Raises SpeakerIndexError; after UNAVAILABLE or DEADLINE_EXCEEDED they may or may not be there.
+        """
         request = messages.UpsertRequest(
             encoder_fingerprint=self.fingerprint, speakers=[_speaker_message(speaker) for speaker in speakers]
         )
         return int(self._call(self._stub.Upsert, request).generation)
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Remove; returns how many were there."""
+        """Remove; returns how many were there. Raises as `upsert` does."""
         return int(self._call(self._stub.Delete, messages.DeleteRequest(ids=ids)).num_deleted)
 
     def get(self, speaker_id: str) -> Speaker:
@@ -246,7 +251,9 @@ def _channel(target: str, ca: str | None, cert: str | None, key: str | None) -> 
         "backoffMultiplier": 3,
         "retryableStatusCodes": ["UNAVAILABLE"],
     }
-    config = {"methodConfig": [{"name": [{"service": SERVICE}], "retryPolicy": retry}]}
+    config = {
+        "methodConfig": [{"name": [{"service": SERVICE, "method": name} for name in REPEATED], "retryPolicy": retry}]
+    }
     options = [
         ("grpc.service_config", json.dumps(config)),
         ("grpc.max_receive_message_length", -1),

@@ -18,6 +18,8 @@ import pytest
 from actors.embedders import SpectralEmbedder
 from actors.embedding_config import SPECTRAL_FINGERPRINT
 from actors.labelers.inference import Missing
+from actors.speakers.journal import StorageFailedError
+from actors.speakers.writes import Write
 from cluster.cli import main
 from cluster.speaker_client import LabelStatistics, Speaker, SpeakerClient, SpeakerIndexError
 from shards.audio import SAMPLE_RATE_HZ, encode_flac
@@ -244,6 +246,22 @@ def test_a_call_is_repeated_while_the_server_is_not_there_and_only_then(tmp_path
                 client.search(make_vectors(1), 3)
             assert caught.value.code == "FAILED_PRECONDITION"
             assert time.monotonic() - started < 2
+
+
+def test_a_write_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the first was made is not known, and another client may have written since: the caller decides."""
+    asked: list[Write] = []
+
+    def submit(write: Write) -> None:
+        asked.append(write)
+        raise StorageFailedError("the disk did not take it")
+
+    with running_server(tmp_path) as running, SpeakerClient(running.target, fingerprint=FINGERPRINT) as client:
+        monkeypatch.setattr(running.index, "submit", submit)
+        for number, write in enumerate((lambda: client.upsert([speaker("x")]), lambda: client.delete(["x"])), start=1):
+            with pytest.raises(SpeakerIndexError, match="UNAVAILABLE: the disk"):
+                write()
+            assert len(asked) == number
 
 
 def test_the_client_speaks_the_whole_service(tmp_path: Path) -> None:
