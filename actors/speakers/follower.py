@@ -16,7 +16,7 @@ from actors.speakers.errors import ReadOnlyError
 from actors.speakers.folder import IndexFolder
 from actors.speakers.generation import Generation
 from actors.speakers.index_config import IndexConfig
-from actors.speakers.journal import JournalPart, read_journal
+from actors.speakers.journal import Bookmark, JournalPart, read_journal
 from actors.speakers.store import MIN_UNINDEXED, UNINDEXED_SHARE, Written, indexed
 from actors.speakers.vector_index import build_index, unit
 from actors.speakers.wire import Layout
@@ -35,7 +35,8 @@ class SpeakerFollower:
     def __init__(self, path: str, config: IndexConfig, *, poll_seconds: float = POLL_SECONDS) -> None:
         self._folder, self._config = IndexFolder(Path(path)), config
         self.generation = self._newest()
-        self._journal, self._read_to = self.generation.number, 0  # the journal that is read, and how many bytes of it
+        self._journal = self.generation.number  # the one that is read
+        self._last: Bookmark | None = None  # the last write of it that was applied
         self.layout = Layout.of(self.generation.base.table)
         self.failure: BaseException | None = None
         self.catch_up()
@@ -82,7 +83,7 @@ class SpeakerFollower:
                 f"('{self.layout.fingerprint}'); restart this replica"
             )
         self.generation = generation  # which the writer may have replaced again by now
-        self._journal, self._read_to = generation.number, 0
+        self._journal, self._last = generation.number, None
 
     def _newest(self) -> Generation:
         """From the newest snapshot. Raises ConfigError while there is none."""
@@ -104,23 +105,32 @@ class SpeakerFollower:
         while True:
             later = [number for number in self._folder.generations("journal") if number > self._journal]
             try:
-                part = read_journal(self._folder.name("journal", self._journal), self._read_to)
+                part = self._read_part(self._folder.name("journal", self._journal))
             except FileNotFoundError:
+                return False
+            if part is None:
                 return False
             self._apply(part, is_ended=bool(later))
             if not later:
                 return True
             if later[0] > self.generation.number:
                 return False
-            self._journal, self._read_to = later[0], 0
+            self._journal, self._last = later[0], None
+
+    def _read_part(self, path: Path) -> JournalPart | None:
+        """What lies behind the last write that was applied; None when the file is another of the same name."""
+        if self._last is None:
+            return read_journal(path)
+        return read_journal(path, self._last.end) if self._last.is_in(path) else None
 
     def _apply(self, part: JournalPart, *, is_ended: bool) -> None:
         durable = max((record.known_durable for record in part.records), default=0)
         known = [record for record in part.records if is_ended or record.generation <= durable]
-        writes = [decode_write(record.payload, self.layout) for record in known if record.payload]
-        if writes:
+        written = [record for record in known if record.payload]
+        if written:
+            writes = [decode_write(record.payload, self.layout) for record in written]
             self.generation, _ = apply_writes(self.generation, writes)
-        self._read_to = known[-1].end if known else self._read_to
+            self._last = written[-1].bookmark()
 
     def _reindex(self) -> None:
         generation = self.generation

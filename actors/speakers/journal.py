@@ -42,6 +42,26 @@ class Record:
     known_durable: int
     end: int
 
+    def bookmark(self) -> "Bookmark":
+        """By which to know the file again."""
+        record = _encode(self.generation, self.payload, self.known_durable)
+        return Bookmark(self.end - len(record), record[: _RECORD.size], self.end)
+
+
+@dataclass(frozen=True, slots=True)
+class Bookmark:
+    """How far a file was read: to byte `end`, by a record that begins at `start` with `head`, and so its checksum."""
+
+    start: int
+    head: bytes
+    end: int
+
+    def is_in(self, path: Path) -> bool:
+        """Whether the file is still that one. Raises FileNotFoundError."""
+        with path.open("rb") as stream:
+            stream.seek(self.start)
+            return stream.read(len(self.head)) == self.head
+
 
 @dataclass(frozen=True, slots=True)
 class JournalPart:

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from actors.speakers.generation import Generation
-from actors.speakers.wire import Layout, speakers_to_table
+from actors.speakers.wire import Layout, check_fingerprint, speakers_to_table
 from protos import speaker_index_pb2 as messages
 from shards.speaker_table import SpeakerTable, concatenate
 
@@ -96,9 +96,10 @@ def apply_writes(generation: Generation, writes: Sequence[Write]) -> tuple[Gener
 
 
 def decode_write(payload: bytes, layout: Layout) -> Write:
-    """What `encode` made; its checksum has been verified."""
+    """What `encode` made; its checksum has been verified. Raises RequestError for another encoder's vectors."""
     kind, body = payload[:1], payload[1:]
     if kind == _DELETION:
         return Deletion(tuple(messages.DeleteRequest.FromString(body).ids))
     request = messages.UpsertRequest.FromString(body)
+    check_fingerprint(request.encoder_fingerprint, layout)
     return Upsert(speakers_to_table(request.speakers, layout), request)

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from actors.speakers.errors import ReadOnlyError
+from actors.speakers.errors import ReadOnlyError, WrongEncoderError
 from actors.speakers.folder import IndexFolder
 from actors.speakers.follower import SpeakerFollower
 from actors.speakers.generation import Generation
 from actors.speakers.index_config import IndexConfig
 from actors.speakers.journal import JournalPart, StorageFailedError, read_journal
 from actors.speakers.store import open_store, write_rebuilt
-from actors.speakers.writes import Deletion, apply_writes
+from actors.speakers.writes import Deletion, apply_writes, decode_write
 from shards.config import ConfigError
 from shards.speaker_files import write_speakers
 from tests.actors.speaker_crashes import (
@@ -33,7 +33,7 @@ from tests.actors.speaker_crashes import (
     tell,
     watched,
 )
-from tests.actors.speaker_world import FINGERPRINT, make_table, make_upsert, write_table
+from tests.actors.speaker_world import FINGERPRINT, LAYOUT, make_table, make_upsert, write_table
 
 
 @pytest.fixture
@@ -449,6 +449,37 @@ def test_a_folder_that_is_begun_anew_is_not_followed(tmp_path: Path, speakers: s
             follower.catch_up()
         assert state_of(follower.generation) == expected
     follower.close()
+
+
+@pytest.mark.parametrize("num_writes", [1, 4])
+def test_a_journal_of_the_same_name_is_not_taken_for_the_one_that_was_read(
+    tmp_path: Path, speakers: str, num_writes: int
+) -> None:
+    """A folder that is begun anew, with fewer writes or as many: neither passed over nor applied to what there was."""
+    data = tmp_path / "data"
+    store = open_store(str(data), speakers, IndexConfig())
+    for number in range(3):
+        store.submit(make_upsert([f"n{number}"], number)).result(timeout=60)
+    store.close()
+    follower = SpeakerFollower(str(data), IndexConfig(), poll_seconds=3600)
+    expected = state_of(follower.generation)
+    shutil.rmtree(data)
+    other = open_store(str(data), write_table(tmp_path / "other.parquet", 6, 9), IndexConfig())
+    for number in range(num_writes):
+        other.submit(make_upsert([f"m{number}"], number)).result(timeout=60)
+    with pytest.raises(ConfigError, match="was begun anew"):
+        follower.catch_up()
+    assert state_of(follower.generation) == expected
+    follower.close()
+    other.close()
+
+
+def test_another_encoders_write_is_not_applied() -> None:
+    """Its vectors have the same width; the request in the journal says whose they are."""
+    payload = make_upsert(["a"]).encode()
+    assert decode_write(payload, LAYOUT).leaving == ["a"]
+    with pytest.raises(WrongEncoderError):
+        decode_write(payload, replace(LAYOUT, fingerprint="another:2"))
 
 
 def test_whatever_stops_a_follower_is_its_failure(
