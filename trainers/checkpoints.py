@@ -1,9 +1,9 @@
 """Checkpoints that are whole or not there: written under a temporary name, flushed, renamed.
 
-A folder `step-00000200` holds DeepSpeed's state of every rank, the position in the data, what has been reached so far
-and the size of every file. Random numbers need no saving: they are drawn from (seed, batch number). A ZeRO checkpoint
-is divided among the workers that wrote it; resumed by another number of workers it is first put together with
-DeepSpeed's own universal checkpoint tool.
+A folder `step-00000200` holds DeepSpeed's state of every rank, the model's buffers, the position in the data, what has
+been reached so far and the size of every file. Random numbers need no saving: they are drawn from (seed, batch number).
+A ZeRO checkpoint is divided among the workers that wrote it; resumed by another number of workers it is first put
+together with DeepSpeed's own universal checkpoint tool, which leaves buffers out: they have a file of their own.
 """
 
 import argparse

@@ -25,7 +25,9 @@ from transformers.utils import logging as transformers_logging
 from shards.config import ConfigError, to_mapping
 from shards.corpus_index import read_index
 from shards.loader import Batch, TrainingLoader, read_once
+from shards.storage import atomic_write
 from trainers.batch_statistics import BatchStatistics
+from trainers.buffers import load_buffers, save_buffers
 from trainers.checkpoints import (
     RESULT_NAME,
     STATE_TAG,
@@ -39,7 +41,7 @@ from trainers.checkpoints import (
     require_complete,
     storage_failures,
 )
-from trainers.first_rank import on_first_rank
+from trainers.first_rank import on_every_rank, on_first_rank
 from trainers.process_group import deepspeed_config, join_group
 from trainers.recipes import make_task
 from trainers.resuming import refuse_another_run, write_config
@@ -63,6 +65,7 @@ class TrainingResult:
     best: dict[str, float]
     stopped_early: bool
     padding_share: float
+    corpus: str  # the digest of what was trained on
 
 
 @dataclass(slots=True)
@@ -119,7 +122,9 @@ class _Run:
         self._rank, self._world_size = distributed.get_rank(), distributed.get_world_size()
         self._out = Path(config.out)
         self._checkpoints = CheckpointFolder(self._out / "checkpoints")
-        self._task = make_task(config, read_index(config.shards))
+        corpus = on_every_rank(lambda: read_index(config.shards))
+        self._corpus_digest = corpus.digest
+        self._task = on_every_rank(lambda: make_task(config, corpus))
         self._loader = TrainingLoader(
             self._task.training_reader(),
             self._task.plan(),
@@ -136,6 +141,8 @@ class _Run:
         """Build or restore, then step until the end."""
         checkpoint = self._prepare()
         self._build(checkpoint)
+        if checkpoint is not None and self._reached.best_step == self._reached.step:
+            self._export(BEST_NAME)  # the run may have been killed between this checkpoint and its export
         trackers = self._trackers()
         try:
             self._loop(trackers)
@@ -146,10 +153,9 @@ class _Run:
 
     def _prepare(self) -> Path | None:
         """The checkpoint to go on from; makes the folder ready."""
-        on_first_rank(self._make_ready)
+        checkpoint = on_first_rank(self._make_ready)  # one for all: a network file system may show others less
         if self._world_size > 1:
             require_shared(self._out)
-        checkpoint = self._checkpoints.newest() if self._config.resume else None
         if checkpoint is not None:
             progress = read_progress(checkpoint)
             self._reached = _Reached(**progress["reached"])
@@ -158,8 +164,8 @@ class _Run:
         on_first_rank(lambda: write_config(self._out, self._config))
         return checkpoint
 
-    def _make_ready(self) -> None:
-        """Refuse what cannot be done here, and clear what killed runs left."""
+    def _make_ready(self) -> Path | None:
+        """Refuse what cannot be done here, and clear what killed runs left; the checkpoint to go on from."""
         require_trackers(self._engine_config.trackers)
         refuse_used_folder(self._out, resume=self._config.resume)
         self._out.mkdir(parents=True, exist_ok=True)
@@ -170,6 +176,7 @@ class _Run:
         if checkpoint is not None:
             refuse_another_run(self._out, self._config)
             require_complete(checkpoint)
+        return checkpoint
 
     def _build(self, checkpoint: Path | None) -> None:
         import deepspeed
@@ -179,13 +186,12 @@ class _Run:
         self._task.prepare(
             self._out, lambda what: self._on_step(self._reached.step, self._engine_config.num_steps, what)
         )
-        self._model = self._task.build_model()
+        self._model = on_every_rank(self._task.build_model)
         optimiser = torch.optim.AdamW(
             [parameter for parameter in self._model.parameters() if parameter.requires_grad],
             lr=self._engine_config.learning_rate,
             weight_decay=self._engine_config.weight_decay,
         )
-        self._statistics = BatchStatistics(self._model)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_at(step, self._engine_config))
         self._engine, *_ = deepspeed.initialize(
             model=self._model,
@@ -194,11 +200,13 @@ class _Run:
             config=deepspeed_config(self._engine_config, self._world_size, universal=universal),
             dist_init_required=False,
         )
+        self._statistics = BatchStatistics(self._model)  # now: a model that is moved to a GPU gets other buffers
         if checkpoint is not None:
             folder, tag = checkpoint, STATE_TAG
             if universal:
                 tag = on_first_rank(lambda: make_universal(folder)).name
             self._engine.load_checkpoint(str(folder), tag=tag)
+            load_buffers(self._model, folder)  # a universal checkpoint holds parameters only
 
     def _must_convert(self, checkpoint: Path) -> bool:
         """Whether the checkpoint is divided among another number of workers than this."""
@@ -223,10 +231,12 @@ class _Run:
             if reached.step % engine.log_every == 0 or reached.step == engine.num_steps:
                 self._log(trackers, terms)
             is_last = reached.step == engine.num_steps
-            if reached.step % engine.validate_every == 0 or is_last:
-                self._validate(trackers)
-            if reached.step % engine.checkpoint_every == 0 or is_last or reached.stopped_early:
+            is_better = (reached.step % engine.validate_every == 0 or is_last) and self._validate(trackers)
+            # Saved before it is exported: a run that resumes from an older checkpoint would leave a `best` of its past.
+            if reached.step % engine.checkpoint_every == 0 or is_last or is_better or reached.stopped_early:
                 self._save()
+            if is_better:
+                self._export(BEST_NAME)
 
     def _step(self, batches: Iterator[Batch]) -> tuple[dict[str, float], int]:
         """One optimiser step; the terms of the loss averaged over the batches of all ranks."""
@@ -292,18 +302,18 @@ class _Run:
         )
         self._on_step(self._reached.step, self._engine_config.num_steps, note)
 
-    def _validate(self, trackers: list[Tracker]) -> None:
-        """Score the validation split; remember, and export, the best."""
+    def _validate(self, trackers: list[Tracker]) -> bool:
+        """Score the validation split; whether it is the best so far."""
         scores = self._task.validate(*self._validation_scores())
         reached, better = self._reached, self._task.objective
         for tracker in trackers:
             tracker.log(reached.step, {f"validation_{name}": value for name, value in scores.items()})
         if not reached.best or better(scores) > better(reached.best):
             reached.best, reached.best_step, reached.since_best = dict(scores), reached.step, 0
-            self._export(BEST_NAME)
-        else:
-            reached.since_best += 1
-            reached.stopped_early = self._is_patience_spent()
+            return True
+        reached.since_best += 1
+        reached.stopped_early = self._is_patience_spent()
+        return False
 
     def _is_patience_spent(self) -> bool:
         return 0 < self._engine_config.patience <= self._reached.since_best
@@ -337,6 +347,8 @@ class _Run:
             self._engine.save_checkpoint(
                 str(temporary), tag=STATE_TAG, client_state=dict(UNIVERSAL_CLIENT_STATE), save_latest=False
             )
+            if self._rank == 0:
+                save_buffers(self._model, temporary)
         self._barrier()
         if self._rank == 0:
             progress = {
@@ -369,9 +381,11 @@ class _Run:
             best=reached.best,
             stopped_early=reached.stopped_early,
             padding_share=self._loader.padding_share,
+            corpus=self._corpus_digest,
         )
         if self._rank == 0:
-            (self._out / RESULT_NAME).write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
+            with atomic_write(str(self._out / RESULT_NAME)) as stream:
+                stream.write((json.dumps(asdict(result), indent=2) + "\n").encode())
         return result
 
     def _barrier(self) -> None:

@@ -26,7 +26,7 @@ from shards.config import ConfigError
 from shards.corpus_index import CorpusIndex
 from shards.loader import Batch, BatchReader
 from shards.targets import no_targets
-from trainers.first_rank import on_first_rank
+from trainers.first_rank import on_every_rank, on_first_rank
 from trainers.frame_features import FrameFeatures, LayerFeatures, Mfcc
 from trainers.masking import span_mask
 from trainers.models.adapted_encoder import SpeakerState, default_device, save_encoder
@@ -136,7 +136,7 @@ class PretrainingTask:
         job = PseudoLabelJob(
             out / "pseudo_labels",
             self._everything,
-            self._frame_features(),
+            on_every_rank(self._frame_features),
             {
                 "layer": options.label_layer,
                 "num_labels": options.num_labels,

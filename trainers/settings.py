@@ -127,7 +127,9 @@ class EngineConfig:
     precision: Literal["float32", "bfloat16"] = option(help="of weights and activations", default="float32")
     zero_stage: int = option(help="DeepSpeed ZeRO: what is divided among the workers", default=0)
     validate_every: int = option(help="steps between validations", default=100)
-    checkpoint_every: int = option(help="steps between checkpoints", default=200)
+    checkpoint_every: int = option(
+        help="steps between checkpoints; one more is written whenever validation is better", default=200
+    )
     keep_checkpoints: int = option(help="complete checkpoints kept", default=2)
     patience: int = option(help="stop after this many validations without improvement; 0: never", default=0)
     log_every: int = option(help="steps between lines in metrics.jsonl and TensorBoard", default=10)
@@ -305,6 +307,11 @@ class TrainConfig:
             raise ConfigError(
                 f"data.modality: got {self.data.modality} for {self.recipe}, expected audio: masked prediction is of "
                 "speech"
+            )
+        if isinstance(options, PretrainConfig) and (self.data.num_speakers is not None or self.data.known_seconds):
+            raise ConfigError(
+                f"data.num_speakers, data.known_seconds: got one of them for {self.recipe}, which uses no labels and "
+                "hears all speakers of model.splits; leave them out"
             )
         if isinstance(options, WeightingConfig) and self.data.modality == "video":
             raise ConfigError("data.modality: got video for weighting, expected audio or face, that speakers differ by")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from shards.config import ConfigError
+from shards.storage import atomic_write
 
 METRICS_NAME, RUN_IDS_NAME = "metrics.jsonl", "trackers.json"
 
@@ -30,7 +31,8 @@ class MetricsFile:
 
     def __init__(self, path: Path, *, first_step: int) -> None:
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= first_step]
-        path.write_text("".join(kept), encoding="utf-8")
+        with atomic_write(str(path)) as stream:  # cut short by a full disk, it would lose the curve so far
+            stream.write("".join(kept).encode())
         self._stream = path.open("a", encoding="utf-8")
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:

@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from transformers import HubertConfig, HubertModel
 
+import trainers.engine as engine_module
 from shards.config import ConfigError, from_mapping
 from shards.loader import Batch, BatchReader
 from tests.small_world import write_shard
@@ -101,7 +103,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(shards: str, undisturbed: P
 
 @pytest.mark.parametrize("place", ["state", "rename"])
 def test_a_half_saved_checkpoint_is_never_loaded(shards: str, undisturbed: Path, tmp_path: Path, place: str) -> None:
-    """SIGKILL while step 8 is saved: the run goes on from step 4, to the undisturbed curve."""
+    """SIGKILL while step 8 is saved: the run goes on from step 6, the last before it, to the undisturbed curve."""
     out = tmp_path / "killed"
     values = small_values(shards, out, batches_per_step=2)
     killed = start(values, tmp_path, dying_at=f"{place} 8")
@@ -111,7 +113,7 @@ def test_a_half_saved_checkpoint_is_never_loaded(shards: str, undisturbed: Path,
     assert any(half.rglob("*.pt"))
     newest = CheckpointFolder(out / "checkpoints").newest()
     assert newest is not None
-    assert newest.name == "step-00000004"
+    assert newest.name == "step-00000006"  # validation was better then
     run_training(replace(from_mapping(TrainConfig, values), resume=True))
     assert losses(out) == losses(undisturbed)
     assert not half.exists()
@@ -128,10 +130,53 @@ def test_another_number_of_workers_goes_on(
     killed = start(small_values(shards, out, **engine), tmp_path, workers=first, dying_at="step 10")
     output = killed.communicate(timeout=200)[0].decode()
     assert killed.returncode == (-signal.SIGKILL if first == 1 else 1), output[-3000:]
-    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["step-00000004", "step-00000008"]
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["step-00000006", "step-00000008"]
     assert max(losses(out)) == 10
     finish(start(small_values(shards, out, **engine) | {"resume": True}, tmp_path, workers=then))
     assert losses(out) == pytest.approx(losses(undisturbed), rel=1e-3)
+
+
+def test_the_best_model_is_that_of_the_last_checkpoint(
+    shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after a checkpoint and before its model was exported: resumed, `best` is the step the result names."""
+    config = small_config(shards, tmp_path / "run", num_steps=6)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine_module._Run, "_export", die)
+        with pytest.raises(KeyboardInterrupt):
+            run_training(config)
+    assert not (tmp_path / "run" / "best").exists()
+    result = run_training(replace(config, resume=True))
+    assert (result.steps, result.best_step) == (6, 6)
+    best, last = (load_file(tmp_path / "run" / name / "model.safetensors") for name in ("best", "last"))
+    assert all(torch.equal(best[name], last[name]) for name in last)
+
+
+def test_a_universal_checkpoint_brings_the_buffers_back(
+    shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Converted for another number of workers: batch norm and codebook go on as in the undisturbed run, exactly."""
+    model = {"head": "interpreter", "normalise_codes": True, "restart_codes": True, "code_width": 8, "num_codes": 16}
+
+    def run(name: str, num_steps: int, *, resume: bool = False) -> dict[str, torch.Tensor]:
+        values = small_values(shards, tmp_path / name, num_steps=num_steps, zero_stage=1, schedule="constant")
+        values["engine"]["warmup_share"] = 0.0
+        run_training(from_mapping(TrainConfig, values | {"model": model | {"num_prefixes": 2}, "resume": resume}))
+        return load_file(tmp_path / name / "last" / "model.safetensors")
+
+    expected = run("undisturbed", 12)
+    run("moved", 8)
+    monkeypatch.setattr(engine_module._Run, "_must_convert", lambda *_: True)
+    found = run("moved", 12, resume=True)
+    changing = [name for name in expected if name.endswith(("running_mean", "running_var", "idle_steps", "offset"))]
+    assert len(changing) >= 4
+    assert all(expected[name].abs().sum() > 0 for name in changing if "running" in name)
+    for name, value in expected.items():
+        assert torch.allclose(found[name], value, rtol=1e-5, atol=1e-6), name
 
 
 @pytest.mark.parametrize(
@@ -197,7 +242,12 @@ def test_patience_stops_early(shards: str, tmp_path: Path) -> None:
     )
     result = run_training(config)
     assert result == TrainingResult(
-        steps=6, best_step=2, best=result.best, stopped_early=True, padding_share=result.padding_share
+        steps=6,
+        best_step=2,
+        best=result.best,
+        stopped_early=True,
+        padding_share=result.padding_share,
+        corpus=result.corpus,
     )
     assert (tmp_path / "run" / "checkpoints" / "step-00000006").exists()
 

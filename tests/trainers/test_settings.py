@@ -62,6 +62,13 @@ def test_weights_that_cannot_work_are_refused(options: dict[str, Any], message: 
         config("weighting", model=options)
 
 
+@pytest.mark.parametrize("data", [{"num_speakers": 3}, {"known_seconds": 2.0}])
+def test_adaptation_hears_all_speakers(data: dict[str, Any]) -> None:
+    """Options that choose labelled speakers are refused where they would do nothing."""
+    with pytest.raises(ConfigError, match="got one of them for tapt, which uses no labels"):
+        config("tapt", data=data)
+
+
 @pytest.mark.parametrize(
     ("recipe", "encoder", "freezes"),
     [
