@@ -64,9 +64,11 @@ def train_on_ray(config: TrainConfig) -> "TrainingResult":
 
     Raises ConfigError when the cluster has too little, WorkersFailedError when the workers failed too often.
     """
+    import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
     from ray.util.queue import Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from cluster.ray_session import ray_session
     from trainers.engine import TrainingResult
@@ -75,10 +77,16 @@ def train_on_ray(config: TrainConfig) -> "TrainingResult":
     refuse_used_folder(Path(out), resume=config.resume)  # the workers cannot: to them, a restart looks the same
     with ray_session(config.address) as nodes, progress("train", "steps") as update:
         use_gpu = _require_resources(config.num_workers, nodes)
-        queue = Queue(actor_options={"num_cpus": 0})
+        # Here: on another node it would die with that node, and the run with it.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
         trainer = TorchTrainer(
             _work,
-            train_loop_config={"options": to_mapping(replace(config, out=out)), "messages": queue},
+            train_loop_config={
+                "options": to_mapping(replace(config, out=out)),
+                "folder": os.getcwd(),
+                "messages": queue,
+            },
             scaling_config=ScalingConfig(num_workers=config.num_workers, use_gpu=use_gpu),
             run_config=RunConfig(
                 name="ray",
@@ -137,6 +145,8 @@ def _work(values: dict[str, Any]) -> None:
 
     from trainers.engine import run_training
 
+    if os.path.isdir(values["folder"]):  # where relative paths begin; Ray Train has moved to a folder of its own
+        os.chdir(values["folder"])
     config = from_mapping(TrainConfig, values["options"], where="options")
     has_checkpoint = os.path.isdir(os.path.join(config.out, "checkpoints"))
     is_first = get_context().get_world_rank() == 0
@@ -149,7 +159,7 @@ def _work(values: dict[str, Any]) -> None:
     try:
         result = run_training(config, lambda done, total, note: say("step", done, total, note))
     except ConfigError as error:
-        # Every worker meets it alike. Raised, it would be tried again as if a worker had died.
+        # Every worker raises it alike. Out of here, it would be tried again as if a worker had died.
         say("refused", str(error))
     else:
         say("result", asdict(result))

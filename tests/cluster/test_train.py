@@ -108,11 +108,14 @@ def test_a_vanished_shard_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFi
 
 @pytest.mark.slow
 def test_a_killed_ray_worker_is_started_again(shards: str, tmp_path: Path) -> None:
-    """SIGKILL to one of two workers: the run goes on from its checkpoint, and its curve is one process's own."""
+    """SIGKILL to one of two workers: the run goes on from its checkpoint, and its curve is one process's own.
+
+    The workers are given a relative path to the shards, as people write them.
+    """
     engine: dict[str, Any] = {"num_steps": 120, "batches_per_step": 2, "validate_every": 200}
     alone, out = tmp_path / "alone", tmp_path / "shared"
     assert finish(start(small_values(shards, alone, "setpeer", **engine)))[0] == 0
-    process = start(small_values(shards, out, "setpeer", **engine) | {"num_workers": 2})
+    process = start(small_values(os.path.relpath(shards, ROOT), out, "setpeer", **engine) | {"num_workers": 2})
     wait_for(lambda: list((out / "checkpoints").glob("step-*")), process)
     family = psutil.Process(process.pid).children(recursive=True)
     workers = [child for child in family if any("RayTrainWorker" in word for word in child.cmdline())]
