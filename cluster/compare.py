@@ -2,8 +2,9 @@
 
 A run is an evaluation folder (metrics.json), or NAME=FOLDER. Without a name, a method is called by its recipe and by
 every option in which the compared runs differ and that is not its default: options of the recipe, the encoder, the
-data, the engine and the evaluation alike. An encoder that another run adapted counts with that run's own options. Runs
-that share a name differ in nothing but their seed, so that a table never averages over two methods or two protocols.
+data, the engine and the evaluation alike. An encoder that another run adapted counts with that run's own options. So do
+the corpora trained and measured on, by their digests, and the truth. Runs that share a name differ in nothing but their
+seed, so that a table never averages over two methods, two corpora or two protocols.
 """
 
 import json
@@ -19,6 +20,7 @@ import yaml
 from cluster.evaluate import METRICS_NAME, EvaluateConfig, papers_figures
 from shards.config import ConfigError, from_mapping, option, to_mapping
 from shards.storage import atomic_write
+from trainers.checkpoints import RESULT_NAME
 from trainers.settings import RECIPES, DataConfig, EncoderConfig, EngineConfig
 
 GROUPS = {"encoder": EncoderConfig, "data": DataConfig, "engine": EngineConfig}
@@ -81,7 +83,10 @@ def read_run(given: str) -> Run:
     evaluation = {key: value for key, value in metrics["config"].items() if key in EVALUATED}
     if evaluation.get("pldc") is None:
         evaluation.pop("neighbours", None)
+    checkpoint = Path(metrics["config"]["checkpoint"])
+    evaluation |= {"model": checkpoint.name, "truth": metrics["truth"], "corpus": metrics["split_digest"][:8]}
     options = _training_options(training) | {f"evaluate.{key}": value for key, value in evaluation.items()}
+    options["data.corpus"] = _corpus_of(checkpoint)
     return Run(name if separator else None, options, int(training["engine"]["seed"]), papers_figures(metrics))
 
 
@@ -109,7 +114,9 @@ def method_name(options: Options, differing: set[str]) -> str:
     if "encoder.from.recipe" in options:
         words.append(f"from {options['encoder.from.recipe']}")
     defaults = _defaults(options)
-    keys = [key for key in sorted(differing) if key in options and options[key] != defaults.get(key, options[key])]
+    # What has no default is named wherever it differs; the recipes have been.
+    keys = [key for key in sorted(differing) if key in options and not key.endswith("recipe")]
+    keys = [key for key in keys if key not in defaults or options[key] != defaults[key]]
     return " ".join([*words, *(f"{_short(key)}={_shown(options[key])}" for key in keys)])
 
 
@@ -117,6 +124,15 @@ def _training_of(checkpoint: str) -> dict[str, Any]:
     """The configuration of the run that exported a checkpoint."""
     loaded: dict[str, Any] = yaml.safe_load((Path(checkpoint).parent / "config.yaml").read_text(encoding="utf-8"))
     return loaded
+
+
+def _corpus_of(checkpoint: Path) -> str | None:
+    """The first digits of the digest of what a run was trained on; None while it is not over."""
+    try:
+        result = json.loads((checkpoint.parent / RESULT_NAME).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return str(result["corpus"])[:8]
 
 
 def _training_options(training: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,6 +165,7 @@ def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
 def _defaults(options: Options) -> dict[str, Any]:
     """Of every option of a run, the origin's included."""
     defaults: dict[str, Any] = {f"evaluate.{item.name}": item.default for item in fields(EvaluateConfig)}
+    defaults["evaluate.model"] = "best"
     prefix = ""
     while f"{prefix}recipe" in options:
         defaults |= _flat(f"{prefix}model", to_mapping(RECIPES[str(options[f"{prefix}recipe"])]()))

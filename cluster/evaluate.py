@@ -79,9 +79,16 @@ def run_evaluate(config: EvaluateConfig) -> int:
         sys.stdout.write(f"{name:28s} {value:.4f}\n")
     sys.stdout.write(
         f"{metrics['number']} utterances of {metrics['num_speakers']} speakers, against the {metrics['truth']}; "
-        f"in {config.out}\n"
+        f"in {config.out}\n{without_truth(metrics)}"
     )
     return 0
+
+
+def without_truth(metrics: Mapping[str, Any]) -> str:
+    """A line about what could not count; nothing when all did."""
+    number = metrics["num_without_truth"]
+    names = ", ".join(metrics["names"])
+    return f"{number} more are not counted: their {metrics['truth']} is unknown or none of {names}\n" if number else ""
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
@@ -92,7 +99,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     _require_unknown(config, model)
     names = tuple(model.config.names)
     corpus = read_index(config.shards)
-    everything, num_left_out = _measured(config, corpus.split(config.split))
+    split = corpus.split(config.split)
+    everything, num_left_out = _measured(config, split)
     targets, truth_name = truth_of(everything, names, is_values=model.config.is_values)
     known = np.flatnonzero(targets.known)
     if not len(known):
@@ -103,7 +111,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     if config.pldc is not None:
         scores = _calibrated(config, model, corpus, everything, predicted)
     metrics = _measure(everything.take(known), config, model, scores[known], truth_name)
-    metrics["num_left_out"] = num_left_out
+    metrics |= {"num_left_out": num_left_out, "num_without_truth": len(everything) - len(known)}
+    metrics["split_digest"] = split.digest
     if predicted.codes is not None:
         metrics["codes_used"] = len(predicted.codes)
     _write(config, everything, names, scores, metrics)
@@ -113,8 +122,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
 def _require_unknown(config: EvaluateConfig, model: "EmotionRecognizer") -> None:
     """Raise ConfigError when the model would be measured on what it was trained on."""
-    trained_on = model.config.trained_on
-    heard = trained_on.get("known_seconds", 0.0) if trained_on.get("known_split") == config.split else 0.0
+    from trainers.predicting import seconds_heard
+
+    heard = seconds_heard(model, config.split)
     if heard and heard != config.known_seconds:
         raise ConfigError(
             f"--known-seconds: got {config.known_seconds:g}, but this model was trained on {heard:g} s of each speaker "
@@ -158,10 +168,10 @@ def _calibrated(
 ) -> NDArray[np.float32]:
     from shards.pldc import calibrate_speakers
     from shards.speaker_statistics import build_speakers
-    from trainers.predicting import labels_learnt, predict
+    from trainers.predicting import labels_learnt, predict, utterances_learnt
 
     names = tuple(model.config.names)
-    train = corpus.split("train")
+    train = utterances_learnt(model, corpus)
     train = train.take(np.flatnonzero(labels_learnt(model, train).known))
     targets = labels_learnt(model, train)
     labels = targets.values if model.config.is_values else targets.probs

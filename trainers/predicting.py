@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 from shards.batch_plan import PlannedBatch, evaluation_batches
 from shards.config import ConfigError, from_mapping
 from shards.corpus_index import CorpusIndex
+from shards.known_speakers import training_utterances
 from shards.loader import Batch, BatchReader, read_once
 from shards.targets import TargetConfig, Targets, no_targets, read_targets
 from trainers.models.adapted_encoder import default_device
@@ -172,6 +173,26 @@ def _with_support(
         rows = np.concatenate([batch.rows, chosen])
         supported.append((PlannedBatch(rows, np.zeros(len(rows), dtype=np.int64)), len(batch.rows)))
     return supported
+
+
+def seconds_heard(model: EmotionRecognizer, split: str) -> float:
+    """How much of each speaker of `split` the model, or one that it went on from, was trained on.
+
+    The most of them: what fewer seconds take of a speaker is part of what more take.
+    """
+    seconds, trained_on = 0.0, model.config.trained_on
+    while trained_on:
+        if trained_on.get("known_split") == split:
+            seconds = max(seconds, trained_on["known_seconds"])
+        trained_on = trained_on.get("start", {})
+    return seconds
+
+
+def utterances_learnt(model: EmotionRecognizer, corpus: CorpusIndex) -> CorpusIndex:
+    """The utterances of the split train that the model was trained on: all, or those of some speakers."""
+    trained_on = model.config.trained_on
+    number, seconds = trained_on.get("num_speakers"), trained_on.get("known_seconds", 0.0)
+    return training_utterances(corpus, number, seconds, trained_on.get("known_split", "")).split("train")
 
 
 def labels_learnt(model: EmotionRecognizer, train: CorpusIndex) -> Targets:

@@ -235,7 +235,7 @@ class RecognitionTask:
     def _go_on(self, start: EmotionRecognizer) -> EmotionRecognizer:
         """With what another run has learnt."""
         speakers = start.speaker_state()
-        recognizer = EmotionRecognizer(self._recognizer_config(start.encoder, speakers))
+        recognizer = EmotionRecognizer(self._recognizer_config(start.encoder, speakers, start.config.trained_on))
         recognizer.start_from(start)
         if speakers is not None:
             self._know_speakers(speakers)
@@ -247,11 +247,20 @@ class RecognitionTask:
         for index in (self.train, self.validation):
             self._numbers = {**self._numbers, **assign_speakers(state, index, self._config.data.modality)}
 
-    def _trained_on(self) -> dict[str, Any]:
+    def _trained_on(self, start: Mapping[str, Any]) -> dict[str, Any]:
+        """Which labels and speakers; what the start of this run has heard of other splits, this one has heard too."""
         data = self._config.data
-        return {"target": to_mapping(data.target), "known_seconds": data.known_seconds, "known_split": data.known_split}
+        return {
+            "target": to_mapping(data.target),
+            "num_speakers": data.num_speakers,
+            "known_seconds": data.known_seconds,
+            "known_split": data.known_split,
+            "start": dict(start),
+        }
 
-    def _recognizer_config(self, encoder: LayerwiseEncoder | None, speakers: SpeakerState | None) -> RecognizerConfig:
+    def _recognizer_config(
+        self, encoder: LayerwiseEncoder | None, speakers: SpeakerState | None, start: Mapping[str, Any] | None = None
+    ) -> RecognizerConfig:
         if speakers is not None and self._is_setpeer:
             raise ConfigError(
                 "encoder.checkpoint: holds speaker embeddings (papt), which setpeer has no use for; fine-tune it with "
@@ -271,7 +280,7 @@ class RecognitionTask:
             normalise=encoder is not None and encoder.normalises,
             head=self._options.head,
             head_dropout=self._options.head_dropout,
-            trained_on=self._trained_on(),
+            trained_on=self._trained_on(start or {}),
             **_personalisation(self._options),
             **({} if speakers is None else speakers.described()),
         )

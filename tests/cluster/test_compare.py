@@ -138,6 +138,27 @@ def test_the_gap_is_what_knowing_the_speakers_gains(folder: Path, capsys: pytest
     checkpoint = ["--checkpoint", f"{folder}/dependent-0/best", "--shards", f"{folder}/packed/*.tar"]
     assert main(["evaluate", *checkpoint, "--out", str(folder / "refused")]) == 2
     assert "give --known-seconds 0.5" in capsys.readouterr().err
+    chained = {"checkpoint": f"{folder}/dependent-0/best"}
+    run(folder, "chained", encoder=chained, evaluated=left_out)  # what its start has heard, it has heard
+    assert (
+        main(["evaluate", "--checkpoint", f"{folder}/chained/best", *checkpoint[2:], "--out", str(folder / "r")]) == 2
+    )
+    assert "give --known-seconds 0.5" in capsys.readouterr().err
+
+
+def test_other_corpora_truths_and_checkpoints_are_other_methods(folder: Path, tmp_path: Path) -> None:
+    """Seeds are averaged over one corpus, against one truth, at one kind of checkpoint; the name says which."""
+    (tmp_path / "packed").mkdir()
+    for split in ("train", "validation", "test"):
+        samples = [mislabelled(split, speaker, number) for speaker in range(4) for number in range(6)]
+        write_shard(tmp_path / "packed" / f"{split}-000000.tar", samples)
+    here, elsewhere = run(folder, "plain-0"), run(tmp_path, "plain-1", engine={"seed": 1})
+    last = ["--checkpoint", f"{folder}/plain-0/last", "--shards", f"{folder}/packed/*.tar", "--out", f"{folder}/last"]
+    assert main(["evaluate", *last]) == 0
+    names = sorted(by_method([read_run(one) for one in (here, elsewhere, f"{folder}/last")]))
+    assert len(names) == 3
+    assert sum("model=last" in name for name in names) == 1
+    assert all("data.corpus=" in name and "evaluate.corpus" not in name for name in names)
 
 
 def test_calibration_knows_the_labels_that_were_learnt(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -10,7 +11,8 @@ import torch
 import yaml
 
 from cluster.cli import main
-from tests.training_world import small_values, write_training_world
+from tests.small_world import write_shard
+from tests.training_world import make_utterance, small_values, write_training_world
 from trainers import checkpoints
 
 
@@ -57,6 +59,23 @@ def test_the_accuracy_is_that_of_the_predictions(runs: Path) -> None:
     predicted = table[[f"score_{name}" for name in names]].to_numpy().argmax(axis=1)
     right = [names[place] == emotion for place, emotion in zip(predicted, table["emotion"], strict=True)]
     assert metrics(runs, "finetune-1")["scores"]["accuracy"] == pytest.approx(sum(right) / len(right))  # type: ignore[index]
+
+
+def test_truths_the_model_has_no_class_for_are_counted(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A speaker's sad utterances beside: no figure counts them, and the metrics, the output and the page say so."""
+    plain = [make_utterance("test", speaker, number) for speaker in range(2) for number in range(6)]
+    sad = [replace(one, metadata={**one.metadata, "emotion": "sadness"}) for one in plain if one.key.endswith("3")]
+    shards = f"{tmp_path}/test.tar"
+    write_shard(Path(shards), [one for one in plain if not one.key.endswith("3")] + sad)
+    command = ["evaluate", "--checkpoint", f"{runs}/finetune-0/best", "--shards", shards, "--out", f"{tmp_path}/out"]
+    assert main(command) == 0
+    said = "2 more are not counted: their true emotion is unknown or none of neutral, anger, happiness"
+    assert said in capsys.readouterr().out
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (found["number"], found["num_without_truth"]) == (10, 2)
+    assert "2 more are not counted" in (tmp_path / "out" / "evaluation.html").read_text()
 
 
 def test_disjoint_support_leaves_nobody_out_silently(runs: Path) -> None:

@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from shards.config import ConfigError
+from shards.corpus_index import read_index
+from tests.training_world import write_training_world
+from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig
 from trainers.models.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
-from trainers.predicting import load_recognizer, plan_sets
+from trainers.predicting import load_recognizer, plan_sets, seconds_heard, utterances_learnt
 
 SIZES = st.lists(st.integers(2, 9), min_size=2, max_size=5)
 
@@ -53,3 +56,27 @@ def test_what_has_no_such_support_is_refused() -> None:
         plan_sets(speakers([3, 1]), 8, "disjoint", 0)
     with pytest.raises(ConfigError, match="expected at least two"):
         plan_sets(speakers([3]), 8, "wrong", 0)
+
+
+def trained_on(**values: object) -> EmotionRecognizer:
+    encoder = SequenceEncoderConfig(hidden_size=8, num_hidden_layers=1).to_dict()
+    return EmotionRecognizer(RecognizerConfig(encoder=encoder, names=["anger", "neutral"], trained_on=values))
+
+
+def test_what_was_heard_counts_through_a_chain_of_runs() -> None:
+    """The most that this model or one before it heard of the split, and nothing of another split."""
+    model = trained_on(known_seconds=2.0, known_split="test", start={"known_seconds": 5.0, "known_split": "test"})
+    assert seconds_heard(model, "test") == 5.0
+    assert seconds_heard(model, "validation") == 0.0
+    assert seconds_heard(trained_on(), "test") == 0.0
+
+
+def test_calibration_knows_the_speakers_that_were_learnt(tmp_path: Path) -> None:
+    """Two of six training speakers; with test speakers in place of some, the training speakers that were left."""
+    corpus = read_index(write_training_world(tmp_path))
+    assert len(utterances_learnt(trained_on(), corpus).speakers) == 6
+    assert len(utterances_learnt(trained_on(num_speakers=2, known_seconds=0.0), corpus).speakers) == 2
+    (tmp_path / "test-000000.tar").unlink()
+    assert (
+        len(utterances_learnt(trained_on(num_speakers=2, known_seconds=0.0), read_index(f"{tmp_path}/*")).speakers) == 2
+    )

@@ -47,8 +47,9 @@ class RecognizerConfig(PretrainedConfig):
     """`names` are the classes, or the values when `is_values`; `encoder` is the encoder's own configuration.
 
     `clip` is the format of a video encoder's clips. Without a `contrast_temperature` training has no L_NCE.
-    `speakers` are those that have an embedding (PAPT). `trained_on` says which labels were learnt from (`target`) and
-    how much of the test speakers (`known_seconds`).
+    `speakers` are those that have an embedding (PAPT). `trained_on` says which labels were learnt from (`target`), of
+    how many speakers (`num_speakers`), how much of the test speakers (`known_seconds` of `known_split`), and the same
+    of the recogniser this one went on from (`start`).
     """
 
     model_type = _MODEL_TYPE
