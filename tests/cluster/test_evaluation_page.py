@@ -30,6 +30,7 @@ def class_metrics() -> dict[str, Any]:
         "number": 189,
         "num_speakers": len(speakers),
         "truth": "true emotion",
+        "num_without_truth": 3,
         "names": ["neutral", "anger"],
         "scores": {
             "accuracy": 0.512,
