@@ -23,6 +23,7 @@ import numpy as np
 from scipy.stats import ttest_rel
 
 from tests.benchmarks.measuring import ROOT, machine, print_result
+from tests.benchmarks.normalised_statistics import normalised_accuracies
 from tests.benchmarks.personalization_corpora import write_corpora
 from tests.benchmarks.personalization_runs import (
     ABLATIONS,
@@ -44,7 +45,16 @@ TRAINING_SIZE = 8  # utterances in a set, unless a method says otherwise
 TRIED_SIZES = (TRAINING_SIZE, 16, 32, 0)  # in a set at test; 0: all
 SET_SIZES = (1, 2, 4, 8, 16, 0)
 NEIGHBOURS = (1, 3, 5, 10, 20)
-PARTS = ("methods", "few-speakers", "ablations", "training-sizes", "set-sizes", "pldc")
+PARTS = (
+    "normalisation",
+    "methods",
+    "few-speakers",
+    "scarce-speakers",
+    "ablations",
+    "training-sizes",
+    "set-sizes",
+    "pldc",
+)
 FEW_METHODS = (PLAIN, REFERENCE, "SetPeER, no codebook")
 
 Scores = Mapping[str, float]
@@ -67,6 +77,8 @@ class Job:
             return {}
         if self.kind == "pldc":
             return _pldc(bench, self.corpus, self.seed)
+        if self.kind == "normalisation":
+            return normalised_accuracies(bench.shards(self.corpus))
         run = bench.train(self.corpus, self.method, self.seed)
         if self.kind == "set-sizes":
             found = {str(size): _in_sets(bench, run, self.corpus, size) for size in SET_SIZES}
@@ -154,6 +166,8 @@ def _jobs(options: argparse.Namespace) -> list[Job]:
     methods = {name: method for name, method in METHODS.items() if is_synthetic or method.start is None}
     methods = {name: methods[name] for name in options.methods or methods}
     jobs: list[Job] = []
+    if "normalisation" in options.parts:
+        jobs += [Job("normalisation", world, "regression", 0, METHODS[PLAIN]) for world in worlds]
     if "methods" in options.parts:
         if any(method.start for method in methods.values()):
             jobs.append(Job("general", GENERAL, "general", 0, METHODS[PLAIN]))
@@ -161,9 +175,11 @@ def _jobs(options: argparse.Namespace) -> list[Job]:
         nulls = [f"null-{number}" for number in range(num_nulls if is_synthetic else 0)]
         seeds = [(w, s) for s in range(options.seeds) for w in [*worlds, *(nulls if s == 0 else [])]]
         jobs += [Job("methods", w, n, s, m) for w, s in seeds for n, m in methods.items()]
-    if "few-speakers" in options.parts and is_synthetic:
-        few = [(f"few-{number}", seed) for seed in range(options.seeds) for number in range(options.worlds)]
-        jobs += [Job("few-speakers", world, name, seed, METHODS[name]) for world, seed in few for name in FEW_METHODS]
+    for part in ("few-speakers", "scarce-speakers"):
+        if part in options.parts and is_synthetic:
+            kind = part.partition("-")[0]
+            few = [(f"{kind}-{number}", seed) for seed in range(options.seeds) for number in range(options.worlds)]
+            jobs += [Job(part, world, name, seed, METHODS[name]) for world, seed in few for name in FEW_METHODS]
     for part, variants in (("ablations", ABLATIONS), ("training-sizes", TRAINING_SIZES)):
         if part in options.parts:
             wanted = {REFERENCE: METHODS[REFERENCE]} | variants
@@ -213,12 +229,17 @@ def _report(found: Mapping[Job, Scores], out: TextIO) -> None:
         figures |= {f"{kind}: {n}": row for n, row in _table(runs, PLAIN, f"methods, {kind}", out).items()}
     for part, baseline, title in (
         ("few-speakers", PLAIN, "a tenth of the training speakers, ten times as much of each"),
+        ("scarce-speakers", PLAIN, "a tenth of the training speakers, 60 utterances of each"),
         ("ablations", REFERENCE, "ablations (Table X)"),
         ("training-sizes", REFERENCE, "set size in training and test (Fig. 8)"),
     ):
         runs = {job: scores for job, scores in found.items() if job.kind == part}
         figures |= {f"{part}: {name}": row for name, row in _table(runs, baseline, title, out).items()}
-    for kind, title in (("set-sizes", "utterances in a set at test, 0: all"), ("pldc", "PLDC, A-CCC in percent")):
+    for kind, title in (
+        ("normalisation", "logistic regression on statistics standardised by nobody, the speaker, a wrong one"),
+        ("set-sizes", "utterances in a set at test, 0: all"),
+        ("pldc", "PLDC, A-CCC in percent"),
+    ):
         rows = [scores for job, scores in found.items() if job.kind == kind]
         if rows:
             figures[kind] = {name: statistics.mean(row[name] for row in rows) for name in rows[0]}

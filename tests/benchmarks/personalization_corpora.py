@@ -2,10 +2,10 @@
 
 Synthetic worlds have 120 training, 20 validation and 40 test speakers and four emotions, labelled with the truth, so
 that what is measured is the method. `world-S` has speakers who differ; `few-S` is that world with a tenth of the
-training speakers and ten times as much of each, about as many speakers as a fold of RAVDESS; in `null-S` nobody
-differs, and no method may win; in `linked-S` how widely a speaker's arousal and valence labels spread follows the group
-one hears, and predictions do not; `general-S` is what the original encoder is pre-trained on. RAVDESS is read in three
-folds of eight test actors.
+training speakers, as many as a fold of RAVDESS has, and ten times as much of each; `scarce-S` has as much of them as
+RAVDESS has of an actor; in `null-S` nobody differs, and no method may win; in `linked-S` how widely a speaker's arousal
+and valence labels spread follows the group one hears, and predictions do not; `general-S` is what the original encoder
+is pre-trained on. RAVDESS is read in three folds of eight test actors.
 """
 
 import csv
@@ -30,7 +30,8 @@ CLASSES = ("neutral", "anger", "happiness", "surprise")
 SPLITS = {"train": range(120), "validation": range(120, 140), "test": range(140, 180)}
 PRIOR = (0.25, 0.25, 1e-6, 1e-6, 0.25, 1e-6, 0.25)
 BASELINE = Spread(shared=0.7, own=0.7)  # how far speakers' habits lie apart, in units of what an emotion changes
-FEW_TIMES = 10  # fewer speakers, and more of each
+NUM_FEW = 12  # training speakers, where they are few
+FEW_UTTERANCES = {"few": 360.0, "scarce": 60.0}  # the mean of each of them
 GENERAL_SEED = 100  # a world that none of the others is
 NUM_ACTORS, TEST_ACTORS, VALIDATION_ACTORS = 24, 8, 4
 
@@ -66,9 +67,8 @@ def world_config(name: str) -> WorldConfig:
 
 def _write_split(name: str, split: str, folder: str) -> None:
     config, speakers = world_config(name), SPLITS[split]
-    if name.startswith("few") and split == "train":
-        config = replace(config, mean_utterances=FEW_TIMES * config.mean_utterances)
-        speakers = speakers[: len(speakers) // FEW_TIMES]
+    if split == "train" and (mean_utterances := FEW_UTTERANCES.get(name.partition("-")[0])):
+        config, speakers = replace(config, mean_utterances=mean_utterances), speakers[:NUM_FEW]
     with atomic_write(f"{folder}/{split}-000000.tar") as stream:
         writer = TarWriter(stream)
         for sample in iterate_samples(World(config), speakers):
