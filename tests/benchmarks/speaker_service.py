@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[7_000, 100_000, 1_000_000])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of every measurement")
-    parser.add_argument("--mixed-seconds", type=float, default=20.0)
+    parser.add_argument("--mixed-seconds", type=float, default=600.0)
     options = parser.parse_args()
     sys.stdout.write(f"{machine()}; server and client on a core each, medians of {options.repeats}\n")
     figures: dict[str, Any] = {}
