@@ -138,6 +138,15 @@ def atomic_write(url: str) -> Iterator[BinaryIO]:
             yield stream
 
 
+def flush(path: str | os.PathLike[str]) -> None:
+    """Have what a local file holds, or which names a local folder holds, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def _write_local(path: str) -> Iterator[BinaryIO]:
     folder, name = os.path.split(path)
@@ -152,12 +161,7 @@ def _write_local(path: str) -> Iterator[BinaryIO]:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
-    # The rename itself is on disk only when the directory is.
-    directory = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    flush(folder)  # the rename itself is on disk only when the directory is
 
 
 @contextmanager

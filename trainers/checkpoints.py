@@ -10,7 +10,6 @@ import argparse
 import errno
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from shards.config import ConfigError
+from shards.storage import flush
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +54,10 @@ class CheckpointFolder:
         _write_json(temporary / FILES_NAME, _sizes(temporary))
         _write_json(temporary / PROGRESS_NAME, progress)
         for path in temporary.rglob("*"):
-            _flush(path)
+            flush(path)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
-        _flush(self._folder)
+        flush(self._folder)
         for old in self._complete()[:-keep]:
             shutil.rmtree(old)
         return final
@@ -143,7 +143,7 @@ def replace_folder(temporary: Path, final: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
         final.rename(old)
     temporary.rename(final)
-    _flush(final.parent)
+    flush(final.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -170,11 +170,3 @@ def _set_aside(final: Path) -> Path:
 
 def _name(step: int) -> str:
     return f"step-{step:08d}"
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from actors.speakers.index_config import IndexConfig
-from actors.speakers.journal import JournalPart, Record, check_tail, flush_folder, read_journal
+from actors.speakers.journal import JournalPart, Record, check_tail, read_journal
 from actors.speakers.kernels import load_faiss
 from actors.speakers.vector_index import VectorIndex, read_index_file, write_index_file
 from shards.config import ConfigError
 from shards.speaker_files import read_speakers, write_speakers
 from shards.speaker_table import SpeakerTable
-from shards.storage import atomic_write, open_ranged
+from shards.storage import atomic_write, flush, open_ranged
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class IndexFolder:
             match = _NAME.fullmatch(name)
             if (match and int(match[2]) < generation) or (name.startswith(".") and ".tmp-" in name):
                 (self.path / name).unlink()
-        flush_folder(self.path)
+        flush(self.path)
 
     def _description(self, generation: int, config: IndexConfig) -> dict[str, Any]:
         """What a kept index must be of."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shards.config import ConfigError
+from shards.storage import flush
 
 MAGIC = b"emostream speaker journal 1\n"
 _MARK = b"\xabSPK"
@@ -91,7 +92,7 @@ class Journal:
         try:
             _write_all(descriptor, MAGIC, 0)
             os.fsync(descriptor)
-            flush_folder(path.parent)
+            flush(path.parent)
         except OSError:
             _discard(path, descriptor)
             raise
@@ -196,22 +197,13 @@ def check_tail(path: Path, part: JournalPart, last: int) -> None:
             )
 
 
-def flush_folder(folder: Path) -> None:
-    """Have the names in `folder` on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _discard(path: Path, descriptor: int) -> None:
     """Close and remove a journal that could not be begun."""
     with contextlib.suppress(OSError):
         os.close(descriptor)
     try:
         path.unlink()
-        flush_folder(path.parent)
+        flush(path.parent)
     except OSError as error:
         raise StorageFailedError(f"{path}: cannot be begun, nor removed: {error}; restart the server") from error
 

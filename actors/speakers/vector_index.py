@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from actors.speakers.index_config import IndexConfig, Kind
 from actors.speakers.kernels import load_faiss
 from shards.config import ConfigError
+from shards.storage import flush
 
 MAX_FLAT, MAX_FULL_PRECISION = 100_000, 2_000_000
 TRAINING_VECTORS_PER_LIST = 64
@@ -91,8 +92,7 @@ def write_index_file(index: VectorIndex, path: Path) -> None:
     """Write the index; it appears whole, on the disk, or not at all."""
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     load_faiss().write_index(index.cpu, str(temporary))
-    with temporary.open("rb") as stream:
-        os.fsync(stream.fileno())
+    flush(temporary)
     temporary.replace(path)
 
 

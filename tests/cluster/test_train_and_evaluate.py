@@ -118,7 +118,7 @@ def test_a_full_disk_stops_the_run_and_it_resumes(
     values = small_values(f"{runs}/packed/*.tar", tmp_path / "full", "finetune", num_steps=6, checkpoint_every=2)
     options = tmp_path / "options.yaml"
     options.write_text(yaml.safe_dump(values))
-    real, num_calls = checkpoints._flush, 0
+    real, num_calls = checkpoints.flush, 0
 
     def fail_later(path: Path) -> None:
         nonlocal num_calls
@@ -127,7 +127,7 @@ def test_a_full_disk_stops_the_run_and_it_resumes(
             raise OSError(errno.ENOSPC, "No space left on device")
         real(path)
 
-    monkeypatch.setattr(checkpoints, "_flush", fail_later)
+    monkeypatch.setattr(checkpoints, "flush", fail_later)
     assert main(["train", "--config", str(options)]) == 4
     assert "run the same command with --resume" in capsys.readouterr().err
     assert len(list((tmp_path / "full" / "checkpoints").glob("step-*"))) == 1

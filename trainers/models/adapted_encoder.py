@@ -6,7 +6,6 @@ proxies of unseen speakers are found with it.
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from shards.config import ConfigError
+from shards.storage import flush
 from trainers.models.encoder import LayerwiseEncoder, load_encoder
 from trainers.models.speaker_embedding import SpeakerEmbedding, SpeakerFusion
 
@@ -77,5 +77,4 @@ def flush_files(folder: Path) -> None:
     """Have every file of the folder on the disk."""
     for path in folder.rglob("*"):
         if path.is_file():
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
+            flush(path)
