@@ -6,16 +6,14 @@ shards, only those are opened; with other labels or another split, none is.
 
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from actors.embedding_config import EmbedderConfig, fingerprint
-from actors.shard_task import ShardOutcome, ShardTask
 from cluster.shard_job import JobSummary, account, read_outcomes, require_positive, run_missing
 from cluster.shard_plan import make_plan, remove_leftovers
 from shards.config import ConfigError, option
-from shards.embeddings import FORMAT_VERSION, EmbeddingInfo, summarise_embeddings
+from shards.embeddings import FORMAT_VERSION, REMEDY
 from shards.naming import list_names
 from shards.speaker_files import write_speakers
 from shards.speaker_labels import label_dimensions
@@ -114,7 +112,7 @@ def embed(config: EmbedConfig) -> EmbedSummary:
         require_each_once(tables, finished)
         remove_leftovers(list_names(config.folder), plan, config.folder)
         table = _write_table(config, maker, list(tables))
-    every = [*outcomes, *read_outcomes(plan.reused, lambda task: _reused_outcome(task, known))]
+    every = [*outcomes, *read_outcomes(plan.reused, lambda task: known[task.table_url], REMEDY)]
     return EmbedSummary(
         **account(plan, every, failed, time.monotonic() - started),
         num_embedded=len(outcomes),
@@ -139,14 +137,3 @@ def _actor() -> Any:
     from actors.embedder_actor import remote_embedder  # Ray is imported only by a run that needs it
 
     return remote_embedder
-
-
-def _reused_outcome(task: ShardTask, known: Mapping[str, EmbeddingInfo]) -> ShardOutcome:
-    number, seconds, rejected = summarise_embeddings(task.table_url)
-    return ShardOutcome(
-        name=task.name,
-        num_utterances=number,
-        seconds_of_audio=seconds,
-        rejected=rejected,
-        shard_error=known[task.table_url].shard_error,
-    )

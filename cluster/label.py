@@ -14,12 +14,11 @@ from typing import Any
 import yaml
 
 from actors.panel_config import PanelConfig, panel_identity
-from actors.shard_task import ShardOutcome, ShardTask
 from cluster.shard_job import JobSummary, account, read_outcomes, require_positive, run_missing
 from cluster.shard_plan import make_plan, refuse_other_corpora, remove_leftovers, remove_superseded
 from shards.config import option, to_mapping
 from shards.naming import list_names
-from shards.predictions import FORMAT_VERSION, SUMMARY_NAME, count_errors, read_info
+from shards.predictions import FORMAT_VERSION, REMEDY, SUMMARY_NAME, read_info
 from shards.storage import atomic_write, exists, join, list_files, make_directory, remove
 
 CONFIG_NAME = "label.yaml"
@@ -84,7 +83,7 @@ def label(config: LabelConfig) -> LabelSummary:
     if not failed:
         superseded = remove_superseded(plan, config.out)
         remove_leftovers(list_names(config.out), plan, config.out)
-    every = [*outcomes, *read_outcomes(plan.reused, _reused_outcome)]
+    every = [*outcomes, *read_outcomes(plan.reused, lambda task: read_info(task.table_url), REMEDY)]
     summary = LabelSummary(
         **account(plan, every, failed, time.monotonic() - started),
         num_labeled=len(outcomes),
@@ -102,15 +101,3 @@ def _actor() -> Any:
     from actors.labeler_actor import remote_labeler  # Ray is imported only by a run that needs it
 
     return remote_labeler
-
-
-def _reused_outcome(task: ShardTask) -> ShardOutcome:
-    info = read_info(task.table_url)
-    rejected, seconds = count_errors(task.table_url)
-    return ShardOutcome(
-        name=task.name,
-        num_utterances=info.num_rows,
-        seconds_of_audio=seconds,
-        rejected=rejected,
-        shard_error=info.shard_error,
-    )

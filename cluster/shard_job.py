@@ -11,6 +11,7 @@ from actors.shard_task import ShardOutcome, ShardTask
 from cluster.progress import progress
 from cluster.shard_plan import FOOTER_THREADS, ShardPlan
 from shards.config import ConfigError
+from shards.parquet import count_errors
 
 if TYPE_CHECKING:
     from cluster.shard_run import FailedShard  # with Ray, which only a run that needs it imports
@@ -109,8 +110,34 @@ def run_missing(
     return run.outcomes, run.failed
 
 
-def read_outcomes(tasks: Sequence[ShardTask], read: Callable[[ShardTask], ShardOutcome]) -> list[ShardOutcome]:
-    """What finished shards amount to, by their tables."""
+class TableFacts(Protocol):
+    """What the footer of every kind of table says."""
+
+    @property
+    def num_rows(self) -> int:
+        """One for each utterance."""
+
+    @property
+    def shard_error(self) -> str | None:
+        """What is wrong with the shard."""
+
+
+def read_outcomes(
+    tasks: Sequence[ShardTask], facts_of: Callable[[ShardTask], TableFacts], remedy: str
+) -> list[ShardOutcome]:
+    """What finished shards amount to, by their tables; `remedy` is for a damaged one."""
+
+    def read(task: ShardTask) -> ShardOutcome:
+        facts = facts_of(task)
+        rejected, seconds = count_errors(task.table_url, remedy=remedy)
+        return ShardOutcome(
+            name=task.name,
+            num_utterances=facts.num_rows,
+            seconds_of_audio=seconds,
+            rejected=rejected,
+            shard_error=facts.shard_error,
+        )
+
     with concurrent.futures.ThreadPoolExecutor(FOOTER_THREADS) as pool:
         return list(pool.map(read, tasks))
 

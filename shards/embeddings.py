@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from shards.config import ConfigError
-from shards.errors import count_reasons
 from shards.parquet import METADATA_KEY, open_parquet
 from shards.storage import atomic_write
 
@@ -88,14 +87,6 @@ def vectors_of(rows: pa.Table) -> NDArray[np.float32]:
     column = rows["vector"].combine_chunks()
     found: NDArray[np.float32] = column.flatten().to_numpy().reshape(len(column), column.type.list_size)
     return found
-
-
-def summarise_embeddings(url: str) -> tuple[int, float, dict[str, int]]:
-    """Rows, seconds of sound, and how many rows carry each reason code."""
-    with open_parquet(url, remedy=REMEDY) as file:
-        table = file.read(columns=["duration_seconds", "error"])
-    seconds = sum(value or 0.0 for value in table["duration_seconds"].to_pylist())
-    return len(table), seconds, count_reasons(table["error"].to_pylist())
 
 
 def _info(file: pq.ParquetFile, url: str) -> EmbeddingInfo:

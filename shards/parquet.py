@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shards.config import ConfigError
+from shards.errors import count_reasons
 from shards.storage import RangedReader, open_ranged
 
 METADATA_KEY = b"emostream"
@@ -30,6 +32,13 @@ def open_parquet(url: str, *, remedy: str) -> Iterator[pq.ParquetFile]:
             if source.failed:
                 raise
             raise ConfigError(f"{url}: not a readable Parquet file ({error}); {remedy}") from error
+
+
+def count_errors(url: str, *, remedy: str) -> tuple[dict[str, int], float]:
+    """How many rows of a table carry each reason code, and its seconds of sound."""
+    with open_parquet(url, remedy=remedy) as file:
+        table = file.read(columns=["error", "duration_seconds"])
+    return count_reasons(table["error"].to_pylist()), pc.sum(table["duration_seconds"]).as_py() or 0.0
 
 
 class _SeekableReader(io.RawIOBase):

@@ -20,13 +20,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from shards.config import ConfigError
 from shards.emotions import NUM_EMOTIONS
-from shards.errors import reason_code
 from shards.naming import list_names
 from shards.parquet import METADATA_KEY, open_parquet
 from shards.storage import atomic_write, exists, join, read_bytes
@@ -123,16 +121,6 @@ def read_info(url: str) -> TableInfo:
     """What a table's footer says. Raises ConfigError when the file is not a prediction table this version can read."""
     with open_parquet(url, remedy=REMEDY) as file:
         return _info(file, url)
-
-
-def count_errors(url: str) -> tuple[dict[str, int], float]:
-    """How many rows of a table carry each reason code, and its seconds of audio."""
-    with open_parquet(url, remedy=REMEDY) as file:
-        table = file.read(columns=["error", "duration_seconds"])
-    counts: Counter[str] = Counter()
-    for item in table["error"].drop_null().value_counts().to_pylist():
-        counts[reason_code(item["values"])] += item["counts"]
-    return dict(counts), pc.sum(table["duration_seconds"]).as_py() or 0.0
 
 
 def load_predictions(directory: str, columns: Iterable[str] = FIXED_COLUMNS) -> tuple[pa.Table, list[TableInfo]]:

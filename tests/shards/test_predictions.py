@@ -13,11 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shards.config import ConfigError
-from shards.parquet import METADATA_KEY
+from shards.parquet import METADATA_KEY, count_errors
 from shards.predictions import (
     FIXED_COLUMNS,
     Prediction,
-    count_errors,
     distributions,
     load_predictions,
     read_info,
@@ -117,7 +116,7 @@ def test_writers_temporary_files_are_ignored(tmp_path: Path) -> None:
 
 def test_errors_are_counted_by_code(tmp_path: Path) -> None:
     """A finished table tells its rejects and its seconds of audio without being labeled again."""
-    assert count_errors(str(write(tmp_path, "a-1.parquet"))) == ({"corrupt_audio": 1}, 1.5)
+    assert count_errors(str(write(tmp_path, "a-1.parquet")), remedy="label again") == ({"corrupt_audio": 1}, 1.5)
 
 
 def test_an_info_needs_no_rows(tmp_path: Path) -> None:
