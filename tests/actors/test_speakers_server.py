@@ -30,6 +30,7 @@ from shards.pldc import calibrate
 from tests.actors.certificates import Authority
 from tests.actors.speaker_server import LIMITS, Running, running_server
 from tests.actors.speaker_world import FINGERPRINT, WIDTH, make_message, make_table, make_vectors, write_table
+from tests.ports import free_port
 
 NUM_SPEAKERS = 40
 NUM_VERSIONS = 150
@@ -568,9 +569,7 @@ def test_health_and_reflection_tell_what_is_served(tmp_path: Path) -> None:
 
 def test_metrics_count_what_was_asked(tmp_path: Path) -> None:
     """Requests by method and status, vectors, and the size of the index, as Prometheus reads them."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with running_server(tmp_path, metrics_port=port) as running, grpc.insecure_channel(running.target) as channel:
         stub: Any = SpeakerIndexStub(channel)  # type: ignore[no-untyped-call]
         stub.Search(search_request(7))

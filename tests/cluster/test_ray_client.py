@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cluster.label import LabelConfig, label
-from tests.cluster.ports import free_port
+from tests.ports import free_port
 from tests.small_world import SmallWorld
 
 

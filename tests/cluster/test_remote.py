@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tests.cluster.ports import free_port
+from tests.ports import free_port
 from tests.small_world import SmallWorld
 
 BUCKET = "corpus"

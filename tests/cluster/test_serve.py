@@ -27,6 +27,7 @@ from shards.speaker_files import write_speakers
 from shards.speaker_table import SpeakerTable
 from tests.actors.speaker_server import running_server
 from tests.actors.speaker_world import FINGERPRINT, WIDTH, make_vectors, write_table
+from tests.ports import free_port
 
 
 @contextmanager
@@ -226,9 +227,7 @@ def test_lookup_says_what_is_wrong(
 
 def test_a_call_is_repeated_while_the_server_is_not_there_and_only_then(tmp_path: Path) -> None:
     """A client that asks before the server listens gets its answer; a refusal comes at once."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     found: list[int] = []
 
     def ask() -> None:

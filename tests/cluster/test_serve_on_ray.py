@@ -18,8 +18,8 @@ from cluster.serve import ServeConfig
 from cluster.serve_on_ray import _application
 from cluster.speaker_client import SpeakerClient, SpeakerIndexError
 from tests.actors.speaker_world import FINGERPRINT, make_vectors, write_table
-from tests.cluster.test_remote import free_port
 from tests.cluster.test_serve import speaker
+from tests.ports import free_port
 
 REPLICA, WRITER = "SpeakerReplica", "SpeakerWriter"
 WAIT_SECONDS = 60.0
