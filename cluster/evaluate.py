@@ -176,10 +176,10 @@ def _calibrated(
     targets = labels_learnt(model, train)
     labels = targets.values if model.config.is_values else targets.probs
     features = predict(model, train, set_size=config.set_size, seed=config.seed).features
-    table = build_speakers(lambda: [(_speakers(train), features, labels)], names)
+    table = build_speakers(lambda: [(train.speaker_of_rows, features, labels)], names)
     assert config.pldc is not None  # noqa: S101 (the caller asked)
     calibrated = calibrate_speakers(
-        table, _speakers(index), found.features, found.scores, neighbours=config.neighbours, mode=config.pldc
+        table, index.speaker_of_rows, found.features, found.scores, neighbours=config.neighbours, mode=config.pldc
     )
     return calibrated.astype(np.float32)
 
@@ -194,9 +194,9 @@ def _measure(
     targets, _ = truth_of(index, names, is_values=is_values)
     found: Any
     if is_values:
-        found = score_values(targets.values, scores, _speakers(index))
+        found = score_values(targets.values, scores, index.speaker_of_rows)
     else:
-        found = score_classes(targets.labels, scores.argmax(axis=1), _speakers(index), names)
+        found = score_classes(targets.labels, scores.argmax(axis=1), index.speaker_of_rows, names)
     details = asdict(found)
     lists: dict[str, Any] = {name: details.pop(name) for name in ("per_speaker", "confusion") if name in details}
     number = details.pop("number")
@@ -227,10 +227,6 @@ def _write(
         pq.write_table(table, stream)
     with atomic_write(str(out / METRICS_NAME)) as stream:
         stream.write((json.dumps(metrics, indent=2) + "\n").encode())
-
-
-def _speakers(index: CorpusIndex) -> NDArray[np.object_]:
-    return np.asarray(index.table["speaker"].to_pylist(), dtype=object)
 
 
 def papers_figures(metrics: Mapping[str, Any]) -> dict[str, float]:

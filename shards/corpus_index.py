@@ -65,6 +65,11 @@ class CorpusIndex:
         return sorted(pc.unique(self.table["speaker"]).to_pylist())
 
     @property
+    def speaker_of_rows(self) -> NDArray[np.object_]:
+        """Who speaks each utterance [N]."""
+        return np.asarray(self.table["speaker"].to_pylist(), dtype=object)
+
+    @property
     def durations(self) -> NDArray[np.float64]:
         """Seconds of each utterance; NaN where its json does not say."""
         return self.table["duration_seconds"].to_numpy()
@@ -95,7 +100,7 @@ class CorpusIndex:
 
     def rows_by_speaker(self) -> dict[str, NDArray[np.int64]]:
         """Row numbers of each speaker, speakers sorted."""
-        return group_rows(np.asarray(self.table["speaker"].to_pylist(), dtype=object))
+        return group_rows(self.speaker_of_rows)
 
     def values(self, name: str) -> NDArray[np.float64]:
         """A number from each utterance's json (`arousal`, `demographics.age`); NaN where it is not there."""

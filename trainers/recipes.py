@@ -186,7 +186,7 @@ class RecognitionTask:
 
     def validate(self, rows: NDArray[np.int64], scores: NDArray[np.float32]) -> Mapping[str, float]:
         """Figures on the validation split: `scores` [N, C] of its utterances `rows`."""
-        speakers = np.asarray(self.validation.table["speaker"].to_pylist(), dtype=object)[rows]
+        speakers = self.validation.speaker_of_rows[rows]
         if self.validation_targets.is_values:
             return score_values(self.validation_targets.values[rows], scores, speakers).summary()
         return score_classes(

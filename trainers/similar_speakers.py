@@ -113,11 +113,11 @@ def _choose(config: TrainConfig, options: WeightingConfig, train: CorpusIndex, t
     if len(train.speakers) < 2:
         raise ConfigError("recipe weighting: the training split has one speaker, expected at least two to choose from")
     measure = functionals_of(options.functionals, config.data.modality)
-    heard, heard_target = (_measure(index, config.data.modality, measure) for index in (train, target))
+    heard, heard_target = (measure_utterances(index, config.data.modality, measure) for index in (train, target))
     return on_first_rank(lambda: find_neighbours(heard, heard_target, options, config.engine.seed))
 
 
-def _measure(index: CorpusIndex, modality: Modality, measure: Functionals) -> Measured:
+def measure_utterances(index: CorpusIndex, modality: Modality, measure: Functionals) -> Measured:
     """Every rank measures its share of the utterances and gets them all."""
     rank, world_size = distributed.get_rank(), distributed.get_world_size()
     parts = np.split(np.arange(len(index)), range(READ_UTTERANCES, len(index), READ_UTTERANCES))
@@ -131,7 +131,7 @@ def _measure(index: CorpusIndex, modality: Modality, measure: Functionals) -> Me
     distributed.all_gather_object(shares, mine)
     everyone = {row: values for share in shares for row, values in share.items()}
     functionals = np.stack([everyone[row] for row in range(len(index))])
-    return Measured(functionals, np.asarray(index.table["speaker"].to_pylist(), dtype=object))
+    return Measured(functionals, index.speaker_of_rows)
 
 
 def _finite_or_nan(functionals: NDArray[np.float32]) -> NDArray[np.float32]:

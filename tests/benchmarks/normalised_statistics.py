@@ -12,50 +12,32 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from shards.batch_plan import PlannedBatch
-from shards.corpus_index import CorpusIndex, read_index
-from shards.loader import BatchReader, read_once
-from shards.targets import no_targets
+from shards.corpus_index import read_index
 from trainers.functionals import functionals_of
+from trainers.process_group import join_group
+from trainers.similar_speakers import Measured, measure_utterances
 
-READ_UTTERANCES = 64
 REGULARISATION, MAX_ITERATIONS = 0.1, 1000
 
 
 def normalised_accuracies(shards: str) -> dict[str, float]:
     """A-ACC in percent on the split test, standardised by nobody, by the speaker and by a wrong one."""
-    index = read_index(shards)
-    train, test = (_measure(index.split(name)) for name in ("train", "test"))
-    speakers = {name: _texts(index.split(name), "speaker") for name in ("train", "test")}
-    labels = {name: _texts(index.split(name), "label") for name in ("train", "test")}
+    join_group()
+    splits = [read_index(shards).split(name) for name in ("train", "test")]
+    train, test = (measure_utterances(split, "audio", functionals_of("cepstra", "audio")) for split in splits)
+    labels, truth = (np.asarray(split.table["label"].to_pylist(), dtype=np.str_) for split in splits)
     found = {}
-    for by in ("nobody", "speaker"):
-        regression = LogisticRegression(C=REGULARISATION, max_iter=MAX_ITERATIONS)
-        model = make_pipeline(StandardScaler(), regression).fit(
-            _standardised(train, speakers["train"], by), labels["train"]
-        )
-        for at_test in (by,) if by == "nobody" else ("speaker", "wrong"):
-            predicted = model.predict(_standardised(test, speakers["test"], at_test))
-            found[at_test] = _over_speakers(predicted == labels["test"], speakers["test"])
+    for by, at_test in (("nobody", ("nobody",)), ("speaker", ("speaker", "wrong"))):
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=REGULARISATION, max_iter=MAX_ITERATIONS))
+        model.fit(_standardised(train, by), labels)
+        for given in at_test:
+            found[given] = _over_speakers(model.predict(_standardised(test, given)) == truth, test.speakers)
     return found
 
 
-def _measure(index: CorpusIndex) -> NDArray[np.float32]:
-    """Statistics [N, X] of the utterances."""
-    measure = functionals_of("cepstra", "audio")
-    parts = np.split(np.arange(len(index)), range(READ_UTTERANCES, len(index), READ_UTTERANCES))
-    planned = [PlannedBatch(rows, np.zeros_like(rows)) for rows in parts]
-    batches = read_once(BatchReader(index, no_targets(index), "audio"), planned)
-    return np.stack(
-        [
-            measure(sound[:length])
-            for batch in batches
-            for sound, length in zip(batch.inputs, batch.lengths.tolist(), strict=True)
-        ]
-    )
-
-
-def _standardised(statistics: NDArray[np.float32], speakers: NDArray[np.str_], by: str) -> NDArray[np.float32]:
+def _standardised(measured: Measured, by: str) -> NDArray[np.float32]:
+    """Statistics [N, X]."""
+    statistics, speakers = measured.functionals, measured.speakers
     if by == "nobody":
         return statistics
     standardised, names = np.empty_like(statistics), np.unique(speakers)
@@ -66,9 +48,5 @@ def _standardised(statistics: NDArray[np.float32], speakers: NDArray[np.str_], b
     return standardised
 
 
-def _over_speakers(right: NDArray[np.bool_], speakers: NDArray[np.str_]) -> float:
+def _over_speakers(right: NDArray[np.bool_], speakers: NDArray[np.object_]) -> float:
     return 100 * float(np.mean([right[speakers == name].mean() for name in np.unique(speakers)]))
-
-
-def _texts(index: CorpusIndex, column: str) -> NDArray[np.str_]:
-    return np.asarray(index.table[column].to_pylist(), dtype=np.str_)
