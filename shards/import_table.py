@@ -24,6 +24,7 @@ from shards.config import ConfigError
 from shards.errors import BadSample
 from shards.keys import printable
 from shards.storage import exists, is_remote, read_bytes
+from shards.urls import local_path
 
 KEY_COLUMNS = ("key", "clip")
 FILE_COLUMNS = ("audio", "video", "face")
@@ -100,7 +101,9 @@ def text_cell(row: Mapping[str, Any], column: str) -> str | None:
 
 
 def _open(url: str) -> pa.NativeFile:
-    return pa.BufferReader(read_bytes(url, max_bytes=_MAX_REMOTE_TABLE_BYTES)) if is_remote(url) else pa.memory_map(url)
+    if is_remote(url):
+        return pa.BufferReader(read_bytes(url, max_bytes=_MAX_REMOTE_TABLE_BYTES))
+    return pa.memory_map(local_path(url))
 
 
 def _read_csv(url: str) -> tuple[pa.Table, list[tuple[int, str]]]:
@@ -128,7 +131,7 @@ def _read_csv(url: str) -> tuple[pa.Table, list[tuple[int, str]]]:
             column_types=dict.fromkeys(names, pa.string()), null_values=[""], strings_can_be_null=True
         ),
     )
-    return table, unreadable
+    return table.rename_columns([name.strip() for name in names]), unreadable
 
 
 def _source_table(url: str, rows: pa.Table, unreadable: list[tuple[int, str]], *, is_text: bool) -> SourceTable:
@@ -153,7 +156,7 @@ def _parse_text(column: str, cell: str) -> object:
     if not cell.strip():
         return None
     if column not in _TEXT_PARSERS:
-        return cell
+        return cell.strip()
     try:
         return _json_value(column, _TEXT_PARSERS[column](cell))
     except ValueError as error:

@@ -2,7 +2,9 @@
 
 Every row ends in a shard or in import-rejected.parquet with its reason. The plan (which row goes into which shard) is
 made from the table and the files' sizes alone, so the same input gives the same bytes whatever the number of workers,
-and a shard is named after what goes into it: an import that was killed goes on at the first shard that is missing.
+and a shard is named after what goes into it: an import that was killed goes on at the first shard that is missing, and
+one of a longer table writes only the shards that have changed. What turned out to be unusable while a shard was written
+is noted beside it, in a hidden file, for as long as the shard is there.
 
 Rows with other fields than their neighbours (no transcript, another sound format) get shards of their own, because
 loaders demand identical fields within one. Threads do the work: copying is bound by the disk, and a header check costs
@@ -46,7 +48,7 @@ from shards.tar import TarLimits, TarWriter
 SUMMARY_NAME = "import-summary.json"
 CONFIG_NAME = "import.yaml"
 REJECTED_NAME = "import-rejected.parquet"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DIGEST_DIGITS = 12
 MIB = 2**20
 PLAN_BATCH_ROWS = 10_000
@@ -58,6 +60,7 @@ Progress = Callable[[int, int], None]
 
 _REJECTED_SCHEMA = pa.schema([("row", pa.int64()), ("key", pa.string()), ("reason", pa.string())])
 _SHARD_NAME = re.compile(r"shard-\d{6}-[0-9a-f]{12}\.tar")
+_BESIDE_A_SHARD = re.compile(r"\.(shard-\d{6}-[0-9a-f]{12}\.tar)\.(?:rejected\.json|tmp-[0-9a-f]+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +94,6 @@ class ImportReport:
     rejected: dict[str, int]
     num_shards: int
     num_written: int
-    plan_digest: str
     shards: tuple[str, ...]
 
 
@@ -101,6 +103,7 @@ class RowFile:
 
     extension: str
     path: str
+    relative: str  # to the root: what the identity of its row holds
     size: int
     modified_ns: int
 
@@ -141,21 +144,19 @@ def import_table(config: ImportConfig, progress: Progress | None = None) -> Impo
     source = read_table(config.table)
     rows, rejected = plan_rows(source, config.root)
     shards = plan_shards(rows, config)
-    digest = hashlib.sha256("\n".join(shard.name for shard in shards).encode()).hexdigest()
     make_directory(config.out)
-    earlier = _earlier_report(config.out)
-    if earlier is not None and earlier["plan_digest"] == digest and earlier["num_rows"] == source.num_rows:
-        return ImportReport(**{**earlier, "num_written": 0, "shards": tuple(earlier["shards"])})
     present = set(list_names(config.out))
-    _refuse_foreign_shards(config.out, present, shards, earlier)
-    todo = [shard for shard in shards if not {shard.name, _notes_name(shard)} <= present]
+    _refuse_foreign_shards(config.out, present, shards, _earlier_report(config.out))
+    todo = [shard for shard in shards if shard.name not in present]
+    for name in present & {_notes_name(shard) for shard in todo}:
+        remove(join(config.out, name))  # of a shard that was not finished
     with ThreadPoolExecutor(config.num_workers) as pool:
         running = [pool.submit(write_shard, shard, source, config) for shard in todo]
         for number, done in enumerate(as_completed(running), start=1):
             done.result()
             if progress is not None:
                 progress(number, len(todo))
-    return _finish(config, source, shards, rejected, digest, num_written=len(todo))
+    return _finish(config, source, shards, rejected, num_written=len(todo))
 
 
 def plan_rows(source: SourceTable, root: str) -> tuple[list[PlannedRow], list[Rejected]]:
@@ -213,7 +214,7 @@ def tar_key(name: str | None) -> str:
 
 def write_shard(shard: PlannedShard, source: SourceTable, config: ImportConfig) -> None:
     """Write one shard, and before it a note of the rows that turned out to be unusable."""
-    rejected: list[Rejected] = []
+    reasons: dict[str, str] = {}
     positions = {row.position: row for row in shard.rows}
     table = source.rows.take(pa.array(list(positions), pa.int64()))
     with atomic_write(join(config.out, shard.name)) as stream, TarWriter(stream) as writer:
@@ -221,9 +222,9 @@ def write_shard(shard: PlannedShard, source: SourceTable, config: ImportConfig) 
             try:
                 writer.add(planned.key, read_members(planned.key, row, source, config))
             except BadSample as bad:
-                rejected.append(Rejected(int(source.places[planned.position]), planned.key, bad.reason))
-        # Before the shard appears: a shard that is there has its notes.
-        _write_json(join(config.out, _notes_name(shard)), [asdict(item) for item in rejected])
+                reasons[planned.key] = bad.reason
+        if reasons:  # before the shard appears: a shard that is there has its notes
+            _write_json(join(config.out, _notes_name(shard)), reasons)
 
 
 def read_members(key: str, row: dict[str, Any], source: SourceTable, config: ImportConfig) -> dict[str, bytes]:
@@ -235,7 +236,7 @@ def read_members(key: str, row: dict[str, Any], source: SourceTable, config: Imp
         except ValueError as error:
             raise BadSample("file_too_large", str(error)) from error
         except OSError as error:
-            raise BadSample("unreadable_file", f"{file.path}: {error.strerror}") from error
+            raise BadSample("unreadable_file", f"{file.relative}: {error.strerror}") from error
     transcript = text_cell(row, TRANSCRIPT_COLUMN)
     if transcript is not None:
         members[TRANSCRIPT_EXTENSION] = transcript.encode()
@@ -256,8 +257,9 @@ def row_files(row: dict[str, Any], root: str) -> list[RowFile]:
 
 
 def _row_file(column: str, relative: str, root: str) -> RowFile:
+    root = os.path.abspath(root)
     path = os.path.normpath(os.path.join(root, relative))
-    if os.path.isabs(relative) or not path.startswith(os.path.normpath(root) + os.sep):
+    if os.path.isabs(relative) or path == root or os.path.commonpath([root, path]) != root:
         raise BadSample("path_outside_root", f"{column} is '{printable(relative)}', expected a path below --root")
     known = {"audio": AUDIO_EXTENSIONS, "video": VIDEO_EXTENSIONS, "face": frozenset({"npy"})}[column]
     extension = os.path.splitext(path)[1].lstrip(".").lower()
@@ -271,7 +273,13 @@ def _row_file(column: str, relative: str, root: str) -> RowFile:
         raise BadSample("missing_file", f"{column} '{printable(relative)}': {error}") from error
     if status.st_size == 0:
         raise BadSample("empty_file", f"{column} '{printable(relative)}' has no bytes")
-    return RowFile(FACE_EXTENSION if column == "face" else extension, path, status.st_size, status.st_mtime_ns)
+    return RowFile(
+        extension=FACE_EXTENSION if column == "face" else extension,
+        path=path,
+        relative=os.path.relpath(path, root),
+        size=status.st_size,
+        modified_ns=status.st_mtime_ns,
+    )
 
 
 def _plan_row(position: int, key: str, row: dict[str, Any], source: SourceTable, root: str) -> PlannedRow:
@@ -281,7 +289,8 @@ def _plan_row(position: int, key: str, row: dict[str, Any], source: SourceTable,
     if not fields:
         raise BadSample("no_media", "the row has neither audio, video, face features nor a transcript")
     metadata = metadata_of(row, source.key_column, key, is_text=source.is_text)
-    identity = [key, transcript, str(metadata), [[file.extension, file.size, file.modified_ns] for file in files]]
+    versions = [[file.extension, file.relative, file.size, file.modified_ns] for file in files]
+    identity = [key, transcript, str(metadata), versions]
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     return PlannedRow(position, key, tuple(sorted(fields)), sum(file.size for file in files), digest)
 
@@ -346,19 +355,21 @@ def _finish(
     source: SourceTable,
     shards: Sequence[PlannedShard],
     rejected: Sequence[Rejected],
-    digest: str,
     *,
     num_written: int,
 ) -> ImportReport:
-    """Gather the notes, drop shards of an older table, and write the report last."""
+    """Gather the notes, drop shards of an older table and what killed imports left, and write the report last."""
     out, everything = config.out, list(rejected)
+    present = set(list_names(out))
     for shard in shards:
-        notes = json.loads(read_bytes(join(out, _notes_name(shard)), max_bytes=MAX_SUMMARY_BYTES))
-        everything.extend(Rejected(**note) for note in notes)
+        if _notes_name(shard) in present:
+            reasons = json.loads(read_bytes(join(out, _notes_name(shard)), max_bytes=MAX_SUMMARY_BYTES))
+            places = {row.key: int(source.places[row.position]) for row in shard.rows}
+            everything.extend(Rejected(places[key], key, reason) for key, reason in reasons.items())
     everything.sort(key=lambda item: item.row)
-    names = {shard.name for shard in shards}
-    for name in list_names(out):
-        if _SHARD_NAME.fullmatch(name) and name not in names:
+    wanted = {name for shard in shards for name in (shard.name, _notes_name(shard))}
+    for name in present:
+        if name not in wanted and (_SHARD_NAME.fullmatch(name) or _BESIDE_A_SHARD.fullmatch(name)):
             remove(join(out, name))
     counts = Counter(reason_code(item.reason) for item in everything)
     report = ImportReport(
@@ -368,7 +379,6 @@ def _finish(
         rejected=dict(sorted(counts.items())),
         num_shards=len(shards),
         num_written=num_written,
-        plan_digest=digest,
         shards=tuple(shard.name for shard in shards),
     )
     with atomic_write(join(out, REJECTED_NAME)) as stream:
@@ -376,9 +386,6 @@ def _finish(
     with atomic_write(join(out, CONFIG_NAME)) as stream:
         stream.write(yaml.safe_dump(to_mapping(config), sort_keys=False).encode())
     _write_json(join(out, SUMMARY_NAME), asdict(report))
-    for name in list_names(out):
-        if name.endswith(".rejected.json"):
-            remove(join(out, name))
     return report
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,7 @@ def test_samples_of_a_shard_have_the_same_fields(root: Path, tmp_path: Path) -> 
 
 
 def test_an_interrupted_import_goes_on(root: Path, tmp_path: Path) -> None:
-    """Only the missing shard is written again; a finished import writes nothing and gives the same report."""
+    """Only the missing shard is written again; a finished import writes no shard and gives the same report."""
     rows = [
         row(n, transcript=t, audio=f"{n}.flac" if n < 5 else "noise.flac")
         for n in range(6)
@@ -191,11 +192,76 @@ def test_an_interrupted_import_goes_on(root: Path, tmp_path: Path) -> None:
     lost = sorted(expected)[0]
     (tmp_path / "out" / lost).unlink()
     (tmp_path / "out" / "import-summary.json").unlink()
-    for name in expected.keys() - {lost}:
-        (tmp_path / "out" / f".{name}.rejected.json").write_text(json.dumps([]))
+    (tmp_path / "out" / f".{lost}.rejected.json").write_text(json.dumps({"of": "a run that was killed"}))
+    (tmp_path / "out" / f".{lost}.tmp-12ab").write_bytes(b"half a shard")
     again = run(table, root, tmp_path / "out")
-    assert again.num_written == 1
+    assert again == ImportReport(**{**as_dict(first), "num_written": 1})
     assert shard_bytes(tmp_path / "out") == expected
+    assert not list((tmp_path / "out").glob(".*.tmp-*"))
+
+
+def test_a_lost_shard_is_written_again(root: Path, tmp_path: Path) -> None:
+    """A finished import whose shard has gone is not finished."""
+    table = write_csv(tmp_path / "t.csv", [row(0)])
+    run(table, root, tmp_path / "out")
+    expected = shard_bytes(tmp_path / "out")
+    for name in expected:
+        (tmp_path / "out" / name).unlink()
+    assert run(table, root, tmp_path / "out").num_written == 1
+    assert shard_bytes(tmp_path / "out") == expected
+
+
+def test_a_longer_table_writes_what_is_new(root: Path, tmp_path: Path) -> None:
+    """Shards that have not changed are left alone, so that they are not labeled again; their rejects stay known."""
+    (root / "noise.flac").write_bytes(b"no sound at all" * 20)
+    silent = [row(n, transcript="", audio="noise.flac" if n == 1 else f"{n}.flac") for n in range(3)]
+    spoken = [row(n) for n in range(4, 6)]
+    run(write_csv(tmp_path / "t.csv", silent + spoken[:1]), root, tmp_path / "out")
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.tar")}
+    report = run(write_csv(tmp_path / "t.csv", spoken[1:] + silent + spoken[:1]), root, tmp_path / "out")
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.tar")}
+    assert (report.num_written, report.num_shards) == (1, 2)
+    assert len(before.items() & after.items()) == 1
+    assert list(rejected(tmp_path / "out")) == [2]
+
+
+def test_a_row_that_names_another_file_changes_its_shard(root: Path, tmp_path: Path) -> None:
+    """Files of one size and time are told apart by their paths: a corrected table is not the old one."""
+    for number in range(2):
+        os.utime(root / f"{number}.npy", (1e9, 1e9))
+    assert (root / "0.npy").stat().st_size == (root / "1.npy").stat().st_size
+    run(write_csv(tmp_path / "t.csv", [row(0, face="1.npy"), row(1, face="0.npy")]), root, tmp_path / "out")
+    run(write_csv(tmp_path / "t.csv", [row(0), row(1)]), root, tmp_path / "out")
+    faces = [sample.face_features for sample in samples(tmp_path / "out")]
+    assert [face[0, 0] for face in faces if face is not None] == [0.0, 1.0]
+
+
+def test_changed_reasons_are_reported(root: Path, tmp_path: Path) -> None:
+    """The same shards with other rejected rows are another report."""
+    run(write_csv(tmp_path / "t.csv", [row(0), row(1, audio="nowhere.flac")]), root, tmp_path / "out")
+    report = run(write_csv(tmp_path / "t.csv", [row(0), row(1, clip="")]), root, tmp_path / "out")
+    assert report.rejected == {"no_key": 1}
+    assert rejected(tmp_path / "out")[1].startswith("no_key")
+
+
+def test_spaces_around_csv_cells_say_nothing(root: Path, tmp_path: Path) -> None:
+    """A speaker is one speaker, and a column one column, whatever spaces a spreadsheet left around them."""
+    table = tmp_path / "t.csv"
+    table.write_text("clip, audio , speaker,emotion\na, 0.flac,bob ,happy\nb,1.flac , bob,sad\n")
+    import_table(ImportConfig(table=f"file://{table}", root=str(root), out=str(tmp_path / "out")))
+    assert [(found.key, found.metadata["speaker"]) for found in samples(tmp_path / "out")] == [
+        ("a", "bob"),
+        ("b", "bob"),
+    ]
+
+
+def test_the_root_may_be_here(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--root .` is a folder like any other; what leaves it is still refused."""
+    monkeypatch.chdir(root)
+    table = write_csv(tmp_path / "t.csv", [row(0), row(1, audio="../recordings2/1.flac"), row(2, audio="..")])
+    for number, here in enumerate((".", "./", "../recordings/.")):
+        report = import_table(ImportConfig(table=str(table), root=here, out=str(tmp_path / f"out-{number}")))
+        assert (report.num_imported, report.rejected) == (1, {"path_outside_root": 2})
 
 
 def as_dict(report: ImportReport) -> dict[str, Any]:
