@@ -59,7 +59,10 @@ def _fixed_part(pattern: str) -> str:
     fixed = pattern if wildcard is None else pattern[: wildcard.start()]
     if wildcard is not None or pattern.endswith(".tar"):
         fixed = fixed[: fixed.rfind("/") + 1]
-    return fixed.rstrip("/") if is_remote(pattern) else local_path(fixed).rstrip("/")
+    if not is_remote(pattern):
+        return local_path(fixed).rstrip("/")
+    filesystem, path = remote_filesystem(fixed)
+    return str(filesystem.unstrip_protocol(path)).rstrip("/")  # as listings write it: s3a:// becomes s3://
 
 
 def _below(root: str, url: str) -> str:

@@ -17,7 +17,7 @@ from fsspec.core import strip_protocol
 
 from shards.config import ConfigError
 from shards.ranged_reader import RangedReader, open_ranged
-from shards.urls import expand_braces, is_remote, join, local_path, remote_filesystem
+from shards.urls import absolute, expand_braces, is_remote, join, local_path, remote_filesystem, scheme_of
 
 __all__ = [
     "FileIdentity",
@@ -71,7 +71,11 @@ def list_files(pattern: str, *, suffix: str = ".tar") -> list[FileIdentity]:
     ConfigError when an alternative of the pattern matches nothing: a missing shard must not go unnoticed.
     """
     alternatives = expand_braces(pattern)
-    listing = _list_remote(alternatives, suffix) if is_remote(pattern) else _list_local(alternatives, suffix)
+    if is_remote(pattern):
+        with _storage_problems(pattern):
+            listing = list(_list_remote(alternatives, suffix))
+    else:
+        listing = list(_list_local(alternatives, suffix))
     found: dict[str, FileIdentity] = {}
     for alternative, files in zip(alternatives, listing, strict=True):
         if not files:
@@ -103,7 +107,7 @@ def make_directory(url: str) -> None:
     """Make `url` and its parents; nothing to do where it exists, or on an object store, which has no directories."""
     if not is_remote(url):
         os.makedirs(local_path(url), exist_ok=True)
-    elif url.partition("://")[0] not in _FLAT:
+    elif scheme_of(url) not in _FLAT:
         filesystem, path = remote_filesystem(url)
         filesystem.makedirs(path, exist_ok=True)
 
@@ -130,7 +134,7 @@ def atomic_write(url: str) -> Iterator[BinaryIO]:
             yield stream
         return
     filesystem, path = remote_filesystem(url)
-    if url.partition("://")[0] in _PUBLISH_ON_CLOSE:
+    if scheme_of(url) in _PUBLISH_ON_CLOSE:
         with _write_upload(filesystem, path) as stream:
             yield stream
     else:
@@ -219,10 +223,24 @@ def _local_identity(path: str) -> FileIdentity:
     return FileIdentity(url=path, size=status.st_size, version=str(status.st_mtime_ns))
 
 
+@contextmanager
+def _storage_problems(url: str) -> Iterator[None]:
+    """Raise ConfigError for what a storage's own library raises, such as missing credentials."""
+    try:
+        yield
+    except (ConfigError, OSError):
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"{url}: {type(error).__name__}: {error}; check the storage's own configuration (AWS_*, HF_TOKEN) here "
+            "and on the workers"
+        ) from error
+
+
 def _list_remote(patterns: list[str], suffix: str) -> Iterator[list[FileIdentity]]:
     filesystem, _ = remote_filesystem(patterns[0])
     filesystem.invalidate_cache()
-    paths = [strip_protocol(pattern) for pattern in patterns]
+    paths = [strip_protocol(absolute(pattern)) for pattern in patterns]
     if len(paths) >= _NAMES_WORTH_A_LISTING:
         for folder in {path.rpartition("/")[0] for path in paths if not glob.has_magic(path)}:
             with suppress(FileNotFoundError):

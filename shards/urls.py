@@ -19,10 +19,21 @@ _INNERMOST_BRACES = re.compile(r"\{([^{}]*)\}")
 _NUMBER_RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
+def scheme_of(url: str) -> str:
+    """`s3` of `s3://bucket/key`, in small letters; empty for a plain path."""
+    match = _SCHEME.match(url)
+    return "" if match is None else match[1].lower()
+
+
 def is_remote(url: str) -> bool:
     """Whether `url` needs fsspec; plain paths and `file://` do not."""
-    match = _SCHEME.match(url)
-    return match is not None and match[1].lower() not in ("file", "local")
+    return scheme_of(url) not in ("", "file", "local")
+
+
+def absolute(url: str) -> str:
+    """`url` such that it means the same in another folder, and to fsspec, which takes schemes in small letters only."""
+    scheme = scheme_of(url)
+    return scheme + url[len(scheme) :] if is_remote(url) else local_path(url)
 
 
 def local_path(url: str) -> str:
@@ -41,9 +52,12 @@ def remote_filesystem(url: str) -> tuple[Any, str]:
     """The fsspec filesystem of `url` and the path in it.
 
     What fsspec remembers of the path's folder is dropped: a driver that listed it an hour ago must see what its workers
-    wrote since.
+    wrote since. Raises ConfigError for a storage that nothing here can speak to.
     """
-    filesystem, path = url_to_fs(url)
+    try:
+        filesystem, path = url_to_fs(absolute(url))
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"{url}: {error}; `emostream doctor` lists storage and the extras that bring it") from error
     filesystem.invalidate_cache(path)
     return filesystem, path
 

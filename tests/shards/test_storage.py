@@ -9,12 +9,13 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import braceexpand
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -243,6 +244,42 @@ def test_joining_keeps_the_kind_of_path() -> None:
 def test_urls_are_told_from_paths(url: str, expected: bool) -> None:
     """file:// is local; anything else with a scheme goes through fsspec."""
     assert is_remote(url) is expected
+
+
+@pytest.mark.parametrize("url", ["gs://bucket/*.tar", "foo://bucket/*.tar"])
+def test_storage_without_its_library_is_told(url: str) -> None:
+    """A scheme that nothing here speaks is an unusable option with a remedy, and no traceback."""
+    with pytest.raises(ConfigError, match=rf"{url[:3]}.*emostream doctor"):
+        list_files(url)
+
+
+def test_what_a_storage_raises_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Missing credentials end as an unusable option; what the operating system knows stays what it is."""
+
+    class NoCredentialsError(Exception):
+        pass
+
+    def refuse(error: Exception) -> Callable[..., bool]:
+        def exists(*_: object, **__: object) -> bool:
+            raise error
+
+        return exists
+
+    monkeypatch.setattr(MemoryFileSystem, "exists", refuse(NoCredentialsError("unable to locate credentials")))
+    with pytest.raises(ConfigError, match=r"memory://x/\*.tar: NoCredentialsError: unable .*check the storage's own"):
+        list_files("memory://x/*.tar")
+    monkeypatch.setattr(MemoryFileSystem, "exists", refuse(PermissionError("not yours")))
+    with pytest.raises(PermissionError):
+        list_files("memory://x/*.tar")
+
+
+def test_schemes_may_be_written_large(folder: str) -> None:
+    """A URL's scheme is the same in capitals."""
+    url = put(folder, "a.tar", b"abc")
+    scheme, separator, rest = url.rpartition("://")
+    large = f"{scheme.upper()}{separator}{rest}"
+    assert read_bytes(large, max_bytes=3) == b"abc"
+    assert [file.size for file in list_files(large)] == [3]
 
 
 # Ranged reads.
