@@ -5,11 +5,12 @@ of the weightless statistics), with a version of how features become a vector.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actors.checkpoints import CheckpointConfig, locate, weight_digest
 from shards.config import option
+from shards.urls import local_path
 
 SPECTRAL = "spectral"
 SPECTRAL_FINGERPRINT = "spectral:1"
@@ -32,6 +33,12 @@ class EmbedderConfig:
     def is_spectral(self) -> bool:
         """Whether it needs no weights."""
         return self.encoder == SPECTRAL
+
+    def anywhere(self) -> "EmbedderConfig":
+        """The same in workers, which start in folders of their own."""
+        if self.is_spectral or not self.checkpoint().is_local:
+            return self
+        return replace(self, encoder=local_path(self.encoder))
 
     def checkpoint(self) -> CheckpointConfig:
         """Where the weights come from. Raises ConfigError for what is neither a folder nor a pinned hub name."""

@@ -155,7 +155,7 @@ class PanelConfig:
 
     @classmethod
     def load(cls, url: str) -> "PanelConfig":
-        """Read a YAML panel file. A relative checkpoint that is a folder beside the file means that folder."""
+        """Read a YAML panel file. A relative checkpoint means the folder beside the file, or else here, if any."""
         try:
             values = yaml.safe_load(read_bytes(url, max_bytes=MAX_PANEL_FILE_BYTES))
         except FileNotFoundError as error:
@@ -168,11 +168,13 @@ class PanelConfig:
 
 
 def _anchor(value: Any, folder: Path, name: str = "") -> Any:
-    """Make relative `checkpoint` and `detector` paths that exist beside the panel file absolute."""
+    """Make relative `checkpoint` and `detector` paths absolute that exist beside the panel file, or else here."""
     if isinstance(value, Mapping):
         return {str(key): _anchor(item, folder, str(key)) for key, item in value.items()}
-    if name in ("checkpoint", "detector") and isinstance(value, str) and (folder / value).exists():
-        return str((folder / value).resolve())
+    if name in ("checkpoint", "detector") and isinstance(value, str) and value:
+        for base in (folder, Path()):
+            if (base / value).exists():
+                return str((base / value).resolve())
     return value
 
 

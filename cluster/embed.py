@@ -22,7 +22,6 @@ from shards.speakers_from_embeddings import (
     list_tables,
     make_speaker_table,
     remove_replaced,
-    require_each_once,
     require_one_encoder,
 )
 from shards.storage import list_files, make_directory
@@ -70,6 +69,7 @@ class EmbedSummary(JobSummary):
 
     num_embedded: int
     num_tables_removed: int
+    num_other_tables: int
     num_speakers: int
 
 
@@ -78,7 +78,9 @@ def run_embed(config: EmbedConfig) -> int:
     summary = embed(config)
     lines = [*summary.lines("embedded", "without a vector")]
     if summary.num_tables_removed:
-        lines.append(f"  removed: {summary.num_tables_removed} tables of shards that have changed since")
+        lines.append(f"  removed: {summary.num_tables_removed} tables of shards that have changed or moved since")
+    if summary.num_other_tables:
+        lines.append(f"  counted along: {summary.num_other_tables} tables of other shards, embedded before")
     if not summary.failed:
         lines.append(f"{summary.num_speakers} speakers in {config.out}")
     sys.stdout.write("\n".join(lines) + "\n")
@@ -88,11 +90,11 @@ def run_embed(config: EmbedConfig) -> int:
 def embed(config: EmbedConfig) -> EmbedSummary:
     """Embed every shard that has no table yet, then write the speaker table from all there are.
 
-    Raises ConfigError for an unusable encoder, corpus or cluster, for shards that were embedded where they lay before,
-    and when no utterance could be embedded.
+    Raises ConfigError for an unusable encoder, corpus or cluster, for copies of shards that were embedded before, and
+    when no utterance could be embedded.
     """
     started = time.monotonic()
-    encoder = EmbedderConfig(encoder=config.encoder, revision=config.revision)
+    encoder = EmbedderConfig(encoder=config.encoder, revision=config.revision).anywhere()
     maker = fingerprint(encoder)
     files = list_files(config.shards)
     make_directory(config.folder)
@@ -102,14 +104,14 @@ def embed(config: EmbedConfig) -> EmbedSummary:
     outcomes, failed = run_missing(
         plan, config, config.num_workers, verb="embed", what="the encoder", actor=_actor, arguments=(encoder, maker)
     )
-    removed, table = 0, None
+    removed, num_others, table = 0, 0, None
     if not failed:
         tables = list_tables(config.folder)
         finished = {task.url: task.table_url for task in plan.tasks}
         replaced = remove_replaced(tables, finished)
         removed = len(replaced)
         tables = {url: info for url, info in tables.items() if url not in replaced}
-        require_each_once(tables, finished)
+        num_others = len(tables.keys() - set(finished.values()))
         remove_leftovers(list_names(config.folder), plan, config.folder)
         table = _write_table(config, maker, list(tables))
     every = [*outcomes, *read_outcomes(plan.reused, lambda task: known[task.table_url], REMEDY)]
@@ -117,6 +119,7 @@ def embed(config: EmbedConfig) -> EmbedSummary:
         **account(plan, every, failed, time.monotonic() - started),
         num_embedded=len(outcomes),
         num_tables_removed=removed,
+        num_other_tables=num_others,
         num_speakers=0 if table is None else len(table),
     )
 

@@ -46,6 +46,7 @@ class LabelSummary(JobSummary):
 
     num_labeled: int
     superseded_tables_removed: int
+    num_other_tables: int
     panel_digest: str
 
 
@@ -55,6 +56,8 @@ def run_label(config: LabelConfig) -> int:
     lines = [*summary.lines("labeled", "without a full set of predictions")]
     if summary.superseded_tables_removed:
         lines.append(f"removed {summary.superseded_tables_removed} tables of an older panel or of older shards")
+    if summary.num_other_tables:
+        lines.append(f"beside them: {summary.num_other_tables} tables of other shards, which `select` counts too")
     sys.stdout.write("\n".join([*lines, f"predictions in {config.out}\n"]))
     return summary.exit_status
 
@@ -79,15 +82,16 @@ def label(config: LabelConfig) -> LabelSummary:
         actor=_actor,
         arguments=(panel, identity),
     )
-    superseded = 0
+    superseded = num_others = 0
     if not failed:
-        superseded = remove_superseded(plan, config.out)
+        superseded, num_others = remove_superseded(plan, config.out)
         remove_leftovers(list_names(config.out), plan, config.out)
     every = [*outcomes, *read_outcomes(plan.reused, lambda task: read_info(task.table_url), REMEDY)]
     summary = LabelSummary(
         **account(plan, every, failed, time.monotonic() - started),
         num_labeled=len(outcomes),
         superseded_tables_removed=superseded,
+        num_other_tables=num_others,
         panel_digest=identity.digest,
     )
     with atomic_write(join(config.out, CONFIG_NAME)) as stream:

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from actors.shard_task import ShardTask
 from shards.config import ConfigError
 from shards.naming import list_names, relative_names
-from shards.predictions import TableInfo, is_table_name, read_info
-from shards.storage import FileIdentity, join, remove
+from shards.parquet import count_repeated
+from shards.predictions import REMEDY, TableInfo, is_table_name, read_info
+from shards.storage import FileIdentity, exists, join, remove
+from shards.urls import absolute
 
 NAME_DIGITS = 12
 FOOTER_THREADS = 16
@@ -42,7 +44,7 @@ def make_plan(pattern: str, files: Sequence[FileIdentity], out: str, maker: str,
 
     `maker` is the digest of the panel or the fingerprint of the encoder, `table_format` the version of the format.
     """
-    names = relative_names(pattern, files)
+    names, out = relative_names(pattern, files), absolute(out)  # workers start in folders of their own
     tasks = tuple(_task(file, name, out, maker, table_format) for file, name in zip(files, names, strict=True))
     existing = frozenset(name for name in list_names(out) if is_table_name(name))
     todo = tuple(task for task in tasks if _table_name(task) not in existing)
@@ -61,23 +63,28 @@ def refuse_other_corpora(plan: ShardPlan, out: str) -> None:
             )
 
 
-def remove_superseded(plan: ShardPlan, out: str) -> int:
-    """Remove tables of the plan's shards that were made by another panel or from another version of the shard.
+def remove_superseded(plan: ShardPlan, out: str) -> tuple[int, int]:
+    """Remove tables that the plan's have replaced; how many these were, and how many of other shards remain.
 
-    They are known by the shard's URL: another corpus may use the same names. Those that came while the job ran, from a
-    worker of an older panel that was believed dead, are among them.
+    Replaced are those of the plan's shards that were made by another panel or from another version of the shard, known
+    by its URL: another corpus may use the same names. Those that came while the job ran, from a worker of an older
+    panel that was believed dead, are among them. So are those of shards that are gone and whose utterances lie in the
+    plan's shards now: an import of a longer table, or with another shard size, names shards anew.
     """
     urls = {task.url for task in plan.tasks}
-    names = filter(is_table_name, list_names(out))
-    superseded = [name for name, info in _unplanned(plan, out, names).items() if info.shard_url in urls]
-    for name in superseded:
-        remove(join(out, name))
-    return len(superseded)
+    infos = {join(out, name): info for name, info in _unplanned(plan, out, list_names(out)).items()}
+    superseded = [table for table, info in infos.items() if info.shard_url in urls]
+    others = [table for table in infos if table not in superseded]
+    repeated = count_repeated(others, [task.table_url for task in plan.tasks], remedy=REMEDY)
+    superseded += [table for table in repeated if not exists(infos[table].shard_url)]
+    for table in superseded:
+        remove(table)
+    return len(superseded), len(infos) - len(superseded)
 
 
 def _unplanned(plan: ShardPlan, out: str, names: Iterable[str]) -> dict[str, TableInfo]:
     """What those of the tables `names` say that the plan does not account for."""
-    others = sorted(set(names) - {_table_name(task) for task in plan.tasks})
+    others = sorted(set(filter(is_table_name, names)) - {_table_name(task) for task in plan.tasks})
     with concurrent.futures.ThreadPoolExecutor(FOOTER_THREADS) as pool:
         return dict(zip(others, pool.map(lambda name: read_info(join(out, name)), others), strict=True))
 

@@ -37,7 +37,10 @@ def find_shards(pattern: str, files: Sequence[FileIdentity], names: Iterable[str
     for name in names:
         matches = [by_name[name]] if name in by_name else [file for file in files if file.url.endswith("/" + name)]
         if len(matches) != 1:
-            raise ConfigError(f"{pattern}: got {len(matches)} files for shard {name!r}, expected one; check --shards")
+            raise ConfigError(
+                f"{pattern}: got {len(matches)} files for shard {name!r}, expected one; check --shards. If the "
+                "shard was removed on purpose, remove its prediction table and run `emostream select` again"
+            )
         found[name] = matches[0]
     return found
 

@@ -14,13 +14,14 @@ import pyarrow as pa
 
 from shards.config import ConfigError
 from shards.corpus_index import DEFAULT_SPLIT, group_rows
-from shards.embeddings import EmbeddingInfo, read_embedding_info, read_embeddings, vectors_of
+from shards.embeddings import REMEDY, EmbeddingInfo, read_embedding_info, read_embeddings, vectors_of
 from shards.naming import list_names
+from shards.parquet import count_repeated
 from shards.predictions import is_table_name
 from shards.speaker_labels import dig, label_dimensions, label_row
 from shards.speaker_statistics import Chunk, build_speakers
 from shards.speaker_table import MAX_METADATA_CHARACTERS, SpeakerTable
-from shards.storage import join, remove
+from shards.storage import exists, join, remove
 
 
 def list_tables(folder: str) -> dict[str, EmbeddingInfo]:
@@ -41,30 +42,24 @@ def require_one_encoder(tables: Mapping[str, EmbeddingInfo], fingerprint: str, f
 
 
 def remove_replaced(tables: Mapping[str, EmbeddingInfo], finished: Mapping[str, str]) -> list[str]:
-    """Remove tables of shards that have changed since; `finished` maps a shard's URL to its table's now."""
-    replaced = [url for url, info in tables.items() if info.shard_url in finished and finished[info.shard_url] != url]
+    """Remove tables that others have replaced: of shards that have changed, and of shards that are gone and whose
+    utterances lie in other ones now. `finished` maps a shard's URL to its table's now.
+
+    Raises ConfigError when utterances would count twice otherwise, as a shard of theirs has been copied.
+    """
+    planned = frozenset(finished.values())
+    replaced = [url for url, info in tables.items() if info.shard_url in finished and url not in planned]
+    others = [url for url, info in tables.items() if info.shard_url not in finished]
+    for url, number in count_repeated(others, sorted(planned), remedy=REMEDY).items():
+        if exists(tables[url].shard_url):
+            raise ConfigError(
+                f"{url}: holds {number} utterances that --shards has too, from {tables[url].shard_url}; expected each "
+                "speaker's keys once. Remove this table if that shard is a copy; give another corpus its own --out"
+            )
+        replaced.append(url)
     for url in replaced:
         remove(url)
     return replaced
-
-
-def require_each_once(tables: Mapping[str, EmbeddingInfo], finished: Mapping[str, str]) -> None:
-    """Raise ConfigError when utterances of a table now would count twice, as their shard has been moved or copied.
-
-    `finished` is as above. Shards of other corpora may have the same file name, and then other utterances.
-    """
-    alike: dict[str, list[tuple[str, str]]] = {}
-    for shard_url, now in finished.items():
-        alike.setdefault(_file_name(shard_url), []).append((shard_url, now))
-    planned = frozenset(finished.values())
-    for url, info in tables.items():
-        for shard_url, now in () if url in planned else alike.get(_file_name(info.shard_url), ()):
-            if twice := len(_utterances(url) & _utterances(now)):
-                raise ConfigError(
-                    f"{url}: holds {twice} utterances of {shard_url}, embedded when they were in {info.shard_url}; "
-                    "expected each speaker's keys once. Remove this table if the shard has been moved or copied; give "
-                    "another corpus an --out of its own"
-                )
 
 
 def make_speaker_table(
@@ -83,21 +78,11 @@ def make_speaker_table(
     table = build_speakers(chunks, label_dimensions(labels), **encoder)
     if not len(table):
         wanted = "" if split is None else f" of the split {split}"
-        raise ConfigError(f"no utterance{wanted} could be embedded; the summary above says why")
+        raise ConfigError(f"no utterance{wanted} has a vector; the tables beside --out give the reasons (`error`)")
     if not metadata:
         return table
     shared = _shared_metadata(urls, metadata, split)
     return replace(table, metadata=[shared[speaker] for speaker in table.speakers])
-
-
-def _file_name(url: str) -> str:
-    return url.rpartition("/")[2]
-
-
-def _utterances(url: str) -> set[tuple[str, str]]:
-    """Speaker and key of each usable row."""
-    rows = read_embeddings(url)
-    return set(zip(rows["speaker"].to_pylist(), rows["key"].to_pylist(), strict=True))
 
 
 def _chunks(urls: Sequence[str], labels: Sequence[str], split: str | None) -> Callable[[], Iterator[Chunk]]:

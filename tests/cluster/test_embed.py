@@ -120,20 +120,25 @@ def test_vectors_of_two_encoders_are_not_mixed(world: Path) -> None:
 
 
 def test_a_corpus_that_has_moved_is_not_counted_twice(world: Path) -> None:
-    """Tables of where its shards lay are refused, by name; those of other utterances in shards called alike are not."""
+    """Tables of where its shards lay go, those of copies are refused, and those of other utterances count along."""
     path = next((world / "speakers-utterances").glob("small-000-*.parquet"))
     wanted = table_of(world / "speakers.parquet").num_utterances.sum()
     table = pq.read_table(path)
-    footer = json.loads(table.schema.metadata[METADATA_KEY]) | {"shard_url": "/elsewhere/small-000.tar"}
+    footer = json.loads(table.schema.metadata[METADATA_KEY]) | {"shard_url": str(world / "packed-before.tar")}
     table = table.replace_schema_metadata({METADATA_KEY: json.dumps(footer)})
-    other = path.with_name("small-000-0123456789ab.parquet")
+    other = path.with_name("packed-before-0123456789ab.parquet")
     pq.write_table(table, other)
-    with pytest.raises(ConfigError, match=r"small-000-0123456789ab.*holds 6 utterances of .*/shards/small-000\.tar"):
+    (world / "packed-before.tar").touch()
+    with pytest.raises(ConfigError, match=r"packed-before-0123456789ab.*holds 6 utterances that --shards has too"):
         embed(options(world, "nowhere:1"))
+    (world / "packed-before.tar").unlink()
+    assert embed(options(world, "nowhere:1")).num_tables_removed == 1
+    assert not other.exists()
     assert table_of(world / "speakers.parquet").num_utterances.sum() == wanted
     keys = [f"other-{key}" for key in table["key"].to_pylist()]
     pq.write_table(table.set_column(0, "key", [keys]), other)
-    assert embed(options(world, "nowhere:1")).num_embedded == 0
+    summary = embed(options(world, "nowhere:1"))
+    assert (summary.num_embedded, summary.num_tables_removed, summary.num_other_tables) == (0, 0, 1)
     assert table_of(world / "speakers.parquet").num_utterances.sum() == wanted + 6
 
 

@@ -10,7 +10,7 @@ from actors.panel_config import PanelConfig, panel_identity
 from cluster.label import LabelConfig, label
 from cluster.shard_plan import ShardPlan, make_plan, refuse_other_corpora, remove_superseded
 from shards.config import ConfigError, from_mapping
-from shards.predictions import FORMAT_VERSION, load_predictions, write_predictions
+from shards.predictions import FORMAT_VERSION, Prediction, load_predictions, write_predictions
 from shards.storage import list_files
 from tests.shards.selection_inputs import INFO
 from tests.small_world import SmallWorld
@@ -61,8 +61,34 @@ def test_tables_of_an_older_panel_are_superseded(out: Path, tmp_path: Path) -> N
     plan = plan_of(shards, out)
     refuse_other_corpora(plan, str(out))
     mine = commit(plan)
-    assert remove_superseded(plan, str(out)) == 2
+    assert remove_superseded(plan, str(out)) == (2, 1)
     assert names(out) == mine | others
+
+
+def test_tables_of_shards_that_were_cut_anew_are_superseded(out: Path, tmp_path: Path) -> None:
+    """A longer import names its shards anew: tables of gone shards whose utterances are there again go, others stay."""
+    shards = corpus(tmp_path / "corpus", "old.tar", "apart.tar", "copied.tar", "new.tar")
+    rows = {"old.tar": (1, 2), "apart.tar": (9,), "copied.tar": (3,), "new.tar": (1, 2, 3, 4)}
+    every = plan_of(shards, out)
+    for task in every.tasks:
+        info = dataclasses.replace(INFO, shard=task.name, shard_url=task.url, panel_digest=task.maker)
+        numbers = rows[task.name]
+        found = [Prediction(key=f"key-{n}", shard=task.name, offset=512 * n, size=512) for n in numbers]
+        write_predictions(task.table_url, found, dataclasses.replace(info, num_rows=len(found)))
+    for name in ("old.tar", "apart.tar"):
+        (shards / name).unlink()
+    kept = {Path(task.table_url).name for task in every.tasks if task.name != "old.tar"}
+    plan = make_plan(f"{shards}/new.tar", list_files(f"{shards}/new.tar"), str(out), "new", FORMAT_VERSION)
+    assert remove_superseded(plan, str(out)) == (1, 2)
+    assert names(out) == kept
+
+
+def test_tables_lie_where_the_driver_says(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers start in folders of their own: a relative --out is made absolute before they hear of it."""
+    shards = corpus(tmp_path / "corpus", "a.tar")
+    monkeypatch.chdir(tmp_path)
+    files = list_files(f"{shards}/*.tar")
+    assert make_plan(f"{shards}/*.tar", files, "out", "new", FORMAT_VERSION).tasks == plan_of(shards, out).tasks
 
 
 def test_the_options_lie_beside_the_tables(small_world: SmallWorld, out: Path) -> None:
@@ -91,7 +117,7 @@ def test_a_commit_of_an_older_panel_during_the_job_is_swept(out: Path, tmp_path:
     plan = plan_of(shards, out)
     commit(plan_of(shards, out, "old"))
     mine = commit(plan)
-    assert remove_superseded(plan, str(out)) == 1
+    assert remove_superseded(plan, str(out)) == (1, 0)
     assert names(out) == mine
 
 
@@ -101,8 +127,9 @@ def test_another_corpus_of_the_same_names_is_refused(out: Path, tmp_path: Path) 
     plan = plan_of(corpus(tmp_path / "mine", "a.tar"), out)
     with pytest.raises(ConfigError, match=r"theirs/a.tar, which is called 'a.tar' like .*mine/a.tar"):
         refuse_other_corpora(plan, str(out))
-    assert remove_superseded(plan, str(out)) == 0
-    assert names(out) == theirs
+    mine = commit(plan)
+    assert remove_superseded(plan, str(out)) == (0, 1)
+    assert names(out) == theirs | mine
 
 
 def test_a_shard_under_another_name_is_superseded(out: Path, tmp_path: Path) -> None:
@@ -114,5 +141,5 @@ def test_a_shard_under_another_name_is_superseded(out: Path, tmp_path: Path) -> 
     plan = plan_of(shards / "**", out)
     assert plan.tasks[0].name == "part-7/a.tar"
     mine = commit(plan)
-    assert remove_superseded(plan, str(out)) == 1
+    assert remove_superseded(plan, str(out)) == (1, 0)
     assert names(out) == mine
