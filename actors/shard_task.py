@@ -1,11 +1,15 @@
 """The unit of work of a job over shards: a shard in, a committed table out. Without Ray and without torch."""
 
+import platform
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from actors.reading import decoded_bytes
+from shards.config import ConfigError
 from shards.errors import count_reasons
+from shards.storage import atomic_write, join, remove
 from shards.utterance import Utterance
 
 WINDOW_UTTERANCES = 256
@@ -25,6 +29,24 @@ class ShardTask:
     version: str
     table_url: str
     maker: str
+
+
+class UnwritableFolderError(ConfigError):
+    """Where the tables are to be cannot be written from a worker's machine."""
+
+
+def require_writable(folder: str) -> None:
+    """Write a file to `folder` and remove it, before any work is done for it. Raises UnwritableFolderError."""
+    probe = join(folder, f".probe-{uuid.uuid4().hex}")
+    try:
+        with atomic_write(probe) as stream:
+            stream.write(b"a worker was here\n")
+        remove(probe)
+    except OSError as error:
+        raise UnwritableFolderError(
+            f"--out {folder}: the worker on {platform.node()} cannot write there ({error}); give a folder that all "
+            "nodes share, or an object store"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

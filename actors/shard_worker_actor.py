@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from actors.panel_config import MediaConfig
 from actors.reader_actor import ReaderSlot, ShardStream
 from actors.reading import Needs
-from actors.shard_task import ShardOutcome, ShardProgress, ShardTask
+from actors.shard_task import ShardOutcome, ShardProgress, ShardTask, require_writable
 
 READER_BUNDLE = 1  # bundle 0 of the placement group is the worker's
 REMOTE_OPTIONS: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "concurrency_groups": {"control": 1}}
@@ -44,8 +44,9 @@ class ShardWorker(ABC):
     def finish(self, task: ShardTask, stream: ShardStream, shard_error: str | None) -> ShardOutcome:
         """Do the shard's work and commit its table, adding to `_progress`."""
 
-    def setup(self) -> int:
-        """Load the models; returns the process id."""
+    def setup(self, out: str) -> int:
+        """See that tables can be written to `out`, and load the models; returns the process id."""
+        require_writable(out)
         self.load(self._num_threads)
         return os.getpid()
 

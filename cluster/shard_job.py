@@ -102,6 +102,7 @@ def run_missing(
             actor=actor(),
             arguments=arguments,
             what=what,
+            out=plan.out,
             num_readers=options.num_readers,
             max_attempts=options.max_attempts,
             on_progress=_with_rate(update, len(plan.todo)),

@@ -31,6 +31,7 @@ class ShardPlan:
     tasks: tuple[ShardTask, ...]
     todo: tuple[ShardTask, ...]
     existing: frozenset[str]
+    out: str  # the folder of the tables, absolute
 
     @property
     def reused(self) -> tuple[ShardTask, ...]:
@@ -48,7 +49,7 @@ def make_plan(pattern: str, files: Sequence[FileIdentity], out: str, maker: str,
     tasks = tuple(_task(file, name, out, maker, table_format) for file, name in zip(files, names, strict=True))
     existing = frozenset(name for name in list_names(out) if is_table_name(name))
     todo = tuple(task for task in tasks if _table_name(task) not in existing)
-    return ShardPlan(tasks, todo, existing)
+    return ShardPlan(tasks, todo, existing, out)
 
 
 def refuse_other_corpora(plan: ShardPlan, out: str) -> None:

@@ -3,7 +3,8 @@
 It never touches a sample. A plain `ray.wait` loop costs 0.2 to 0.3 ms a shard, so nothing cleverer is needed. Ray's
 own retries are off: unlimited ones would replay a shard that kills its worker for ever, and one killed worker
 surfaces as several errors, only one of which is the shard's. Here the shard that was in hand is charged one attempt,
-the ones waiting behind it none.
+the ones waiting behind it none. A place of the cluster is given up when it loses workers over many different shards: a
+few shards that kill every worker must not cost the others theirs.
 """
 
 import collections
@@ -19,7 +20,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.shard_task import ShardOutcome, ShardTask
+from actors.shard_task import ShardOutcome, ShardTask, UnwritableFolderError
 from cluster.placement import WorkerPlacement
 from shards.config import ConfigError
 
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 PLACEMENT_TIMEOUT_SECONDS = 120.0
 SETUP_TIMEOUT_SECONDS = 1800.0  # weights may have to be downloaded first
-STARTS_PER_WORKER = 8  # workers lost in a row on one placement, without a finished shard, before it is given up
+LOSSES_PER_PLACE = 8  # shards, or set-ups, over which a place loses workers in a row before it is given up
 POLL_SECONDS = 0.5
 REPORT_INTERVAL_SECONDS = 1.0
 
@@ -54,7 +55,7 @@ class _Worker:
     setup: Any = None  # reference to the running set-up, None once it is done
     setup_deadline: float = 0.0
     queue: "collections.OrderedDict[Any, ShardTask]" = field(default_factory=collections.OrderedDict)
-    lost_in_a_row: int = 0
+    lost_on: set[str] = field(default_factory=set)  # over what workers were lost since a shard was finished
     num_utterances: int = 0
 
 
@@ -62,13 +63,14 @@ class _Worker:
 class ShardRun:
     """One run over `todo`; `run` returns when every shard is done or given up.
 
-    `actor` is a remote `ShardWorker`, `arguments` what its construction takes before its threads and readers, and
-    `what` names the models for people.
+    `actor` is a remote `ShardWorker`, `arguments` what its construction takes before its threads and readers, `what`
+    names the models for people, and `out` is the folder of the tables, which every worker must be able to write.
     """
 
     actor: Any
     arguments: tuple[Any, ...]
     what: str
+    out: str
     num_readers: int
     max_attempts: int
     on_progress: OnProgress
@@ -76,6 +78,7 @@ class ShardRun:
     failed: list[FailedShard] = field(default_factory=list)
     _waiting: "collections.deque[ShardTask]" = field(default_factory=collections.deque)
     _attempts: "collections.Counter[str]" = field(default_factory=collections.Counter)
+    _errors: dict[str, str] = field(default_factory=dict)  # the last one of each shard
     _workers: list[_Worker] = field(default_factory=list)
     _retired_utterances: int = 0
     _reported_at: float = 0.0
@@ -113,7 +116,7 @@ class ShardRun:
         worker.handle = self.actor.options(
             num_cpus=bundle["CPU"], num_gpus=bundle.get("GPU", 0), scheduling_strategy=strategy
         ).remote(*self.arguments, worker.placement.num_threads, self.num_readers)
-        worker.setup = worker.handle.setup.remote()
+        worker.setup = worker.handle.setup.remote(self.out)
         worker.setup_deadline = time.monotonic() + SETUP_TIMEOUT_SECONDS
 
     def _collect(self) -> None:
@@ -135,7 +138,8 @@ class ShardRun:
         try:
             pid = ray.get(worker.setup)
         except RayTaskError as error:
-            raise ConfigError(f"{self.what} cannot be loaded: {error.cause!r}") from error
+            cannot = "" if isinstance(error.cause, UnwritableFolderError) else f"{self.what} cannot be loaded: "
+            raise ConfigError(f"{cannot}{_reason(error)}") from error
         except RayActorError as lost:
             self._replace(worker, lost)
             return
@@ -149,10 +153,10 @@ class ShardRun:
             self._replace(worker, lost)
             return
         except RayTaskError as error:
-            self._charge(worker.queue.pop(ref), repr(error.cause))
+            self._charge(worker.queue.pop(ref), _reason(error))
             return
         worker.queue.pop(ref)
-        worker.lost_in_a_row = 0
+        worker.lost_on.clear()
         self.outcomes.append(outcome)
 
     def _replace(self, worker: _Worker, lost: Exception) -> None:
@@ -167,14 +171,15 @@ class ShardRun:
         worker.num_utterances = 0
         ray.kill(worker.handle)
         worker.handle = worker.setup = None
-        worker.lost_in_a_row += 1
-        if worker.lost_in_a_row >= STARTS_PER_WORKER:
-            log.error("%d workers in a row were lost on one place of the cluster; giving it up", STARTS_PER_WORKER)
+        worker.lost_on.add(tasks[0].url if tasks else f"set-up after {len(worker.lost_on)} losses")
+        if len(worker.lost_on) >= LOSSES_PER_PLACE:
+            log.error("a place of the cluster lost workers over %d shards in a row; giving it up", LOSSES_PER_PLACE)
             remove_placement_group(worker.group)
             self._workers.remove(worker)
 
     def _charge(self, task: ShardTask, error: str) -> None:
         self._attempts[task.url] += 1
+        self._errors[task.url] = error
         if self._attempts[task.url] < self.max_attempts:
             log.warning("%s: attempt %d failed: %s", task.name, self._attempts[task.url], error)
             self._waiting.appendleft(task)
@@ -184,7 +189,8 @@ class ShardRun:
 
     def _give_up_rest(self) -> None:
         for task in self._waiting:
-            self.failed.append(FailedShard(task.name, self._attempts[task.url], "no worker was left for it"))
+            last = f"; the last attempt: {self._errors[task.url]}" if task.url in self._errors else ""
+            self.failed.append(FailedShard(task.name, self._attempts[task.url], f"no worker was left for it{last}"))
         self._waiting.clear()
 
     def _report(self) -> None:
@@ -203,6 +209,12 @@ class ShardRun:
             if worker.handle is not None:
                 ray.kill(worker.handle)
             remove_placement_group(worker.group)
+
+
+def _reason(error: RayTaskError) -> str:
+    """What went wrong in a worker, for a person."""
+    cause = error.cause
+    return str(cause) if isinstance(cause, ConfigError) else f"{type(cause).__name__}: {cause}"
 
 
 def _reserve(placement: WorkerPlacement) -> Any:

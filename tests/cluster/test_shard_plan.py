@@ -103,7 +103,7 @@ def test_a_late_commit_of_an_older_panel_does_no_harm(small_world: SmallWorld, o
     config, mine = finished_job(small_world, out)
     assert label(config).superseded_tables_removed == 0
     late = plan_of(small_world.shards, out, "old").tasks[3:4]
-    commit(ShardPlan(late, late, frozenset()))
+    commit(ShardPlan(late, late, frozenset(), str(out)))
     with pytest.raises(ConfigError, match=r"2 tables speak for shard .*emostream label"):
         load_predictions(str(out))
     assert label(config).superseded_tables_removed == 1
