@@ -29,6 +29,7 @@ LABELING_FILES = (
     "normalizer.json",
     "vocab*",
     "merges.txt",
+    "bpe.codes",
     "*.model",
 )
 _BLOCK_BYTES = 2**22

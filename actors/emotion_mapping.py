@@ -40,7 +40,12 @@ class EmotionMapping:
     ) -> "EmotionMapping":
         """Map `id2label`. Raises ConfigError naming every class that means none of the seven and is not dropped."""
         names = {_fold(label): emotion for label, emotion in label_names.items()}
-        dropped = {_fold(label) for label in drop_labels}
+        dropped = {_fold(label) for label in drop_labels} - names.keys()  # a class with a meaning is not left out
+        if strange := sorted(names.keys() - {_fold(label) for label in id2label.values()}):
+            raise ConfigError(
+                f"checkpoint {checkpoint}: label_names speaks of {', '.join(strange)}, but its classes are "
+                f"{', '.join(id2label[index] for index in range(len(id2label)))}"
+            )
         matrix = np.zeros((len(id2label), NUM_EMOTIONS))
         unknown = []
         for index in range(len(id2label)):

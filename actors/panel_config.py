@@ -21,7 +21,7 @@ from shards.face_config import FaceConfig
 from shards.storage import read_bytes
 
 MAX_PANEL_FILE_BYTES = 2**20
-DIGEST_VERSION = 1  # raise it when the code comes to label differently from the same settings
+DIGEST_VERSION = 2  # raise it when the code comes to label differently from the same settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

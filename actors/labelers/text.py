@@ -23,6 +23,7 @@ from shards.config import ConfigError
 log = logging.getLogger(__name__)
 
 PADDING_TOLERANCE = 1e-4
+MAX_TOKENS = 8192  # of a text, where neither tokenizer nor model states a limit
 PROBE_TEXTS = (
     "I am so glad.",
     "No. I told you never to touch that again, and I meant every single word of it, so put it back right now!",
@@ -122,13 +123,10 @@ class TextLabeler:
 
 
 def longest_text(tokenizer: Any, config: Any) -> int:
-    """Tokens the model can read. Tokenizers that were saved without a limit claim 1e30."""
-    limits = [int(tokenizer.model_max_length)]
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None:
-        # RoBERTa and its kin count positions from behind the padding index and so have two more than they can use.
-        limits.append(int(positions) - 2)
-    return min(limits)
+    """Tokens the model can read. Tokenizers that were saved without a limit claim 1e30, models without one say -1."""
+    # RoBERTa and its kin count positions from behind the padding index and so have two more than they can use.
+    limits = [int(tokenizer.model_max_length), int(getattr(config, "max_position_embeddings", None) or 0) - 2]
+    return min([limit for limit in limits if limit > 0] + [MAX_TOKENS])
 
 
 def _load_tokenizer(folder: Path, config: Any) -> Any:

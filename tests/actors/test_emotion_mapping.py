@@ -49,6 +49,15 @@ def test_panel_names_classes_that_speak_otherwise() -> None:
     np.testing.assert_allclose(found.apply(np.array([0.2, 0.3, 0.5]))[[0, 4]], [0.5, 0.5])
 
 
+def test_a_class_with_a_meaning_is_not_dropped() -> None:
+    """label_names wins over drop_labels, whose default names contempt; what is no class at all is refused."""
+    classes = {0: "neutral", 1: "anger", 2: "contempt"}
+    found = mapping(classes, label_names={"Contempt": "anger"})
+    np.testing.assert_allclose(found.apply(np.array([0.2, 0.1, 0.7]))[:2], [0.2, 0.8])
+    with pytest.raises(ConfigError, match="label_names speaks of scorn, but its classes are neutral, anger, contempt"):
+        mapping(classes, label_names={"scorn": "anger"})
+
+
 def test_a_known_class_can_be_dropped() -> None:
     """drop_labels wins over a name that could be mapped."""
     found = mapping({0: "neutral", 1: "anger", 2: "surprise"}, drop_labels=("surprise",))

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, normalizers
 from transformers import PreTrainedTokenizerFast, pipeline
 
 from actors.labelers.inference import Missing
-from actors.labelers.text import TextLabeler, longest_text
+from actors.labelers.text import MAX_TOKENS, TextLabeler, longest_text
 from actors.panel_config import LabelerConfig
 from shards.config import ConfigError
 from tests.actors.runtimes import cpu_runtime
@@ -91,6 +91,8 @@ def test_length_limit_survives_a_tokenizer_that_claims_none() -> None:
     assert longest_text(unset, type("Config", (), {"max_position_embeddings": 514})) == 512
     limited = type("Tokenizer", (), {"model_max_length": 128})
     assert longest_text(limited, type("Config", (), {"max_position_embeddings": 514})) == 128
+    # XLNet states no positions, and its tokenizer no limit.
+    assert longest_text(unset, type("Config", (), {"max_position_embeddings": -1})) == MAX_TOKENS
 
 
 def test_a_checkpoint_without_tokenizer_is_refused(folder: Path, tmp_path: Path) -> None:
