@@ -79,11 +79,9 @@ def headline(summary: Summary) -> str:
     if len(summary["config"]["teachers"]) == 1:
         return f"{first} Labels are right {right} of the time; there is one teacher, so agreement was not asked for."
     best = scores["kept_vs_best_teacher"]["best_teacher"]
-    alone = percent(scores["teachers"][best]["accuracy"]["value"])
-    return (
-        f"{first} Labels are right {right} of the time where {agreeing(summary['config'])}; "
-        f"the best single teacher ({best}) alone, {alone}."
-    )
+    alone = scores["teachers"][best]["accuracy"]["value"]
+    beside = "" if alone is None else f"; the best single teacher ({best}) alone, {percent(alone)}"
+    return f"{first} Labels are right {right} of the time where {agreeing(summary['config'])}{beside}."
 
 
 def flow_chart(summary: Summary) -> Markup:

@@ -75,8 +75,8 @@ class UtterancePlan:
     def __init__(self, seconds: NDArray[np.float64], view: UtteranceView, *, seed: int) -> None:
         if not (seconds > 0).all():
             raise ConfigError(
-                "utterances: some json gives no `duration_seconds` above 0, which batches are planned by; "
-                "shards packed by `emostream pack` after `import` carry it"
+                "utterances: some json gives no `duration_seconds` above 0, which batches are planned by; shards that "
+                "`emostream pack` makes carry it, measured when they were labeled"
             )
         self._seconds, self._view, self._seed = seconds, view, seed
 

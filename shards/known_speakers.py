@@ -19,8 +19,10 @@ SEED = 0  # one division for all runs, whatever their seed, or their figures cou
 def known_utterances(index: CorpusIndex, seconds: float) -> NDArray[np.bool_]:
     """Which utterances of a split make up at least so many seconds of each of its speakers.
 
-    Raises ConfigError when nothing would be left of a speaker to be measured on.
+    Raises ConfigError when nothing would be left of a speaker to be measured on, or an utterance's length is not known.
     """
+    if np.isnan(index.durations).any():
+        raise ConfigError("known_seconds: some json gives no `duration_seconds`; shards of `emostream pack` carry it")
     known = np.zeros(len(index), dtype=bool)
     for place, (speaker, rows) in enumerate(index.rows_by_speaker().items()):
         order = _generator(_KNOWN, place).permutation(rows)

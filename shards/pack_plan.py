@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from shards.keys import MAX_KEY_BYTES
 from shards.selection import SPLITS
 
-PLAN_COLUMNS = ("key", "shard", "offset", "size", "speaker", "label", "probs", "split")
+PLAN_COLUMNS = ("key", "shard", "offset", "size", "speaker", "duration_seconds", "label", "probs", "split")
 PACKED_KEY = "packed_key"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _DIGEST_DIGITS = 12
 _PACKED_NAME = re.compile(rf"((?:{'|'.join(SPLITS)})-\d{{6,}}-[0-9a-f]{{{_DIGEST_DIGITS}}})(?:-[a-z0-9-]+)?\.tar")

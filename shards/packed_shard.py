@@ -88,7 +88,8 @@ def _labeled_members(row: Mapping[str, Any], shards: _OpenShards) -> dict[str, b
     except (BadShard, BadSample) as problem:
         raise BadShard(problem.code, f"shard {row['shard']!r}: {problem.detail}") from problem
     labels = {name: row[name] for name in ("speaker", "label", "split")} | {"label_probs": row["probs"]}
-    members[METADATA_EXTENSION] = encode_metadata(_without_nulls(metadata) | labels)
+    measured = {"duration_seconds": row["duration_seconds"]}  # training needs it; what the sample itself says wins
+    members[METADATA_EXTENSION] = encode_metadata(_without_nulls(measured | _without_nulls(metadata) | labels))
     members.setdefault(TRANSCRIPT_EXTENSION, b"")
     return members
 

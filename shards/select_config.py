@@ -8,6 +8,7 @@ from shards.agreement import Distance
 from shards.config import ConfigError, option
 from shards.emotions import EMOTIONS
 from shards.predictions import MODALITIES
+from shards.urls import absolute
 
 PUBLISHED_CLASSES = ("neutral", "anger", "happiness", "surprise")
 PUBLISHED_KL_THRESHOLD = 1.0
@@ -65,7 +66,7 @@ class SelectConfig:
         fractions = self.split_fractions
         if len(fractions) != len(SPLITS) or not min(fractions) >= 0 or not abs(sum(fractions) - 1) <= 1e-6:
             raise ConfigError(f"--split-fractions: got {fractions}, expected three shares that sum to 1")
-        if self.out.rstrip("/") == self.predictions.rstrip("/"):
+        if absolute(self.out).rstrip("/") == absolute(self.predictions).rstrip("/"):
             raise ConfigError(f"--out: got the predictions folder {self.out}, expected another; it holds tables only")
 
     def rates(self) -> dict[str, float]:

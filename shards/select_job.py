@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 from shards.config import ConfigError, to_mapping
 from shards.emotions import EMOTIONS
 from shards.parquet import METADATA_KEY
-from shards.predictions import DISTRIBUTION, TableInfo, distributions, load_predictions, unfinished_labeling
+from shards.predictions import (
+    DISTRIBUTION,
+    MODALITIES,
+    TableInfo,
+    distributions,
+    load_predictions,
+    unfinished_labeling,
+)
 from shards.selection import Candidates, SelectConfig, Selection, choose
 from shards.storage import atomic_write, exists, join, make_directory, open_ranged, remove
 from shards.summary import summarise
@@ -29,9 +36,9 @@ SELECTION_NAME = "selection.parquet"
 REJECTED_NAME = "rejected.parquet"
 SUMMARY_NAME = "summary.json"
 CONFIG_NAME = "select.yaml"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _COLUMNS = ("key", "shard", "offset", "size", "speaker", "duration_seconds", "emotion", "error")
-_COPIED_COLUMNS = ("key", "shard", "offset", "size", "speaker")
+_COPIED_COLUMNS = ("key", "shard", "offset", "size", "speaker", "duration_seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +55,7 @@ def select(config: SelectConfig) -> dict[str, Any]:
 
     Raises ConfigError when the predictions cannot be used, or hold nothing of a teacher.
     """
-    table, infos = load_predictions(config.predictions, [*_COLUMNS, *config.teachers])
+    table, infos = load_predictions(config.predictions, [*_COLUMNS, *MODALITIES])
     candidates = build_candidates(table, config.teachers)
     _require_teachers(candidates, infos)
     selection = choose(candidates, config)
@@ -93,11 +100,24 @@ def build_candidates(table: pa.Table, teachers: Sequence[str]) -> Candidates:
         offset=table["offset"].to_numpy(),
         speaker=speaker,
         speakers=speakers,
-        error=_objects(table["error"]),
+        error=_explained(table),
         teachers={name: distributions(table, name) for name in teachers},
         truth=_positions(table["emotion"], emotions),
         seconds=table["duration_seconds"].to_numpy().astype(np.float64),
     )
+
+
+def _explained(table: pa.Table) -> NDArray[np.object_]:
+    """Each row's error where it says why a prediction is missing: the only one that is, or all of them.
+
+    With some of them missing, the error may be about a modality that nobody asks for.
+    """
+    modalities = [table[name] for name in MODALITIES if table[name].null_count < len(table)]
+    num_missing = np.sum([column.is_null().to_numpy() for column in modalities], axis=0)
+    is_clear = (num_missing <= 1) | (num_missing == len(modalities))
+    error = _objects(table["error"])
+    error[~is_clear] = None
+    return error
 
 
 def _require_teachers(candidates: Candidates, infos: Sequence[TableInfo]) -> None:
@@ -119,7 +139,7 @@ def _positions(column: pa.ChunkedArray, names: pa.Array) -> NDArray[np.int64]:
 
 
 def _objects(column: pa.ChunkedArray) -> NDArray[np.object_]:
-    return np.asarray(column.to_numpy(), dtype=object)
+    return np.array(column.to_numpy(), dtype=object)
 
 
 def _selection_table(table: pa.Table, selection: Selection, infos: Sequence[TableInfo]) -> pa.Table:

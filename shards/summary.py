@@ -18,6 +18,7 @@ from shards.errors import reason_code
 from shards.evaluation import Evaluation
 from shards.predictions import TableInfo
 from shards.selection import SPLITS, Candidates, SelectConfig, Selection, class_numbers, labels_of
+from shards.urls import absolute
 
 FORMAT_VERSION = 2
 NUM_DISTANCE_BINS = 40
@@ -49,7 +50,7 @@ def summarise(
     kept, evaluation = selection.kept, Evaluation(candidates, selection, config)
     summary = {
         "format_version": FORMAT_VERSION,
-        "config": to_mapping(config),
+        "config": to_mapping(config) | {"predictions": absolute(config.predictions)},  # `report` runs anywhere
         "num_utterances": len(candidates),
         "num_kept": int(kept.sum()),
         "num_rejected": int((~kept).sum()),

@@ -280,9 +280,10 @@ def _long_enough(corpus: CorpusIndex, options: PretrainConfig) -> CorpusIndex:
     index = corpus.split(*options.splits)
     long = np.flatnonzero(index.durations * SAMPLE_RATE_HZ >= options.min_samples)
     if not len(long):
+        longest = np.max(np.nan_to_num(index.durations)) * SAMPLE_RATE_HZ
         raise ConfigError(
-            f"min_samples: got {options.min_samples}, and no utterance is that long; the longest has "
-            f"{np.nanmax(index.durations) * SAMPLE_RATE_HZ:.0f} samples"
+            f"min_samples: got {options.min_samples}, and no utterance is known to be that long: by the "
+            f"`duration_seconds` of their json, the longest has {longest:.0f} samples"
         )
     log.info("%d of %d utterances have %d samples or more", len(long), len(index), options.min_samples)
     return index.take(long)

@@ -363,6 +363,23 @@ def test_headline_compares_with_the_best_teacher() -> None:
         "4,320 utterances in, 1,903 kept (44 %). Labels are right 91 % of the time where both teachers agree; "
         "the best single teacher (vision) alone, 74 %."
     )
+    summary["quality"]["teachers"]["vision"]["accuracy"]["value"] = None  # alone it names none of the wanted classes
+    assert headline(summary).endswith("right 91 % of the time where both teachers agree.")
+
+
+def test_a_report_is_of_its_own_corpus_wherever_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of predictions that is called alike, where the command runs, is not mistaken for the selection's."""
+    for name, words in (("mine", "mine and mine alone"), ("other", "somebody else's")):
+        corpus = write_corpus(tmp_path / f"{name}-shards", [sample_with(n, transcript=words) for n in range(60)])
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        make_selected(Path(), corpus)
+    (tmp_path / "mine" / "selection").rename(tmp_path / "kept")
+    page = Path(write_report(ReportConfig(dir=str(tmp_path / "kept")))).read_text(encoding="utf-8")
+    assert "mine and mine alone" in page
+    assert "somebody else" not in page
 
 
 @given(limit=st.floats(1e-6, 1e12))

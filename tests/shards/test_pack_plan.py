@@ -24,6 +24,7 @@ def table(rows: list[tuple[int, int, int]]) -> pa.Table:
             "offset": np.arange(len(rows)) * 2**20,
             "size": [size * 1024 for *_, size in rows],
             "speaker": [f"s{speaker}" for speaker, *_ in rows],
+            "duration_seconds": [float(size) for *_, size in rows],
             "label": ["anger"] * len(rows),
             "probs": pa.array([[0.5, 0.5, 0, 0, 0, 0, 0]] * len(rows), pa.list_(pa.float32(), 7)),
             "split": [SPLITS[speaker % 3] for speaker, *_ in rows],

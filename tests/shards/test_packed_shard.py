@@ -23,6 +23,7 @@ DECODED = {
     "json": {
         **{name: datasets.Value("string") for name in ("clip", "emotion", "label", "speaker", "split")},
         "label_probs": datasets.List(datasets.Value("float64")),
+        "duration_seconds": datasets.Value("float64"),
     },
 }
 FACES = np.ones((2, 3), dtype=np.float32)

@@ -86,6 +86,7 @@ def test_exactly_the_kept_samples_are_packed(tmp_path: Path) -> None:
             "speaker": original.speaker,
             "emotion": original.emotion,
             "clip": f"{key}.wav",
+            "duration_seconds": 2.0,  # the labeling job's, as the sample does not say
             "label": kept[key]["label"],
             "label_probs": kept[key]["probs"],
             "split": kept[key]["split"],

@@ -15,7 +15,7 @@ from shards.config import ConfigError, from_mapping
 from shards.predictions import Prediction, write_predictions
 from shards.select_job import read_selection, select
 from shards.selection import SelectConfig
-from tests.shards.selection_inputs import INFO, draw_distributions
+from tests.shards.selection_inputs import INFO, draw_distributions, one_hot
 
 NUM_SPEAKERS = 8
 
@@ -57,12 +57,39 @@ def test_kept_and_rejected_are_every_row(tmp_path: Path) -> None:
     summary = run(tmp_path, keep_rates={"neutral": 0.5})
     kept = pq.read_table(tmp_path / "selection" / "selection.parquet")
     rejected = pq.read_table(tmp_path / "selection" / "rejected.parquet")
-    assert kept.column_names == ["key", "shard", "offset", "size", "speaker", "label", "probs", "distance", "split"]
+    copied = ["key", "shard", "offset", "size", "speaker", "duration_seconds"]
+    assert kept.column_names == [*copied, "label", "probs", "distance", "split"]
     assert rejected.column_names == ["key", "shard", "reason"]
     pairs = [(row["key"], row["shard"]) for table in (kept, rejected) for row in table.to_pylist()]
     assert len(pairs) == len(set(pairs)) == 240 == summary["num_utterances"]
     assert summary["num_kept"] == kept.num_rows > 0
     assert {row["reason"] for row in rejected.to_pylist() if row["key"] == "bad"} == {"bad_json: json: x"}
+
+
+def test_an_error_is_a_reason_where_it_is_about_what_was_asked(tmp_path: Path) -> None:
+    """A teacher's silence is explained by the row's error only where it is the one that is silent, or all are."""
+    (tmp_path / "predictions").mkdir()
+    happy = one_hot("happiness")
+    said = {
+        "all": {"audio": happy, "vision": happy, "text": happy},
+        "no-face": {"audio": happy, "text": happy},
+        "no-face-no-words": {"audio": happy},
+        "nothing": {},
+    }
+    rows = [
+        Prediction(
+            key=key, shard="a.tar", offset=n * 512, size=512, speaker="s", error="no_face: none" if n else None, **found
+        )
+        for n, (key, found) in enumerate(said.items())
+    ]
+    write_predictions(str(tmp_path / "predictions" / "a-0123456789ab.parquet"), rows, INFO)
+    for teachers, unheard in ((("text", "audio"), "text"), (("text", "vision"), "text")):
+        run(tmp_path, teachers=teachers, min_per_speaker=0)
+        found = pq.read_table(tmp_path / "selection" / "rejected.parquet").to_pylist()
+        reasons = {row["key"]: row["reason"] for row in found}
+        assert reasons["nothing"] == "no_face: none"
+        assert reasons["no-face-no-words"] == f"missing_prediction: teacher '{unheard}' says nothing"
+        assert reasons.get("no-face") == ("no_face: none" if "vision" in teachers else None)
 
 
 def test_what_is_written_follows_from_the_tables(tmp_path: Path) -> None:
@@ -160,7 +187,7 @@ def test_a_foreign_parquet_file_is_not_a_selection(tmp_path: Path) -> None:
     run(tmp_path)
     path = tmp_path / "selection" / "selection.parquet"
     pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
-    with pytest.raises(ConfigError, match="got selection format None, expected 1"):
+    with pytest.raises(ConfigError, match="got selection format None, expected 2"):
         read_selection(str(tmp_path / "selection"), ["key"])
 
 

@@ -334,6 +334,7 @@ def test_labels_of_missing_predictions() -> None:
         ({"split_fractions": (0.5, 0.6, -0.1)}, "--split-fractions: got"),
         ({"split_fractions": (float("nan"), 0.5, 0.5)}, "--split-fractions: got"),
         ({"out": "in/"}, "--out: got the predictions folder"),
+        ({"out": "./x/../in"}, "--out: got the predictions folder"),
     ],
 )
 def test_unusable_options_are_refused(options: dict[str, Any], message: str) -> None:
