@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from fsspec.core import strip_protocol
@@ -149,6 +150,12 @@ def flush(path: str | os.PathLike[str]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def flush_tree(folder: Path) -> None:
+    """Have a local folder and all below it on the disk: what the files hold, and which there are."""
+    for path in (*folder.rglob("*"), folder):
+        flush(path)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from shards.config import ConfigError
-from shards.storage import flush
+from shards.storage import flush, flush_tree
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +53,7 @@ class CheckpointFolder:
         temporary, final = self.temporary(step), self._folder / _name(step)
         _write_json(temporary / FILES_NAME, _sizes(temporary))
         _write_json(temporary / PROGRESS_NAME, progress)
-        for path in temporary.rglob("*"):
-            flush(path)
+        flush_tree(temporary)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         flush(self._folder)

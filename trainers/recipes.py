@@ -18,6 +18,7 @@ from shards.config import ConfigError, to_mapping
 from shards.corpus_index import CorpusIndex
 from shards.known_speakers import training_utterances
 from shards.loader import Batch, BatchReader
+from shards.storage import flush_tree
 from shards.targets import Targets, read_targets, resolve_classes
 from trainers.losses import balanced_class_weights, ccc_loss, soft_cross_entropy
 from trainers.metrics import score_classes, score_values
@@ -25,7 +26,6 @@ from trainers.models.adapted_encoder import (
     ORIGINAL_NAME,
     SpeakerState,
     default_device,
-    flush_files,
     load_speakers,
     save_encoder,
 )
@@ -206,7 +206,7 @@ class RecognitionTask:
         plain.save_pretrained(folder)
         if self._original is not None:
             save_encoder(self._original, folder / ORIGINAL_NAME)
-        flush_files(folder)
+        flush_tree(folder)
 
     def _row_weights(self) -> Tensor | None:
         """What each training utterance weighs; None when all weigh the same."""

@@ -128,3 +128,18 @@ def test_a_used_folder_wants_resume(tmp_path: Path) -> None:
         refuse_used_folder(tmp_path, resume=False)
     shutil.rmtree(tmp_path / "checkpoints")
     refuse_used_folder(tmp_path, resume=False)
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file and folder in it, then its new name; the name of an export too."""
+    flushed: list[tuple[str, bool]] = []
+    final = tmp_path / "step-00000001"
+    for module in ("trainers.checkpoints", "shards.storage"):
+        monkeypatch.setattr(f"{module}.flush", lambda path: flushed.append((path.name, final.exists())))
+    write(tmp_path, 1)
+    whole = {"deepspeed", "weights.pt", "files.json", "progress.json", ".step-00000001.tmp"}
+    assert {(name, False) for name in whole} < set(flushed)
+    assert flushed[-1] == (tmp_path.name, True)
+    flushed.clear()
+    replace_folder(model(tmp_path / ".best.tmp", "new"), tmp_path / "best")
+    assert [name for name, _ in flushed] == [tmp_path.name]

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from shards.config import ConfigError
-from shards.storage import flush
+from shards.storage import flush_tree
 from trainers.models.encoder import LayerwiseEncoder, load_encoder
 from trainers.models.speaker_embedding import SpeakerEmbedding, SpeakerFusion
 
@@ -38,7 +38,7 @@ class SpeakerState:
 
 
 def save_encoder(encoder: LayerwiseEncoder, folder: Path, speakers: SpeakerState | None = None) -> None:
-    """Write the encoder, and what belongs to it, in float32; the files are flushed to the disk."""
+    """Write the encoder, and what belongs to it, in float32; all of it is flushed to the disk."""
     folder.mkdir(parents=True, exist_ok=True)
     plain = type(encoder.model)(encoder.model.config)
     plain.load_state_dict(encoder.model.state_dict())
@@ -49,7 +49,7 @@ def save_encoder(encoder: LayerwiseEncoder, folder: Path, speakers: SpeakerState
         described = {"names": speakers.names, "fusion": speakers.fusion}
         (folder / _NAMES_NAME).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
         save_encoder(speakers.original, folder / ORIGINAL_NAME)
-    flush_files(folder)
+    flush_tree(folder)
 
 
 def load_speakers(folder_or_name: str) -> SpeakerState | None:
@@ -71,10 +71,3 @@ def load_speakers(folder_or_name: str) -> SpeakerState | None:
 def default_device() -> torch.device:
     """This process's GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def flush_files(folder: Path) -> None:
-    """Have every file of the folder on the disk."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            flush(path)
