@@ -176,3 +176,22 @@ def test_an_empty_index_finds_nobody() -> None:
     for empty in (generation, start(generation.table())):
         assert len(empty) == 0
         assert empty.search(unit(make_vectors(1)), 3)[0].tolist() == [[-1, -1, -1]]
+
+
+def test_the_most_alike_may_all_have_left() -> None:
+    """Of a hundred the forty nearest are deleted, more than are looked at first: the next five are found."""
+    angles = np.linspace(0, 1, 100)
+    vectors = np.zeros((100, 8), dtype=np.float32)
+    vectors[:, 0], vectors[:, 1] = np.cos(angles), np.sin(angles)
+    table = replace(make_table(100), vectors=vectors)
+    generation = start(table).changed(2, table.speakers[:40], table.take(np.empty(0, dtype=np.int64)))
+    numbers, _ = generation.search(unit(vectors[:1]), 5)
+    assert numbers.tolist() == [[40, 41, 42, 43, 44]]
+
+
+def test_who_lacks_one_label_does_not_speak_for_both() -> None:
+    """Labelled are those with statistics of every dimension asked for."""
+    counts = np.asarray([[5, 5], [5, 0], [0, 5], [0, 0]])
+    generation = start(replace(make_table(4), label_count=counts))
+    assert generation.labelled([0, 1]).tolist() == [True, False, False, False]
+    assert generation.labelled([0]).tolist() == [True, True, False, False]

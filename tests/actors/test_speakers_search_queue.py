@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from actors.speakers.errors import OverloadedError
 from actors.speakers.generation import Generation
 from actors.speakers.index_config import IndexConfig
 from actors.speakers.search_queue import Search, SearchQueue
@@ -34,4 +35,26 @@ def test_a_filtered_search_whose_time_is_over_is_not_begun() -> None:
         asyncio.run(ask(queue, 0.0))
     assert not asked
     assert asyncio.run(ask(queue, float("inf"))) == 7
+    queue.close()
+
+
+@pytest.mark.parametrize(("deadline", "room", "error"), [(0.0, 2, TimeoutError), (float("inf"), 1, OverloadedError)])
+def test_a_plain_search_is_refused_when_it_is_late_or_one_too_many(
+    monkeypatch: pytest.MonkeyPatch, deadline: float, room: int, error: type[Exception]
+) -> None:
+    """Nobody waits for the first, and the second would wait for too long; neither counts as waiting afterwards."""
+    monkeypatch.setattr("actors.speakers.search_queue.MAX_WAITING_VECTORS", room)
+    table = make_table(5)
+    generation = Generation.start(1, table, build_index(unit(table.vectors), IndexConfig()))
+
+    async def ask(queue: SearchQueue, deadline: float, number: int) -> int:
+        packed = make_vectors(number).tobytes()
+        return await queue.answer(
+            Search(packed=packed, num_vectors=number, k=2, finish=lambda *_: 7, deadline=deadline)
+        )
+
+    queue = SearchQueue(lambda: generation, num_threads=1)
+    with pytest.raises(error):
+        asyncio.run(ask(queue, deadline, 2))
+    assert queue.num_waiting == 0
     queue.close()

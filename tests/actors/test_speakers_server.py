@@ -208,6 +208,10 @@ def label(**changes: Any) -> dict[str, Any]:
     return {"labels": [messages.LabelStatistics(**values)]}
 
 
+def predictions_of(number: int) -> list[messages.Predictions]:
+    return [messages.Predictions(dimension="arousal", values=[1.0] * number)]
+
+
 REFUSED: dict[str, tuple[str, Any, str]] = {
     "k of 0": ("Search", search_request(k=0), "INVALID_ARGUMENT"),
     "k too large": ("Search", search_request(k=LIMITS.max_k + 1), "INVALID_ARGUMENT"),
@@ -255,6 +259,29 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
         "INVALID_ARGUMENT",
     ),
     "a message that is too large": ("Search", search_request(exclude_ids=["x" * 1000] * 1100), "RESOURCE_EXHAUSTED"),
+    "a write of another encoder": (
+        "Upsert",
+        messages.UpsertRequest(encoder_fingerprint="another:1", speakers=[make_message("a", [1.0] * WIDTH)]),
+        "FAILED_PRECONDITION",
+    ),
+    "a calibration by another encoder": (
+        "Calibrate",
+        messages.CalibrateRequest(
+            encoder_fingerprint="another:1",
+            vector=messages.Vector(values=[1.0] * WIDTH),
+            k=1,
+            mode=1,
+            predictions=predictions_of(1),
+        ),
+        "FAILED_PRECONDITION",
+    ),
+    "too many predictions": (
+        "Calibrate",
+        messages.CalibrateRequest(
+            speaker_id="s001", k=1, mode=1, predictions=predictions_of(LIMITS.max_predictions + 1)
+        ),
+        "INVALID_ARGUMENT",
+    ),
 }
 
 
@@ -669,3 +696,12 @@ def test_every_answer_is_of_one_whole_generation(tmp_path: Path) -> None:
                 assert {neighbour.id for neighbour in found} == set(names)
                 assert {neighbour.labels[0].mean for neighbour in found} == {versions[answer.generation]}
     assert running.index.generation.base.table.speakers[-1] != "s029"  # the index was built again meanwhile
+
+
+def test_a_speaker_with_labels_is_not_calibrated_by_itself(stub: Any) -> None:
+    """Its own labels are what nobody is to know; who is excluded by name is left out too."""
+    predictions = [messages.Predictions(dimension="valence", values=[0.1, 0.5])]
+    asked = {"speaker_id": "s003", "k": 50, "mode": messages.CALIBRATION_MODE_MU, "predictions": predictions}
+    answer = stub.Calibrate(messages.CalibrateRequest(**asked, exclude_ids=["s005"]))
+    labelled = set(make_table(40).speakers[:-1])
+    assert {neighbour.id for neighbour in answer.neighbours} == labelled - {"s003", "s005"}

@@ -10,7 +10,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,8 +21,11 @@ from actors.embedders import SpectralEmbedder
 from actors.embedding_config import SPECTRAL_FINGERPRINT
 from actors.labelers.inference import Missing
 from actors.speakers.journal import StorageFailedError
+from actors.speakers.server import ServerConfig
+from actors.speakers.service import Limits, SpeakerService
 from actors.speakers.writes import Write
 from cluster.cli import main
+from cluster.serve import ServeConfig, run_serve
 from cluster.speaker_client import LabelStatistics, Speaker, SpeakerClient, SpeakerIndexError
 from shards.audio import SAMPLE_RATE_HZ, encode_flac
 from shards.speaker_files import write_speakers
@@ -283,3 +288,41 @@ def test_the_client_speaks_the_whole_service(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="either a vector or a speaker_id"):
             client.calibrate({"arousal": [1.0]})
     assert os.environ.get("EMOSTREAM_TOKEN") is None
+
+
+def test_every_option_reaches_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No certificate, limit or log is lost on the way: what both configurations name alike has the same value."""
+    offered: list[tuple[SpeakerService, ServerConfig]] = []
+
+    class StopHereError(Exception):
+        pass
+
+    def server(service: SpeakerService, config: ServerConfig) -> None:
+        offered.append((service, config))
+        raise StopHereError
+
+    monkeypatch.setattr("actors.speakers.server.SpeakerServer", server)
+    given: dict[str, Any] = {
+        "host": "::1",
+        "port": 5000,
+        "tls_cert": "cert.pem",
+        "tls_key": "key.pem",
+        "client_ca": "ca.pem",
+        "tokens": "tokens",
+        "requests_per_second": 3.0,
+        "max_seconds": 4.0,
+        "reflection": True,
+        "log_requests": "errors",
+        "metrics_port": 9,
+    }
+    table = write_table(tmp_path / "speakers.parquet", 3)
+    sizes = {"max_vectors": 7, "max_k": 5, "max_message_mib": 2}
+    with pytest.raises(StopHereError):
+        run_serve(ServeConfig(speakers=table, data=f"{tmp_path}/data", **sizes, **given))
+    ((service, config),) = offered
+    assert {name: getattr(config, name) for name in given} == given
+    assert config.max_message_bytes == 2 << 20
+    assert service._limits == Limits(max_vectors=7, max_k=5)
+    service.close()
+    alike = {item.name for item in fields(ServerConfig)} & {item.name for item in fields(ServeConfig)}
+    assert alike == set(given)  # an option that is added is added here

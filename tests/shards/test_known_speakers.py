@@ -1,5 +1,7 @@
 """Which utterances of test speakers a speaker-dependent model hears, and which training speakers make room for them."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -62,3 +64,18 @@ def test_known_speakers_take_the_place_of_training_speakers(corpus: CorpusIndex)
     } <= heard
     with pytest.raises(ConfigError, match="expected more than the 4 of test"):
         training_utterances(some, 4, 0.7, "test")
+
+
+def test_every_number_of_speakers_is_part_of_the_next(corpus: CorpusIndex) -> None:
+    """So that a curve over their number adds speakers and never exchanges them."""
+    chosen = [set(training_utterances(corpus, number, 0.0, "test").speakers) for number in range(1, 7)]
+    assert all(fewer < more for fewer, more in pairwise(chosen))
+
+
+def test_a_speaker_whose_last_utterance_would_be_needed_is_refused(corpus: CorpusIndex) -> None:
+    """So many seconds that every utterance is heard leave nothing to measure on; one utterance less is enough."""
+    mine = corpus.split("test").take(next(iter(corpus.split("test").rows_by_speaker().values())))
+    with pytest.raises(ConfigError, match="some have to be left to measure on"):
+        known_utterances(mine, float(mine.durations.sum()) - 1e-6)
+    enough = float(mine.durations.sum() - mine.durations.max()) - 1e-6
+    assert not known_utterances(mine, enough).all()

@@ -20,6 +20,7 @@ from shards.samples import Sample
 from shards.targets import TargetConfig, no_targets, read_targets, resolve_classes
 from tests.shards.media_pieces import encode_video, grey
 from tests.small_world import make_sample, write_shard
+from tests.training_world import write_training_world
 
 NUM_SAMPLES = 23
 
@@ -243,3 +244,34 @@ def test_a_video_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         list(read_once(reader, batches[1:]))
     with pytest.raises(ConfigError, match="clip: got None for video"):
         BatchReader(index, no_targets(index), "video")
+
+
+@pytest.fixture(scope="module")
+def utterances(tmp_path_factory: pytest.TempPathFactory) -> CorpusIndex:
+    return read_index(write_training_world(tmp_path_factory.mktemp("packed"))).split("train")
+
+
+def test_memory_holds_what_was_said_and_no_more(utterances: CorpusIndex) -> None:
+    """Two epochs with room for a third of the corpus, and no more shards open than may be."""
+    whole = BatchReader(utterances, no_targets(utterances), "audio", cache_bytes=1 << 40)
+    plan = UtterancePlan(utterances.durations, UtteranceView(), seed=0)
+    for planned in plan.epoch(0):
+        whole[0, planned]
+    room = sum(media.nbytes for media in whole._decoded.values()) // 3
+    reader = BatchReader(utterances, no_targets(utterances), "audio", cache_bytes=room)
+    for planned in plan.epoch(0) + plan.epoch(1):
+        reader[0, planned]
+    kept = sum(media.nbytes for media in reader._decoded.values())
+    assert 0.5 * room < kept <= room
+
+
+def test_padding_and_epochs_are_counted(utterances: CorpusIndex) -> None:
+    """The share of what is handed out that is padding, and how much of the corpus has been handed out, by hand."""
+    plan = UtterancePlan(utterances.durations, UtteranceView(batch_seconds=2.0), seed=0)
+    loader = TrainingLoader(BatchReader(utterances, no_targets(utterances), "audio"), plan, identity="this")
+    batches = iter(loader)
+    number = len(plan.epoch(0)) + 1
+    given = [next(batches) for _ in range(number)]
+    padding = sum(int((batch.inputs.shape[1] - batch.lengths).sum()) for batch in given)
+    assert loader.padding_share == pytest.approx(padding / sum(batch.inputs.numel() for batch in given))
+    assert loader.epochs == pytest.approx(1 + 1 / len(plan.epoch(0)))

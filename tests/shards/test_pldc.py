@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from shards.config import ConfigError
 from shards.pldc import calibrate, calibrate_speakers
 from shards.speaker_statistics import build_speakers
-from shards.speaker_table import SpeakerTable
+from shards.speaker_table import SpeakerTable, nearest
 
 
 def table() -> SpeakerTable:
@@ -76,3 +76,22 @@ def test_each_speaker_is_calibrated_by_its_own_neighbours() -> None:
     np.testing.assert_allclose(nearest[:, 0], [1.5, 2.5, 5.0])
     two = calibrate_speakers(table(), speakers, features, predictions, neighbours=2, mode="mu")
     np.testing.assert_allclose(two[:, 0], [2.5, 3.5, 4.5])
+
+
+def test_statistics_are_averaged_and_features_too() -> None:
+    """By two neighbours of spreads 1 and 3 the spread is 2; who is near is decided by all of a speaker's features."""
+    speakers = np.asarray(["a", "a", "b", "b", "c"], dtype=object)
+    features = np.asarray([[1, 0], [1, 0], [1, 0.1], [1, 0.1], [0, 1]], dtype=np.float32)
+    labels = np.asarray([[1.0], [3.0], [1.0], [7.0], [9.0]])
+    table = build_speakers(lambda: [(speakers, features, labels)], ["arousal"])
+    mine, predictions = np.asarray(["x"] * 2, dtype=object), np.asarray([[0.0], [1.0]])
+    seen = np.asarray([[0, 1], [9, 0]], dtype=np.float32)
+    found = calibrate_speakers(table, mine, seen, predictions, neighbours=2, mode="both")
+    np.testing.assert_allclose(found[:, 0], [3 - 2, 3 + 2])
+
+
+def test_equally_alike_speakers_keep_their_order() -> None:
+    """By cosine, whatever their length; so that a table's neighbours do not depend on the sorting."""
+    vectors = np.asarray([[0, 1], [1, 0], [2, 0], [3, 0]], dtype=np.float32)
+    places, _ = nearest(vectors, np.asarray([[1, 0]], dtype=np.float32), 2)
+    assert places.tolist() == [[1, 2]]

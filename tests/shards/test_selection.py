@@ -362,3 +362,47 @@ def test_options_as_the_command_line_and_yaml_give_them() -> None:
     config = from_mapping(SelectConfig, flags)
     assert config == from_mapping(SelectConfig, values) == from_mapping(SelectConfig, to_mapping(config))
     assert config.rates() == {"neutral": 10_000 / 150_123, "happiness": 0.163}
+
+
+def test_dropping_follows_the_files_and_not_the_rows() -> None:
+    """Shard by shard, and by offset within one: of four unlucky utterances the first goes, whatever row it is."""
+    candidates = dataclasses.replace(
+        agreeing(["neutral"] * 4, [0] * 4),
+        shards=("a.tar", "b.tar"),
+        shard=np.asarray([1, 0, 1, 0]),
+        offset=np.asarray([0, 2048, 1024, 1024]),
+    )
+    selection = choose(candidates, configure(min_per_speaker=3, keep_rates={"neutral": 0.0}))
+    assert selection.kept.tolist() == [True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("total", "reason"), [(1.004, None), (0.996, None), (1.02, "invalid_prediction"), (0.98, "invalid_prediction")]
+)
+def test_a_distribution_may_round_as_bfloat16_does(total: float, reason: str | None) -> None:
+    """A sum 0.4 % off is a softmax in bfloat16; one 2 % off is none."""
+    candidates = agreeing(["anger"], [0])
+    teachers = {**candidates.teachers, "text": candidates.teachers["text"] * total}
+    found = choose(dataclasses.replace(candidates, teachers=teachers), configure(min_per_speaker=1)).reason[0]
+    assert (found and found.partition(":")[0]) == reason
+
+
+def test_a_negative_probability_is_no_distribution() -> None:
+    """Though the sum is 1."""
+    candidates = agreeing(["anger"], [0])
+    probs = candidates.teachers["text"].copy()
+    probs[0, :2] += [-0.5, 0.5]
+    teachers = {**candidates.teachers, "text": probs}
+    found = choose(dataclasses.replace(candidates, teachers=teachers), configure(min_per_speaker=1))
+    assert found.reason[0].startswith("invalid_prediction")
+
+
+def test_only_what_may_be_kept_counts_towards_a_rate() -> None:
+    """Of 40 neutral utterances ten have no speaker and ten disagree: balanced to ten, half of the twenty is kept."""
+    candidates = agreeing(["neutral"] * 40, [0] * 30 + [-1] * 10)
+    text = candidates.teachers["text"].copy()
+    text[:10] = np.roll(text[:10], 1, axis=1)
+    teachers = {**candidates.teachers, "text": text}
+    selection = choose(dataclasses.replace(candidates, teachers=teachers), configure(min_per_speaker=0, balance_to=10))
+    assert reasons(selection)["disagreement"] == reasons(selection)["no_speaker"] == 10
+    assert selection.rates == {"neutral": 0.5}

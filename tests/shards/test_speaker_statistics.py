@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shards.speaker_statistics import Chunk, build_speakers
+from shards.speaker_statistics import FIRST_ROOM, Chunk, build_speakers
 
 
 def utterances(number: int, seed: int = 0) -> Chunk:
@@ -49,3 +49,13 @@ def test_the_order_of_chunks_is_all_that_counts() -> None:
     assert once.vectors.tobytes() == again.vectors.tobytes()
     assert once.label_std.tobytes() == again.label_std.tobytes()
     assert len(build_speakers(list, ["a"]).speakers) == 0
+
+
+def test_there_is_room_for_every_speaker() -> None:
+    """One more than is set aside at first, in chunks that end there: each keeps its own vector."""
+    names = np.asarray([f"s{place:05d}" for place in range(FIRST_ROOM + 1)], dtype=object)
+    features = np.arange(len(names), dtype=np.float32)[:, None]
+    chunks = [(names[i : i + 1024], features[i : i + 1024], features[i : i + 1024]) for i in range(0, len(names), 1024)]
+    table = build_speakers(lambda: chunks, ["a"])
+    np.testing.assert_array_equal(table.vectors, features)
+    np.testing.assert_array_equal(table.label_mean, features)

@@ -304,3 +304,10 @@ def test_indexing_remote_small_samples_takes_few_requests() -> None:
     assert stream.num_requests <= 12
     assert all(read_members(reader, entry) == samples[entry.key] for entry in shard.entries)
     assert stream.num_requests <= 24
+
+
+def test_times_of_a_gnu_header_are_no_part_of_the_name() -> None:
+    """GNU's incremental archives keep times where POSIX has the prefix; its magic tells them apart."""
+    times = b"14771324531\x0014771324531\0"
+    data = header(b"a.txt", b"%011o" % 2, magic=b"ustar  \0", prefix=times) + pad(b"hi") + END
+    assert contents(data) == {"a": {"txt": b"hi"}}

@@ -158,6 +158,7 @@ BAD_SHARDS: dict[str, tuple[bytes, str]] = {
     "pax before nothing": (pax(record(b"path", b"b.flac")) + END, "bad_header"),
     "global name": (pax(record(b"path", b"b.flac"), b"g") + file("a.flac") + END, "bad_header"),
     "global size": (pax(record(b"size", b"1"), b"g") + file("a.flac") + END, "bad_header"),
+    "global sparse": (pax(record(b"GNU.sparse.major", b"1"), b"g") + file("a.flac") + END, "bad_header"),
     "pax before global": (pax(record(b"path", b"b.flac")) + pax(b"", b"g") + file("a.flac") + END, "bad_header"),
     "huge pax": (header(b"P", b"77777777777", b"x") + END, "extended_header_too_large"),
     "huge pax of 80 bits": (header(b"P", CLAIM_80_BITS, b"x") + END, "extended_header_too_large"),
@@ -261,3 +262,9 @@ def test_hostile_pieces_in_any_order_only_ever_give_an_index(data: list[bytes]) 
     joined = b"".join(data)
     shard = index(joined)
     assert sum(entry.size for entry in shard.entries) <= len(joined)
+
+
+def test_a_pax_record_that_ends_with_another_byte_is_damage() -> None:
+    """Readers differ in which byte they then take for the name's last."""
+    data = pax(record(b"path", b"b.txt")[:-1] + b"x") + file("a.txt") + END
+    assert (index(data).error or "").startswith("bad_header")

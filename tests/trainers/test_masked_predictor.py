@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tests.trainers.test_models_encoder import ALL, encoder_named, sounds
 from trainers.masking import span_mask
+from trainers.models import masked_predictor
 from trainers.models.encoder import LayerwiseEncoder
 from trainers.models.masked_predictor import MaskedPredictor
 from trainers.models.speaker_embedding import SpeakerEmbedding, SpeakerFusion
@@ -124,3 +125,19 @@ def test_without_embeddings_the_encoder_is_untouched_by_the_seam() -> None:
             torch.testing.assert_close(
                 model(inputs, lengths, hide, SPEAKERS).logits_HL, plain(inputs, lengths, hide).logits_HL
             )
+
+
+def test_a_tenth_of_the_gradient_reaches_the_front_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in HuBERT; the layers behind it get all of theirs."""
+    (inputs, lengths), gradients = sounds(), {}
+    for share in (masked_predictor.FRONT_END_GRADIENT, 1.0):
+        monkeypatch.setattr(masked_predictor, "FRONT_END_GRADIENT", share)
+        model = make("hubert-layer")
+        model(inputs, lengths, hidden_frames(model.encoder, lengths)).logits_HL.square().mean().backward()
+        front = next(model.encoder.front_end.parameters()).grad
+        assert front is not None
+        assert model.project.weight.grad is not None
+        gradients[share] = front, model.project.weight.grad
+    (front, behind), (whole, same) = gradients[0.1], gradients[1.0]
+    torch.testing.assert_close(front, 0.1 * whole)
+    torch.testing.assert_close(behind, same)

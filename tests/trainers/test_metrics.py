@@ -56,3 +56,13 @@ def test_values_overall_and_over_speakers() -> None:
     assert scores.summary() == {"ccc": pytest.approx(1 / 7), "speaker_ccc": pytest.approx((1 + by_hand) / 2)}
     assert concordance(np.ones(3), np.ones(3)) == 0.0
     assert concordance(np.ones(1), np.zeros(1)) == 0.0
+
+
+def test_spreads_are_population_deviations_over_speakers() -> None:
+    """Of F1 7/9 and 1/3, and of the CCC of one speaker who is right and one whose prediction never moves."""
+    assert score_classes(TRUTH, PREDICTED, SPEAKERS, NAMES).speaker_f1_std == pytest.approx((7 / 9 - 1 / 3) / 2)
+    truth = np.asarray([[1.0, 1.0], [2.0, 3.0], [1.0, 1.0], [2.0, 3.0]], dtype=np.float32)
+    predicted = np.asarray([[1.0, 2.0], [2.0, 2.0], [1.0, 1.0], [1.0, 3.0]], dtype=np.float32)
+    scores = score_values(truth, predicted, np.asarray(["a", "a", "b", "b"], dtype=object))
+    assert scores.over_speakers == pytest.approx([0.5, 0.5])
+    assert scores.over_speakers_std == pytest.approx([0.5, 0.5])

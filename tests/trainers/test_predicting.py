@@ -4,16 +4,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from shards.config import ConfigError
 from shards.corpus_index import read_index
+from shards.loader import BatchReader
+from shards.targets import no_targets
+from tests.trainers.test_recognizer import make as recogniser
 from tests.training_world import write_training_world
 from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig
 from trainers.models.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
-from trainers.predicting import load_recognizer, plan_sets, seconds_heard, utterances_learnt
+from trainers.predicting import Support, load_recognizer, plan_sets, predict, seconds_heard, utterances_learnt
 
 SIZES = st.lists(st.integers(2, 9), min_size=2, max_size=5)
 
@@ -80,3 +84,19 @@ def test_calibration_knows_the_speakers_that_were_learnt(tmp_path: Path) -> None
     assert (
         len(utterances_learnt(trained_on(num_speakers=2, known_seconds=0.0), read_index(f"{tmp_path}/*")).speakers) == 2
     )
+
+
+@pytest.mark.parametrize("support", ["disjoint", "wrong"])
+def test_a_prefix_is_made_from_the_support_alone(tmp_path: Path, support: Support) -> None:
+    """Scores are those of the utterances behind each other's, whose prefix comes from what follows the predicted."""
+    index = read_index(write_training_world(tmp_path)).split("test")
+    extractor = {"code_width": 8, "num_prefixes": 2, "quantized": False}  # untrained codes are all alike
+    model = recogniser("prefix", extractor=extractor).eval()
+    found = predict(model, index, set_size=2, support=support, seed=3)
+    reader = BatchReader(index, no_targets(index), "audio")
+    for plan, number in plan_sets(index.rows_by_speaker(), 2, support, 3):
+        batch = reader[0, plan]
+        alone = torch.zeros(len(batch), dtype=torch.long)
+        with torch.inference_mode():
+            scores = model(batch.inputs, batch.lengths, alone, torch.arange(len(batch)) >= number).scores_NC
+        np.testing.assert_allclose(found.scores[plan.rows[:number]], scores[:number].softmax(dim=1), rtol=1e-4)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from shards.config import from_mapping
 from shards.corpus_index import read_index
 from shards.loader import Batch
 from tests.training_world import small_values, write_training_world
-from trainers.recipes import RecognitionModel, RecognitionTask
+from trainers.recipes import RecognitionModel, RecognitionTask, make_task
 from trainers.settings import FinetuneConfig, TrainConfig
 
 WEIGHTS = {"classification_weight": 0.7, "contrastive_weight": 0.3, "vq_weight": 0.05}
@@ -79,3 +80,29 @@ def test_without_its_weight_there_is_no_contrast(shards: str, tmp_path: Path) ->
     terms = model(batch)
     assert "nce" not in terms
     torch.testing.assert_close(terms["loss"], 0.7 * terms["supervised"] + 0.05 * terms["vq"])
+
+
+def test_balanced_class_weights_reach_the_loss(shards: str, tmp_path: Path) -> None:
+    """Where half of one class is left out, its utterances weigh twice as much: torch's own weighted cross-entropy."""
+    values = small_values(shards, tmp_path, "finetune") | {"model": {"class_weights": "balanced", "head_dropout": 0.0}}
+    values["encoder"]["dropout"] = 0.0
+    config, corpus = from_mapping(TrainConfig, values), read_index(shards)
+    kept = [row for row, name in enumerate(corpus.table["label"].to_pylist()) if name != "anger" or row % 2]
+    task = make_task(config, corpus.take(np.asarray(kept)))
+    assert isinstance(task, RecognitionTask)
+    model, batch = task.build_model(), task.training_reader()[0, task.plan().epoch(0)[0]]
+    labels = task.train.table["label"].to_pylist()
+    weights = torch.tensor([1 / labels.count(name) for name in task.names])
+    assert weights[1] == 2 * weights[0]
+    scores = model.eval().recognizer(batch.inputs, batch.lengths, batch.sets).scores_NC
+    torch.testing.assert_close(model(batch)["supervised"], F.cross_entropy(scores, batch.labels, weight=weights))
+
+
+def test_the_best_model_is_that_of_the_best_macro_f1(shards: str, tmp_path: Path) -> None:
+    """And not of the accuracy, which classes of many utterances decide; of values it is the CCC."""
+    values = small_values(shards, tmp_path, "finetune")
+    config = from_mapping(TrainConfig, values)
+    assert make_task(config, read_index(shards)).objective({"accuracy": 0.9, "macro_f1": 0.2}) == 0.2
+    values["data"]["target"] = {"kind": "values", "values": ["arousal"]}
+    config = from_mapping(TrainConfig, values)
+    assert make_task(config, read_index(shards)).objective({"ccc": 0.3, "speaker_ccc": 0.7}) == 0.3

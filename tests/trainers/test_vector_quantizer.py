@@ -66,6 +66,7 @@ def test_idle_codes_are_restarted_only_when_asked(precision: torch.dtype) -> Non
         if restart:
             nearest = torch.cdist(quantizer.entries.detach()[moved], vectors).min(dim=1).values
             assert nearest.max() < 1e-5
+            assert not quantizer.idle_steps[moved].any()  # a restarted code has its time again
 
 
 def test_steps_are_counted_and_not_calls() -> None:
@@ -110,3 +111,14 @@ def test_without_training_nothing_is_kept() -> None:
     quantizer(torch.randn(3, 2))
     quantizer.after_step()
     assert quantizer.num_steps == 0
+
+
+def test_the_loss_moves_codes_by_all_and_vectors_by_the_commitment() -> None:
+    """For a vector s and its code z: 2 (z - s) / C for the code, 2 (s - z) / C times commitment for the vector."""
+    quantizer = VectorQuantizer(2, 2, commitment=0.25)
+    quantizer.codebook.weight.data = torch.tensor([[1.0, 0.0], [9.0, 9.0]])
+    vectors = torch.tensor([[0.5, 0.25]], requires_grad=True)
+    quantizer(vectors).loss.backward()
+    assert quantizer.codebook.weight.grad is not None
+    torch.testing.assert_close(quantizer.codebook.weight.grad, torch.tensor([[0.5, -0.25], [0.0, 0.0]]))
+    torch.testing.assert_close(vectors.grad, 0.25 * torch.tensor([[-0.5, 0.25]]))
