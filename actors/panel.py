@@ -25,12 +25,10 @@ from actors.labelers.vision import VisionLabeler
 from actors.panel_config import PanelConfig, PanelIdentity, panel_identity
 from actors.precision import Runtime, Settled, prepare_torch
 from shards.config import ConfigError, to_mapping
-from shards.predictions import Prediction
+from shards.predictions import MODALITIES, Prediction
 from shards.utterance import Utterance
 
 log = logging.getLogger(__name__)
-
-MODALITIES = ("audio", "vision", "text")
 
 
 @dataclass(slots=True)

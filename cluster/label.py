@@ -5,21 +5,19 @@ Data was tried and lost: its row checkpoint relabels dropped rows, and an actor 
 own readers.
 """
 
-import json
 import sys
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import yaml
-
 from actors.panel_config import PanelConfig, panel_identity
 from cluster.shard_job import JobSummary, account, read_outcomes, require_positive, run_missing
 from cluster.shard_plan import make_plan, refuse_other_corpora, remove_leftovers, remove_superseded
-from shards.config import option, to_mapping
+from shards.config import option
+from shards.documents import write_config, write_json
 from shards.naming import list_names
 from shards.predictions import FORMAT_VERSION, REMEDY, SUMMARY_NAME, read_info
-from shards.storage import atomic_write, exists, join, list_files, make_directory, remove
+from shards.storage import exists, join, list_files, make_directory, remove
 
 CONFIG_NAME = "label.yaml"
 
@@ -94,10 +92,8 @@ def label(config: LabelConfig) -> LabelSummary:
         num_other_tables=num_others,
         panel_digest=identity.digest,
     )
-    with atomic_write(join(config.out, CONFIG_NAME)) as stream:
-        stream.write(yaml.safe_dump(to_mapping(config), sort_keys=False).encode())
-    with atomic_write(join(config.out, SUMMARY_NAME)) as stream:
-        stream.write(json.dumps(asdict(summary), indent=2).encode())
+    write_config(join(config.out, CONFIG_NAME), config)
+    write_json(join(config.out, SUMMARY_NAME), asdict(summary))
     return summary
 
 

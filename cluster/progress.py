@@ -13,8 +13,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 LINE_INTERVAL_SECONDS = 10.0
 
-Report = Callable[[int, int], None]
-
 
 @contextlib.contextmanager
 def progress(what: str, unit: str) -> Iterator[Callable[..., None]]:

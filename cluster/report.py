@@ -1,6 +1,5 @@
 """`emostream report`: a selection folder in, one HTML page out, to read, listen to, print and send on."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from cluster.charts import spark_bars
 from cluster.pages import render_page, share_of
 from cluster.report_examples import CLIP_SECONDS, choose_examples, common_reasons
 from shards.config import ConfigError, option
+from shards.documents import read_json
 from shards.emotions import EMOTIONS
 from shards.select_job import REJECTED_NAME, SELECTION_NAME, SUMMARY_NAME
 from shards.storage import atomic_write, exists, is_remote, join, read_bytes
@@ -22,7 +22,6 @@ from shards.urls import local_path
 
 PAGE_NAME = "report.html"
 TEMPLATE_NAME = "report.html.j2"
-MAX_SUMMARY_BYTES = 64 << 20
 MAX_TABLE_BYTES = 4 << 30
 
 
@@ -110,7 +109,7 @@ def render(summary: Mapping[str, Any], selection: pa.Table, rejected: pa.Table, 
 
 def _read_summary(url: str) -> dict[str, Any]:
     try:
-        summary = json.loads(read_bytes(url, max_bytes=MAX_SUMMARY_BYTES))
+        summary = read_json(url)
     except ValueError as error:
         raise ConfigError(f"{url}: not a readable summary ({error}); run `emostream select` again") from error
     version = summary.get("format_version") if isinstance(summary, dict) else None

@@ -23,10 +23,10 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from shards.audio import check_audio_header, decode_audio
-from shards.config import ConfigError, option, to_mapping
+from shards.config import ConfigError, option
+from shards.documents import read_json, write_config, write_json
 from shards.errors import BadSample, reason_code
 from shards.frames import check_video_header
 from shards.import_table import FILE_COLUMNS, TRANSCRIPT_COLUMN, SourceTable, metadata_of, read_table, text_cell
@@ -53,7 +53,6 @@ DIGEST_DIGITS = 12
 MIB = 2**20
 PLAN_BATCH_ROWS = 10_000
 MAX_CHECKED_SECONDS = 24 * 3600.0
-MAX_SUMMARY_BYTES = 1 << 30
 
 Check = Literal["none", "header", "decode"]
 Progress = Callable[[int, int], None]
@@ -224,7 +223,7 @@ def write_shard(shard: PlannedShard, source: SourceTable, config: ImportConfig) 
             except BadSample as bad:
                 reasons[planned.key] = bad.reason
         if reasons:  # before the shard appears: a shard that is there has its notes
-            _write_json(join(config.out, _notes_name(shard)), reasons)
+            write_json(join(config.out, _notes_name(shard)), reasons)
 
 
 def read_members(key: str, row: dict[str, Any], source: SourceTable, config: ImportConfig) -> dict[str, bytes]:
@@ -330,7 +329,7 @@ def _earlier_report(out: str) -> dict[str, Any] | None:
     url = join(out, SUMMARY_NAME)
     if not exists(url):
         return None
-    earlier: dict[str, Any] = json.loads(read_bytes(url, max_bytes=MAX_SUMMARY_BYTES))
+    earlier: dict[str, Any] = read_json(url)
     return earlier
 
 
@@ -363,7 +362,7 @@ def _finish(
     present = set(list_names(out))
     for shard in shards:
         if _notes_name(shard) in present:
-            reasons = json.loads(read_bytes(join(out, _notes_name(shard)), max_bytes=MAX_SUMMARY_BYTES))
+            reasons = read_json(join(out, _notes_name(shard)))
             places = {row.key: int(source.places[row.position]) for row in shard.rows}
             everything.extend(Rejected(places[key], key, reason) for key, reason in reasons.items())
     everything.sort(key=lambda item: item.row)
@@ -383,12 +382,6 @@ def _finish(
     )
     with atomic_write(join(out, REJECTED_NAME)) as stream:
         pq.write_table(pa.Table.from_pylist([asdict(item) for item in everything], _REJECTED_SCHEMA), stream)
-    with atomic_write(join(out, CONFIG_NAME)) as stream:
-        stream.write(yaml.safe_dump(to_mapping(config), sort_keys=False).encode())
-    _write_json(join(out, SUMMARY_NAME), asdict(report))
+    write_config(join(out, CONFIG_NAME), config)
+    write_json(join(out, SUMMARY_NAME), asdict(report))
     return report
-
-
-def _write_json(url: str, value: Any) -> None:
-    with atomic_write(url) as stream:
-        stream.write(json.dumps(value, indent=2).encode() + b"\n")

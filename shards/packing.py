@@ -8,28 +8,27 @@ summary is removed before that and written last, so a folder with a summary is a
 Shards are written by threads: the work is reading and writing, and what computes (checksums, JSON) is a few percent.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 
 import pyarrow.compute as pc
-import yaml
 
-from shards.config import ConfigError, option, to_mapping
+from shards.config import ConfigError, option
+from shards.documents import write_config, write_json
 from shards.errors import BadShard
 from shards.naming import find_shards, list_names
 from shards.pack_plan import PLAN_COLUMNS, PlannedShard, plan_shards, stem_of
 from shards.packed_shard import write_packed_shard
 from shards.select_job import ShardVersion, read_selection
 from shards.selection import SPLITS
-from shards.storage import FileIdentity, atomic_write, is_remote, join, list_files, make_directory, remove
+from shards.storage import FileIdentity, is_remote, join, list_files, make_directory, remove
 from shards.urls import local_path
 
 SUMMARY_NAME = "pack-summary.json"
 CONFIG_NAME = "pack.yaml"
 FORMAT_VERSION = 1
-BYTES_PER_MB = 10**6
+MIB = 2**20
 
 Progress = Callable[[int, int], None]
 
@@ -42,7 +41,7 @@ class PackConfig:
     selection: str = option(help="Selection folder, as `emostream select` writes it.")
     out: str = option(help="Folder for the training shards; packed shards of an earlier selection there are replaced.")
     shard_size_mb: int = option(
-        default=256, help="Target size of a training shard in MB. A speaker is divided only when it fills one alone."
+        default=256, help="Target size of a training shard, in MiB. A speaker is divided only when it fills one alone."
     )
     num_workers: int = option(default=4, help="Shards written at once.")
 
@@ -79,9 +78,7 @@ def pack(config: PackConfig, progress: Progress | None = None) -> PackSummary:
     sources = find_shards(config.shards, list_files(config.shards), sorted(labeled))
     _require_unchanged(sources, labeled)
     _require_other_folder(config.out, sources)
-    plan = plan_shards(
-        selection, {name: file.version for name, file in sources.items()}, config.shard_size_mb * BYTES_PER_MB
-    )
+    plan = plan_shards(selection, {name: file.version for name, file in sources.items()}, config.shard_size_mb * MIB)
     make_directory(config.out)
     todo = _prepare(plan, config.out)
     _write_all(todo, {name: file.url for name, file in sources.items()}, config, progress)
@@ -150,10 +147,10 @@ def _finish(plan: Sequence[PlannedShard], config: PackConfig, *, num_written: in
         splits=splits,
         shards=sorted(files),
     )
-    _write_text(join(config.out, CONFIG_NAME), yaml.safe_dump(to_mapping(config), sort_keys=False))
+    write_config(join(config.out, CONFIG_NAME), config)
     document = {"format_version": FORMAT_VERSION, **asdict(summary)}
     del document["num_written"]  # of this run, not of the folder: a resumed pack leaves the same bytes
-    _write_text(join(config.out, SUMMARY_NAME), json.dumps(document, indent=2) + "\n")
+    write_json(join(config.out, SUMMARY_NAME), document)
     return summary
 
 
@@ -174,8 +171,3 @@ def _describe_split(split: str, plan: Sequence[PlannedShard], files: Mapping[str
         "shards": len(sizes),
         "bytes": sum(sizes),
     }
-
-
-def _write_text(url: str, text: str) -> None:
-    with atomic_write(url) as stream:
-        stream.write(text.encode())

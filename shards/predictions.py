@@ -24,16 +24,16 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from shards.config import ConfigError
+from shards.documents import read_json
 from shards.emotions import NUM_EMOTIONS
 from shards.naming import list_names
 from shards.parquet import METADATA_KEY, open_parquet
-from shards.storage import atomic_write, exists, join, read_bytes
+from shards.storage import atomic_write, exists, join
 
 FORMAT_VERSION = 1
 MODALITIES = ("audio", "vision", "text")
 OBJECTIVES = ("egemaps", "sentiment", "face_embedding", "speaker_vector")
 SUMMARY_NAME = "label-summary.json"  # what the labeling job writes last, beside the tables
-MAX_SUMMARY_BYTES = 1 << 30
 READ_THREADS = 16
 REMEDY = "remove it and run `emostream label` again"
 
@@ -147,7 +147,7 @@ def unfinished_labeling(directory: str) -> str | None:
     if not exists(url):
         return f"no {SUMMARY_NAME} beside the tables, so the labeling job is at work or was stopped"
     try:
-        failed = [str(shard["name"]) for shard in json.loads(read_bytes(url, max_bytes=MAX_SUMMARY_BYTES))["failed"]]
+        failed = [str(shard["name"]) for shard in read_json(url)["failed"]]
     except (ValueError, KeyError, TypeError) as error:
         return f"{SUMMARY_NAME} cannot be read ({error!r})"
     if not failed:

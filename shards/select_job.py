@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import yaml
 from numpy.typing import NDArray
 
-from shards.config import ConfigError, to_mapping
+from shards.config import ConfigError
+from shards.documents import write_config, write_json
 from shards.emotions import EMOTIONS
 from shards.parquet import METADATA_KEY
 from shards.predictions import (
@@ -65,8 +65,8 @@ def select(config: SelectConfig) -> dict[str, Any]:
         remove(join(config.out, SUMMARY_NAME))
     _write_table(join(config.out, SELECTION_NAME), _selection_table(table, selection, infos))
     _write_table(join(config.out, REJECTED_NAME), _rejected_table(table, selection))
-    _write_text(join(config.out, CONFIG_NAME), yaml.safe_dump(to_mapping(config), sort_keys=False))
-    _write_text(join(config.out, SUMMARY_NAME), json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    write_config(join(config.out, CONFIG_NAME), config)
+    write_json(join(config.out, SUMMARY_NAME), summary)
     return summary
 
 
@@ -177,8 +177,3 @@ def _rejected_table(table: pa.Table, selection: Selection) -> pa.Table:
 def _write_table(url: str, table: pa.Table) -> None:
     with atomic_write(url) as stream:
         pq.write_table(table, stream, compression="zstd", write_page_checksum=True)
-
-
-def _write_text(url: str, text: str) -> None:
-    with atomic_write(url) as stream:
-        stream.write(text.encode())

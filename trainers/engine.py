@@ -108,11 +108,6 @@ def run_training(config: TrainConfig, on_step: OnStep | None = None) -> Training
     return _Run(config, on_step).run()
 
 
-def read_result(out: Path) -> TrainingResult:
-    """What the finished run in `out` reached."""
-    return TrainingResult(**json.loads((out / RESULT_NAME).read_text(encoding="utf-8")))
-
-
 class _Run:
     """One run of one rank."""
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
+from shards import documents
 from shards.config import ConfigError, from_mapping, to_mapping
-from shards.storage import atomic_write
 from trainers.settings import TrainConfig
 
 CONFIG_NAME = "config.yaml"
@@ -38,8 +38,7 @@ MAY_DIFFER = frozenset(
 
 def write_config(out: Path, config: TrainConfig) -> None:
     """Save the options beside what they make."""
-    with atomic_write(str(out / CONFIG_NAME)) as stream:  # cut short by a full disk, it would refuse every resumption
-        stream.write(yaml.safe_dump(to_mapping(config), sort_keys=False).encode())
+    documents.write_config(str(out / CONFIG_NAME), config)
 
 
 def refuse_another_run(out: Path, config: TrainConfig) -> None:

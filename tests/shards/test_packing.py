@@ -65,7 +65,7 @@ def tars(folder: Path) -> dict[str, bytes]:
 
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `shard_size_mb` count kB, so that a small corpus fills several shards."""
-    monkeypatch.setattr(packing, "BYTES_PER_MB", 1000)
+    monkeypatch.setattr(packing, "MIB", 1000)
 
 
 def test_exactly_the_kept_samples_are_packed(tmp_path: Path) -> None:

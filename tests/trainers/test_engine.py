@@ -23,8 +23,8 @@ from shards.config import ConfigError, from_mapping
 from shards.loader import Batch, BatchReader
 from tests.small_world import write_shard
 from tests.training_world import make_utterance, small_config, small_values, write_training_world
-from trainers.checkpoints import CheckpointFolder
-from trainers.engine import TrainingResult, read_result, run_training
+from trainers.checkpoints import RESULT_NAME, CheckpointFolder
+from trainers.engine import TrainingResult, run_training
 from trainers.models.recognizer import EmotionRecognizer
 from trainers.settings import TrainConfig
 
@@ -42,6 +42,11 @@ def undisturbed(shards: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "undisturbed"
     run_training(small_config(shards, out, batches_per_step=2))
     return out
+
+
+def read_result(out: Path) -> TrainingResult:
+    """What the finished run in `out` reached."""
+    return TrainingResult(**json.loads((out / RESULT_NAME).read_text(encoding="utf-8")))
 
 
 def losses(out: Path, name: str = "loss") -> dict[int, float]:

@@ -9,8 +9,8 @@ import pytest
 import torch
 import yaml
 
+from tests.trainers.test_engine import read_result
 from tests.training_world import small_values, write_training_world
-from trainers.engine import read_result
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
