@@ -10,13 +10,14 @@ import dataclasses
 import importlib
 import logging
 import sys
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from shards.config import ConfigError, from_mapping, to_mapping
+from shards.config import ConfigError, choices, explain, from_mapping
 from shards.errors import BadShard
 
 EXIT_OK = 0
@@ -82,7 +83,8 @@ COMMANDS: dict[str, Command] = {
         "cluster.train:run_train",
         "RECIPE is finetune (the vanilla baseline) or setpeer (personalised); tapt or papt adapt an encoder by masked "
         "prediction, without and with speaker embeddings: fine-tune from RUN/best with --set encoder.checkpoint. "
-        "--print-config shows every option. One process by default; --num-workers uses "
+        "weighting has training speakers weigh more who sound like the target speakers. --print-config explains every "
+        "option, the recipe's own too. One process by default; --num-workers uses "
         "Ray; torchrun works too. Interrupted, run it again with --resume: the run goes on exactly where its newest "
         "checkpoint is. Exit status 4: stopped by the storage.",
     ),
@@ -152,11 +154,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = _resolve(command.config_class(), arguments)
         if arguments.print_config:
-            sys.stdout.write(yaml.safe_dump(to_mapping(config), sort_keys=False))
+            sys.stdout.write(explain(config))
             return EXIT_OK
         return int(_load(command.run)(config))
-    except (ConfigError, BadShard, FileNotFoundError, PermissionError, IsADirectoryError) as error:
+    except (ConfigError, BadShard) as error:
         sys.stderr.write(f"emostream {arguments.command}: {error}\n")
+        return EXIT_USAGE
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        said = error if error.filename is None else f"{error.filename}: {error.strerror}; check the path"
+        sys.stderr.write(f"emostream {arguments.command}: {said}\n")
         return EXIT_USAGE
     except (FileExistsError, NotADirectoryError) as error:
         sys.stderr.write(f"emostream {arguments.command}: {error.filename}: got a file, expected a folder\n")
@@ -184,6 +190,7 @@ def _parser(argv: Sequence[str] | None) -> argparse.ArgumentParser:
 
 def _add_options(parser: argparse.ArgumentParser, config_class: type[Any]) -> None:
     groups: list[str] = []
+    hints = typing.get_type_hints(config_class)
     for field in dataclasses.fields(config_class):
         text = str(field.metadata["help"])
         if field.metadata["positional"]:
@@ -194,16 +201,21 @@ def _add_options(parser: argparse.ArgumentParser, config_class: type[Any]) -> No
             flag = "--" + field.name.replace("_", "-")
             help_text = f"{text} {_default_text(field)}".replace("%", "%%")
             flags = [flag, f"-{field.name}"] if len(field.name) == 1 else [flag]
+            known = choices(hints[field.name])
+            shown = f"{{{','.join(map(str, known))}}}" if known else "VALUE"
             parser.add_argument(
-                *flags, dest=field.name, metavar="VALUE", default=argparse.SUPPRESS, help=help_text, **_arity(field)
+                *flags, dest=field.name, metavar=shown, default=argparse.SUPPRESS, help=help_text, **_arity(field)
             )
     parser.add_argument("--config", metavar="FILE", help="YAML file of the same options; flags and --set win over it.")
     parser.add_argument(
         "--set", metavar="NAME=VALUE", action="append", default=[], help="Set one option; may be repeated."
     )
-    parser.add_argument("--print-config", action="store_true", help="Print the resolved options as YAML and stop.")
+    parser.add_argument(
+        "--print-config", action="store_true", help="Print all options as YAML, resolved and each explained, and stop."
+    )
     if groups:
-        parser.epilog = f"Groups of options, set by --set GROUP.NAME=VALUE and --config: {'; '.join(groups)}."
+        parser.epilog = f"Groups of options, set by --set GROUP.NAME=VALUE and --config: {'; '.join(groups)}. "
+        parser.epilog += "--print-config explains every one."
 
 
 def _arity(field: "dataclasses.Field[Any]") -> dict[str, Any]:

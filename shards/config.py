@@ -6,10 +6,14 @@ second vocabulary for what `dataclasses.fields` already says.
 """
 
 import dataclasses
+import difflib
+import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
+
+import yaml
 
 T = TypeVar("T")
 
@@ -41,15 +45,21 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], *, where: str = "confi
     fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, cls))}
     unknown = sorted(set(values) - set(fields))
     if unknown:
-        raise ConfigError(f"{where}: unknown option {', '.join(unknown)}; known: {', '.join(fields)}")
+        meant = _meant(cls, unknown[0])
+        raise ConfigError(
+            f"{where}: unknown option {', '.join(unknown)}; {f'did you mean {meant}? ' if meant else ''}known: "
+            f"{', '.join(fields)}"
+        )
     missing = [name for name, field in fields.items() if _is_required(field) and name not in values]
     if missing:
         raise ConfigError(f"{where}: {', '.join(missing)} must be given")
     built = {name: convert(hints[name], value, where=f"{where}.{name}") for name, value in values.items()}
     try:
         return cls(**built)
-    except ConfigError:
-        raise
+    except ConfigError as error:
+        if "." not in where:
+            raise
+        raise ConfigError(f"{where.removeprefix('options.')}.{error}") from error  # by the name that --set takes
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error
 
@@ -83,6 +93,51 @@ def to_mapping(config: Any) -> dict[str, Any]:
     """The resolved configuration as plain values, ready for YAML; the inverse of `from_mapping`."""
     plain: dict[str, Any] = _plain(dataclasses.asdict(config))
     return plain
+
+
+def explain(config: Any) -> str:
+    """The resolved configuration as YAML, each option with its help text; `--config` reads it back.
+
+    A configuration with options of no fixed kind says by `expanded` which they are: name -> dataclass.
+    """
+    return "".join(f"{line}\n" for line in _explained(config, ""))
+
+
+def choices(hint: Any) -> tuple[Any, ...]:
+    """What an option of this type may be, where that is a closed list; else empty."""
+    if typing.get_origin(hint) is typing.Literal:
+        return typing.get_args(hint)
+    return next((found for part in typing.get_args(hint) if (found := choices(part))), ())
+
+
+def _explained(config: Any, indent: str) -> Iterator[str]:
+    expanded: Mapping[str, Any] = config.expanded() if hasattr(config, "expanded") else {}
+    hints = typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value, text = expanded.get(field.name, getattr(config, field.name)), field.metadata["help"]
+        if dataclasses.is_dataclass(value):
+            yield f"{indent}{field.name}:  # {text}"
+            yield from _explained(value, f"{indent}  ")
+            continue
+        if known := choices(hints[field.name]):
+            text = f"[{' | '.join(map(str, known))}] {text}"
+        shown = yaml.safe_dump(_plain(value), default_flow_style=True, width=math.inf).removesuffix("...\n").strip()
+        yield f"{indent}{field.name}: {shown}  # {text}"
+
+
+def _meant(cls: type[Any], name: str) -> str | None:
+    """The option, in whatever group, whose name is `name` or most like it."""
+    known = list(_dotted_names(cls, ""))
+    alike = [full for full in known if full.rpartition(".")[2] == name]
+    return next(iter(alike or difflib.get_close_matches(name, known, 1)), None)
+
+
+def _dotted_names(cls: type[Any], prefix: str) -> Iterator[str]:
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        yield f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(hint := hints[field.name]) and isinstance(hint, type):
+            yield from _dotted_names(hint, f"{prefix}{field.name}.")
 
 
 def _plain(value: Any) -> Any:

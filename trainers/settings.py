@@ -339,6 +339,10 @@ class TrainConfig:
             return not isinstance(self.recipe_config(), PretrainConfig)
         return self.encoder.freeze_front_end
 
+    def expanded(self) -> dict[str, RecipeConfig]:
+        """What `model` stands for, with the defaults."""
+        return {"model": self.recipe_config()}
+
     def recipe_config(self) -> RecipeConfig:
         """The recipe's own options, checked."""
-        return from_mapping(RECIPES[self.recipe], self.model, where="model")
+        return from_mapping(RECIPES[self.recipe], self.model, where="options.model")

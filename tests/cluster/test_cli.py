@@ -12,6 +12,7 @@ from cluster.cli import COMMANDS, main
 from shards.config import from_mapping
 
 SELECT = ["select", "--predictions", "p", "--out", "o", "--teachers", "text,vision"]
+TRAIN = ["train", "setpeer", "--shards", "s", "--out", "o"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -39,12 +40,26 @@ def test_flags_win_over_set_and_set_over_the_file(tmp_path: Path, capsys: pytest
     assert (config.seed, config.min_per_speaker, float(config.threshold)) == (1, 2, 0.3)
 
 
+def test_a_recipes_own_options_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    """What `model` stands for is printed with the recipe's defaults and what it was set to."""
+    assert main([*TRAIN, "--set", "model.num_codes=7", "--print-config"]) == 0
+    printed = capsys.readouterr().out
+    assert "  num_codes: 7  # M, entries of the codebook\n" in printed
+    assert "  similarity: dot  # [dot | cosine] what L_NCE" in printed
+    assert from_mapping(COMMANDS["train"].config_class(), yaml.safe_load(printed)).model["num_codes"] == 7
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["select", "--predictions", "p", "--out", "o"], "teachers must be given"),
         ([*SELECT, "--set", "sede=1"], "unknown option sede"),
         ([*SELECT, "--set", "seed"], "expected NAME=VALUE"),
+        (
+            [*TRAIN, "--set", "set_size=1"],
+            "did you mean data.sets.set_size?",
+        ),
+        ([*TRAIN, "--set", "engine.seed=x"], "engine.seed"),
         ([*SELECT, "--seed", "x"], "expected int"),
         (["label", "--shards", "/nowhere/*.tar", "--out", "o", "--panel", "/nowhere.yaml"], "/nowhere"),
     ],

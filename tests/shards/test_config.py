@@ -4,13 +4,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pytest
+import yaml
 
-from shards.config import ConfigError, from_mapping, option, to_mapping
+from shards.config import ConfigError, explain, from_mapping, option, to_mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inner:
     rate: float = option(default=0.5, help="A rate.")
+    share: float = option(default=0.5, help="A share.")
+
+    def __post_init__(self) -> None:
+        if self.share > 1:
+            raise ConfigError(f"share: got {self.share}, expected at most 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +41,26 @@ def test_resolved_configuration_reads_back() -> None:
     """to_mapping is the inverse of from_mapping."""
     config = from_mapping(Outer, {"name": "x", "inner": {"rate": 0.25}, "kind": "js"})
     assert from_mapping(Outer, to_mapping(config)) == config
+
+
+def test_an_explained_configuration_reads_back() -> None:
+    """YAML with the help text of every option, nested ones too, and what a closed list holds."""
+    config = from_mapping(Outer, {"name": "x: #1", "inner": {"rate": 0.25}, "rates": {"a": 0.5}, "items": "a,b"})
+    text = explain(config)
+    assert from_mapping(Outer, yaml.safe_load(text)) == config
+    assert "  rate: 0.25  # A rate.\n" in text
+    assert "kind: kl  # [kl | js] A kind.\n" in text
+
+
+def test_a_mistake_is_told_by_the_name_that_set_takes() -> None:
+    """Groups and near matches are named: what to type instead is in the message."""
+    for values, meant in (({"nmae": 1}, "name"), ({"rate": 1}, "inner.rate"), ({"inner.rat": 1}, "inner.rate")):
+        with pytest.raises(ConfigError, match=rf"did you mean {meant}\? known"):
+            from_mapping(Outer, values)
+    with pytest.raises(ConfigError, match=r"unknown option quite_else; known"):
+        from_mapping(Outer, {"quite_else": 1})
+    with pytest.raises(ConfigError, match=r"^inner\.share: got 2.0, expected at most 1"):
+        from_mapping(Outer, {"name": "x", "inner": {"share": 2}}, where="options")
 
 
 @pytest.mark.parametrize(
