@@ -36,6 +36,11 @@ def run_select(config: SelectConfig) -> int:
         write(f"  {name} {number}\n")
     if unfinished := summary["shards"]["unfinished"]:
         sys.stderr.write(f"warning: {unfinished}; run `emostream label` again, and select after it\n")
+    if not summary["num_kept"] and "speaker_below_minimum" in summary["rejected"]:
+        sys.stderr.write(
+            f"warning: nothing is left, as no speaker has {config.min_per_speaker} utterances to keep; a smaller "
+            "--min-per-speaker keeps smaller speakers\n"
+        )
     write(f"selection in {config.out}; `emostream report {config.out}` shows it\n")
     return 0
 

@@ -190,6 +190,7 @@ def _gaps(runs: Sequence[Run], figures: Sequence[str]) -> list[dict[str, Any]]:
     """For each number of training speakers: what models gain that have heard the test speakers."""
     from trainers.comparison import compare
 
+    scale, digits = _scale(figures)
     sides: dict[str, dict[bool, dict[int, Mapping[str, float]]]] = defaultdict(lambda: {False: {}, True: {}})
     for run in runs:
         same = {key: value for key, value in run.options.items() if key != KNOWN}
@@ -206,8 +207,8 @@ def _gaps(runs: Sequence[Run], figures: Sequence[str]) -> list[dict[str, Any]]:
             p = cells["dependent"][name].p
             gaps.append({"num_speakers": number, "figure": name, "gap": difference, "seeds": len(seeds), "p": p})
             sys.stdout.write(
-                f"personalisation gap, {number or 'all'} training speakers: {name} {difference:+.4f} over {len(seeds)} "
-                f"seeds{'' if p is None else f', p {p:.3f}'}\n"
+                f"personalisation gap, {number or 'all'} training speakers: {name} {scale * difference:+.{digits}f} "
+                f"over {len(seeds)} seed{'s' if len(seeds) > 1 else ''}{'' if p is None else f', p {p:.3f}'}\n"
             )
     return gaps
 
@@ -217,15 +218,27 @@ def _print_table(
 ) -> None:
     width = max(len(method) for method in table)
     sys.stdout.write(f"{'method':{width}s}{'seeds':>7s}" + "".join(f"{name:>20s}" for name in figures) + "\n")
-    scale, digits = (1, 3) if any("CCC" in name for name in figures) else (100, 1)
+    scale, digits = _scale(figures)
     for method, cells in table.items():
         row = "".join(
-            f"{scale * cells[name].mean:.{digits}f} ± {scale * cells[name].std:.{digits}f}"
+            f"{scale * cells[name].mean:.{digits}f}{_spread(scale, cells[name].std, digits)}"
             f"{'*' if cells[name].is_significant else ' '}".rjust(20)
             for name in figures
         )
         sys.stdout.write(f"{method:{width}s}{len(methods[method]):7d}{row}\n")
-    sys.stdout.write(f"± over seeds; * paired t-test over seeds against {base}, p < .05\n")
+    sys.stdout.write(
+        f"{'percent; ' if scale == 100 else ''}± over seeds; * paired t-test over seeds against {base}, p < .05; "
+        "NAME=FOLDER in --runs gives a method another name\n"
+    )
+
+
+def _scale(figures: Sequence[str]) -> tuple[int, int]:
+    """What figures are multiplied by and their decimal places: percent, or CCC as it is."""
+    return (1, 3) if any("CCC" in name for name in figures) else (100, 1)
+
+
+def _spread(scale: int, std: float | None, digits: int) -> str:
+    return "" if std is None else f" ± {scale * std:.{digits}f}"
 
 
 def _short(key: str) -> str:

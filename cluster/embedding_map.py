@@ -76,7 +76,7 @@ def colour(values: Sequence[str | None]) -> Colouring:
         colour_of = {name: f"hsl({place * GOLDEN_ANGLE % 360:.0f} 60% 50%)" for place, name in enumerate(order)}
     colour_of[UNKNOWN] = "var(--muted)"
     legend = [(colour_of[name], name) for name in order] if len(order) <= MAX_NAMED else []
-    if None in values and legend:
+    if None in values and len(order) <= MAX_NAMED:
         legend.append((colour_of[UNKNOWN], UNKNOWN))
     return Colouring([colour_of[text] for text in texts], texts, legend)
 

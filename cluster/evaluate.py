@@ -6,7 +6,7 @@ the metrics say which. With --pldc, predictions are calibrated by the training s
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +20,7 @@ from shards.config import ConfigError, option, to_mapping
 from shards.corpus_index import CorpusIndex, group_rows, read_index
 from shards.known_speakers import known_utterances
 from shards.storage import atomic_write
+from shards.targets import Targets
 
 if TYPE_CHECKING:
     from trainers.models.recognizer import EmotionRecognizer  # with torch, which the help text does not need
@@ -81,6 +82,9 @@ def run_evaluate(config: EvaluateConfig) -> int:
         f"{metrics['number']} utterances of {metrics['num_speakers']} speakers, against the {metrics['truth']}; "
         f"in {config.out}\n{without_truth(metrics)}"
     )
+    if metrics["num_left_out"]:
+        why = "training heard them" if config.known_seconds else "their speakers have no other to support them"
+        sys.stdout.write(f"{metrics['num_left_out']} more are left out: {why}\n")
     return 0
 
 
@@ -101,6 +105,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     corpus = read_index(config.shards)
     split = corpus.split(config.split)
     everything, num_left_out = _measured(config, split)
+    columns = _columns(config, everything)
     targets, truth_name = truth_of(everything, names, is_values=model.config.is_values)
     known = np.flatnonzero(targets.known)
     if not len(known):
@@ -115,8 +120,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     metrics["split_digest"] = split.digest
     if predicted.codes is not None:
         metrics["codes_used"] = len(predicted.codes)
-    _write(config, everything, names, scores, metrics)
-    _write_page(config, everything, predicted, metrics)
+    _write(config, everything, targets, scores, metrics)
+    _write_page(config, everything, columns, predicted, metrics)
     return metrics
 
 
@@ -146,7 +151,23 @@ def _measured(config: EvaluateConfig, index: CorpusIndex) -> tuple[CorpusIndex, 
     return index.take(np.flatnonzero(chosen)), int(len(index) - chosen.sum())
 
 
-def _write_page(config: EvaluateConfig, index: CorpusIndex, predicted: "Predicted", metrics: Mapping[str, Any]) -> None:
+def _columns(config: EvaluateConfig, index: CorpusIndex) -> dict[str, list[str | None]]:
+    """What the page's map is coloured by. Raises ConfigError for a field that no utterance has."""
+    columns = {name: index.texts(name) for name in config.colour_by}
+    for name, texts in columns.items():
+        if not any(texts):
+            known = ", ".join(json.loads(index.table["json"][0].as_py()))
+            raise ConfigError(f"--colour-by {name}: no utterance has it in its json, where one holds {known}")
+    return columns
+
+
+def _write_page(
+    config: EvaluateConfig,
+    index: CorpusIndex,
+    columns: Mapping[str, Sequence[str | None]],
+    predicted: "Predicted",
+    metrics: Mapping[str, Any],
+) -> None:
     from cluster.embedding_map import place_embeddings
     from cluster.evaluation_page import evaluation_page
 
@@ -157,7 +178,6 @@ def _write_page(config: EvaluateConfig, index: CorpusIndex, predicted: "Predicte
         groups = list(index.rows_by_speaker().values())
         vectors = np.stack([predicted.features[rows].mean(axis=0) for rows in groups])
     places = place_embeddings(vectors, groups, config.seed)
-    columns = {name: index.texts(name) for name in config.colour_by}
     page = evaluation_page(metrics, places, columns, personalised=personalised)
     with atomic_write(str(Path(config.out) / PAGE_NAME)) as stream:
         stream.write(page.encode())
@@ -214,14 +234,22 @@ def _measure(
 def _write(
     config: EvaluateConfig,
     index: CorpusIndex,
-    names: tuple[str, ...],
+    targets: Targets,
     scores: NDArray[np.float32],
     metrics: dict[str, Any],
 ) -> None:
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     table = index.table.select(["key", "shard", "speaker", "label", "emotion"])
-    for place, name in enumerate(names):
+    names = np.asarray(targets.names, dtype=object)
+    if targets.is_values:
+        for place, name in enumerate(targets.names):
+            truth = pa.array(targets.values[:, place], from_pandas=True)  # null where it is not known
+            table = table.append_column(f"truth_{name}", truth)
+    else:
+        truth = pa.array(names[targets.labels], pa.string(), mask=targets.labels < 0)
+        table = table.append_column("truth", truth).append_column("predicted", pa.array(names[scores.argmax(axis=1)]))
+    for place, name in enumerate(targets.names):
         table = table.append_column(f"score_{name}", pa.array(scores[:, place]))
     with atomic_write(str(out / PREDICTIONS_NAME)) as stream:
         pq.write_table(table, stream)

@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from cluster.charts import Caption, nice_ticks
-from cluster.embedding_map import Places, colour, shared_value
+from cluster.embedding_map import MIN_POINTS, Places, colour, shared_value
 from cluster.pages import confusion_cells, render_page
 from cluster.scatter_chart import Axis, Dot, map_chart, scatter_chart
 from shards.keys import printable
@@ -62,6 +62,7 @@ def evaluation_page(
         score_name="CCC" if is_values else "accuracy",
         maps=[] if places is None else [_map(places, name, texts) for name, texts in columns.items()],
         personalised=personalised,
+        fewest=MIN_POINTS,
     )
 
 
@@ -86,9 +87,9 @@ def _with_spread(share: float, std: float | None) -> str:
     return f"{100 * share:.1f} %" if std is None else f"{100 * share:.1f} ± {100 * std:.1f} %"
 
 
-def _score_of(figures: Sequence[Any], *, is_values: bool) -> float:
+def _score_of(figures: Mapping[str, Any], *, is_values: bool) -> float:
     """One number for a speaker: accuracy, or the mean CCC of the values."""
-    return float(np.mean(figures[1])) if is_values else float(figures[1])
+    return float(np.mean(figures["ccc"])) if is_values else float(figures["accuracy"])
 
 
 def _speaker_chart(metrics: Metrics, *, is_values: bool) -> Markup:
@@ -96,8 +97,9 @@ def _speaker_chart(metrics: Metrics, *, is_values: bool) -> Markup:
     dots = []
     for speaker, figures in metrics["per_speaker"].items():
         score = _score_of(figures, is_values=is_values)
-        text = f"{printable(speaker)}: {name} {score:.3f} of {figures[0]} utterances"
-        dots.append(Dot(x=figures[0], y=score, name=text, colour="var(--accent)"))
+        number = figures["number"]
+        text = f"{printable(speaker)}: {name} {score:.3f} of {number} utterance{'s' if number > 1 else ''}"
+        dots.append(Dot(x=number, y=score, name=text, colour="var(--accent)"))
     counts = nice_ticks(max(dot.x for dot in dots))
     floor = min(0.0, np.floor(2 * min(dot.y for dot in dots)) / 2)
     levels = np.arange(floor, 1.01, 0.25 if floor == 0 else 0.5).tolist()
@@ -122,7 +124,8 @@ def _worst(metrics: Metrics, *, is_values: bool) -> list[tuple[str, int, str]]:
     shown = []
     for speaker, figures in ordered[:NUM_LISTED]:
         score = _score_of(figures, is_values=is_values)
-        shown.append((printable(speaker), int(figures[0]), f"{score:.3f}" if is_values else f"{100 * score:.1f} %"))
+        text = f"{score:.3f}" if is_values else f"{100 * score:.1f} %"
+        shown.append((printable(speaker), int(figures["number"]), text))
     return shown
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from shards.config import ConfigError, option
 
 if TYPE_CHECKING:
-    from cluster.speaker_client import Description, SearchResult, SpeakerClient
+    from cluster.speaker_client import Description, SearchResult, SpeakerClient, SpeakerIndexError
 
 EXIT_REFUSED = 4
 TOKEN_VARIABLE = "EMOSTREAM_TOKEN"  # noqa: S105 (a name, not a token)
@@ -43,8 +43,12 @@ class LookupConfig:
     json: bool = option(default=False, help="Print JSON.")
 
     def __post_init__(self) -> None:
-        if (bool(self.audio) + (self.vector is not None) + (self.speaker is not None)) != 1:
-            raise ConfigError("lookup: expected one of --audio, --vector and --speaker")
+        asked = {"--audio": self.audio or None, "--vector": self.vector, "--speaker": self.speaker}
+        given = [name for name, value in asked.items() if value is not None]
+        if len(given) != 1:
+            raise ConfigError(f"got {' and '.join(given) or 'none'}, expected one of {', '.join(asked)}")
+        if not self.server.rpartition(":")[2].isdigit():
+            raise ConfigError(f"--server: got {self.server}, expected HOST:PORT, as `emostream serve` prints it")
 
 
 def run_lookup(config: LookupConfig) -> int:
@@ -65,10 +69,18 @@ def run_lookup(config: LookupConfig) -> int:
             exclude = () if config.speaker is None else (config.speaker,)
             result = client.search(vector, config.k, exclude=exclude)
     except SpeakerIndexError as error:
-        sys.stderr.write(f"emostream lookup: {config.server}: {error}\n")
+        sys.stderr.write(f"emostream lookup: {config.server}: {error}{_remedy(error, config)}\n")
         return EXIT_REFUSED
     sys.stdout.write(_as_json(result) if config.json else _as_table(result, description))
     return 0
+
+
+def _remedy(error: "SpeakerIndexError", config: LookupConfig) -> str:
+    """What may help when the server cannot be reached at all."""
+    if error.code not in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+        return ""
+    tls = "" if config.tls_ca else ", and that it does not ask for TLS (--tls-ca)"
+    return f"; check that `emostream serve` runs at {config.server}{tls}"
 
 
 def _query(
@@ -113,6 +125,8 @@ def embed_recordings(config: LookupConfig, description: "Description") -> tuple[
     embedder.setup(os.cpu_count() or 1)
     try:
         sounds = [decode_audio(Path(path).read_bytes(), max_seconds=MAX_SECONDS) for path in config.audio]
+    except OSError as error:
+        raise ConfigError(f"--audio {error.filename}: {error.strerror}") from error
     except BadSample as bad:
         raise ConfigError(f"--audio: {bad.reason}") from bad
     rows = embedder.embed(sounds, ["the speaker"] * len(sounds))

@@ -141,8 +141,8 @@ def _long_enough(rows_by_speaker: Mapping[str, NDArray[np.int64]], view: Speaker
     if short and view.short_speakers == "error":
         shown = f"{', '.join(short[:3])}{', ...' if len(short) > 3 else ''}"
         raise ConfigError(
-            f"set_size: got {view.set_size}, but {len(short)} of {len(rows_by_speaker)} speakers have fewer utterances "
-            f"({shown}); lower set_size, or set short_speakers to leave_out or smaller_set"
+            f"data.sets.set_size: got {view.set_size}, but {len(short)} of {len(rows_by_speaker)} speakers have fewer "
+            f"utterances ({shown}); lower it, or set data.sets.short_speakers to leave_out or smaller_set"
         )
     left_out = set(short) if view.short_speakers == "leave_out" else set()
     kept = [rows for speaker, rows in rows_by_speaker.items() if speaker not in left_out]

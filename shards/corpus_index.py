@@ -23,7 +23,7 @@ from shards.config import ConfigError
 from shards.emotions import EMOTIONS, NUM_EMOTIONS, canonical_emotion
 from shards.errors import BadSample, BadShard
 from shards.samples import METADATA_EXTENSION, parse_metadata
-from shards.speaker_labels import dig
+from shards.speaker_labels import dig, number
 from shards.storage import list_files, open_ranged
 from shards.tar import SampleEntry, index_shard
 
@@ -104,8 +104,8 @@ class CorpusIndex:
 
     def values(self, name: str) -> NDArray[np.float64]:
         """A number from each utterance's json (`arousal`, `demographics.age`); NaN where it is not there."""
-        found = [dig(json.loads(text), name) for text in self.table["json"].to_pylist()]
-        return np.asarray([float(v) if _is_number(v) else np.nan for v in found], dtype=np.float64)  # type: ignore[arg-type]
+        found = [number(dig(json.loads(text), name)) for text in self.table["json"].to_pylist()]
+        return np.asarray(found, dtype=np.float64)
 
     def texts(self, name: str) -> list[str | None]:
         """Any field of each utterance's json as text (`demographics.voice_type`); None where it is not there."""

@@ -29,7 +29,7 @@ def label_row(metadata: Mapping[str, object], labels: Sequence[str]) -> list[flo
     if EMOTION in labels:
         emotion = _emotion(metadata)
         return [math.nan if emotion is None else float(name == emotion) for name in EMOTIONS]
-    return [_number(dig(metadata, name)) for name in labels]
+    return [number(dig(metadata, name)) for name in labels]
 
 
 def dig(value: object, dotted: str) -> object:
@@ -46,6 +46,11 @@ def _emotion(metadata: Mapping[str, object]) -> str | None:
     return canonical_emotion(emotion) if isinstance(emotion, str) else None
 
 
-def _number(value: object) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number else math.nan  # type: ignore[arg-type]
+def number(value: object) -> float:
+    """A field of the json as a number, also where it was written as text, as an imported CSV's is; else NaN."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return math.nan
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return math.nan

@@ -18,7 +18,7 @@ from shards.embeddings import REMEDY, EmbeddingInfo, read_embedding_info, read_e
 from shards.naming import list_names
 from shards.parquet import count_repeated
 from shards.predictions import is_table_name
-from shards.speaker_labels import dig, label_dimensions, label_row
+from shards.speaker_labels import EMOTION, dig, label_dimensions, label_row
 from shards.speaker_statistics import Chunk, build_speakers
 from shards.speaker_table import MAX_METADATA_CHARACTERS, SpeakerTable
 from shards.storage import exists, join, remove
@@ -76,13 +76,22 @@ def make_speaker_table(
     """
     chunks = _chunks(urls, labels, split)
     table = build_speakers(chunks, label_dimensions(labels), **encoder)
+    wanted = "" if split is None else f" of the split {split}"
     if not len(table):
-        wanted = "" if split is None else f" of the split {split}"
         raise ConfigError(f"no utterance{wanted} has a vector; the tables beside --out give the reasons (`error`)")
+    labelled = [name for name, count in zip(table.dimensions, table.label_count.sum(axis=0), strict=True) if count]
+    if strange := [name for name in labels if name not in labelled and not (name == EMOTION and labelled)]:
+        raise ConfigError(f"--labels {strange[0]}: no utterance{wanted} has it in its json, {_known_fields(urls)}")
     if not metadata:
         return table
     shared = _shared_metadata(urls, metadata, split)
     return replace(table, metadata=[shared[speaker] for speaker in table.speakers])
+
+
+def _known_fields(urls: Sequence[str]) -> str:
+    """The fields of the first utterance's json, for a message."""
+    rows = next(rows for url in urls if len(rows := read_embeddings(url)))
+    return f"where one holds {', '.join(json.loads(rows['metadata'][0].as_py()))}"
 
 
 def _chunks(urls: Sequence[str], labels: Sequence[str], split: str | None) -> Callable[[], Iterator[Chunk]]:
@@ -116,6 +125,8 @@ def _shared_metadata(urls: Sequence[str], names: Sequence[str], split: str | Non
             found = seen.setdefault(speaker, {name: set() for name in names})
             for text in texts[mine]:
                 _note(json.loads(text), found)
+    if strange := [name for name in names if not any(found[name] for found in seen.values())]:
+        raise ConfigError(f"--metadata {strange[0]}: no utterance has it in its json, {_known_fields(urls)}")
     return {
         speaker: {name: next(iter(values)) for name, values in found.items() if len(values) == 1}
         for speaker, found in seen.items()

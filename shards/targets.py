@@ -52,14 +52,23 @@ def resolve_classes(index: CorpusIndex, config: TargetConfig) -> tuple[str, ...]
     """The configured classes, or those of `index`, in the project's order; for numbers, their names."""
     if config.kind == "values":
         return config.values
-    if config.classes:
-        return tuple(emotion for emotion in EMOTIONS if emotion in config.classes)
     column = "emotion" if config.kind == "emotion" else "label"
     present = set(index.table[column].to_pylist())
     classes = tuple(emotion for emotion in EMOTIONS if emotion in present)
+    if config.kind == "label_probs" and config.classes:  # a distribution teaches classes that are never the likeliest
+        return tuple(emotion for emotion in EMOTIONS if emotion in config.classes)
+    if missing := sorted(set(config.classes) - present):
+        raise ConfigError(
+            f"data.target.classes: no training utterance is {' or '.join(missing)}; `{column}` in their json is one of "
+            f"{', '.join(classes) or 'nothing'}"
+        )
     if len(classes) < 2:
-        raise ConfigError(f"target {config.kind}: the utterances have {len(classes)} classes, expected at least 2")
-    return classes
+        raise ConfigError(
+            f"data.target.kind {config.kind}: `{column}` in the training utterances' json has {len(classes)} classes, "
+            "expected at least 2; `label` is written by `emostream pack`, or a column of an imported table, and kind "
+            "emotion learns the truth in `emotion`"
+        )
+    return classes if not config.classes else tuple(name for name in classes if name in config.classes)
 
 
 def read_targets(index: CorpusIndex, config: TargetConfig, names: tuple[str, ...]) -> Targets:

@@ -16,10 +16,12 @@ SIGNIFICANCE = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One figure of one method: mean and sample standard deviation over seeds, and p against the baseline."""
+    """One figure of one method: mean and sample standard deviation over seeds (None: one seed has none), and p against
+    the baseline.
+    """
 
     mean: float
-    std: float
+    std: float | None
     p: float | None
 
     @property
@@ -37,7 +39,7 @@ def compare(
         table[method] = {}
         for figure in figures:
             values = [scores[figure] for scores in by_seed.values()]
-            spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+            spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
             p = None if method == baseline else _paired_p(by_seed, runs[baseline], figure)
             table[method][figure] = Cell(mean=float(np.mean(values)), std=spread, p=p)
     return table

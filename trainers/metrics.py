@@ -18,8 +18,25 @@ from shards.corpus_index import group_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SpeakerClassScores:
+    """One speaker's figures over `number` utterances."""
+
+    number: int
+    accuracy: float
+    f1: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeakerValueScores:
+    """One speaker's CCC of each value over `number` utterances."""
+
+    number: int
+    ccc: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClassScores:
-    """Accuracy and macro-F1; `per_speaker` holds (number, accuracy, F1); `confusion` counts truth by prediction."""
+    """Accuracy and macro-F1; `confusion` counts truth by prediction."""
 
     number: int
     accuracy: float
@@ -28,7 +45,7 @@ class ClassScores:
     speaker_accuracy_std: float
     speaker_f1: float
     speaker_f1_std: float
-    per_speaker: Mapping[str, tuple[int, float, float]]
+    per_speaker: Mapping[str, SpeakerClassScores]
     confusion: Sequence[Sequence[int]]
 
     def summary(self) -> dict[str, float]:
@@ -45,7 +62,7 @@ class ValueScores:
     overall: Sequence[float]
     over_speakers: Sequence[float]
     over_speakers_std: Sequence[float]
-    per_speaker: Mapping[str, tuple[int, Sequence[float]]]
+    per_speaker: Mapping[str, SpeakerValueScores]
 
     def summary(self) -> dict[str, float]:
         """The figures a validation logs."""
@@ -59,9 +76,10 @@ def score_classes(
     labels = list(range(len(names)))
     per_speaker = {}
     for speaker, mine in group_rows(speakers).items():
-        scores = accuracy_score(truth[mine], predicted[mine]), _f1(truth[mine], predicted[mine], None)
-        per_speaker[str(speaker)] = (len(mine), float(scores[0]), scores[1])
-    accuracies, f1s = (np.asarray([scores[place] for scores in per_speaker.values()]) for place in (1, 2))
+        accuracy, f1 = accuracy_score(truth[mine], predicted[mine]), _f1(truth[mine], predicted[mine], None)
+        per_speaker[str(speaker)] = SpeakerClassScores(number=len(mine), accuracy=float(accuracy), f1=f1)
+    accuracies = np.asarray([scores.accuracy for scores in per_speaker.values()])
+    f1s = np.asarray([scores.f1 for scores in per_speaker.values()])
     return ClassScores(
         number=len(truth),
         accuracy=float(accuracy_score(truth, predicted)),
@@ -81,8 +99,8 @@ def score_values(
     """Compare values [N, V]."""
     per_speaker = {}
     for speaker, mine in group_rows(speakers).items():
-        per_speaker[str(speaker)] = (len(mine), _cccs(truth[mine], predicted[mine]))
-    table = np.asarray([scores for _, scores in per_speaker.values()])
+        per_speaker[str(speaker)] = SpeakerValueScores(number=len(mine), ccc=_cccs(truth[mine], predicted[mine]))
+    table = np.asarray([scores.ccc for scores in per_speaker.values()])
     return ValueScores(
         number=len(truth),
         overall=_cccs(truth, predicted),

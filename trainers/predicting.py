@@ -209,7 +209,7 @@ def labels_learnt(model: EmotionRecognizer, train: CorpusIndex) -> Targets:
 def truth_of(index: CorpusIndex, names: tuple[str, ...], *, is_values: bool) -> tuple[Targets, str]:
     """What predictions are compared with, and its name: the true emotion where it is known, else the weak label."""
     if is_values:
-        return read_targets(index, TargetConfig(kind="values", values=names), names), ", ".join(names)
+        return read_targets(index, TargetConfig(kind="values", values=names), names), f"stated {', '.join(names)}"
     has_truth = any(emotion is not None for emotion in index.table["emotion"].to_pylist())
     kind: Literal["emotion", "label"] = "emotion" if has_truth else "label"
     return read_targets(index, TargetConfig(kind=kind), names), "true emotion" if has_truth else "weak label"

@@ -308,7 +308,8 @@ def _with_target(index: CorpusIndex, config: TrainConfig, names: tuple[str, ...]
     known = read_targets(index, config.data.target, names).known
     if not known.any():
         raise ConfigError(
-            f"data.target.kind {config.data.target.kind}: no utterance of a split has one of {', '.join(names)}"
+            f"data.target.kind {config.data.target.kind}: no utterance of a split has "
+            f"{'numbers in its json called ' if config.data.target.kind == 'values' else 'one of '}{', '.join(names)}"
         )
     chosen = index.take(np.flatnonzero(known))
     return chosen, read_targets(chosen, config.data.target, names)

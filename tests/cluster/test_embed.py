@@ -108,6 +108,17 @@ def test_other_labels_need_no_encoder(world: Path, monkeypatch: pytest.MonkeyPat
     assert table_of(world / "speakers.parquet").dimensions == ()
 
 
+@pytest.mark.parametrize("mistyped", [{"labels": ("emotoin",)}, {"labels": (), "metadata": ("emotoin",)}])
+def test_fields_that_nobody_has_are_refused(world: Path, mistyped: dict[str, Any]) -> None:
+    """A table of statistics of nothing is not written over a good one."""
+    before = (world / "speakers.parquet").read_bytes()
+    with pytest.raises(
+        ConfigError, match=r"--(labels|metadata) emotoin: no utterance has it in its json, where"
+    ):
+        embed(options(world, "nowhere:1", **mistyped))
+    assert (world / "speakers.parquet").read_bytes() == before
+
+
 def test_vectors_of_two_encoders_are_not_mixed(world: Path) -> None:
     """A folder holds one encoder's vectors; another one is refused before any work."""
     for path in (world / "speakers-utterances").glob("*.parquet"):

@@ -24,8 +24,11 @@ CONFIG = {
 
 def class_metrics() -> dict[str, Any]:
     """What `evaluate` writes for a classifier; one speaker has a hostile name."""
-    speakers = {f"{'s' * 30}-{number:02d}": (10 + number, number / NUM_SPEAKERS, 0.5) for number in range(NUM_SPEAKERS)}
-    speakers[HOSTILE] = (3, 0.0, 0.0)
+    speakers = {
+        f"{'s' * 30}-{number:02d}": {"number": 10 + number, "accuracy": number / NUM_SPEAKERS, "f1": 0.5}
+        for number in range(NUM_SPEAKERS)
+    }
+    speakers[HOSTILE] = {"number": 3, "accuracy": 0.0, "f1": 0.0}
     return {
         "number": 189,
         "num_speakers": len(speakers),
@@ -49,7 +52,7 @@ def class_metrics() -> dict[str, Any]:
 
 def value_metrics() -> dict[str, Any]:
     """The same for two numbers, one of them badly predicted."""
-    speakers = {f"s{number}": (5, [0.5 - number / 10, -0.4]) for number in range(4)}
+    speakers = {f"s{number}": {"number": 5, "ccc": [0.5 - number / 10, -0.4]} for number in range(4)}
     scores = {"overall": [0.41, 0.02], "over_speakers": [0.35, -0.4], "over_speakers_std": [0.11, 0.0]}
     return class_metrics() | {
         "names": ["arousal", "valence"],
@@ -97,7 +100,7 @@ def test_names_cannot_become_markup() -> None:
 
 def test_too_few_embeddings_are_said_to_be() -> None:
     """A page without a map says why."""
-    assert "Too few to place on a plane." in Elements(render(class_metrics(), number=0)).text
+    assert "Too few to place on a plane: at least 8 are needed." in Elements(render(class_metrics(), number=0)).text
 
 
 @needs_browser

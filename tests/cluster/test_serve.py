@@ -215,7 +215,9 @@ def test_lookup_says_what_is_wrong(
             (["--audio", f"{tmp_path}/noise.flac", "--encoder", "spectral"], "--audio: "),
             (["--vector", f"{tmp_path}/two.npy"], "expected one vector of floats"),
             (["--vector", f"{tmp_path}/noise.flac"], "cannot be read as .npy"),
-            ([], "expected one of --audio, --vector and --speaker"),
+            ([], "got none, expected one of --audio, --vector, --speaker"),
+            (["--speaker", "a", "--vector", "v.npy"], "got --vector and --speaker, expected one of"),
+            (["--audio", f"{tmp_path}/none.flac", "--encoder", "spectral"], f"--audio {tmp_path}/none.flac: No such"),
         ):
             assert main([*lookup, *arguments]) == 2
             assert message in capsys.readouterr().err
@@ -227,7 +229,11 @@ def test_lookup_says_what_is_wrong(
         monkeypatch.setenv("EMOSTREAM_TOKEN", "a-token-of-my-own-12")
         assert main(["lookup", "--server", closed.target, *one]) == 0
     assert main(["lookup", "--server", "localhost:1", *one, "--timeout-seconds", "1"]) == 4
-    assert "emostream lookup: localhost:1: DEADLINE_EXCEEDED" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "emostream lookup: localhost:1: DEADLINE_EXCEEDED" in said
+    assert "check that `emostream serve` runs at localhost:1, and that it does not ask for TLS (--tls-ca)" in said
+    assert main(["lookup", "--server", "localhost", *one]) == 2
+    assert "--server: got localhost, expected HOST:PORT" in capsys.readouterr().err
 
 
 def test_a_call_is_repeated_while_the_server_is_not_there_and_only_then(tmp_path: Path) -> None:

@@ -61,6 +61,24 @@ def test_the_accuracy_is_that_of_the_predictions(runs: Path) -> None:
     assert metrics(runs, "finetune-1")["scores"]["accuracy"] == pytest.approx(sum(right) / len(right))  # type: ignore[index]
 
 
+def test_predictions_and_metrics_tell_what_was_compared(runs: Path) -> None:
+    """Truth and prediction lie beside the scores, a speaker's figures have names, and both agree."""
+    table = pq.read_table(runs / "finetune-1" / "evaluation" / "predictions.parquet").to_pandas()
+    found = metrics(runs, "finetune-1")
+    assert (table["truth"] == table["emotion"]).all()
+    for speaker, rows in table.groupby("speaker"):
+        mine = found["per_speaker"][speaker]  # type: ignore[index]
+        assert mine["number"] == len(rows)
+        assert mine["accuracy"] == pytest.approx((rows["truth"] == rows["predicted"]).mean())
+
+
+def test_a_field_that_nobody_has_is_refused_first(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A mistyped --colour-by gives no map of what is not known."""
+    assert evaluate(runs, "setpeer-0", "--colour-by", "speakr", name="mistyped") == 2
+    assert "--colour-by speakr: no utterance has it in its json, where one holds" in capsys.readouterr().err
+    assert not (runs / "setpeer-0" / "mistyped").exists()
+
+
 def test_truths_the_model_has_no_class_for_are_counted(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,16 +136,16 @@ def test_a_full_disk_stops_the_run_and_it_resumes(
     values = small_values(f"{runs}/packed/*.tar", tmp_path / "full", "finetune", num_steps=6, checkpoint_every=2)
     options = tmp_path / "options.yaml"
     options.write_text(yaml.safe_dump(values))
-    real, num_calls = checkpoints.flush, 0
+    real, num_calls = checkpoints.flush_tree, 0
 
     def fail_later(path: Path) -> None:
         nonlocal num_calls
         num_calls += 1
-        if num_calls == 7:  # while the second checkpoint is written
+        if num_calls == 2:  # while the second checkpoint is written
             raise OSError(errno.ENOSPC, "No space left on device")
         real(path)
 
-    monkeypatch.setattr(checkpoints, "flush", fail_later)
+    monkeypatch.setattr(checkpoints, "flush_tree", fail_later)
     assert main(["train", "--config", str(options)]) == 4
     assert "run the same command with --resume" in capsys.readouterr().err
     assert len(list((tmp_path / "full" / "checkpoints").glob("step-*"))) == 1

@@ -93,7 +93,7 @@ def test_utterances_are_drawn_from_all_of_a_speakers() -> None:
 def test_short_speakers_are_an_error_unless_said_otherwise() -> None:
     """The error says how many, who, and what to do; leaving them out leaves the others."""
     rows = speakers_of([8, 3, 9])
-    with pytest.raises(ConfigError, match=r"1 of 3 speakers have fewer utterances \(s01\); lower set_size"):
+    with pytest.raises(ConfigError, match=r"1 of 3 speakers have fewer utterances \(s01\); lower it, or set data.sets"):
         SpeakerSetPlan(rows, SpeakerSetView(), seed=0)
     (batch,) = SpeakerSetPlan(rows, SpeakerSetView(short_speakers="leave_out"), seed=0).epoch(0)
     assert len(batch.rows) == 16

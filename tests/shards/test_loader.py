@@ -109,6 +109,21 @@ def test_soft_targets_are_restricted_and_renormalised(index: CorpusIndex) -> Non
     assert values.known.all()
 
 
+def test_classes_are_those_that_can_be_learnt(index: CorpusIndex) -> None:
+    """In the project's order, all or those asked for; one that no utterance has is refused, but in distributions."""
+    present = tuple(EMOTIONS[:4])
+    assert resolve_classes(index, TargetConfig()) == present
+    assert resolve_classes(index, TargetConfig(classes=("fear", "neutral"))) == tuple(
+        name for name in present if name in ("fear", "neutral")
+    )
+    wanted = ("neutral", "surprise")
+    with pytest.raises(ConfigError, match=r"data.target.classes: no training utterance is surprise; `label` in their"):
+        resolve_classes(index, TargetConfig(classes=wanted))
+    assert resolve_classes(index, TargetConfig(kind="label_probs", classes=wanted)) == wanted
+    with pytest.raises(ConfigError, match=r"`emotion` in the training utterances' json has [01] classes"):
+        resolve_classes(index.take(np.asarray([0])), TargetConfig(kind="emotion"))
+
+
 @pytest.mark.parametrize("sets", [False, True])
 @pytest.mark.parametrize(("world_size", "per_step"), [(1, 2), (2, 2), (2, 4), (3, 6)])
 def test_ranks_together_see_the_one_global_order(

@@ -28,7 +28,7 @@ def test_a_cell_is_mean_and_sample_deviation_over_seeds() -> None:
     """By hand: 1, 2, 3 have mean 2 and deviation 1; one seed has none."""
     table = compare({"a": runs({0: 1.0, 1: 2.0, 2: 3.0}), "b": runs({0: 5.0})}, "a", ["ACC"])
     assert (table["a"]["ACC"].mean, table["a"]["ACC"].std) == (pytest.approx(2.0), pytest.approx(1.0))
-    assert (table["b"]["ACC"].mean, table["b"]["ACC"].std) == (5.0, 0.0)
+    assert (table["b"]["ACC"].mean, table["b"]["ACC"].std) == (5.0, None)
 
 
 @pytest.mark.parametrize(("gain", "seeds", "expected"), [(0.1, 2, None), (0.0, 3, 1.0), (0.5, 3, 0.0)])

@@ -19,9 +19,9 @@ def test_speakers_count_alike() -> None:
     assert scores.accuracy == pytest.approx(4 / 6)
     assert scores.speaker_accuracy == pytest.approx((3 / 4 + 1 / 2) / 2)
     assert scores.speaker_accuracy_std == pytest.approx(1 / 8)
-    assert scores.per_speaker["b"][:2] == (2, 0.5)
+    assert (scores.per_speaker["b"].number, scores.per_speaker["b"].accuracy) == (2, 0.5)
     # b: neutral F1 0, anger precision 1/2, recall 1: F1 2/3; happiness neither occurs nor is predicted.
-    assert scores.per_speaker["b"][2] == pytest.approx((0 + 2 / 3) / 2)
+    assert scores.per_speaker["b"].f1 == pytest.approx((0 + 2 / 3) / 2)
     assert scores.confusion == [[1, 2, 0], [0, 2, 0], [0, 0, 1]]
 
 
@@ -49,7 +49,7 @@ def test_values_overall_and_over_speakers() -> None:
     predicted[3:] -= 4.0
     scores = score_values(truth, predicted, np.asarray(["a"] * 3 + ["b"] * 3, dtype=object))
     by_hand = 2 * (2 / 3) / (2 / 3 + 2 / 3 + 16)
-    assert scores.per_speaker["a"][1] == pytest.approx([1.0])
+    assert scores.per_speaker["a"].ccc == pytest.approx([1.0])
     assert scores.over_speakers == pytest.approx([(1 + by_hand) / 2])
     # Overall: means 4 and 2, variances 14/3 and 2/3, covariance 2/3.
     assert scores.overall == pytest.approx([2 * (2 / 3) / (14 / 3 + 2 / 3 + (4 - 2) ** 2)])
