@@ -25,6 +25,7 @@ from shards.speakers_from_embeddings import (
     require_one_encoder,
 )
 from shards.storage import list_files, make_directory
+from shards.urls import absolute
 
 SUFFIX = ".parquet"
 
@@ -59,8 +60,8 @@ class EmbedConfig:
 
     @property
     def folder(self) -> str:
-        """Where the utterances' vectors are kept."""
-        return self.out.removesuffix(SUFFIX) + "-utterances"
+        """Where the utterances' vectors are kept, absolute."""
+        return absolute(self.out.removesuffix(SUFFIX) + "-utterances")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

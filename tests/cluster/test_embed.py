@@ -112,9 +112,7 @@ def test_other_labels_need_no_encoder(world: Path, monkeypatch: pytest.MonkeyPat
 def test_fields_that_nobody_has_are_refused(world: Path, mistyped: dict[str, Any]) -> None:
     """A table of statistics of nothing is not written over a good one."""
     before = (world / "speakers.parquet").read_bytes()
-    with pytest.raises(
-        ConfigError, match=r"--(labels|metadata) emotoin: no utterance has it in its json, where"
-    ):
+    with pytest.raises(ConfigError, match=r"--(labels|metadata) emotoin: no utterance has it in its json, where"):
         embed(options(world, "nowhere:1", **mistyped))
     assert (world / "speakers.parquet").read_bytes() == before
 
@@ -128,6 +126,15 @@ def test_vectors_of_two_encoders_are_not_mixed(world: Path) -> None:
         pq.write_table(table.replace_schema_metadata({METADATA_KEY: json.dumps(footer)}), path)
     with pytest.raises(ConfigError, match="holds vectors of another encoder"):
         embed(options(world, "nowhere:1"))
+
+
+def test_a_relative_table_is_that_of_the_drivers_folder(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is taken for another table than it is, whichever way --out is written."""
+    before = {path.name: path.read_bytes() for path in (world / "speakers-utterances").iterdir()}
+    monkeypatch.chdir(world)
+    summary = embed(options(world, "nowhere:1", out="speakers.parquet"))
+    assert (summary.num_embedded, summary.num_reused, summary.num_tables_removed) == (0, 3, 0)
+    assert {path.name: path.read_bytes() for path in (world / "speakers-utterances").iterdir()} == before
 
 
 def test_a_corpus_that_has_moved_is_not_counted_twice(world: Path) -> None:
