@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from cluster.doctor_finding import Finding
+from shards.config import ConfigError
 from shards.storage import atomic_write, is_remote, join, make_directory, read_bytes, remove
 
 PROBE_BYTES = 1 << 20
@@ -31,8 +32,8 @@ def check_storage(url: str | None) -> Iterator[Finding]:
     with _folder(url) as folder:
         try:
             _probe(folder)
-        except ImportError as error:
-            yield Finding("storage", "problem", f"{folder}: {error}", _missing_filesystem(folder))
+        except ConfigError as error:  # no library speaks this scheme
+            yield Finding("storage", "problem", f"{folder}: {error.__cause__ or error}", _missing_filesystem(folder))
         except Exception as error:  # noqa: BLE001 (every storage provider has error classes of its own)
             detail = f"{folder}: {type(error).__name__}: {error}"
             yield Finding("storage", "problem", detail, _storage_remedy(folder))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from shards.speaker_table import SpeakerTable
 
 Mode = Literal["mu", "sigma", "both"]
+NO_SPREAD = 1e-9  # of the predictions' size: what is left of equal ones by rounding must not be scaled up
 
 
 def calibrate(
@@ -28,7 +29,8 @@ def calibrate(
     own_mean, own_std = predicted.mean(axis=0), predicted.std(axis=0)
     new_mean = own_mean if mode == "sigma" else np.asarray(mean, dtype=np.float64)
     new_std = own_std if mode == "mu" else np.asarray(std, dtype=np.float64)
-    scale = np.divide(new_std, own_std, out=np.ones_like(own_std), where=own_std > 0)
+    has_spread = own_std > NO_SPREAD * np.abs(predicted).max(axis=0)
+    scale = np.divide(new_std, own_std, out=np.ones_like(own_std), where=has_spread)
     return (predicted - own_mean) * scale + new_mean
 
 

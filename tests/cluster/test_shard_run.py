@@ -11,7 +11,7 @@ import ray
 from actors.shard_task import ShardOutcome, ShardTask, require_writable
 from cluster.placement import place_workers
 from cluster.ray_session import ray_session
-from cluster.shard_run import LOSSES_PER_PLACE, ShardRun
+from cluster.shard_run import ShardRun
 from shards.config import ConfigError
 
 POISON = "poison"
@@ -61,20 +61,31 @@ def run(address: str, todo: list[ShardTask], out: Path, max_attempts: int) -> Sh
     return found
 
 
-def test_shards_that_kill_workers_cost_the_others_nothing(ray_address: str, tmp_path: Path) -> None:
+@pytest.fixture(autouse=True)
+def losses_per_place(monkeypatch: pytest.MonkeyPatch) -> int:
+    """So many shards over which a place may lose workers: fewer than usual, as each loss takes a second."""
+    monkeypatch.setattr("cluster.shard_run.LOSSES_PER_PLACE", 3)
+    return 3
+
+
+def test_shards_that_kill_workers_cost_the_others_nothing(
+    ray_address: str, tmp_path: Path, losses_per_place: int
+) -> None:
     """A few such shards, each tried as often as allowed, are given up; the ones behind them are done."""
-    names = [f"{POISON}-{number}" for number in range(3)]
-    done = run(ray_address, tasks(tmp_path, *names, "good-0", "good-1"), tmp_path, max_attempts=4)
-    assert LOSSES_PER_PLACE < 3 * 4
+    names = [f"{POISON}-{number}" for number in range(2)]
+    done = run(ray_address, tasks(tmp_path, *names, "good-0", "good-1"), tmp_path, max_attempts=2)
+    assert losses_per_place < 2 * 2
     assert [outcome.name for outcome in done.outcomes] == ["good-0", "good-1"]
-    assert [(shard.name, shard.attempts) for shard in done.failed] == [(name, 4) for name in names]
+    assert [(shard.name, shard.attempts) for shard in done.failed] == [(name, 2) for name in names]
 
 
-def test_a_place_that_loses_workers_over_every_shard_is_given_up(ray_address: str, tmp_path: Path) -> None:
-    """What was not tried says that no worker was left, and what was tried also what came of it."""
-    names = [f"{POISON}-{number:02d}" for number in range(LOSSES_PER_PLACE + 1)]
+def test_a_place_that_loses_workers_over_every_shard_is_given_up(
+    ray_address: str, tmp_path: Path, losses_per_place: int
+) -> None:
+    """What was not tried says that no worker was left, and what was tried what came of it."""
+    names = [f"{POISON}-{number}" for number in range(losses_per_place + 1)]
     done = run(ray_address, tasks(tmp_path, *names), tmp_path, max_attempts=1)
-    assert [shard.attempts for shard in done.failed] == [1] * LOSSES_PER_PLACE + [0]
+    assert [shard.attempts for shard in done.failed] == [1] * losses_per_place + [0]
     assert "the worker died while at it" in done.failed[0].error
     assert done.failed[-1].error == "no worker was left for it"
 

@@ -62,9 +62,9 @@ def test_calibrated_predictions_have_the_wanted_statistics(values: list[float], 
 @pytest.mark.parametrize("mode", ["mu", "sigma", "both"])
 def test_predictions_without_spread_are_only_moved(mode: str) -> None:
     """One utterance, or all alike: nothing is divided by zero."""
-    for number in (1, 4):
-        found = calibrate(np.full((number, 1), 3.0), np.asarray([5.0]), np.asarray([2.0]), mode)  # type: ignore[arg-type]
-        np.testing.assert_allclose(found, np.full((number, 1), 3.0 if mode == "sigma" else 5.0))
+    for number, value in ((1, 3.0), (4, 3.0), (3, 1.454701936799085)):  # whose mean rounds
+        found = calibrate(np.full((number, 1), value), np.asarray([5.0]), np.asarray([2.0]), mode)  # type: ignore[arg-type]
+        np.testing.assert_allclose(found, np.full((number, 1), value if mode == "sigma" else 5.0))
 
 
 def test_each_speaker_is_calibrated_by_its_own_neighbours() -> None:
