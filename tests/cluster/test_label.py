@@ -130,20 +130,6 @@ def test_rows_and_unreadable_shards_account_for_every_input(
     assert again.exit_status == EXIT_DAMAGED_SHARDS
 
 
-def test_leftovers_of_killed_writers_are_swept(world: SmallWorld, ray_address: str, tmp_path: Path) -> None:
-    """A temporary file of a writer killed before its rename is gone after the job, and was never taken for a table."""
-    out = tmp_path / "out"
-    label(options(world, out, ray_address))
-    table = next(out.glob("*.parquet"))
-    leftover = out / f".{table.name}.tmp-0123456789abcdef"
-    leftover.write_bytes(table.read_bytes()[:100])
-    expected = table.read_bytes()
-    table.unlink()
-    label(options(world, out, ray_address))
-    assert table.read_bytes() == expected
-    assert not leftover.exists()
-
-
 def test_two_workers_write_what_one_writes(world: SmallWorld, ray_address: str, tmp_path: Path) -> None:
     """The tables do not depend on which labeler made them, or how many there were."""
     label(options(world, tmp_path / "one", ray_address, num_labelers=1, num_readers=1))

@@ -98,6 +98,17 @@ def test_the_options_lie_beside_the_tables(small_world: SmallWorld, out: Path) -
     assert from_mapping(LabelConfig, yaml.safe_load((out / "label.yaml").read_text())) == config
 
 
+def test_leftovers_of_killed_writers_are_swept(small_world: SmallWorld, out: Path) -> None:
+    """A temporary file of a writer killed before its rename is gone after the job, and was never taken for a table."""
+    config, mine = finished_job(small_world, out)
+    leftover = out / f".{min(mine)}.tmp-0123456789abcdef"
+    leftover.write_bytes((out / min(mine)).read_bytes()[:100])
+    summary = label(config)
+    assert (summary.num_reused, summary.num_other_tables) == (len(mine), 0)
+    assert not leftover.exists()
+    assert {path.name for path in out.glob("*.parquet")} == mine
+
+
 def test_a_late_commit_of_an_older_panel_does_no_harm(small_world: SmallWorld, out: Path) -> None:
     """A worker believed dead commits after its successors: `select` refuses the mixture, and `label` clears it away."""
     config, mine = finished_job(small_world, out)

@@ -195,7 +195,7 @@ def test_precisions_and_stages_train(shards: str, tmp_path: Path, recipe: str, e
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_group_norm_front_end_trains_under_zero_3(shards: str, tmp_path: Path, workers: int) -> None:
     """Run once for each length in a batch, it gives the curve of ZeRO 0, convolutions trained too."""
     torch.manual_seed(0)
