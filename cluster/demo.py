@@ -57,7 +57,7 @@ class DemoConfig:
     seed: int = option(default=0, help="Seed of the synthetic world, the teachers and the selection.")
     labelled_speakers: int = option(default=40, help="Speakers the teachers learn from.")
     unlabelled_speakers: int = option(default=120, help="Speakers whose utterances are labeled.")
-    num_steps: int = option(default=800, help="Training steps of each recogniser.")
+    num_steps: int = option(default=500, help="Training steps of each recogniser.")
     min_per_speaker: int = option(default=8, help="Kept utterances a speaker needs (the paper: 50 of several hundred).")
 
     def __post_init__(self) -> None:
