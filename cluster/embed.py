@@ -14,7 +14,6 @@ from cluster.shard_job import JobSummary, account, read_outcomes, require_positi
 from cluster.shard_plan import make_plan, remove_leftovers
 from shards.config import ConfigError, option
 from shards.embeddings import FORMAT_VERSION, REMEDY
-from shards.naming import list_names
 from shards.speaker_files import write_speakers
 from shards.speaker_labels import label_dimensions
 from shards.speaker_table import SpeakerTable
@@ -113,7 +112,7 @@ def embed(config: EmbedConfig) -> EmbedSummary:
         removed = len(replaced)
         tables = {url: info for url, info in tables.items() if url not in replaced}
         num_others = len(tables.keys() - set(finished.values()))
-        remove_leftovers(list_names(config.folder), plan, config.folder)
+        remove_leftovers(plan)
         table = _write_table(config, maker, list(tables))
     every = [*outcomes, *read_outcomes(plan.reused, lambda task: known[task.table_url], REMEDY)]
     return EmbedSummary(

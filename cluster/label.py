@@ -15,7 +15,6 @@ from cluster.shard_job import JobSummary, account, read_outcomes, require_positi
 from cluster.shard_plan import make_plan, refuse_other_corpora, remove_leftovers, remove_superseded
 from shards.config import option
 from shards.documents import write_config, write_json
-from shards.naming import list_names
 from shards.predictions import FORMAT_VERSION, REMEDY, SUMMARY_NAME, read_info
 from shards.storage import exists, join, list_files, make_directory, remove
 
@@ -68,7 +67,7 @@ def label(config: LabelConfig) -> LabelSummary:
     files = list_files(config.shards)
     make_directory(config.out)
     plan = make_plan(config.shards, files, config.out, identity.digest, FORMAT_VERSION)
-    refuse_other_corpora(plan, config.out)
+    refuse_other_corpora(plan)
     if plan.todo and exists(join(config.out, SUMMARY_NAME)):
         remove(join(config.out, SUMMARY_NAME))  # an earlier run's: it would call the folder finished
     outcomes, failed = run_missing(
@@ -82,8 +81,8 @@ def label(config: LabelConfig) -> LabelSummary:
     )
     superseded = num_others = 0
     if not failed:
-        superseded, num_others = remove_superseded(plan, config.out)
-        remove_leftovers(list_names(config.out), plan, config.out)
+        superseded, num_others = remove_superseded(plan)
+        remove_leftovers(plan)
     every = [*outcomes, *read_outcomes(plan.reused, lambda task: read_info(task.table_url), REMEDY)]
     summary = LabelSummary(
         **account(plan, every, failed, time.monotonic() - started),

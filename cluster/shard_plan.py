@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from actors.shard_task import ShardTask
 from shards.config import ConfigError
 from shards.naming import list_names, relative_names
-from shards.parquet import count_repeated
 from shards.predictions import REMEDY, TableInfo, is_table_name, read_info
-from shards.storage import FileIdentity, exists, join, remove
+from shards.replaced_tables import find_replaced
+from shards.storage import FileIdentity, join, remove
 from shards.urls import absolute
 
 NAME_DIGITS = 12
@@ -52,50 +52,43 @@ def make_plan(pattern: str, files: Sequence[FileIdentity], out: str, maker: str,
     return ShardPlan(tasks, todo, existing, out)
 
 
-def refuse_other_corpora(plan: ShardPlan, out: str) -> None:
-    """Raises ConfigError when a table in `out` speaks for another shard that is called like one of the plan's."""
+def refuse_other_corpora(plan: ShardPlan) -> None:
+    """Raises ConfigError when a table in the folder speaks for another shard that is called like one of the plan's."""
     urls = {task.name: task.url for task in plan.tasks}
     known = set(urls.values())
-    for info in _unplanned(plan, out, plan.existing).values():
+    for info in _unplanned(plan, plan.existing).values():
         if info.shard in urls and info.shard_url not in known:
             raise ConfigError(
-                f"--out {out}: holds the predictions of {info.shard_url}, which is called {info.shard!r} like "
+                f"--out {plan.out}: holds the predictions of {info.shard_url}, which is called {info.shard!r} like "
                 f"{urls[info.shard]}; give each corpus a folder of its own, or remove these tables if it has moved"
             )
 
 
-def remove_superseded(plan: ShardPlan, out: str) -> tuple[int, int]:
+def remove_superseded(plan: ShardPlan) -> tuple[int, int]:
     """Remove tables that the plan's have replaced; how many these were, and how many of other shards remain.
 
-    Replaced are those of the plan's shards that were made by another panel or from another version of the shard, known
-    by its URL: another corpus may use the same names. Those that came while the job ran, from a worker of an older
-    panel that was believed dead, are among them. So are those of shards that are gone and whose utterances lie in the
-    plan's shards now: an import of a longer table, or with another shard size, names shards anew.
+    Those that came while the job ran, from a worker of an older panel that was believed dead, are among them.
     """
-    urls = {task.url for task in plan.tasks}
-    infos = {join(out, name): info for name, info in _unplanned(plan, out, list_names(out)).items()}
-    superseded = [table for table, info in infos.items() if info.shard_url in urls]
-    others = [table for table in infos if table not in superseded]
-    repeated = count_repeated(others, [task.table_url for task in plan.tasks], remedy=REMEDY)
-    superseded += [table for table in repeated if not exists(infos[table].shard_url)]
+    shard_of = {join(plan.out, name): info.shard_url for name, info in _unplanned(plan, list_names(plan.out)).items()}
+    superseded, _ = find_replaced(shard_of, {task.url: task.table_url for task in plan.tasks}, remedy=REMEDY)
     for table in superseded:
         remove(table)
-    return len(superseded), len(infos) - len(superseded)
+    return len(superseded), len(shard_of) - len(superseded)
 
 
-def _unplanned(plan: ShardPlan, out: str, names: Iterable[str]) -> dict[str, TableInfo]:
+def _unplanned(plan: ShardPlan, names: Iterable[str]) -> dict[str, TableInfo]:
     """What those of the tables `names` say that the plan does not account for."""
     others = sorted(set(filter(is_table_name, names)) - {_table_name(task) for task in plan.tasks})
     with concurrent.futures.ThreadPoolExecutor(FOOTER_THREADS) as pool:
-        return dict(zip(others, pool.map(lambda name: read_info(join(out, name)), others), strict=True))
+        return dict(zip(others, pool.map(lambda name: read_info(join(plan.out, name)), others), strict=True))
 
 
-def remove_leftovers(names: Iterable[str], plan: ShardPlan, out: str) -> None:
+def remove_leftovers(plan: ShardPlan) -> None:
     """Remove temporary files of writers that were killed: with every table committed, nobody is writing any more."""
     planned = {_table_name(task) for task in plan.tasks}
-    for name in names:
+    for name in list_names(plan.out):
         if any(name.startswith(f".{table}.tmp-") for table in planned):
-            remove(join(out, name))
+            remove(join(plan.out, name))
 
 
 def _task(file: FileIdentity, name: str, out: str, maker: str, table_format: int) -> ShardTask:

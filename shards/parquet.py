@@ -5,10 +5,9 @@ The project's tables say in their footer, under METADATA_KEY, what they are.
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -40,27 +39,6 @@ def count_errors(url: str, *, remedy: str) -> tuple[dict[str, int], float]:
     with open_parquet(url, remedy=remedy) as file:
         table = file.read(columns=["error", "duration_seconds"])
     return count_reasons(table["error"].to_pylist()), pc.sum(table["duration_seconds"]).as_py() or 0.0
-
-
-def count_repeated(others: Sequence[str], tables: Sequence[str], *, remedy: str) -> dict[str, int]:
-    """How many utterances (speaker and key) each of the tables `others` shares with `tables`; those that share none
-    are left out.
-    """
-    if not others:
-        return {}
-    theirs = [_utterances(url, remedy) for url in others]
-    ours = pa.chunked_array([chunk for url in tables for chunk in _utterances(url, remedy).chunks], pa.string())
-    repeated = pc.is_in(pa.chunked_array([c for one in theirs for c in one.chunks], pa.string()), value_set=ours)
-    ends = np.cumsum([len(one) for one in theirs])
-    counts = [int(part.sum()) for part in np.split(repeated.to_numpy(), ends[:-1])]
-    return {url: count for url, count in zip(others, counts, strict=True) if count}
-
-
-def _utterances(url: str, remedy: str) -> pa.ChunkedArray:
-    """Speaker and key of each row of a table as one text."""
-    with open_parquet(url, remedy=remedy) as file:
-        rows = file.read(columns=["speaker", "key"])
-    return pc.binary_join_element_wise(pc.fill_null(rows["speaker"], ""), rows["key"], "\0")
 
 
 class _SeekableReader(io.RawIOBase):

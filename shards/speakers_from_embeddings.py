@@ -16,12 +16,12 @@ from shards.config import ConfigError
 from shards.corpus_index import DEFAULT_SPLIT, group_rows
 from shards.embeddings import REMEDY, EmbeddingInfo, read_embedding_info, read_embeddings, vectors_of
 from shards.naming import list_names
-from shards.parquet import count_repeated
 from shards.predictions import is_table_name
+from shards.replaced_tables import find_replaced
 from shards.speaker_labels import EMOTION, dig, label_dimensions, label_row
 from shards.speaker_statistics import Chunk, build_speakers
 from shards.speaker_table import MAX_METADATA_CHARACTERS, SpeakerTable
-from shards.storage import exists, join, remove
+from shards.storage import join, remove
 
 
 def list_tables(folder: str) -> dict[str, EmbeddingInfo]:
@@ -42,21 +42,17 @@ def require_one_encoder(tables: Mapping[str, EmbeddingInfo], fingerprint: str, f
 
 
 def remove_replaced(tables: Mapping[str, EmbeddingInfo], finished: Mapping[str, str]) -> list[str]:
-    """Remove tables that others have replaced: of shards that have changed, and of shards that are gone and whose
-    utterances lie in other ones now. `finished` maps a shard's URL to its table's now.
+    """Remove tables that others have replaced; `finished` maps a shard's URL to its table's now.
 
     Raises ConfigError when utterances would count twice otherwise, as a shard of theirs has been copied.
     """
-    planned = frozenset(finished.values())
-    replaced = [url for url, info in tables.items() if info.shard_url in finished and url not in planned]
-    others = [url for url, info in tables.items() if info.shard_url not in finished]
-    for url, number in count_repeated(others, sorted(planned), remedy=REMEDY).items():
-        if exists(tables[url].shard_url):
-            raise ConfigError(
-                f"{url}: holds {number} utterances that --shards has too, from {tables[url].shard_url}; expected each "
-                "speaker's keys once. Remove this table if that shard is a copy; give another corpus its own --out"
-            )
-        replaced.append(url)
+    shard_of = {url: info.shard_url for url, info in tables.items()}
+    replaced, copies = find_replaced(shard_of, finished, remedy=REMEDY)
+    for url, number in copies.items():
+        raise ConfigError(
+            f"{url}: holds {number} utterances that --shards has too, from {shard_of[url]}; expected each speaker's "
+            "keys once. Remove this table if that shard is a copy; give another corpus its own --out"
+        )
     for url in replaced:
         remove(url)
     return replaced

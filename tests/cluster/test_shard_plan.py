@@ -59,9 +59,9 @@ def test_tables_of_an_older_panel_are_superseded(out: Path, tmp_path: Path) -> N
     others = commit(plan_of(corpus(tmp_path / "others", "c.tar"), out, "old"))
     commit(plan_of(shards, out, "old"))
     plan = plan_of(shards, out)
-    refuse_other_corpora(plan, str(out))
+    refuse_other_corpora(plan)
     mine = commit(plan)
-    assert remove_superseded(plan, str(out)) == (2, 1)
+    assert remove_superseded(plan) == (2, 1)
     assert names(out) == mine | others
 
 
@@ -79,7 +79,7 @@ def test_tables_of_shards_that_were_cut_anew_are_superseded(out: Path, tmp_path:
         (shards / name).unlink()
     kept = {Path(task.table_url).name for task in every.tasks if task.name != "old.tar"}
     plan = make_plan(f"{shards}/new.tar", list_files(f"{shards}/new.tar"), str(out), "new", FORMAT_VERSION)
-    assert remove_superseded(plan, str(out)) == (1, 2)
+    assert remove_superseded(plan) == (1, 2)
     assert names(out) == kept
 
 
@@ -128,7 +128,7 @@ def test_a_commit_of_an_older_panel_during_the_job_is_swept(out: Path, tmp_path:
     plan = plan_of(shards, out)
     commit(plan_of(shards, out, "old"))
     mine = commit(plan)
-    assert remove_superseded(plan, str(out)) == (1, 0)
+    assert remove_superseded(plan) == (1, 0)
     assert names(out) == mine
 
 
@@ -137,9 +137,9 @@ def test_another_corpus_of_the_same_names_is_refused(out: Path, tmp_path: Path) 
     theirs = commit(plan_of(corpus(tmp_path / "theirs", "a.tar"), out, "old"))
     plan = plan_of(corpus(tmp_path / "mine", "a.tar"), out)
     with pytest.raises(ConfigError, match=r"theirs/a.tar, which is called 'a.tar' like .*mine/a.tar"):
-        refuse_other_corpora(plan, str(out))
+        refuse_other_corpora(plan)
     mine = commit(plan)
-    assert remove_superseded(plan, str(out)) == (0, 1)
+    assert remove_superseded(plan) == (0, 1)
     assert names(out) == theirs | mine
 
 
@@ -152,5 +152,5 @@ def test_a_shard_under_another_name_is_superseded(out: Path, tmp_path: Path) -> 
     plan = plan_of(shards / "**", out)
     assert plan.tasks[0].name == "part-7/a.tar"
     mine = commit(plan)
-    assert remove_superseded(plan, str(out)) == (1, 0)
+    assert remove_superseded(plan) == (1, 0)
     assert names(out) == mine
