@@ -1,7 +1,6 @@
 """The unit of work of a job over shards: a shard in, a committed table out. Without Ray and without torch."""
 
 import platform
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,9 +8,10 @@ from typing import Protocol
 from actors.reading import decoded_bytes
 from shards.config import ConfigError
 from shards.errors import count_reasons
-from shards.storage import atomic_write, join, remove
+from shards.storage import probe
 from shards.utterance import Utterance
 
+PROBE_BYTES = 1 << 10
 WINDOW_UTTERANCES = 256
 WINDOW_BYTES = 48 * 2**20
 
@@ -36,12 +36,9 @@ class UnwritableFolderError(ConfigError):
 
 
 def require_writable(folder: str) -> None:
-    """Write a file to `folder` and remove it, before any work is done for it. Raises UnwritableFolderError."""
-    probe = join(folder, f".probe-{uuid.uuid4().hex}")
+    """See that `folder` can be written, before any work is done for it. Raises UnwritableFolderError."""
     try:
-        with atomic_write(probe) as stream:
-            stream.write(b"a worker was here\n")
-        remove(probe)
+        probe(folder, PROBE_BYTES)
     except OSError as error:
         raise UnwritableFolderError(
             f"--out {folder}: the worker on {platform.node()} cannot write there ({error}); give a folder that all "

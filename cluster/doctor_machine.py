@@ -8,7 +8,6 @@ import math
 import os
 import resource
 import tempfile
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ import psutil
 
 from cluster.doctor_finding import Finding
 from shards.config import ConfigError
-from shards.storage import atomic_write, is_remote, join, make_directory, read_bytes, remove
+from shards.storage import is_remote, make_directory, probe
 
 PROBE_BYTES = 1 << 20
 MIN_FREE_MEMORY_BYTES = 2 << 30
@@ -31,7 +30,8 @@ def check_storage(url: str | None) -> Iterator[Finding]:
     """Write, read back and delete a probe under `url`, or in a temporary folder."""
     with _folder(url) as folder:
         try:
-            _probe(folder)
+            make_directory(folder)
+            probe(folder, PROBE_BYTES)
         except ConfigError as error:  # no library speaks this scheme
             yield Finding("storage", "problem", f"{folder}: {error.__cause__ or error}", _missing_filesystem(folder))
         except Exception as error:  # noqa: BLE001 (every storage provider has error classes of its own)
@@ -48,19 +48,6 @@ def _folder(url: str | None) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory(prefix="emostream-doctor-") as folder:
         yield folder
-
-
-def _probe(folder: str) -> None:
-    """Raises whatever the storage raises, and OSError when other bytes come back."""
-    probe, payload = join(folder, f"emostream-doctor-{uuid.uuid4().hex}.bin"), os.urandom(PROBE_BYTES)
-    make_directory(folder)
-    with atomic_write(probe) as stream:
-        stream.write(payload)
-    try:
-        if read_bytes(probe, max_bytes=PROBE_BYTES) != payload:
-            raise OSError("other bytes came back than were written")
-    finally:
-        remove(probe)
 
 
 def _missing_filesystem(url: str) -> str:

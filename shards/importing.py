@@ -59,7 +59,7 @@ Progress = Callable[[int, int], None]
 
 _REJECTED_SCHEMA = pa.schema([("row", pa.int64()), ("key", pa.string()), ("reason", pa.string())])
 _SHARD_NAME = re.compile(r"shard-\d{6}-[0-9a-f]{12}\.tar")
-_BESIDE_A_SHARD = re.compile(r"\.(shard-\d{6}-[0-9a-f]{12}\.tar)\.(?:rejected\.json|tmp-[0-9a-f]+)")
+_BESIDE_A_SHARD = re.compile(r"\.shard-\d{6}-[0-9a-f]{12}\.tar\.(?:rejected\.json|tmp-[0-9a-f]+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -143,6 +143,18 @@ def atomic_write(url: str) -> Iterator[BinaryIO]:
             yield stream
 
 
+def probe(folder: str, num_bytes: int) -> None:
+    """Write, read back and remove a file in `folder`. Raises what the storage raises, OSError for other bytes."""
+    url, payload = join(folder, f".probe-{uuid.uuid4().hex}"), os.urandom(num_bytes)
+    with atomic_write(url) as stream:
+        stream.write(payload)
+    try:
+        if read_bytes(url, max_bytes=num_bytes) != payload:
+            raise OSError("other bytes came back than were written")
+    finally:
+        remove(url)
+
+
 def flush(path: str | os.PathLike[str]) -> None:
     """Have what a local file holds, or which names a local folder holds, on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -154,6 +154,15 @@ def test_a_table_of_another_kind_is_refused(tmp_path: Path, speakers: str, diffe
         open_small(tmp_path / "data", str(other))
 
 
+def journal_of_writes(data: Path, speakers: str) -> Path:
+    """The journal of a store that has acknowledged all of WRITES, and was closed."""
+    store = open_store(str(data), speakers, IndexConfig())
+    for write in WRITES:
+        store.submit(write).result(timeout=60)
+    store.close()
+    return IndexFolder(data).name("journal", 1)
+
+
 def test_damage_to_what_was_acknowledged_is_refused(tmp_path: Path, speakers: str) -> None:
     """A flipped byte in any record of the journal stops the server with the place; a torn end does not."""
     store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
@@ -357,11 +366,7 @@ def test_a_journal_that_is_opened_again_is_written_again(
     tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every byte that is believed, before the flush: after a failed one it may have been in memory alone."""
-    store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
-    for write in WRITES:
-        store.submit(write).result(timeout=60)
-    store.close()
-    (journal,) = (tmp_path / "data").glob("journal-*.log")
+    journal = journal_of_writes(tmp_path / "data", speakers)
     whole = journal.read_bytes()
     journal.write_bytes(whole + whole[40:90])
     steps: list[tuple[str, object]] = []
@@ -526,11 +531,7 @@ def test_a_folder_without_a_writer_cannot_be_followed(tmp_path: Path) -> None:
 
 def test_a_gap_before_a_journal_is_refused(tmp_path: Path, speakers: str) -> None:
     """A snapshot and writes that do not follow on it: what lay between them was acknowledged and is nowhere."""
-    store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
-    for write in WRITES:
-        store.submit(write).result(timeout=60)
-    store.close()
-    journal = IndexFolder(tmp_path / "data").name("journal", 1)
+    journal = journal_of_writes(tmp_path / "data", speakers)
     first = read_journal(journal).records[0]
     journal.write_bytes(MAGIC + journal.read_bytes()[first.end :])
     with pytest.raises(ConfigError, match="goes from generation 1 to 3; a journal is missing"):
@@ -616,11 +617,7 @@ def test_a_long_journal_is_rolled_over(tmp_path: Path, speakers: str) -> None:
 
 def test_damage_to_the_last_acknowledged_write_is_refused(tmp_path: Path, speakers: str) -> None:
     """Nothing but the mark behind it says that it was on the disk; that is enough."""
-    store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
-    for write in WRITES:
-        store.submit(write).result(timeout=60)
-    store.close()
-    journal = IndexFolder(tmp_path / "data").name("journal", 1)
+    journal = journal_of_writes(tmp_path / "data", speakers)
     last = [record for record in read_journal(journal).records if record.payload][-1]
     data = bytearray(journal.read_bytes())
     data[last.end - 1] ^= 1
