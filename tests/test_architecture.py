@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests import ROOT
+
 PACKAGES = ("shards", "trainers", "actors", "cluster", "protos")
 MAY_IMPORT = {
     "protos": set(),

@@ -24,10 +24,10 @@ from actors.panel_config import LabelerConfig, PanelConfig, SpeechRecognitionCon
 from shards.config import ConfigError
 from shards.predictions import Prediction
 from shards.utterance import Utterance
+from tests import ROOT
 from tests.actors.runtimes import cpu_runtime
 from tests.actors.tiny_checkpoints import WORDS, write_audio, write_image, write_text, write_whisper
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 OBJECTIVE_WIDTHS = {"sentiment": 3, "face_embedding": 32, "speaker_vector": 32}
 ONE_AT_A_TIME = {"text_tokens": 1, "face_frames": 1}
 LARGE_BATCHES = {"audio_seconds": 60, "text_tokens": 4_096, "face_frames": 512}

@@ -2,7 +2,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from tests import ROOT
+
 ABSENT = ("ray", "av", "soundfile", "cv2", "deepspeed", "faiss", "opensmile")
 # A module that is None in sys.modules counts as not installed, also to libraries that look before they import.
 LABEL_WITHOUT = f"""

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from tests.benchmarks.measuring import ROOT
+from tests import ROOT
 
 BENCHMARKS = (
     "tar_reading",

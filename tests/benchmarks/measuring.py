@@ -13,7 +13,8 @@ from pathlib import Path
 
 import psutil
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from tests import ROOT
+
 SAMPLE_INTERVAL_SECONDS = 0.2
 MIB = 2**20
 

@@ -22,7 +22,8 @@ from typing import Any, TextIO
 import numpy as np
 from scipy.stats import ttest_rel
 
-from tests.benchmarks.measuring import ROOT, machine, print_result
+from tests import ROOT
+from tests.benchmarks.measuring import machine, print_result
 from tests.benchmarks.normalised_statistics import normalised_accuracies
 from tests.benchmarks.personalization_corpora import write_corpora
 from tests.benchmarks.personalization_runs import (

@@ -24,7 +24,7 @@ from shards.storage import atomic_write
 from shards.synthetic import World, iterate_samples
 from shards.synthetic_config import Spread, WorldConfig, null_world
 from shards.tar import TarWriter
-from tests.benchmarks.measuring import ROOT
+from tests import ROOT
 
 CLASSES = ("neutral", "anger", "happiness", "surprise")
 SPLITS = {"train": range(120), "validation": range(120, 140), "test": range(140, 180)}

@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 import yaml
 
 from shards.emotions import EMOTIONS
-from tests.benchmarks.measuring import ROOT, emostream, machine, print_result
+from tests import ROOT
+from tests.benchmarks.measuring import emostream, machine, print_result
 from trainers.teacher_inputs import TeacherKind
 
 DEFAULT_DATA = ROOT.parent / "shared" / "data"

@@ -29,8 +29,9 @@ from shards.storage import list_files
 from shards.synthetic import write_corpus
 from shards.synthetic_config import WorldConfig
 from shards.synthetic_face import NUM_FACE_CUES
+from tests import ROOT
 from tests.benchmarks.checkpoints import write_hubert
-from tests.benchmarks.measuring import ROOT, machine, print_result, run_command
+from tests.benchmarks.measuring import machine, print_result, run_command
 from tests.small_world import write_checkpoints
 
 TARGET_OVERHEAD = 0.15

@@ -35,7 +35,8 @@ import psutil
 from actors.speakers.calls import SERVICE
 from actors.speakers.vector_index import exact_search, unit
 from cluster.speaker_client import LabelStatistics, Speaker, SpeakerClient
-from tests.benchmarks.measuring import MIB, ROOT, machine, print_result
+from tests import ROOT
+from tests.benchmarks.measuring import MIB, machine, print_result
 from tests.benchmarks.speaker_load import OPTIONS, QUERY_SEED, make_requests
 from tests.benchmarks.speaker_vectors import FINGERPRINT, WIDTH, make_vectors, write_table
 

@@ -25,7 +25,8 @@ from cluster.embed import EmbedConfig
 from cluster.speaker_client import SpeakerClient
 from shards.embeddings import read_embeddings, vectors_of
 from shards.speakers_from_embeddings import list_tables
-from tests.benchmarks.measuring import ROOT, emostream, machine, print_result
+from tests import ROOT
+from tests.benchmarks.measuring import emostream, machine, print_result
 
 DEFAULT_DATA = ROOT.parent / "shared" / "data"
 ENROLLED, ASKED = "train", "test"

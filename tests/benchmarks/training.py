@@ -33,7 +33,8 @@ import yaml
 from shards.config import from_mapping
 from shards.corpus_index import read_index
 from shards.loader import Batch
-from tests.benchmarks.measuring import ROOT, machine, print_result
+from tests import ROOT
+from tests.benchmarks.measuring import machine, print_result
 from tests.benchmarks.personalization_corpora import write_corpora
 from tests.benchmarks.personalization_runs import UTTERANCES
 from trainers.engine import run_training

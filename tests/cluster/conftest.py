@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -34,9 +33,3 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """A headless Chromium."""
     with running_browser(tmp_path_factory.mktemp("profile")) as running:
         yield running
-
-
-@pytest.fixture
-def project_root() -> Path:
-    """The checkout, from which `python -m cluster` runs."""
-    return Path(__file__).resolve().parent.parent.parent

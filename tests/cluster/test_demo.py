@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster.demo import KINDS, DemoConfig, make_corpus, refuse_other_demo
+from tests import ROOT
 
 SIZES = {"labelled_speakers": 10, "unlabelled_speakers": 12, "num_steps": 3, "min_per_speaker": 1}
 TEACHER_STEPS = 60
@@ -43,12 +44,12 @@ def models(out: Path) -> dict[Path, int]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_demo_ends_in_a_report_and_two_models(tmp_path: Path, project_root: Path) -> None:
+def test_the_demo_ends_in_a_report_and_two_models(tmp_path: Path) -> None:
     """From where it was interrupted, one command makes the rest; again, it makes nothing anew."""
     out = tmp_path / "demo"
     begin_demo(out)
     teachers = models(out)
-    first = run_demo(out, project_root)
+    first = run_demo(out, ROOT)
     assert first.returncode == 0, first.stderr[-3000:]
     assert "both, where they agree" in first.stdout
     assert "<h1>" in (out / "report.html").read_text()
@@ -59,15 +60,15 @@ def test_the_demo_ends_in_a_report_and_two_models(tmp_path: Path, project_root: 
         assert f"\n{recipe} " in first.stdout
     made = models(out)
     assert teachers.items() < made.items()
-    again = run_demo(out, project_root)
+    again = run_demo(out, ROOT)
     assert again.returncode == 0, again.stderr[-3000:]
     assert models(out) == made
     assert json.loads((out / "predictions" / "label-summary.json").read_text())["num_labeled"] == 0
 
 
-def test_a_folder_holds_one_demo(tmp_path: Path, project_root: Path) -> None:
+def test_a_folder_holds_one_demo(tmp_path: Path) -> None:
     """Another seed in the same folder would report on a mixture: refused before anything is made."""
     refuse_other_demo(DemoConfig(out=str(tmp_path), **SIZES), tmp_path)
-    other = run_demo(tmp_path, project_root, "--seed", "1")
+    other = run_demo(tmp_path, ROOT, "--seed", "1")
     assert other.returncode == 2
     assert "holds a demo with other options" in other.stderr

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from cluster.shard_job import EXIT_UNFINISHED
+from tests import ROOT
 from tests.small_world import SmallWorld, make_small_world
 
 NUM_SHARDS = 40
@@ -63,9 +64,9 @@ def label_undisturbed(world: SmallWorld, out: Path, address: str, root: Path) ->
 
 @pytest.mark.slow
 @pytest.mark.timeout(720)
-def test_kills_leave_no_trace(long_world: SmallWorld, ray_address: str, project_root: Path, tmp_path: Path) -> None:
+def test_kills_leave_no_trace(long_world: SmallWorld, ray_address: str, tmp_path: Path) -> None:
     """Readers, labelers and drivers die by SIGKILL amid a run, twenty in all; the tables equal an undisturbed run's."""
-    expected = label_undisturbed(long_world, tmp_path / "expected", ray_address, project_root)
+    expected = label_undisturbed(long_world, tmp_path / "expected", ray_address, ROOT)
     assert len(expected) == NUM_SHARDS
     choice = random.Random(7)
     deadline = time.monotonic() + TIME_LIMIT_SECONDS
@@ -73,7 +74,7 @@ def test_kills_leave_no_trace(long_world: SmallWorld, ray_address: str, project_
     while struck < len(VICTIMS):  # a fast machine finishes a run before all are struck: then there is another one
         rounds += 1
         out = tmp_path / f"disturbed-{rounds}"
-        struck += label_disturbed(VICTIMS[struck:], long_world, out, ray_address, project_root, choice, deadline)
+        struck += label_disturbed(VICTIMS[struck:], long_world, out, ray_address, ROOT, choice, deadline)
         assert tables(out) == expected
 
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from moto.server import ThreadedMotoServer
 
+from tests import ROOT
 from tests.ports import free_port
 from tests.small_world import SmallWorld
 
@@ -49,9 +50,7 @@ def emostream(arguments: list[str], root: Path, environment: dict[str, str]) -> 
 
 
 @pytest.mark.slow
-def test_label_select_and_pack_on_s3(
-    small_world: SmallWorld, s3_environment: dict[str, str], project_root: Path, tmp_path: Path
-) -> None:
+def test_label_select_and_pack_on_s3(small_world: SmallWorld, s3_environment: dict[str, str], tmp_path: Path) -> None:
     """Shards, predictions, selection and packed shards all in a bucket; the tables equal those made locally."""
     import s3fs
 
@@ -72,21 +71,21 @@ def test_label_select_and_pack_on_s3(
         "--num-labelers",
         "2",
     ]
-    first = emostream(label, project_root, s3_environment)
+    first = emostream(label, ROOT, s3_environment)
     assert first.returncode == 0, first.stderr
-    again = emostream(label, project_root, s3_environment)
+    again = emostream(label, ROOT, s3_environment)
     assert "0 labeled now, 8 before" in again.stdout, again.stdout + again.stderr
     local = ["label", "--shards", small_world.glob, "--out", str(tmp_path / "local"), "--panel", str(small_world.panel)]
-    assert emostream(local, project_root, {}).returncode == 0
+    assert emostream(local, ROOT, {}).returncode == 0
     filesystem.get(f"{BUCKET}/predictions/", str(tmp_path / "remote"), recursive=True)
     assert rows_of(tmp_path / "remote") == rows_of(tmp_path / "local")
     selection = f"s3://{BUCKET}/selection"
     select = ["select", "--predictions", predictions, "--out", selection, "--teachers", "text,vision"]
     rule = ["--threshold", "100", "--min-per-speaker", "1", "--set", "classes=" + ",".join(small_classes())]
-    chosen = emostream([*select, *rule], project_root, s3_environment)
+    chosen = emostream([*select, *rule], ROOT, s3_environment)
     assert chosen.returncode == 0, chosen.stderr
     pack = ["pack", "--shards", shards, "--selection", selection, "--out", f"s3://{BUCKET}/packed"]
-    packed = emostream(pack, project_root, s3_environment)
+    packed = emostream(pack, ROOT, s3_environment)
     assert packed.returncode == 0, packed.stderr
     summary = json.loads(filesystem.cat(f"{BUCKET}/selection/summary.json"))
     assert summary["num_kept"] == small_world.num_utterances
@@ -131,14 +130,13 @@ def cluster_with_token(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
 def test_submitted_to_a_cluster_with_a_token(
     small_world: SmallWorld,
     cluster_with_token: tuple[str, dict[str, str]],
-    project_root: Path,
     tmp_path: Path,
 ) -> None:
     """`ray job submit --working-dir . -- python -m cluster label` runs from the upload, with the token only."""
     address, environment = cluster_with_token
     working_dir = tmp_path / "checkout"
     for package in ("shards", "trainers", "actors", "cluster", "protos"):
-        shutil.copytree(project_root / package, working_dir / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / package, working_dir / package, ignore=shutil.ignore_patterns("__pycache__"))
     out = tmp_path / "out"
     submit = [str(Path(sys.executable).with_name("ray")), "job", "submit", "--address", address, "--working-dir", "."]
     job = ["--", sys.executable, "-m", "cluster", "label", "--shards", small_world.glob, "--out", str(out)]

@@ -23,6 +23,7 @@ from shards.audio import SAMPLE_RATE_HZ, encode_flac
 from shards.config import ConfigError
 from shards.emotions import EMOTIONS
 from shards.samples import Sample
+from tests import ROOT
 from tests.cluster.report_world import DIGEST, Selected, make_selected
 from tests.small_world import make_sample, write_shard
 
@@ -417,7 +418,7 @@ def test_percentages_are_as_exact_as_they_need(share: float, text: str) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_colours_have_contrast(scheme: str) -> None:
     """Every colour that text is set in has 4.5:1 (WCAG AA) against what lies behind it."""
-    sheet = (Path(__file__).resolve().parents[2] / "cluster" / "page.html.j2").read_text(encoding="utf-8")
+    sheet = (ROOT / "cluster" / "page.html.j2").read_text(encoding="utf-8")
     roots = re.findall(r":root \{(.*?)\}", sheet, re.DOTALL)[:2]
     colours = {}
     for root in roots if scheme == "dark" else roots[:1]:

@@ -30,6 +30,7 @@ from cluster.speaker_client import LabelStatistics, Speaker, SpeakerClient, Spea
 from shards.audio import SAMPLE_RATE_HZ, encode_flac
 from shards.speaker_files import write_speakers
 from shards.speaker_table import SpeakerTable
+from tests import ROOT
 from tests.actors.speaker_server import running_server
 from tests.actors.speaker_world import FINGERPRINT, WIDTH, make_vectors, write_table
 from tests.ports import free_port
@@ -56,17 +57,17 @@ def speaker(name: str, seed: int = 3) -> Speaker:
     return Speaker(id=name, vector=make_vectors(1, seed)[0], num_utterances=4, labels=labels, metadata={"sex": "male"})
 
 
-def test_what_was_acknowledged_survives_a_kill_and_a_term(project_root: Path, tmp_path: Path) -> None:
+def test_what_was_acknowledged_survives_a_kill_and_a_term(tmp_path: Path) -> None:
     """SIGKILL right after an answer; SIGTERM ends in order with status 0; both times all writes are there again."""
     table = write_table(tmp_path / "speakers.parquet", 6)
     for number, how in enumerate((signal.SIGKILL, signal.SIGTERM)):
-        with serving(tmp_path, project_root, "--speakers", table) as (process, target):
+        with serving(tmp_path, ROOT, "--speakers", table) as (process, target):
             with SpeakerClient(target, fingerprint=FINGERPRINT) as client:
                 assert client.describe().num_speakers == 6 + number
                 client.upsert([speaker(f"new-{number}")])
             process.send_signal(how)
             assert process.wait(timeout=30) == (-signal.SIGKILL if how == signal.SIGKILL else 0)
-    with serving(tmp_path, project_root, "--follow") as (_, target), SpeakerClient(target) as client:
+    with serving(tmp_path, ROOT, "--follow") as (_, target), SpeakerClient(target) as client:
         assert client.describe().num_speakers == 8
         found = client.get("new-1")
         assert found.labels == speaker("new-1").labels
@@ -75,10 +76,10 @@ def test_what_was_acknowledged_survives_a_kill_and_a_term(project_root: Path, tm
             client.delete(["new-1"])
 
 
-def test_a_request_in_progress_is_answered_before_the_end(project_root: Path, tmp_path: Path) -> None:
+def test_a_request_in_progress_is_answered_before_the_end(tmp_path: Path) -> None:
     """SIGTERM during a stream: what was asked is answered, new calls are refused, and the status is 0."""
     table = write_table(tmp_path / "speakers.parquet", 6)
-    with serving(tmp_path, project_root, "--speakers", table) as (process, target):
+    with serving(tmp_path, ROOT, "--speakers", table) as (process, target):
         asked, go_on = threading.Event(), threading.Event()
 
         def batches() -> Iterator[np.ndarray]:  # type: ignore[type-arg]
@@ -179,11 +180,11 @@ def voices(tmp_path: Path) -> str:
 
 
 def test_lookup_finds_a_voice_a_vector_and_a_speaker(
-    voices: str, tmp_path: Path, project_root: Path, capsys: pytest.CaptureFixture[str]
+    voices: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Recordings go through the index's own encoder; a speaker of the index is not its own neighbour."""
     (tmp_path / "new.flac").write_bytes(encode_flac(voice(172.0, 5)))
-    with serving(tmp_path, project_root, "--speakers", voices) as (_, target):
+    with serving(tmp_path, ROOT, "--speakers", voices) as (_, target):
         assert main(["lookup", "--server", target, "--audio", f"{tmp_path}/new.flac", "-k", "2"]) == 0
         assert capsys.readouterr().out.splitlines()[1].split()[0] == "middle"
         with SpeakerClient(target) as client:

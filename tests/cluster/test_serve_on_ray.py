@@ -17,6 +17,7 @@ from cluster.cli import main
 from cluster.serve import ServeConfig
 from cluster.serve_on_ray import _application
 from cluster.speaker_client import SpeakerClient, SpeakerIndexError
+from tests import ROOT
 from tests.actors.speaker_world import FINGERPRINT, make_vectors, write_table
 from tests.cluster.test_serve import speaker
 from tests.ports import free_port
@@ -68,9 +69,7 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_replicas_follow_one_writer_and_survive_deaths(
-    roomy_cluster: RoomyCluster, project_root: Path, tmp_path: Path
-) -> None:
+def test_replicas_follow_one_writer_and_survive_deaths(roomy_cluster: RoomyCluster, tmp_path: Path) -> None:
     """Writes show on both replicas; with one replica, then the writer, killed, reads go on and no write is lost."""
     port = free_port()
     command = [sys.executable, "-m", "cluster", "serve", "--speakers", write_table(tmp_path / "s.parquet", 40)]
@@ -86,7 +85,7 @@ def test_replicas_follow_one_writer_and_survive_deaths(
     ]
     command += ["--http-port", str(free_port()), "--allow-plaintext"]
     with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(command, cwd=project_root, stdout=subprocess.PIPE, stderr=log, text=True)
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
     try:
         assert process.stdout is not None
         until(lambda: process.stdout.readline().startswith("serving 2 replicas"), "not served in time")  # type: ignore[union-attr]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.speaker_client import SpeakerClient
+from tests import ROOT
 from tests.actors.speaker_server import Running, running_server
 from tests.actors.speaker_world import FINGERPRINT
 
@@ -29,16 +30,16 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def ask(client: Path, running: Running, project_root: Path, *more: str) -> "subprocess.CompletedProcess[str]":
-    proto = project_root / "protos" / "speaker_index.proto"
+def ask(client: Path, running: Running, *more: str) -> "subprocess.CompletedProcess[str]":
+    proto = ROOT / "protos" / "speaker_index.proto"
     command = [str(NODE), "client.mjs", running.target, str(proto), "s003", *more]
     return subprocess.run(command, cwd=client, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_node_finds_and_calibrates_as_python_does(client: Path, project_root: Path, tmp_path: Path) -> None:
+def test_node_finds_and_calibrates_as_python_does(client: Path, tmp_path: Path) -> None:
     """The same neighbours, similarities, labels and calibrated predictions."""
     with running_server(tmp_path) as running, SpeakerClient(running.target, fingerprint=FINGERPRINT) as python:
-        done = ask(client, running, project_root)
+        done = ask(client, running, ROOT)
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout)
         assert found["description"]["num_speakers"] == python.describe().num_speakers == 40
@@ -50,13 +51,13 @@ def test_node_finds_and_calibrates_as_python_does(client: Path, project_root: Pa
         assert found["calibration"]["calibrated"][0]["values"] == calibrated.predictions["arousal"].tolist()
 
 
-def test_node_is_told_why_it_is_refused(client: Path, project_root: Path, tmp_path: Path) -> None:
+def test_node_is_told_why_it_is_refused(client: Path, tmp_path: Path) -> None:
     """The status and the words arrive."""
     tokens = tmp_path / "tokens"
     tokens.write_text("read node a-token-for-node-only\n")
     tokens.chmod(0o600)
     with running_server(tmp_path, tokens=str(tokens)) as running:
-        refused = ask(client, running, project_root)
+        refused = ask(client, running, ROOT)
         assert refused.returncode == 1
         assert "UNAUTHENTICATED: got no bearer token" in refused.stderr
-        assert ask(client, running, project_root, "a-token-for-node-only").returncode == 0
+        assert ask(client, running, ROOT, "a-token-for-node-only").returncode == 0

@@ -17,9 +17,9 @@ import torch
 import yaml
 
 from cluster.cli import main
+from tests import ROOT
 from tests.training_world import small_values, write_training_world
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 MAX_FILE_BYTES = 20_000  # a checkpoint's state is larger, everything written before it is smaller
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from shards.audio import SAMPLE_RATE_HZ, check_audio_header, decode_audio, encode_flac
 from shards.errors import BadSample
 from shards.ogg import check_pages
+from tests import ROOT
 from tests.shards.media_pieces import encode_sound, encode_video, grey, tone, with_flips
 
 FREQUENCY_HZ = 440.0
@@ -360,7 +361,7 @@ def test_no_claim_and_no_length_costs_memory(tmp_path: Path) -> None:
     for name, (data, _) in files.items():
         (tmp_path / name).write_bytes(data)
     command = [sys.executable, "-c", MEASURE, *(str(tmp_path / name) for name in files)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     measured = [line.split() for line in done.stdout.splitlines()]
     assert [code for code, _ in measured] == [code for _, code in files.values()]
     peaks_mib = [int(peak) for _, peak in measured]

@@ -16,6 +16,7 @@ from shards.errors import BadSample
 from shards.face_config import FaceConfig
 from shards.frames import check_video_header, sampled_frames
 from shards.video import FaceCropper, prominent_face, square_crop
+from tests import ROOT
 from tests.shards.media_pieces import (
     Picture,
     encode_sound,
@@ -197,7 +198,7 @@ def test_no_claim_and_no_length_costs_memory(tmp_path: Path) -> None:
     for name, (data, _) in files.items():
         (tmp_path / name).write_bytes(data)
     command = [sys.executable, "-c", MEASURE, *(str(tmp_path / name) for name in files)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     measured = [line.split() for line in done.stdout.splitlines()]
     for (code, _), (name, (_, codes)) in zip(measured, files.items(), strict=True):
         assert code in codes, name

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from shards.config import ConfigError
+from tests import ROOT
 from trainers.checkpoints import (
     CheckpointFolder,
     read_progress,
@@ -17,8 +18,6 @@ from trainers.checkpoints import (
     replace_folder,
     storage_failures,
 )
-
-ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def write(folder: Path, step: int, *, keep: int = 10) -> Path:

@@ -21,14 +21,13 @@ from transformers import HubertConfig, HubertModel
 import trainers.engine as engine_module
 from shards.config import ConfigError, from_mapping
 from shards.loader import Batch, BatchReader
+from tests import ROOT
 from tests.small_world import write_shard
 from tests.training_world import make_utterance, small_config, small_values, write_training_world
 from trainers.checkpoints import RESULT_NAME, CheckpointFolder
 from trainers.engine import TrainingResult, run_training
 from trainers.models.recognizer import EmotionRecognizer
 from trainers.settings import TrainConfig
-
-ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,9 @@ import pytest
 import torch
 import yaml
 
+from tests import ROOT
 from tests.trainers.test_engine import read_result
 from tests.training_world import small_values, write_training_world
-
-ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the extension in question is built on machines without a GPU")

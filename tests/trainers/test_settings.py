@@ -2,16 +2,14 @@
 
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shards.config import ConfigError, from_mapping, to_mapping
+from tests import ROOT
 from trainers.models.speaker_prefix import NUM_HEADS
 from trainers.settings import SetPeerConfig, TrainConfig
-
-ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def config(recipe: str = "setpeer", **values: Any) -> TrainConfig:
