@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from shards import documents
 from shards.config import ConfigError, from_mapping, to_mapping
-from trainers.settings import TrainConfig
+from shards.storage import documents
+from trainers.config import TrainConfig
 
 CONFIG_NAME = "config.yaml"
 MAY_DIFFER = frozenset(

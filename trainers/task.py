@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from shards.batch_plan import BatchPlan, PlannedBatch
-from shards.loader import Batch, BatchReader
+from shards.loading.batch_plan import BatchPlan, PlannedBatch
+from shards.loading.loader import Batch, BatchReader
 
 OnPreparation = Callable[[str], None]
 

@@ -6,16 +6,16 @@ import sys
 from tests import ROOT
 
 BENCHMARKS = (
-    "tar_reading",
-    "labeling",
-    "panel_gpu",
-    "ray_overhead",
-    "memory",
-    "ravdess_labels",
-    "training",
-    "training_gpu",
-    "speakers",
-    "speaker_service",
+    "labeling.tar_reading",
+    "labeling.against_pipeline",
+    "labeling.panel_gpu",
+    "labeling.ray_overhead",
+    "labeling.memory",
+    "labeling.ravdess_labels",
+    "training.against_plain_loop",
+    "training.training_gpu",
+    "serving.speakers",
+    "serving.speaker_service",
 )
 
 

@@ -68,7 +68,7 @@ def source_figures(root: Path) -> dict[str, str]:
 
 def loss_figures(root: Path) -> dict[str, str]:
     """The files that a loss of `finetune` passes through, found by running one step of it in `root`."""
-    from tests.training_world import write_training_world
+    from tests.worlds.training import write_training_world
 
     with tempfile.TemporaryDirectory() as folder:
         shards = write_training_world(Path(folder) / "packed")

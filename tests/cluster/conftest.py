@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.browser import Browser, running_browser
-from tests.small_world import SmallWorld, make_small_world
+from tests.cluster.pages.browser import Browser, running_browser
+from tests.worlds.small import SmallWorld, make_small_world
 
 
 @pytest.fixture(scope="session")

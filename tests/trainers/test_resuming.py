@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from shards.config import ConfigError, from_mapping
+from trainers.config import TrainConfig
 from trainers.resuming import refuse_another_run, write_config
-from trainers.settings import TrainConfig
 
 
 def config(out: Path, **values: Any) -> TrainConfig:

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers.models.encoder import LayerwiseEncoder
-from trainers.models.speaker_embedding import SpeakerEmbedding
+from trainers.models.encoders.layerwise import LayerwiseEncoder
+from trainers.models.personal.speaker_embedding import SpeakerEmbedding
 
 FRONT_END_GRADIENT = 0.1  # HuBERT's share of the gradient that reaches the convolutions
 

@@ -23,16 +23,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
-from shards.clip_format import ClipFormat
 from shards.config import from_mapping
-from trainers.losses import Similarity, info_nce
-from trainers.models.adapted_encoder import ORIGINAL_NAME, SpeakerState
-from trainers.models.encoder import LayerwiseEncoder, load_encoder
-from trainers.models.pooling import masked_mean
-from trainers.models.precision import Float32Buffers
-from trainers.models.sequence_encoder import LayerInput, SequenceEncoder, SequenceEncoderConfig
-from trainers.models.speaker_embedding import SpeakerEmbedding, SpeakerFusion
-from trainers.models.speaker_prefix import PersonalizedFeatureExtractor
+from shards.media.clip_format import ClipFormat
+from trainers.models.encoders.layerwise import LayerwiseEncoder, load_encoder
+from trainers.models.encoders.sequence import LayerInput, SequenceEncoder, SequenceEncoderConfig
+from trainers.models.losses import Similarity, info_nce
+from trainers.models.parts.float32_buffers import Float32Buffers
+from trainers.models.parts.pooling import masked_mean
+from trainers.models.personal.adapted_encoder import ORIGINAL_NAME, SpeakerState
+from trainers.models.personal.speaker_embedding import SpeakerEmbedding, SpeakerFusion
+from trainers.models.personal.speaker_prefix import PersonalizedFeatureExtractor
 
 Fusion = Literal["none", "prefix", "addition", "cross_attention"]
 NUM_HEADS = 4

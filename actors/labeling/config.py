@@ -1,0 +1,208 @@
+"""What a panel file says: which checkpoints label which modality, at which precision, from which media.
+
+Imports no torch: the driver and the reader processes read it too. Everything here that can change a label is part of
+the panel's digest (`panel_identity`); `batching` cannot, as a label does not depend on its batchmates, and
+is left out, so that a run may be tuned without labeling anything twice.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from actors.inference.checkpoints import CheckpointConfig, identify
+from shards.config import ConfigError, from_mapping, option, to_mapping
+from shards.emotions import EMOTIONS
+from shards.media.face_config import FaceConfig
+from shards.storage.files import read_bytes
+
+MAX_PANEL_FILE_BYTES = 2**20
+DIGEST_VERSION = 2  # raise it when the code comes to label differently from the same settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelerConfig(CheckpointConfig):
+    """A classifier whose classes are mapped onto the seven emotions."""
+
+    drop_labels: tuple[str, ...] = option(
+        help="classes to leave out (the rest is renormalised) where the checkpoint has them",
+        default=("contempt", "other", "no_agreement"),
+    )
+    label_names: Mapping[str, str] = option(
+        help="what classes with other names mean, as CLASS=EMOTION (calm=neutral, LABEL_0=anger)", default_factory=dict
+    )
+
+    def __post_init__(self) -> None:
+        CheckpointConfig.__post_init__(self)
+        for label, emotion in self.label_names.items():
+            if emotion not in EMOTIONS:
+                raise ConfigError(f"label_names: got {emotion!r} for {label!r}, expected one of {', '.join(EMOTIONS)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechRecognitionConfig(CheckpointConfig):
+    """Transcription (Whisper family) of utterances that come without a transcript."""
+
+    language: str | None = option(help="spoken language (en, de, ...); default: detected per window", default=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectivesConfig:
+    """Extra columns for multimodal adaptive pre-training; each one is made only when asked for."""
+
+    egemaps: bool = option(
+        help="mean over time of the 25 eGeMAPSv02 low-level descriptors (extra: opensmile, research licence)",
+        default=False,
+    )
+    sentiment: CheckpointConfig | None = option(
+        help="text classifier with the classes negative, neutral, positive", default=None
+    )
+    face_embedding: CheckpointConfig | None = option(
+        help="image backbone whose pooled features are averaged over face crops", default=None
+    )
+    speaker_vector: CheckpointConfig | None = option(
+        help="audio backbone whose last layer is averaged over time", default=None
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaConfig:
+    """How samples are decoded before a labeler sees them."""
+
+    max_audio_seconds: float = option(help="longer recordings are recorded as too long and skipped", default=600.0)
+    faces: FaceConfig = option(help="face crops from video", default_factory=FaceConfig)
+
+    def __post_init__(self) -> None:
+        if not self.max_audio_seconds > 0:
+            raise ConfigError(f"max_audio_seconds: got {self.max_audio_seconds}, expected more than 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchingConfig:
+    """Upper bounds of one batch, padding included. No bound changes a label; a batch too large is halved by itself."""
+
+    audio_seconds: float | None = option(help="default: one window at a time on a CPU, 480 on a GPU", default=None)
+    text_tokens: int | None = option(help="default: 512 on a CPU, 16384 on a GPU", default=None)
+    face_frames: int | None = option(help="default: 8 on a CPU, 256 on a GPU", default=None)
+
+    def __post_init__(self) -> None:
+        for name in ("audio_seconds", "text_tokens", "face_frames"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name}: got {value}, expected more than 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PanelConfig:
+    """The panel: every labeler that looks at every utterance."""
+
+    audio: LabelerConfig | None = option(help="speech emotion classifier", default=None)
+    vision: LabelerConfig | None = option(
+        help="image classifier over face crops, or a classifier over face.npy", default=None
+    )
+    text: LabelerConfig | None = option(help="text emotion classifier over transcripts", default=None)
+    speech_recognition: SpeechRecognitionConfig | None = option(
+        help="transcribes utterances that have no transcript", default=None
+    )
+    objectives: ObjectivesConfig = option(help="extra columns", default_factory=ObjectivesConfig)
+    precision: Literal["auto", "float32", "bfloat16"] = option(
+        help="auto: bfloat16 where the hardware has it and a labeler's measured drift stays within max_drift",
+        default="auto",
+    )
+    max_drift: float = option(
+        help="largest difference in any probability that bfloat16 may make on the probe input", default=0.02
+    )
+    window_seconds: float = option(
+        help="longer recordings are labeled in equal windows of at most this length and averaged", default=30.0
+    )
+    media: MediaConfig = option(help="decoding", default_factory=MediaConfig)
+    batching: BatchingConfig = option(help="batch sizes; no label depends on them", default_factory=BatchingConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_drift < 1:
+            raise ConfigError(f"max_drift: got {self.max_drift}, expected a probability between 0 and 1")
+        if not 1 <= self.window_seconds <= 120:
+            raise ConfigError(f"window_seconds: got {self.window_seconds}, expected 1 to 120")
+        if not self.checkpoints() and not self.objectives.egemaps:
+            raise ConfigError("the panel has no labeler: give at least one of audio, vision, text")
+
+    def checkpoints(self) -> dict[str, CheckpointConfig]:
+        """Every model of the panel by the name of its option."""
+        named: dict[str, CheckpointConfig | None] = {
+            "audio": self.audio,
+            "vision": self.vision,
+            "text": self.text,
+            "speech_recognition": self.speech_recognition,
+            "sentiment": self.objectives.sentiment,
+            "face_embedding": self.objectives.face_embedding,
+            "speaker_vector": self.objectives.speaker_vector,
+        }
+        return {name: config for name, config in named.items() if config is not None}
+
+    @property
+    def objectives_need_audio(self) -> bool:
+        """Whether an objective is computed from the waveform."""
+        return self.objectives.egemaps or self.objectives.speaker_vector is not None
+
+    @property
+    def objectives_need_vision(self) -> bool:
+        """Whether an objective is computed from face crops."""
+        return self.objectives.face_embedding is not None
+
+    @classmethod
+    def load(cls, url: str) -> "PanelConfig":
+        """Read a YAML panel file. A relative checkpoint means the folder beside the file, or else here, if any."""
+        try:
+            values = yaml.safe_load(read_bytes(url, max_bytes=MAX_PANEL_FILE_BYTES))
+        except FileNotFoundError as error:
+            raise ConfigError(f"panel file {url}: not found") from error
+        except yaml.YAMLError as error:
+            raise ConfigError(f"panel file {url}: not readable as YAML: {error}") from error
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"panel file {url}: got {type(values).__name__}, expected options such as 'audio:'")
+        return from_mapping(cls, _anchor(values, Path(url).parent), where="panel")
+
+
+def _anchor(value: Any, folder: Path, name: str = "") -> Any:
+    """Make relative `checkpoint` and `detector` paths absolute that exist beside the panel file, or else here."""
+    if isinstance(value, Mapping):
+        return {str(key): _anchor(item, folder, str(key)) for key, item in value.items()}
+    if name in ("checkpoint", "detector") and isinstance(value, str) and value:
+        for base in (folder, Path()):
+            if (base / value).exists():
+                return str((base / value).resolve())
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PanelIdentity:
+    """Which panel this is: equal digests label equally. `labelers` says for each model where its weights came from."""
+
+    digest: str
+    labelers: Mapping[str, Mapping[str, str]]
+
+
+def panel_identity(config: PanelConfig) -> PanelIdentity:
+    """Hash the settings and the weight files; loads no model and opens no network connection.
+
+    A local folder counts by its contents and may move; a hub checkpoint counts by name and commit. Precision counts as
+    configured: with `auto` it may be resolved differently on different hardware, within `max_drift`.
+    """
+    models = {name: identify(checkpoint) for name, checkpoint in config.checkpoints().items()}
+    settings = to_mapping(config)
+    del settings["batching"]
+    for name, model in models.items():
+        place = settings if name in settings else settings["objectives"]
+        place[name] = {**place[name], "checkpoint": None, "revision": None, **model}
+    detector = config.media.faces.detector
+    if detector is not None and Path(detector).is_file():
+        settings["media"]["faces"]["detector"] = hashlib.sha256(Path(detector).read_bytes()).hexdigest()
+    canonical = json.dumps([DIGEST_VERSION, settings], sort_keys=True)
+    labelers = {
+        name: {"checkpoint": checkpoint.checkpoint, **models[name]} for name, checkpoint in config.checkpoints().items()
+    }
+    return PanelIdentity(digest=hashlib.sha256(canonical.encode()).hexdigest(), labelers=labelers)

@@ -1,0 +1,180 @@
+"""Extra columns for multimodal adaptive pre-training (multimodal-adaptive-pretraining): targets another model learns to
+predict, computed while the utterance is decoded anyway. Each is made only when the panel asks for it.
+
+`egemaps` [25]: openSMILE's eGeMAPSv02 low-level descriptors, averaged over time. `sentiment` [3]: negative, neutral,
+positive. `face_embedding` [D]: pooled features of an image backbone, averaged over frames. `speaker_vector` [D]: last
+layer of an audio backbone, averaged over time.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
+
+from actors.inference.checkpoints import CheckpointConfig
+from actors.inference.frames import FrameInputs, mean_rows, probe_frames
+from actors.inference.loading import load_model
+from actors.inference.outcomes import Missing, Outcome
+from actors.inference.runtime import Probe, Runtime, Settled, settle
+from actors.inference.waveforms import SAMPLE_RATE_HZ, cast_floats, checkpoint_inputs
+from actors.inference.windows import MIN_SAMPLES, Waveform, windowed_rows
+from actors.labeling.labelers.audio import probe_waveforms
+from actors.labeling.labelers.text import TextClassifier
+from shards.config import ConfigError
+
+SENTIMENTS = ("negative", "neutral", "positive")
+_SENTIMENT_NAMES = {"neg": "negative", "neu": "neutral", "pos": "positive"}
+
+
+class Egemaps:
+    """The 25 low-level descriptors of eGeMAPSv02, averaged over time (openSMILE, licensed for research only)."""
+
+    def setup(self) -> None:
+        """Make the extractor. Raises ConfigError when openSMILE is not installed."""
+        try:
+            import opensmile  # an optional extra
+        except ImportError as error:
+            raise ConfigError("objectives.egemaps: openSMILE is missing; pip install 'emostream[opensmile]'") from error
+        self._smile = opensmile.Smile(
+            feature_set=opensmile.FeatureSet.eGeMAPSv02, feature_level=opensmile.FeatureLevel.LowLevelDescriptors
+        )
+
+    def compute(self, waveforms: Sequence[Waveform]) -> list[Outcome]:
+        """[25] for each waveform; one under 0.1 s has no complete frame and is Missing."""
+        return [self._compute_one(waveform) for waveform in waveforms]
+
+    def _compute_one(self, waveform: Waveform) -> Outcome:
+        if len(waveform) < MIN_SAMPLES:
+            return Missing(f"audio_too_short: under {MIN_SAMPLES} samples (0.1 s)")
+        descriptors = self._smile.process_signal(np.ascontiguousarray(waveform), SAMPLE_RATE_HZ).to_numpy()
+        return _finite(descriptors.mean(axis=0))
+
+
+class Sentiment:
+    """Probabilities of negative, neutral and positive, in this order."""
+
+    def __init__(self, config: CheckpointConfig) -> None:
+        self._checkpoint = config.checkpoint
+        self._classifier = TextClassifier("sentiment")
+
+    def setup(self, folder: Path, runtime: Runtime) -> Settled:
+        """Load the checkpoint in `folder`. Raises ConfigError unless its classes are the three sentiments."""
+        settled = self._classifier.setup(folder, runtime)
+        self._order = sentiment_order(self._classifier.id2label, self._checkpoint)
+        return settled
+
+    def compute(self, texts: Sequence[str]) -> list[Outcome]:
+        """[3] for each text; a blank one is Missing."""
+        rows = self._classifier.probabilities(texts)
+        return [row if isinstance(row, Missing) else _finite(row[self._order]) for row in rows]
+
+
+class FaceEmbedding:
+    """An image backbone's pooled features, averaged over an utterance's face crops."""
+
+    def setup(self, folder: Path, runtime: Runtime) -> Settled:
+        """Load the backbone in `folder`."""
+        self._runtime = runtime
+        self._inputs = FrameInputs(folder)
+        settled = _settle_backbone("face_embedding", _image_backbone, folder, runtime, self._probe)
+        self._model = settled.model
+        return settled
+
+    def compute(self, crops: Sequence[NDArray[np.uint8]]) -> list[Outcome]:
+        """[D] for each utterance's crops [F, S, S, 3]."""
+        rows = mean_rows(crops, lambda batch: self._embed(self._model, batch), budget=self._runtime.face_frames)
+        return [row if isinstance(row, Missing) else _finite(row) for row in rows]
+
+    @torch.inference_mode()
+    def _embed(self, model: Any, frames: NDArray[np.uint8]) -> Tensor:
+        output = model(pixel_values=self._inputs(frames, self._runtime.device).to(model.dtype))
+        pooled = getattr(output, "pooler_output", None)
+        # Backbones without a pooler give patches [F, P, D] or a feature map [F, D, h, w].
+        if pooled is None:
+            hidden = output.last_hidden_state
+            pooled = hidden.mean(dim=1) if hidden.ndim == 3 else hidden.mean(dim=(2, 3))
+        return pooled.float().flatten(1)
+
+    def _probe(self, model: Any) -> NDArray[np.float64]:
+        return _unit(self._embed(model, probe_frames()))
+
+
+class SpeakerVector:
+    """An audio backbone's last layer, averaged over time."""
+
+    def __init__(self, *, window_seconds: float) -> None:
+        self._window_samples = round(window_seconds * SAMPLE_RATE_HZ)
+
+    def setup(self, folder: Path, runtime: Runtime) -> Settled:
+        """Load the backbone in `folder`."""
+        self._runtime = runtime
+        self._inputs = checkpoint_inputs(folder)
+        settled = _settle_backbone("speaker_vector", _audio_backbone, folder, runtime, self._probe)
+        self._model = settled.model
+        return settled
+
+    def compute(self, waveforms: Sequence[Waveform]) -> list[Outcome]:
+        """[D] for each waveform. Batches hold one length only: a mean over time must not see padding."""
+        rows = windowed_rows(
+            waveforms,
+            lambda batch: self._embed(self._model, batch),
+            max_samples=min(self._window_samples, self._inputs.max_samples or self._window_samples),
+            budget=self._runtime.audio_samples,
+            equal_lengths=True,
+        )
+        return [row if isinstance(row, Missing) else _finite(row) for row in rows]
+
+    @torch.inference_mode()
+    def _embed(self, model: Any, waveforms: Sequence[Waveform]) -> Tensor:
+        inputs = cast_floats(self._inputs(waveforms, self._runtime.device), model.dtype)
+        return model(**inputs).last_hidden_state.float().mean(dim=1)
+
+    def _probe(self, model: Any) -> NDArray[np.float64]:
+        return np.concatenate([_unit(self._embed(model, [waveform])) for waveform in probe_waveforms()])
+
+
+def sentiment_order(id2label: Mapping[int, str], checkpoint: str) -> list[int]:
+    """Class indices of negative, neutral, positive. Raises ConfigError when the classes are not exactly these."""
+    names = {index: label.strip().casefold() for index, label in id2label.items()}
+    found = {_SENTIMENT_NAMES.get(name, name): index for index, name in names.items()}
+    if set(found) != set(SENTIMENTS) or len(id2label) != len(SENTIMENTS):
+        raise ConfigError(
+            f"objectives.sentiment {checkpoint}: got the classes {', '.join(id2label.values())}, expected "
+            f"{', '.join(SENTIMENTS)} (name them so in the checkpoint's id2label)"
+        )
+    return [found[name] for name in SENTIMENTS]
+
+
+def _settle_backbone(
+    name: str, load: Callable[[Path, torch.dtype, torch.device], Any], folder: Path, runtime: Runtime, probe: Probe
+) -> Settled:
+    model = load(folder, torch.float32, runtime.device)
+    return settle(name, runtime, model, lambda dtype: load(folder, dtype, runtime.device), probe)
+
+
+def _audio_backbone(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
+    return load_model(AutoModel, folder, dtype=dtype, device=device)
+
+
+def _image_backbone(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
+    """The backbone; of a classifier without its last layer (AutoModel would want a pooler most of them lack)."""
+    architectures = AutoConfig.from_pretrained(folder, trust_remote_code=False).architectures or ()
+    if any(name.endswith("ForImageClassification") for name in architectures):
+        return load_model(AutoModelForImageClassification, folder, dtype=dtype, device=device).base_model
+    return load_model(AutoModel, folder, dtype=dtype, device=device)
+
+
+def _unit(vectors: Tensor) -> NDArray[np.float64]:
+    """Vectors at length 1, so that the bound on drift means the same for embeddings as for probabilities."""
+    return torch.nn.functional.normalize(vectors.double(), dim=-1).cpu().numpy()
+
+
+def _finite(values: NDArray[np.float64]) -> Outcome:
+    if not np.isfinite(values).all():
+        return Missing("non_finite_prediction: the model answered with NaN or infinity")
+    return values.astype(np.float32)

@@ -1,0 +1,147 @@
+"""From a tar shard to decoded utterances, in tar order: what a reader process does, without Ray and without torch.
+
+A reader yields `ShardOpened` first, then lists of `Utterance` a few megabytes long. Everything it yields is a pure
+function of the shard's bytes and the media settings, so a reader that died is replaced by another that starts at the
+next undelivered utterance and nobody can tell. A sample that cannot be used is an utterance with `error` set, never a
+missing one.
+
+A sample whose own sound cannot be used is lost whole: nobody could train on it. A video that lacks sound, or shows no
+face, still has the rest; the utterance keeps it and `remark` says what is missing. Losing such a video whole was the
+alternative, and would cost a corpus of film its narrated scenes.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from actors.labeling.config import MediaConfig
+from actors.reading.utterance import Utterance
+from shards.errors import BadSample
+from shards.media.audio import SAMPLE_RATE_HZ, decode_audio
+from shards.media.container import DAMAGE_CODES
+from shards.media.faces import FaceCropper
+from shards.samples.sample import Sample, encode_metadata, parse_sample
+from shards.storage.files import RangedReader, open_ranged
+from shards.tar.reader import SampleEntry, index_shard, read_members
+
+CHUNK_BYTES = 6 * 2**20  # the object store moves chunks of 4 to 8 MB cheapest
+CHUNK_UTTERANCES = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """Which modalities somebody will look at; the others are not decoded."""
+
+    audio: bool
+    vision: bool
+    metadata: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ShardOpened:
+    """The first thing a reader yields: how many rows will follow, and what is wrong with the shard, if anything."""
+
+    num_utterances: int
+    error: str | None
+
+
+class ShardReader:
+    """Reads shards one after another; keeps the face detector loaded between them."""
+
+    def __init__(self, media: MediaConfig, needs: Needs, cropper: FaceCropper | None = None) -> None:
+        self._media = media
+        self._needs = needs
+        self._cropper = cropper if cropper is not None else FaceCropper(media.faces)
+
+    def setup(self) -> None:
+        """Load the face detector if the configuration names one (raises ConfigError when it cannot be loaded)."""
+        if self._needs.vision and self._media.faces.detector:
+            self._cropper.setup()
+
+    def read(self, url: str, *, start: int = 0, one_by_one: bool = False) -> Iterator[ShardOpened | list[Utterance]]:
+        """Yield `ShardOpened`, then the utterances from index `start` on, in chunks (of one when `one_by_one`).
+
+        Raises OSError when the shard cannot be opened at all: that is the storage's fault and worth another try,
+        unlike a damaged shard, which is described by `ShardOpened.error`.
+        """
+        with open_ranged(url) as reader:
+            index = index_shard(reader)
+            yield ShardOpened(len(index.entries), index.error)
+            chunk: list[Utterance] = []
+            chunk_bytes = 0
+            for position in range(start, len(index.entries)):
+                utterance = self.decode(reader, index.entries[position], position)
+                chunk.append(utterance)
+                chunk_bytes += decoded_bytes(utterance)
+                if one_by_one or chunk_bytes >= CHUNK_BYTES or len(chunk) >= CHUNK_UTTERANCES:
+                    yield chunk
+                    chunk, chunk_bytes = [], 0
+            if chunk:
+                yield chunk
+
+    def decode(self, reader: RangedReader, entry: SampleEntry, position: int) -> Utterance:
+        """The utterance at `entry`; what is wrong with it, if anything, is its `error`."""
+        utterance = Utterance(index=position, key=entry.key, offset=entry.offset, size=entry.size, error=entry.error)
+        if entry.error is not None:
+            return utterance
+        try:
+            sample = parse_sample(entry.key, read_members(reader, entry))
+            self._fill(utterance, sample)
+        except BadSample as bad:
+            utterance.error = bad.reason
+        return utterance
+
+    def _fill(self, utterance: Utterance, sample: Sample) -> None:
+        utterance.speaker = sample.speaker
+        utterance.emotion = sample.emotion
+        utterance.transcript = sample.transcript
+        utterance.face_features = sample.face_features
+        utterance.duration_seconds = _stated_duration(sample)
+        if self._needs.metadata:
+            utterance.metadata = encode_metadata(sample.metadata).decode()
+        if self._needs.audio and sample.audio is not None:
+            self._hear(utterance, sample.audio)
+        if sample.video is not None:
+            self._watch(utterance, sample.video, has_own_sound=sample.audio is not None)
+
+    def _hear(self, utterance: Utterance, sound: bytes) -> None:
+        utterance.audio = decode_audio(sound, max_seconds=self._media.max_audio_seconds)
+        utterance.duration_seconds = round(len(utterance.audio) / SAMPLE_RATE_HZ, 3)
+
+    def _look(self, utterance: Utterance, video: bytes) -> None:
+        utterance.faces = self._cropper.crops(video)
+
+    def _watch(self, utterance: Utterance, video: bytes, *, has_own_sound: bool) -> None:
+        """Take what is wanted from the video; what it cannot give is remarked, and the rest of the sample is kept.
+
+        Raises BadSample when the video was all the sound there is and is broken in everything that was wanted of it.
+        """
+        steps: list[Callable[[Utterance, bytes], None]] = []
+        if self._needs.audio and not has_own_sound:
+            steps.append(self._hear)
+        if self._needs.vision and self._media.faces.detector and utterance.face_features is None:
+            steps.append(self._look)
+        problems: list[BadSample] = []
+        for step in steps:
+            try:
+                step(utterance, video)
+            except BadSample as bad:
+                problems.append(bad)
+        is_broken = len(problems) == len(steps) and all(bad.code in DAMAGE_CODES for bad in problems)
+        if problems and is_broken and not has_own_sound:
+            raise problems[0]
+        utterance.remark = "; ".join(bad.reason for bad in problems) or None
+
+
+def decoded_bytes(utterance: Utterance) -> int:
+    """Bytes of the arrays an utterance holds."""
+    arrays = (utterance.audio, utterance.faces, utterance.face_features)
+    return sum(array.nbytes for array in arrays if array is not None)
+
+
+def _stated_duration(sample: Sample) -> float | None:
+    stated = sample.metadata.get("duration_seconds")
+    if isinstance(stated, int | float) and not isinstance(stated, bool) and np.isfinite(stated):
+        return float(stated)
+    return None

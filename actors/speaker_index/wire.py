@@ -1,0 +1,203 @@
+"""Between the messages of `protos/speaker_index.proto` and arrays; everything a client sends is checked here.
+
+Responses to searches are put together from bytes: a message object for every neighbour of every query costs more than
+finding them. What is the same each time a speaker is found (its name and labels) is encoded once by protobuf itself and
+kept; a field of four bytes with the similarity follows. A test parses the result with protobuf and compares.
+
+Shapes: P vectors, D numbers a vector, V label dimensions, k neighbours.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.speaker_index.errors import RequestError, WrongEncoderError
+from actors.speaker_index.search.generation import Generation, Neighbours
+from protos import speaker_index_pb2 as messages
+from shards.samples.keys import printable, speaker_problem
+from shards.speakers.table import SpeakerTable, metadata_problem
+
+# Tags of fields that are put together here: (number << 3 | wire type), 2 for bytes and messages, 5 for float, 0 varint.
+_VECTOR_VALUES, _NEIGHBOUR, _SIMILARITY, _GENERATION, _RESULT = b"\x0a", b"\x0a", b"\x15", b"\x08", b"\x12"
+_SIMILARITY_BYTES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What all speakers of an index share."""
+
+    width: int
+    dimensions: tuple[str, ...]
+    encoder: str
+    fingerprint: str
+
+    @classmethod
+    def of(cls, table: SpeakerTable) -> "Layout":
+        """Of a table's speakers."""
+        return cls(table.vectors.shape[1], table.dimensions, table.encoder, table.fingerprint)
+
+
+def check_fingerprint(fingerprint: str, layout: Layout) -> None:
+    """Raise RequestError for vectors of another encoder, or of one that is not named."""
+    if not fingerprint:
+        raise RequestError("encoder_fingerprint: got none; Describe says the index's, your encoder must be the same")
+    if fingerprint != layout.fingerprint:
+        raise WrongEncoderError(
+            f"encoder_fingerprint: got '{printable(fingerprint, 80)}', the index holds vectors of {layout.encoder} "
+            f"('{layout.fingerprint}'); embed with that encoder"
+        )
+
+
+def pack_vectors(vectors: Sequence[messages.Vector], width: int) -> bytes:
+    """P x D little-endian float32. Raises RequestError for a vector that is not D numbers."""
+    prefix = _VECTOR_VALUES + _varint(4 * width)
+    # A message of one packed field is that field's bytes; unpacking it number by number takes six times as long.
+    parts = [vector.SerializeToString() for vector in vectors]
+    length, start = len(prefix) + 4 * width, len(prefix)
+    for place, part in enumerate(parts):
+        if len(part) != length or not part.startswith(prefix):
+            raise RequestError(f"vector {place}: got {len(vectors[place].values)} numbers, expected {width}")
+    return b"".join([part[start:] for part in parts])
+
+
+def unpack_vectors(packed: bytes, width: int) -> NDArray[np.float32]:
+    """[P, D], as they were packed."""
+    return np.frombuffer(packed, dtype="<f4").reshape(-1, width)
+
+
+def have_direction(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which of [P, D] can be compared: finite, and not zero."""
+    usable: NDArray[np.bool_] = np.logical_and(np.isfinite(vectors).all(axis=1), vectors.any(axis=1))
+    return usable
+
+
+def no_direction(place: int) -> RequestError:
+    """What is wrong with the vector at `place` of a request."""
+    return RequestError(f"vector {place}: is zero or has a number that is not finite, and no direction to compare")
+
+
+def speakers_to_table(speakers: Sequence[messages.Speaker], layout: Layout) -> SpeakerTable:
+    """An upsert's speakers. Raises RequestError for one that no index can hold, or that is there twice."""
+    names = [speaker.id for speaker in speakers]
+    for name in names:
+        if problem := speaker_problem(name):
+            raise RequestError(f"id: {problem}")
+    if len(set(names)) != len(names):
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise RequestError(f"id: '{printable(twice, 80)}' is in the request twice; expected each speaker once")
+    for speaker in speakers:
+        if problem := metadata_problem(speaker.metadata):
+            raise RequestError(f"speaker '{printable(speaker.id, 80)}': {problem}")
+    shape = (len(speakers), len(layout.dimensions))
+    mean, std, count = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, dtype=np.int64)
+    for row, speaker in enumerate(speakers):
+        for place, label in _labels(speaker, layout):
+            mean[row, place], std[row, place], count[row, place] = label.mean, label.standard_deviation, label.count
+    vectors = unpack_vectors(pack_vectors([speaker.vector for speaker in speakers], layout.width), layout.width)
+    usable = have_direction(vectors)
+    if not usable.all():
+        raise no_direction(int(np.argmin(usable)))
+    return SpeakerTable(
+        speakers=names,
+        vectors=vectors,
+        num_utterances=np.asarray([speaker.num_utterances for speaker in speakers], dtype=np.int64),
+        dimensions=layout.dimensions,
+        label_mean=mean,
+        label_std=std,
+        label_count=count,
+        metadata=[dict(speaker.metadata) for speaker in speakers],
+        encoder=layout.encoder,
+        fingerprint=layout.fingerprint,
+    )
+
+
+def speaker_to_message(table: SpeakerTable, row: int) -> messages.Speaker:
+    """All that is known of a speaker."""
+    return messages.Speaker(
+        id=table.speakers[row],
+        vector=messages.Vector(values=table.vectors[row].tolist()),
+        num_utterances=int(table.num_utterances[row]),
+        labels=_label_messages(table, row),
+        metadata=table.metadata[row],
+    )
+
+
+def encode_search(generation: Generation, found: Neighbours) -> bytes:
+    """A SearchResponse of the neighbours of each query, in order."""
+    parts = [_GENERATION, _varint(generation.number)]
+    for numbers, similarities in zip(found[0].tolist(), found[1], strict=True):
+        body = _encode_neighbours(generation, numbers, similarities)
+        parts += (_RESULT, _varint(len(body)), body)
+    return b"".join(parts)
+
+
+def neighbour_messages(generation: Generation, found: Neighbours) -> list[messages.Neighbour]:
+    """The neighbours of a single query."""
+    (numbers,), (similarities,) = found
+    body = _encode_neighbours(generation, numbers.tolist(), similarities)
+    return list(messages.Neighbours.FromString(body).neighbours)
+
+
+def _encode_neighbours(generation: Generation, numbers: list[int], similarities: NDArray[np.float32]) -> bytes:
+    """A Neighbours message; the list ends at the first -1."""
+    packed = similarities.astype("<f4").tobytes()
+    split, parts = len(generation.base.table), list[bytes]()
+    for place, number in enumerate(numbers):
+        if number < 0:
+            break
+        part, row = (generation.base, number) if number < split else (generation.recent, number - split)
+        beginning = part.encoded.get(row)
+        if beginning is None:
+            beginning = part.encoded[row] = _encode_beginning(part.table, row)
+        parts += (beginning, packed[4 * place : 4 * place + 4])
+    return b"".join(parts)
+
+
+def _encode_beginning(table: SpeakerTable, row: int) -> bytes:
+    """A Neighbour, as a field of Neighbours, up to the four bytes of its similarity."""
+    known = messages.Neighbour(id=table.speakers[row], labels=_label_messages(table, row)).SerializeToString()
+    return _NEIGHBOUR + _varint(len(known) + _SIMILARITY_BYTES) + known + _SIMILARITY
+
+
+def _label_messages(table: SpeakerTable, row: int) -> list[messages.LabelStatistics]:
+    return [
+        messages.LabelStatistics(
+            dimension=name,
+            mean=table.label_mean[row, place],
+            standard_deviation=table.label_std[row, place],
+            count=int(table.label_count[row, place]),
+        )
+        for place, name in enumerate(table.dimensions)
+        if table.label_count[row, place]
+    ]
+
+
+def _labels(speaker: messages.Speaker, layout: Layout) -> Iterable[tuple[int, messages.LabelStatistics]]:
+    """A speaker's statistics with the places of their dimensions, checked."""
+    where = f"speaker '{printable(speaker.id, 80)}'"
+    seen = set()
+    for label in speaker.labels:
+        if label.dimension not in layout.dimensions or label.dimension in seen:
+            known = ", ".join(layout.dimensions) or "none"
+            got = printable(label.dimension, 80)
+            raise RequestError(f"{where}: got label dimension '{got}', expected each of {known} at most once")
+        if not (np.isfinite(label.mean) and np.isfinite(label.standard_deviation) and label.standard_deviation >= 0):
+            raise RequestError(
+                f"{where}: got mean {label.mean} and standard deviation {label.standard_deviation} of "
+                f"{label.dimension}, expected finite numbers, the second not negative"
+            )
+        if not label.count:
+            raise RequestError(f"{where}: got a count of 0 for {label.dimension}; leave out what is not known")
+        seen.add(label.dimension)
+        yield layout.dimensions.index(label.dimension), label
+
+
+def _varint(value: int) -> bytes:
+    parts = bytearray()
+    while value > 0x7F:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    parts.append(value)
+    return bytes(parts)

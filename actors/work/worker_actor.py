@@ -1,0 +1,92 @@
+"""A worker on Ray: one actor a GPU (or a share of the CPUs) that holds the models and owns its readers.
+
+Every GPU does the same work on different shards, so nothing needs balancing between models. The driver announces a
+shard with `prepare` as soon as it is assigned, and its reader starts at once; `work` then finds the stream running.
+Progress is answered by a control thread while the model computes. What is done with a shard is a subclass's:
+`LabelerActor` labels it, `EmbedderActor` embeds it.
+"""
+
+import os
+import threading
+from abc import ABC, abstractmethod
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from actors.labeling.config import MediaConfig
+from actors.reading.reader import Needs
+from actors.reading.reader_actor import ReaderSlot, ShardStream
+from actors.work.task import ShardOutcome, ShardProgress, ShardTask, require_writable
+
+READER_BUNDLE = 1  # bundle 0 of the placement group is the worker's
+REMOTE_OPTIONS: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "concurrency_groups": {"control": 1}}
+
+
+class ShardWorker(ABC):
+    """Models, their readers and the shards assigned to them."""
+
+    def __init__(self, media: MediaConfig, needs: Needs, num_threads: int, num_readers: int) -> None:
+        self._num_threads = num_threads
+        self._progress = ShardProgress()
+        options = _reader_options(num_readers)
+        self._slots = [ReaderSlot(media=media, needs=needs, options=options) for _ in range(num_readers)]
+        self._streams: dict[str, ShardStream] = {}
+        self._announced: set[str] = set()
+        self._lock = threading.Lock()
+        self._num_started = 0
+
+    @abstractmethod
+    def load(self, num_threads: int) -> None:
+        """Load the models. Raises what is wrong with them, to be shown to a person."""
+
+    @abstractmethod
+    def finish(self, task: ShardTask, stream: ShardStream, shard_error: str | None) -> ShardOutcome:
+        """Do the shard's work and commit its table, adding to `_progress`."""
+
+    def setup(self, out: str) -> int:
+        """See that tables can be written to `out`, and load the models; returns the process id."""
+        require_writable(out)
+        self.load(self._num_threads)
+        return os.getpid()
+
+    @ray.method(concurrency_group="control")
+    def prepare(self, task: ShardTask) -> None:
+        """Start reading the shard; `work` on it follows (or came first: control calls may overtake)."""
+        if task.table_url not in self._announced:
+            self._start(task)
+
+    @ray.method(concurrency_group="control")
+    def progress(self) -> int:
+        """Utterances done by this actor so far, unfinished shards included."""
+        return self._progress.num_utterances
+
+    def work(self, task: ShardTask) -> ShardOutcome:
+        """Read one shard to its end and commit its table."""
+        stream = self._start(task)
+        try:
+            return self.finish(task, stream, stream.open().error)
+        finally:
+            with self._lock:
+                self._streams.pop(task.table_url).close()
+
+    def _start(self, task: ShardTask) -> ShardStream:
+        with self._lock:
+            self._announced.add(task.table_url)
+            if task.table_url not in self._streams:
+                slot = self._slots[self._num_started % len(self._slots)]
+                self._num_started += 1
+                self._streams[task.table_url] = ShardStream(slot, task.url)
+            return self._streams[task.table_url]
+
+
+def _reader_options(num_readers: int) -> dict[str, Any]:
+    """Readers share bundle 1 of the worker's placement group, so a chunk never leaves the node."""
+    group = ray.util.get_current_placement_group()
+    if group is None:
+        return {"num_cpus": 0}
+    share = group.bundle_specs[READER_BUNDLE]["CPU"] / num_readers
+    strategy = PlacementGroupSchedulingStrategy(
+        placement_group=group, placement_group_bundle_index=READER_BUNDLE, placement_group_capture_child_tasks=True
+    )
+    return {"num_cpus": share, "scheduling_strategy": strategy}

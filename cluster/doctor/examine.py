@@ -1,0 +1,72 @@
+"""`emostream doctor`: is this machine fit for the job, and if not, what to type.
+
+Each check is a function that returns findings and raises nothing: a machine that is ill in one place must still be
+examined in the others. A problem stops some command from working; a warning makes it slower or smaller. Every one of
+either comes with a remedy that can be pasted.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from cluster.doctor.finding import Finding, Status
+from cluster.doctor.machine import check_cpu, check_files, check_memory, check_shared_memory, check_storage
+from cluster.doctor.ray_cluster import check_ray
+from cluster.doctor.software import (
+    check_codecs,
+    check_face_detection,
+    check_gpu,
+    check_packages,
+    check_python,
+    check_torch,
+)
+from shards.config import ConfigError, option
+
+__all__ = ["DoctorConfig", "Finding", "Status", "examine", "run_doctor"]
+
+_MARKS: dict[Status, str] = {"ok": "ok     ", "warning": "warning", "problem": "PROBLEM"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoctorConfig:
+    """Options of `emostream doctor`."""
+
+    storage: str | None = option(default=None, help="Folder or URL the job will write to; a probe is written there.")
+    address: str | None = option(default=None, help="Ray cluster to try; without it Ray is only looked at.")
+    timeout_seconds: float = option(default=30.0, help="Longest wait for the Ray cluster.")
+
+    def __post_init__(self) -> None:
+        if not 0 < self.timeout_seconds <= 600:
+            raise ConfigError(f"--timeout-seconds: got {self.timeout_seconds}, expected more than 0 and at most 600")
+
+
+def run_doctor(config: DoctorConfig) -> int:
+    """Print what was found; 1 when there is a problem."""
+    findings = examine(config)
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        sys.stdout.write(f"{_MARKS[finding.status]}  {finding.name:{width}}  {finding.detail}\n")
+        if finding.remedy:
+            sys.stdout.write(f"{'':{width + 11}}-> {finding.remedy}\n")
+    counts = {status: sum(finding.status == status for finding in findings) for status in _MARKS}
+    sys.stdout.write(f"\n{counts['ok']} ok, {counts['warning']} warnings, {counts['problem']} problems\n")
+    return 1 if counts["problem"] else 0
+
+
+def examine(config: DoctorConfig) -> list[Finding]:
+    """Every check's findings, in the order they are shown."""
+    checks: tuple[Callable[[], Iterator[Finding]], ...] = (
+        check_python,
+        check_packages,
+        check_torch,
+        check_gpu,
+        lambda: check_ray(config.address, config.timeout_seconds),
+        check_codecs,
+        check_face_detection,
+        lambda: check_storage(config.storage),
+        check_memory,
+        check_shared_memory,
+        check_files,
+        check_cpu,
+    )
+    return [finding for check in checks for finding in check()]

@@ -1,0 +1,71 @@
+"""Check of Ray: its version, and, when an address is given, whether that cluster answers and what it offers.
+
+Connecting happens in a process of its own: `ray.init` has no time limit, prints to standard output, and leaves threads
+behind when it fails. The answer comes back in a file, for the same reason.
+"""
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cluster.doctor.finding import Finding
+
+_PROBE = """
+import json, sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False, configure_logging=False)
+nodes = [{"name": n["NodeManagerHostname"], "resources": n["Resources"]} for n in ray.nodes() if n["Alive"]]
+with open(sys.argv[2], "w") as answer:
+    json.dump({"version": ray.__version__, "nodes": nodes}, answer)
+ray.shutdown()
+"""
+
+
+def check_ray(address: str | None, timeout_seconds: float) -> Iterator[Finding]:
+    """Ray's version here, and the nodes of the cluster at `address`."""
+    try:
+        version = importlib.metadata.version("ray")
+    except importlib.metadata.PackageNotFoundError:
+        yield Finding("ray", "problem", "not installed", "pip install 'ray[default]'")
+        return
+    if address is None:
+        yield Finding("ray", "ok", f"{version}; give --address to try a cluster")
+        return
+    yield Finding("ray", "ok", version)
+    yield from _check_cluster(address, timeout_seconds)
+
+
+def _check_cluster(address: str, timeout_seconds: float) -> Iterator[Finding]:
+    answer = ask_cluster(address, timeout_seconds)
+    if isinstance(answer, str):
+        remedy = f"ray status --address {address}  # and check RAY_AUTH_TOKEN or ~/.ray/auth_token, and the firewall"
+        yield Finding("ray cluster", "problem", f"{address}: {answer}", remedy)
+        return
+    yield Finding("ray cluster", "ok", f"{address}: {len(answer['nodes'])} nodes, {_total(answer['nodes'])}")
+    for node in answer["nodes"]:
+        yield Finding("ray node", "ok", f"{node['name']}: {_total([node])}")
+
+
+def ask_cluster(address: str, timeout_seconds: float) -> dict[str, Any] | str:
+    """The cluster's version and live nodes, or why it did not give them within the time."""
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder) / "answer.json"
+        command = [sys.executable, "-c", _PROBE, address, str(answer)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds, check=False)  # noqa: S603 (our own program; the address is an argument, not code)
+        except subprocess.TimeoutExpired:
+            return f"no answer within {timeout_seconds:g} s"
+        if not answer.exists():
+            said = [line for line in done.stderr.splitlines() if line.strip()]
+            return said[-1][:300] if said else f"the probe ended with status {done.returncode}"
+        found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
+    return found
+
+
+def _total(nodes: list[dict[str, Any]]) -> str:
+    amounts = {name: sum(node["resources"].get(name, 0) for node in nodes) for name in ("CPU", "GPU", "memory")}
+    return f"{amounts['CPU']:g} CPUs, {amounts['GPU']:g} GPUs, {amounts['memory'] / 2**30:.0f} GiB"

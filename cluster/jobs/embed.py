@@ -1,0 +1,142 @@
+"""`emostream embed`: the vector of every utterance through an encoder, on Ray, and the speaker table they give.
+
+Writes `NAME-utterances/<shard>-<digest>.parquet` per shard and, from all of them, `NAME.parquet`. Run again with more
+shards, only those are opened; with other labels or another split, none is.
+"""
+
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from actors.embedding.config import EmbedderConfig, fingerprint
+from cluster.jobs.job import JobSummary, account, read_outcomes, require_positive, run_missing
+from cluster.jobs.plan import make_plan, remove_leftovers
+from shards.config import ConfigError, option
+from shards.speakers.files import write_speakers
+from shards.speakers.from_embeddings import (
+    list_tables,
+    make_speaker_table,
+    remove_replaced,
+    require_one_encoder,
+)
+from shards.speakers.labels import label_dimensions
+from shards.speakers.table import SpeakerTable
+from shards.storage.files import list_files, make_directory
+from shards.storage.urls import absolute
+from shards.tables.embeddings import FORMAT_VERSION, REMEDY
+
+SUFFIX = ".parquet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedConfig:
+    """Options of `emostream embed`."""
+
+    shards: str = option(help="Tar shards: a glob ('s3://corpus/*.tar', 'train-{000..099}.tar'), folder or file.")
+    encoder: str = option(
+        help="`spectral` (no weights), a speech encoder by hub name or folder, or what `train` exported (RUN/best)."
+    )
+    out: str = option(help="Speaker table, NAME.parquet; the utterances' vectors are kept beside it.")
+    revision: str | None = option(default=None, help="Full commit of a hub encoder.")
+    labels: tuple[str, ...] = option(
+        default=(), help="What to keep statistics of: `emotion`, or numbers in the json (arousal,valence)."
+    )
+    metadata: tuple[str, ...] = option(
+        default=(), help="Fields of the json that describe a speaker (gender,language), for filters."
+    )
+    split: str | None = option(default=None, help="Only utterances of this split; default: all.")
+    num_workers: int | None = option(default=None, help="Encoders at work; without it one a GPU, or one a CPU.")
+    address: str | None = option(default=None, help="Ray cluster to use; without it, the one submitted to or a local.")
+    num_readers: int = option(default=2, help="Reader processes beside each encoder: shards decoded ahead.")
+    max_attempts: int = option(default=5, help="Times a shard is tried in one run before it is given up.")
+
+    def __post_init__(self) -> None:
+        require_positive(self, "num_workers", "num_readers", "max_attempts")
+        if not self.out.endswith(SUFFIX) or self.out.endswith(f"/{SUFFIX}"):
+            raise ConfigError(f"--out: got {self.out}, expected a file NAME{SUFFIX}")
+        label_dimensions(self.labels)
+
+    @property
+    def folder(self) -> str:
+        """Where the utterances' vectors are kept, absolute."""
+        return absolute(self.out.removesuffix(SUFFIX) + "-utterances")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedSummary(JobSummary):
+    """What an embedding job amounts to; `num_speakers` is 0 when it is unfinished, and no table is written."""
+
+    num_embedded: int
+    num_tables_removed: int
+    num_other_tables: int
+    num_speakers: int
+
+
+def run_embed(config: EmbedConfig) -> int:
+    """The command: embed, print the summary, return the exit status."""
+    summary = embed(config)
+    lines = [*summary.lines("embedded", "without a vector")]
+    if summary.num_tables_removed:
+        lines.append(f"  removed: {summary.num_tables_removed} tables of shards that have changed or moved since")
+    if summary.num_other_tables:
+        lines.append(f"  counted along: {summary.num_other_tables} tables of other shards, embedded before")
+    if not summary.failed:
+        lines.append(f"{summary.num_speakers} speakers in {config.out}")
+    sys.stdout.write("\n".join(lines) + "\n")
+    return summary.exit_status
+
+
+def embed(config: EmbedConfig) -> EmbedSummary:
+    """Embed every shard that has no table yet, then write the speaker table from all there are.
+
+    Raises ConfigError for an unusable encoder, corpus or cluster, for copies of shards that were embedded before, and
+    when no utterance could be embedded.
+    """
+    started = time.monotonic()
+    encoder = EmbedderConfig(encoder=config.encoder, revision=config.revision).anywhere()
+    maker = fingerprint(encoder)
+    files = list_files(config.shards)
+    make_directory(config.folder)
+    plan = make_plan(config.shards, files, config.folder, maker, FORMAT_VERSION)
+    known = list_tables(config.folder)  # after the plan: whatever it reuses is among them
+    require_one_encoder(known, maker, config.folder)
+    outcomes, failed = run_missing(
+        plan, config, config.num_workers, verb="embed", what="the encoder", actor=_actor, arguments=(encoder, maker)
+    )
+    removed, num_others, table = 0, 0, None
+    if not failed:
+        tables = list_tables(config.folder)
+        finished = {task.url: task.table_url for task in plan.tasks}
+        replaced = remove_replaced(tables, finished)
+        removed = len(replaced)
+        tables = {url: info for url, info in tables.items() if url not in replaced}
+        num_others = len(tables.keys() - set(finished.values()))
+        remove_leftovers(plan)
+        table = _write_table(config, maker, list(tables))
+    every = [*outcomes, *read_outcomes(plan.reused, lambda task: known[task.table_url], REMEDY)]
+    return EmbedSummary(
+        **account(plan, every, failed, time.monotonic() - started),
+        num_embedded=len(outcomes),
+        num_tables_removed=removed,
+        num_other_tables=num_others,
+        num_speakers=0 if table is None else len(table),
+    )
+
+
+def _write_table(config: EmbedConfig, maker: str, urls: list[str]) -> SpeakerTable:
+    table = make_speaker_table(
+        urls,
+        {"encoder": config.encoder, "fingerprint": maker},
+        labels=config.labels,
+        metadata=config.metadata,
+        split=config.split,
+    )
+    write_speakers(config.out, table, {"split": config.split, "num_shards": len(urls)})
+    return table
+
+
+def _actor() -> Any:
+    from actors.embedding.embedder_actor import remote_embedder  # Ray is imported only by a run that needs it
+
+    return remote_embedder

@@ -1,0 +1,109 @@
+"""Which shards need work: decided from a listing of the inputs and one of the outputs, opening neither.
+
+A table's name is a function of its shard's identity (name, size, version) and of what makes the table: a panel (its
+configuration and the digests of its weights) or an encoder. A finished shard is recognised by that name alone. Changing
+a shard or the panel changes the name, so exactly what changed is done again; the tables it replaces are removed once
+the job has finished.
+"""
+
+import concurrent.futures
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from actors.work.task import ShardTask
+from shards.config import ConfigError
+from shards.storage.files import FileIdentity, join, remove
+from shards.storage.names import list_names, relative_names
+from shards.storage.urls import absolute
+from shards.tables.predictions import REMEDY, TableInfo, is_table_name, read_info
+from shards.tables.replaced import find_replaced
+
+NAME_DIGITS = 12
+FOOTER_THREADS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPlan:
+    """All tasks of a job, and those among them whose table is not there yet."""
+
+    tasks: tuple[ShardTask, ...]
+    todo: tuple[ShardTask, ...]
+    existing: frozenset[str]
+    out: str  # the folder of the tables, absolute
+
+    @property
+    def reused(self) -> tuple[ShardTask, ...]:
+        """Tasks an earlier run has finished."""
+        waiting = {task.table_url for task in self.todo}
+        return tuple(task for task in self.tasks if task.table_url not in waiting)
+
+
+def make_plan(pattern: str, files: Sequence[FileIdentity], out: str, maker: str, table_format: int) -> ShardPlan:
+    """Name every shard's table and compare with the tables in `out`.
+
+    `maker` is the digest of the panel or the fingerprint of the encoder, `table_format` the version of the format.
+    """
+    names, out = relative_names(pattern, files), absolute(out)  # workers start in folders of their own
+    tasks = tuple(_task(file, name, out, maker, table_format) for file, name in zip(files, names, strict=True))
+    existing = frozenset(name for name in list_names(out) if is_table_name(name))
+    todo = tuple(task for task in tasks if _table_name(task) not in existing)
+    return ShardPlan(tasks, todo, existing, out)
+
+
+def refuse_other_corpora(plan: ShardPlan) -> None:
+    """Raises ConfigError when a table in the folder speaks for another shard that is called like one of the plan's."""
+    urls = {task.name: task.url for task in plan.tasks}
+    known = set(urls.values())
+    for info in _unplanned(plan, plan.existing).values():
+        if info.shard in urls and info.shard_url not in known:
+            raise ConfigError(
+                f"--out {plan.out}: holds the predictions of {info.shard_url}, which is called {info.shard!r} like "
+                f"{urls[info.shard]}; give each corpus a folder of its own, or remove these tables if it has moved"
+            )
+
+
+def remove_superseded(plan: ShardPlan) -> tuple[int, int]:
+    """Remove tables that the plan's have replaced; how many these were, and how many of other shards remain.
+
+    Those that came while the job ran, from a worker of an older panel that was believed dead, are among them.
+    """
+    shard_of = {join(plan.out, name): info.shard_url for name, info in _unplanned(plan, list_names(plan.out)).items()}
+    superseded, _ = find_replaced(shard_of, {task.url: task.table_url for task in plan.tasks}, remedy=REMEDY)
+    for table in superseded:
+        remove(table)
+    return len(superseded), len(shard_of) - len(superseded)
+
+
+def _unplanned(plan: ShardPlan, names: Iterable[str]) -> dict[str, TableInfo]:
+    """What those of the tables `names` say that the plan does not account for."""
+    others = sorted(set(filter(is_table_name, names)) - {_table_name(task) for task in plan.tasks})
+    with concurrent.futures.ThreadPoolExecutor(FOOTER_THREADS) as pool:
+        return dict(zip(others, pool.map(lambda name: read_info(join(plan.out, name)), others), strict=True))
+
+
+def remove_leftovers(plan: ShardPlan) -> None:
+    """Remove temporary files of writers that were killed: with every table committed, nobody is writing any more."""
+    planned = {_table_name(task) for task in plan.tasks}
+    for name in list_names(plan.out):
+        if any(name.startswith(f".{table}.tmp-") for table in planned):
+            remove(join(plan.out, name))
+
+
+def _task(file: FileIdentity, name: str, out: str, maker: str, table_format: int) -> ShardTask:
+    identity = json.dumps([table_format, maker, name, file.size, file.version])
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:NAME_DIGITS]
+    stem = name.rsplit("/", 1)[-1].removesuffix(".tar")
+    return ShardTask(
+        url=file.url,
+        name=name,
+        size=file.size,
+        version=file.version,
+        table_url=join(out, f"{stem}-{digest}.parquet"),
+        maker=maker,
+    )
+
+
+def _table_name(task: ShardTask) -> str:
+    return task.table_url.rsplit("/", 1)[-1]

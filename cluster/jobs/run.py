@@ -1,0 +1,229 @@
+"""The driver of a job over shards: deals shards to workers, replaces workers that die, and counts attempts.
+
+It never touches a sample. A plain `ray.wait` loop costs 0.2 to 0.3 ms a shard, so nothing cleverer is needed. Ray's
+own retries are off: unlimited ones would replay a shard that kills its worker for ever, and one killed worker
+surfaces as several errors, only one of which is the shard's. Here the shard that was in hand is charged one attempt,
+the ones waiting behind it none. A place of the cluster is given up when it loses workers over many different shards: a
+few shards that kill every worker must not cost the others theirs.
+"""
+
+import collections
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from actors.work.task import ShardOutcome, ShardTask, UnwritableFolderError
+from cluster.nodes.placement import WorkerPlacement
+from shards.config import ConfigError
+
+log = logging.getLogger(__name__)
+
+PLACEMENT_TIMEOUT_SECONDS = 120.0
+SETUP_TIMEOUT_SECONDS = 1800.0  # weights may have to be downloaded first
+LOSSES_PER_PLACE = 8  # shards, or set-ups, over which a place loses workers in a row before it is given up
+POLL_SECONDS = 0.5
+REPORT_INTERVAL_SECONDS = 1.0
+
+# on_progress(finished shards, utterances done, unfinished shards included)
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class FailedShard:
+    """A shard given up in this run, and why; the next run tries it again."""
+
+    name: str
+    attempts: int
+    error: str
+
+
+@dataclass(slots=True)
+class _Worker:
+    """One placement and the actor that lives in it now."""
+
+    placement: WorkerPlacement
+    group: Any
+    handle: Any = None
+    setup: Any = None  # reference to the running set-up, None once it is done
+    setup_deadline: float = 0.0
+    queue: "collections.OrderedDict[Any, ShardTask]" = field(default_factory=collections.OrderedDict)
+    lost_on: set[str] = field(default_factory=set)  # over what workers were lost since a shard was finished
+    num_utterances: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class ShardRun:
+    """One run over `todo`; `run` returns when every shard is done or given up.
+
+    `actor` is a remote `ShardWorker`, `arguments` what its construction takes before its threads and readers, `what`
+    names the models for people, and `out` is the folder of the tables, which every worker must be able to write.
+    """
+
+    actor: Any
+    arguments: tuple[Any, ...]
+    what: str
+    out: str
+    num_readers: int
+    max_attempts: int
+    on_progress: OnProgress
+    outcomes: list[ShardOutcome] = field(default_factory=list)
+    failed: list[FailedShard] = field(default_factory=list)
+    _waiting: "collections.deque[ShardTask]" = field(default_factory=collections.deque)
+    _attempts: "collections.Counter[str]" = field(default_factory=collections.Counter)
+    _errors: dict[str, str] = field(default_factory=dict)  # the last one of each shard
+    _workers: list[_Worker] = field(default_factory=list)
+    _retired_utterances: int = 0
+    _reported_at: float = 0.0
+
+    def run(self, todo: Sequence[ShardTask], placements: Sequence[WorkerPlacement]) -> None:
+        """Do `todo`. Raises ConfigError when the models cannot be loaded or the cluster has no room."""
+        self._waiting.extend(todo)
+        try:
+            for placement in placements[: len(todo)]:
+                self._workers.append(_Worker(placement, _reserve(placement)))
+            while self._workers and (self._waiting or any(worker.queue for worker in self._workers)):
+                self._deal()
+                self._collect()
+                self._report()
+            self._give_up_rest()
+            self.on_progress(len(self.outcomes), sum(outcome.num_utterances for outcome in self.outcomes))
+        finally:
+            self._close()
+
+    def _deal(self) -> None:
+        """Give every worker a shard and, while there are enough, the next ones to read ahead."""
+        for worker in self._workers:
+            if worker.handle is None:
+                self._start(worker)
+        for depth in range(1, self.num_readers + 1):
+            for worker in self._workers:
+                if worker.setup is None and len(worker.queue) < depth and self._waiting:
+                    task = self._waiting.popleft()
+                    worker.handle.prepare.remote(task)
+                    worker.queue[worker.handle.work.remote(task)] = task
+
+    def _start(self, worker: _Worker) -> None:
+        strategy = PlacementGroupSchedulingStrategy(placement_group=worker.group, placement_group_bundle_index=0)
+        bundle = worker.placement.bundles[0]
+        worker.handle = self.actor.options(
+            num_cpus=bundle["CPU"], num_gpus=bundle.get("GPU", 0), scheduling_strategy=strategy
+        ).remote(*self.arguments, worker.placement.num_threads, self.num_readers)
+        worker.setup = worker.handle.setup.remote(self.out)
+        worker.setup_deadline = time.monotonic() + SETUP_TIMEOUT_SECONDS
+
+    def _collect(self) -> None:
+        owners = {ref: worker for worker in self._workers for ref in [worker.setup, *worker.queue] if ref}
+        ready, _ = ray.wait(list(owners), num_returns=1, timeout=POLL_SECONDS)
+        for ref in ready:
+            worker = owners[ref]
+            if ref == worker.setup:  # equal, not the same: Ray Client returns copies
+                self._finish_setup(worker)
+            else:
+                self._finish_shard(worker, ref)
+        for worker in self._workers:
+            if worker.setup is not None and time.monotonic() > worker.setup_deadline:
+                raise ConfigError(
+                    f"{self.what} was not loaded within {SETUP_TIMEOUT_SECONDS:.0f} s; check its checkpoints"
+                )
+
+    def _finish_setup(self, worker: _Worker) -> None:
+        try:
+            pid = ray.get(worker.setup)
+        except RayTaskError as error:
+            cannot = "" if isinstance(error.cause, UnwritableFolderError) else f"{self.what} cannot be loaded: "
+            raise ConfigError(f"{cannot}{_reason(error)}") from error
+        except RayActorError as lost:
+            self._replace(worker, lost)
+            return
+        worker.setup = None
+        log.info("worker %s is ready", pid)
+
+    def _finish_shard(self, worker: _Worker, ref: Any) -> None:
+        try:
+            outcome = ray.get(ref)
+        except RayActorError as lost:
+            self._replace(worker, lost)
+            return
+        except RayTaskError as error:
+            self._charge(worker.queue.pop(ref), _reason(error))
+            return
+        worker.queue.pop(ref)
+        worker.lost_on.clear()
+        self.outcomes.append(outcome)
+
+    def _replace(self, worker: _Worker, lost: Exception) -> None:
+        """Take back a dead worker's shards: the one in hand is charged an attempt, those behind it are not."""
+        log.warning("a worker was lost (%s); starting another", type(lost).__name__)
+        tasks = list(worker.queue.values())
+        worker.queue.clear()
+        self._waiting.extendleft(reversed(tasks[1:]))
+        if tasks:
+            self._charge(tasks[0], f"the worker died while at it: {str(lost).splitlines()[0]}")
+        self._retired_utterances += worker.num_utterances
+        worker.num_utterances = 0
+        ray.kill(worker.handle)
+        worker.handle = worker.setup = None
+        worker.lost_on.add(tasks[0].url if tasks else f"set-up after {len(worker.lost_on)} losses")
+        if len(worker.lost_on) >= LOSSES_PER_PLACE:
+            log.error("a place of the cluster lost workers over %d shards in a row; giving it up", LOSSES_PER_PLACE)
+            remove_placement_group(worker.group)
+            self._workers.remove(worker)
+
+    def _charge(self, task: ShardTask, error: str) -> None:
+        self._attempts[task.url] += 1
+        self._errors[task.url] = error
+        if self._attempts[task.url] < self.max_attempts:
+            log.warning("%s: attempt %d failed: %s", task.name, self._attempts[task.url], error)
+            self._waiting.appendleft(task)
+            return
+        log.error("%s: given up after %d attempts: %s", task.name, self._attempts[task.url], error)
+        self.failed.append(FailedShard(task.name, self._attempts[task.url], error))
+
+    def _give_up_rest(self) -> None:
+        for task in self._waiting:
+            last = f"; the last attempt: {self._errors[task.url]}" if task.url in self._errors else ""
+            self.failed.append(FailedShard(task.name, self._attempts[task.url], f"no worker was left for it{last}"))
+        self._waiting.clear()
+
+    def _report(self) -> None:
+        if time.monotonic() - self._reported_at < REPORT_INTERVAL_SECONDS:
+            return
+        self._reported_at = time.monotonic()
+        asked = [worker for worker in self._workers if worker.setup is None and worker.handle is not None]
+        for worker in asked:
+            with contextlib.suppress(RayActorError, GetTimeoutError):  # a lost one shows up in the next round
+                worker.num_utterances = ray.get(worker.handle.progress.remote(), timeout=POLL_SECONDS)
+        done = self._retired_utterances + sum(worker.num_utterances for worker in self._workers)
+        self.on_progress(len(self.outcomes), done)
+
+    def _close(self) -> None:
+        for worker in self._workers:
+            if worker.handle is not None:
+                ray.kill(worker.handle)
+            remove_placement_group(worker.group)
+
+
+def _reason(error: RayTaskError) -> str:
+    """What went wrong in a worker, for a person."""
+    cause = error.cause
+    return str(cause) if isinstance(cause, ConfigError) else f"{type(cause).__name__}: {cause}"
+
+
+def _reserve(placement: WorkerPlacement) -> Any:
+    """A place on one node for a worker and its readers; ConfigError when there is none within the limit."""
+    group = placement_group(list(placement.bundles), strategy="STRICT_PACK")
+    if group.wait(PLACEMENT_TIMEOUT_SECONDS):
+        return group
+    remove_placement_group(group)
+    raise ConfigError(
+        f"the cluster has no room for a worker with {placement.bundles} within {PLACEMENT_TIMEOUT_SECONDS:.0f} s: "
+        "wait for the jobs that hold its resources, or ask for fewer workers"
+    )

@@ -1,0 +1,249 @@
+"""`emostream compare`: evaluated runs in the papers' table layout, with significance and the personalisation gap.
+
+A run is an evaluation folder (metrics.json), or NAME=FOLDER. Without a name, a method is called by its recipe and by
+every option in which the compared runs differ and that is not its default: options of the recipe, the encoder, the
+data, the engine and the evaluation alike. An encoder that another run adapted counts with that run's own options. So do
+the corpora trained and measured on, by their digests, and the truth. Runs that share a name differ in nothing but their
+seed, so that a table never averages over two methods, two corpora or two protocols.
+"""
+
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster.training.evaluate import METRICS_NAME, EvaluateConfig, papers_figures
+from shards.config import ConfigError, from_mapping, option, to_mapping
+from shards.storage.files import atomic_write
+from trainers.config import RECIPES, DataConfig, EncoderConfig, EngineConfig
+from trainers.engine.checkpoints import RESULT_NAME
+
+GROUPS = {"encoder": EncoderConfig, "data": DataConfig, "engine": EngineConfig}
+# What makes no other method of a run: where it ran, how often it wrote, its seed.
+IGNORED = {"seed", "trackers", "log_every", "checkpoint_every", "keep_checkpoints", "num_workers", "cache_mib"}
+EVALUATED = ("split", "set_size", "support", "pldc", "neighbours", "known_seconds")
+KNOWN = "data.known_seconds"
+
+Options = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareConfig:
+    """Options of `emostream compare`."""
+
+    runs: tuple[str, ...] = option(help="Evaluation folders, as `emostream evaluate` writes them, or NAME=FOLDER.")
+    out: str = option(help="JSON file for the table.")
+    baseline: str = option(default="finetune", help="Method the others are tested against.")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One evaluated run: what it is called, if it was named, all its options, its seed, and its figures."""
+
+    name: str | None
+    options: Options
+    seed: int
+    figures: Mapping[str, float]
+
+
+def run_compare(config: CompareConfig) -> int:
+    """Print the table and write it."""
+    from trainers.evaluation.comparison import compare
+
+    runs = [read_run(folder) for folder in config.runs]
+    figures = _shared_figures(runs)
+    methods = by_method(runs)
+    if config.baseline not in methods:
+        raise ConfigError(f"--baseline {config.baseline}: not among the methods found: {', '.join(sorted(methods))}")
+    table = compare(methods, config.baseline, figures)
+    shown = [name for name in figures if " std" not in name]
+    _print_table(table, methods, shown, config.baseline)
+    document: dict[str, Any] = {
+        "methods": {method: {name: asdict(cell) for name, cell in cells.items()} for method, cells in table.items()},
+        "personalisation_gap": _gaps(runs, shown),
+    }
+    with atomic_write(config.out) as stream:
+        stream.write((json.dumps(document, indent=2) + "\n").encode())
+    return 0
+
+
+def read_run(given: str) -> Run:
+    """The run of an evaluation folder, or of NAME=FOLDER. Raises ConfigError when part of it is missing."""
+    name, separator, folder = given.rpartition("=")
+    try:
+        metrics = json.loads((Path(folder) / METRICS_NAME).read_text(encoding="utf-8"))
+        training = _training_of(metrics["config"]["checkpoint"])
+    except FileNotFoundError as error:
+        raise ConfigError(f"--runs {folder}: {error.filename} is missing; expected a finished evaluation") from error
+    evaluation = {key: value for key, value in metrics["config"].items() if key in EVALUATED}
+    if evaluation.get("pldc") is None:
+        evaluation.pop("neighbours", None)
+    checkpoint = Path(metrics["config"]["checkpoint"])
+    evaluation |= {"model": checkpoint.name, "truth": metrics["truth"], "corpus": metrics["split_digest"][:8]}
+    options = _training_options(training) | {f"evaluate.{key}": value for key, value in evaluation.items()}
+    options["data.corpus"] = _corpus_of(checkpoint)
+    return Run(name if separator else None, options, int(training["engine"]["seed"]), papers_figures(metrics))
+
+
+def by_method(runs: Sequence[Run]) -> dict[str, dict[int, Mapping[str, float]]]:
+    """Method -> seed -> figures. Raises ConfigError when a method has a seed twice."""
+    values: dict[str, set[str]] = defaultdict(set)  # only of runs that have the option: the recipe tells the others
+    for run in runs:
+        for key, value in run.options.items():
+            values[key].add(repr(value))
+    differing = {key for key, found in values.items() if len(found) > 1}
+    methods: dict[str, dict[int, Mapping[str, float]]] = defaultdict(dict)
+    for run in runs:
+        name = run.name or method_name(run.options, differing)
+        if run.seed in methods[name]:
+            raise ConfigError(
+                f"--runs: {name} with seed {run.seed} is there twice; expected runs that differ in a seed"
+            )
+        methods[name][run.seed] = run.figures
+    return dict(methods)
+
+
+def method_name(options: Options, differing: set[str]) -> str:
+    """The recipe, what it started from, and the options that tell it from the other runs."""
+    words = [str(options["recipe"])]
+    if "encoder.from.recipe" in options:
+        words.append(f"from {options['encoder.from.recipe']}")
+    defaults = _defaults(options)
+    # What has no default is named wherever it differs; the recipes have been.
+    keys = [key for key in sorted(differing) if key in options and not key.endswith("recipe")]
+    keys = [key for key in keys if key not in defaults or options[key] != defaults[key]]
+    return " ".join([*words, *(f"{_short(key)}={_shown(options[key])}" for key in keys)])
+
+
+def _training_of(checkpoint: str) -> dict[str, Any]:
+    """The configuration of the run that exported a checkpoint."""
+    loaded: dict[str, Any] = yaml.safe_load((Path(checkpoint).parent / "config.yaml").read_text(encoding="utf-8"))
+    return loaded
+
+
+def _corpus_of(checkpoint: Path) -> str | None:
+    """The first digits of the digest of what a run was trained on; None while it is not over."""
+    try:
+        result = json.loads((checkpoint.parent / RESULT_NAME).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return str(result["corpus"])[:8]
+
+
+def _training_options(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as dotted names; an encoder that a run exported is described by that run's own."""
+    recipe = str(training["recipe"])
+    model = to_mapping(from_mapping(RECIPES[recipe], training["model"]))
+    options: dict[str, Any] = {"recipe": recipe} | _flat("model", model)
+    for group in GROUPS:
+        options |= _flat(group, training[group])
+    checkpoint = options.get("encoder.checkpoint")
+    if checkpoint is not None and (Path(checkpoint).parent / "config.yaml").is_file():
+        del options["encoder.checkpoint"]
+        origin = _training_options(_training_of(checkpoint))
+        options |= {f"encoder.from.{key}": value for key, value in origin.items()}
+    return options
+
+
+def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in IGNORED:
+            continue
+        if isinstance(value, Mapping):
+            flat |= _flat(f"{prefix}.{name}", value)
+        else:
+            flat[f"{prefix}.{name}"] = value
+    return flat
+
+
+def _defaults(options: Options) -> dict[str, Any]:
+    """Of every option of a run, the origin's included."""
+    defaults: dict[str, Any] = {f"evaluate.{item.name}": item.default for item in fields(EvaluateConfig)}
+    defaults["evaluate.model"] = "best"
+    prefix = ""
+    while f"{prefix}recipe" in options:
+        defaults |= _flat(f"{prefix}model", to_mapping(RECIPES[str(options[f"{prefix}recipe"])]()))
+        for group, config in GROUPS.items():
+            defaults |= _flat(f"{prefix}{group}", to_mapping(config()))
+        prefix += "encoder.from."
+    return defaults
+
+
+def _shared_figures(runs: Sequence[Run]) -> tuple[str, ...]:
+    """The figures all runs have. Raises ConfigError when they are not of one kind."""
+    kinds = {tuple(run.figures) for run in runs}
+    if len(kinds) != 1:
+        raise ConfigError(
+            f"--runs: got {' and '.join(', '.join(kind) for kind in sorted(kinds))}; expected runs of one kind, of the "
+            "same classes or values"
+        )
+    return kinds.pop()
+
+
+def _gaps(runs: Sequence[Run], figures: Sequence[str]) -> list[dict[str, Any]]:
+    """For each number of training speakers: what models gain that have heard the test speakers."""
+    from trainers.evaluation.comparison import compare
+
+    scale, digits = _scale(figures)
+    sides: dict[str, dict[bool, dict[int, Mapping[str, float]]]] = defaultdict(lambda: {False: {}, True: {}})
+    for run in runs:
+        same = {key: value for key, value in run.options.items() if key != KNOWN}
+        sides[json.dumps(same, sort_keys=True)][bool(run.options[KNOWN])][run.seed] = run.figures
+    gaps: list[dict[str, Any]] = []
+    for described, (independent, dependent) in ((key, (pair[False], pair[True])) for key, pair in sides.items()):
+        seeds = sorted(set(independent) & set(dependent))
+        if not seeds:
+            continue
+        cells = compare({"independent": independent, "dependent": dependent}, "independent", figures)
+        number = json.loads(described)["data.num_speakers"]
+        for name in figures:
+            difference = sum(dependent[seed][name] - independent[seed][name] for seed in seeds) / len(seeds)
+            p = cells["dependent"][name].p
+            gaps.append({"num_speakers": number, "figure": name, "gap": difference, "seeds": len(seeds), "p": p})
+            sys.stdout.write(
+                f"personalisation gap, {number or 'all'} training speakers: {name} {scale * difference:+.{digits}f} "
+                f"over {len(seeds)} seed{'s' if len(seeds) > 1 else ''}{'' if p is None else f', p {p:.3f}'}\n"
+            )
+    return gaps
+
+
+def _print_table(
+    table: Mapping[str, Mapping[str, Any]], methods: Mapping[str, Mapping[int, Any]], figures: Sequence[str], base: str
+) -> None:
+    width = max(len(method) for method in table)
+    sys.stdout.write(f"{'method':{width}s}{'seeds':>7s}" + "".join(f"{name:>20s}" for name in figures) + "\n")
+    scale, digits = _scale(figures)
+    for method, cells in table.items():
+        row = "".join(
+            f"{scale * cells[name].mean:.{digits}f}{_spread(scale, cells[name].std, digits)}"
+            f"{'*' if cells[name].is_significant else ' '}".rjust(20)
+            for name in figures
+        )
+        sys.stdout.write(f"{method:{width}s}{len(methods[method]):7d}{row}\n")
+    sys.stdout.write(
+        f"{'percent; ' if scale == 100 else ''}± over seeds; * paired t-test over seeds against {base}, p < .05; "
+        "NAME=FOLDER in --runs gives a method another name\n"
+    )
+
+
+def _scale(figures: Sequence[str]) -> tuple[int, int]:
+    """What figures are multiplied by and their decimal places: percent, or CCC as it is."""
+    return (1, 3) if any("CCC" in name for name in figures) else (100, 1)
+
+
+def _spread(scale: int, std: float | None, digits: int) -> str:
+    return "" if std is None else f" ± {scale * std:.{digits}f}"
+
+
+def _short(key: str) -> str:
+    return key.removeprefix("evaluate.").removeprefix("model.")
+
+
+def _shown(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,0 +1,179 @@
+"""`emostream select`: prediction tables in, selection.parquet, rejected.parquet and summary.json out.
+
+Reads no shard and needs no GPU. Each file appears in one step; an earlier summary is removed first and the new one
+written last, so that a folder with a summary is a whole selection, and what reads one (`pack`, `report`) can tell. One
+rename of a whole folder was left out: it cannot replace a folder that is there, and object stores have none.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from shards.config import ConfigError
+from shards.emotions import EMOTIONS
+from shards.selection.rule import Candidates, SelectConfig, Selection, choose
+from shards.selection.summary import summarise
+from shards.storage.documents import write_config, write_json
+from shards.storage.files import atomic_write, exists, join, make_directory, open_ranged, remove
+from shards.storage.parquet import METADATA_KEY
+from shards.tables.predictions import (
+    DISTRIBUTION,
+    MODALITIES,
+    TableInfo,
+    distributions,
+    load_predictions,
+    unfinished_labeling,
+)
+
+SELECTION_NAME = "selection.parquet"
+REJECTED_NAME = "rejected.parquet"
+SUMMARY_NAME = "summary.json"
+CONFIG_NAME = "select.yaml"
+FORMAT_VERSION = 2
+_COLUMNS = ("key", "shard", "offset", "size", "speaker", "duration_seconds", "emotion", "error")
+_COPIED_COLUMNS = ("key", "shard", "offset", "size", "speaker", "duration_seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class ShardVersion:
+    """Which file the predictions of a shard were made from."""
+
+    url: str
+    size: int
+    version: str
+
+
+def select(config: SelectConfig) -> dict[str, Any]:
+    """Select by `config`, write the folder, and return what summary.json holds.
+
+    Raises ConfigError when the predictions cannot be used, or hold nothing of a teacher.
+    """
+    table, infos = load_predictions(config.predictions, [*_COLUMNS, *MODALITIES])
+    candidates = build_candidates(table, config.teachers)
+    _require_teachers(candidates, infos)
+    selection = choose(candidates, config)
+    summary = summarise(candidates, selection, config, infos, unfinished=unfinished_labeling(config.predictions))
+    make_directory(config.out)
+    if exists(join(config.out, SUMMARY_NAME)):
+        remove(join(config.out, SUMMARY_NAME))
+    _write_table(join(config.out, SELECTION_NAME), _selection_table(table, selection, infos))
+    _write_table(join(config.out, REJECTED_NAME), _rejected_table(table, selection))
+    write_config(join(config.out, CONFIG_NAME), config)
+    write_json(join(config.out, SUMMARY_NAME), summary)
+    return summary
+
+
+def read_selection(folder: str, columns: Sequence[str]) -> tuple[pa.Table, dict[str, ShardVersion]]:
+    """Columns of a selection and the shards it was made from. Raises ConfigError when `folder` holds no whole one."""
+    if not exists(join(folder, SUMMARY_NAME)):
+        raise ConfigError(f"{folder}: no {SUMMARY_NAME}, expected a finished selection; run `emostream select` first")
+    url = join(folder, SELECTION_NAME)
+    with open_ranged(url) as reader:
+        stored = pa.BufferReader(reader.read_at(0, reader.size))
+    try:
+        table = pq.read_table(stored, columns=list(columns), page_checksum_verification=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ConfigError(f"{url}: not a readable selection ({error}); run `emostream select` again") from error
+    footer = json.loads((table.schema.metadata or {}).get(METADATA_KEY, b"{}"))
+    if footer.get("format_version") != FORMAT_VERSION:
+        found = footer.get("format_version")
+        raise ConfigError(f"{folder}: got selection format {found}, expected {FORMAT_VERSION}; run `emostream select`")
+    return table, {name: ShardVersion(**version) for name, version in footer["shards"].items()}
+
+
+def build_candidates(table: pa.Table, teachers: Sequence[str]) -> Candidates:
+    """The rows of prediction tables as `choose` wants them."""
+    shard, shards = _numbers(table["shard"])
+    speaker, speakers = _numbers(table["speaker"])
+    emotions = pa.array(EMOTIONS)
+    return Candidates(
+        key=_objects(table["key"]),
+        shard=shard,
+        shards=shards,
+        offset=table["offset"].to_numpy(),
+        speaker=speaker,
+        speakers=speakers,
+        error=_explained(table),
+        teachers={name: distributions(table, name) for name in teachers},
+        truth=_positions(table["emotion"], emotions),
+        seconds=table["duration_seconds"].to_numpy().astype(np.float64),
+    )
+
+
+def _explained(table: pa.Table) -> NDArray[np.object_]:
+    """Each row's error where it says why a prediction is missing: the only one that is, or all of them.
+
+    With some of them missing, the error may be about a modality that nobody asks for.
+    """
+    modalities = [table[name] for name in MODALITIES if table[name].null_count < len(table)]
+    num_missing = np.sum([column.is_null().to_numpy() for column in modalities], axis=0)
+    is_clear = (num_missing <= 1) | (num_missing == len(modalities))
+    error = _objects(table["error"])
+    error[~is_clear] = None
+    return error
+
+
+def _require_teachers(candidates: Candidates, infos: Sequence[TableInfo]) -> None:
+    for name, probs in candidates.teachers.items():
+        if len(probs) and np.isnan(probs).all():
+            known = ", ".join(infos[0].labelers) or "none"
+            raise ConfigError(f"--teachers {name}: no utterance has a prediction of it; the panel's labelers: {known}")
+
+
+def _numbers(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], list[str]]:
+    """Names as positions among the sorted distinct ones, -1 for null."""
+    names = pc.unique(column).drop_null().sort()
+    return _positions(column, names), names.to_pylist()
+
+
+def _positions(column: pa.ChunkedArray, names: pa.Array) -> NDArray[np.int64]:
+    positions = pc.fill_null(pc.index_in(column, value_set=names), -1)
+    return np.asarray(positions.to_numpy().astype(np.int64))
+
+
+def _objects(column: pa.ChunkedArray) -> NDArray[np.object_]:
+    return np.array(column.to_numpy(), dtype=object)
+
+
+def _selection_table(table: pa.Table, selection: Selection, infos: Sequence[TableInfo]) -> pa.Table:
+    rows = np.flatnonzero(selection.kept)
+    kept = table.select(_COPIED_COLUMNS).take(rows)
+    probs = selection.probs[rows].astype(np.float32).ravel()
+    distance = selection.distance[rows]
+    added = {
+        "label": pa.array(np.asarray(EMOTIONS, dtype=object)[selection.label[rows]], pa.string()),
+        "probs": pa.FixedSizeListArray.from_arrays(pa.array(probs), type=DISTRIBUTION),
+        "distance": pa.array(distance, pa.float64(), mask=np.isnan(distance)),
+        "split": pa.array(selection.split[rows], pa.string()),
+    }
+    for name, values in added.items():
+        kept = kept.append_column(name, values)
+    return kept.replace_schema_metadata({METADATA_KEY: _footer(infos, set(pc.unique(kept["shard"]).to_pylist()))})
+
+
+def _footer(infos: Sequence[TableInfo], shards: set[str]) -> str:
+    """Where the kept utterances come from, so that `pack` knows a shard that has changed since."""
+    versions = {
+        info.shard: {"url": info.shard_url, "size": info.shard_size, "version": info.shard_version}
+        for info in infos
+        if info.shard in shards
+    }
+    return json.dumps({"format_version": FORMAT_VERSION, "shards": versions}, sort_keys=True)
+
+
+def _rejected_table(table: pa.Table, selection: Selection) -> pa.Table:
+    rows = np.flatnonzero(~selection.kept)
+    rejected = table.select(["key", "shard"]).take(rows)
+    return rejected.append_column("reason", pa.array(selection.reason[rows], pa.string()))
+
+
+def _write_table(url: str, table: pa.Table) -> None:
+    with atomic_write(url) as stream:
+        pq.write_table(table, stream, compression="zstd", write_page_checksum=True)

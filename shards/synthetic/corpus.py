@@ -1,0 +1,166 @@
+"""The embedded corpus: a small audio-visual world, deterministic from a seed, whose truth is known.
+
+It is synthetic, and every page that shows its numbers must say so.
+
+The story, clause by clause (each has its strength in `WorldConfig`):
+- A **speaker** belongs to a hidden group that can be heard, has a voice, a resting face, habits and an expressive
+  style, and feels some emotions more often than others (`synthetic_speakers`).
+- An utterance's **emotion** is felt, then shown by voice, face and words, each relative to the speaker's own habit, so
+  one utterance alone cannot tell an angry tone from an angry-sounding person. Now and then a channel honestly shows
+  something else (`synthetic_truth`).
+- What is shown is **recorded**: a waveform (`synthetic_voice`), action units (`synthetic_face`), a transcript
+  (`synthetic_words`), each with noise of its own. Raters judge what they are given to hear or see.
+
+Every draw comes from a generator keyed by (seed, speaker, utterance, part of the story): utterances can be made in any
+order and on any number of processes, and changing one channel leaves the others' bytes as they were. The bytes are
+those of one machine and one libFLAC; another CPU's vector units may round a sample differently.
+
+Rejected: one generator drawn from in order (a corpus could only be made serially), and storing the corpus in the
+repository (a hundred megabytes to keep what twenty seconds make).
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.emotions import EMOTIONS
+from shards.media.audio import SAMPLE_RATE_HZ, encode_flac
+from shards.samples.sample import Sample, encode_sample
+from shards.storage.files import atomic_write, join, make_directory
+from shards.synthetic.config import WorldConfig
+from shards.synthetic.face import SHOWN_BY_FACE, show_face
+from shards.synthetic.people import Speaker, draw_speaker
+from shards.synthetic.truth import UtteranceTruth, draw_truth, rate_affect, rate_emotion
+from shards.synthetic.voice import NUM_VOICE_CUES, SHOWN_BY_VOICE, synthesise
+from shards.synthetic.words import write_words
+from shards.tar.reader import TarWriter
+
+_UTTERANCE_STREAM = 3
+_TRUTH, _VOICE, _FACE, _WORDS, _RATINGS, _AFFECT = range(6)
+
+
+class World:
+    """All speakers and utterances of a configuration, made on demand; speaker numbers are any whole numbers from 0."""
+
+    def __init__(self, config: WorldConfig) -> None:
+        self.config = config
+
+    def speaker(self, index: int) -> Speaker:
+        """Speaker number `index`."""
+        return draw_speaker(self.config, index)
+
+    def truth(self, speaker: Speaker, utterance: int) -> UtteranceTruth:
+        """What is felt and shown in one utterance, without recording it."""
+        return draw_truth(self.config, speaker, self._generator(speaker, utterance, _TRUTH))
+
+    def sample(self, speaker: Speaker, utterance: int) -> Sample:
+        """One utterance as it stands in a shard: FLAC, face features, transcript, and the truth in its metadata."""
+        truth = self.truth(speaker, utterance)
+        waveform = self._record_voice(speaker, utterance, truth)
+        return Sample(
+            key=f"{speaker.name}-{utterance:04d}",
+            audio=encode_flac(waveform, SAMPLE_RATE_HZ),
+            audio_format="flac",
+            face_features=self._record_face(speaker, utterance, truth),
+            transcript=self._record_words(speaker, utterance, truth),
+            metadata=self._describe(speaker, utterance, truth, len(waveform) / SAMPLE_RATE_HZ),
+        )
+
+    def _generator(self, speaker: Speaker, utterance: int, part: int) -> np.random.Generator:
+        key = (_UTTERANCE_STREAM, speaker.index, utterance, part)
+        return np.random.default_rng(np.random.SeedSequence(self.config.seed, spawn_key=key))
+
+    def _record_voice(self, speaker: Speaker, utterance: int, truth: UtteranceTruth) -> NDArray[np.float32]:
+        rng = self._generator(speaker, utterance, _VOICE)
+        shown = truth.intensity * speaker.voice_gain * SHOWN_BY_VOICE[truth.shown_by_voice]
+        noise = self.config.voice.noise * rng.standard_normal(NUM_VOICE_CUES)
+        return synthesise(
+            speaker.voice,
+            speaker.voice_baseline + shown + noise,
+            truth.duration_seconds,
+            rng.uniform(self.config.min_signal_to_noise_db, self.config.max_signal_to_noise_db),
+            rng,
+        )
+
+    def _record_face(self, speaker: Speaker, utterance: int, truth: UtteranceTruth) -> NDArray[np.float32]:
+        rng = self._generator(speaker, utterance, _FACE)
+        shown = truth.intensity * speaker.face_gain * SHOWN_BY_FACE[truth.shown_by_face]
+        noise = self.config.face.noise * rng.standard_normal(len(shown))
+        return show_face(
+            shown + noise,
+            speaker.face_baseline,
+            num_frames=max(1, round(truth.duration_seconds * self.config.frames_per_second)),
+            frame_noise=self.config.face_frame_noise,
+            rng=rng,
+        )
+
+    def _record_words(self, speaker: Speaker, utterance: int, truth: UtteranceTruth) -> str:
+        return write_words(
+            truth.shown_by_words,
+            spoken_probability=speaker.spoken_probability,
+            ambiguous_rate=self.config.ambiguous_rate,
+            rng=self._generator(speaker, utterance, _WORDS),
+        )
+
+    def _describe(
+        self, speaker: Speaker, utterance: int, truth: UtteranceTruth, duration_seconds: float
+    ) -> dict[str, object]:
+        """The sample's `json`; what no real corpus could know stands under `simulation`."""
+        arousal, valence = rate_affect(self.config, speaker, truth, self._generator(speaker, utterance, _AFFECT))
+        shown = {"voice": truth.shown_by_voice, "face": truth.shown_by_face, "words": truth.shown_by_words}
+        return {
+            "speaker": speaker.name,
+            "language": "en",
+            "duration_seconds": duration_seconds,
+            "emotion": EMOTIONS[truth.emotion],
+            "arousal": arousal,
+            "valence": valence,
+            "ratings": rate_emotion(self.config, truth, self._generator(speaker, utterance, _RATINGS)),
+            "demographics": {"voice_type": speaker.voice_type},
+            "simulation": {
+                "group": speaker.group,
+                "intensity": truth.intensity,
+                "shown": {channel: EMOTIONS[emotion] for channel, emotion in shown.items()},
+            },
+        }
+
+
+def iterate_samples(world: World, speakers: Iterable[int]) -> Iterator[Sample]:
+    """Every utterance of `speakers` (numbers), speaker by speaker."""
+    for index in speakers:
+        speaker = world.speaker(index)
+        for utterance in range(speaker.num_utterances):
+            yield world.sample(speaker, utterance)
+
+
+def write_corpus(
+    config: WorldConfig, out_dir: str, *, speakers: Sequence[int], speakers_per_shard: int = 10, num_workers: int = 1
+) -> list[str]:
+    """Write the utterances of `speakers` as shards `world-000000.tar` ... in `out_dir`; returns their paths or URLs.
+
+    A shard holds whole speakers. The bytes do not depend on `num_workers`, the number of processes.
+    """
+    make_directory(out_dir)
+    parts = [speakers[start : start + speakers_per_shard] for start in range(0, len(speakers), speakers_per_shard)]
+    urls = [join(out_dir, f"world-{number:06d}.tar") for number in range(len(parts))]
+    if num_workers <= 1:
+        for url, part in zip(urls, parts, strict=True):
+            _write_shard(config, url, part)
+        return urls
+    # Spawned: the caller may have threads (torch, Ray), which a forked child would inherit locked.
+    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
+        for _ in pool.map(partial(_write_shard, config), urls, parts):
+            pass
+    return urls
+
+
+def _write_shard(config: WorldConfig, url: str, speakers: Sequence[int]) -> None:
+    with atomic_write(url) as stream:
+        writer = TarWriter(stream)
+        for sample in iterate_samples(World(config), speakers):
+            writer.add(sample.key, encode_sample(sample))
+        writer.close()

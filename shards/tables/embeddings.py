@@ -1,0 +1,100 @@
+"""Embedding tables: the vector of every utterance of one shard, and what its json says.
+
+One Parquet file per input shard, as prediction tables are: an embedding costs a pass of the encoder, and which
+speakers, labels and splits make a speaker table is a pure function of these. So new utterances update a speaker
+exactly, without the old sound, and asking for other labels costs seconds.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from shards.config import ConfigError
+from shards.storage.files import atomic_write
+from shards.storage.parquet import METADATA_KEY, open_parquet
+
+FORMAT_VERSION = 1
+KIND = "embeddings"
+REMEDY = "remove it and run `emostream embed` again"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedding:
+    """One utterance: who speaks, its vector [D], and its json (canonical); or, in `error`, why there is no vector."""
+
+    key: str
+    speaker: str | None
+    duration_seconds: float | None
+    vector: NDArray[np.float32] | None
+    metadata: str | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingInfo:
+    """What a table's footer says: the encoder and the shard it was made from, and what is wrong with that shard."""
+
+    encoder: str
+    fingerprint: str
+    shard: str
+    shard_url: str
+    shard_size: int
+    shard_version: str
+    shard_error: str | None
+    num_rows: int
+    kind: str = KIND
+    format_version: int = FORMAT_VERSION
+
+
+def write_embeddings(url: str, rows: Sequence[Embedding], info: EmbeddingInfo) -> None:
+    """Write one table; it appears whole or not at all, and the same rows give the same bytes."""
+    width = next((len(row.vector) for row in rows if row.vector is not None), 1)
+    table = pa.table(
+        {
+            "key": pa.array([row.key for row in rows], pa.string()),
+            "speaker": pa.array([row.speaker for row in rows], pa.string()),
+            "duration_seconds": pa.array([row.duration_seconds for row in rows], pa.float64()),
+            "vector": pa.array([row.vector for row in rows], pa.list_(pa.float32(), width)),
+            "metadata": pa.array([row.metadata for row in rows], pa.string()),
+            "error": pa.array([row.error for row in rows], pa.string()),
+        }
+    ).replace_schema_metadata({METADATA_KEY: json.dumps(asdict(info), sort_keys=True)})
+    with atomic_write(url) as stream:
+        pq.write_table(table, stream, compression="zstd", write_statistics=False, write_page_checksum=True)
+
+
+def read_embedding_info(url: str) -> EmbeddingInfo:
+    """What a table's footer says. Raises ConfigError when the file is no embedding table of this version."""
+    with open_parquet(url, remedy=REMEDY) as file:
+        return _info(file, url)
+
+
+def read_embeddings(url: str) -> pa.Table:
+    """The usable rows of a table: those with a vector."""
+    with open_parquet(url, remedy=REMEDY) as file:
+        _info(file, url)
+        rows = file.read(columns=["key", "speaker", "vector", "metadata", "error"], use_threads=False)
+    return rows.filter(rows["error"].is_null()).drop_columns(["error"]).combine_chunks()
+
+
+def vectors_of(rows: pa.Table) -> NDArray[np.float32]:
+    """The vectors [N, D] of usable rows."""
+    column = rows["vector"].combine_chunks()
+    found: NDArray[np.float32] = column.flatten().to_numpy().reshape(len(column), column.type.list_size)
+    return found
+
+
+def _info(file: pq.ParquetFile, url: str) -> EmbeddingInfo:
+    values = json.loads((file.schema_arrow.metadata or {}).get(METADATA_KEY, b"{}"))
+    if values.get("kind") != KIND:
+        raise ConfigError(f"{url}: not an embedding table; keep other Parquet files out of this folder")
+    if values.get("format_version") != FORMAT_VERSION:
+        raise ConfigError(f"{url}: got format {values.get('format_version')}, expected {FORMAT_VERSION}; {REMEDY}")
+    if values.keys() != {item.name for item in fields(EmbeddingInfo)}:
+        raise ValueError(f"its footer is not that of embedding table format {FORMAT_VERSION}")
+    return EmbeddingInfo(**values)

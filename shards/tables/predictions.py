@@ -1,0 +1,208 @@
+"""Prediction tables: what every labeler thought of every utterance of one shard, kept or not.
+
+One small Parquet file per input shard. It holds predictions and no decisions, so that a selection is a pure function of
+tables and costs no GPU. The footer says which panel, which weights and which version of the shard made it; that is
+enough to know a table without reading a row. Arrow writes the same bytes for the same rows, which makes a repeated
+shard harmless.
+
+Only the columns that are asked for are read: embeddings are hundreds of times as large as the distributions beside
+them. `pyarrow.dataset` was left out: it reads tables of different panels as one without a word, drops the footers of
+all but one, and gives no order of rows.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from shards.config import ConfigError
+from shards.emotions import NUM_EMOTIONS
+from shards.storage.documents import read_json
+from shards.storage.files import atomic_write, exists, join
+from shards.storage.names import list_names
+from shards.storage.parquet import METADATA_KEY, open_parquet
+
+FORMAT_VERSION = 1
+MODALITIES = ("audio", "vision", "text")
+OBJECTIVES = ("egemaps", "sentiment", "face_embedding", "speaker_vector")
+SUMMARY_NAME = "label-summary.json"  # what the labeling job writes last, beside the tables
+READ_THREADS = 16
+REMEDY = "remove it and run `emostream label` again"
+
+DISTRIBUTION = pa.list_(pa.float32(), NUM_EMOTIONS)
+_FIXED_FIELDS = (
+    pa.field("key", pa.string(), nullable=False),
+    pa.field("shard", pa.string(), nullable=False),
+    pa.field("offset", pa.int64(), nullable=False),
+    pa.field("size", pa.int64(), nullable=False),
+    pa.field("speaker", pa.string()),
+    pa.field("duration_seconds", pa.float64()),
+    *(pa.field(modality, DISTRIBUTION) for modality in MODALITIES),
+    pa.field("transcript", pa.string()),
+    pa.field("emotion", pa.string()),
+    pa.field("error", pa.string()),
+)
+FIXED_COLUMNS = tuple(column.name for column in _FIXED_FIELDS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """One row: an utterance, its place in its shard, and what each labeler said (None: nothing, see `error`).
+
+    `audio`, `vision`, `text` are [7] float32 distributions in the order of `EMOTIONS`; `emotion` is the ground truth a
+    sample may carry, used only to measure.
+    """
+
+    key: str
+    shard: str
+    offset: int
+    size: int
+    speaker: str | None = None
+    duration_seconds: float | None = None
+    audio: NDArray[np.float32] | None = None
+    vision: NDArray[np.float32] | None = None
+    text: NDArray[np.float32] | None = None
+    transcript: str | None = None
+    emotion: str | None = None
+    objectives: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableInfo:
+    """What a table's footer says: the panel and the shard it was made from, and what is wrong with that shard."""
+
+    panel_digest: str
+    panel: Mapping[str, Any]
+    labelers: Mapping[str, Mapping[str, str]]
+    shard: str
+    shard_url: str
+    shard_size: int
+    shard_version: str
+    shard_error: str | None
+    num_rows: int
+    format_version: int = FORMAT_VERSION
+
+
+def is_table_name(name: str) -> bool:
+    """Whether a file of a predictions folder is a table; hidden names are writers' temporary files."""
+    return name.endswith(".parquet") and not name.startswith((".", "_"))
+
+
+def write_predictions(url: str, rows: Sequence[Prediction], info: TableInfo) -> None:
+    """Write one table; it appears whole or not at all, and the same rows give the same bytes."""
+    table = build_table(rows).replace_schema_metadata({METADATA_KEY: json.dumps(asdict(info), sort_keys=True)})
+    with atomic_write(url) as stream:
+        pq.write_table(table, stream, compression="zstd", write_statistics=False, write_page_checksum=True)
+
+
+def build_table(rows: Sequence[Prediction]) -> pa.Table:
+    """The rows as an Arrow table; an objective is a column where at least one row has it."""
+    columns = {name: [_plain(getattr(row, name)) for row in rows] for name in FIXED_COLUMNS}
+    schema = list(_FIXED_FIELDS)
+    for name in OBJECTIVES:
+        values = [row.objectives.get(name) for row in rows]
+        width = next((len(value) for value in values if value is not None), None)
+        if width is not None:
+            schema.append(pa.field(name, pa.list_(pa.float32(), width)))
+            columns[name] = [_plain(value) for value in values]
+    return pa.table(columns, schema=pa.schema(schema))
+
+
+def read_info(url: str) -> TableInfo:
+    """What a table's footer says. Raises ConfigError when the file is not a prediction table this version can read."""
+    with open_parquet(url, remedy=REMEDY) as file:
+        return _info(file, url)
+
+
+def load_predictions(directory: str, columns: Iterable[str] = FIXED_COLUMNS) -> tuple[pa.Table, list[TableInfo]]:
+    """All tables of a predictions folder as one, sorted by shard and offset, and what their footers say.
+
+    `columns` are of FIXED_COLUMNS. Raises ConfigError when the folder holds no table, two tables for one shard, tables
+    of different panels, or a Parquet file that is no table.
+    """
+    urls = [join(directory, name) for name in list_names(directory) if is_table_name(name)]
+    if not urls:
+        raise ConfigError(f"{directory}: no prediction tables there; run `emostream label --out {directory}` first")
+    wanted = list(columns)
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        loaded = sorted(pool.map(lambda url: _load(url, wanted), urls), key=lambda pair: pair[0].shard)
+    infos = [info for info, _ in loaded]
+    _require_one_table_a_shard(directory, infos)
+    _require_one_panel(directory, infos)
+    return pa.concat_tables([table for _, table in loaded]).combine_chunks(), infos
+
+
+def unfinished_labeling(directory: str) -> str | None:
+    """Why the tables of a predictions folder may not be all there will be; None when its job says that it finished."""
+    url = join(directory, SUMMARY_NAME)
+    if not exists(url):
+        return f"no {SUMMARY_NAME} beside the tables, so the labeling job is at work or was stopped"
+    try:
+        failed = [str(shard["name"]) for shard in read_json(url)["failed"]]
+    except (ValueError, KeyError, TypeError) as error:
+        return f"{SUMMARY_NAME} cannot be read ({error!r})"
+    if not failed:
+        return None
+    shown = ", ".join(failed[:3]) + (", ..." if len(failed) > 3 else "")
+    return f"the labeling job gave up {len(failed)} shards ({shown})"
+
+
+def distributions(table: pa.Table, modality: str) -> NDArray[np.float64]:
+    """A modality's column as [N, 7] float64; a row without a prediction is NaN."""
+    column = table[modality].combine_chunks()
+    values = np.full((len(column), NUM_EMOTIONS), math.nan)
+    present = np.asarray(column.is_valid())
+    values[present] = column.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, NUM_EMOTIONS)
+    return values
+
+
+def _load(url: str, columns: list[str]) -> tuple[TableInfo, pa.Table]:
+    with open_parquet(url, remedy=REMEDY) as file:
+        info = _info(file, url)
+        rows = file.read(columns=columns, use_threads=False)  # the tables themselves are read in parallel
+        return info, rows.replace_schema_metadata(None).sort_by("offset")
+
+
+def _info(file: pq.ParquetFile, url: str) -> TableInfo:
+    metadata = file.schema_arrow.metadata or {}
+    if METADATA_KEY not in metadata:
+        raise ConfigError(f"{url}: not a prediction table; keep other Parquet files out of the predictions folder")
+    values = json.loads(metadata[METADATA_KEY])
+    version = values.get("format_version")
+    if version != FORMAT_VERSION:
+        remedy = "label again into a new folder, or use the release that wrote it"
+        raise ConfigError(f"{url}: got table format {version}, expected {FORMAT_VERSION}; {remedy}")
+    columns = tuple(file.schema_arrow)[: len(_FIXED_FIELDS)]
+    if columns != _FIXED_FIELDS or values.keys() != {column.name for column in fields(TableInfo)}:
+        raise ValueError(f"its footer is not that of table format {FORMAT_VERSION}")
+    return TableInfo(**values)
+
+
+def _require_one_table_a_shard(directory: str, infos: Sequence[TableInfo]) -> None:
+    counts = Counter(info.shard for info in infos)
+    counts.update(info.shard_url for info in infos)  # a shard may have been labeled under two names
+    for shard, number in counts.items():
+        if number > 1:
+            remedy = "run `emostream label` again, it removes the tables it has replaced once it has finished"
+            raise ConfigError(f"{directory}: {number} tables speak for shard {shard!r}, expected one; {remedy}")
+
+
+def _require_one_panel(directory: str, infos: Sequence[TableInfo]) -> None:
+    panels = Counter(info.panel_digest for info in infos)
+    if len(panels) > 1:
+        shares = ", ".join(f"{number} by {digest[:12]}" for digest, number in panels.most_common())
+        remedy = "run `emostream label` over all shards with one panel"
+        raise ConfigError(f"{directory}: tables of {len(panels)} panels ({shares}), expected one; {remedy}")
+
+
+def _plain(value: Any) -> Any:
+    return value.astype(np.float32) if isinstance(value, np.ndarray) else value

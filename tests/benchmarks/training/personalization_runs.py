@@ -1,0 +1,171 @@
+"""Methods of the personalisation benchmark, and their runs: commands of `emostream`, one after the other in a process.
+
+A run lies in a folder of its own and is not repeated when it is there. Every recogniser sees 64 utterances a step, for
+the same number of steps; its checkpoint is chosen on validation speakers.
+"""
+
+import json
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import yaml
+
+from cluster.cli import main
+from shards.loading.index import read_index
+from shards.speakers.pldc import Mode, calibrate
+from tests.benchmarks.training.personalization_corpora import GENERAL_SEED
+from trainers.evaluation.metrics import score_values
+from trainers.evaluation.predicting import truth_of
+
+UTTERANCES = {"batch_seconds": 400.0, "max_utterances": 64}
+# What keeps the codebook in use, and a loss over halves whose temperature means something: see docs/decisions.md.
+IN_USE = {"normalise_codes": True, "restart_codes": True, "similarity": "cosine"}
+MASKING = {"num_labels": 100, "mask_length": 4, "min_samples": 8000, "label_layer": 2}  # 25 frames a second
+GENERAL = f"general-{GENERAL_SEED}"
+PLAIN = "vanilla"
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A recipe, its options, its sets, and what it starts from: nothing, or the encoder one of `STARTS` leaves."""
+
+    recipe: str = "finetune"
+    model: Mapping[str, Any] = field(default_factory=dict)
+    start: str | None = None
+    set_size: int | None = None
+
+
+# What an encoder learns before fine-tuning: in general, then from the corpus' sound, then from it and who speaks.
+STARTS: Mapping[str, Method] = {
+    "general": Method("tapt", {**MASKING, "label_layer": None}),
+    "tapt": Method("tapt", MASKING, "general"),
+    "papt": Method("papt", MASKING, "general"),
+}
+METHODS: Mapping[str, Method] = {
+    PLAIN: Method(),
+    "SetPeER, codes in use": Method("setpeer", IN_USE),
+    "SetPeER, as printed": Method("setpeer"),
+    "SetPeER, no codebook": Method("setpeer", {"quantized": False, "similarity": "cosine"}),
+    "weighting": Method("weighting"),
+    "vanilla, pre-trained": Method(model={"head": "interpreter"}, start="general"),
+    "TAPT": Method(model={"head": "interpreter"}, start="tapt"),
+    "PAPT": Method(model={"head": "interpreter"}, start="papt"),
+}
+# Table X of setpeer-emoceleb, each against "SetPeER, codes in use".
+ABLATIONS: Mapping[str, Method] = {
+    "without L_NCE": Method("setpeer", IN_USE | {"contrastive_weight": 0.0}),
+    "without VQ": METHODS["SetPeER, no codebook"],
+    "without both": Method("setpeer", {"quantized": False, "contrastive_weight": 0.0}),
+    "L_NCE by dot product": Method("setpeer", IN_USE | {"similarity": "dot"}),
+    "fusion addition": Method("setpeer", IN_USE | {"fusion": "addition", "num_prefixes": 1}),
+    "fusion cross-attention": Method("setpeer", IN_USE | {"fusion": "cross_attention"}),
+}
+# Fig. 8: the set size in training and at test; 8 is the reference's.
+TRAINING_SIZES: Mapping[str, Method] = {
+    f"K = {size}": Method("setpeer", IN_USE, set_size=size) for size in (2, 4, 16, 32)
+}
+REGRESSION = Method(model={"head": "interpreter"})
+LABELS = ["arousal", "valence"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Where runs are kept, and how long they train."""
+
+    folder: Path
+    steps: int
+    adaptation_steps: int
+
+    def train(self, corpus: str, method: Method, seed: int, **data: Any) -> Path:
+        """The folder of the trained run; `data` are options of what is loaded and predicted."""
+        kind = "values" if data else "classes"
+        out = self.folder / "runs" / corpus / f"{_name(method)}-{kind}-{self.steps}-{seed}"
+        if (out / "train" / "train.json").exists():
+            return out
+        out.mkdir(parents=True, exist_ok=True)
+        encoder: dict[str, Any] = {}
+        if method.start is not None:
+            encoder = {"checkpoint": str(self.adapt(method.start, corpus, seed)), "freeze_front_end": False}
+        sets = (
+            {}
+            if method.set_size is None
+            else {"sets": {"set_size": method.set_size, "num_sets": 64 // method.set_size}}
+        )
+        options = {"encoder": encoder, "data": {"utterances": UTTERANCES} | sets | data}
+        self._run(out, method, corpus, seed, self.steps, options)
+        return out
+
+    def evaluate(self, run: Path, corpus: str, name: str, *arguments: str) -> dict[str, Any]:
+        """What metrics.json says, of the test speakers unless the arguments say otherwise."""
+        if not (run / name / "metrics.json").exists():
+            checkpoint = ["--checkpoint", f"{run}/train/best", "--shards", self.shards(corpus)]
+            command("evaluate", *checkpoint, "--out", f"{run}/{name}", *arguments)
+        found: dict[str, Any] = json.loads((run / name / "metrics.json").read_text())
+        return found
+
+    def adapt(self, start: str, corpus: str, seed: int) -> Path:
+        """The encoder that a method starts from, adapted when it is not there yet."""
+        method = STARTS[start]
+        # The general encoder is one for all corpora and seeds, as a published one would be.
+        where, seed = (GENERAL, 0) if start == "general" else (corpus, seed)
+        out = self.folder / "runs" / where / f"start-{start}-{self.adaptation_steps}-{seed}"
+        if not (out / "train" / "train.json").exists():
+            out.mkdir(parents=True, exist_ok=True)
+            encoder: dict[str, Any] = {}
+            if method.start is not None:
+                encoder = {"checkpoint": str(self.adapt(method.start, corpus, seed)), "freeze_front_end": False}
+            options = {"encoder": encoder, "data": {"utterances": UTTERANCES}}
+            self._run(out, method, where, seed, self.adaptation_steps, options)
+        return out / "train" / "best"
+
+    def _run(self, out: Path, method: Method, corpus: str, seed: int, steps: int, options: Mapping[str, Any]) -> None:
+        values = {
+            **options,
+            "recipe": method.recipe,
+            "shards": self.shards(corpus),
+            "out": str(out / "train"),
+            "model": dict(method.model),
+            "engine": {"num_steps": steps, "seed": seed, "checkpoint_every": steps},
+            "resume": (out / "train" / "checkpoints").exists(),
+        }
+        (out / "options.yaml").write_text(yaml.safe_dump(values))
+        command("train", "--config", str(out / "options.yaml"))
+
+    def shards(self, corpus: str) -> str:
+        """The packed shards of a corpus."""
+        return f"{self.folder}/{corpus}/*.tar"
+
+
+def command(*arguments: str) -> None:
+    """One `emostream` command in this process."""
+    status = main(arguments)
+    if status:
+        raise RuntimeError(f"emostream {' '.join(arguments)} exited with {status}")
+
+
+def true_calibration(evaluation: Path, shards: str, mode: Mode) -> float:
+    """Mean over-speaker CCC when Eq. 3 is given each test speaker's true label mean and standard deviation: how far
+    PLDC could go.
+    """
+    predictions = pq.read_table(evaluation / "predictions.parquet")
+    index = read_index(shards).split("test")
+    targets, _ = truth_of(index, tuple(LABELS), is_values=True)
+    scores = np.stack([predictions[f"score_{label}"].to_numpy() for label in LABELS], axis=1)
+    speakers = np.asarray(predictions["speaker"].to_pylist(), dtype=object)
+    calibrated = np.empty_like(scores)
+    for speaker in np.unique(speakers.astype(str)):
+        mine = speakers.astype(str) == speaker
+        truth = targets.values[mine].astype(np.float64)
+        calibrated[mine] = calibrate(scores[mine], truth.mean(axis=0), truth.std(axis=0), mode)
+    return statistics.mean(score_values(targets.values, calibrated, speakers).over_speakers)
+
+
+def _name(method: Method) -> str:
+    options = [f"{name}-{value}" for name, value in sorted(method.model.items())]
+    sets = [f"sets-of-{method.set_size}"] if method.set_size else []
+    return "-".join([method.recipe, *options, *([method.start] if method.start else []), *sets])

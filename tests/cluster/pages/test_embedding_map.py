@@ -1,0 +1,65 @@
+"""Where embeddings lie on the plane, and what their colours mean."""
+
+import numpy as np
+
+from cluster.pages.embedding_map import UNKNOWN, colour, place_embeddings, shared_value
+
+
+def test_neighbours_in_space_are_neighbours_on_the_plane() -> None:
+    """Three far groups stay apart: a point's nearest other point is of its own group."""
+    rng = np.random.default_rng(0)
+    kinds = np.arange(60) % 3
+    vectors = (20.0 * np.eye(3, 8)[kinds] + rng.standard_normal((60, 8))).astype(np.float32)
+    rows = [np.asarray([number]) for number in range(60)]
+    places = place_embeddings(vectors, rows, seed=1)
+    assert places is not None
+    distances = np.linalg.norm(places.points[:, None] - places.points[None], axis=-1) + np.diag(np.full(60, np.inf))
+    assert (kinds[distances.argmin(axis=1)] == kinds).all()
+    again = place_embeddings(vectors, rows, seed=1)
+    assert again is not None
+    assert (again.points == places.points).all()
+
+
+def test_few_points_are_not_placed_and_many_are_sampled() -> None:
+    """Under 8 nothing is drawn; of 2,100 a seeded 2,000 are, each with its own rows."""
+    rng = np.random.default_rng(0)
+    assert place_embeddings(rng.standard_normal((7, 4)).astype(np.float32), [np.arange(1)] * 7, seed=0) is None
+    vectors = rng.standard_normal((2100, 2)).astype(np.float32)
+    places = place_embeddings(vectors, [np.asarray([number]) for number in range(2100)], seed=0)
+    assert places is not None
+    assert len(places.points) == len({int(rows[0]) for rows in places.rows}) == 2000
+
+
+def test_names_have_a_colour_each() -> None:
+    """The most frequent first; what is not known is muted and last in the legend."""
+    found = colour(["b", "a", "b", None])
+    assert [name for _, name in found.legend] == ["b", "a", UNKNOWN]
+    assert found.colours[0] == found.colours[2] != found.colours[1]
+    assert (found.colours[3], found.texts[3]) == ("var(--muted)", UNKNOWN)
+
+
+def test_few_numbers_are_names_in_their_order() -> None:
+    """Groups 2 and 10 are two colours, 2 first, however often each occurs."""
+    assert [name for _, name in colour(["10", "2", "10"]).legend] == ["2", "10"]
+
+
+def test_many_numbers_are_coloured_by_fifths() -> None:
+    """From cold to warm, equally many a colour."""
+    found = colour([str(number) for number in range(100)])
+    assert found.colours == [f"var(--scale-{number // 20})" for number in range(100)]
+    assert next(name for _, name in found.legend) == "0 to 19.8"
+
+
+def test_many_names_have_no_legend() -> None:
+    """Eleven speakers get eleven colours and no list."""
+    found = colour([f"speaker {number}" for number in range(11)])
+    assert len(set(found.colours)) == 11
+    assert found.legend == []
+
+
+def test_a_set_has_the_value_its_utterances_share() -> None:
+    """One value, the mean of numbers, or that they are mixed."""
+    assert shared_value(["a", None, "a"]) == "a"
+    assert shared_value(["1", "2"]) == "1.5"
+    assert shared_value(["a", "b"]) == "mixed"
+    assert shared_value([None]) is None

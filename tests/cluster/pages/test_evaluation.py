@@ -1,0 +1,116 @@
+"""The evaluation's page says what metrics.json says, and stays a page whatever speakers are called."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cluster.pages.embedding_map import Places
+from cluster.pages.evaluation import evaluation_page
+from tests.cluster.pages.browser import SCREENS, Browser, needs_browser
+from tests.cluster.pages.test_report import HOSTILE, Elements
+
+NUM_SPEAKERS = 12
+CONFIG = {
+    "checkpoint": "runs/one/best",
+    "split": "test",
+    "set_size": 8,
+    "support": "same",
+    "pldc": "mu",
+    "neighbours": 5,
+}
+
+
+def class_metrics() -> dict[str, Any]:
+    """What `evaluate` writes for a classifier; one speaker has a hostile name."""
+    speakers = {
+        f"{'s' * 30}-{number:02d}": {"number": 10 + number, "accuracy": number / NUM_SPEAKERS, "f1": 0.5}
+        for number in range(NUM_SPEAKERS)
+    }
+    speakers[HOSTILE] = {"number": 3, "accuracy": 0.0, "f1": 0.0}
+    return {
+        "number": 189,
+        "num_speakers": len(speakers),
+        "truth": "true emotion",
+        "num_without_truth": 3,
+        "names": ["neutral", "anger"],
+        "scores": {
+            "accuracy": 0.512,
+            "macro_f1": 0.498,
+            "speaker_accuracy": 0.613,
+            "speaker_accuracy_std": 0.124,
+            "speaker_f1": 0.401,
+            "speaker_f1_std": 0.2,
+        },
+        "per_speaker": speakers,
+        "confusion": [[90, 10], [30, 59]],
+        "codes_used": 14,
+        "config": CONFIG,
+    }
+
+
+def value_metrics() -> dict[str, Any]:
+    """The same for two numbers, one of them badly predicted."""
+    speakers = {f"s{number}": {"number": 5, "ccc": [0.5 - number / 10, -0.4]} for number in range(4)}
+    scores = {"overall": [0.41, 0.02], "over_speakers": [0.35, -0.4], "over_speakers_std": [0.11, 0.0]}
+    return class_metrics() | {
+        "names": ["arousal", "valence"],
+        "scores": scores,
+        "per_speaker": speakers,
+        "num_speakers": 4,
+    }
+
+
+def places(number: int) -> Places:
+    points = np.random.default_rng(0).standard_normal((number, 2))
+    return Places(points, [np.asarray([row]) for row in range(number)])
+
+
+def render(metrics: dict[str, Any], number: int = 20) -> str:
+    columns = {"speaker": [HOSTILE] * number, "demographics.age": [str(20 + row) for row in range(number)]}
+    return evaluation_page(metrics, places(number) if number else None, columns, personalised=True)
+
+
+def test_the_page_shows_the_figures() -> None:
+    """The papers' four figures with their spread, the confusion, the worst speakers, and one dot a speaker."""
+    page = Elements(render(class_metrics()))
+    for words in ("ACC", "51.2 %", "49.8 %", "61.3 ± 12.4 %", "40.1 ± 20.0 %", "true emotion", "59"):
+        assert words in page.text
+    dots = page.named("circle")
+    assert len(dots) == NUM_SPEAKERS + 1 + 2 * 20  # speakers, and two maps
+    assert "8 of 13 speakers" in page.text
+
+
+def test_values_have_concordances() -> None:
+    """O-CCC and A-CCC of each number; no confusion."""
+    text = Elements(render(value_metrics())).text
+    for words in ("O-CCC arousal", "0.410", "A-CCC valence", "-0.400 ± 0.000"):
+        assert words in text
+    assert "Confusion" not in text
+
+
+def test_names_cannot_become_markup() -> None:
+    """A speaker called like a script is shown, not run."""
+    page = Elements(render(class_metrics()))
+    assert not page.named("script")
+    assert not page.named("img")
+    assert "alert(1)" in page.text
+
+
+def test_too_few_embeddings_are_said_to_be() -> None:
+    """A page without a map says why."""
+    assert "Too few to place on a plane: at least 8 are needed." in Elements(render(class_metrics(), number=0)).text
+
+
+@needs_browser
+@pytest.mark.parametrize("screen", SCREENS)
+@pytest.mark.parametrize("metrics", [class_metrics(), value_metrics()], ids=["classes", "values"])
+def test_the_page_fits_and_its_charts_are_readable(
+    browser: Browser, tmp_path: Path, metrics: dict[str, Any], screen: str
+) -> None:
+    """In a real browser at three widths: quiet, nothing sideways, no label over another."""
+    page = tmp_path / "evaluation.html"
+    page.write_text(render(metrics), encoding="utf-8")
+    assert browser.page_faults(page, screen) == []
+    assert browser.chart_faults() == []

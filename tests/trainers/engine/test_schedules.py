@@ -1,0 +1,54 @@
+"""The learning rate against values by hand and torch's own cosine; seeds that belong to one batch of one run."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainers.config import EngineConfig
+from trainers.engine.schedules import batch_seed, rate_at
+
+
+def test_rates_rise_and_fall() -> None:
+    """Ten steps, two of warm-up: by hand."""
+    linear = EngineConfig(num_steps=10, warmup_share=0.2, schedule="linear")
+    assert [rate_at(step, linear) for step in (0, 1, 2, 6, 10)] == pytest.approx([0.5, 1.0, 1.0, 0.5, 0.0])
+    cosine = EngineConfig(num_steps=10, warmup_share=0.2, schedule="cosine")
+    assert rate_at(6, cosine) == pytest.approx(0.5)
+    assert rate_at(4, cosine) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
+    assert rate_at(9, EngineConfig(num_steps=10, schedule="constant")) == 1.0
+
+
+def test_the_cosine_is_that_of_torch() -> None:
+    """Without warm-up every step's rate equals CosineAnnealingLR's."""
+    config = EngineConfig(num_steps=20, warmup_share=0.0, schedule="cosine")
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=20)
+    for step in range(20):
+        assert rate_at(step, config) == pytest.approx(scheduler.get_last_lr()[0])
+        optimiser.step()
+        scheduler.step()
+
+
+@given(
+    num_steps=st.integers(1, 500),
+    warmup_share=st.floats(0, 0.99),
+    schedule=st.sampled_from(["cosine", "linear", "constant"]),
+)
+def test_every_rate_is_a_share_of_the_peak(num_steps: int, warmup_share: float, schedule: str) -> None:
+    """Above zero for every step that is taken, never above the peak, and never rising again after the warm-up."""
+    config = EngineConfig(num_steps=num_steps, warmup_share=warmup_share, schedule=schedule)  # type: ignore[arg-type]
+    rates = [rate_at(step, config) for step in range(num_steps)]
+    assert all(0 < rate <= 1 for rate in rates)
+    after = rates[round(warmup_share * num_steps) :]
+    assert after == sorted(after, reverse=True)
+
+
+def test_batches_have_random_numbers_of_their_own() -> None:
+    """Seeds differ by batch and by run, and torch takes them."""
+    seeds = {batch_seed(seed, number) for seed in range(20) for number in range(50)}
+    assert len(seeds) == 1000
+    for seed in seeds:
+        torch.Generator().manual_seed(seed)

@@ -1,0 +1,129 @@
+"""Trackers: a resumed run is one curve, in the files and in the services, of which this has stand-ins."""
+
+import importlib.machinery
+import json
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from shards.config import ConfigError
+from trainers.engine.tracking import METRICS_NAME, MetricsFile, open_trackers, require_trackers
+
+
+class Service:
+    """What MLflow and W&B keep of a run, by identifier: parameters and (step, numbers); `open` is the present run."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, dict[str, Any]] = {}
+        self.open: str | None = None
+
+    def begin(self, run_id: str | None, name: str | None) -> str:
+        assert self.open is None
+        self.open = run_id or f"run-{len(self.runs)}"
+        self.runs.setdefault(self.open, {"name": name, "parameters": {}, "steps": []})
+        return self.open
+
+    def log(self, numbers: dict[str, float], step: int) -> None:
+        assert self.open is not None
+        self.runs[self.open]["steps"].append((step, numbers))
+
+    def end(self) -> None:
+        self.open = None
+
+
+def mlflow_of(service: Service) -> dict[str, Any]:
+    """MLflow's functions; a parameter that is logged again with another value is refused, as MLflow does."""
+
+    def start_run(run_id: str | None = None, run_name: str | None = None) -> Any:
+        return SimpleNamespace(info=SimpleNamespace(run_id=service.begin(run_id, run_name)))
+
+    def log_params(values: dict[str, str]) -> None:
+        assert service.open is not None
+        known = service.runs[service.open]["parameters"]
+        if any(known.get(name, value) != value for name, value in values.items()):
+            raise ValueError("changing param values is not allowed")
+        known.update(values)
+
+    return {"start_run": start_run, "log_params": log_params, "log_metrics": service.log, "end_run": service.end}
+
+
+def wandb_of(service: Service) -> dict[str, Any]:
+    """wandb.init; an identifier without `resume` begins the run anew, and a changed value must be allowed."""
+
+    def init(name: str, id: str | None, resume: str | None, config: dict[str, Any], allow_val_change: bool) -> Any:
+        if id is not None and resume != "allow":
+            service.runs.pop(id, None)
+        run_id = service.begin(id, name)
+        known = service.runs[run_id]["parameters"]
+        if not allow_val_change and any(known.get(key, value) != value for key, value in config.items()):
+            raise ValueError("attempted to change value of key")
+        known.update(config)
+        return SimpleNamespace(id=run_id, log=service.log, finish=service.end)
+
+    return {"init": init}
+
+
+@pytest.fixture(params=["mlflow", "wandb"])
+def service(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Service]:
+    name, kept = request.param, Service()
+    module = ModuleType(name)
+    module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+    vars(module).update((mlflow_of if name == "mlflow" else wandb_of)(kept))
+    monkeypatch.setitem(sys.modules, name, module)
+    return name, kept
+
+
+def attempt(out: Path, name: str, first_step: int, last_step: int, **parameters: Any) -> None:
+    trackers = open_trackers(out, [name], parameters, first_step=first_step)
+    for step in range(first_step + 1, last_step + 1):
+        for tracker in trackers:
+            tracker.log(step, {"loss": 1 / step})
+    for tracker in trackers:
+        tracker.close()
+
+
+def test_a_resumed_run_is_the_same_run_of_the_service(service: tuple[str, Service], tmp_path: Path) -> None:
+    """Under its first identifier, also with more steps than it was started with; another folder is another run."""
+    name, kept = service
+    require_trackers([name])
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    attempt(tmp_path / "one", name, 0, 3, num_steps=3)
+    attempt(tmp_path / "one", name, 2, 5, num_steps=5)
+    attempt(tmp_path / "two", name, 0, 1, num_steps=3)
+    assert [run["name"] for run in kept.runs.values()] == ["one", "two"]
+    assert [step for step, _ in kept.runs["run-0"]["steps"]] == [1, 2, 3, 3, 4, 5]
+    assert kept.runs["run-0"]["steps"][0][1] == {"loss": 1.0}
+    assert int(kept.runs["run-1"]["parameters"]["num_steps"]) == 3
+    assert kept.open is None
+
+
+def test_a_library_that_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the way to get it."""
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(ConfigError, match="mlflow is not installed; `pip install mlflow`, or leave it out"):
+        require_trackers(["mlflow"])
+
+
+def test_the_files_hold_one_curve(tmp_path: Path) -> None:
+    """Lines after the checkpoint, a half-written one included, and TensorBoard's points after it are taken back."""
+    for first_step, last_step in ((0, 4), (2, 5)):
+        trackers = open_trackers(tmp_path, [], {}, first_step=first_step)
+        for step in range(first_step + 1, last_step + 1):
+            for tracker in trackers:
+                tracker.log(step, {"loss": step + first_step / 10})
+        for tracker in trackers:
+            tracker.close()
+        with (tmp_path / METRICS_NAME).open("a") as stream:
+            stream.write('{"step": 2, "lo')
+    MetricsFile(tmp_path / METRICS_NAME, first_step=5).close()
+    expected = [(1, 1.0), (2, 2.0), (3, 3.2), (4, 4.2), (5, 5.2)]
+    lines = [json.loads(line) for line in (tmp_path / METRICS_NAME).read_text().splitlines()]
+    assert [(line["step"], line["loss"]) for line in lines] == expected
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("loss")
+    assert [event.step for event in events] == [1, 2, 3, 4, 5]
+    assert [event.value for event in events] == pytest.approx([loss for _, loss in expected])

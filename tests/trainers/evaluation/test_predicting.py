@@ -1,0 +1,109 @@
+"""Support sets: what a set is personalised by is what the control says, and never by accident the set itself."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from shards.config import ConfigError
+from shards.loading.index import read_index
+from shards.loading.loader import BatchReader
+from shards.loading.targets import no_targets
+from tests.trainers.models.test_recognizer import make as recogniser
+from tests.worlds.training import write_training_world
+from trainers.evaluation.predicting import (
+    Support,
+    load_recognizer,
+    plan_sets,
+    predict,
+    seconds_heard,
+    utterances_learnt,
+)
+from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
+from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig
+
+SIZES = st.lists(st.integers(2, 9), min_size=2, max_size=5)
+
+
+def speakers(sizes: list[int]) -> dict[str, NDArray[np.int64]]:
+    edges = np.cumsum([0, *sizes])
+    return {f"s{place}": np.arange(edges[place], edges[place + 1]) for place in range(len(sizes))}
+
+
+@settings(max_examples=60, deadline=None)
+@given(SIZES, st.integers(0, 10), st.integers(0, 3))
+def test_support_is_of_the_kind_asked_for(sizes: list[int], set_size: int, seed: int) -> None:
+    """Every utterance is predicted once; disjoint support is others of the same speaker, wrong support another's."""
+    groups = speakers(sizes)
+    owner = {row: name for name, rows in groups.items() for row in rows.tolist()}
+    for support in ("same", "disjoint", "wrong"):
+        planned = plan_sets(groups, set_size, support, seed)  # type: ignore[arg-type]
+        predicted = [batch.rows[:number] for batch, number in planned]
+        assert sorted(np.concatenate(predicted).tolist()) == list(owner)
+        for batch, number in planned:
+            mine, others = batch.rows[:number].tolist(), batch.rows[number:].tolist()
+            assert len({owner[row] for row in mine}) == 1
+            assert bool(others) == (support != "same")
+            assert not set(mine) & set(others)
+            assert {owner[row] == owner[mine[0]] for row in others} <= {support == "disjoint"}
+
+
+def test_an_encoder_is_no_recogniser(tmp_path: Path) -> None:
+    """Evaluating one says what to do first, and so does a folder without a model."""
+    SequenceEncoder(SequenceEncoderConfig(hidden_size=8, num_hidden_layers=1)).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="got another model, expected a recogniser; fine-tune an encoder first"):
+        load_recognizer(str(tmp_path))
+    with pytest.raises(ConfigError, match="no exported model"):
+        load_recognizer(str(tmp_path / "nothing"))
+
+
+def test_what_has_no_such_support_is_refused() -> None:
+    """One utterance has no other of its speaker, one speaker no other speaker."""
+    with pytest.raises(ConfigError, match="'s1' has one utterance"):
+        plan_sets(speakers([3, 1]), 8, "disjoint", 0)
+    with pytest.raises(ConfigError, match="expected at least two"):
+        plan_sets(speakers([3]), 8, "wrong", 0)
+
+
+def trained_on(**values: object) -> EmotionRecognizer:
+    encoder = SequenceEncoderConfig(hidden_size=8, num_hidden_layers=1).to_dict()
+    return EmotionRecognizer(RecognizerConfig(encoder=encoder, names=["anger", "neutral"], trained_on=values))
+
+
+def test_what_was_heard_counts_through_a_chain_of_runs() -> None:
+    """The most that this model or one before it heard of the split, and nothing of another split."""
+    model = trained_on(known_seconds=2.0, known_split="test", start={"known_seconds": 5.0, "known_split": "test"})
+    assert seconds_heard(model, "test") == 5.0
+    assert seconds_heard(model, "validation") == 0.0
+    assert seconds_heard(trained_on(), "test") == 0.0
+
+
+def test_calibration_knows_the_speakers_that_were_learnt(tmp_path: Path) -> None:
+    """Two of six training speakers; with test speakers in place of some, the training speakers that were left."""
+    corpus = read_index(write_training_world(tmp_path))
+    assert len(utterances_learnt(trained_on(), corpus).speakers) == 6
+    assert len(utterances_learnt(trained_on(num_speakers=2, known_seconds=0.0), corpus).speakers) == 2
+    (tmp_path / "test-000000.tar").unlink()
+    assert (
+        len(utterances_learnt(trained_on(num_speakers=2, known_seconds=0.0), read_index(f"{tmp_path}/*")).speakers) == 2
+    )
+
+
+@pytest.mark.parametrize("support", ["disjoint", "wrong"])
+def test_a_prefix_is_made_from_the_support_alone(tmp_path: Path, support: Support) -> None:
+    """Scores are those of the utterances behind each other's, whose prefix comes from what follows the predicted."""
+    index = read_index(write_training_world(tmp_path)).split("test")
+    extractor = {"code_width": 8, "num_prefixes": 2, "quantized": False}  # untrained codes are all alike
+    model = recogniser("prefix", extractor=extractor).eval()
+    found = predict(model, index, set_size=2, support=support, seed=3)
+    reader = BatchReader(index, no_targets(index), "audio")
+    for plan, number in plan_sets(index.rows_by_speaker(), 2, support, 3):
+        batch = reader[0, plan]
+        alone = torch.zeros(len(batch), dtype=torch.long)
+        with torch.inference_mode():
+            scores = model(batch.inputs, batch.lengths, alone, torch.arange(len(batch)) >= number).scores_NC
+        np.testing.assert_allclose(found.scores[plan.rows[:number]], scores[:number].softmax(dim=1), rtol=1e-4)

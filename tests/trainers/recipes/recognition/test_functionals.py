@@ -1,0 +1,55 @@
+"""Functionals against librosa's definitions worked out by hand, and openSMILE where it is installed."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from shards.config import ConfigError
+from trainers.recipes.recognition.functionals import functionals_of, over_time
+
+
+def test_a_ramp_by_hand() -> None:
+    """Features 0, 2, ..., 18 have mean 9 and deltas of 2, less at the edges, where the first and last frame repeat."""
+    found = over_time(torch.arange(0.0, 20.0, 2.0)[:, None])
+    deltas = [1.0, 1.6, *[2.0] * 6, 1.6, 1.0]
+    expected = [9.0, np.std(np.arange(0, 20, 2)), np.mean(deltas), np.std(deltas)]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_loudness_moves_only_the_first_cepstrum() -> None:
+    """Ten times the amplitude adds the same to every log band; the mean of cepstrum 0 takes it all."""
+    measure = functionals_of("cepstra", "audio")
+    sound = 0.05 * torch.randn(16_000, generator=torch.Generator().manual_seed(0))
+    soft, loud = measure(sound), measure(10 * sound)
+    assert soft.shape == (80,)
+    assert loud[0] - soft[0] == pytest.approx(np.log(100) * np.sqrt(40), rel=1e-3)
+    np.testing.assert_allclose(loud[1:], soft[1:], atol=1e-2)
+
+
+def test_the_shortest_sound_has_functionals() -> None:
+    """One frame has neither spread nor slope."""
+    found = functionals_of("cepstra", "audio")(torch.ones(10))
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found[20:], 0.0, atol=1e-6)
+
+
+def test_compare_is_opensmiles() -> None:
+    """6373 numbers, NaN when the sound is too short (where openSMILE is installed)."""
+    pytest.importorskip("opensmile")
+    measure = functionals_of("compare", "audio")
+    noise = 0.1 * torch.randn(16_000, generator=torch.Generator().manual_seed(0))
+    assert measure(noise).shape == (6373,)
+    assert np.isfinite(measure(noise)).all()
+    with pytest.warns(UserWarning, match="too short"):
+        assert np.isnan(measure(noise[:200])).all()
+
+
+def test_what_compare_needs_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sound, and the extra."""
+    with pytest.raises(ConfigError, match="ComParE is for sound"):
+        functionals_of("compare", "face")
+    monkeypatch.setitem(sys.modules, "opensmile", None)
+    with pytest.raises(ConfigError, match=r"pip install 'emostream\[opensmile\]'"):
+        functionals_of("compare", "audio")

@@ -1,0 +1,108 @@
+"""SetPeER's loss is Eq. 8 with the weights that were asked for, and its L_NCE Eq. 7 between halves of P's sets."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from shards.config import from_mapping
+from shards.loading.index import read_index
+from shards.loading.loader import Batch
+from tests.worlds.training import small_values, write_training_world
+from trainers.config import FinetuneConfig, TrainConfig
+from trainers.recipes.recognition.task import RecognitionModel, RecognitionTask, make_task
+
+WEIGHTS = {"classification_weight": 0.7, "contrastive_weight": 0.3, "vq_weight": 0.05}
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.set_num_threads(1)
+    return write_training_world(tmp_path_factory.mktemp("packed"))
+
+
+def made(shards: str, out: Path, **model: Any) -> tuple[RecognitionModel, Batch]:
+    """The model of a run and its first batch, two sets of four; without dropout, so that two passes are the same."""
+    values = small_values(shards, out)
+    values["model"] |= WEIGHTS | {"head_dropout": 0.0} | model
+    values["encoder"]["dropout"] = 0.0
+    config = from_mapping(TrainConfig, values)
+    options = config.recipe_config()
+    assert isinstance(options, FinetuneConfig)
+    task = RecognitionTask(config, options, read_index(shards))
+    built = task.build_model().train()
+    for module in built.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(module, nn.MultiheadAttention):
+            module.dropout = 0.0
+    return built, task.training_reader()[0, task.plan().epoch(0)[0]]
+
+
+def test_the_loss_is_equation_8(shards: str, tmp_path: Path) -> None:
+    """lambda_1 L_CLS + lambda_2 L_NCE + lambda_3 L_VQ, the classification term against torch's own cross-entropy."""
+    model, batch = made(shards, tmp_path)
+    torch.manual_seed(3)
+    terms = model(batch)
+    torch.testing.assert_close(terms["loss"], 0.7 * terms["supervised"] + 0.3 * terms["nce"] + 0.05 * terms["vq"])
+    assert min(terms[name] for name in ("supervised", "nce", "vq")) > 0  # or a weight could be lost unseen
+    scores = model.recognizer(batch.inputs, batch.lengths, batch.sets).scores_NC
+    torch.testing.assert_close(terms["supervised"], F.cross_entropy(scores, batch.labels))
+
+
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+def test_the_contrast_is_equation_7_between_halves(shards: str, tmp_path: Path, similarity: str) -> None:
+    """What P made of the halves, layer by layer, written out: a speaker's halves against those of the other speaker."""
+    model, batch = made(shards, tmp_path, temperature=0.25, similarity=similarity)
+    extractor = model.recognizer.extractor
+    assert extractor is not None
+    halves: list[Tensor] = []
+    extractor.register_forward_hook(lambda _, seen, made: halves.append(made.embeddings_BQD.flatten(1)))
+    terms = model(batch)
+    contrasts = []
+    for embeddings in halves[1::2]:  # a layer's prefix comes first, then its halves
+        first, second = embeddings[:2], embeddings[2:]
+        if similarity == "cosine":
+            first, second = (part / part.norm(dim=1, keepdim=True) for part in (first, second))
+        alike = torch.exp(first @ second.T / 0.25)
+        contrasts.append(-torch.log(alike.diagonal() / alike.sum(dim=1)).mean())
+    assert len(contrasts) == 2
+    torch.testing.assert_close(terms["nce"], torch.stack(contrasts).mean())
+
+
+def test_without_its_weight_there_is_no_contrast(shards: str, tmp_path: Path) -> None:
+    """P is not asked about halves whose consistency does not count."""
+    model, batch = made(shards, tmp_path, contrastive_weight=0.0)
+    terms = model(batch)
+    assert "nce" not in terms
+    torch.testing.assert_close(terms["loss"], 0.7 * terms["supervised"] + 0.05 * terms["vq"])
+
+
+def test_balanced_class_weights_reach_the_loss(shards: str, tmp_path: Path) -> None:
+    """Where half of one class is left out, its utterances weigh twice as much: torch's own weighted cross-entropy."""
+    values = small_values(shards, tmp_path, "finetune") | {"model": {"class_weights": "balanced", "head_dropout": 0.0}}
+    values["encoder"]["dropout"] = 0.0
+    config, corpus = from_mapping(TrainConfig, values), read_index(shards)
+    kept = [row for row, name in enumerate(corpus.table["label"].to_pylist()) if name != "anger" or row % 2]
+    task = make_task(config, corpus.take(np.asarray(kept)))
+    assert isinstance(task, RecognitionTask)
+    model, batch = task.build_model(), task.training_reader()[0, task.plan().epoch(0)[0]]
+    labels = task.train.table["label"].to_pylist()
+    weights = torch.tensor([1 / labels.count(name) for name in task.names])
+    assert weights[1] == 2 * weights[0]
+    scores = model.eval().recognizer(batch.inputs, batch.lengths, batch.sets).scores_NC
+    torch.testing.assert_close(model(batch)["supervised"], F.cross_entropy(scores, batch.labels, weight=weights))
+
+
+def test_the_best_model_is_that_of_the_best_macro_f1(shards: str, tmp_path: Path) -> None:
+    """And not of the accuracy, which classes of many utterances decide; of values it is the CCC."""
+    values = small_values(shards, tmp_path, "finetune")
+    config = from_mapping(TrainConfig, values)
+    assert make_task(config, read_index(shards)).objective({"accuracy": 0.9, "macro_f1": 0.2}) == 0.2
+    values["data"]["target"] = {"kind": "values", "values": ["arousal"]}
+    config = from_mapping(TrainConfig, values)
+    assert make_task(config, read_index(shards)).objective({"ccc": 0.3, "speaker_ccc": 0.7}) == 0.3

@@ -1,0 +1,20 @@
+"""Makes transformers know the project's own architectures, so that one `from_pretrained` loads every checkpoint.
+
+An explicit call and not an import side effect; calling it again changes nothing.
+"""
+
+from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification
+
+from trainers.models.classifiers.face_sequence import FaceSequenceConfig
+from trainers.models.classifiers.mel import MelClassifier, MelClassifierConfig
+from trainers.models.classifiers.odyssey import OdysseyClassifier, OdysseyConfig
+from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
+
+
+def register_models() -> None:
+    """Register configurations, the encoder and audio classifiers (`FaceSequenceClassifier` has no Auto class)."""
+    for config in (MelClassifierConfig, OdysseyConfig, FaceSequenceConfig, SequenceEncoderConfig):
+        AutoConfig.register(config.model_type, config, exist_ok=True)
+    AutoModel.register(SequenceEncoderConfig, SequenceEncoder, exist_ok=True)
+    AutoModelForAudioClassification.register(MelClassifierConfig, MelClassifier, exist_ok=True)
+    AutoModelForAudioClassification.register(OdysseyConfig, OdysseyClassifier, exist_ok=True)

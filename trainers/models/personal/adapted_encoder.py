@@ -1,0 +1,73 @@
+"""A folder that holds an encoder as transformers reads it and, when it was personalised, its speakers.
+
+`config.json` and `model.safetensors` are a plain encoder's. PAPT adds `speakers.safetensors` (embeddings, and vectors
+under the original encoder), `speakers.json` (names, fusion) and `original/`, the encoder that training started from:
+proxies of unseen speakers are found with it.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from shards.config import ConfigError
+from shards.storage.files import flush_tree
+from trainers.models.encoders.layerwise import LayerwiseEncoder, load_encoder
+from trainers.models.personal.speaker_embedding import SpeakerEmbedding, SpeakerFusion
+
+ORIGINAL_NAME = "original"
+_WEIGHTS_NAME, _NAMES_NAME = "speakers.safetensors", "speakers.json"
+
+
+@dataclass(frozen=True)
+class SpeakerState:
+    """What PAPT learnt beside the encoder; `names` are the speakers in the order of the embeddings."""
+
+    names: list[str]
+    fusion: SpeakerFusion
+    embedding: SpeakerEmbedding
+    original: LayerwiseEncoder
+
+    def described(self) -> dict[str, Any]:
+        """What a recogniser's configuration has to say of them."""
+        width = int(self.embedding.vectors.shape[1])
+        return {"speakers": self.names, "speaker_fusion": self.fusion, "speaker_vector_width": width}
+
+
+def save_encoder(encoder: LayerwiseEncoder, folder: Path, speakers: SpeakerState | None = None) -> None:
+    """Write the encoder, and what belongs to it, in float32; all of it is flushed to the disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = type(encoder.model)(encoder.model.config)
+    plain.load_state_dict(encoder.model.state_dict())
+    plain.save_pretrained(folder)
+    if speakers is not None:
+        weights = {name: value.float().cpu().contiguous() for name, value in speakers.embedding.state_dict().items()}
+        save_file(weights, folder / _WEIGHTS_NAME)
+        described = {"names": speakers.names, "fusion": speakers.fusion}
+        (folder / _NAMES_NAME).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        save_encoder(speakers.original, folder / ORIGINAL_NAME)
+    flush_tree(folder)
+
+
+def load_speakers(folder_or_name: str) -> SpeakerState | None:
+    """The speakers of an encoder that PAPT exported; None for any other. Raises ConfigError when part is missing."""
+    folder = Path(folder_or_name)
+    if not (folder / _NAMES_NAME).is_file():
+        return None
+    try:
+        described = json.loads((folder / _NAMES_NAME).read_text(encoding="utf-8"))
+        weights = load_file(folder / _WEIGHTS_NAME)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"encoder.checkpoint {folder}: its speakers cannot be read: {error}") from error
+    table, vectors = weights["table.weight"], weights["vectors"]
+    embedding = SpeakerEmbedding(len(table), table.shape[1], vectors.shape[1], described["fusion"])
+    embedding.load_state_dict(weights)
+    return SpeakerState(described["names"], described["fusion"], embedding, load_encoder(str(folder / ORIGINAL_NAME)))
+
+
+def default_device() -> torch.device:
+    """This process's GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,74 @@
+"""The small encoder that is trained from nothing: its sizes, and the statistics its features are standardised by.
+
+For video it is a small VideoMAE, whose pictures are standardised by the loader.
+
+Shapes: F features.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import VideoMAEConfig
+
+from shards.loading.batch_plan import PlannedBatch
+from shards.loading.loader import BatchReader, Modality
+from trainers.config import EncoderConfig
+from trainers.models.encoders.layerwise import LayerwiseEncoder
+from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
+
+STATISTICS_UTTERANCES = 500
+NUM_MEL_BANDS = 80
+BATCH_UTTERANCES = 32
+
+
+def small_encoder_config(encoder: EncoderConfig, modality: Modality, reader: BatchReader) -> dict[str, Any]:
+    """The configuration of a small encoder for what `reader` reads."""
+    if modality == "video":
+        return small_video_config(encoder).to_dict()
+    config = SequenceEncoderConfig(
+        front_end="mel" if modality == "audio" else "face",
+        feature_size=NUM_MEL_BANDS if modality == "audio" else _feature_size(reader),
+        hidden_size=encoder.hidden_size,
+        num_hidden_layers=encoder.num_layers,
+        num_attention_heads=encoder.num_heads,
+        intermediate_size=encoder.intermediate_size,
+        dropout_probability=encoder.dropout,
+    )
+    return config.to_dict() | {"model_type": SequenceEncoderConfig.model_type}
+
+
+def small_video_config(encoder: EncoderConfig) -> VideoMAEConfig:
+    """VideoMAE of the small encoder's sizes, with the last layer's norm: nothing else would tame what the head sees."""
+    return VideoMAEConfig(
+        image_size=encoder.image_size,
+        patch_size=encoder.patch_size,
+        num_frames=encoder.num_frames,
+        hidden_size=encoder.hidden_size,
+        num_hidden_layers=encoder.num_layers,
+        num_attention_heads=encoder.num_heads,
+        intermediate_size=encoder.intermediate_size,
+        hidden_dropout_prob=encoder.dropout,
+        attention_probs_dropout_prob=encoder.dropout,
+        use_mean_pooling=False,
+    )
+
+
+@torch.inference_mode()
+def set_statistics(encoder: LayerwiseEncoder, reader: BatchReader, num_utterances: int, *, seed: int) -> None:
+    """Mean and standard deviation of each feature over some of the training utterances."""
+    small = encoder.model
+    assert isinstance(small, SequenceEncoder)  # noqa: S101 (the caller asked)
+    chosen = np.random.default_rng(seed).permutation(num_utterances)[:STATISTICS_UTTERANCES]
+    frames = []
+    for rows in np.array_split(chosen, max(1, len(chosen) // BATCH_UTTERANCES)):
+        batch = reader[0, PlannedBatch(rows, np.arange(len(rows)))]
+        features, lengths = small.features(batch.inputs, batch.lengths)
+        frames += [row[:length] for row, length in zip(features, lengths.tolist(), strict=True)]
+    joined = torch.cat(frames).double()
+    small.set_statistics(joined.mean(dim=0).float(), joined.std(dim=0).float())
+
+
+def _feature_size(reader: BatchReader) -> int:
+    first = PlannedBatch(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
+    return int(reader[0, first].inputs.shape[-1])

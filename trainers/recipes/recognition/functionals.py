@@ -1,0 +1,68 @@
+"""One utterance as a fixed number of acoustic functionals, by which speakers are compared.
+
+The project's own are means and standard deviations over time of cepstra and their deltas: 80 numbers, no weights, no
+licence. openSMILE's ComParE 2016 set, which Sridhar and Busso use, has 6373 and is there for those who may use it (its
+licence is for research only). A speaker verifier's embeddings were left out: they need weights, and tell who speaks
+whatever the way of speaking, which is what is to be compared.
+
+Shapes: S samples, T frames, D features a frame, X functionals.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from shards.config import ConfigError
+from shards.loading.loader import Modality
+from shards.media.audio import SAMPLE_RATE_HZ
+from trainers.models.parts.cepstra import Cepstra, slopes
+
+NUM_CEPSTRA = 20
+
+Functionals = Callable[[Tensor], NDArray[np.float32]]  # samples [S], or features [T, D], to [X]
+
+
+def functionals_of(kind: Literal["cepstra", "compare"], modality: Modality) -> Functionals:
+    """What measures an utterance. Raises ConfigError for ComParE of faces, and where openSMILE is missing."""
+    if kind == "compare" and modality == "face":
+        raise ConfigError("model.functionals: got compare for face features, expected cepstra: ComParE is for sound")
+    if kind == "compare":
+        return Compare()
+    return CepstralFunctionals() if modality == "audio" else over_time
+
+
+class CepstralFunctionals:
+    """Means and deviations of 20 mel cepstra and their deltas [80]."""
+
+    def __init__(self) -> None:
+        self._cepstra = Cepstra(NUM_CEPSTRA)
+
+    def __call__(self, media: Tensor) -> NDArray[np.float32]:
+        return over_time(torch.from_numpy(self._cepstra(media[None])[0]))
+
+
+class Compare:
+    """ComParE 2016 [6373]; NaN for an utterance too short for it."""
+
+    def __init__(self) -> None:
+        try:
+            import opensmile  # an optional extra
+        except ImportError as error:
+            raise ConfigError("model.functionals: openSMILE is missing; pip install 'emostream[opensmile]'") from error
+        self._smile: Any = opensmile.Smile(
+            feature_set=opensmile.FeatureSet.ComParE_2016, feature_level=opensmile.FeatureLevel.Functionals
+        )
+
+    def __call__(self, media: Tensor) -> NDArray[np.float32]:
+        return self._smile.process_signal(media.numpy(), SAMPLE_RATE_HZ).to_numpy()[0]
+
+
+def over_time(media: Tensor) -> NDArray[np.float32]:
+    """Means and standard deviations over time of features [T, D] and of their deltas [4 D]."""
+    frames_TD = media.numpy().astype(np.float64)
+    parts = [part for rows in (frames_TD, slopes(frames_TD)) for part in (rows.mean(axis=0), rows.std(axis=0))]
+    return np.concatenate(parts).astype(np.float32)

@@ -1,0 +1,164 @@
+"""Which training speakers sound most like the target speakers: the adaptation set of the recipe `weighting`.
+
+Sridhar and Busso, "Unsupervised personalization of an emotion recognition system" (IEEE Transactions on Affective
+Computing 13(4), 2022): functionals of every utterance, standardised and reduced by a PCA of the training utterances; a
+Gaussian mixture a speaker; the training speakers of least KL(target || training). Labels of target speakers are not
+read. The sound is read once, by all ranks together, and only functionals are kept, so memory grows by some hundred
+bytes an utterance, or 25 kB with ComParE.
+
+The choice is saved beside the run and never made twice: a run resumed elsewhere, where a sum may round otherwise, goes
+on with the speakers it began with.
+
+Shapes: N utterances, X functionals, D principal components.
+"""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch.distributed as distributed
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from shards.config import ConfigError
+from shards.loading.batch_plan import PlannedBatch
+from shards.loading.index import CorpusIndex
+from shards.loading.loader import BatchReader, Modality, read_once
+from shards.loading.targets import no_targets
+from shards.storage.files import atomic_write
+from trainers.config import TrainConfig, WeightingConfig
+from trainers.engine.checkpoints import CheckpointFolder
+from trainers.engine.ranks import on_first_rank
+from trainers.recipes.recognition.functionals import Functionals, functionals_of
+from trainers.recipes.recognition.speaker_mixtures import Array, divergence, fit_mixture, within_speaker_variance
+
+log = logging.getLogger(__name__)
+
+SIMILAR_SPEAKERS_NAME = "similar_speakers.json"
+READ_UTTERANCES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A training speaker, and KL(target || training) in nats."""
+
+    speaker: str
+    divergence: float
+
+
+Neighbours = Mapping[str, Sequence[Neighbour]]  # of each target speaker, the nearest first
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Functionals [N, X] of utterances, and who speaks each [N]."""
+
+    functionals: NDArray[np.float32]
+    speakers: NDArray[np.object_]
+
+
+def adaptation_set(config: TrainConfig, options: WeightingConfig, train: CorpusIndex, target: CorpusIndex) -> set[str]:
+    """The training speakers near any target speaker; every rank of the run calls it and gets the same.
+
+    What was chosen before is read from the run's folder. Raises ConfigError when the run has checkpoints but its choice
+    is gone, or was made from other data or options.
+    """
+    path = Path(config.out) / SIMILAR_SPEAKERS_NAME
+    made_from = _made_from(config, options, train, target)
+    neighbours = _read(path, made_from)
+    if neighbours is None:
+        if CheckpointFolder(Path(config.out) / "checkpoints").newest() is not None:
+            raise ConfigError(
+                f"resume: {path} is missing, or was made from other data or options than these; restore it, or give a "
+                "new --out"
+            )
+        neighbours = _choose(config, options, train, target)
+        if distributed.get_rank() == 0:
+            _write(path, made_from, neighbours)
+    chosen = {neighbour.speaker for nearest in neighbours.values() for neighbour in nearest}
+    log.info("%d of %d training speakers weigh %g", len(chosen), len(train.speakers), options.weight)
+    return chosen
+
+
+def find_neighbours(train: Measured, target: Measured, options: WeightingConfig, seed: int) -> Neighbours:
+    """The nearest training speakers of each target speaker, at most `options.neighbours`."""
+    compress = make_pipeline(SimpleImputer(), StandardScaler(), PCA(options.explained_variance))
+    train_ND = compress.fit_transform(_finite_or_nan(train.functionals))
+    target_ND = compress.transform(_finite_or_nan(target.functionals))
+    common_D = within_speaker_variance(train_ND, train.speakers)
+    mixture_of = partial(fit_mixture, common_D=common_D, num_components=options.num_components, seed=seed)
+    candidates = {name: mixture_of(rows) for name, rows in _by_speaker(train_ND, train.speakers)}
+    found = {}
+    for name, rows in _by_speaker(target_ND, target.speakers):
+        mixture = mixture_of(rows)
+        measured = [Neighbour(other, divergence(mixture, candidate)) for other, candidate in candidates.items()]
+        found[name] = sorted(measured, key=lambda neighbour: neighbour.divergence)[: options.neighbours]
+    return found
+
+
+def _by_speaker(points_ND: Array, speakers: NDArray[np.object_]) -> Iterator[tuple[str, Array]]:
+    for name in np.unique(speakers.astype(str)).tolist():
+        yield name, points_ND[speakers == name]
+
+
+def _choose(config: TrainConfig, options: WeightingConfig, train: CorpusIndex, target: CorpusIndex) -> Neighbours:
+    """Measured by all ranks, found by the first."""
+    if len(train.speakers) < 2:
+        raise ConfigError("recipe weighting: the training split has one speaker, expected at least two to choose from")
+    measure = functionals_of(options.functionals, config.data.modality)
+    heard, heard_target = (measure_utterances(index, config.data.modality, measure) for index in (train, target))
+    return on_first_rank(lambda: find_neighbours(heard, heard_target, options, config.engine.seed))
+
+
+def measure_utterances(index: CorpusIndex, modality: Modality, measure: Functionals) -> Measured:
+    """Every rank measures its share of the utterances and gets them all."""
+    rank, world_size = distributed.get_rank(), distributed.get_world_size()
+    parts = np.split(np.arange(len(index)), range(READ_UTTERANCES, len(index), READ_UTTERANCES))
+    planned = [PlannedBatch(rows, np.zeros_like(rows)) for rows in parts]
+    reader = BatchReader(index, no_targets(index), modality)
+    mine: dict[int, NDArray[np.float32]] = {}
+    for batch in read_once(reader, planned, rank=rank, world_size=world_size):
+        for row, media, length in zip(batch.rows.tolist(), batch.inputs, batch.lengths.tolist(), strict=True):
+            mine[row] = measure(media[:length])
+    shares: list[dict[int, NDArray[np.float32]]] = [{} for _ in range(world_size)]
+    distributed.all_gather_object(shares, mine)
+    everyone = {row: values for share in shares for row, values in share.items()}
+    functionals = np.stack([everyone[row] for row in range(len(index))])
+    return Measured(functionals, index.speaker_of_rows)
+
+
+def _finite_or_nan(functionals: NDArray[np.float32]) -> NDArray[np.float32]:
+    """NaN, which stands for the training mean, in place of infinities."""
+    return np.where(np.isfinite(functionals), functionals, np.nan)
+
+
+def _made_from(
+    config: TrainConfig, options: WeightingConfig, train: CorpusIndex, target: CorpusIndex
+) -> dict[str, object]:
+    """All that the choice depends on."""
+    names = ("target_split", "neighbours", "functionals", "num_components", "explained_variance")
+    chosen = {name: getattr(options, name) for name in names}
+    return {"train": train.digest, "target": target.digest, "seed": config.engine.seed, **chosen}
+
+
+def _write(path: Path, made_from: Mapping[str, object], neighbours: Neighbours) -> None:
+    plain = {name: [asdict(neighbour) for neighbour in nearest] for name, nearest in neighbours.items()}
+    with atomic_write(str(path)) as stream:
+        stream.write(json.dumps({"made_from": made_from, "neighbours": plain}, indent=2).encode() + b"\n")
+
+
+def _read(path: Path, made_from: Mapping[str, object]) -> Neighbours | None:
+    """What was chosen before; None when nothing was, or from something else."""
+    if not path.exists():
+        return None
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    if saved["made_from"] != made_from:
+        return None
+    return {name: [Neighbour(**found) for found in nearest] for name, nearest in saved["neighbours"].items()}

@@ -1,0 +1,315 @@
+"""The recipes that learn to recognise emotion: the vanilla baseline and SetPeER.
+
+Shapes: N utterances, C classes, V values.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from shards.config import ConfigError, to_mapping
+from shards.loading.batch_plan import BatchPlan, PlannedBatch, SpeakerSetPlan, UtterancePlan, evaluation_batches
+from shards.loading.index import CorpusIndex
+from shards.loading.known_speakers import training_utterances
+from shards.loading.loader import Batch, BatchReader
+from shards.loading.targets import Targets, read_targets, resolve_classes
+from shards.storage.files import flush_tree
+from trainers.config import FinetuneConfig, PretrainConfig, SetPeerConfig, TrainConfig, WeightingConfig
+from trainers.evaluation.metrics import score_classes, score_values
+from trainers.models.encoders.layerwise import LayerwiseEncoder, load_encoder, require_modality
+from trainers.models.losses import balanced_class_weights, ccc_loss, soft_cross_entropy
+from trainers.models.parts.float32_buffers import Float32Buffers
+from trainers.models.personal.adapted_encoder import (
+    ORIGINAL_NAME,
+    SpeakerState,
+    default_device,
+    load_speakers,
+    save_encoder,
+)
+from trainers.models.recognizer import EmotionRecognizer, Recognition, RecognizerConfig, is_recognizer
+from trainers.preparation.proxy_speakers import assign_speakers
+from trainers.preparation.small_encoder import set_statistics, small_encoder_config
+from trainers.preparation.video_input import clip_format
+from trainers.recipes.papt.task import PretrainingTask
+from trainers.recipes.recognition.similar_speakers import adaptation_set
+from trainers.task import OnPreparation, Task, TrainingModel
+
+VANILLA_VALIDATION_UTTERANCES = 32
+
+
+class RecognitionModel(Float32Buffers, TrainingModel):
+    """A recogniser with its loss: `forward(batch)` gives named terms, of which `loss` is minimised.
+
+    `row_weights` weigh each training utterance in the supervised term, by its row in the index; `numbers` are those of
+    the speakers' embeddings.
+    """
+
+    _row_weights: Tensor | None
+
+    def __init__(
+        self,
+        recognizer: EmotionRecognizer,
+        config: FinetuneConfig,
+        class_weights: Tensor | None,
+        numbers: Mapping[str, int],
+        row_weights: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.recognizer = recognizer
+        self._config, self._class_weights, self._numbers = config, class_weights, numbers
+        self.register_buffer("_row_weights", row_weights, persistent=False)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Eq. 8 for SetPeER; the supervised term alone without P."""
+        found = self._recognise(batch)
+        terms = {"supervised": self._supervised(found, batch), **found.terms}
+        if isinstance(self._config, SetPeerConfig):
+            config = self._config
+            loss = config.classification_weight * terms["supervised"]
+            loss = loss + config.contrastive_weight * terms.get("nce", 0.0) + config.vq_weight * terms["vq"]
+        else:
+            loss = terms["supervised"]
+        return {"loss": loss, **terms}
+
+    def after_step(self) -> None:
+        """What P's codebook does between steps."""
+        self.recognizer.after_step()
+
+    @torch.inference_mode()
+    def scores(self, batch: Batch) -> Tensor:
+        """Probabilities [N, C] or values [N, V]."""
+        found = self._recognise(batch)
+        return found.scores_NC if self.recognizer.config.is_values else found.scores_NC.softmax(dim=-1)
+
+    def _recognise(self, batch: Batch) -> Recognition:
+        speakers = None
+        if self.recognizer.speakers is not None:
+            numbers = [self._numbers[speaker] for speaker in batch.speakers]
+            speakers = torch.tensor(numbers, device=batch.inputs.device)
+        found: Recognition = self.recognizer(batch.inputs, batch.lengths, batch.sets, speakers=speakers)
+        return found
+
+    def _supervised(self, found: Recognition, batch: Batch) -> Tensor:
+        row_weights = None if self._row_weights is None else self._row_weights[batch.rows]
+        if self.recognizer.config.is_values:
+            return ccc_loss(found.scores_NC, batch.values, row_weights)
+        weights = None if self._class_weights is None else self._class_weights.to(batch.probs.device)
+        return soft_cross_entropy(found.scores_NC, batch.probs, weights, row_weights)
+
+
+def make_task(config: TrainConfig, corpus: CorpusIndex) -> Task:
+    """The task of a configuration's recipe."""
+    options = config.recipe_config()
+    if isinstance(options, PretrainConfig):
+        return PretrainingTask(config, options, corpus)
+    return RecognitionTask(config, options, corpus)
+
+
+class RecognitionTask:
+    """One training task, prepared: model, training plan, validation batches. Every rank makes the same."""
+
+    def __init__(self, config: TrainConfig, options: FinetuneConfig, corpus: CorpusIndex) -> None:
+        self._config, self._options, self._corpus = config, options, corpus
+        data = config.data
+        train = training_utterances(corpus, data.num_speakers, data.known_seconds, data.known_split)
+        self.names = resolve_classes(train, config.data.target)
+        self.train, self._train_targets = _with_target(train, config, self.names)
+        self.validation, self.validation_targets = _with_target(corpus.split("validation"), config, self.names)
+        self._original: LayerwiseEncoder | None = None
+        self._numbers: Mapping[str, int] = {}
+        self._clip = clip_format(config.encoder, data.faces) if data.modality == "video" else None
+
+    @property
+    def identity(self) -> str:
+        """What a position in the stream of batches belongs to."""
+        view = self._config.data.sets if self._is_setpeer else self._config.data.utterances
+        return f"{self.train.digest} {view} {self._config.engine.seed} {self._config.engine.batches_per_step}"
+
+    @property
+    def score_width(self) -> int:
+        """Classes or values."""
+        return len(self.names)
+
+    @property
+    def _is_setpeer(self) -> bool:
+        return isinstance(self._options, SetPeerConfig)
+
+    def prepare(self, out: Path, on_progress: OnPreparation) -> None:
+        """Nothing has to be there."""
+
+    def training_reader(self) -> BatchReader:
+        """Reads training batches."""
+        data = self._config.data
+        return BatchReader(
+            self.train, self._train_targets, data.modality, cache_bytes=data.cache_bytes, clip=self._clip
+        )
+
+    def validation_reader(self) -> BatchReader:
+        """Reads validation batches."""
+        return BatchReader(self.validation, self.validation_targets, self._config.data.modality, clip=self._clip)
+
+    def keys(self, rows: NDArray[np.int64]) -> list[str]:
+        """The training utterances `rows` by name."""
+        return self.train.keys(rows)
+
+    def plan(self) -> BatchPlan:
+        """The order of training."""
+        data, seed = self._config.data, self._config.engine.seed
+        if self._is_setpeer:
+            return SpeakerSetPlan(self.train.rows_by_speaker(), data.sets, seed=seed)
+        return UtterancePlan(self.train.durations, data.utterances, seed=seed)
+
+    def validation_batches(self) -> list[PlannedBatch]:
+        """One speaker at a time, in sets of the size trained with."""
+        size = self._config.data.sets.set_size if self._is_setpeer else VANILLA_VALIDATION_UTTERANCES
+        return evaluation_batches(self.validation.rows_by_speaker(), size)
+
+    def build_model(self) -> RecognitionModel:
+        """A model with the same weights on every rank."""
+        torch.manual_seed(self._config.engine.seed)
+        recognizer = self._build_recognizer()
+        if recognizer.encoder.is_small and self._config.encoder.checkpoint is None:
+            set_statistics(recognizer.encoder, self.training_reader(), len(self.train), seed=self._config.engine.seed)
+        recognizer.encoder.freeze(
+            front_end=self._config.freezes_front_end, num_layers=self._config.encoder.freeze_layers
+        )
+        weights = None
+        if self._options.class_weights == "balanced" and not self._train_targets.is_values:
+            weights = balanced_class_weights(torch.from_numpy(self._train_targets.probs.sum(axis=0)))
+        return RecognitionModel(recognizer, self._options, weights, self._numbers, self._row_weights())
+
+    def validate(self, rows: NDArray[np.int64], scores: NDArray[np.float32]) -> Mapping[str, float]:
+        """Figures on the validation split: `scores` [N, C] of its utterances `rows`."""
+        speakers = self.validation.speaker_of_rows[rows]
+        if self.validation_targets.is_values:
+            return score_values(self.validation_targets.values[rows], scores, speakers).summary()
+        return score_classes(
+            self.validation_targets.labels[rows], scores.argmax(axis=1), speakers, self.names
+        ).summary()
+
+    def objective(self, figures: Mapping[str, float]) -> float:
+        """Macro-F1, or CCC for values."""
+        return figures["ccc" if self._config.data.target.kind == "values" else "macro_f1"]
+
+    def export(self, model: TrainingModel, folder: Path) -> None:
+        """The recogniser as `from_pretrained` reads it, in float32 whatever it was trained in."""
+        assert isinstance(model, RecognitionModel)  # noqa: S101 (this task made it)
+        folder.mkdir(parents=True, exist_ok=True)
+        plain = EmotionRecognizer(model.recognizer.config)
+        plain.load_state_dict(model.recognizer.state_dict())
+        plain.save_pretrained(folder)
+        if self._original is not None:
+            save_encoder(self._original, folder / ORIGINAL_NAME)
+        flush_tree(folder)
+
+    def _row_weights(self) -> Tensor | None:
+        """What each training utterance weighs; None when all weigh the same."""
+        if not isinstance(self._options, WeightingConfig):
+            return None
+        target = self._corpus.split(self._options.target_split)
+        chosen = adaptation_set(self._config, self._options, self.train, target)
+        speakers = self.train.table["speaker"].to_pylist()
+        return torch.tensor([self._options.weight if speaker in chosen else 1.0 for speaker in speakers])
+
+    def _build_recognizer(self) -> EmotionRecognizer:
+        """From nothing, from a pretrained encoder, or from what another run exported."""
+        checkpoint = self._config.encoder.checkpoint
+        if checkpoint is not None and is_recognizer(checkpoint):
+            return self._go_on(_load_start(checkpoint))
+        pretrained = None if checkpoint is None else load_encoder(checkpoint, self._config.encoder.revision)
+        speakers = None if checkpoint is None else load_speakers(checkpoint)
+        recognizer = EmotionRecognizer(self._recognizer_config(pretrained, speakers))
+        if pretrained is not None:
+            recognizer.encoder.model.load_state_dict(pretrained.model.state_dict())
+        if speakers is not None and recognizer.speakers is not None:
+            recognizer.speakers.load_state_dict(speakers.embedding.state_dict())
+            self._know_speakers(speakers)
+        return recognizer
+
+    def _go_on(self, start: EmotionRecognizer) -> EmotionRecognizer:
+        """With what another run has learnt."""
+        speakers = start.speaker_state()
+        recognizer = EmotionRecognizer(self._recognizer_config(start.encoder, speakers, start.config.trained_on))
+        recognizer.start_from(start)
+        if speakers is not None:
+            self._know_speakers(speakers)
+        return recognizer
+
+    def _know_speakers(self, state: SpeakerState) -> None:
+        """Find out whose embedding every speaker of this task gets."""
+        self._original = state.original.to(default_device())
+        for index in (self.train, self.validation):
+            self._numbers = {**self._numbers, **assign_speakers(state, index, self._config.data.modality)}
+
+    def _trained_on(self, start: Mapping[str, Any]) -> dict[str, Any]:
+        """Which labels and speakers; what the start of this run has heard of other splits, this one has heard too."""
+        data = self._config.data
+        return {
+            "target": to_mapping(data.target),
+            "num_speakers": data.num_speakers,
+            "known_seconds": data.known_seconds,
+            "known_split": data.known_split,
+            "start": dict(start),
+        }
+
+    def _recognizer_config(
+        self, encoder: LayerwiseEncoder | None, speakers: SpeakerState | None, start: Mapping[str, Any] | None = None
+    ) -> RecognizerConfig:
+        if speakers is not None and self._is_setpeer:
+            raise ConfigError(
+                "encoder.checkpoint: holds speaker embeddings (papt), which setpeer has no use for; fine-tune it with "
+                "finetune, or give setpeer an encoder without"
+            )
+        if encoder is None:
+            sizes = small_encoder_config(self._config.encoder, self._config.data.modality, self.training_reader())
+        else:
+            sizes = encoder.model.config.to_dict()
+            require_modality(encoder, self._config.data.modality)
+        return RecognizerConfig(
+            encoder=sizes,
+            names=self.names,
+            is_values=self._config.data.target.kind == "values",
+            modality=self._config.data.modality,
+            clip=None if self._clip is None else to_mapping(self._clip),
+            normalise=encoder is not None and encoder.normalises,
+            head=self._options.head,
+            head_dropout=self._options.head_dropout,
+            trained_on=self._trained_on(start or {}),
+            **_personalisation(self._options),
+            **({} if speakers is None else speakers.described()),
+        )
+
+
+def _load_start(folder: str) -> EmotionRecognizer:
+    try:
+        return EmotionRecognizer.from_pretrained(folder, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"encoder.checkpoint: {error}") from error
+
+
+def _personalisation(options: FinetuneConfig) -> dict[str, Any]:
+    if not isinstance(options, SetPeerConfig):
+        return {}
+    names = ("num_prefixes", "code_width", "num_codes", "quantized", "normalise_codes", "restart_codes", "commitment")
+    extractor = {name: value for name, value in asdict(options).items() if name in names}
+    temperature = options.temperature if options.contrastive_weight else None
+    contrast = {"contrast_temperature": temperature, "contrast_similarity": options.similarity}
+    return {"fusion": options.fusion, "extractor": extractor, **contrast}
+
+
+def _with_target(index: CorpusIndex, config: TrainConfig, names: tuple[str, ...]) -> tuple[CorpusIndex, Targets]:
+    """The utterances of `index` that have a target, and these targets."""
+    known = read_targets(index, config.data.target, names).known
+    if not known.any():
+        raise ConfigError(
+            f"data.target.kind {config.data.target.kind}: no utterance of a split has "
+            f"{'numbers in its json called ' if config.data.target.kind == 'values' else 'one of '}{', '.join(names)}"
+        )
+    chosen = index.take(np.flatnonzero(known))
+    return chosen, read_targets(chosen, config.data.target, names)
