@@ -10,7 +10,7 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import yaml
@@ -108,6 +108,39 @@ def choices(hint: Any) -> tuple[Any, ...]:
     if typing.get_origin(hint) is typing.Literal:
         return typing.get_args(hint)
     return next((found for part in typing.get_args(hint) if (found := choices(part))), ())
+
+
+def require_positive(config: object, *names: str) -> None:
+    """Raise ConfigError for a number that is given and not above 0; `names` are options as errors call them.
+
+    `num_workers` and `--num-workers` are the same option.
+    """
+    for name, value in _given(config, names):
+        if not value > 0:
+            expected = "at least 1" if isinstance(value, int) else "more than 0"
+            raise ConfigError(f"{name}: got {value}, expected {expected}")
+
+
+def require_at_least(config: object, minimum: float, *names: str) -> None:
+    """Raise ConfigError for a number that is given and below `minimum`; see `require_positive`."""
+    for name, value in _given(config, names):
+        if not value >= minimum:
+            raise ConfigError(f"{name}: got {value}, expected {minimum} or more")
+
+
+def require_share(config: object, *names: str) -> None:
+    """Raise ConfigError for a number outside [0, 1); see `require_positive`."""
+    for name, value in _given(config, names):
+        if not 0.0 <= value < 1.0:
+            raise ConfigError(f"{name}: got {value}, expected a share below 1")
+
+
+def _given(config: object, names: Iterable[str]) -> Iterator[tuple[str, float]]:
+    """The options that have a value, and it."""
+    for name in names:
+        value = getattr(config, name.removeprefix("--").replace("-", "_"))
+        if value is not None:
+            yield name, value
 
 
 def _explained(config: Any, indent: str) -> Iterator[str]:

@@ -5,7 +5,7 @@ from typing import Any
 import ray
 
 from actors.embedding.config import EmbedderConfig, fingerprint
-from actors.labeling.config import MediaConfig
+from actors.reading.config import MediaConfig
 from actors.reading.reader import Needs
 from actors.reading.reader_actor import ShardStream
 from actors.work.task import ShardOutcome, ShardTask

@@ -26,10 +26,12 @@ from actors.inference.waveforms import SAMPLE_RATE_HZ, Waveform
 from actors.inference.windows import MIN_SAMPLES, windowed_rows
 from shards.config import ConfigError
 from shards.speakers.table import nearest
-from trainers.models.encoders.layerwise import LayerwiseEncoder, load_encoder
+from trainers.models.encoders.layerwise import LayerwiseEncoder
+from trainers.models.encoders.loading import load_encoder
 from trainers.models.parts.cepstra import Cepstra
+from trainers.models.parts.device import default_device
 from trainers.models.parts.pooling import masked_mean
-from trainers.models.personal.adapted_encoder import SpeakerState, default_device, load_speakers
+from trainers.models.personal.adapted_encoder import SpeakerState, load_speakers
 from trainers.models.recognizer import EmotionRecognizer, is_recognizer
 
 NUM_CEPSTRA, LIFTER = 40, 0.75

@@ -10,8 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from actors.labeling.labelers.emotion_mapping import EmotionMapping
-
 log = logging.getLogger(__name__)
 
 
@@ -63,13 +61,3 @@ def class_probabilities(logits: Tensor, config: Any) -> Tensor:
     if getattr(config, "problem_type", None) == "multi_label_classification":
         return torch.sigmoid(logits.float())
     return torch.softmax(logits.float(), dim=-1)
-
-
-def emotions(mapping: EmotionMapping, probabilities: NDArray[np.float64]) -> Outcome:
-    """One utterance's class probabilities on the seven emotions."""
-    if not np.isfinite(probabilities).all():
-        return Missing("non_finite_prediction: the model answered with NaN or infinity")
-    mapped = mapping.apply(probabilities)
-    if mapped is None:
-        return Missing("unmapped_prediction: nearly all probability is on classes that drop_labels leaves out")
-    return mapped

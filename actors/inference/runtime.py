@@ -10,13 +10,13 @@ range overflows in wav2vec 2.0 feature extractors.
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from actors.labeling.config import BatchingConfig, PanelConfig
+from actors.inference.config import BatchingConfig, Precision
 
 log = logging.getLogger(__name__)
 
@@ -31,21 +31,21 @@ class Runtime:
     """Where and how large the panel computes: the device, the precision asked for and the batch budgets."""
 
     device: torch.device
-    precision: Literal["auto", "float32", "bfloat16"]
+    precision: Precision
     max_drift: float
     audio_samples: int  # 0: one window at a time
     text_tokens: int
     face_frames: int
 
     @classmethod
-    def of(cls, config: PanelConfig) -> "Runtime":
-        """The first GPU if there is one, else the CPU, with the panel's budgets or that device's defaults."""
+    def of(cls, precision: Precision, max_drift: float, batching: BatchingConfig) -> "Runtime":
+        """The first GPU if there is one, else the CPU, with the budgets given or that device's defaults."""
         has_gpu = torch.cuda.is_available()
-        batching = config.batching
+
         return cls(
             device=torch.device("cuda" if has_gpu else "cpu"),
-            precision=config.precision,
-            max_drift=config.max_drift,
+            precision=precision,
+            max_drift=max_drift,
             audio_samples=round(_audio_seconds(batching, has_gpu) * SAMPLES_PER_SECOND),
             text_tokens=batching.text_tokens or (16_384 if has_gpu else 512),
             face_frames=batching.face_frames or (256 if has_gpu else 8),

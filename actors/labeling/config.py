@@ -5,49 +5,21 @@ the panel's digest (`panel_identity`); `batching` cannot, as a label does not de
 is left out, so that a run may be tuned without labeling anything twice.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
-from actors.inference.checkpoints import CheckpointConfig, identify
-from shards.config import ConfigError, from_mapping, option, to_mapping
-from shards.emotions import EMOTIONS
-from shards.media.face_config import FaceConfig
+from actors.inference.checkpoints import CheckpointConfig
+from actors.inference.config import BatchingConfig, Precision
+from actors.labeling.labelers.config import LabelerConfig, SpeechRecognitionConfig
+from actors.reading.config import MediaConfig
+from shards.config import ConfigError, from_mapping, option
 from shards.storage.files import read_bytes
 
 MAX_PANEL_FILE_BYTES = 2**20
-DIGEST_VERSION = 2  # raise it when the code comes to label differently from the same settings
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LabelerConfig(CheckpointConfig):
-    """A classifier whose classes are mapped onto the seven emotions."""
-
-    drop_labels: tuple[str, ...] = option(
-        help="classes to leave out (the rest is renormalised) where the checkpoint has them",
-        default=("contempt", "other", "no_agreement"),
-    )
-    label_names: Mapping[str, str] = option(
-        help="what classes with other names mean, as CLASS=EMOTION (calm=neutral, LABEL_0=anger)", default_factory=dict
-    )
-
-    def __post_init__(self) -> None:
-        CheckpointConfig.__post_init__(self)
-        for label, emotion in self.label_names.items():
-            if emotion not in EMOTIONS:
-                raise ConfigError(f"label_names: got {emotion!r} for {label!r}, expected one of {', '.join(EMOTIONS)}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpeechRecognitionConfig(CheckpointConfig):
-    """Transcription (Whisper family) of utterances that come without a transcript."""
-
-    language: str | None = option(help="spoken language (en, de, ...); default: detected per window", default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,33 +42,6 @@ class ObjectivesConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MediaConfig:
-    """How samples are decoded before a labeler sees them."""
-
-    max_audio_seconds: float = option(help="longer recordings are recorded as too long and skipped", default=600.0)
-    faces: FaceConfig = option(help="face crops from video", default_factory=FaceConfig)
-
-    def __post_init__(self) -> None:
-        if not self.max_audio_seconds > 0:
-            raise ConfigError(f"max_audio_seconds: got {self.max_audio_seconds}, expected more than 0")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchingConfig:
-    """Upper bounds of one batch, padding included. No bound changes a label; a batch too large is halved by itself."""
-
-    audio_seconds: float | None = option(help="default: one window at a time on a CPU, 480 on a GPU", default=None)
-    text_tokens: int | None = option(help="default: 512 on a CPU, 16384 on a GPU", default=None)
-    face_frames: int | None = option(help="default: 8 on a CPU, 256 on a GPU", default=None)
-
-    def __post_init__(self) -> None:
-        for name in ("audio_seconds", "text_tokens", "face_frames"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"{name}: got {value}, expected more than 0")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PanelConfig:
     """The panel: every labeler that looks at every utterance."""
 
@@ -109,7 +54,7 @@ class PanelConfig:
         help="transcribes utterances that have no transcript", default=None
     )
     objectives: ObjectivesConfig = option(help="extra columns", default_factory=ObjectivesConfig)
-    precision: Literal["auto", "float32", "bfloat16"] = option(
+    precision: Precision = option(
         help="auto: bfloat16 where the hardware has it and a labeler's measured drift stays within max_drift",
         default="auto",
     )
@@ -176,33 +121,3 @@ def _anchor(value: Any, folder: Path, name: str = "") -> Any:
             if (base / value).exists():
                 return str((base / value).resolve())
     return value
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PanelIdentity:
-    """Which panel this is: equal digests label equally. `labelers` says for each model where its weights came from."""
-
-    digest: str
-    labelers: Mapping[str, Mapping[str, str]]
-
-
-def panel_identity(config: PanelConfig) -> PanelIdentity:
-    """Hash the settings and the weight files; loads no model and opens no network connection.
-
-    A local folder counts by its contents and may move; a hub checkpoint counts by name and commit. Precision counts as
-    configured: with `auto` it may be resolved differently on different hardware, within `max_drift`.
-    """
-    models = {name: identify(checkpoint) for name, checkpoint in config.checkpoints().items()}
-    settings = to_mapping(config)
-    del settings["batching"]
-    for name, model in models.items():
-        place = settings if name in settings else settings["objectives"]
-        place[name] = {**place[name], "checkpoint": None, "revision": None, **model}
-    detector = config.media.faces.detector
-    if detector is not None and Path(detector).is_file():
-        settings["media"]["faces"]["detector"] = hashlib.sha256(Path(detector).read_bytes()).hexdigest()
-    canonical = json.dumps([DIGEST_VERSION, settings], sort_keys=True)
-    labelers = {
-        name: {"checkpoint": checkpoint.checkpoint, **models[name]} for name, checkpoint in config.checkpoints().items()
-    }
-    return PanelIdentity(digest=hashlib.sha256(canonical.encode()).hexdigest(), labelers=labelers)

@@ -4,7 +4,8 @@ from typing import Any
 
 import ray
 
-from actors.labeling.config import PanelConfig, PanelIdentity
+from actors.labeling.config import PanelConfig
+from actors.labeling.identity import PanelIdentity
 from actors.labeling.shard import label_shard
 from actors.reading.reader import Needs
 from actors.reading.reader_actor import ShardStream

@@ -18,7 +18,8 @@ from transformers.utils import logging as transformers_logging
 from actors.inference.checkpoints import locate, weight_digest
 from actors.inference.outcomes import Missing
 from actors.inference.runtime import Runtime, Settled, prepare_torch
-from actors.labeling.config import PanelConfig, PanelIdentity, panel_identity
+from actors.labeling.config import PanelConfig
+from actors.labeling.identity import PanelIdentity, panel_identity
 from actors.labeling.labelers.audio import AudioLabeler
 from actors.labeling.labelers.objectives import Egemaps, FaceEmbedding, Sentiment, SpeakerVector
 from actors.labeling.labelers.speech_recognition import SpeechRecognizer
@@ -85,7 +86,7 @@ class Panel:
                 f"folders (here: {dict(identity.labelers)}; the job's: {dict(self._identity.labelers)})"
             )
         self._labelers = {name: dict(labeler) for name, labeler in identity.labelers.items()}
-        self._stages = self._build(Runtime.of(self._config))
+        self._stages = self._build(Runtime.of(self._config.precision, self._config.max_drift, self._config.batching))
         self.seconds = dict.fromkeys((stage.name for stage in self._stages), 0.0)
 
     def label(self, utterances: Sequence[Utterance]) -> list[Prediction]:

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from actors.labeling.config import MediaConfig
+from actors.reading.config import MediaConfig
 from actors.reading.utterance import Utterance
 from shards.errors import BadSample
 from shards.media.audio import SAMPLE_RATE_HZ, decode_audio
 from shards.media.container import DAMAGE_CODES
 from shards.media.faces import FaceCropper
-from shards.samples.sample import Sample, encode_metadata, parse_sample
+from shards.samples.metadata import encode_metadata
+from shards.samples.sample import Sample, parse_sample
 from shards.storage.files import RangedReader, open_ranged
 from shards.tar.reader import SampleEntry, index_shard, read_members
 

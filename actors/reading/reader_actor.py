@@ -17,7 +17,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, RayActorError
 
-from actors.labeling.config import MediaConfig
+from actors.reading.config import MediaConfig
 from actors.reading.reader import Needs, ShardOpened, ShardReader
 from actors.reading.utterance import Utterance
 from shards.storage.files import open_ranged

@@ -14,7 +14,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.labeling.config import MediaConfig
+from actors.reading.config import MediaConfig
 from actors.reading.reader import Needs
 from actors.reading.reader_actor import ReaderSlot, ShardStream
 from actors.work.task import ShardOutcome, ShardProgress, ShardTask, require_writable

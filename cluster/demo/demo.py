@@ -20,19 +20,20 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from cluster.demo.speakers import serve_speakers
-from cluster.training.evaluate import METRICS_NAME, EvaluateConfig, evaluate
 from cluster.jobs.label import LabelConfig, label
-from cluster.progress import progress
 from cluster.pages.report import ReportConfig, write_report
-from shards.config import ConfigError, option
+from cluster.progress import progress
+from cluster.training.evaluate import METRICS_NAME, evaluate
+from shards.config import ConfigError, option, require_at_least
 from shards.packing.job import PackConfig, pack
 from shards.selection.job import select
 from shards.selection.rule import SelectConfig
 from shards.storage.files import atomic_write
-from shards.synthetic.corpus import write_corpus
 from shards.synthetic.config import WorldConfig
+from shards.synthetic.corpus import write_corpus
 from trainers.engine.checkpoints import RESULT_NAME
 from trainers.engine.tracking import last_step
+from trainers.evaluation.config import EvaluateConfig
 
 if TYPE_CHECKING:
     from trainers.teachers.inputs import TeacherKind  # with torch, which the help text does not need
@@ -61,9 +62,7 @@ class DemoConfig:
     min_per_speaker: int = option(default=8, help="Kept utterances a speaker needs (the paper: 50 of several hundred).")
 
     def __post_init__(self) -> None:
-        for name in ("labelled_speakers", "unlabelled_speakers"):
-            if getattr(self, name) < 10:
-                raise ConfigError(f"--{name.replace('_', '-')}: got {getattr(self, name)}, expected at least 10")
+        require_at_least(self, 10, "--labelled-speakers", "--unlabelled-speakers")
 
 
 def run_demo(config: DemoConfig) -> int:

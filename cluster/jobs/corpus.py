@@ -3,7 +3,8 @@
 import sys
 
 from cluster.progress import progress
-from shards.importing.job import ImportConfig, import_table
+from shards.importing.config import ImportConfig
+from shards.importing.job import import_table
 from shards.packing.job import PackConfig, pack
 from shards.selection.job import select
 from shards.selection.rule import SelectConfig

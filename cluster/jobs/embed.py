@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.embedding.config import EmbedderConfig, fingerprint
-from cluster.jobs.job import JobSummary, account, read_outcomes, require_positive, run_missing
+from cluster.jobs.job import run_missing
 from cluster.jobs.plan import make_plan, remove_leftovers
-from shards.config import ConfigError, option
+from cluster.jobs.summary import JobSummary, account, read_outcomes
+from shards.config import ConfigError, option, require_positive
 from shards.speakers.files import write_speakers
 from shards.speakers.from_embeddings import (
     list_tables,
@@ -52,7 +53,7 @@ class EmbedConfig:
     max_attempts: int = option(default=5, help="Times a shard is tried in one run before it is given up.")
 
     def __post_init__(self) -> None:
-        require_positive(self, "num_workers", "num_readers", "max_attempts")
+        require_positive(self, "--num-workers", "--num-readers", "--max-attempts")
         if not self.out.endswith(SUFFIX) or self.out.endswith(f"/{SUFFIX}"):
             raise ConfigError(f"--out: got {self.out}, expected a file NAME{SUFFIX}")
         label_dimensions(self.labels)

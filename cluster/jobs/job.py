@@ -1,23 +1,15 @@
 """What the jobs over shards have in common: run what is missing on Ray, and account for every input."""
 
-import concurrent.futures
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from actors.work.task import ShardOutcome, ShardTask
-from cluster.jobs.plan import FOOTER_THREADS, ShardPlan
+from actors.work.task import ShardOutcome
+from cluster.jobs.plan import ShardPlan
 from cluster.progress import progress
-from shards.config import ConfigError
-from shards.storage.parquet import count_errors
 
 if TYPE_CHECKING:
     from cluster.jobs.run import FailedShard  # with Ray, which only a run that needs it imports
-
-EXIT_DAMAGED_SHARDS = 3
-EXIT_UNFINISHED = 4
 
 
 class JobOptions(Protocol):
@@ -34,50 +26,6 @@ class JobOptions(Protocol):
     @property
     def max_attempts(self) -> int:
         """Times a shard is tried."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobSummary:
-    """What a job amounts to: every input is an utterance with a result, one with a reason, or a shard with one."""
-
-    num_shards: int
-    num_reused: int
-    unreadable: tuple[dict[str, str], ...]
-    failed: tuple[dict[str, object], ...]
-    num_utterances: int
-    num_rejected: int
-    rejected: dict[str, int]
-    hours_of_audio: float
-    seconds: float
-
-    @property
-    def exit_status(self) -> int:
-        """0 all read, 3 finished but with damaged shards, 4 unfinished."""
-        if self.failed:
-            return EXIT_UNFINISHED
-        return EXIT_DAMAGED_SHARDS if self.unreadable else 0
-
-    def lines(self, done: str, lacking: str) -> Iterator[str]:
-        """For a person: `done` is what was done to a shard, `lacking` what a rejected utterance is without."""
-        new = self.num_shards - self.num_reused - len(self.failed)
-        yield (
-            f"{self.num_utterances} utterances ({self.hours_of_audio:.2f} h of audio) in {self.num_shards} shards: "
-            f"{new} {done} now, {self.num_reused} before, {self.seconds:.1f} s"
-        )
-        yield from (f"  {lacking}: {number} x {code}" for code, number in sorted(self.rejected.items()))
-        yield from (f"  damaged shard {shard['shard']}: {shard['error']}" for shard in self.unreadable)
-        for failure in self.failed:
-            yield f"  NOT {done} {failure['name']} ({failure['attempts']} attempts): {failure['error']}"
-        if self.failed:
-            yield "unfinished: run the same command again; finished shards are not opened"
-
-
-def require_positive(config: object, *names: str) -> None:
-    """Raise ConfigError for an option that is given and below 1."""
-    for name in names:
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"--{name.replace('_', '-')}: got {value}, expected at least 1")
 
 
 def run_missing(
@@ -109,61 +57,6 @@ def run_missing(
         )
         run.run(plan.todo, place_workers(nodes, num_workers))
     return run.outcomes, run.failed
-
-
-class TableFacts(Protocol):
-    """What the footer of every kind of table says."""
-
-    @property
-    def num_rows(self) -> int:
-        """One for each utterance."""
-
-    @property
-    def shard_error(self) -> str | None:
-        """What is wrong with the shard."""
-
-
-def read_outcomes(
-    tasks: Sequence[ShardTask], facts_of: Callable[[ShardTask], TableFacts], remedy: str
-) -> list[ShardOutcome]:
-    """What finished shards amount to, by their tables; `remedy` is for a damaged one."""
-
-    def read(task: ShardTask) -> ShardOutcome:
-        facts = facts_of(task)
-        rejected, seconds = count_errors(task.table_url, remedy=remedy)
-        return ShardOutcome(
-            name=task.name,
-            num_utterances=facts.num_rows,
-            seconds_of_audio=seconds,
-            rejected=rejected,
-            shard_error=facts.shard_error,
-        )
-
-    with concurrent.futures.ThreadPoolExecutor(FOOTER_THREADS) as pool:
-        return list(pool.map(read, tasks))
-
-
-def account(
-    plan: ShardPlan, outcomes: Iterable[ShardOutcome], failed: "Sequence[FailedShard]", seconds: float
-) -> dict[str, Any]:
-    """The fields of a JobSummary."""
-    ordered = sorted(outcomes, key=lambda outcome: outcome.name)
-    rejected: Counter[str] = Counter()
-    for outcome in ordered:
-        rejected.update(outcome.rejected)
-    return {
-        "num_shards": len(plan.tasks),
-        "num_reused": len(plan.reused),
-        "unreadable": tuple(
-            {"shard": outcome.name, "error": outcome.shard_error} for outcome in ordered if outcome.shard_error
-        ),
-        "failed": tuple(asdict(failure) for failure in failed),
-        "num_utterances": sum(outcome.num_utterances for outcome in ordered),
-        "num_rejected": sum(rejected.values()),
-        "rejected": dict(sorted(rejected.items())),
-        "hours_of_audio": round(sum(outcome.seconds_of_audio for outcome in ordered) / 3600, 4),
-        "seconds": round(seconds, 2),
-    }
 
 
 def _with_rate(update: Callable[..., None], total: int) -> Callable[[int, int], None]:

@@ -10,10 +10,12 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from actors.labeling.config import PanelConfig, panel_identity
-from cluster.jobs.job import JobSummary, account, read_outcomes, require_positive, run_missing
+from actors.labeling.config import PanelConfig
+from actors.labeling.identity import panel_identity
+from cluster.jobs.job import run_missing
 from cluster.jobs.plan import make_plan, refuse_other_corpora, remove_leftovers, remove_superseded
-from shards.config import option
+from cluster.jobs.summary import JobSummary, account, read_outcomes
+from shards.config import option, require_positive
 from shards.storage.documents import write_config, write_json
 from shards.storage.files import exists, join, list_files, make_directory, remove
 from shards.tables.predictions import FORMAT_VERSION, REMEDY, SUMMARY_NAME, read_info
@@ -34,7 +36,7 @@ class LabelConfig:
     max_attempts: int = option(default=5, help="Times a shard is tried in one run before it is given up.")
 
     def __post_init__(self) -> None:
-        require_positive(self, "num_labelers", "num_readers", "max_attempts")
+        require_positive(self, "--num-labelers", "--num-readers", "--max-attempts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,8 @@ from shards.config import ConfigError
 from shards.storage.files import FileIdentity, join, remove
 from shards.storage.names import list_names, relative_names
 from shards.storage.urls import absolute
-from shards.tables.predictions import REMEDY, TableInfo, is_table_name, read_info
+from shards.tables.names import is_table_name
+from shards.tables.predictions import REMEDY, TableInfo, read_info
 from shards.tables.replaced import find_replaced
 
 NAME_DIGITS = 12

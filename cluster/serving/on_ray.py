@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from shards.config import ConfigError
 
 if TYPE_CHECKING:
-    from cluster.serving.serve import ServeConfig
+    from cluster.serving.config import ServeConfig
 
 log = logging.getLogger(__name__)
 

@@ -17,11 +17,15 @@ from typing import Any
 
 import yaml
 
-from cluster.training.evaluate import METRICS_NAME, EvaluateConfig, papers_figures
+from cluster.training.evaluate import METRICS_NAME, papers_figures
 from shards.config import ConfigError, from_mapping, option, to_mapping
 from shards.storage.files import atomic_write
-from trainers.config import RECIPES, DataConfig, EncoderConfig, EngineConfig
 from trainers.engine.checkpoints import RESULT_NAME
+from trainers.evaluation.config import EvaluateConfig
+from trainers.recipes.registry import RECIPES
+from trainers.settings.data import DataConfig
+from trainers.settings.encoder import EncoderConfig
+from trainers.settings.engine import EngineConfig
 
 GROUPS = {"encoder": EncoderConfig, "data": DataConfig, "engine": EngineConfig}
 # What makes no other method of a run: where it ran, how often it wrote, its seed.

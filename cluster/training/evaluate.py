@@ -7,20 +7,22 @@ the metrics say which. With --pldc, predictions are calibrated by the training s
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from shards.config import ConfigError, option, to_mapping
-from shards.loading.index import CorpusIndex, group_rows, read_index
+from shards.config import ConfigError, to_mapping
+from shards.grouping import group_rows
+from shards.loading.index import CorpusIndex, read_index
 from shards.loading.known_speakers import known_utterances
 from shards.loading.targets import Targets
 from shards.storage.files import atomic_write
+from trainers.evaluation.config import EvaluateConfig
 
 if TYPE_CHECKING:
     from trainers.evaluation.predicting import Predicted
@@ -36,41 +38,6 @@ CLASS_FIGURES = {
 }
 VALUE_FIGURES = {"overall": "O-CCC", "over_speakers": "A-CCC", "over_speakers_std": "A-CCC std"}
 METRICS_NAME, PREDICTIONS_NAME, PAGE_NAME = "metrics.json", "predictions.parquet", "evaluation.html"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluateConfig:
-    """Options of `emostream evaluate`."""
-
-    checkpoint: str = option(help="Exported model: RUN/best or RUN/last.")
-    shards: str = option(help="Packed shards: a glob, folder or file.")
-    out: str = option(help="Folder for metrics.json, predictions.parquet and evaluation.html.")
-    split: str = option(default="test", help="Split to evaluate.")
-    set_size: int = option(default=8, help="Utterances of a speaker recognised together, at most; 0: all of them.")
-    support: Literal["same", "disjoint", "wrong"] = option(
-        default="same",
-        help="What a personalised model's speaker embedding is made from: the utterances themselves, others of the "
-        "same speaker, or another speaker's (controls).",
-    )
-    pldc: Literal["mu", "sigma", "both"] | None = option(
-        default=None, help="Calibrate predictions by similar training speakers: their label mean, spread, or both."
-    )
-    neighbours: int = option(default=5, help="Similar speakers PLDC averages over.")
-    known_seconds: float = option(
-        default=0.0,
-        help="Leave out so many seconds of each speaker: those that a model with data.known_seconds has trained on. "
-        "Both sides of the personalisation gap are measured on the rest.",
-    )
-    colour_by: tuple[str, ...] = option(
-        default=("speaker",), help="Fields of the samples' json that the page colours speaker embeddings by."
-    )
-    seed: int = option(default=0, help="Which utterances make a set, and where the page's map begins.")
-
-    def __post_init__(self) -> None:
-        if self.set_size < 0:
-            raise ConfigError(f"--set-size: got {self.set_size}, expected 0 or more")
-        if self.neighbours < 1:
-            raise ConfigError(f"--neighbours: got {self.neighbours}, expected at least 1")
 
 
 def run_evaluate(config: EvaluateConfig) -> int:

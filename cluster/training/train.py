@@ -7,31 +7,20 @@ through a Ray queue: Ray Train's own reports reach the driver only with checkpoi
 
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, replace
 from pathlib import Path
-from threading import Event, Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cluster.progress import progress
-from shards.config import ConfigError, from_mapping, to_mapping
+from cluster.training.on_ray import WorkersFailedError, train_on_ray
 from shards.errors import BadShard
 from trainers.config import TrainConfig
-from trainers.engine.checkpoints import CheckpointFolder, read_progress, refuse_used_folder
+from trainers.engine.checkpoints import CheckpointFolder, read_progress
 from trainers.engine.tracking import require_trackers
 
 if TYPE_CHECKING:
-    from cluster.nodes.session import NodeResources
     from trainers.engine.run import TrainingResult  # with torch, which the help text does not need
 
 EXIT_UNFINISHED = 4
-MAX_FAILURES = 3
-POLL_SECONDS = 0.5
-MESSAGE_SECONDS = 10.0
-
-
-class WorkersFailedError(RuntimeError):
-    """The Ray workers failed more often than they are started again."""
 
 
 def run_train(config: TrainConfig) -> int:
@@ -57,129 +46,6 @@ def train_here(config: TrainConfig) -> "TrainingResult":
         return run_training(config)
     with progress("train", "steps") as update:
         return run_training(config, lambda done, total, note: update(done, total, note=note))
-
-
-def train_on_ray(config: TrainConfig) -> "TrainingResult":
-    """As `num_workers` Ray Train workers, a GPU each where there are GPUs.
-
-    Raises ConfigError when the cluster has too little, WorkersFailedError when the workers failed too often.
-    """
-    import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchTrainer
-    from ray.util.queue import Queue
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    from cluster.nodes.session import ray_session
-    from trainers.engine.run import TrainingResult
-
-    out = os.path.abspath(config.out)
-    refuse_used_folder(Path(out), resume=config.resume)  # the workers cannot: to them, a restart looks the same
-    with ray_session(config.address) as nodes, progress("train", "steps") as update:
-        use_gpu = _require_resources(config.num_workers, nodes)
-        # Here: on another node it would die with that node, and the run with it.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
-        trainer = TorchTrainer(
-            _work,
-            train_loop_config={
-                "options": to_mapping(replace(config, out=out)),
-                "folder": os.getcwd(),
-                "messages": queue,
-            },
-            scaling_config=ScalingConfig(num_workers=config.num_workers, use_gpu=use_gpu),
-            run_config=RunConfig(
-                name="ray",
-                storage_path=out,
-                # Without a limit of its own, a cluster that is busy with other work would be waited for without end.
-                failure_config=FailureConfig(max_failures=MAX_FAILURES, controller_failure_limit=MAX_FAILURES),
-            ),
-        )
-        listener = _Listener(queue, update)
-        try:
-            trainer.fit()
-        except TrainingFailedError as error:
-            raise WorkersFailedError(_reason(error)) from error
-        finally:
-            kind, found = listener.finish()
-    if kind == "refused":
-        raise ConfigError(found)
-    return TrainingResult(**found)
-
-
-class _Listener:
-    """Shows the first worker's progress as it comes, and keeps how it ended."""
-
-    def __init__(self, queue: Any, update: Callable[..., None]) -> None:
-        self._queue, self._update = queue, update
-        self._end: tuple[str, Any] = ("refused", "the first worker ended without saying what it reached")
-        self._is_over = Event()
-        self._thread = Thread(target=self._listen, daemon=True)
-        self._thread.start()
-
-    def finish(self) -> tuple[str, Any]:
-        """("result", what was reached) or ("refused", why), once everything said has been heard."""
-        self._is_over.set()
-        self._thread.join(MESSAGE_SECONDS)
-        return self._end
-
-    def _listen(self) -> None:
-        from ray.util.queue import Empty
-
-        while True:
-            try:
-                kind, *values = self._queue.get(timeout=POLL_SECONDS)
-            except Empty:
-                if self._is_over.is_set():
-                    return
-                continue
-            if kind == "step":
-                self._update(*values[:2], note=values[2])
-            else:
-                self._end = (kind, values[0])
-
-
-def _work(values: dict[str, Any]) -> None:
-    """What a Ray Train worker runs; a worker started again resumes."""
-    from ray.train import get_context
-
-    from trainers.engine.run import run_training
-
-    if os.path.isdir(values["folder"]):  # where relative paths begin; Ray Train has moved to a folder of its own
-        os.chdir(values["folder"])
-    config = from_mapping(TrainConfig, values["options"], where="options")
-    has_checkpoint = os.path.isdir(os.path.join(config.out, "checkpoints"))
-    is_first = get_context().get_world_rank() == 0
-
-    def say(*message: Any) -> None:
-        if is_first:
-            values["messages"].put(message, timeout=MESSAGE_SECONDS)
-
-    config = replace(config, resume=config.resume or has_checkpoint)
-    try:
-        result = run_training(config, lambda done, total, note: say("step", done, total, note))
-    except ConfigError as error:
-        # Every worker raises it alike. Out of here, it would be tried again as if a worker had died.
-        say("refused", str(error))
-    else:
-        say("result", asdict(result))
-
-
-def _require_resources(num_workers: int, nodes: "list[NodeResources]") -> bool:
-    """Whether workers get a GPU each. Raises ConfigError when the cluster is too small: Ray would wait for more."""
-    num_gpus, num_cpus = sum(node.num_gpus for node in nodes), sum(node.num_cpus for node in nodes)
-    use_gpu = num_gpus >= 1
-    if num_workers > (num_gpus if use_gpu else num_cpus):
-        raise ConfigError(f"--num-workers: got {num_workers}, the cluster has {num_gpus:g} GPUs and {num_cpus:g} CPUs")
-    return use_gpu
-
-
-def _reason(error: Exception) -> str:
-    """The last line of each worker's failure, once: the rest is Ray's own stack."""
-    failures = getattr(error, "worker_failures", {0: error})
-    lines = {str(failure).strip().splitlines()[-1]: rank for rank, failure in sorted(failures.items(), reverse=True)}
-    causes = "; ".join(f"worker {rank}: {line}" for line, rank in sorted(lines.items(), key=lambda item: item[1]))
-    return f"the workers failed more than {MAX_FAILURES} times, at last {causes}"
 
 
 def _what_remains(config: TrainConfig) -> str:

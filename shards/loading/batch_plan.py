@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.config import ConfigError, option
+from shards.config import ConfigError, option, require_positive
 
 _UTTERANCES, _SETS, _EVALUATION = range(3)
 
@@ -44,9 +44,7 @@ class UtteranceView:
     )
 
     def __post_init__(self) -> None:
-        for name in ("batch_seconds", "max_utterances", "pool_batches"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name}: got {getattr(self, name)}, expected more than 0")
+        require_positive(self, "batch_seconds", "max_utterances", "pool_batches")
 
     def typical_size(self, seconds: NDArray[np.float64]) -> int:
         """Utterances in a batch of average length."""
@@ -64,9 +62,7 @@ class SpeakerSetView:
     )
 
     def __post_init__(self) -> None:
-        for name in ("num_sets", "set_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: got {getattr(self, name)}, expected at least 1")
+        require_positive(self, "num_sets", "set_size")
 
 
 class UtterancePlan:

@@ -12,7 +12,6 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,12 +21,11 @@ from numpy.typing import NDArray
 from shards.config import ConfigError
 from shards.emotions import EMOTIONS, NUM_EMOTIONS, canonical_emotion
 from shards.errors import BadSample, BadShard
-from shards.samples.sample import METADATA_EXTENSION, parse_metadata
-from shards.speakers.labels import dig, number
+from shards.grouping import group_rows
+from shards.samples.metadata import METADATA_EXTENSION, dig, number, parse_metadata
+from shards.splits import DEFAULT_SPLIT
 from shards.storage.files import list_files, open_ranged
 from shards.tar.reader import SampleEntry, index_shard
-
-DEFAULT_SPLIT = "train"
 
 SCHEMA = pa.schema(
     [
@@ -111,15 +109,6 @@ class CorpusIndex:
         """Any field of each utterance's json as text (`demographics.voice_type`); None where it is not there."""
         found = [dig(json.loads(text), name) for text in self.table["json"].to_pylist()]
         return [None if value is None else str(value) for value in found]
-
-
-def group_rows(names: NDArray[Any]) -> dict[Any, NDArray[np.int64]]:
-    """The rows of each distinct one of `names` [N], in the names' order."""
-    if not len(names):
-        return {}
-    distinct, places = np.unique(names, return_inverse=True)
-    rows = np.split(np.argsort(places, kind="stable"), np.cumsum(np.bincount(places))[:-1])
-    return dict(zip(distinct.tolist(), rows, strict=True))
 
 
 def read_index(pattern: str, *, num_threads: int = 8) -> CorpusIndex:

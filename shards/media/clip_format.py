@@ -5,7 +5,7 @@ A recogniser carries it, and is loaded where none of these is installed.
 
 from dataclasses import dataclass
 
-from shards.config import ConfigError, option
+from shards.config import ConfigError, option, require_positive
 from shards.media.face_config import FaceBoxConfig
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -27,8 +27,7 @@ class ClipFormat:
     faces: FaceBoxConfig = option(help="how faces are found; without a detector, none are", default=FaceBoxConfig())
 
     def __post_init__(self) -> None:
-        if self.num_frames < 1:
-            raise ConfigError(f"num_frames: got {self.num_frames}, expected at least 1")
+        require_positive(self, "num_frames")
         if not 0 < self.side_pixels <= self.shortest_edge_pixels:
             raise ConfigError(
                 f"shortest_edge_pixels: got {self.shortest_edge_pixels}, expected at least the {self.side_pixels} of "

@@ -6,7 +6,7 @@ A panel's configuration holds them, and is read where neither is installed: a GP
 import re
 from dataclasses import dataclass
 
-from shards.config import ConfigError, option
+from shards.config import ConfigError, option, require_positive
 
 DETECTOR_HUB_NAME = "opencv/face_detection_yunet"
 
@@ -57,5 +57,4 @@ class FaceConfig(FaceBoxConfig):
             raise ConfigError(f"frames_per_second: got {self.frames_per_second}, expected more than 0, at most 120")
         if not 16 <= self.size_pixels <= 1024:
             raise ConfigError(f"size_pixels: got {self.size_pixels}, expected 16 to 1024")
-        if self.max_frames < 1:
-            raise ConfigError(f"max_frames: got {self.max_frames}, expected at least 1")
+        require_positive(self, "max_frames")

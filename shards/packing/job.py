@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 
 import pyarrow.compute as pc
 
-from shards.config import ConfigError, option
+from shards.config import ConfigError, option, require_positive
 from shards.errors import BadShard
 from shards.packing.plan import PLAN_COLUMNS, PlannedShard, plan_shards, stem_of
 from shards.packing.shard import write_packed_shard
@@ -46,9 +46,7 @@ class PackConfig:
     num_workers: int = option(default=4, help="Shards written at once.")
 
     def __post_init__(self) -> None:
-        for name in ("shard_size_mb", "num_workers"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')}: got {getattr(self, name)}, expected at least 1")
+        require_positive(self, "--shard-size-mb", "--num-workers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

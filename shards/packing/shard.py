@@ -18,15 +18,8 @@ from typing import Any, Self
 
 from shards.errors import BadSample, BadShard
 from shards.packing.plan import PACKED_KEY, PlannedShard
-from shards.samples.sample import (
-    AUDIO_EXTENSIONS,
-    FACE_EXTENSION,
-    METADATA_EXTENSION,
-    TRANSCRIPT_EXTENSION,
-    VIDEO_EXTENSIONS,
-    encode_metadata,
-    parse_sample,
-)
+from shards.samples.metadata import METADATA_EXTENSION, encode_metadata
+from shards.samples.sample import AUDIO_EXTENSIONS, FACE_EXTENSION, TRANSCRIPT_EXTENSION, VIDEO_EXTENSIONS, parse_sample
 from shards.storage.files import RangedReader, atomic_write, join, open_ranged
 from shards.tar.reader import TarWriter, read_sample
 

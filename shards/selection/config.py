@@ -4,16 +4,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shards.config import ConfigError, option
+from shards.config import ConfigError, option, require_at_least, require_positive
 from shards.emotions import EMOTIONS
 from shards.selection.agreement import Distance
+from shards.splits import SPLITS
 from shards.storage.urls import absolute
 from shards.tables.predictions import MODALITIES
 
 PUBLISHED_CLASSES = ("neutral", "anger", "happiness", "surprise")
 PUBLISHED_KL_THRESHOLD = 1.0
 MATCH_KL = "match-kl"
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +59,8 @@ class SelectConfig:
         self.rates()
         if self.keep_rates and self.balance_to is not None:
             raise ConfigError("--keep-rates and --balance-to: give one of them")
-        if self.balance_to is not None and self.balance_to < 1:
-            raise ConfigError(f"--balance-to: got {self.balance_to}, expected at least 1")
-        if self.min_per_speaker < 0:
-            raise ConfigError(f"--min-per-speaker: got {self.min_per_speaker}, expected 0 or more")
+        require_positive(self, "--balance-to")
+        require_at_least(self, 0, "--min-per-speaker")
         fractions = self.split_fractions
         if len(fractions) != len(SPLITS) or not min(fractions) >= 0 or not abs(sum(fractions) - 1) <= 1e-6:
             raise ConfigError(f"--split-fractions: got {fractions}, expected three shares that sum to 1")

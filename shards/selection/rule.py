@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from shards.emotions import EMOTIONS
 from shards.selection.agreement import matched_threshold, pairwise_distance
-from shards.selection.config import PUBLISHED_KL_THRESHOLD, SPLITS, SelectConfig
+from shards.selection.config import PUBLISHED_KL_THRESHOLD, SelectConfig
+from shards.splits import SPLITS
 
 __all__ = ["SPLITS", "Candidates", "SelectConfig", "Selection", "choose", "class_numbers", "labels_of"]
 

@@ -13,14 +13,16 @@ import numpy as np
 import pyarrow as pa
 
 from shards.config import ConfigError
-from shards.loading.index import DEFAULT_SPLIT, group_rows
-from shards.speakers.labels import EMOTION, dig, label_dimensions, label_row
+from shards.grouping import group_rows
+from shards.samples.metadata import dig
+from shards.speakers.labels import EMOTION, label_dimensions, label_row
 from shards.speakers.statistics import Chunk, build_speakers
 from shards.speakers.table import MAX_METADATA_CHARACTERS, SpeakerTable
+from shards.splits import DEFAULT_SPLIT
 from shards.storage.files import join, remove
 from shards.storage.names import list_names
 from shards.tables.embeddings import REMEDY, EmbeddingInfo, read_embedding_info, read_embeddings, vectors_of
-from shards.tables.predictions import is_table_name
+from shards.tables.names import is_table_name
 from shards.tables.replaced import find_replaced
 
 

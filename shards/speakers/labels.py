@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from shards.config import ConfigError
 from shards.emotions import EMOTIONS, canonical_emotion
+from shards.samples.metadata import dig, number
 
 EMOTION = "emotion"
 
@@ -32,25 +33,8 @@ def label_row(metadata: Mapping[str, object], labels: Sequence[str]) -> list[flo
     return [number(dig(metadata, name)) for name in labels]
 
 
-def dig(value: object, dotted: str) -> object:
-    """The field of a nested json, `demographics.age`; None where it is not there."""
-    for name in dotted.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value
-
-
 def _emotion(metadata: Mapping[str, object]) -> str | None:
     label, emotion = metadata.get("label"), metadata.get("emotion")
     if label in EMOTIONS:
         return str(label)
     return canonical_emotion(emotion) if isinstance(emotion, str) else None
-
-
-def number(value: object) -> float:
-    """A field of the json as a number, also where it was written as text, as an imported CSV's is; else NaN."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return math.nan
-    try:
-        return float(value)
-    except (ValueError, OverflowError):
-        return math.nan

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.loading.index import group_rows
+from shards.grouping import group_rows
 from shards.speakers.table import SpeakerTable
 
 # Speakers [N], features [N, D] and labels [N, V] (NaN: not known) of some utterances.

@@ -11,18 +11,13 @@ truth would again be somebody's opinion).
 
 from dataclasses import dataclass
 
-from shards.config import ConfigError, option
+from shards.config import ConfigError, option, require_at_least
 from shards.emotions import EMOTIONS, NUM_EMOTIONS
 
 
 def _require_share(name: str, value: float) -> None:
     if not 0.0 <= value <= 1.0:
         raise ConfigError(f"{name}: got {value}, expected a share between 0 and 1")
-
-
-def _require_positive_or_zero(name: str, value: float) -> None:
-    if not value >= 0.0:
-        raise ConfigError(f"{name}: got {value}, expected 0 or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +28,7 @@ class Spread:
     own: float = option(help="standard deviation between speakers of one group", default=0.0)
 
     def __post_init__(self) -> None:
-        _require_positive_or_zero("shared", self.shared)
-        _require_positive_or_zero("own", self.own)
+        require_at_least(self, 0, "shared", "own")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +41,7 @@ class Channel:
     )
 
     def __post_init__(self) -> None:
-        _require_positive_or_zero("noise", self.noise)
+        require_at_least(self, 0, "noise")
         _require_share("conflict_rate", self.conflict_rate)
 
 
@@ -131,10 +125,8 @@ class WorldConfig:
             raise ConfigError(f"emotion_prior: got {self.emotion_prior}, expected {NUM_EMOTIONS} numbers above 0")
         for name in ("words_conflict_rate", "unspoken_rate", "ambiguous_rate", "shared_conflict_rate", "rater_noise"):
             _require_share(name, getattr(self, name))
-        for name in ("group_tract_step", "f0_spread_semitones", "tract_spread", "utterance_count_spread"):
-            _require_positive_or_zero(name, getattr(self, name))
-        for name in ("intensity_spread", "face_frame_noise", "affect_noise"):
-            _require_positive_or_zero(name, getattr(self, name))
+        require_at_least(self, 0, "group_tract_step", "f0_spread_semitones", "tract_spread", "utterance_count_spread")
+        require_at_least(self, 0, "intensity_spread", "face_frame_noise", "affect_noise")
         if self.min_signal_to_noise_db > self.max_signal_to_noise_db:
             raise ConfigError(
                 f"min_signal_to_noise_db: got {self.min_signal_to_noise_db}, "

@@ -29,6 +29,7 @@ from shards.storage.documents import read_json
 from shards.storage.files import atomic_write, exists, join
 from shards.storage.names import list_names
 from shards.storage.parquet import METADATA_KEY, open_parquet
+from shards.tables.names import is_table_name
 
 FORMAT_VERSION = 1
 MODALITIES = ("audio", "vision", "text")
@@ -90,11 +91,6 @@ class TableInfo:
     shard_error: str | None
     num_rows: int
     format_version: int = FORMAT_VERSION
-
-
-def is_table_name(name: str) -> bool:
-    """Whether a file of a predictions folder is a table; hidden names are writers' temporary files."""
-    return name.endswith(".parquet") and not name.startswith((".", "_"))
 
 
 def write_predictions(url: str, rows: Sequence[Prediction], info: TableInfo) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cluster.cli import COMMANDS, main
+from cluster.cli import main
+from cluster.command_table import COMMANDS
 from shards.config import from_mapping
 
 SELECT = ["select", "--predictions", "p", "--out", "o", "--teachers", "text,vision"]

@@ -8,8 +8,9 @@ import pytest
 
 from shards.config import ConfigError, from_mapping, to_mapping
 from tests import ROOT
-from trainers.config import SetPeerConfig, TrainConfig
+from trainers.config import TrainConfig
 from trainers.models.personal.speaker_prefix import NUM_HEADS
+from trainers.recipes.recognition.config import SetPeerConfig
 
 
 def config(recipe: str = "setpeer", **values: Any) -> TrainConfig:

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as distributed
 from torch.distributed import HashStore  # type: ignore[attr-defined] # public, but re-exported without saying so
 
-from trainers.config import EngineConfig
+from trainers.settings.engine import EngineConfig
 
 
 def join_group() -> None:

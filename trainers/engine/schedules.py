@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from trainers.config import EngineConfig
+from trainers.settings.engine import EngineConfig
 
 
 def rate_at(step: int, config: EngineConfig) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
-from shards.loading.index import group_rows
+from shards.grouping import group_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from shards.loading.index import CorpusIndex
 from shards.loading.known_speakers import training_utterances
 from shards.loading.loader import Batch, BatchReader, read_once
 from shards.loading.targets import TargetConfig, Targets, no_targets, read_targets
-from trainers.models.personal.adapted_encoder import default_device
+from trainers.models.parts.device import default_device
 from trainers.models.recognizer import EmotionRecognizer, Recognition, is_recognizer
 from trainers.preparation.proxy_speakers import assign_speakers
 

@@ -3,6 +3,7 @@
 Personalised, it is SetPeER (setpeer-emoceleb, section IV): before every layer P makes Q embeddings of each set from the
 layer's pooled input, and they enter as a prefix that is replaced at the next layer (`addition` and `cross_attention`
 are the paper's other fusions). Without, it is the vanilla baseline. `source` separates the utterances a prefix is made
+from trainers.models.personal.halves import Halves, halve
 from and those it serves, which is what the controls with wrong or disjoint support need; by default they are the same.
 
 Saved with `save_pretrained`, loaded with `from_pretrained`, whatever the encoder.
@@ -25,12 +26,15 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 
 from shards.config import from_mapping
 from shards.media.clip_format import ClipFormat
-from trainers.models.encoders.layerwise import LayerwiseEncoder, load_encoder
-from trainers.models.encoders.sequence import LayerInput, SequenceEncoder, SequenceEncoderConfig
+from trainers.models.encoders.layerwise import LayerwiseEncoder
+from trainers.models.encoders.loading import load_encoder
+from trainers.models.encoders.seams import LayerInput
+from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
 from trainers.models.losses import Similarity, info_nce
 from trainers.models.parts.float32_buffers import Float32Buffers
 from trainers.models.parts.pooling import masked_mean
 from trainers.models.personal.adapted_encoder import ORIGINAL_NAME, SpeakerState
+from trainers.models.personal.halves import Halves, halve
 from trainers.models.personal.speaker_embedding import SpeakerEmbedding, SpeakerFusion
 from trainers.models.personal.speaker_prefix import PersonalizedFeatureExtractor
 
@@ -175,7 +179,7 @@ class EmotionRecognizer(PreTrainedModel):
                 source = torch.ones_like(sets, dtype=torch.bool)
             elif len(torch.unique(sets[source])) < len(torch.unique(sets)):
                 raise ValueError("source: a set has no utterance its prefix could be made from, expected at least one")
-            halves = _halves(sets, source) if self.training and self.config.contrast_temperature is not None else None
+            halves = halve(sets, source) if self.training and self.config.contrast_temperature is not None else None
             fuser = _Fuser(self, sets, source, halves)
         frames_NTD, mask_NT = self.encoder(inputs, lengths, fuser)
         pooled_ND = masked_mean(frames_NTD, mask_NT)
@@ -226,7 +230,7 @@ class _Fuser:
     recognizer: EmotionRecognizer
     sets_N: Tensor
     source_N: Tensor
-    halves: "_Halves | None"
+    halves: "Halves | None"
     codes: list[Tensor] = field(default_factory=list)
     _embeddings: list[Tensor] = field(default_factory=list)
     _vq: list[Tensor] = field(default_factory=list)
@@ -270,7 +274,7 @@ class _Fuser:
         joined_NTD = torch.cat([prefix_NQD, hidden_NTD], dim=1)  # Eq. 6
         return LayerInput(joined_NTD, torch.cat([taken_NQ, mask_NT], dim=1), prefix_NQD.shape[1])
 
-    def _contrast(self, pooled_ND: Tensor, halves: "_Halves", layer: int) -> None:
+    def _contrast(self, pooled_ND: Tensor, halves: "Halves", layer: int) -> None:
         """Eq. 7 for this layer; 0 where no set has two utterances."""
         assert self.recognizer.extractor is not None  # noqa: S101 (made only when there is one)
         if not halves.num_sets:
@@ -282,32 +286,6 @@ class _Fuser:
         first_BX, second_BX = found.embeddings_BQD.flatten(1).split(halves.num_sets)
         config = self.recognizer.config
         self._nce.append(info_nce(first_BX, second_BX, config.contrast_temperature, config.contrast_similarity))
-
-
-@dataclass(frozen=True, slots=True)
-class _Halves:
-    """Two disjoint, equal halves of each set of at least two as sets of their own: `num_sets` first halves (0, 1, ...),
-    then the second halves in the same order. The same for all layers of a pass; an odd set leaves one utterance out.
-    """
-
-    rows: Tensor
-    numbers: Tensor
-    num_sets: int
-
-
-def _halves(sets_N: Tensor, source_N: Tensor) -> _Halves:
-    """Random halves of the sets, of utterances where `source_N` is true."""
-    rows = torch.nonzero(source_N).flatten()
-    rows = rows[torch.randperm(len(rows), device=rows.device)]
-    rows = rows[sets_N[rows].argsort(stable=True)]
-    sizes_B = torch.bincount(sets_N[rows])
-    place = torch.arange(len(rows), device=rows.device) - (sizes_B.cumsum(0) - sizes_B)[sets_N[rows]]
-    half = (sizes_B // 2)[sets_N[rows]]
-    number_B = (sizes_B > 1).cumsum(0) - 1
-    num_sets = int((sizes_B > 1).sum())
-    kept = place < 2 * half
-    numbers = number_B[sets_N[rows]] + num_sets * (place >= half)
-    return _Halves(rows[kept], numbers[kept], num_sets)
 
 
 def is_recognizer(folder: str) -> bool:

@@ -13,9 +13,9 @@ from transformers import VideoMAEConfig
 
 from shards.loading.batch_plan import PlannedBatch
 from shards.loading.loader import BatchReader, Modality
-from trainers.config import EncoderConfig
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
+from trainers.settings.encoder import EncoderConfig
 
 STATISTICS_UTTERANCES = 500
 NUM_MEL_BANDS = 80

@@ -13,8 +13,8 @@ from transformers import AutoConfig, AutoImageProcessor
 from shards.config import ConfigError, from_mapping
 from shards.media.clip_format import ClipFormat
 from shards.media.face_config import FaceBoxConfig
-from trainers.config import EncoderConfig
 from trainers.models.recognizer import is_recognizer
+from trainers.settings.encoder import EncoderConfig
 
 
 def clip_format(encoder: EncoderConfig, faces: FaceBoxConfig) -> ClipFormat:

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from sklearn.metrics import f1_score
 from torch import Tensor
 
-from shards.config import ConfigError, option
+from shards.config import ConfigError, option, require_positive, require_share
 from trainers.evaluation.calibration import fit_temperature, scale_logits
 from trainers.teachers.inputs import TeacherKind, TrainingUtterance, classes_of
 from trainers.teachers.models import Teacher, build_teacher
@@ -51,14 +51,8 @@ class TeacherConfig:
     seed: int = option(help="held-out speakers, initial weights, order, augmentation", default=0)
 
     def __post_init__(self) -> None:
-        if min(self.num_steps, self.batch_size) < 1 or self.learning_rate <= 0:
-            raise ConfigError(
-                f"num_steps, batch_size, learning_rate: got {self.num_steps}, {self.batch_size}, {self.learning_rate}, "
-                "expected all above 0"
-            )
-        for name in ("dropout", "label_smoothing"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ConfigError(f"{name}: got {getattr(self, name)}, expected a share below 1")
+        require_positive(self, "num_steps", "batch_size", "learning_rate")
+        require_share(self, "dropout", "label_smoothing")
         if not 0.0 < self.validation_share < 1.0:
             raise ConfigError(f"validation_share: got {self.validation_share}, expected a share between 0 and 1")
 

@@ -20,12 +20,13 @@ from transformers import AutoModelForAudioClassification
 
 from actors.inference.checkpoints import model_type
 from actors.inference.loading import load_model
-from actors.inference.outcomes import Missing, Outcome, class_probabilities, emotions
+from actors.inference.outcomes import Missing, Outcome, class_probabilities
+from actors.inference.probes import probe_waveforms
 from actors.inference.runtime import Runtime, Settled, settle
 from actors.inference.waveforms import SAMPLE_RATE_HZ, RawInputs, WaveformInputs, cast_floats, checkpoint_inputs
 from actors.inference.windows import Waveform, windowed_rows
-from actors.labeling.config import LabelerConfig
-from actors.labeling.labelers.emotion_mapping import EmotionMapping
+from actors.labeling.labelers.config import LabelerConfig
+from actors.labeling.labelers.emotion_mapping import EmotionMapping, emotions
 from trainers.models.classifiers.mel import MelClassifierConfig
 from trainers.models.classifiers.odyssey import OdysseyConfig
 from trainers.models.encoders.registry import register_models
@@ -97,17 +98,3 @@ class AudioLabeler:
         if difference > PADDING_TOLERANCE:
             log.info("audio: padding moves a probability by %.5f; batches of equal length only", difference)
         return difference > PADDING_TOLERANCE
-
-
-def probe_waveforms() -> list[Waveform]:
-    """Fixed speech-like sounds (voiced harmonics with syllables, over noise): 1 to 3 s, quiet to loud, from a seed."""
-    generator = np.random.default_rng(20_240_601)
-    waveforms = []
-    for seconds, pitch_hz, level in ((1.0, 110.0, 0.05), (3.0, 220.0, 0.1), (2.0, 160.0, 0.3), (1.5, 300.0, 0.02)):
-        time = np.arange(round(seconds * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
-        phase = 2 * np.pi * pitch_hz * (time + 0.002 * np.sin(2 * np.pi * 5 * time))
-        voice = sum(np.sin(number * phase) / number for number in range(1, 20))
-        syllables = np.clip(np.sin(2 * np.pi * 4 * time), 0, None)
-        noise = generator.normal(0, 0.05, len(time))
-        waveforms.append((level * (voice * syllables + noise)).astype(np.float32))
-    return waveforms

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.inference.outcomes import Missing, Outcome
 from shards.config import ConfigError
 from shards.emotions import EMOTIONS, NUM_EMOTIONS, canonical_emotion
 
@@ -89,3 +90,13 @@ def _check(mapping: EmotionMapping, unknown: list[str], id2label: Mapping[int, s
             f"checkpoint {checkpoint}: its classes {labels} cover {num_known} of {', '.join(EMOTIONS)}, expected at "
             f"least {MIN_EMOTIONS}; choose another checkpoint, or say what its classes mean with label_names"
         )
+
+
+def emotions(mapping: EmotionMapping, probabilities: NDArray[np.float64]) -> Outcome:
+    """One utterance's class probabilities on the seven emotions."""
+    if not np.isfinite(probabilities).all():
+        return Missing("non_finite_prediction: the model answered with NaN or infinity")
+    mapped = mapping.apply(probabilities)
+    if mapped is None:
+        return Missing("unmapped_prediction: nearly all probability is on classes that drop_labels leaves out")
+    return mapped

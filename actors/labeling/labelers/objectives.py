@@ -20,10 +20,10 @@ from actors.inference.checkpoints import CheckpointConfig
 from actors.inference.frames import FrameInputs, mean_rows, probe_frames
 from actors.inference.loading import load_model
 from actors.inference.outcomes import Missing, Outcome
+from actors.inference.probes import probe_waveforms
 from actors.inference.runtime import Probe, Runtime, Settled, settle
 from actors.inference.waveforms import SAMPLE_RATE_HZ, cast_floats, checkpoint_inputs
 from actors.inference.windows import MIN_SAMPLES, Waveform, windowed_rows
-from actors.labeling.labelers.audio import probe_waveforms
 from actors.labeling.labelers.text import TextClassifier
 from shards.config import ConfigError
 

@@ -18,11 +18,11 @@ from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor
 from actors.inference.checkpoints import model_type
 from actors.inference.loading import load_model
 from actors.inference.outcomes import Missing, run_batches
+from actors.inference.probes import probe_waveforms
 from actors.inference.runtime import Runtime, Settled, settle
 from actors.inference.waveforms import SAMPLE_RATE_HZ, cast_floats, to_device
 from actors.inference.windows import MIN_SAMPLES, Waveform, cut_windows
-from actors.labeling.config import SpeechRecognitionConfig
-from actors.labeling.labelers.audio import probe_waveforms
+from actors.labeling.labelers.config import SpeechRecognitionConfig
 from shards.config import ConfigError
 
 WHISPER = "whisper"  # the model type, also of distilled and fine-tuned ones

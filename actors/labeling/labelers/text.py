@@ -13,11 +13,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from actors.inference.batching import plan_batches
 from actors.inference.loading import load_model
-from actors.inference.outcomes import Missing, Outcome, class_probabilities, emotions, run_batches
+from actors.inference.outcomes import Missing, Outcome, class_probabilities, run_batches
 from actors.inference.runtime import Runtime, Settled, settle
 from actors.inference.waveforms import to_device
-from actors.labeling.config import LabelerConfig
-from actors.labeling.labelers.emotion_mapping import EmotionMapping
+from actors.labeling.labelers.config import LabelerConfig
+from actors.labeling.labelers.emotion_mapping import EmotionMapping, emotions
 from shards.config import ConfigError
 
 log = logging.getLogger(__name__)

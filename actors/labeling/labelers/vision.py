@@ -18,11 +18,11 @@ from actors.inference.batching import plan_batches
 from actors.inference.checkpoints import model_type
 from actors.inference.frames import FrameInputs, mean_rows, probe_frames
 from actors.inference.loading import load_model
-from actors.inference.outcomes import Missing, Outcome, class_probabilities, emotions, run_batches
+from actors.inference.outcomes import Missing, Outcome, class_probabilities, run_batches
 from actors.inference.runtime import Runtime, Settled, settle
 from actors.inference.waveforms import to_device
-from actors.labeling.config import LabelerConfig
-from actors.labeling.labelers.emotion_mapping import EmotionMapping
+from actors.labeling.labelers.config import LabelerConfig
+from actors.labeling.labelers.emotion_mapping import EmotionMapping, emotions
 from actors.reading.utterance import Utterance
 from trainers.models.classifiers.face_sequence import FaceSequenceClassifier, FaceSequenceConfig
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from actors.inference.outcomes import Missing, class_probabilities, emotions, run_batches
-from actors.labeling.labelers.emotion_mapping import EmotionMapping
+from actors.inference.outcomes import Missing, class_probabilities, run_batches
+from actors.labeling.labelers.emotion_mapping import EmotionMapping, emotions
 from shards.emotions import EMOTIONS
 
 

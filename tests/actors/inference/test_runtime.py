@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from actors.inference import runtime as precision
+from actors.inference.config import BatchingConfig
 from actors.inference.runtime import Runtime, has_bfloat16, prepare_torch, settle
-from actors.labeling.config import BatchingConfig, LabelerConfig, PanelConfig
 from tests.actors.inference.runtimes import cpu_runtime
-from tests.actors.inference.tiny_checkpoints import write_text
 
 INPUT = torch.linspace(-1, 1, 12).view(2, 6)
 
@@ -119,18 +118,15 @@ def test_the_processor_says_whether_it_has_bfloat16() -> None:
     assert has_bfloat16(torch.device("cpu")) == bool({"avx512_bf16", "amx_bf16"} & set(flags))
 
 
-def test_a_cpu_takes_single_recordings_unless_the_panel_says_otherwise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cpu_takes_single_recordings_unless_the_panel_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     """Defaults of a CPU and of a GPU, and the panel's own budgets on either."""
-    text = LabelerConfig(checkpoint=str(write_text(tmp_path)))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    default = Runtime.of(PanelConfig(text=text))
+    default = Runtime.of("auto", 0.02, BatchingConfig())
     assert (default.device.type, default.audio_samples, default.text_tokens, default.face_frames) == ("cpu", 0, 512, 8)
-    given = Runtime.of(PanelConfig(text=text, batching=BatchingConfig(audio_seconds=2.5, text_tokens=7, face_frames=3)))
+    given = Runtime.of("auto", 0.02, BatchingConfig(audio_seconds=2.5, text_tokens=7, face_frames=3))
     assert (given.audio_samples, given.text_tokens, given.face_frames) == (40_000, 7, 3)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    gpu = Runtime.of(PanelConfig(text=text))
+    gpu = Runtime.of("auto", 0.02, BatchingConfig())
     assert (gpu.device.type, gpu.audio_samples, gpu.face_frames) == ("cuda", 480 * 16_000, 256)
 
 

@@ -6,15 +6,11 @@ import pytest
 import yaml
 
 from actors.inference.checkpoints import CheckpointConfig
-from actors.labeling.config import (
-    BatchingConfig,
-    LabelerConfig,
-    MediaConfig,
-    ObjectivesConfig,
-    PanelConfig,
-    SpeechRecognitionConfig,
-    panel_identity,
-)
+from actors.inference.config import BatchingConfig
+from actors.labeling.config import ObjectivesConfig, PanelConfig
+from actors.labeling.identity import panel_identity
+from actors.labeling.labelers.config import LabelerConfig, SpeechRecognitionConfig
+from actors.reading.config import MediaConfig
 from shards.config import ConfigError
 from shards.media.face_config import FaceConfig
 from tests.actors.inference.tiny_checkpoints import write_face_sequence, write_text

@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.inference import runtime as precision
-from actors.labeling.config import LabelerConfig, PanelConfig, SpeechRecognitionConfig, panel_identity
+from actors.labeling.config import PanelConfig
+from actors.labeling.identity import panel_identity
 from actors.labeling.labelers.audio import AudioLabeler
+from actors.labeling.labelers.config import LabelerConfig, SpeechRecognitionConfig
 from actors.labeling.labelers.speech_recognition import SpeechRecognizer
 from actors.labeling.labelers.text import TextLabeler
 from actors.labeling.labelers.vision import VisionLabeler

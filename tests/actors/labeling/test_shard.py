@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.labeling.config import MediaConfig, PanelConfig, panel_identity
+from actors.labeling.config import PanelConfig
+from actors.labeling.identity import panel_identity
 from actors.labeling.panel import Panel
 from actors.labeling.shard import label_shard
+from actors.reading.config import MediaConfig
 from actors.reading.reader import Needs, ShardReader
 from actors.reading.utterance import Utterance
 from actors.work.task import WINDOW_BYTES, WINDOW_UTTERANCES, ShardProgress, ShardTask, windows

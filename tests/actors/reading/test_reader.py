@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from actors.labeling.config import MediaConfig, PanelConfig
+from actors.labeling.config import PanelConfig
 from actors.labeling.panel import Panel
 from actors.labeling.shard import label_shard
+from actors.reading.config import MediaConfig
 from actors.reading.reader import Needs, ShardOpened, ShardReader
 from actors.reading.utterance import Utterance
 from actors.work.task import ShardProgress, ShardTask

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import ray
 
-from actors.labeling.config import MediaConfig
+from actors.reading.config import MediaConfig
 from actors.reading.reader import Needs, ShardOpened, ShardReader
 from actors.reading.reader_actor import CRASHES_BEFORE_BLAME, ReaderLostError, ReaderSlot, ShardStream
 from actors.reading.utterance import Utterance

@@ -18,7 +18,8 @@ from pathlib import Path
 import yaml
 from transformers.utils import logging as transformers_logging
 
-from actors.labeling.config import PanelConfig, panel_identity
+from actors.labeling.config import PanelConfig
+from actors.labeling.identity import panel_identity
 from actors.labeling.panel import Panel
 from actors.labeling.shard import label_shard
 from actors.reading.reader import Needs, ShardOpened, ShardReader

@@ -28,10 +28,11 @@ from shards.emotions import EMOTIONS
 from shards.loading.loader import Batch
 from tests.benchmarks.measuring import MIB, machine, print_result
 from tests.benchmarks.training.checkpoints import SIZES
-from trainers.config import EngineConfig, FinetuneConfig, SetPeerConfig
 from trainers.engine.process_group import deepspeed_config, join_group
 from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig
-from trainers.recipes.recognition.task import RecognitionModel
+from trainers.recipes.recognition.config import FinetuneConfig, SetPeerConfig
+from trainers.recipes.recognition.model import RecognitionModel
+from trainers.settings.engine import EngineConfig
 
 SAMPLE_RATE_HZ = 16_000
 SET_SIZE = 8

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.jobs.job import EXIT_UNFINISHED
+from cluster.jobs.summary import EXIT_UNFINISHED
 from tests import ROOT
 from tests.worlds.small import SmallWorld, make_small_world
 

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from cluster.jobs.job import EXIT_DAMAGED_SHARDS
 from cluster.jobs.label import LabelConfig, label
+from cluster.jobs.summary import EXIT_DAMAGED_SHARDS
 from shards.config import ConfigError
 from shards.storage.files import open_ranged
 from shards.tables.predictions import load_predictions

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import soundfile
 
-from cluster.jobs.job import EXIT_DAMAGED_SHARDS
 from cluster.jobs.label import LabelConfig, run_label
+from cluster.jobs.summary import EXIT_DAMAGED_SHARDS
 from shards.errors import reason_code
 from shards.media.audio import SAMPLE_RATE_HZ
 from shards.samples.sample import encode_sample

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from actors.labeling.config import PanelConfig, panel_identity
+from actors.labeling.config import PanelConfig
+from actors.labeling.identity import panel_identity
 from cluster.jobs.label import LabelConfig, label
 from cluster.jobs.plan import ShardPlan, make_plan, refuse_other_corpora, remove_superseded
 from shards.config import ConfigError, from_mapping

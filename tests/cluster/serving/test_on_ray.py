@@ -15,8 +15,8 @@ import pytest
 from actors.speaker_index.serving.replica_actor import ReplicaConfig
 from cluster.cli import main
 from cluster.serving.client import SpeakerClient, SpeakerIndexError
+from cluster.serving.config import ServeConfig
 from cluster.serving.on_ray import _application
-from cluster.serving.serve import ServeConfig
 from tests import ROOT
 from tests.actors.speaker_index.speaker_world import FINGERPRINT, make_vectors, write_table
 from tests.cluster.serving.test_serve import speaker

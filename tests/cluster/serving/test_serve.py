@@ -26,7 +26,8 @@ from actors.speaker_index.storage.journal import StorageFailedError
 from actors.speaker_index.storage.writes import Write
 from cluster.cli import main
 from cluster.serving.client import LabelStatistics, Speaker, SpeakerClient, SpeakerIndexError
-from cluster.serving.serve import ServeConfig, run_serve
+from cluster.serving.config import ServeConfig
+from cluster.serving.serve import run_serve
 from shards.media.audio import SAMPLE_RATE_HZ, encode_flac
 from shards.speakers.files import write_speakers
 from shards.speakers.table import SpeakerTable

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from shards.config import ConfigError, from_mapping
 from shards.errors import BadSample
-from shards.importing.job import ImportConfig, ImportReport, import_table, tar_key
+from shards.importing.config import ImportConfig
+from shards.importing.job import ImportReport, import_table
+from shards.importing.plan import tar_key
 from shards.media.audio import encode_flac
 from shards.samples.keys import key_problem
 from shards.samples.sample import Sample, parse_sample

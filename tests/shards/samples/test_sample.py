@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from shards.errors import BadSample, BadShard, reason_code
+from shards.samples.metadata import MAX_TEXT_BYTES, encode_metadata
 from shards.samples.npy import decode_features, encode_features
-from shards.samples.sample import MAX_TEXT_BYTES, Sample, encode_metadata, encode_sample, parse_sample
+from shards.samples.sample import Sample, encode_sample, parse_sample
 
 
 def npy(array: np.ndarray, version: tuple[int, int] | None = None) -> bytes:

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from shards.speakers.labels import label_row, number
+from shards.samples.metadata import number
+from shards.speakers.labels import label_row
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainers.config import EngineConfig
 from trainers.engine.schedules import batch_seed, rate_at
+from trainers.settings.engine import EngineConfig
 
 
 def test_rates_rise_and_fall() -> None:

@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import HubertConfig, VideoMAEConfig
 
-from trainers.models.encoders.sequence import LayerInput
+from trainers.models.encoders.seams import LayerInput
 from trainers.models.losses import soft_cross_entropy
-from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig, _BatchNorm, _halves, is_recognizer
+from trainers.models.personal.halves import halve
+from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig, _BatchNorm, is_recognizer
 
 SETS = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2])
 SMALL_LAYERS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
@@ -147,7 +148,7 @@ def test_halves_are_disjoint_and_equal(rows: list[tuple[int, bool]], seed: int) 
     """Every set of two or more sources gives two halves of equal size of its own sources; a set of one gives none."""
     torch.manual_seed(seed)
     sets, source = (torch.tensor(column) for column in zip(*rows, strict=True))
-    halves = _halves(sets, source)
+    halves = halve(sets, source)
     sizes = Counter(sets[source].tolist())
     large = sorted(number for number, size in sizes.items() if size > 1)
     assert halves.num_sets == len(large)
@@ -163,9 +164,9 @@ def test_halves_are_random() -> None:
     """Each pass splits a set anew, under torch's seed."""
     sets, everybody = torch.zeros(8, dtype=torch.long), torch.ones(8, dtype=torch.bool)
     torch.manual_seed(0)
-    splits = [frozenset(_halves(sets, everybody).rows[:4].tolist()) for _ in range(20)]
+    splits = [frozenset(halve(sets, everybody).rows[:4].tolist()) for _ in range(20)]
     torch.manual_seed(0)
-    assert splits[0] == frozenset(_halves(sets, everybody).rows[:4].tolist())
+    assert splits[0] == frozenset(halve(sets, everybody).rows[:4].tolist())
     assert len(set(splits)) > 5
 
 

@@ -19,10 +19,11 @@ from transformers import (
 from shards.config import ConfigError, from_mapping, to_mapping
 from shards.media.clip_format import ClipFormat
 from shards.media.face_config import FaceBoxConfig
-from trainers.config import EncoderConfig, TrainConfig
-from trainers.models.encoders.layerwise import load_encoder, require_modality
+from trainers.config import TrainConfig
+from trainers.models.encoders.loading import load_encoder, require_modality
 from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig
 from trainers.preparation.video_input import clip_format
+from trainers.settings.encoder import EncoderConfig
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
 DECODER = {"decoder_num_hidden_layers": 1, "decoder_hidden_size": 16, "decoder_num_attention_heads": 2}

@@ -5,8 +5,7 @@ the level: log-mel energies, standardised by fixed statistics of the training se
 convolutions, three transformer layers, mean and standard deviation over time, a linear layer: 0.18 million parameters.
 A convolution stack on the raw waveform was measured 8 to 50 times slower for the same work.
 
-Padding has no influence: frames are not centred, so a frame sees samples of its own utterance or is masked, and every
-convolution sees zeros where its utterance has ended.
+Padding has no influence: see `trainers.models.parts.layers` and `log_mel`.
 
 Shapes: B batch, S samples, T frames, M mel bands, D width, C classes.
 """
@@ -17,15 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.audio_utils import mel_filter_bank
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from trainers.models.parts.layers import EncoderLayer, StridedConvolution, clear_padding, frame_mask
+from trainers.models.parts.log_mel import WINDOW_SAMPLES, log_mel, mel_filters, num_frames
 from trainers.models.parts.pooling import masked_mean_and_std
-
-SAMPLE_RATE_HZ = 16_000
-WINDOW_SAMPLES = 400  # 25 ms
-HOP_SAMPLES = 160  # 10 ms
-ENERGY_FLOOR = 1e-8  # about -80 dB: below it a recording holds nothing but its own rounding
 
 
 class MelClassifierConfig(PretrainedConfig):
@@ -111,88 +106,3 @@ class MelClassifier(PreTrainedModel):
         for layer in self.layers:
             hidden_BTD = layer(hidden_BTD, mask_BT)
         return self.norm(hidden_BTD), mask_BT
-
-
-def log_mel(input_values: Tensor, window_W: Tensor, filters_FM: Tensor) -> Tensor:
-    """Log energies [B, T, M] of `input_values` [B, S], T = (S - 400) // 160 + 1; float32 whatever the weights."""
-    samples_BS = F.pad(input_values.float(), (0, max(0, WINDOW_SAMPLES - input_values.shape[-1])))
-    frames_BTW = samples_BS.unfold(-1, WINDOW_SAMPLES, HOP_SAMPLES) * window_W.float()
-    spectrum_BTF = torch.fft.rfft(frames_BTW)
-    power_BTF = spectrum_BTF.real.square() + spectrum_BTF.imag.square()  # seven times as fast as abs().square()
-    return (power_BTF @ filters_FM.float()).clamp_min(ENERGY_FLOOR).log()
-
-
-def num_frames(input_values: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """Valid log-mel frames [B] of each waveform; one shorter than a window counts as one frame."""
-    if attention_mask is None:
-        samples_B = torch.full((len(input_values),), input_values.shape[-1], device=input_values.device)
-    else:
-        samples_B = attention_mask.sum(dim=-1).long()
-    return (samples_B - WINDOW_SAMPLES).clamp_min(0) // HOP_SAMPLES + 1
-
-
-class StridedConvolution(nn.Module):
-    """Halves the frame rate; blind to what stands behind an utterance's last frame."""
-
-    def __init__(self, size_in: int, size_out: int) -> None:
-        super().__init__()
-        self.convolution = nn.Conv1d(size_in, size_out, kernel_size=3, stride=2, padding=1)
-
-    def forward(self, frames_BTD: Tensor, frames_B: Tensor) -> tuple[Tensor, Tensor]:
-        cleared_BTD = clear_padding(frames_BTD, frame_mask(frames_B, frames_BTD.shape[1]))
-        halved_BTD = F.gelu(self.convolution(cleared_BTD.transpose(1, 2))).transpose(1, 2)
-        return halved_BTD, (frames_B - 1) // 2 + 1
-
-
-class EncoderLayer(nn.Module):
-    """A pre-norm transformer layer whose attention skips masked frames."""
-
-    def __init__(self, config: MelClassifierConfig) -> None:
-        super().__init__()
-        width = config.hidden_size
-        self.num_heads = config.num_attention_heads
-        self.attention_norm = nn.LayerNorm(width)
-        self.query_key_value = nn.Linear(width, 3 * width)
-        self.projection = nn.Linear(width, width)
-        self.feed_forward = nn.Sequential(
-            nn.LayerNorm(width),
-            nn.Linear(width, config.intermediate_size),
-            nn.GELU(),
-            nn.Linear(config.intermediate_size, width),
-        )
-        self.dropout = nn.Dropout(config.dropout_probability)
-
-    def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        hidden_BTD = hidden_BTD + self.dropout(self._attend(self.attention_norm(hidden_BTD), mask_BT))
-        return hidden_BTD + self.dropout(self.feed_forward(hidden_BTD))
-
-    def _attend(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        query, key, value = (
-            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for part in self.query_key_value(hidden_BTD).chunk(3, dim=-1)
-        )
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask_BT[:, None, None, :])
-        return self.projection(attended.transpose(1, 2).flatten(2))
-
-
-def frame_mask(frames_B: Tensor, length: int) -> Tensor:
-    """[B, length], true for the first `frames_B` frames of each row."""
-    return torch.arange(length, device=frames_B.device) < frames_B.unsqueeze(-1)
-
-
-def clear_padding(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-    """`hidden_BTD` with zeros where the mask is false."""
-    return hidden_BTD.masked_fill(~mask_BT.unsqueeze(-1), 0.0)
-
-
-def mel_filters(num_mel_bands: int) -> Tensor:
-    """Triangular filters [F, M] on the HTK mel scale, 40 Hz to 8 kHz."""
-    filters = mel_filter_bank(
-        num_frequency_bins=WINDOW_SAMPLES // 2 + 1,
-        num_mel_filters=num_mel_bands,
-        min_frequency=40.0,
-        max_frequency=SAMPLE_RATE_HZ / 2,
-        sampling_rate=SAMPLE_RATE_HZ,
-        mel_scale="htk",
-    )
-    return torch.from_numpy(filters).float()

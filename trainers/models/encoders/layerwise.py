@@ -16,20 +16,20 @@ Masked prediction says itself which frames are hidden.
 Shapes: N utterances, S samples, T frames, Q prefix positions, D width.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from math import prod
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel
 
 from shards.config import ConfigError
-from trainers.models.classifiers.mel import HOP_SAMPLES, frame_mask
-from trainers.models.encoders.registry import register_models
-from trainers.models.encoders.sequence import BeforeLayer, LayerInput, SequenceEncoder, SequenceEncoderConfig
+from trainers.models.encoders.seams import BeforeLayer, Seam
+from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
+from trainers.models.encoders.speech import EqualLengths, receptive_field
+from trainers.models.parts.layers import frame_mask
+from trainers.models.parts.log_mel import HOP_SAMPLES
 from trainers.models.parts.waveforms import normalised
 
 Modality = Literal["audio", "face", "video"]  # the loader's; a model is loaded where no loader can be
@@ -59,7 +59,7 @@ class LayerwiseEncoder(nn.Module):
         if (hidden := self.mask_embedding) is not None:
             hidden.requires_grad_(False)  # without masked prediction it has no gradient
         if getattr(model.config, "feat_extract_norm", None) == "group":
-            model.feature_extractor.forward = _EqualLengths(model.feature_extractor.forward, model)
+            model.feature_extractor.forward = EqualLengths(model.feature_extractor.forward, model)
             # Its parts run as often as there are lengths, which other ranks need not have: ZeRO 3 must bring all its
             # weights at once. It then takes their gradients when that of the input is there, so the input must have one
             # (see `_hear`), in place of the one transformers would give it further in.
@@ -112,7 +112,7 @@ class LayerwiseEncoder(nn.Module):
         """How many frames [N] come of so many samples; speech only."""
         if self.is_small:
             return self.model.num_frames(lengths_N)
-        at_least_one = lengths_N.clamp_min(_receptive_field(self.model.config))
+        at_least_one = lengths_N.clamp_min(receptive_field(self.model.config))
         return self.model._get_feat_extract_output_lengths(at_least_one).long()
 
     def forward(
@@ -169,7 +169,7 @@ class LayerwiseEncoder(nn.Module):
 
     def _prepared(self, samples_NS: Tensor, lengths_N: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised samples cut to the longest utterance; one too short for a single frame is filled up with zeros."""
-        shortest = _receptive_field(self.model.config)
+        shortest = receptive_field(self.model.config)
         samples_NS = samples_NS[:, : int(lengths_N.max())]
         samples_NS = nn.functional.pad(samples_NS, (0, max(0, shortest - samples_NS.shape[1])))
         if self.normalises:
@@ -181,7 +181,7 @@ class LayerwiseEncoder(nn.Module):
         """For one forward pass, keep padding out of the convolutions that transformers lets see it."""
         front_end = self.model.feature_extractor.forward
         with ExitStack() as undo:
-            if isinstance(front_end, _EqualLengths):
+            if isinstance(front_end, EqualLengths):
                 front_end.lengths_N = lengths_N
                 undo.callback(setattr, front_end, "lengths_N", None)
             if self._family == "data2vec-audio":
@@ -207,120 +207,8 @@ class LayerwiseEncoder(nn.Module):
         with ExitStack() as hooks:
             if before_layer is not None:
                 for number, layer in enumerate(self.layers):
-                    seam = _Seam(number, before_layer, masks)
+                    seam = Seam(number, before_layer, masks)
                     before = layer.register_forward_pre_hook(seam.before, with_kwargs=True)
                     hooks.callback(before.remove)
                     hooks.callback(layer.register_forward_hook(seam.after).remove)
             yield masks
-
-
-class _Seam:
-    """The two hooks of one layer."""
-
-    def __init__(self, number: int, before_layer: BeforeLayer, masks: list[Tensor]) -> None:
-        self._number, self._before_layer, self._masks = number, before_layer, masks
-        self._num_prefix = 0
-
-    def before(self, _: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, Any]:
-        hidden_NTD, *rest = arguments
-        seen: LayerInput = self._before_layer(self._number, hidden_NTD, self._masks[-1])
-        self._num_prefix = seen.num_prefix
-        if named.get("attention_mask") is not None:
-            named = named | {"attention_mask": _like(named["attention_mask"], seen.mask_NT)}
-        self._masks.append(seen.mask_NT[:, seen.num_prefix :])
-        return (seen.hidden_NTD, *rest), named
-
-    def after(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
-        if isinstance(output, tuple):
-            return (output[0][:, self._num_prefix :], *output[1:])
-        return output[:, self._num_prefix :]
-
-
-class _EqualLengths:
-    """A group-norm front end, called once for each length in the batch so that it never sees padding."""
-
-    def __init__(self, forward: Callable[[Tensor], Tensor], model: Any) -> None:
-        self._forward, self._model = forward, model
-        self.lengths_N: Tensor | None = None
-
-    def __call__(self, samples_NS: Tensor) -> Tensor:
-        """[N, C, T], zero behind each utterance's last frame."""
-        lengths_N = self.lengths_N
-        if lengths_N is None:
-            return self._forward(samples_NS)
-        frames_N = self._model._get_feat_extract_output_lengths(lengths_N).long()
-        parts: dict[int, Tensor] = {}
-        for length in sorted(set(lengths_N.tolist())):
-            rows = torch.nonzero(lengths_N == length).flatten()
-            found = self._forward(samples_NS[rows, :length])
-            padded = nn.functional.pad(found, (0, int(frames_N.max()) - found.shape[-1]))
-            parts.update(zip(rows.tolist(), padded, strict=True))
-        return torch.stack([parts[row] for row in range(len(lengths_N))])
-
-
-def _like(given: Tensor, mask_NT: Tensor) -> Tensor:
-    """`mask_NT` in the form in which the layer was given its own: [N, T], or [N, 1, T, T] of booleans or of bias."""
-    if given.dim() == 2:
-        return mask_NT.to(given.dtype)
-    allowed = mask_NT[:, None, None, :].expand(-1, 1, mask_NT.shape[1], -1)
-    if given.dtype == torch.bool:
-        return allowed
-    return torch.zeros_like(allowed, dtype=given.dtype).masked_fill(~allowed, torch.finfo(given.dtype).min)
-
-
-def load_encoder(folder_or_name: str, revision: str | None = None) -> LayerwiseEncoder:
-    """A pretrained encoder: hub name with a pinned revision, or a local folder. Weights must be safetensors.
-
-    Raises ConfigError for what cannot be loaded, and for a checkpoint that lacks weights: transformers would print a
-    note and make them up.
-    """
-    if not Path(folder_or_name).is_dir() and not revision:
-        raise ConfigError(
-            f"encoder.checkpoint {folder_or_name}: no such folder; for a hub model give encoder.revision too, a full "
-            "commit"
-        )
-    where = {"revision": revision} if revision else {}
-    register_models()
-    try:
-        model, found = AutoModel.from_pretrained(
-            folder_or_name,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype=torch.float32,
-            output_loading_info=True,
-            **where,
-        )
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"encoder.checkpoint {folder_or_name}: {error}") from error
-    missing = sorted(set(found["missing_keys"]) - {"masked_spec_embed"})  # which masked prediction learns anew
-    if missing:
-        raise ConfigError(
-            f"encoder.checkpoint {folder_or_name}: got a checkpoint without {', '.join(missing)}, expected all weights "
-            f"of a {model.config.model_type} model; give a whole one"
-        )
-    return LayerwiseEncoder(model, normalise=_normalises(model.config))
-
-
-def require_modality(encoder: LayerwiseEncoder, modality: Modality) -> None:
-    """Raise ConfigError for an encoder of something else."""
-    if encoder.modality != modality:
-        raise ConfigError(
-            f"encoder.checkpoint: got an encoder of {encoder.modality}, expected one of {modality}, as data.modality "
-            "says; change one of the two"
-        )
-
-
-def _normalises(config: Any) -> bool:
-    """HuBERT's recipe: normalised waveforms for layer-norm extractors, as they are for group-norm extractors.
-
-    data2vec's extractor is always of the first kind, so that its configuration does not say.
-    """
-    return config.model_type == "data2vec-audio" or getattr(config, "feat_extract_norm", None) == "layer"
-
-
-def _receptive_field(config: Any) -> int:
-    """Samples that one frame of the convolutional front end sees: 400 for the published models."""
-    samples = 1
-    for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
-        samples = (samples - 1) * stride + kernel
-    return samples

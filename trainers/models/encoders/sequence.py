@@ -7,8 +7,6 @@ normalise away. The layers are those of `mel.py`; what is added is the seam befo
 Shapes: N utterances, S samples, F features, T frames, M mel bands, D width.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -16,34 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from trainers.models.classifiers.mel import (
-    HOP_SAMPLES,
-    WINDOW_SAMPLES,
-    EncoderLayer,
-    StridedConvolution,
-    clear_padding,
-    frame_mask,
-    log_mel,
-    mel_filters,
-    num_frames,
-)
+from trainers.models.encoders.seams import BeforeLayer, LayerInput
 from trainers.models.parts.float32_buffers import Float32Buffers
-
-
-@dataclass(frozen=True, slots=True)
-class LayerInput:
-    """What a layer is to see instead of its input: `hidden_NTD` whose first `num_prefix` positions are a prefix.
-
-    The prefix is cut off the layer's output again. `mask_NT` covers the prefix too.
-    """
-
-    hidden_NTD: Tensor
-    mask_NT: Tensor
-    num_prefix: int = 0
-
-
-# Called before each layer with its number (from 0), its input [N, T, D] and the mask [N, T] of that input.
-BeforeLayer = Callable[[int, Tensor, Tensor], LayerInput]
+from trainers.models.parts.layers import EncoderLayer, StridedConvolution, clear_padding, frame_mask
+from trainers.models.parts.log_mel import HOP_SAMPLES, WINDOW_SAMPLES, log_mel, mel_filters, num_frames
 
 
 class SequenceEncoderConfig(PretrainedConfig):

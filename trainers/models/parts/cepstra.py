@@ -10,7 +10,7 @@ from scipy.fft import dct
 from scipy.signal import savgol_filter
 from torch import Tensor
 
-from trainers.models.classifiers.mel import WINDOW_SAMPLES, log_mel, mel_filters
+from trainers.models.parts.log_mel import WINDOW_SAMPLES, log_mel, mel_filters
 
 NUM_MEL_BANDS = 40
 SLOPE_FRAMES = 5  # a straight line through two frames on either side

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 
 from shards.config import ConfigError
 from shards.storage.files import flush_tree
-from trainers.models.encoders.layerwise import LayerwiseEncoder, load_encoder
+from trainers.models.encoders.layerwise import LayerwiseEncoder
+from trainers.models.encoders.loading import load_encoder
 from trainers.models.personal.speaker_embedding import SpeakerEmbedding, SpeakerFusion
 
 ORIGINAL_NAME = "original"
@@ -66,8 +66,3 @@ def load_speakers(folder_or_name: str) -> SpeakerState | None:
     embedding = SpeakerEmbedding(len(table), table.shape[1], vectors.shape[1], described["fusion"])
     embedding.load_state_dict(weights)
     return SpeakerState(described["names"], described["fusion"], embedding, load_encoder(str(folder / ORIGINAL_NAME)))
-
-
-def default_device() -> torch.device:
-    """This process's GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from trainers.models.encoders.sequence import BeforeLayer, LayerInput
+from trainers.models.encoders.seams import BeforeLayer, LayerInput
 from trainers.models.parts.float32_buffers import Float32Buffers
 
 SpeakerFusion = Literal["last", "first", "prefix"]

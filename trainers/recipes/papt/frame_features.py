@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shards.config import ConfigError
-from trainers.models.classifiers.mel import HOP_SAMPLES, frame_mask, num_frames
 from trainers.models.encoders.layerwise import LayerwiseEncoder
-from trainers.models.encoders.sequence import LayerInput
+from trainers.models.encoders.seams import LayerInput
 from trainers.models.parts.cepstra import Cepstra, slopes
+from trainers.models.parts.layers import frame_mask
+from trainers.models.parts.log_mel import HOP_SAMPLES, num_frames
 
 NUM_COEFFICIENTS = 13
 

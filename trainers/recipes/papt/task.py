@@ -17,26 +17,27 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as distributed
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from shards.config import ConfigError
 from shards.loading.batch_plan import PlannedBatch, UtterancePlan, evaluation_batches
 from shards.loading.index import CorpusIndex
-from shards.loading.loader import Batch, BatchReader
+from shards.loading.loader import BatchReader
 from shards.loading.targets import no_targets
-from trainers.config import PaptConfig, PretrainConfig, TrainConfig
+from trainers.config import TrainConfig
 from trainers.engine.ranks import on_every_rank, on_first_rank
-from trainers.models.encoders.layerwise import LayerwiseEncoder, load_encoder, require_modality
+from trainers.models.encoders.layerwise import LayerwiseEncoder
+from trainers.models.encoders.loading import load_encoder, require_modality
 from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
 from trainers.models.masked_predictor import MaskedPredictor
-from trainers.models.parts.masking import span_mask
-from trainers.models.personal.adapted_encoder import SpeakerState, default_device, save_encoder
+from trainers.models.parts.device import default_device
+from trainers.models.personal.adapted_encoder import SpeakerState, save_encoder
 from trainers.models.personal.speaker_embedding import SpeakerEmbedding
 from trainers.preparation.proxy_speakers import speaker_vectors
 from trainers.preparation.small_encoder import set_statistics, small_encoder_config
+from trainers.recipes.papt.config import PaptConfig, PretrainConfig
 from trainers.recipes.papt.frame_features import FrameFeatures, LayerFeatures, Mfcc
+from trainers.recipes.papt.model import SCORE_NAMES, PretrainingModel
 from trainers.recipes.papt.pseudo_labels import PseudoLabelJob, PseudoLabels
 from trainers.task import OnPreparation, TrainingModel
 
@@ -45,66 +46,6 @@ log = logging.getLogger(__name__)
 SAMPLE_RATE_HZ = 16_000
 LARGE_WIDTH, LARGE_PROJECTION, BASE_PROJECTION = 1024, 768, 256
 VALIDATION_UTTERANCES = 32
-SCORE_NAMES = ("loss", "correct", "frames")  # sums over the hidden frames of an utterance
-
-
-class PretrainingModel(TrainingModel):
-    """A masked predictor with what it is to predict."""
-
-    def __init__(
-        self,
-        predictor: MaskedPredictor,
-        config: PretrainConfig,
-        labels: Mapping[str, PseudoLabels],
-        numbers: Mapping[str, int],
-    ) -> None:
-        super().__init__()
-        self.predictor, self._config, self._labels, self._numbers = predictor, config, labels, numbers
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Eq. 1 as a mean over hidden frames, and HuBERT's penalty on large features of the front end."""
-        seed = int(torch.randint(2**62, ()))
-        losses_H, correct_H, _, square = self._predict(batch, "train", np.random.default_rng(seed))
-        masked = losses_H.sum() / max(1, len(losses_H))
-        penalty = self._config.features_penalty * square
-        return {"loss": masked + penalty, "masked": masked, "penalty": penalty, "accuracy": correct_H.mean()}
-
-    @torch.inference_mode()
-    def scores(self, batch: Batch) -> Tensor:
-        """SCORE_NAMES of each utterance [N, 3]; what is hidden depends on the batch's place alone."""
-        losses_H, correct_H, utterances_H, _ = self._predict(
-            batch, "validation", np.random.default_rng(batch.number + 1)
-        )
-        sums_N3 = losses_H.new_zeros(len(batch), len(SCORE_NAMES))
-        return sums_N3.index_add(0, utterances_H, torch.stack([losses_H, correct_H, torch.ones_like(losses_H)], dim=1))
-
-    def _predict(self, batch: Batch, split: str, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of each hidden frame: its loss, whether it was predicted, its utterance; and the front end's mean square."""
-        config, encoder = self._config, self.predictor.encoder
-        samples_NS, lengths_N, starts = crop(batch.inputs, batch.lengths, config.max_samples, encoder.hop_samples, rng)
-        frames = encoder.num_frames(lengths_N).tolist()
-        hide_NT = span_mask(
-            frames,
-            probability=config.mask_probability,
-            span_length=config.mask_length,
-            min_spans=config.min_spans,
-            rng=rng,
-        )
-        labels = [
-            self._labels[split].aligned(row, start, num_frames, encoder.hop_samples)[hidden[:num_frames]]
-            for row, start, num_frames, hidden in zip(batch.rows.tolist(), starts, frames, hide_NT, strict=True)
-        ]
-        device = batch.inputs.device
-        found = self.predictor(samples_NS, lengths_N, torch.from_numpy(hide_NT).to(device), self._speakers(batch))
-        labels_H = torch.from_numpy(np.concatenate(labels)).to(device)
-        losses_H = F.cross_entropy(found.logits_HL, labels_H, reduction="none")
-        correct_H = (found.logits_HL.argmax(dim=1) == labels_H).float()
-        return losses_H, correct_H, torch.from_numpy(np.nonzero(hide_NT)[0]).to(device), found.front_end_square
-
-    def _speakers(self, batch: Batch) -> Tensor | None:
-        if self.predictor.speakers is None:
-            return None
-        return torch.tensor([self._numbers[speaker] for speaker in batch.speakers], device=batch.inputs.device)
 
 
 class PretrainingTask:
@@ -247,22 +188,6 @@ class PretrainingTask:
 def projection_size_for(width: int) -> int:
     """HuBERT's final projection: 768 for large models, 256 for base ones."""
     return LARGE_PROJECTION if width >= LARGE_WIDTH else BASE_PROJECTION
-
-
-def crop(
-    samples_NS: Tensor, lengths_N: Tensor, max_samples: int, hop_samples: int, rng: np.random.Generator
-) -> tuple[Tensor, Tensor, list[int]]:
-    """Utterances cut to at most `max_samples` at random places, their lengths, and the sample each starts at.
-
-    Places are whole frames, so that an encoder's frames are those of the uncut utterance.
-    """
-    if int(lengths_N.max()) <= max_samples:
-        return samples_NS, lengths_N, [0] * len(lengths_N)
-    spare = [max(0, length - max_samples) for length in lengths_N.tolist()]
-    starts = [hop_samples * int(rng.integers(most // hop_samples + 1)) for most in spare]
-    padded_NS = F.pad(samples_NS, (0, max_samples))
-    cut = torch.stack([row[start : start + max_samples] for row, start in zip(padded_NS, starts, strict=True)])
-    return cut, lengths_N.clamp_max(max_samples), starts
 
 
 def hold_out(index: CorpusIndex, share: float, *, seed: int) -> NDArray[np.bool_]:

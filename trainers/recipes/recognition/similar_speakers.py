@@ -33,9 +33,10 @@ from shards.loading.index import CorpusIndex
 from shards.loading.loader import BatchReader, Modality, read_once
 from shards.loading.targets import no_targets
 from shards.storage.files import atomic_write
-from trainers.config import TrainConfig, WeightingConfig
+from trainers.config import TrainConfig
 from trainers.engine.checkpoints import CheckpointFolder
 from trainers.engine.ranks import on_first_rank
+from trainers.recipes.recognition.config import WeightingConfig
 from trainers.recipes.recognition.functionals import Functionals, functionals_of
 from trainers.recipes.recognition.speaker_mixtures import Array, divergence, fit_mixture, within_speaker_variance
 

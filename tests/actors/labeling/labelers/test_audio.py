@@ -9,8 +9,8 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, 
 
 from actors.inference.outcomes import Missing
 from actors.inference.waveforms import RawInputs
-from actors.labeling.config import LabelerConfig
 from actors.labeling.labelers.audio import AudioLabeler
+from actors.labeling.labelers.config import LabelerConfig
 from shards.config import ConfigError
 from tests.actors.inference.runtimes import cpu_runtime
 from tests.actors.inference.tiny_checkpoints import AUDIO_FAMILIES, ODYSSEY_LABELS, SEVEN, write_audio

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from transformers import GenerationConfig, WhisperForConditionalGeneration, WhisperProcessor
 
 from actors.inference.outcomes import Missing
-from actors.labeling.config import SpeechRecognitionConfig
+from actors.labeling.labelers.config import SpeechRecognitionConfig
 from actors.labeling.labelers.speech_recognition import SpeechRecognizer
 from shards.config import ConfigError
 from tests.actors.inference.runtimes import cpu_runtime

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, normalizers
 from transformers import PreTrainedTokenizerFast, pipeline
 
 from actors.inference.outcomes import Missing
-from actors.labeling.config import LabelerConfig
+from actors.labeling.labelers.config import LabelerConfig
 from actors.labeling.labelers.text import MAX_TOKENS, TextLabeler, longest_text
 from shards.config import ConfigError
 from tests.actors.inference.runtimes import cpu_runtime

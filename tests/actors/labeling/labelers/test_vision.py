@@ -11,7 +11,7 @@ from transformers import AutoImageProcessor, ViTForImageClassification
 
 from actors.inference.frames import FrameInputs
 from actors.inference.outcomes import Missing
-from actors.labeling.config import LabelerConfig
+from actors.labeling.labelers.config import LabelerConfig
 from actors.labeling.labelers.vision import VisionLabeler
 from actors.reading.utterance import Utterance
 from shards.config import ConfigError

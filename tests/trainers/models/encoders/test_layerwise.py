@@ -22,8 +22,11 @@ from transformers import (
 )
 
 from shards.config import ConfigError
-from trainers.models.encoders.layerwise import LayerwiseEncoder, _normalises, load_encoder
-from trainers.models.encoders.sequence import BeforeLayer, LayerInput, SequenceEncoder, SequenceEncoderConfig
+from trainers.models.encoders.layerwise import LayerwiseEncoder
+from trainers.models.encoders.loading import load_encoder
+from trainers.models.encoders.seams import BeforeLayer, LayerInput
+from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
+from trainers.models.encoders.speech import normalises
 from trainers.models.parts.pooling import masked_mean
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
@@ -55,7 +58,7 @@ def speech(family: str) -> LayerwiseEncoder:
     torch.set_num_threads(1)
     config_class, model_class, options = FAMILIES[family]
     config = config_class(**SMALL, **(CONVOLUTIONS | options))
-    return LayerwiseEncoder(model_class(config), normalise=_normalises(config)).eval()
+    return LayerwiseEncoder(model_class(config), normalise=normalises(config)).eval()
 
 
 def mel() -> LayerwiseEncoder:

@@ -6,9 +6,9 @@ import torch
 from transformers import HubertConfig, HubertModel
 
 from shards.config import ConfigError
-from trainers.models.classifiers.mel import WINDOW_SAMPLES, log_mel, mel_filters
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.parts.cepstra import NUM_MEL_BANDS
+from trainers.models.parts.log_mel import WINDOW_SAMPLES, log_mel, mel_filters
 from trainers.recipes.papt.frame_features import LayerFeatures, Mfcc
 
 

@@ -16,12 +16,14 @@ from transformers import AutoModel, HubertConfig, HubertModel
 from shards.config import ConfigError, from_mapping
 from shards.loading.index import CorpusIndex, read_index
 from tests.worlds.training import small_values, write_training_world
-from trainers.config import PretrainConfig, TrainConfig
+from trainers.config import TrainConfig
 from trainers.engine.run import TrainingResult, run_training
 from trainers.evaluation.predicting import load_recognizer, predict
-from trainers.models.encoders.layerwise import load_encoder
+from trainers.models.encoders.loading import load_encoder
 from trainers.preparation.proxy_speakers import assign_speakers, speaker_vectors
-from trainers.recipes.papt.task import PretrainingTask, crop, hold_out
+from trainers.recipes.papt.config import PretrainConfig
+from trainers.recipes.papt.model import crop
+from trainers.recipes.papt.task import PretrainingTask, hold_out
 
 MASKING = {"num_labels": 8, "mask_length": 2, "mask_probability": 0.6, "min_samples": 1600, "projection_size": 8}
 

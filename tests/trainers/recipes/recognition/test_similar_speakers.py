@@ -13,10 +13,11 @@ import torch.distributed as distributed
 from shards.config import ConfigError, from_mapping
 from shards.loading.index import CorpusIndex, read_index
 from tests.worlds.training import small_values, write_training_world
-from trainers.config import TrainConfig, WeightingConfig
+from trainers.config import TrainConfig
 from trainers.engine.process_group import join_group
 from trainers.engine.run import run_training
 from trainers.models.recognizer import EmotionRecognizer
+from trainers.recipes.recognition.config import WeightingConfig
 from trainers.recipes.recognition.similar_speakers import (
     SIMILAR_SPEAKERS_NAME,
     Measured,

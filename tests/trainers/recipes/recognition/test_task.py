@@ -13,8 +13,10 @@ from shards.config import from_mapping
 from shards.loading.index import read_index
 from shards.loading.loader import Batch
 from tests.worlds.training import small_values, write_training_world
-from trainers.config import FinetuneConfig, TrainConfig
-from trainers.recipes.recognition.task import RecognitionModel, RecognitionTask, make_task
+from trainers.config import TrainConfig
+from trainers.recipes.recognition.config import FinetuneConfig
+from trainers.recipes.recognition.model import RecognitionModel
+from trainers.recipes.recognition.task import RecognitionTask, make_task
 
 WEIGHTS = {"classification_weight": 0.7, "contrastive_weight": 0.3, "vq_weight": 0.05}
 

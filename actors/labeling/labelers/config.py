@@ -1,0 +1,34 @@
+"""Options of the labelers that map classes or write words; without torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from actors.inference.checkpoints import CheckpointConfig
+from shards.config import ConfigError, option
+from shards.emotions import EMOTIONS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelerConfig(CheckpointConfig):
+    """A classifier whose classes are mapped onto the seven emotions."""
+
+    drop_labels: tuple[str, ...] = option(
+        help="classes to leave out (the rest is renormalised) where the checkpoint has them",
+        default=("contempt", "other", "no_agreement"),
+    )
+    label_names: Mapping[str, str] = option(
+        help="what classes with other names mean, as CLASS=EMOTION (calm=neutral, LABEL_0=anger)", default_factory=dict
+    )
+
+    def __post_init__(self) -> None:
+        CheckpointConfig.__post_init__(self)
+        for label, emotion in self.label_names.items():
+            if emotion not in EMOTIONS:
+                raise ConfigError(f"label_names: got {emotion!r} for {label!r}, expected one of {', '.join(EMOTIONS)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechRecognitionConfig(CheckpointConfig):
+    """Transcription (Whisper family) of utterances that come without a transcript."""
+
+    language: str | None = option(help="spoken language (en, de, ...); default: detected per window", default=None)

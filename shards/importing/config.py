@@ -1,0 +1,29 @@
+"""Options of `emostream import`."""
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+from shards.config import ConfigError, option, require_positive
+
+MIB = 2**20
+Check = Literal["none", "header", "decode"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportConfig:
+    """Options of `emostream import`."""
+
+    table: str = option(positional=True, help="CSV or Parquet table, one row per utterance.")
+    root: str = option(help="Folder that the table's paths are relative to.")
+    out: str = option(help="Folder for the shards, local or remote.")
+    shard_size_mb: int = option(default=256, help="Target size of a shard, in MiB.")
+    num_workers: int = option(default=4, help="Shards written at once.")
+    check: Check = option(
+        default="header", help="How media are checked: header (opens, has a track), decode (all of it), or none."
+    )
+
+    def __post_init__(self) -> None:
+        require_positive(self, "--shard-size-mb", "--num-workers")
+        if not os.path.isdir(self.root):
+            raise ConfigError(f"--root: got {self.root!r}, expected an existing folder")

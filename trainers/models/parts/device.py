@@ -1,0 +1,8 @@
+"""Which device a model runs on."""
+
+import torch
+
+
+def default_device() -> torch.device:
+    """This process's GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,75 @@
+"""Layers that padding has no influence on; the small models are made of them.
+
+Frames are masked wherever something looks across them: a convolution sees zeros where its utterance has ended, and
+attention skips what is not there.
+
+Shapes: B batch, T frames, D width."""
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class LayerSizes(Protocol):
+    """What an EncoderLayer is made by: any configuration that has these fields."""
+
+    hidden_size: int
+    num_attention_heads: int
+    intermediate_size: int
+    dropout_probability: float
+
+
+class StridedConvolution(nn.Module):
+    """Halves the frame rate; blind to what stands behind an utterance's last frame."""
+
+    def __init__(self, size_in: int, size_out: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv1d(size_in, size_out, kernel_size=3, stride=2, padding=1)
+
+    def forward(self, frames_BTD: Tensor, frames_B: Tensor) -> tuple[Tensor, Tensor]:
+        cleared_BTD = clear_padding(frames_BTD, frame_mask(frames_B, frames_BTD.shape[1]))
+        halved_BTD = F.gelu(self.convolution(cleared_BTD.transpose(1, 2))).transpose(1, 2)
+        return halved_BTD, (frames_B - 1) // 2 + 1
+
+
+class EncoderLayer(nn.Module):
+    """A pre-norm transformer layer whose attention skips masked frames."""
+
+    def __init__(self, sizes: LayerSizes) -> None:
+        super().__init__()
+        width = sizes.hidden_size
+        self.num_heads = sizes.num_attention_heads
+        self.attention_norm = nn.LayerNorm(width)
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.projection = nn.Linear(width, width)
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, sizes.intermediate_size),
+            nn.GELU(),
+            nn.Linear(sizes.intermediate_size, width),
+        )
+        self.dropout = nn.Dropout(sizes.dropout_probability)
+
+    def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        hidden_BTD = hidden_BTD + self.dropout(self._attend(self.attention_norm(hidden_BTD), mask_BT))
+        return hidden_BTD + self.dropout(self.feed_forward(hidden_BTD))
+
+    def _attend(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        query, key, value = (
+            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for part in self.query_key_value(hidden_BTD).chunk(3, dim=-1)
+        )
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask_BT[:, None, None, :])
+        return self.projection(attended.transpose(1, 2).flatten(2))
+
+
+def frame_mask(frames_B: Tensor, length: int) -> Tensor:
+    """[B, length], true for the first `frames_B` frames of each row."""
+    return torch.arange(length, device=frames_B.device) < frames_B.unsqueeze(-1)
+
+
+def clear_padding(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    """`hidden_BTD` with zeros where the mask is false."""
+    return hidden_BTD.masked_fill(~mask_BT.unsqueeze(-1), 0.0)

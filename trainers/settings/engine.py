@@ -1,0 +1,43 @@
+"""How any recipe is optimised; without torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from shards.config import ConfigError, option, require_at_least, require_positive, require_share
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """Optimisation, precision, sharding, checkpoints. The defaults train the small encoder; the papers' are in docs."""
+
+    num_steps: int = option(help="optimiser steps at most", default=800)
+    batches_per_step: int = option(
+        help="batches a step averages over, all workers together: more workers do the same in less time", default=1
+    )
+    learning_rate: float = option(help="peak", default=1e-3)
+    weight_decay: float = option(help="AdamW's", default=1e-4)
+    warmup_share: float = option(help="share of the steps in which the rate rises", default=0.05)
+    schedule: Literal["cosine", "linear", "constant"] = option(help="what follows the rise", default="cosine")
+    clip_norm: float = option(help="gradients are scaled to at most this norm", default=1.0)
+    precision: Literal["float32", "bfloat16"] = option(help="of weights and activations", default="float32")
+    zero_stage: int = option(help="DeepSpeed ZeRO: what is divided among the workers", default=0)
+    validate_every: int = option(help="steps between validations", default=100)
+    checkpoint_every: int = option(
+        help="steps between checkpoints; one more is written whenever validation is better", default=200
+    )
+    keep_checkpoints: int = option(help="complete checkpoints kept", default=2)
+    patience: int = option(help="stop after this many validations without improvement; 0: never", default=0)
+    log_every: int = option(help="steps between lines in metrics.jsonl and TensorBoard", default=10)
+    trackers: tuple[str, ...] = option(help="beside TensorBoard: mlflow, wandb", default=())
+    seed: int = option(help="initial weights, order, dropout", default=0)
+
+    def __post_init__(self) -> None:
+        require_positive(self, "num_steps", "batches_per_step", "learning_rate", "clip_norm", "log_every")
+        require_positive(self, "validate_every", "checkpoint_every", "keep_checkpoints")
+        if not 0 <= self.zero_stage <= 3:
+            raise ConfigError(f"zero_stage: got {self.zero_stage}, expected 0, 1, 2 or 3")
+        require_share(self, "warmup_share")
+        require_at_least(self, 0, "weight_decay")
+        unknown = sorted(set(self.trackers) - {"mlflow", "wandb"})
+        if unknown:
+            raise ConfigError(f"trackers: got {', '.join(unknown)}, expected mlflow or wandb")
