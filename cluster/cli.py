@@ -12,12 +12,13 @@ import sys
 import typing
 from collections.abc import Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import yaml
 
-from cluster.command_table import COMMANDS, load_target
-from shards.config import ConfigError, choices, explain, from_mapping
+from cluster.command_table import COMMANDS
+from shards.config import ConfigError, choices, explain, from_mapping, help_of
 from shards.errors import BadShard
 
 EXIT_OK = 0
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.print_config:
             sys.stdout.write(explain(config))
             return EXIT_OK
-        return int(load_target(command.run)(config))
+        return int(resolve_name(command.run)(config))
     except (ConfigError, BadShard) as error:
         sys.stderr.write(f"emostream {arguments.command}: {error}\n")
         return EXIT_USAGE
@@ -74,7 +75,7 @@ def _add_options(parser: argparse.ArgumentParser, config_class: type[Any]) -> No
     groups: list[str] = []
     hints = typing.get_type_hints(config_class)
     for field in dataclasses.fields(config_class):
-        text = str(field.metadata["help"])
+        text = help_of(field)
         if field.metadata["positional"]:
             parser.add_argument(field.name, metavar=field.name.upper(), nargs="?", default=argparse.SUPPRESS, help=text)
         elif _is_group(field):
@@ -109,9 +110,7 @@ def _arity(field: "dataclasses.Field[Any]") -> dict[str, Any]:
 
 def _is_group(field: "dataclasses.Field[Any]") -> bool:
     """Whether the field is a group of options, which --set and --config fill."""
-    return isinstance(field.default_factory, type) and (
-        dataclasses.is_dataclass(field.default_factory) or field.metadata["help"] == "The recipe's own options."
-    )
+    return bool(field.metadata["is_group"]) or dataclasses.is_dataclass(field.default_factory)
 
 
 def _default_text(field: "dataclasses.Field[Any]") -> str:

@@ -1,7 +1,7 @@
 """The commands, by name: what each is for, and where its options and its function live."""
 
 import dataclasses
-import importlib
+from pkgutil import resolve_name
 from typing import Any
 
 
@@ -16,7 +16,7 @@ class Command:
 
     def config_class(self) -> type[Any]:
         """Import and return the options' dataclass."""
-        loaded: type[Any] = load_target(self.config)
+        loaded: type[Any] = resolve_name(self.config)
         return loaded
 
 
@@ -61,11 +61,8 @@ COMMANDS: dict[str, Command] = {
         "Train a recogniser on packed shards, or adapt an encoder to their sound, on DeepSpeed.",
         "trainers.config:TrainConfig",
         "cluster.training.train:run_train",
-        "RECIPE is finetune (the vanilla baseline) or setpeer (personalised); tapt or papt adapt an encoder by masked "
-        "prediction, without and with speaker embeddings: fine-tune from RUN/best with --set encoder.checkpoint. "
-        "weighting has training speakers weigh more who sound like the target speakers. --print-config explains every "
-        "option, the recipe's own too. One process by default; --num-workers uses "
-        "Ray; torchrun works too. Interrupted, run it again with --resume: the run goes on exactly where its newest "
+        "--print-config explains every option, the recipe's own too. One process by default; --num-workers uses Ray; "
+        "torchrun works too. Interrupted, run it again with --resume: the run goes on exactly where its newest "
         "checkpoint is. Exit status 4: stopped by the storage.",
     ),
     "evaluate": Command(
@@ -121,8 +118,3 @@ COMMANDS: dict[str, Command] = {
         "Exit status 1: at least one problem was found.",
     ),
 }
-
-
-def load_target(target: str) -> Any:
-    module, name = target.split(":")
-    return getattr(importlib.import_module(module), name)

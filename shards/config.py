@@ -24,16 +24,28 @@ class ConfigError(ValueError):
 
 def option(
     *,
-    help: str,
+    help: str | Callable[[], str],
     default: Any = dataclasses.MISSING,
     default_factory: Callable[[], Any] | Any = dataclasses.MISSING,
     positional: bool = False,
+    is_group: bool = False,
 ) -> Any:
-    """A dataclass field that carries its own help text; `positional` places it before the flags."""
-    metadata = {"help": help, "positional": positional}
+    """A dataclass field that carries its own help text, or a function that gives it when it is asked for.
+
+    `positional` places it before the flags. `is_group` marks a mapping whose names are options, as those of a nested
+    dataclass are.
+    """
+    metadata = {"help": help, "positional": positional, "is_group": is_group}
     if default_factory is not dataclasses.MISSING:
         return dataclasses.field(default_factory=default_factory, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def help_of(field: "dataclasses.Field[Any]") -> str:
+    """The help text of an option."""
+    text: str | Callable[[], str] = field.metadata["help"]
+
+    return text if isinstance(text, str) else text()
 
 
 def from_mapping(cls: type[T], values: Mapping[str, Any], *, where: str = "configuration") -> T:
@@ -147,7 +159,7 @@ def _explained(config: Any, indent: str) -> Iterator[str]:
     expanded: Mapping[str, Any] = config.expanded() if hasattr(config, "expanded") else {}
     hints = typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):
-        value, text = expanded.get(field.name, getattr(config, field.name)), field.metadata["help"]
+        value, text = expanded.get(field.name, getattr(config, field.name)), help_of(field)
         if dataclasses.is_dataclass(value):
             yield f"{indent}{field.name}:  # {text}"
             yield from _explained(value, f"{indent}  ")

@@ -29,8 +29,8 @@ class TrainingModel(nn.Module, ABC):
     def scores(self, batch: Batch) -> Tensor:
         """[N, W]: what validation compares, one row an utterance."""
 
-    def after_step(self) -> None:
-        """Called by every rank after each optimiser step."""
+    def after_step(self, step: int) -> None:
+        """Called by every rank after optimiser step number `step` (from 1)."""
 
 
 class Task(Protocol):
@@ -39,6 +39,14 @@ class Task(Protocol):
     @property
     def identity(self) -> str:
         """What a position in the stream of batches belongs to."""
+
+    @property
+    def corpus_digest(self) -> str:
+        """The digest of the whole corpus, which results name."""
+
+    @property
+    def num_workers(self) -> int:
+        """Processes that decode training batches; 0: a thread beside the training."""
 
     @property
     def score_width(self) -> int:

@@ -31,7 +31,7 @@ from shards.selection.rule import SelectConfig
 from shards.storage.files import atomic_write
 from shards.synthetic.config import WorldConfig
 from shards.synthetic.corpus import write_corpus
-from trainers.engine.checkpoints import RESULT_NAME
+from trainers.engine.checkpoints import CHECKPOINTS_NAME, RESULT_NAME
 from trainers.engine.tracking import last_step
 from trainers.evaluation.config import EvaluateConfig
 
@@ -255,7 +255,7 @@ def _training_options(config: DemoConfig, out: Path, recipe: str) -> Path:
         "recipe": recipe,
         "shards": f"{out}/packed/*.tar",
         "out": str(folder),
-        "resume": (folder / "checkpoints").exists(),
+        "resume": (folder / CHECKPOINTS_NAME).exists(),
         "engine": {"num_steps": config.num_steps, "seed": config.seed},
     }
     path = out / f"{recipe}.yaml"

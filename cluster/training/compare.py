@@ -22,7 +22,7 @@ from shards.config import ConfigError, from_mapping, option, to_mapping
 from shards.storage.files import atomic_write
 from trainers.engine.checkpoints import RESULT_NAME
 from trainers.evaluation.config import EvaluateConfig
-from trainers.recipes.registry import RECIPES
+from trainers.recipes.registry import recipe_called
 from trainers.settings.data import DataConfig
 from trainers.settings.encoder import EncoderConfig
 from trainers.settings.engine import EngineConfig
@@ -142,7 +142,7 @@ def _corpus_of(checkpoint: Path) -> str | None:
 def _training_options(training: Mapping[str, Any]) -> dict[str, Any]:
     """Options as dotted names; an encoder that a run exported is described by that run's own."""
     recipe = str(training["recipe"])
-    model = to_mapping(from_mapping(RECIPES[recipe], training["model"]))
+    model = to_mapping(from_mapping(recipe_called(recipe).config, training["model"]))
     options: dict[str, Any] = {"recipe": recipe} | _flat("model", model)
     for group in GROUPS:
         options |= _flat(group, training[group])
@@ -172,7 +172,7 @@ def _defaults(options: Options) -> dict[str, Any]:
     defaults["evaluate.model"] = "best"
     prefix = ""
     while f"{prefix}recipe" in options:
-        defaults |= _flat(f"{prefix}model", to_mapping(RECIPES[str(options[f"{prefix}recipe"])]()))
+        defaults |= _flat(f"{prefix}model", to_mapping(recipe_called(str(options[f"{prefix}recipe"])).config()))
         for group, config in GROUPS.items():
             defaults |= _flat(f"{prefix}{group}", to_mapping(config()))
         prefix += "encoder.from."

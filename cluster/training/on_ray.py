@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cluster.progress import progress
 from shards.config import ConfigError, from_mapping, to_mapping
 from trainers.config import TrainConfig
-from trainers.engine.checkpoints import refuse_used_folder
+from trainers.engine.checkpoints import CHECKPOINTS_NAME, refuse_used_folder
 
 if TYPE_CHECKING:
     from cluster.nodes.session import NodeResources
@@ -109,12 +109,12 @@ def _work(values: dict[str, Any]) -> None:
     """What a Ray Train worker runs; a worker started again resumes."""
     from ray.train import get_context
 
-    from trainers.engine.run import run_training
+    from trainers.training import run_training
 
     if os.path.isdir(values["folder"]):  # where relative paths begin; Ray Train has moved to a folder of its own
         os.chdir(values["folder"])
     config = from_mapping(TrainConfig, values["options"], where="options")
-    has_checkpoint = os.path.isdir(os.path.join(config.out, "checkpoints"))
+    has_checkpoint = os.path.isdir(os.path.join(config.out, CHECKPOINTS_NAME))
     is_first = get_context().get_world_rank() == 0
 
     def say(*message: Any) -> None:

@@ -14,7 +14,7 @@ from cluster.progress import progress
 from cluster.training.on_ray import WorkersFailedError, train_on_ray
 from shards.errors import BadShard
 from trainers.config import TrainConfig
-from trainers.engine.checkpoints import CheckpointFolder, read_progress
+from trainers.engine.checkpoints import CHECKPOINTS_NAME, CheckpointFolder, read_progress
 from trainers.engine.tracking import require_trackers
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def run_train(config: TrainConfig) -> int:
 
 def train_here(config: TrainConfig) -> "TrainingResult":
     """In this process (one of several, under torchrun)."""
-    from trainers.engine.run import run_training
+    from trainers.training import run_training
 
     if not _is_first():
         return run_training(config)
@@ -49,7 +49,7 @@ def train_here(config: TrainConfig) -> "TrainingResult":
 
 
 def _what_remains(config: TrainConfig) -> str:
-    checkpoint = CheckpointFolder(Path(config.out) / "checkpoints").newest()
+    checkpoint = CheckpointFolder(Path(config.out) / CHECKPOINTS_NAME).newest()
     saved = read_progress(checkpoint)["reached"]["step"] if checkpoint is not None else 0
     return (
         f"{saved} of {config.engine.num_steps} steps are safe in {config.out}/checkpoints; remove the cause (make "

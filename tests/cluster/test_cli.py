@@ -10,7 +10,7 @@ import yaml
 
 from cluster.cli import main
 from cluster.command_table import COMMANDS
-from shards.config import from_mapping
+from shards.config import from_mapping, help_of
 
 SELECT = ["select", "--predictions", "p", "--out", "o", "--teachers", "text,vision"]
 TRAIN = ["train", "setpeer", "--shards", "s", "--out", "o"]
@@ -28,7 +28,7 @@ def test_help_describes_every_option(name: str, capsys: pytest.CaptureFixture[st
         is_group = field.name in ("encoder", "data", "engine", "model", "index")
         word = field.name.upper() if field.metadata["positional"] else field.name if is_group else flag
         assert word in text
-        assert field.metadata["help"].split()[0] in text
+        assert help_of(field).split()[0] in text
 
 
 def test_flags_win_over_set_and_set_over_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,7 +25,7 @@ from transformers import HubertConfig, HubertModel
 from shards.config import from_mapping
 from tests.worlds.training import small_values, video_values, write_training_world, write_video_world
 from trainers.config import TrainConfig
-from trainers.engine.run import run_training
+from trainers.training import run_training
 
 KEPT = Path(__file__).with_suffix(".json")
 NUM_STEPS = 30

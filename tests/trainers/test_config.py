@@ -69,18 +69,18 @@ def test_adaptation_hears_all_speakers(data: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "encoder", "freezes"),
+    ("encoder", "by_default", "freezes"),
     [
-        ("finetune", {"checkpoint": "hubert"}, True),
-        ("setpeer", {"checkpoint": "hubert", "freeze_front_end": False}, False),
-        ("papt", {"checkpoint": "hubert"}, False),
-        ("tapt", {"checkpoint": "hubert", "freeze_front_end": True}, True),
-        ("finetune", {}, False),
+        ({"checkpoint": "hubert"}, True, True),
+        ({"checkpoint": "hubert"}, False, False),
+        ({"checkpoint": "hubert", "freeze_front_end": False}, True, False),
+        ({"checkpoint": "hubert", "freeze_front_end": True}, False, True),
+        ({}, True, False),
     ],
 )
-def test_pretraining_trains_the_convolutions(recipe: str, encoder: dict[str, Any], freezes: bool) -> None:
-    """Fine-tuning leaves those of a checkpoint as they are, unless told otherwise."""
-    assert config(recipe, encoder=encoder).freezes_front_end == freezes
+def test_a_recipe_decides_on_convolutions_unless_told(encoder: dict[str, Any], by_default: bool, freezes: bool) -> None:
+    """Those of a checkpoint are frozen as the recipe or the option says; those of a new encoder never."""
+    assert config(encoder=encoder).encoder.freezes_front_end(by_default=by_default) == freezes
 
 
 def test_a_saved_configuration_is_the_same_again() -> None:

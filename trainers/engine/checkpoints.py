@@ -29,6 +29,7 @@ _NAME = re.compile(r"step-(\d{8})")
 STATE_TAG = "deepspeed"
 # What DeepSpeed wants to find in a checkpoint it is to put together for another number of workers.
 UNIVERSAL_CLIENT_STATE: Mapping[str, Any] = {"universal_checkpoint_info": {"universal_checkpoint_version": 0.2}}
+CHECKPOINTS_NAME = "checkpoints"  # below the folder of a run
 PROGRESS_NAME, FILES_NAME = "progress.json", "files.json"
 RESULT_NAME = "train.json"  # beside the checkpoints, once the run has ended
 
@@ -118,7 +119,7 @@ def make_universal(checkpoint: Path) -> Path:
 
 def refuse_used_folder(out: Path, *, resume: bool) -> None:
     """A folder is one run's: a new run into it must be a resumed one."""
-    if not resume and (out / "checkpoints").is_dir() and any((out / "checkpoints").iterdir()):
+    if not resume and (out / CHECKPOINTS_NAME).is_dir() and any((out / CHECKPOINTS_NAME).iterdir()):
         raise ConfigError(f"--out {out}: holds checkpoints; add --resume to go on, or give another folder")
 
 

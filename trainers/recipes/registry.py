@@ -1,15 +1,30 @@
-"""The recipes by name; without torch."""
+"""The recipes by name; without torch. A new family is a folder and a line here."""
 
 from collections.abc import Mapping
+from importlib import import_module
 
-from trainers.recipes.papt.config import PaptConfig, PretrainConfig
-from trainers.recipes.recognition.config import FinetuneConfig, SetPeerConfig, WeightingConfig
+from shards.config import ConfigError
+from trainers.recipes.recipe import Recipe
 
-RecipeConfig = FinetuneConfig | PretrainConfig
-RECIPES: Mapping[str, type[RecipeConfig]] = {
-    "finetune": FinetuneConfig,
-    "setpeer": SetPeerConfig,
-    "weighting": WeightingConfig,
-    "tapt": PretrainConfig,
-    "papt": PaptConfig,
-}
+FAMILIES = [
+    "trainers.recipes.recognition",
+    "trainers.recipes.papt",
+]
+
+
+def recipes() -> Mapping[str, Recipe]:
+    """Every recipe of every family, in the order of FAMILIES."""
+    found: dict[str, Recipe] = {}
+    for family in FAMILIES:
+        found |= import_module(f"{family}.config").RECIPES
+
+    return found
+
+
+def recipe_called(name: str) -> Recipe:
+    """The recipe of that name. Raises ConfigError where there is none."""
+    known = recipes()
+    if name not in known:
+        raise ConfigError(f"recipe: got {name!r}, expected one of {', '.join(known)}")
+
+    return known[name]

@@ -30,6 +30,13 @@ class EncoderConfig:
     image_size: int = option(help="side of these pictures in pixels", default=64)
     patch_size: int = option(help="side of the squares they are cut into; two pictures deep", default=16)
 
+    def freezes_front_end(self, *, by_default: bool) -> bool:
+        """Whether the convolutions of a pretrained encoder stay as they are; `by_default` is the recipe's word."""
+        if self.checkpoint is None:
+            return False
+
+        return by_default if self.freeze_front_end is None else self.freeze_front_end
+
     def __post_init__(self) -> None:
         require_positive(self, "hidden_size", "num_layers", "num_heads", "intermediate_size")
         require_share(self, "dropout")

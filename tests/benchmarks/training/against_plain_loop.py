@@ -38,9 +38,8 @@ from tests.benchmarks.measuring import machine, print_result
 from tests.benchmarks.training.personalization_corpora import write_corpora
 from tests.benchmarks.training.personalization_runs import UTTERANCES
 from trainers.config import TrainConfig
-from trainers.engine.run import run_training
 from trainers.engine.schedules import batch_seed, rate_at
-from trainers.recipes.recognition.task import make_task
+from trainers.training import make_task, run_training
 
 WORLD = "world-0"
 STEPS = {"finetune": 140, "setpeer": 360}  # of a run, so that the corpus is decoded before the timed ones

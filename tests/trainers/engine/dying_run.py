@@ -18,7 +18,7 @@ import yaml
 
 from shards.config import from_mapping
 from trainers.config import TrainConfig
-from trainers.engine.run import run_training
+from trainers.training import run_training
 
 
 def die() -> None:

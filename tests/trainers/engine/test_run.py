@@ -26,8 +26,9 @@ from tests.worlds.small import write_shard
 from tests.worlds.training import make_utterance, small_config, small_values, write_training_world
 from trainers.config import TrainConfig
 from trainers.engine.checkpoints import RESULT_NAME, CheckpointFolder
-from trainers.engine.run import TrainingResult, run_training
+from trainers.engine.run import TrainingResult
 from trainers.models.recognizer import EmotionRecognizer
+from trainers.training import run_training
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +151,7 @@ def test_the_best_model_is_that_of_the_last_checkpoint(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(engine_module._Run, "_export", die)
+        patched.setattr(engine_module.TrainingRun, "_export", die)
         with pytest.raises(KeyboardInterrupt):
             run_training(config)
     assert not (tmp_path / "run" / "best").exists()
@@ -174,7 +175,7 @@ def test_a_universal_checkpoint_brings_the_buffers_back(
 
     expected = run("undisturbed", 12)
     run("moved", 8)
-    monkeypatch.setattr(engine_module._Run, "_must_convert", lambda *_: True)
+    monkeypatch.setattr(engine_module.TrainingRun, "_must_convert", lambda *_: True)
     found = run("moved", 12, resume=True)
     changing = [name for name in expected if name.endswith(("running_mean", "running_var", "idle_steps", "offset"))]
     assert len(changing) >= 4

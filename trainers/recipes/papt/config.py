@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shards.config import ConfigError, option, require_positive
+from trainers.recipes.recipe import Recipe, RecipeConfig, Run
 
 MAX_PSEUDO_LABELS = 2**16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PretrainConfig:
+class PretrainConfig(RecipeConfig):
     """Task-adaptive pre-training: HuBERT's masked prediction, continued on the corpus at hand; no label is used."""
 
     splits: tuple[str, ...] = option(
@@ -44,9 +45,45 @@ class PretrainConfig:
         if not self.splits:
             raise ConfigError("splits: got none, expected at least one")
 
+    def check(self, run: Run) -> None:
+        """Refuse what is not sound, and any choice among training speakers."""
+        if run.data.modality != "audio":
+            raise ConfigError(
+                f"data.modality: got {run.data.modality} for {run.recipe}, expected audio: masked prediction is of "
+                "speech"
+            )
+        if run.data.num_speakers is not None or run.data.known_seconds:
+            raise ConfigError(
+                f"data.num_speakers, data.known_seconds: got one of them for {run.recipe}, which uses no labels and "
+                "hears all speakers of model.splits; leave them out"
+            )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaptConfig(PretrainConfig):
     """Personalised adaptive pre-training: the same with an embedding of every speaker."""
 
     fusion: Literal["last", "first", "prefix"] = option(help="where the speaker's embedding enters", default="last")
+
+    def check(self, run: Run) -> None:
+        """Refuse to begin without an encoder: proxies of unseen speakers are found with it."""
+        PretrainConfig.check(self, run)
+        if run.encoder.checkpoint is None:
+            raise ConfigError(
+                "encoder.checkpoint: must be given for papt; it is the original encoder, which also finds the proxies "
+                "of unseen speakers (`emostream train tapt` makes a small one from nothing)"
+            )
+
+
+RECIPES = {
+    "tapt": Recipe(
+        summary="adapts an encoder to the corpus' sound by masked prediction; fine-tune from RUN/best after it",
+        config=PretrainConfig,
+        task="trainers.recipes.papt.task:PretrainingTask",
+    ),
+    "papt": Recipe(
+        summary="tapt with an embedding of every speaker",
+        config=PaptConfig,
+        task="trainers.recipes.papt.personal_task:PaptTask",
+    ),
+}

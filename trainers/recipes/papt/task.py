@@ -24,7 +24,6 @@ from shards.loading.batch_plan import PlannedBatch, UtterancePlan, evaluation_ba
 from shards.loading.index import CorpusIndex
 from shards.loading.loader import BatchReader
 from shards.loading.targets import no_targets
-from trainers.config import TrainConfig
 from trainers.engine.ranks import on_every_rank, on_first_rank
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.loading import load_encoder, require_modality
@@ -33,12 +32,12 @@ from trainers.models.masked_predictor import MaskedPredictor
 from trainers.models.parts.device import default_device
 from trainers.models.personal.adapted_encoder import SpeakerState, save_encoder
 from trainers.models.personal.speaker_embedding import SpeakerEmbedding
-from trainers.preparation.proxy_speakers import speaker_vectors
 from trainers.preparation.small_encoder import set_statistics, small_encoder_config
-from trainers.recipes.papt.config import PaptConfig, PretrainConfig
+from trainers.recipes.papt.config import PretrainConfig
 from trainers.recipes.papt.frame_features import FrameFeatures, LayerFeatures, Mfcc
 from trainers.recipes.papt.model import SCORE_NAMES, PretrainingModel
 from trainers.recipes.papt.pseudo_labels import PseudoLabelJob, PseudoLabels
+from trainers.recipes.recipe import Run
 from trainers.task import OnPreparation, TrainingModel
 
 log = logging.getLogger(__name__)
@@ -53,23 +52,33 @@ class PretrainingTask:
 
     score_width = len(SCORE_NAMES)
 
-    def __init__(self, config: TrainConfig, options: PretrainConfig, corpus: CorpusIndex) -> None:
-        self._config, self._options = config, options
+    def __init__(self, run: Run, options: PretrainConfig, corpus: CorpusIndex) -> None:
+        self._encoder, self._data, self._engine = run.encoder, run.data, run.engine
+        self._options, self._corpus = options, corpus
         self._everything = _long_enough(corpus, options)
-        held_out = hold_out(self._everything, options.held_out_share, seed=config.engine.seed)
+
+        held_out = hold_out(self._everything, options.held_out_share, seed=run.engine.seed)
         self._train_rows, self._held_out_rows = np.flatnonzero(~held_out), np.flatnonzero(held_out)
-        self._train = self._everything.take(self._train_rows)
+        self.train = self._everything.take(self._train_rows)
         self._held_out = self._everything.take(self._held_out_rows)
         self._labels: dict[str, PseudoLabels] = {}
-        self._original: LayerwiseEncoder | None = None
-        self._names: list[str] = []
+        self.speaker_names: list[str] = []
 
     @property
     def identity(self) -> str:
         """What a position in the stream of batches belongs to."""
-        engine = self._config.engine
-        view = self._config.data.utterances
-        return f"{self._train.digest} {view} {self._options.max_samples} {engine.seed} {engine.batches_per_step}"
+        engine, view = self._engine, self._data.utterances
+        return f"{self.train.digest} {view} {self._options.max_samples} {engine.seed} {engine.batches_per_step}"
+
+    @property
+    def corpus_digest(self) -> str:
+        """The digest of the whole corpus."""
+        return self._corpus.digest
+
+    @property
+    def num_workers(self) -> int:
+        """Processes that decode training batches."""
+        return self._data.num_workers
 
     def prepare(self, out: Path, on_progress: OnPreparation) -> None:
         """Compute the pseudo-labels, unless they are there; the ranks share the work."""
@@ -81,17 +90,15 @@ class PretrainingTask:
             {
                 "layer": options.label_layer,
                 "num_labels": options.num_labels,
-                "encoder": self._config.encoder.checkpoint,
-                "revision": self._config.encoder.revision,
+                "encoder": self._encoder.checkpoint,
+                "revision": self._encoder.revision,
                 "cluster_frames": options.cluster_frames,
-                "seed": self._config.engine.seed,
+                "seed": self._engine.seed,
             },
         )
         on_progress("clustering frames into pseudo-labels")
         on_first_rank(
-            lambda: job.fit(
-                num_labels=options.num_labels, max_frames=options.cluster_frames, seed=self._config.engine.seed
-            )
+            lambda: job.fit(num_labels=options.num_labels, max_frames=options.cluster_frames, seed=self._engine.seed)
         )
         job.assign(
             lambda done, total: on_progress(f"pseudo-labels of {done} of {total} shards"),
@@ -104,8 +111,8 @@ class PretrainingTask:
 
     def training_reader(self) -> BatchReader:
         """Reads training batches."""
-        cache_bytes = self._config.data.cache_bytes
-        return BatchReader(self._train, no_targets(self._train), "audio", cache_bytes=cache_bytes)
+        cache_bytes = self._data.cache_bytes
+        return BatchReader(self.train, no_targets(self.train), "audio", cache_bytes=cache_bytes)
 
     def validation_reader(self) -> BatchReader:
         """Reads the held-out utterances."""
@@ -113,24 +120,26 @@ class PretrainingTask:
 
     def keys(self, rows: NDArray[np.int64]) -> list[str]:
         """The training utterances `rows` by name."""
-        return self._train.keys(rows)
+        return self.train.keys(rows)
 
     def plan(self) -> UtterancePlan:
         """Every utterance once an epoch, at the length it is cropped to."""
         longest = self._options.max_samples / SAMPLE_RATE_HZ
-        seconds = np.minimum(self._train.durations, longest)
-        return UtterancePlan(seconds, self._config.data.utterances, seed=self._config.engine.seed)
+        seconds = np.minimum(self.train.durations, longest)
+        return UtterancePlan(seconds, self._data.utterances, seed=self._engine.seed)
 
     def validation_batches(self) -> list[PlannedBatch]:
         """One speaker at a time."""
         return evaluation_batches(self._held_out.rows_by_speaker(), VALIDATION_UTTERANCES)
 
     def build_model(self) -> PretrainingModel:
-        """The encoder with a new head and, for PAPT, new embeddings; the same on every rank."""
-        torch.manual_seed(self._config.engine.seed)
-        encoder = self._encoder()
-        speakers = self._speakers(encoder) if isinstance(self._options, PaptConfig) else None
-        encoder.freeze(front_end=self._config.freezes_front_end, num_layers=self._config.encoder.freeze_layers)
+        """The encoder with a new head; the same on every rank."""
+        torch.manual_seed(self._engine.seed)
+        encoder = self.first_encoder()
+        speakers = self.make_speakers(encoder.width)
+        encoder.freeze(
+            front_end=self._encoder.freezes_front_end(by_default=False), num_layers=self._encoder.freeze_layers
+        )
         predictor = MaskedPredictor(
             encoder,
             self._options.num_labels,
@@ -138,8 +147,12 @@ class PretrainingTask:
             temperature=self._options.temperature,
             speakers=speakers,
         )
-        numbers = {name: number for number, name in enumerate(self._names)}
+        numbers = {name: number for number, name in enumerate(self.speaker_names)}
         return PretrainingModel(predictor, self._options, self._labels, numbers)
+
+    def make_speakers(self, width: int) -> SpeakerEmbedding | None:
+        """Embeddings of `width` for the speakers `speaker_names`; None where speakers are not told apart."""
+        return None
 
     def validate(self, rows: NDArray[np.int64], scores: NDArray[np.float32]) -> Mapping[str, float]:
         """Mean loss and accuracy over the hidden frames of the held-out utterances."""
@@ -151,38 +164,29 @@ class PretrainingTask:
         return -figures["masked"]
 
     def export(self, model: TrainingModel, folder: Path) -> None:
-        """The encoder; with embeddings, these and the original encoder beside it."""
+        """The encoder, and what belongs to it."""
         assert isinstance(model, PretrainingModel)  # noqa: S101 (this task made it)
-        predictor, state = model.predictor, None
-        if predictor.speakers is not None and self._original is not None:
-            assert isinstance(self._options, PaptConfig)  # noqa: S101 (only it has embeddings)
-            state = SpeakerState(self._names, self._options.fusion, predictor.speakers, self._original)
-        save_encoder(predictor.encoder, folder, state)
+        save_encoder(model.predictor.encoder, folder, self.speaker_state(model.predictor))
+
+    def speaker_state(self, predictor: MaskedPredictor) -> SpeakerState | None:
+        """What has been learnt of speakers; None where they are not told apart."""
+        return None
 
     def _frame_features(self) -> FrameFeatures:
         layer = self._options.label_layer
-        return Mfcc() if layer is None else LayerFeatures(self._encoder().to(default_device()), layer)
+        return Mfcc() if layer is None else LayerFeatures(self.first_encoder().to(default_device()), layer)
 
-    def _encoder(self) -> LayerwiseEncoder:
+    def first_encoder(self) -> LayerwiseEncoder:
         """The encoder that training starts from."""
-        config = self._config.encoder
-        if config.checkpoint is not None:
-            encoder = load_encoder(config.checkpoint, config.revision)
+        options = self._encoder
+        if options.checkpoint is not None:
+            encoder = load_encoder(options.checkpoint, options.revision)
             require_modality(encoder, "audio")
             return encoder
-        sizes = small_encoder_config(config, "audio", self.training_reader())
+        sizes = small_encoder_config(options, "audio", self.training_reader())
         encoder = LayerwiseEncoder(SequenceEncoder(SequenceEncoderConfig(**sizes)))
-        set_statistics(encoder, self.training_reader(), len(self._train), seed=self._config.engine.seed)
+        set_statistics(encoder, self.training_reader(), len(self.train), seed=self._engine.seed)
         return encoder
-
-    def _speakers(self, encoder: LayerwiseEncoder) -> SpeakerEmbedding:
-        """New embeddings, with the vectors that the original encoder gives the speakers."""
-        assert isinstance(self._options, PaptConfig)  # noqa: S101 (the caller asked)
-        self._original = self._encoder().to(default_device())
-        self._names, vectors = speaker_vectors(self._original, self._train, "audio")
-        speakers = SpeakerEmbedding(len(self._names), encoder.width, vectors.shape[1], self._options.fusion)
-        speakers.vectors.copy_(torch.from_numpy(vectors))
-        return speakers
 
 
 def projection_size_for(width: int) -> int:

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shards.config import ConfigError, option, require_positive, require_share
+from trainers.recipes.recipe import Recipe, RecipeConfig, Run
 
 P_HEADS = 4  # attention heads within SetPeER's P
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FinetuneConfig:
+class FinetuneConfig(RecipeConfig):
     """The vanilla baseline: encoder, mean pooling, head."""
 
     head: Literal["linear", "interpreter"] = option(
@@ -20,6 +21,14 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         require_share(self, "head_dropout")
+
+    def check(self, run: Run) -> None:
+        """Refuse weights of classes where there are none."""
+        if self.class_weights != "none" and run.data.target.kind == "values":
+            raise ConfigError(
+                f"model.class_weights: got {self.class_weights} for data.target.kind values, which has no classes; "
+                "expected none"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,3 +81,28 @@ class WeightingConfig(FinetuneConfig):
             raise ConfigError(f"explained_variance: got {self.explained_variance}, expected a share between 0 and 1")
         if self.target_split == "train":
             raise ConfigError("target_split: got train, expected the split the model is for, such as test")
+
+    def check(self, run: Run) -> None:
+        """Refuse video: speakers are compared by sound, or by what their faces do."""
+        FinetuneConfig.check(self, run)
+        if run.data.modality == "video":
+            raise ConfigError("data.modality: got video for weighting, expected audio or face, that speakers differ by")
+
+
+RECIPES = {
+    "finetune": Recipe(
+        summary="the vanilla baseline: an encoder, mean pooling, a head",
+        config=FinetuneConfig,
+        task="trainers.recipes.recognition.task:RecognitionTask",
+    ),
+    "setpeer": Recipe(
+        summary="the same, personalised: a set of the speaker's utterances steers every layer (SetPeER)",
+        config=SetPeerConfig,
+        task="trainers.recipes.recognition.setpeer:SetPeerTask",
+    ),
+    "weighting": Recipe(
+        summary="finetune with more weight on training speakers who sound like the target speakers",
+        config=WeightingConfig,
+        task="trainers.recipes.recognition.weighting:WeightingTask",
+    ),
+}

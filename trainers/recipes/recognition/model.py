@@ -11,15 +11,14 @@ from shards.loading.loader import Batch
 from trainers.models.losses import ccc_loss, soft_cross_entropy
 from trainers.models.parts.float32_buffers import Float32Buffers
 from trainers.models.recognizer import EmotionRecognizer, Recognition
-from trainers.recipes.recognition.config import FinetuneConfig, SetPeerConfig
 from trainers.task import TrainingModel
 
 
 class RecognitionModel(Float32Buffers, TrainingModel):
     """A recogniser with its loss: `forward(batch)` gives named terms, of which `loss` is minimised.
 
-    `row_weights` weigh each training utterance in the supervised term, by its row in the index; `numbers` are those of
-    the speakers' embeddings.
+    `term_weights` weigh the terms in the loss. `row_weights` weigh each training utterance in the supervised term, by
+    its row in the index; `numbers` are those of the speakers' embeddings.
     """
 
     _row_weights: Tensor | None
@@ -27,29 +26,26 @@ class RecognitionModel(Float32Buffers, TrainingModel):
     def __init__(
         self,
         recognizer: EmotionRecognizer,
-        config: FinetuneConfig,
+        *,
+        term_weights: Mapping[str, float],
         class_weights: Tensor | None,
+        row_weights: Tensor | None,
         numbers: Mapping[str, int],
-        row_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.recognizer = recognizer
-        self._config, self._class_weights, self._numbers = config, class_weights, numbers
+        self._term_weights, self._class_weights, self._numbers = term_weights, class_weights, numbers
         self.register_buffer("_row_weights", row_weights, persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Eq. 8 for SetPeER; the supervised term alone without P."""
+        """The supervised term and, with P, those of setpeer-emoceleb, Eq. 8; `loss` is their weighted sum."""
         found = self._recognise(batch)
         terms = {"supervised": self._supervised(found, batch), **found.terms}
-        if isinstance(self._config, SetPeerConfig):
-            config = self._config
-            loss = config.classification_weight * terms["supervised"]
-            loss = loss + config.contrastive_weight * terms.get("nce", 0.0) + config.vq_weight * terms["vq"]
-        else:
-            loss = terms["supervised"]
-        return {"loss": loss, **terms}
+        weighted = [weight * terms[name] for name, weight in self._term_weights.items() if name in terms]
 
-    def after_step(self) -> None:
+        return {"loss": sum(weighted[1:], start=weighted[0]), **terms}
+
+    def after_step(self, step: int) -> None:
         """What P's codebook does between steps."""
         self.recognizer.after_step()
 

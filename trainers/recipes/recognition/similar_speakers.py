@@ -33,8 +33,7 @@ from shards.loading.index import CorpusIndex
 from shards.loading.loader import BatchReader, Modality, read_once
 from shards.loading.targets import no_targets
 from shards.storage.files import atomic_write
-from trainers.config import TrainConfig
-from trainers.engine.checkpoints import CheckpointFolder
+from trainers.engine.checkpoints import CHECKPOINTS_NAME, CheckpointFolder
 from trainers.engine.ranks import on_first_rank
 from trainers.recipes.recognition.config import WeightingConfig
 from trainers.recipes.recognition.functionals import Functionals, functionals_of
@@ -65,26 +64,44 @@ class Measured:
     speakers: NDArray[np.object_]
 
 
-def adaptation_set(config: TrainConfig, options: WeightingConfig, train: CorpusIndex, target: CorpusIndex) -> set[str]:
-    """The training speakers near any target speaker; every rank of the run calls it and gets the same.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """All that a choice of training speakers depends on."""
+
+    train: CorpusIndex
+    target: CorpusIndex
+    options: WeightingConfig
+    modality: Modality
+    seed: int
+
+    def described(self) -> dict[str, object]:
+        """The same in plain values: equal ones choose the same speakers."""
+        names = ("target_split", "neighbours", "functionals", "num_components", "explained_variance")
+        chosen = {name: getattr(self.options, name) for name in names}
+
+        return {"train": self.train.digest, "target": self.target.digest, "seed": self.seed, **chosen}
+
+
+def adaptation_set(choice: Choice, out: Path) -> set[str]:
+    """The training speakers near any target speaker; every rank of the run in `out` calls it and gets the same.
 
     What was chosen before is read from the run's folder. Raises ConfigError when the run has checkpoints but its choice
     is gone, or was made from other data or options.
     """
-    path = Path(config.out) / SIMILAR_SPEAKERS_NAME
-    made_from = _made_from(config, options, train, target)
-    neighbours = _read(path, made_from)
+    path = out / SIMILAR_SPEAKERS_NAME
+    neighbours = _read(path, choice.described())
     if neighbours is None:
-        if CheckpointFolder(Path(config.out) / "checkpoints").newest() is not None:
+        if CheckpointFolder(out / CHECKPOINTS_NAME).newest() is not None:
             raise ConfigError(
                 f"resume: {path} is missing, or was made from other data or options than these; restore it, or give a "
                 "new --out"
             )
-        neighbours = _choose(config, options, train, target)
+        neighbours = _choose(choice)
         if distributed.get_rank() == 0:
-            _write(path, made_from, neighbours)
+            _write(path, choice.described(), neighbours)
+
     chosen = {neighbour.speaker for nearest in neighbours.values() for neighbour in nearest}
-    log.info("%d of %d training speakers weigh %g", len(chosen), len(train.speakers), options.weight)
+    log.info("%d of %d training speakers weigh %g", len(chosen), len(choice.train.speakers), choice.options.weight)
     return chosen
 
 
@@ -109,13 +126,15 @@ def _by_speaker(points_ND: Array, speakers: NDArray[np.object_]) -> Iterator[tup
         yield name, points_ND[speakers == name]
 
 
-def _choose(config: TrainConfig, options: WeightingConfig, train: CorpusIndex, target: CorpusIndex) -> Neighbours:
+def _choose(choice: Choice) -> Neighbours:
     """Measured by all ranks, found by the first."""
-    if len(train.speakers) < 2:
+    if len(choice.train.speakers) < 2:
         raise ConfigError("recipe weighting: the training split has one speaker, expected at least two to choose from")
-    measure = functionals_of(options.functionals, config.data.modality)
-    heard, heard_target = (measure_utterances(index, config.data.modality, measure) for index in (train, target))
-    return on_first_rank(lambda: find_neighbours(heard, heard_target, options, config.engine.seed))
+
+    measure = functionals_of(choice.options.functionals, choice.modality)
+    heard = measure_utterances(choice.train, choice.modality, measure)
+    heard_target = measure_utterances(choice.target, choice.modality, measure)
+    return on_first_rank(lambda: find_neighbours(heard, heard_target, choice.options, choice.seed))
 
 
 def measure_utterances(index: CorpusIndex, modality: Modality, measure: Functionals) -> Measured:
@@ -138,15 +157,6 @@ def measure_utterances(index: CorpusIndex, modality: Modality, measure: Function
 def _finite_or_nan(functionals: NDArray[np.float32]) -> NDArray[np.float32]:
     """NaN, which stands for the training mean, in place of infinities."""
     return np.where(np.isfinite(functionals), functionals, np.nan)
-
-
-def _made_from(
-    config: TrainConfig, options: WeightingConfig, train: CorpusIndex, target: CorpusIndex
-) -> dict[str, object]:
-    """All that the choice depends on."""
-    names = ("target_split", "neighbours", "functionals", "num_components", "explained_variance")
-    chosen = {name: getattr(options, name) for name in names}
-    return {"train": train.digest, "target": target.digest, "seed": config.engine.seed, **chosen}
 
 
 def _write(path: Path, made_from: Mapping[str, object], neighbours: Neighbours) -> None:

@@ -1,10 +1,9 @@
-"""The recipes that learn to recognise emotion: the vanilla baseline and SetPeER.
+"""Learning to recognise emotion: the vanilla baseline, and what all recipes of the family share.
 
 Shapes: N utterances, C classes, V values.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shards.config import ConfigError, to_mapping
-from shards.loading.batch_plan import BatchPlan, PlannedBatch, SpeakerSetPlan, UtterancePlan, evaluation_batches
+from shards.loading.batch_plan import (
+    BatchPlan,
+    PlannedBatch,
+    SpeakerSetView,
+    UtterancePlan,
+    UtteranceView,
+    evaluation_batches,
+)
 from shards.loading.index import CorpusIndex
 from shards.loading.known_speakers import training_utterances
 from shards.loading.loader import BatchReader
-from shards.loading.targets import Targets, read_targets, resolve_classes
+from shards.loading.targets import TargetConfig, Targets, read_targets, resolve_classes
 from shards.storage.files import flush_tree
-from trainers.config import TrainConfig
 from trainers.evaluation.metrics import score_classes, score_values
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.loading import load_encoder, require_modality
@@ -31,43 +36,53 @@ from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig, is_r
 from trainers.preparation.proxy_speakers import assign_speakers
 from trainers.preparation.small_encoder import set_statistics, small_encoder_config
 from trainers.preparation.video_input import clip_format
-from trainers.recipes.papt.config import PretrainConfig
-from trainers.recipes.papt.task import PretrainingTask
-from trainers.recipes.recognition.config import FinetuneConfig, SetPeerConfig, WeightingConfig
+from trainers.recipes.recipe import Run
+from trainers.recipes.recognition.config import FinetuneConfig
 from trainers.recipes.recognition.model import RecognitionModel
-from trainers.recipes.recognition.similar_speakers import adaptation_set
-from trainers.task import OnPreparation, Task, TrainingModel
+from trainers.task import OnPreparation, TrainingModel
 
 VANILLA_VALIDATION_UTTERANCES = 32
 
 
-def make_task(config: TrainConfig, corpus: CorpusIndex) -> Task:
-    """The task of a configuration's recipe."""
-    options = config.recipe_config()
-    if isinstance(options, PretrainConfig):
-        return PretrainingTask(config, options, corpus)
-    return RecognitionTask(config, options, corpus)
-
-
 class RecognitionTask:
-    """One training task, prepared: model, training plan, validation batches. Every rank makes the same."""
+    """One training task, prepared: model, training plan, validation batches. Every rank makes the same.
 
-    def __init__(self, config: TrainConfig, options: FinetuneConfig, corpus: CorpusIndex) -> None:
-        self._config, self._options, self._corpus = config, options, corpus
-        data = config.data
+    This is the vanilla baseline; the other recipes of the family say in what they differ.
+    """
+
+    def __init__(self, run: Run, options: FinetuneConfig, corpus: CorpusIndex) -> None:
+        self._encoder, self._data, self._engine = run.encoder, run.data, run.engine
+        self._options, self._corpus = options, corpus
+
+        data = run.data
         train = training_utterances(corpus, data.num_speakers, data.known_seconds, data.known_split)
-        self.names = resolve_classes(train, config.data.target)
-        self.train, self._train_targets = _with_target(train, config, self.names)
-        self.validation, self.validation_targets = _with_target(corpus.split("validation"), config, self.names)
+        self.names = resolve_classes(train, data.target)
+        self.train, self._train_targets = _with_target(train, data.target, self.names)
+        self.validation, self.validation_targets = _with_target(corpus.split("validation"), data.target, self.names)
+
         self._original: LayerwiseEncoder | None = None
         self._numbers: Mapping[str, int] = {}
-        self._clip = clip_format(config.encoder, data.faces) if data.modality == "video" else None
+        self._clip = clip_format(run.encoder, data.faces) if data.modality == "video" else None
 
     @property
     def identity(self) -> str:
         """What a position in the stream of batches belongs to."""
-        view = self._config.data.sets if self._is_setpeer else self._config.data.utterances
-        return f"{self.train.digest} {view} {self._config.engine.seed} {self._config.engine.batches_per_step}"
+        return f"{self.train.digest} {self.view} {self._engine.seed} {self._engine.batches_per_step}"
+
+    @property
+    def view(self) -> UtteranceView | SpeakerSetView:
+        """What a batch is made of."""
+        return self._data.utterances
+
+    @property
+    def corpus_digest(self) -> str:
+        """The digest of the whole corpus."""
+        return self._corpus.digest
+
+    @property
+    def num_workers(self) -> int:
+        """Processes that decode training batches."""
+        return self._data.num_workers
 
     @property
     def score_width(self) -> int:
@@ -75,22 +90,23 @@ class RecognitionTask:
         return len(self.names)
 
     @property
-    def _is_setpeer(self) -> bool:
-        return isinstance(self._options, SetPeerConfig)
+    def validation_set_size(self) -> int:
+        """Utterances of a speaker that are validated together."""
+        return VANILLA_VALIDATION_UTTERANCES
 
     def prepare(self, out: Path, on_progress: OnPreparation) -> None:
         """Nothing has to be there."""
 
     def training_reader(self) -> BatchReader:
         """Reads training batches."""
-        data = self._config.data
+        data = self._data
         return BatchReader(
             self.train, self._train_targets, data.modality, cache_bytes=data.cache_bytes, clip=self._clip
         )
 
     def validation_reader(self) -> BatchReader:
         """Reads validation batches."""
-        return BatchReader(self.validation, self.validation_targets, self._config.data.modality, clip=self._clip)
+        return BatchReader(self.validation, self.validation_targets, self._data.modality, clip=self._clip)
 
     def keys(self, rows: NDArray[np.int64]) -> list[str]:
         """The training utterances `rows` by name."""
@@ -98,29 +114,47 @@ class RecognitionTask:
 
     def plan(self) -> BatchPlan:
         """The order of training."""
-        data, seed = self._config.data, self._config.engine.seed
-        if self._is_setpeer:
-            return SpeakerSetPlan(self.train.rows_by_speaker(), data.sets, seed=seed)
-        return UtterancePlan(self.train.durations, data.utterances, seed=seed)
+        return UtterancePlan(self.train.durations, self._data.utterances, seed=self._engine.seed)
 
     def validation_batches(self) -> list[PlannedBatch]:
         """One speaker at a time, in sets of the size trained with."""
-        size = self._config.data.sets.set_size if self._is_setpeer else VANILLA_VALIDATION_UTTERANCES
-        return evaluation_batches(self.validation.rows_by_speaker(), size)
+        return evaluation_batches(self.validation.rows_by_speaker(), self.validation_set_size)
 
     def build_model(self) -> RecognitionModel:
         """A model with the same weights on every rank."""
-        torch.manual_seed(self._config.engine.seed)
+        torch.manual_seed(self._engine.seed)
         recognizer = self._build_recognizer()
-        if recognizer.encoder.is_small and self._config.encoder.checkpoint is None:
-            set_statistics(recognizer.encoder, self.training_reader(), len(self.train), seed=self._config.engine.seed)
+        if recognizer.encoder.is_small and self._encoder.checkpoint is None:
+            set_statistics(recognizer.encoder, self.training_reader(), len(self.train), seed=self._engine.seed)
         recognizer.encoder.freeze(
-            front_end=self._config.freezes_front_end, num_layers=self._config.encoder.freeze_layers
+            front_end=self._encoder.freezes_front_end(by_default=True), num_layers=self._encoder.freeze_layers
         )
+
         weights = None
         if self._options.class_weights == "balanced" and not self._train_targets.is_values:
             weights = balanced_class_weights(torch.from_numpy(self._train_targets.probs.sum(axis=0)))
-        return RecognitionModel(recognizer, self._options, weights, self._numbers, self._row_weights())
+        return RecognitionModel(
+            recognizer,
+            term_weights=self.term_weights(),
+            class_weights=weights,
+            row_weights=self.row_weights(),
+            numbers=self._numbers,
+        )
+
+    def term_weights(self) -> Mapping[str, float]:
+        """What each term of the loss is multiplied by."""
+        return {"supervised": 1.0}
+
+    def row_weights(self) -> Tensor | None:
+        """What each training utterance weighs; None when all weigh the same."""
+        return None
+
+    def personal_options(self) -> dict[str, Any]:
+        """Fields of the recogniser's configuration that make it personal."""
+        return {}
+
+    def require_speakers_usable(self) -> None:
+        """Raise ConfigError when a checkpoint's speaker embeddings are of no use here."""
 
     def validate(self, rows: NDArray[np.int64], scores: NDArray[np.float32]) -> Mapping[str, float]:
         """Figures on the validation split: `scores` [N, C] of its utterances `rows`."""
@@ -133,7 +167,7 @@ class RecognitionTask:
 
     def objective(self, figures: Mapping[str, float]) -> float:
         """Macro-F1, or CCC for values."""
-        return figures["ccc" if self._config.data.target.kind == "values" else "macro_f1"]
+        return figures["ccc" if self._data.target.kind == "values" else "macro_f1"]
 
     def export(self, model: TrainingModel, folder: Path) -> None:
         """The recogniser as `from_pretrained` reads it, in float32 whatever it was trained in."""
@@ -146,21 +180,13 @@ class RecognitionTask:
             save_encoder(self._original, folder / ORIGINAL_NAME)
         flush_tree(folder)
 
-    def _row_weights(self) -> Tensor | None:
-        """What each training utterance weighs; None when all weigh the same."""
-        if not isinstance(self._options, WeightingConfig):
-            return None
-        target = self._corpus.split(self._options.target_split)
-        chosen = adaptation_set(self._config, self._options, self.train, target)
-        speakers = self.train.table["speaker"].to_pylist()
-        return torch.tensor([self._options.weight if speaker in chosen else 1.0 for speaker in speakers])
-
     def _build_recognizer(self) -> EmotionRecognizer:
         """From nothing, from a pretrained encoder, or from what another run exported."""
-        checkpoint = self._config.encoder.checkpoint
+        checkpoint = self._encoder.checkpoint
         if checkpoint is not None and is_recognizer(checkpoint):
             return self._go_on(_load_start(checkpoint))
-        pretrained = None if checkpoint is None else load_encoder(checkpoint, self._config.encoder.revision)
+
+        pretrained = None if checkpoint is None else load_encoder(checkpoint, self._encoder.revision)
         speakers = None if checkpoint is None else load_speakers(checkpoint)
         recognizer = EmotionRecognizer(self._recognizer_config(pretrained, speakers))
         if pretrained is not None:
@@ -183,11 +209,11 @@ class RecognitionTask:
         """Find out whose embedding every speaker of this task gets."""
         self._original = state.original.to(default_device())
         for index in (self.train, self.validation):
-            self._numbers = {**self._numbers, **assign_speakers(state, index, self._config.data.modality)}
+            self._numbers = {**self._numbers, **assign_speakers(state, index, self._data.modality)}
 
     def _trained_on(self, start: Mapping[str, Any]) -> dict[str, Any]:
         """Which labels and speakers; what the start of this run has heard of other splits, this one has heard too."""
-        data = self._config.data
+        data = self._data
         return {
             "target": to_mapping(data.target),
             "num_speakers": data.num_speakers,
@@ -199,27 +225,26 @@ class RecognitionTask:
     def _recognizer_config(
         self, encoder: LayerwiseEncoder | None, speakers: SpeakerState | None, start: Mapping[str, Any] | None = None
     ) -> RecognizerConfig:
-        if speakers is not None and self._is_setpeer:
-            raise ConfigError(
-                "encoder.checkpoint: holds speaker embeddings (papt), which setpeer has no use for; fine-tune it with "
-                "finetune, or give setpeer an encoder without"
-            )
+        data = self._data
+        if speakers is not None:
+            self.require_speakers_usable()
         if encoder is None:
-            sizes = small_encoder_config(self._config.encoder, self._config.data.modality, self.training_reader())
+            sizes = small_encoder_config(self._encoder, data.modality, self.training_reader())
         else:
             sizes = encoder.model.config.to_dict()
-            require_modality(encoder, self._config.data.modality)
+            require_modality(encoder, data.modality)
+
         return RecognizerConfig(
             encoder=sizes,
             names=self.names,
-            is_values=self._config.data.target.kind == "values",
-            modality=self._config.data.modality,
+            is_values=data.target.kind == "values",
+            modality=data.modality,
             clip=None if self._clip is None else to_mapping(self._clip),
             normalise=encoder is not None and encoder.normalises,
             head=self._options.head,
             head_dropout=self._options.head_dropout,
             trained_on=self._trained_on(start or {}),
-            **_personalisation(self._options),
+            **self.personal_options(),
             **({} if speakers is None else speakers.described()),
         )
 
@@ -231,23 +256,14 @@ def _load_start(folder: str) -> EmotionRecognizer:
         raise ConfigError(f"encoder.checkpoint: {error}") from error
 
 
-def _personalisation(options: FinetuneConfig) -> dict[str, Any]:
-    if not isinstance(options, SetPeerConfig):
-        return {}
-    names = ("num_prefixes", "code_width", "num_codes", "quantized", "normalise_codes", "restart_codes", "commitment")
-    extractor = {name: value for name, value in asdict(options).items() if name in names}
-    temperature = options.temperature if options.contrastive_weight else None
-    contrast = {"contrast_temperature": temperature, "contrast_similarity": options.similarity}
-    return {"fusion": options.fusion, "extractor": extractor, **contrast}
-
-
-def _with_target(index: CorpusIndex, config: TrainConfig, names: tuple[str, ...]) -> tuple[CorpusIndex, Targets]:
+def _with_target(index: CorpusIndex, target: TargetConfig, names: tuple[str, ...]) -> tuple[CorpusIndex, Targets]:
     """The utterances of `index` that have a target, and these targets."""
-    known = read_targets(index, config.data.target, names).known
+    known = read_targets(index, target, names).known
     if not known.any():
         raise ConfigError(
-            f"data.target.kind {config.data.target.kind}: no utterance of a split has "
-            f"{'numbers in its json called ' if config.data.target.kind == 'values' else 'one of '}{', '.join(names)}"
+            f"data.target.kind {target.kind}: no utterance of a split has "
+            f"{'numbers in its json called ' if target.kind == 'values' else 'one of '}{', '.join(names)}"
         )
+
     chosen = index.take(np.flatnonzero(known))
-    return chosen, read_targets(chosen, config.data.target, names)
+    return chosen, read_targets(chosen, target, names)

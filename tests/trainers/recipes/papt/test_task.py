@@ -17,13 +17,14 @@ from shards.config import ConfigError, from_mapping
 from shards.loading.index import CorpusIndex, read_index
 from tests.worlds.training import small_values, write_training_world
 from trainers.config import TrainConfig
-from trainers.engine.run import TrainingResult, run_training
+from trainers.engine.run import TrainingResult
 from trainers.evaluation.predicting import load_recognizer, predict
 from trainers.models.encoders.loading import load_encoder
 from trainers.preparation.proxy_speakers import assign_speakers, speaker_vectors
 from trainers.recipes.papt.config import PretrainConfig
 from trainers.recipes.papt.model import crop
 from trainers.recipes.papt.task import PretrainingTask, hold_out
+from trainers.training import run_training
 
 MASKING = {"num_labels": 8, "mask_length": 2, "mask_probability": 0.6, "min_samples": 1600, "projection_size": 8}
 
@@ -181,6 +182,9 @@ def test_hubert_is_adapted(shards: str, tmp_path: Path) -> None:
     first, trained = (model.feature_extractor.conv_layers[0].conv.weight for model in (before, adapted))
     assert not torch.equal(first, trained)  # as HuBERT's own pre-training trains its convolutions
     train(shards, tmp_path / "tuned", "finetune", tmp_path / "papt" / "best")
+    recognizer = load_recognizer(str(tmp_path / "tuned" / "best"))
+    tuned = recognizer.encoder.model.feature_extractor.conv_layers[0].conv.weight
+    assert torch.equal(tuned, trained)  # while fine-tuning leaves them as they are
 
 
 @pytest.mark.parametrize(("width", "expected"), [(1024, 768), (768, 256)])

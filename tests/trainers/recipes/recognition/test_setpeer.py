@@ -11,10 +11,10 @@ import torch.distributed as distributed
 from shards.config import from_mapping
 from tests.worlds.training import small_values, write_training_world
 from trainers.config import TrainConfig
-from trainers.engine.run import run_training
 from trainers.models.personal import vector_quantizer
 from trainers.models.personal.vector_quantizer import RESTART_AFTER_STEPS, VectorQuantizer
 from trainers.models.recognizer import EmotionRecognizer
+from trainers.training import run_training
 
 
 def restart_codes(rank: int, size: int, folder: Path) -> torch.Tensor:

@@ -15,16 +15,16 @@ from shards.loading.index import CorpusIndex, read_index
 from tests.worlds.training import small_values, write_training_world
 from trainers.config import TrainConfig
 from trainers.engine.process_group import join_group
-from trainers.engine.run import run_training
 from trainers.models.recognizer import EmotionRecognizer
 from trainers.recipes.recognition.config import WeightingConfig
 from trainers.recipes.recognition.similar_speakers import (
     SIMILAR_SPEAKERS_NAME,
+    Choice,
     Measured,
     adaptation_set,
     find_neighbours,
 )
-from trainers.recipes.recognition.task import make_task
+from trainers.training import make_task, run_training
 
 
 def voices(places: dict[str, float], per_speaker: int, seed: int) -> Measured:
@@ -58,7 +58,8 @@ def chosen_for(config: TrainConfig, train: CorpusIndex, target: CorpusIndex) -> 
     Path(config.out).mkdir(parents=True, exist_ok=True)
     options = config.recipe_config()
     assert isinstance(options, WeightingConfig)
-    return adaptation_set(config, options, train, target)
+    choice = Choice(train=train, target=target, options=options, modality=config.data.modality, seed=config.engine.seed)
+    return adaptation_set(choice, Path(config.out))
 
 
 def train_and_test(index: CorpusIndex) -> tuple[CorpusIndex, CorpusIndex]:

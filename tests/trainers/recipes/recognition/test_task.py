@@ -14,9 +14,9 @@ from shards.loading.index import read_index
 from shards.loading.loader import Batch
 from tests.worlds.training import small_values, write_training_world
 from trainers.config import TrainConfig
-from trainers.recipes.recognition.config import FinetuneConfig
 from trainers.recipes.recognition.model import RecognitionModel
-from trainers.recipes.recognition.task import RecognitionTask, make_task
+from trainers.recipes.recognition.task import RecognitionTask
+from trainers.training import make_task
 
 WEIGHTS = {"classification_weight": 0.7, "contrastive_weight": 0.3, "vq_weight": 0.05}
 
@@ -32,11 +32,9 @@ def made(shards: str, out: Path, **model: Any) -> tuple[RecognitionModel, Batch]
     values = small_values(shards, out)
     values["model"] |= WEIGHTS | {"head_dropout": 0.0} | model
     values["encoder"]["dropout"] = 0.0
-    config = from_mapping(TrainConfig, values)
-    options = config.recipe_config()
-    assert isinstance(options, FinetuneConfig)
-    task = RecognitionTask(config, options, read_index(shards))
+    task = make_task(from_mapping(TrainConfig, values), read_index(shards))
     built = task.build_model().train()
+    assert isinstance(built, RecognitionModel)
     for module in built.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

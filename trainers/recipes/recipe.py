@@ -1,0 +1,66 @@
+"""What a family of recipes tells the rest of the house; without torch.
+
+A family is one folder: `config.py` holds its options and the mapping `RECIPES`, from the name of each recipe to a
+`Recipe`. An option that does not fit the rest of the run is refused by the recipe itself, in `check`, so that nothing
+outside the folder has to know which recipe it is dealing with.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Protocol
+
+from trainers.settings.data import DataConfig
+from trainers.settings.encoder import EncoderConfig
+from trainers.settings.engine import EngineConfig
+
+if TYPE_CHECKING:
+    from shards.loading.index import CorpusIndex
+    from trainers.task import Task  # with torch, which options do not need
+
+
+class Run(Protocol):
+    """The options that every recipe shares, as `emostream train` has them."""
+
+    @property
+    def recipe(self) -> str:
+        """Its name."""
+
+    @property
+    def out(self) -> str:
+        """The run's folder."""
+
+    @property
+    def encoder(self) -> EncoderConfig:
+        """The encoder."""
+
+    @property
+    def data(self) -> DataConfig:
+        """The data."""
+
+    @property
+    def engine(self) -> EngineConfig:
+        """The optimisation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeConfig:
+    """The options of one recipe."""
+
+    def check(self, run: Run) -> None:
+        """Raise ConfigError when the rest of the run does not fit these options."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """One way to train: what it is for, its options, and its task as `module:Class`, which is loaded to train."""
+
+    summary: str
+    config: type[RecipeConfig]
+    task: str
+
+    def make_task(self, run: Run, options: RecipeConfig, corpus: "CorpusIndex") -> "Task":
+        """The task of a run; `options` are of this recipe's class."""
+        make: Callable[[Run, RecipeConfig, CorpusIndex], Task] = resolve_name(self.task)
+
+        return make(run, options, corpus)

@@ -1,0 +1,74 @@
+"""SetPeER (setpeer-emoceleb, section IV): what it adds to the recognition task.
+
+Batches hold sets of a speaker's utterances, the recogniser has the personalized feature extractor P, and the loss has
+the terms of Eq. 8.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from shards.config import ConfigError
+from shards.loading.batch_plan import BatchPlan, SpeakerSetPlan, SpeakerSetView
+from shards.loading.index import CorpusIndex
+from trainers.recipes.recipe import Run
+from trainers.recipes.recognition.config import SetPeerConfig
+from trainers.recipes.recognition.task import RecognitionTask
+
+# Options of the recipe that P is made by, under the names they have there.
+EXTRACTOR_OPTIONS = (
+    "num_prefixes",
+    "code_width",
+    "num_codes",
+    "quantized",
+    "normalise_codes",
+    "restart_codes",
+    "commitment",
+)
+
+
+class SetPeerTask(RecognitionTask):
+    """The recognition task, personalised."""
+
+    def __init__(self, run: Run, options: SetPeerConfig, corpus: CorpusIndex) -> None:
+        super().__init__(run, options, corpus)
+        self._setpeer = options
+
+    @property
+    def view(self) -> SpeakerSetView:
+        """Sets of several speakers."""
+        return self._data.sets
+
+    @property
+    def validation_set_size(self) -> int:
+        """As many as in training."""
+        return self._data.sets.set_size
+
+    def plan(self) -> BatchPlan:
+        """Every speaker once an epoch."""
+        return SpeakerSetPlan(self.train.rows_by_speaker(), self._data.sets, seed=self._engine.seed)
+
+    def term_weights(self) -> Mapping[str, float]:
+        """The lambdas of Eq. 8."""
+        options = self._setpeer
+        return {
+            "supervised": options.classification_weight,
+            "nce": options.contrastive_weight,
+            "vq": options.vq_weight,
+        }
+
+    def personal_options(self) -> dict[str, Any]:
+        """P, how its embeddings enter, and the loss over halves of a set."""
+        options = self._setpeer
+        return {
+            "fusion": options.fusion,
+            "extractor": {name: getattr(options, name) for name in EXTRACTOR_OPTIONS},
+            "contrast_temperature": options.temperature if options.contrastive_weight else None,
+            "contrast_similarity": options.similarity,
+        }
+
+    def require_speakers_usable(self) -> None:
+        """P takes the place of speaker embeddings."""
+        raise ConfigError(
+            "encoder.checkpoint: holds speaker embeddings (papt), which setpeer has no use for; fine-tune it with "
+            "finetune, or give setpeer an encoder without"
+        )

@@ -1,0 +1,53 @@
+"""From the options of `emostream train` to a finished run: the task of the recipe, handed to the engine."""
+
+from pathlib import Path
+
+import torch.distributed as distributed
+from transformers.utils import logging as transformers_logging
+
+from shards.config import to_mapping
+from shards.loading.index import CorpusIndex, read_index
+from trainers.config import TrainConfig
+from trainers.engine.checkpoints import CHECKPOINTS_NAME, CheckpointFolder, refuse_used_folder
+from trainers.engine.process_group import join_group
+from trainers.engine.ranks import on_every_rank, on_first_rank
+from trainers.engine.run import OnStep, TrainingResult, TrainingRun
+from trainers.engine.tracking import require_trackers
+from trainers.recipes.registry import recipe_called
+from trainers.resuming import refuse_another_run, write_config
+from trainers.task import Task
+
+
+def run_training(config: TrainConfig, on_step: OnStep | None = None) -> TrainingResult:
+    """Train, or go on training; returns when done. Every rank calls it; rank 0 writes.
+
+    Raises ConfigError for what cannot be trained, and OSError when the disk fails: the run resumes after.
+    """
+    transformers_logging.disable_progress_bar()  # a bar a saved file says nothing
+    join_group()
+    config.check_workers(distributed.get_world_size())
+    on_first_rank(lambda: _refuse_what_cannot_be(config))
+
+    corpus = on_every_rank(lambda: read_index(config.shards))
+    task = on_every_rank(lambda: make_task(config, corpus))
+    parameters = {"recipe": config.recipe, **to_mapping(config.engine)}
+    run = TrainingRun(config.engine, Path(config.out), task, parameters=parameters, on_step=on_step)
+
+    run.restore()
+    on_first_rank(lambda: write_config(Path(config.out), config))  # now: what was refused leaves the folder as it was
+    return run.run()
+
+
+def make_task(config: TrainConfig, corpus: CorpusIndex) -> Task:
+    """The task of a configuration's recipe."""
+    return recipe_called(config.recipe).make_task(config, config.recipe_config(), corpus)
+
+
+def _refuse_what_cannot_be(config: TrainConfig) -> None:
+    """Raise ConfigError for what can be told before anything is read."""
+    out = Path(config.out)
+    require_trackers(config.engine.trackers)
+    refuse_used_folder(out, resume=config.resume)
+
+    if CheckpointFolder(out / CHECKPOINTS_NAME).newest() is not None:
+        refuse_another_run(out, config)
