@@ -26,6 +26,8 @@ MAY_DIFFER = frozenset(
         "data.num_workers",
         "data.cache_mib",
         "engine.num_steps",
+        "engine.num_epochs",
+        "engine.gradient_checkpointing",
         "engine.validate_every",
         "engine.checkpoint_every",
         "engine.keep_checkpoints",

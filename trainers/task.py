@@ -4,7 +4,7 @@ The engine knows nothing else of a recipe.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from shards.config import ConfigError
 from shards.loading.batch_plan import BatchPlan, PlannedBatch
 from shards.loading.loader import Batch, BatchReader
 
@@ -28,6 +29,14 @@ class TrainingModel(nn.Module, ABC):
     @abstractmethod
     def scores(self, batch: Batch) -> Tensor:
         """[N, W]: what validation compares, one row an utterance."""
+
+    def spared_parameters(self) -> Collection[str]:
+        """Parameters, as `named_parameters` calls them, that weight decay leaves alone."""
+        return ()
+
+    def checkpoint_gradients(self) -> None:
+        """From now on, compute layers again in the backward pass. Raises ConfigError where the model cannot."""
+        raise ConfigError(f"engine.gradient_checkpointing: {type(self).__name__} cannot; leave it out")
 
     def after_step(self, step: int) -> None:
         """Called by every rank after optimiser step number `step` (from 1)."""

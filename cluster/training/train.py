@@ -52,9 +52,13 @@ def _what_remains(config: TrainConfig) -> str:
     checkpoint = CheckpointFolder(Path(config.out) / CHECKPOINTS_NAME).newest()
     saved = read_progress(checkpoint)["reached"]["step"] if checkpoint is not None else 0
     return (
-        f"{saved} of {config.engine.num_steps} steps are safe in {config.out}/checkpoints; remove the cause (make "
+        f"{saved}{_of_all(config)} steps are safe in {config.out}/checkpoints; remove the cause (make "
         "room, restore the files), then run the same command with --resume to go on from there"
     )
+
+
+def _of_all(config: TrainConfig) -> str:
+    return "" if config.engine.num_epochs else f" of {config.engine.num_steps}"
 
 
 def _summary(config: TrainConfig, result: "TrainingResult") -> str:

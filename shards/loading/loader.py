@@ -193,6 +193,12 @@ class TrainingLoader:
         """How many epochs have been handed out to all ranks."""
         return self._epoch + (self._next - self._epoch_start) / self.batches_per_epoch
 
+    def steps_of(self, num_epochs: int) -> int:
+        """Steps that take up so many epochs; the last may begin the next one."""
+        num_batches = sum(len(self._plan.epoch(number)) for number in range(num_epochs))
+
+        return -(-num_batches // self._batches_per_step)
+
     def state_dict(self) -> dict[str, Any]:
         """The position, which is the same for every rank after a whole step."""
         start = {"epoch": self._epoch, "epoch_start": self._epoch_start}

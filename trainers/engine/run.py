@@ -33,6 +33,7 @@ from trainers.engine.checkpoints import (
     require_complete,
     storage_failures,
 )
+from trainers.engine.optimiser import make_optimiser
 from trainers.engine.process_group import deepspeed_config
 from trainers.engine.ranks import on_every_rank, on_first_rank
 from trainers.engine.schedules import rate_at
@@ -103,6 +104,9 @@ class TrainingRun:
             world_size=self._world_size,
             num_workers=task.num_workers,
         )
+        self._num_steps = config.num_steps
+        if config.num_epochs is not None:
+            self._num_steps = self._loader.steps_of(config.num_epochs)
         self._reached = _Reached()
         self._since_log = _SinceLog()
 
@@ -155,14 +159,14 @@ class TrainingRun:
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         universal = self._must_convert()
 
-        self._task.prepare(self._out, lambda what: self._on_step(self._reached.step, self._config.num_steps, what))
+        self._task.prepare(self._out, lambda what: self._on_step(self._reached.step, self._num_steps, what))
         self._model = on_every_rank(self._task.build_model)
-        optimiser = torch.optim.AdamW(
-            [parameter for parameter in self._model.parameters() if parameter.requires_grad],
-            lr=self._config.learning_rate,
-            weight_decay=self._config.weight_decay,
+        if self._config.gradient_checkpointing:
+            self._model.checkpoint_gradients()
+        optimiser = make_optimiser(self._model, self._config)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda step: rate_at(step, self._num_steps, self._config)
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_at(step, self._config))
         self._engine, *_ = deepspeed.initialize(
             model=self._model,
             optimizer=optimiser,
@@ -198,14 +202,14 @@ class TrainingRun:
         batches = iter(self._loader)
         config, reached = self._config, self._reached
 
-        while reached.step < config.num_steps and not reached.stopped_early:
+        while reached.step < self._num_steps and not reached.stopped_early:
             started = time.perf_counter()
             outcome = self._stepper.take(reached.step + 1, batches)
             self._since_log.seconds += time.perf_counter() - started
             self._since_log.num_utterances += outcome.num_utterances
             reached.step += 1
 
-            is_last = reached.step == config.num_steps
+            is_last = reached.step == self._num_steps
             if reached.step % config.log_every == 0 or is_last:
                 self._log(trackers, outcome)
             is_better = (reached.step % config.validate_every == 0 or is_last) and self._validate(trackers)
@@ -234,7 +238,7 @@ class TrainingRun:
             f"loss {outcome.terms['loss']:.3f}, {numbers['utterances_per_second']:.0f} utterances a second, "
             f"{numbers['data_wait_share']:.0%} waiting for data"
         )
-        self._on_step(self._reached.step, self._config.num_steps, note)
+        self._on_step(self._reached.step, self._num_steps, note)
 
     def _validate(self, trackers: list[Tracker]) -> bool:
         """Score the validation split; whether it is the best so far."""

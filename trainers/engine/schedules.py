@@ -10,14 +10,14 @@ import numpy as np
 from trainers.settings.engine import EngineConfig
 
 
-def rate_at(step: int, config: EngineConfig) -> float:
-    """The learning rate at `step` (from 0) as a share of its peak."""
-    warmup = round(config.warmup_share * config.num_steps)
+def rate_at(step: int, num_steps: int, config: EngineConfig) -> float:
+    """The learning rate at `step` (from 0) of `num_steps` as a share of its peak."""
+    warmup = round(config.warmup_share * num_steps)
     if step < warmup:
         return (step + 1) / warmup
     if config.schedule == "constant":
         return 1.0
-    done = (step - warmup) / max(1, config.num_steps - warmup)
+    done = (step - warmup) / max(1, num_steps - warmup)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, done))) if config.schedule == "cosine" else max(0.0, 1.0 - done)
 
 

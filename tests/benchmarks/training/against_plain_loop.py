@@ -214,9 +214,9 @@ def _plain_loop(config: TrainConfig) -> dict[str, float]:
     model = task.build_model().train()
     batches = _last_in_memory(task, engine.num_steps)
     optimiser = torch.optim.AdamW(model.parameters(), lr=engine.learning_rate, weight_decay=engine.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_at(step, engine))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_at(step, engine.num_steps, engine))
     started = 0.0
-    for batch in batches:
+    for step, batch in enumerate(batches, start=1):
         if batch.number == engine.num_steps - TIMED_STEPS:
             started = time.perf_counter()
         torch.manual_seed(batch_seed(engine.seed, batch.number))
@@ -226,7 +226,7 @@ def _plain_loop(config: TrainConfig) -> dict[str, float]:
         optimiser.step()
         schedule.step()
         optimiser.zero_grad()
-        model.after_step()
+        model.after_step(step)
     rate = TIMED_STEPS / (time.perf_counter() - started)
     return {"steps_per_second": rate, "least_padding_share": _least_padding(batches)}
 

@@ -20,6 +20,7 @@ from transformers import HubertConfig, HubertModel
 
 import trainers.engine.run as engine_module
 from shards.config import ConfigError, from_mapping
+from shards.loading.index import read_index
 from shards.loading.loader import Batch, BatchReader
 from tests import ROOT
 from tests.worlds.small import write_shard
@@ -27,8 +28,9 @@ from tests.worlds.training import make_utterance, small_config, small_values, wr
 from trainers.config import TrainConfig
 from trainers.engine.checkpoints import RESULT_NAME, CheckpointFolder
 from trainers.engine.run import TrainingResult
+from trainers.models.parts.layers import EncoderLayer
 from trainers.models.recognizer import EmotionRecognizer
-from trainers.training import run_training
+from trainers.training import make_task, run_training
 
 
 @pytest.fixture(scope="module")
@@ -238,6 +240,47 @@ def test_a_loss_that_is_no_number_names_its_utterances(
     monkeypatch.setattr(BatchReader, "__getitem__", spoilt)
     with pytest.raises(ConfigError, match=r"nan at step 2, in batch 3 \((train-\d-\d{3}, )*train-\d-\d{3}\)"):
         run_training(small_config(shards, tmp_path / "run", "finetune", batches_per_step=2))
+
+
+def test_epochs_take_the_place_of_steps(shards: str, tmp_path: Path) -> None:
+    """Two passes over 36 utterances: so many steps as their batches make, and the rate falls to the last of them."""
+    values = small_values(shards, tmp_path / "run", "finetune", num_epochs=2, batches_per_step=2, schedule="linear")
+    del values["engine"]["num_steps"]
+    config = from_mapping(TrainConfig, values)
+    plan = make_task(config, read_index(shards)).plan()
+    num_batches = len(plan.epoch(0)) + len(plan.epoch(1))
+    assert sum(len(batch.rows) for number in (0, 1) for batch in plan.epoch(number)) == 72
+    assert run_training(config).steps == -(-num_batches // 2)
+    rates, epochs = (losses(tmp_path / "run", name) for name in ("learning_rate", "epoch"))
+    assert rates[max(rates)] == min(rates.values())
+    assert epochs[max(epochs)] >= 2.0
+
+
+@pytest.mark.parametrize(("recipe", "zero_stage"), [("setpeer", 0), ("finetune", 3)])
+def test_computing_layers_again_changes_nothing(
+    shards: str, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str, zero_stage: int
+) -> None:
+    """Every layer runs twice a batch, what stands before it once, and the losses are the same, exactly."""
+    calls: list[bool] = []
+    forward = EncoderLayer.forward
+
+    def counted(layer: EncoderLayer, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        calls.append(torch.is_grad_enabled())
+        return forward(layer, hidden, mask)
+
+    monkeypatch.setattr(EncoderLayer, "forward", counted)
+    curves, in_training = [], []
+    for name, checkpointing in (("kept", False), ("again", True)):
+        options = {"gradient_checkpointing": checkpointing, "zero_stage": zero_stage, "num_steps": 6}
+        values = small_values(shards, tmp_path / name, recipe, **options)
+        if recipe == "setpeer":
+            values["model"] |= {"restart_codes": True, "normalise_codes": True}
+        calls.clear()
+        run_training(from_mapping(TrainConfig, values))
+        curves.append(losses(tmp_path / name))
+        in_training.append(sum(calls))
+    assert curves[1] == curves[0]
+    assert in_training == [6 * 2, 2 * 6 * 2]  # steps of one batch, layers
 
 
 def test_patience_stops_early(shards: str, tmp_path: Path) -> None:

@@ -13,21 +13,21 @@ from trainers.settings.engine import EngineConfig
 
 def test_rates_rise_and_fall() -> None:
     """Ten steps, two of warm-up: by hand."""
-    linear = EngineConfig(num_steps=10, warmup_share=0.2, schedule="linear")
-    assert [rate_at(step, linear) for step in (0, 1, 2, 6, 10)] == pytest.approx([0.5, 1.0, 1.0, 0.5, 0.0])
-    cosine = EngineConfig(num_steps=10, warmup_share=0.2, schedule="cosine")
-    assert rate_at(6, cosine) == pytest.approx(0.5)
-    assert rate_at(4, cosine) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
-    assert rate_at(9, EngineConfig(num_steps=10, schedule="constant")) == 1.0
+    linear = EngineConfig(warmup_share=0.2, schedule="linear")
+    assert [rate_at(step, 10, linear) for step in (0, 1, 2, 6, 10)] == pytest.approx([0.5, 1.0, 1.0, 0.5, 0.0])
+    cosine = EngineConfig(warmup_share=0.2, schedule="cosine")
+    assert rate_at(6, 10, cosine) == pytest.approx(0.5)
+    assert rate_at(4, 10, cosine) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
+    assert rate_at(9, 10, EngineConfig(schedule="constant")) == 1.0
 
 
 def test_the_cosine_is_that_of_torch() -> None:
     """Without warm-up every step's rate equals CosineAnnealingLR's."""
-    config = EngineConfig(num_steps=20, warmup_share=0.0, schedule="cosine")
+    config = EngineConfig(warmup_share=0.0, schedule="cosine")
     optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=20)
     for step in range(20):
-        assert rate_at(step, config) == pytest.approx(scheduler.get_last_lr()[0])
+        assert rate_at(step, 20, config) == pytest.approx(scheduler.get_last_lr()[0])
         optimiser.step()
         scheduler.step()
 
@@ -39,8 +39,8 @@ def test_the_cosine_is_that_of_torch() -> None:
 )
 def test_every_rate_is_a_share_of_the_peak(num_steps: int, warmup_share: float, schedule: str) -> None:
     """Above zero for every step that is taken, never above the peak, and never rising again after the warm-up."""
-    config = EngineConfig(num_steps=num_steps, warmup_share=warmup_share, schedule=schedule)  # type: ignore[arg-type]
-    rates = [rate_at(step, config) for step in range(num_steps)]
+    config = EngineConfig(warmup_share=warmup_share, schedule=schedule)  # type: ignore[arg-type]
+    rates = [rate_at(step, num_steps, config) for step in range(num_steps)]
     assert all(0 < rate <= 1 for rate in rates)
     after = rates[round(warmup_share * num_steps) :]
     assert after == sorted(after, reverse=True)

@@ -16,13 +16,15 @@ Masked prediction says itself which frames are hidden.
 Shapes: N utterances, S samples, T frames, Q prefix positions, D width.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from math import prod
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from shards.config import ConfigError
 from trainers.models.encoders.seams import BeforeLayer, Seam
@@ -139,6 +141,15 @@ class LayerwiseEncoder(nn.Module):
         assert self.mask_embedding is not None  # noqa: S101 (it has been made)
         self.mask_embedding.requires_grad_(True)
 
+    def checkpoint_gradients(self) -> None:
+        """Compute each layer again in the backward pass, in place of keeping what it computed.
+
+        Of a layer only its own `forward` is repeated. The seam before it has effects, such as the terms of P, and runs
+        once: transformers' own switch would repeat the hooks too.
+        """
+        for layer in self.layers:
+            layer.forward = partial(_checkpointed, layer.forward)
+
     def freeze(self, *, front_end: bool, num_layers: int) -> None:
         """Stop training the convolutional front end and the lowest layers; ConfigError when there are not so many."""
         if num_layers > len(self.layers):
@@ -212,3 +223,10 @@ class LayerwiseEncoder(nn.Module):
                     hooks.callback(before.remove)
                     hooks.callback(layer.register_forward_hook(seam.after).remove)
             yield masks
+
+
+def _checkpointed(forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*inputs, **named)
+
+    return checkpoint(forward, *inputs, use_reentrant=False, **named)

@@ -40,6 +40,10 @@ class PretrainingModel(TrainingModel):
         penalty = self._config.features_penalty * square
         return {"loss": masked + penalty, "masked": masked, "penalty": penalty, "accuracy": correct_H.mean()}
 
+    def checkpoint_gradients(self) -> None:
+        """In the encoder's layers."""
+        self.predictor.encoder.checkpoint_gradients()
+
     @torch.inference_mode()
     def scores(self, batch: Batch) -> Tensor:
         """SCORE_NAMES of each utterance [N, 3]; what is hidden depends on the batch's place alone."""

@@ -45,6 +45,10 @@ class RecognitionModel(Float32Buffers, TrainingModel):
 
         return {"loss": sum(weighted[1:], start=weighted[0]), **terms}
 
+    def checkpoint_gradients(self) -> None:
+        """In the encoder's layers."""
+        self.recognizer.encoder.checkpoint_gradients()
+
     def after_step(self, step: int) -> None:
         """What P's codebook does between steps."""
         self.recognizer.after_step()
