@@ -33,6 +33,7 @@ from trainers.models.parts.device import default_device
 from trainers.models.parts.pooling import masked_mean
 from trainers.models.personal.adapted_encoder import SpeakerState, load_speakers
 from trainers.models.recognizer import EmotionRecognizer, is_recognizer
+from trainers.models.trained import load_trained
 
 NUM_CEPSTRA, LIFTER = 40, 0.75
 WINDOW_SECONDS = 60.0
@@ -195,14 +196,16 @@ def _load(folder: Path, device: torch.device) -> _Pooled:
             raise ConfigError(f"--encoder {folder}: takes {encoder.modality}; expected an encoder of sound")
         return _Pooled(encoder, device) if state is None else _PooledKnown(encoder, state, device)
     try:
-        recognizer = EmotionRecognizer.from_pretrained(folder, use_safetensors=True)
+        trained = load_trained(folder)
+    except ConfigError:
+        raise
     except (OSError, ValueError) as error:
         raise ConfigError(f"--encoder {folder}: cannot be loaded: {error}") from error
+    recognizer, state = trained.model, trained.speakers
     if recognizer.config.modality != "audio":
         raise ConfigError(f"--encoder {folder}: takes {recognizer.config.modality}; expected an encoder of sound")
     if recognizer.extractor is not None:
         return _PooledTogether(recognizer, device)
-    state = recognizer.speaker_state()
     return _Pooled(recognizer.encoder, device) if state is None else _PooledKnown(recognizer.encoder, state, device)
 
 

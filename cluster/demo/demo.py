@@ -23,7 +23,7 @@ from cluster.demo.speakers import serve_speakers
 from cluster.jobs.label import LabelConfig, label
 from cluster.pages.report import ReportConfig, write_report
 from cluster.progress import progress
-from cluster.training.evaluate import METRICS_NAME, evaluate
+from cluster.training.evaluate import evaluate
 from shards.config import ConfigError, option, require_at_least
 from shards.packing.job import PackConfig, pack
 from shards.selection.job import select
@@ -33,7 +33,7 @@ from shards.synthetic.config import WorldConfig
 from shards.synthetic.corpus import write_corpus
 from trainers.engine.checkpoints import CHECKPOINTS_NAME, RESULT_NAME
 from trainers.engine.tracking import last_step
-from trainers.evaluation.config import EvaluateConfig
+from trainers.evaluation.config import METRICS_NAME, EvaluateConfig
 
 if TYPE_CHECKING:
     from trainers.teachers.inputs import TeacherKind  # with torch, which the help text does not need

@@ -17,11 +17,10 @@ from typing import Any
 
 import yaml
 
-from cluster.training.evaluate import METRICS_NAME, papers_figures
 from shards.config import ConfigError, from_mapping, option, to_mapping
 from shards.storage.files import atomic_write
 from trainers.engine.checkpoints import RESULT_NAME
-from trainers.evaluation.config import EvaluateConfig
+from trainers.evaluation.config import METRICS_NAME, EvaluateConfig
 from trainers.recipes.registry import recipe_called
 from trainers.settings.data import DataConfig
 from trainers.settings.encoder import EncoderConfig
@@ -78,6 +77,8 @@ def run_compare(config: CompareConfig) -> int:
 
 def read_run(given: str) -> Run:
     """The run of an evaluation folder, or of NAME=FOLDER. Raises ConfigError when part of it is missing."""
+    from trainers.evaluation.targets import target_of  # with scikit-learn, which the help text does not need
+
     name, separator, folder = given.rpartition("=")
     try:
         metrics = json.loads((Path(folder) / METRICS_NAME).read_text(encoding="utf-8"))
@@ -91,7 +92,9 @@ def read_run(given: str) -> Run:
     evaluation |= {"model": checkpoint.name, "truth": metrics["truth"], "corpus": metrics["split_digest"][:8]}
     options = _training_options(training) | {f"evaluate.{key}": value for key, value in evaluation.items()}
     options["data.corpus"] = _corpus_of(checkpoint)
-    return Run(name if separator else None, options, int(training["engine"]["seed"]), papers_figures(metrics))
+    return Run(
+        name if separator else None, options, int(training["engine"]["seed"]), target_of(metrics).figures(metrics)
+    )
 
 
 def by_method(runs: Sequence[Run]) -> dict[str, dict[int, Mapping[str, float]]]:

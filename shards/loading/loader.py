@@ -4,16 +4,15 @@ The only file of `shards` that knows torch. Planning is done by `batch_plan`; re
 whose processes each decode whole batches. A rank's position in the global sequence of batches is the loader's whole
 state: nothing is shuffled here, so nothing else can be lost.
 
-Shapes: N utterances, S samples, F frames, D features, T pictures of side x side, C classes, V values.
+Shapes: N utterances, L the longest's length, W numbers of a target.
 """
 
 import time
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,38 +23,47 @@ from torch.utils.data import DataLoader, Dataset
 from shards.config import ConfigError
 from shards.errors import BadSample, BadShard
 from shards.loading.batch_plan import BatchPlan, PlannedBatch
+from shards.loading.decoding import Decoder, make_decoder
 from shards.loading.index import CorpusIndex
-from shards.loading.targets import Targets
-from shards.media.audio import decode_audio
+from shards.loading.inputs import InputName
 from shards.media.clip_format import ClipFormat
-from shards.media.clips import ClipReader
-from shards.samples.sample import Sample, parse_sample
-from shards.storage.files import open_ranged
-from shards.storage.ranged_reader import RangedReader
+from shards.media.padding import pad
+from shards.samples.sample import parse_sample
+from shards.storage.open_files import OpenFiles
 from shards.tar.reader import read_sample
-
-Modality = Literal["audio", "face", "video"]
 
 MAX_OPEN_SHARDS = 16
 READ_AHEAD_BATCHES = 2
-MAX_AUDIO_SECONDS = 600.0
+
+Decoded = Mapping[InputName, NDArray[Any] | None]  # the inputs of one utterance, None for one that it lacks
 
 
 @dataclass(frozen=True)  # no slots: DeepSpeed's ZeRO 3 looks for tensors in __dict__
+class Padded:
+    """One input of N utterances: float32 `values` [N, L, ...], zero behind each one's end, and int64 `lengths` [N].
+
+    `values` are [N, samples] of 16 kHz sound, [N, frames, numbers] of a face, [N, pictures, 3, side, side] of a clip.
+    A length of 0 is an utterance that lacks the input.
+    """
+
+    values: Tensor
+    lengths: Tensor
+
+    def to(self, device: torch.device) -> "Padded":
+        """The same on `device`."""
+        return Padded(self.values.to(device, non_blocking=True), self.lengths.to(device, non_blocking=True))
+
+
+@dataclass(frozen=True)  # no slots, as above
 class Batch:
     """N utterances. `number` is the batch's place in the global, endless order (-1: a repeat that evens out ranks).
 
-    `inputs` is float32 [N, S] (16 kHz, zero-padded), [N, F, D] or [N, T, 3, side, side]; `lengths` int64 [N] counts
-    what is not padding.
-    `labels` [N] is -1 and `probs` [N, C] or `values` [N, V] NaN where the target is unknown. `sets` [N] says which set
-    an utterance belongs to, `rows` [N] which row of the index it is.
+    `inputs` and `targets` have the names they were asked for by; a target is float32 [N, W], NaN where it is unknown.
+    `sets` [N] says which set an utterance belongs to, `rows` [N] which row of the index it is.
     """
 
-    inputs: Tensor
-    lengths: Tensor
-    labels: Tensor
-    probs: Tensor
-    values: Tensor
+    inputs: Mapping[InputName, Padded]
+    targets: Mapping[str, Tensor]
     sets: Tensor
     rows: Tensor
     speakers: Sequence[str]
@@ -66,90 +74,100 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its tensors on `device`."""
-        names = ("inputs", "lengths", "labels", "probs", "values", "sets", "rows")
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
+        return replace(
+            self,
+            inputs={name: padded.to(device) for name, padded in self.inputs.items()},
+            targets={name: target.to(device, non_blocking=True) for name, target in self.targets.items()},
+            sets=self.sets.to(device, non_blocking=True),
+            rows=self.rows.to(device, non_blocking=True),
+        )
 
 
 class BatchReader(Dataset[Batch]):
     """Planned batches to tensors; each process that uses it opens shards of its own.
 
+    `inputs` are read of every utterance, which must have one of them; `targets` are [rows of the index, W] by name.
+    `clip` is the format of clips, given exactly when they are among the inputs.
+
     Utterances are decoded once and kept until `cache_bytes` are full: a small corpus is then read from memory from its
-    second epoch on. Nothing is dropped again to make room, since every epoch asks for every utterance once. `clip` says
-    what is made of video; it is given for that modality and no other.
+    second epoch on. Nothing is dropped again to make room, since every epoch asks for every utterance once.
     """
 
     def __init__(
         self,
         index: CorpusIndex,
-        targets: Targets,
-        modality: Modality,
+        inputs: Sequence[InputName],
+        targets: Mapping[str, NDArray[np.float32]] | None = None,
         *,
         cache_bytes: int = 0,
         clip: ClipFormat | None = None,
     ) -> None:
-        if (clip is not None) != (modality == "video"):
-            raise ConfigError(f"clip: got {clip} for {modality}, expected a clip's format exactly for video")
+        if (clip is not None) != ("clip" in inputs):
+            raise ConfigError(f"clip: got {clip} for {', '.join(inputs)}, expected a clip's format exactly for clips")
         self._keys = index.table["key"].to_pylist()
         self._shards = index.table["shard"].to_pylist()
         self._offsets = index.table["offset"].to_numpy()
         self._sizes = index.table["size"].to_numpy()
         self._speakers = index.table["speaker"].to_pylist()
-        self._targets, self._modality = targets, modality
-        self._open: OrderedDict[str, RangedReader] = OrderedDict()
-        self._decoded: dict[int, NDArray[Any]] = {}
+        self._targets = targets or {}
+        self._decoders: dict[InputName, Decoder] = {name: make_decoder(name, clip) for name in inputs}
+        self._open = OpenFiles(MAX_OPEN_SHARDS)
+        self._decoded: dict[int, Decoded] = {}
         self._room_bytes = cache_bytes
-        self._clips = None if clip is None else ClipReader(clip)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_open": OrderedDict(), "_decoded": {}}
+        return self.__dict__ | {"_decoded": {}}
 
     def __getitem__(self, item: tuple[int, PlannedBatch]) -> Batch:
         number, planned = item
-        arrays: dict[int, NDArray[Any]] = {}
-        for row in sorted(planned.rows.tolist(), key=lambda row: (self._shards[row], self._offsets[row])):
-            media = self._media_of(row)
-            arrays[row] = media if self._clips is None else self._clips.standardised(media)
-        inputs, lengths = _padded([arrays[row] for row in planned.rows.tolist()])
-        rows, targets = planned.rows, self._targets
+        rows = planned.rows
+
+        found: dict[int, Decoded] = {}
+        for row in sorted(rows.tolist(), key=lambda row: (self._shards[row], self._offsets[row])):
+            found[row] = self._from_memory(row)
+
+        ordered = [found[row] for row in rows.tolist()]
         return Batch(
-            inputs=inputs,
-            lengths=lengths,
-            labels=torch.from_numpy(targets.labels[rows]),
-            probs=torch.from_numpy(targets.probs[rows]),
-            values=torch.from_numpy(targets.values[rows]),
+            inputs={name: _padded(ordered, name, decoder) for name, decoder in self._decoders.items()},
+            targets={name: torch.from_numpy(target[rows]) for name, target in self._targets.items()},
             sets=torch.from_numpy(planned.sets),
             rows=torch.from_numpy(rows),
             speakers=[self._speakers[row] for row in rows.tolist()],
             number=number,
         )
 
-    def _media_of(self, row: int) -> NDArray[Any]:
+    def _from_memory(self, row: int) -> Decoded:
         """As `_decode`, from memory where it is there."""
         found = self._decoded.get(row)
         if found is None:
             found = self._decode(row)
-            if found.nbytes <= self._room_bytes:
-                self._room_bytes -= found.nbytes
+            size = sum(array.nbytes for array in found.values() if array is not None)
+            if size <= self._room_bytes:
+                self._room_bytes -= size
                 self._decoded[row] = found
         return found
 
-    def _decode(self, row: int) -> NDArray[Any]:
-        """The samples [S], features [F, D] or clip (bytes) of one utterance; BadShard names one that cannot be used."""
+    def _decode(self, row: int) -> Decoded:
+        """The inputs of one utterance; BadShard names one that cannot be used."""
         key, shard = self._keys[row], self._shards[row]
         try:
-            members = read_sample(self._reader(shard), key, int(self._offsets[row]), int(self._sizes[row]))
+            members = read_sample(self._open[shard], key, int(self._offsets[row]), int(self._sizes[row]))
             sample = parse_sample(key, members)
-            return _media(sample, self._modality) if self._clips is None else _clip(sample, self._clips)
+            found = {name: decoder.decode(sample) for name, decoder in self._decoders.items()}
+            if all(array is None for array in found.values()):
+                raise next(iter(self._decoders.values())).missing()
         except (BadSample, BadShard) as bad:
             raise BadShard(bad.code, f"{shard}: sample {key!r}: {bad.detail}") from bad
+        return found
 
-    def _reader(self, url: str) -> RangedReader:
-        if url not in self._open:
-            if len(self._open) >= MAX_OPEN_SHARDS:
-                self._open.popitem(last=False)[1].close()
-            self._open[url] = open_ranged(url)
-        self._open.move_to_end(url)
-        return self._open[url]
+
+def _padded(ordered: Sequence[Decoded], name: InputName, decoder: Decoder) -> Padded:
+    """One input of a batch."""
+    lacking = np.empty((0, *decoder.shape), dtype=np.float32)
+    arrays = [lacking if (kept := found[name]) is None else decoder.ready(kept) for found in ordered]
+    values, lengths = pad(arrays)
+
+    return Padded(torch.from_numpy(values), torch.from_numpy(lengths))
 
 
 class TrainingLoader:
@@ -253,9 +271,10 @@ class TrainingLoader:
             epoch, start = epoch + 1, start + len(batches)
 
     def _count(self, batch: Batch) -> None:
-        capacity = batch.inputs.shape[0] * batch.inputs.shape[1]
-        self.total_samples += capacity
-        self.padding_samples += capacity - int(batch.lengths.sum())
+        for padded in batch.inputs.values():
+            capacity = padded.values.shape[0] * padded.values.shape[1]
+            self.total_samples += capacity
+            self.padding_samples += capacity - int(padded.lengths.sum())
 
 
 def read_once(
@@ -306,28 +325,3 @@ class _Outcomes(Dataset["Batch | BadShard | OSError"]):
             return self._reader[item]
         except (BadShard, OSError) as error:
             return error
-
-
-def _media(sample: Sample, modality: Modality) -> NDArray[np.float32]:
-    if modality == "face":
-        if sample.face_features is None:
-            raise BadSample("no_face_features", "the sample has no face.npy, which this training needs")
-        return sample.face_features
-    sound = sample.audio if sample.audio is not None else sample.video
-    if sound is None:
-        raise BadSample("no_audio", "the sample has no sound, which this training needs")
-    return decode_audio(sound, max_seconds=MAX_AUDIO_SECONDS)
-
-
-def _clip(sample: Sample, clips: ClipReader) -> NDArray[np.uint8]:
-    if sample.video is None:
-        raise BadSample("no_video", "the sample has no video, which this training needs")
-    return clips.read(sample.video)
-
-
-def _padded(arrays: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
-    lengths = [len(array) for array in arrays]
-    padded = np.zeros((len(arrays), max(lengths), *arrays[0].shape[1:]), dtype=np.float32)
-    for row, array in zip(padded, arrays, strict=True):
-        row[: len(array)] = array
-    return torch.from_numpy(padded), torch.tensor(lengths)

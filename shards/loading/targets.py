@@ -10,6 +10,8 @@ from shards.config import ConfigError, option
 from shards.emotions import EMOTIONS
 from shards.loading.index import CorpusIndex
 
+TargetKind = Literal["classes", "values"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetConfig:
@@ -22,6 +24,11 @@ class TargetConfig:
     classes: tuple[str, ...] = option(help="default: those the training utterances have", default=())
     values: tuple[str, ...] = option(help="names of the numbers, for kind values: arousal,valence", default=())
 
+    @property
+    def target_kind(self) -> TargetKind:
+        """What is predicted: one of some classes, or numbers."""
+        return "values" if self.kind == "values" else "classes"
+
     def __post_init__(self) -> None:
         unknown = sorted(set(self.classes) - set(EMOTIONS))
         if unknown:
@@ -32,20 +39,29 @@ class TargetConfig:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """The targets of every row of an index: `labels` int64 [N] (-1 unknown), `probs` float32 [N, C] (NaN unknown), or
-    `values` float32 [N, V] (NaN unknown). `names` are the classes, or the numbers.
+    """One target of every row of an index: float32 `array` [N, W], NaN where it is unknown.
+
+    Of kind `classes` a row is a distribution over `names`; of kind `values` it holds the numbers that `names` names.
     """
 
+    kind: TargetKind
     names: tuple[str, ...]
-    is_values: bool
-    labels: NDArray[np.int64]
-    probs: NDArray[np.float32]
-    values: NDArray[np.float32]
+    array: NDArray[np.float32]
 
     @property
     def known(self) -> NDArray[np.bool_]:
         """Which rows have a target."""
-        return np.isfinite(self.values.sum(axis=1)) if self.is_values else self.labels >= 0
+        return np.asarray(np.isfinite(self.array).all(axis=1))
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The likeliest class of each row [N], the first of equals; -1 where it is unknown."""
+        return np.where(self.known, np.nan_to_num(self.array).argmax(axis=1), -1)
+
+    @property
+    def by_name(self) -> dict[str, NDArray[np.float32]]:
+        """As a reader of batches takes it."""
+        return {self.kind: self.array}
 
 
 def resolve_classes(index: CorpusIndex, config: TargetConfig) -> tuple[str, ...]:
@@ -73,32 +89,25 @@ def resolve_classes(index: CorpusIndex, config: TargetConfig) -> tuple[str, ...]
 
 def read_targets(index: CorpusIndex, config: TargetConfig, names: tuple[str, ...]) -> Targets:
     """The target of each utterance of `index`; one outside `names` is unknown."""
-    num_rows, width = len(index), len(names)
     if config.kind == "values":
-        values = np.stack([index.values(name) for name in names], axis=1).astype(np.float32)
-        unknown = np.full(num_rows, -1, dtype=np.int64)
-        return Targets(names, True, unknown, np.empty((num_rows, 0), dtype=np.float32), values)
+        values = np.stack([index.values(name) for name in names], axis=1)
+        return Targets("values", names, values.astype(np.float32))
+    if config.kind == "label_probs":
+        return Targets("classes", names, _soft(index, names))
+
     column = "emotion" if config.kind == "emotion" else "label"
     number = {name: place for place, name in enumerate(names)}
     labels = np.asarray([number.get(label, -1) for label in index.table[column].to_pylist()], dtype=np.int64)
-    probs = np.full((num_rows, width), np.nan, dtype=np.float32)
-    probs[labels >= 0] = np.eye(width, dtype=np.float32)[labels[labels >= 0]]
-    if config.kind == "label_probs":
-        probs, labels = _soft(index, names)
-    return Targets(names, False, labels, probs, np.empty((num_rows, 0), dtype=np.float32))
+    probs = np.full((len(index), len(names)), np.nan, dtype=np.float32)
+    probs[labels >= 0] = np.eye(len(names), dtype=np.float32)[labels[labels >= 0]]
+    return Targets("classes", names, probs)
 
 
-def no_targets(index: CorpusIndex) -> Targets:
-    """Targets of an index nobody asks for."""
-    return read_targets(index, TargetConfig(), ())
-
-
-def _soft(index: CorpusIndex, names: tuple[str, ...]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The stored distributions restricted to `names` and renormalised, and their largest class."""
+def _soft(index: CorpusIndex, names: tuple[str, ...]) -> NDArray[np.float32]:
+    """The stored distributions restricted to `names` and renormalised."""
     nothing = [np.nan] * len(EMOTIONS)
     stored = [row if row is not None else nothing for row in index.table["label_probs"].to_pylist()]
     chosen = np.asarray(stored, dtype=np.float32)[:, [EMOTIONS.index(name) for name in names]]
     total = chosen.sum(axis=1, keepdims=True)
-    probs = np.where(total > 0, chosen / np.where(total > 0, total, 1.0), np.nan).astype(np.float32)
-    labels = np.where(np.isfinite(probs).all(axis=1), np.nan_to_num(probs).argmax(axis=1), -1)
-    return probs, labels.astype(np.int64)
+
+    return np.where(total > 0, chosen / np.where(total > 0, total, 1.0), np.nan).astype(np.float32)

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from shards.config import from_mapping
+from shards.loading.loader import Batch
 from shards.media.audio import SAMPLE_RATE_HZ, encode_flac
 from shards.samples.sample import Sample
 from tests.shards.media.pieces import encode_video, grey
@@ -90,6 +92,17 @@ def video_values(shards: str, out: Path, recipe: str = "setpeer", **engine: Any)
     values["encoder"] |= {"num_frames": 4, "image_size": 32, "patch_size": 8}
     values["data"] |= {"modality": "video", "utterances": {"batch_seconds": 10.0}}
     return values
+
+
+def heard(batch: Batch) -> tuple[Tensor, Tensor]:
+    """The values and lengths of a batch's only input."""
+    (padded,) = batch.inputs.values()
+    return padded.values, padded.lengths
+
+
+def classes(batch: Batch) -> Tensor:
+    """The class of each utterance [N]."""
+    return batch.targets["classes"].argmax(dim=1)
 
 
 def small_values(shards: str, out: Path, recipe: str = "setpeer", **engine: Any) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from typing import Literal
 
 from shards.config import option, require_at_least, require_positive
 
+METRICS_NAME = "metrics.json"  # what an evaluation is read by
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateConfig:

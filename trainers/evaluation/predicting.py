@@ -23,9 +23,11 @@ from shards.loading.batch_plan import PlannedBatch, evaluation_batches
 from shards.loading.index import CorpusIndex
 from shards.loading.known_speakers import training_utterances
 from shards.loading.loader import Batch, BatchReader, read_once
-from shards.loading.targets import TargetConfig, Targets, no_targets, read_targets
+from shards.loading.targets import TargetConfig, Targets, read_targets
+from trainers.evaluation.targets import TARGETS, Target
 from trainers.models.parts.device import default_device
 from trainers.models.recognizer import EmotionRecognizer, Recognition, is_recognizer
+from trainers.models.trained import TrainedRecognizer, load_trained
 from trainers.preparation.proxy_speakers import assign_speakers
 
 Support = Literal["same", "disjoint", "wrong"]
@@ -46,57 +48,70 @@ class Predicted:
     codes: NDArray[np.int64] | None
 
 
-def load_recognizer(folder: str) -> EmotionRecognizer:
+def load_recognizer(folder: str) -> TrainedRecognizer:
     """A recogniser that `train` exported, on this process's GPU where there is one.
 
     Raises ConfigError when the folder holds none.
     """
     if not (Path(folder) / "config.json").exists():
         raise ConfigError(f"--checkpoint {folder}: no exported model; expected a folder such as RUN/best")
+
     transformers_logging.disable_progress_bar()  # a bar a loaded file says nothing
     try:
         if is_recognizer(folder):
-            return EmotionRecognizer.from_pretrained(folder, use_safetensors=True).eval().to(default_device())
+            trained = load_trained(folder)
+            trained.model.eval().to(default_device())
+            return trained
     except (OSError, ValueError) as error:
         raise ConfigError(f"--checkpoint {folder}: cannot be loaded: {error}") from error
+
     raise ConfigError(
         f"--checkpoint {folder}: got another model, expected a recogniser; fine-tune an encoder first, with "
         f"`emostream train finetune --set encoder.checkpoint={folder}`"
     )
 
 
+def target_answered(model: EmotionRecognizer) -> Target:
+    """What the model answers."""
+    return TARGETS[model.config.target_kind](model.config.names)
+
+
 @torch.inference_mode()
 def predict(
-    model: EmotionRecognizer, index: CorpusIndex, *, set_size: int = 8, support: Support = "same", seed: int = 0
+    trained: TrainedRecognizer, index: CorpusIndex, *, set_size: int = 8, support: Support = "same", seed: int = 0
 ) -> Predicted:
     """Recognise every utterance of `index`, in sets of at most `set_size` of one speaker."""
+    model = trained.model
     personalised = model.extractor is not None
     if support != "same" and not personalised:
         raise ConfigError(f"--support {support}: this model is not personalised, so no support set reaches it")
-    device = next(model.parameters()).device
-    rows_by_speaker = index.rows_by_speaker()
-    planned = plan_sets(rows_by_speaker, set_size if personalised else VANILLA_SET_SIZE, support, seed)
-    reader = BatchReader(index, no_targets(index), model.config.modality, clip=model.clip_format)
-    state = model.speaker_state()
-    numbers = {} if state is None else assign_speakers(state, index, model.config.modality)
-    scores = np.empty((len(index), len(model.config.names)), dtype=np.float32)
+
+    device, target = next(model.parameters()).device, target_answered(model)
+    planned = plan_sets(index.rows_by_speaker(), set_size if personalised else VANILLA_SET_SIZE, support, seed)
+    reader = BatchReader(index, [model.input_name], clip=model.clip_format)
+    numbers = {} if trained.speakers is None else assign_speakers(trained.speakers, index, model.config.modality)
+
+    answers = np.empty((len(index), len(model.config.names)), dtype=np.float32)
     features = np.empty((len(index), model.encoder.width), dtype=np.float32)
     set_numbers = np.empty(len(index), dtype=np.int64)
     embeddings: list[NDArray[np.float32]] = []
     codes: list[Tensor] = []
+
+    # A planned set is what is to be predicted, and behind it its support: rows beyond `num_predicted` are only heard.
     batches = read_once(reader, [plan for plan, _ in planned])
     for number, (batch, (plan, num_predicted)) in enumerate(zip(batches, planned, strict=True)):
         found = _recognise(model, batch.to(device), num_predicted, numbers)
         rows = plan.rows[:num_predicted]
-        values = found.scores_NC if model.config.is_values else found.scores_NC.softmax(dim=-1)
-        scores[rows] = values[:num_predicted].cpu().numpy()
+        answers[rows] = target.answers(found.scores_NC)[:num_predicted].cpu().numpy()
         features[rows] = found.pooled_ND[:num_predicted].float().cpu().numpy()
         set_numbers[rows] = number
+
         if found.speakers_BD is not None:
             embeddings.append(found.speakers_BD.float().cpu().numpy())
         codes += [torch.unique(chosen).cpu() for chosen in found.codes]
+
     return Predicted(
-        scores=scores,
+        scores=answers,
         features=features,
         sets=set_numbers,
         set_embeddings=np.concatenate(embeddings) if embeddings else None,
@@ -106,13 +121,15 @@ def predict(
 
 def _recognise(model: EmotionRecognizer, batch: Batch, num_predicted: int, numbers: Mapping[str, int]) -> Recognition:
     """One batch, a set of one speaker; what follows the first `num_predicted` utterances is their support."""
-    places = torch.arange(len(batch), device=batch.inputs.device)
+    heard = batch.inputs[model.input_name]
+    places = torch.arange(len(batch), device=batch.rows.device)
     sets = batch.sets if model.extractor is None else torch.zeros_like(places)
     source = places >= num_predicted if num_predicted < len(batch) else None
     speakers = None
     if numbers:
         speakers = torch.tensor([numbers[speaker] for speaker in batch.speakers], device=places.device)
-    found: Recognition = model(batch.inputs, batch.lengths, sets, source, speakers)
+
+    found: Recognition = model(heard.values, heard.lengths, sets, source, speakers)
     return found
 
 
@@ -196,20 +213,9 @@ def utterances_learnt(model: EmotionRecognizer, corpus: CorpusIndex) -> CorpusIn
 
 
 def labels_learnt(model: EmotionRecognizer, train: CorpusIndex) -> Targets:
-    """The labels of training utterances that the model was trained on; PLDC knows no others.
+    """The labels of training utterances that the model was trained on; PLDC knows no others."""
+    target = target_answered(model)
+    saved = model.config.trained_on.get("target")
+    config = target.by_default if saved is None else from_mapping(TargetConfig, saved)
 
-    A model that does not say which (exported before 2026-11-26) was trained on weak labels.
-    """
-    names = tuple(model.config.names)
-    fallback = {"kind": "values", "values": names} if model.config.is_values else {"kind": "label"}
-    target = from_mapping(TargetConfig, model.config.trained_on.get("target", fallback))
-    return read_targets(train, target, names)
-
-
-def truth_of(index: CorpusIndex, names: tuple[str, ...], *, is_values: bool) -> tuple[Targets, str]:
-    """What predictions are compared with, and its name: the true emotion where it is known, else the weak label."""
-    if is_values:
-        return read_targets(index, TargetConfig(kind="values", values=names), names), f"stated {', '.join(names)}"
-    has_truth = any(emotion is not None for emotion in index.table["emotion"].to_pylist())
-    kind: Literal["emotion", "label"] = "emotion" if has_truth else "label"
-    return read_targets(index, TargetConfig(kind=kind), names), "true emotion" if has_truth else "weak label"
+    return read_targets(train, config, target.names)

@@ -25,15 +25,15 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
 from shards.config import from_mapping
+from shards.loading.inputs import INPUT_OF, InputName
+from shards.loading.targets import TargetKind
 from shards.media.clip_format import ClipFormat
 from trainers.models.encoders.layerwise import LayerwiseEncoder
-from trainers.models.encoders.loading import load_encoder
 from trainers.models.encoders.seams import LayerInput
 from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
 from trainers.models.losses import Similarity, info_nce
 from trainers.models.parts.float32_buffers import Float32Buffers
 from trainers.models.parts.pooling import masked_mean
-from trainers.models.personal.adapted_encoder import ORIGINAL_NAME, SpeakerState
 from trainers.models.personal.halves import Halves, halve
 from trainers.models.personal.speaker_embedding import SpeakerEmbedding, SpeakerFusion
 from trainers.models.personal.speaker_prefix import PersonalizedFeatureExtractor
@@ -96,6 +96,11 @@ class RecognizerConfig(PretrainedConfig):
         self.trained_on = trained_on or {}
         super().__init__(**kwargs)
 
+    @property
+    def target_kind(self) -> TargetKind:
+        """What its `names` are."""
+        return "values" if self.is_values else "classes"
+
 
 @dataclass(frozen=True)  # no slots: ZeRO 3 looks for tensors in __dict__
 class Recognition:
@@ -138,6 +143,11 @@ class EmotionRecognizer(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         """Each part's own initialisation stands."""
+
+    @property
+    def input_name(self) -> InputName:
+        """Which of a batch's inputs it takes."""
+        return INPUT_OF[self.config.modality]
 
     @property
     def clip_format(self) -> ClipFormat | None:
@@ -187,16 +197,6 @@ class EmotionRecognizer(PreTrainedModel):
         if fuser is None:
             return Recognition(scores_NC, pooled_ND, None, (), {})
         return Recognition(scores_NC, pooled_ND, fuser.speakers(), tuple(fuser.codes), fuser.terms())
-
-    def speaker_state(self) -> SpeakerState | None:
-        """The speakers of a recogniser that was loaded from a folder; None when it has no embeddings.
-
-        Raises ConfigError when the folder lacks the original encoder.
-        """
-        if self.speakers is None:
-            return None
-        original = load_encoder(str(Path(self.name_or_path) / ORIGINAL_NAME))
-        return SpeakerState(self.config.speakers, self.config.speaker_fusion, self.speakers, original)
 
     def after_step(self) -> None:
         """What P's codebook does between steps; every rank calls it after each optimiser step."""

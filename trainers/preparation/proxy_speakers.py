@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from shards.loading.batch_plan import evaluation_batches
 from shards.loading.index import CorpusIndex
-from shards.loading.loader import BatchReader, Modality, read_once
-from shards.loading.targets import no_targets
+from shards.loading.inputs import INPUT_OF, Modality
+from shards.loading.loader import BatchReader, read_once
 from shards.speakers.table import nearest
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.parts.pooling import masked_mean
@@ -32,8 +32,9 @@ def speaker_vectors(
     device = next(original.parameters()).device
     sums: dict[str, NDArray[np.float64]] = {}
     planned = evaluation_batches(index.rows_by_speaker(), BATCH_UTTERANCES)
-    for batch in read_once(BatchReader(index, no_targets(index), modality), planned):
-        pooled = masked_mean(*original.eval()(batch.inputs.to(device), batch.lengths.to(device)))
+    for batch in read_once(BatchReader(index, [INPUT_OF[modality]]), planned):
+        heard = batch.inputs[INPUT_OF[modality]].to(device)
+        pooled = masked_mean(*original.eval()(heard.values, heard.lengths))
         total = pooled.double().sum(dim=0).cpu().numpy()
         sums[batch.speakers[0]] = sums.get(batch.speakers[0], 0.0) + total
     counts = {speaker: len(rows) for speaker, rows in index.rows_by_speaker().items()}

@@ -12,7 +12,8 @@ import torch
 from transformers import VideoMAEConfig
 
 from shards.loading.batch_plan import PlannedBatch
-from shards.loading.loader import BatchReader, Modality
+from shards.loading.inputs import Modality
+from shards.loading.loader import BatchReader
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
 from trainers.settings.encoder import EncoderConfig
@@ -63,7 +64,8 @@ def set_statistics(encoder: LayerwiseEncoder, reader: BatchReader, num_utterance
     frames = []
     for rows in np.array_split(chosen, max(1, len(chosen) // BATCH_UTTERANCES)):
         batch = reader[0, PlannedBatch(rows, np.arange(len(rows)))]
-        features, lengths = small.features(batch.inputs, batch.lengths)
+        (heard,) = batch.inputs.values()
+        features, lengths = small.features(heard.values, heard.lengths)
         frames += [row[:length] for row, length in zip(features, lengths.tolist(), strict=True)]
     joined = torch.cat(frames).double()
     small.set_statistics(joined.mean(dim=0).float(), joined.std(dim=0).float())
@@ -71,4 +73,5 @@ def set_statistics(encoder: LayerwiseEncoder, reader: BatchReader, num_utterance
 
 def _feature_size(reader: BatchReader) -> int:
     first = PlannedBatch(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
-    return int(reader[0, first].inputs.shape[-1])
+    (seen,) = reader[0, first].inputs.values()
+    return int(seen.values.shape[-1])

@@ -236,7 +236,7 @@ def _least_padding(batches: list[Batch]) -> float:
     samples = capacity = 0
     for batch in batches:
         for number in batch.sets.unique().tolist():
-            lengths = batch.lengths[batch.sets == number]
+            lengths = batch.inputs["sound"].lengths[batch.sets == number]
             samples += int(lengths.sum())
             capacity += len(lengths) * int(lengths.max())
     return 1 - samples / capacity

@@ -10,6 +10,7 @@ from cluster.pages.embedding_map import Places
 from cluster.pages.evaluation import evaluation_page
 from tests.cluster.pages.browser import SCREENS, Browser, needs_browser
 from tests.cluster.pages.test_report import HOSTILE, Elements
+from trainers.evaluation.targets import target_of
 
 NUM_SPEAKERS = 12
 CONFIG = {
@@ -69,7 +70,8 @@ def places(number: int) -> Places:
 
 def render(metrics: dict[str, Any], number: int = 20) -> str:
     columns = {"speaker": [HOSTILE] * number, "demographics.age": [str(20 + row) for row in range(number)]}
-    return evaluation_page(metrics, places(number) if number else None, columns, personalised=True)
+    kind = target_of(metrics).kind
+    return evaluation_page(metrics, kind, places(number) if number else None, columns, personalised=True)
 
 
 def test_the_page_shows_the_figures() -> None:

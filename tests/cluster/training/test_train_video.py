@@ -14,10 +14,9 @@ from transformers import VideoMAEConfig, VideoMAEImageProcessorPil, VideoMAEMode
 from cluster.cli import main
 from shards.loading.index import read_index
 from shards.loading.loader import BatchReader, read_once
-from shards.loading.targets import no_targets
 from shards.samples.sample import Sample
 from tests.worlds.small import write_shard
-from tests.worlds.training import make_film, video_values, write_video_world
+from tests.worlds.training import heard, make_film, video_values, write_video_world
 from trainers.evaluation.predicting import plan_sets
 from trainers.models.recognizer import EmotionRecognizer
 
@@ -64,11 +63,11 @@ def test_what_is_evaluated_is_what_the_exported_model_says(folder: Path, recipe:
     table = pq.read_table(folder / recipe / "evaluation" / "predictions.parquet").to_pandas()
     model = EmotionRecognizer.from_pretrained(folder / recipe / "best").eval()
     index = read_index(f"{folder}/packed/*.tar").split("test")
-    reader = BatchReader(index, no_targets(index), "video", clip=model.clip_format)
+    reader = BatchReader(index, ["clip"], clip=model.clip_format)
     (plan, _), *_ = plan_sets(index.rows_by_speaker(), 3, "same", 0)
     (batch,) = read_once(reader, [plan])
     with torch.inference_mode():
-        scores = model(batch.inputs, batch.lengths, torch.zeros_like(batch.sets)).scores_NC.softmax(dim=-1)
+        scores = model(*heard(batch), torch.zeros_like(batch.sets)).scores_NC.softmax(dim=-1)
     keys = [index.table["key"][row].as_py() for row in batch.rows.tolist()]
     expected = table.set_index("key").loc[keys, [f"score_{name}" for name in model.config.names]]
     np.testing.assert_allclose(scores.numpy(), expected.to_numpy(), rtol=1e-3, atol=1e-5)

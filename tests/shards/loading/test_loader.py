@@ -11,16 +11,23 @@ import torch
 from shards.config import ConfigError
 from shards.emotions import EMOTIONS
 from shards.errors import BadShard
-from shards.loading.batch_plan import SpeakerSetPlan, SpeakerSetView, UtterancePlan, UtteranceView, evaluation_batches
+from shards.loading.batch_plan import (
+    PlannedBatch,
+    SpeakerSetPlan,
+    SpeakerSetView,
+    UtterancePlan,
+    UtteranceView,
+    evaluation_batches,
+)
 from shards.loading.index import CorpusIndex, read_index
 from shards.loading.loader import Batch, BatchReader, TrainingLoader, read_once
-from shards.loading.targets import TargetConfig, no_targets, read_targets, resolve_classes
+from shards.loading.targets import TargetConfig, read_targets, resolve_classes
 from shards.media.audio import decode_audio
 from shards.media.clip_format import ClipFormat
 from shards.samples.sample import Sample
 from tests.shards.media.pieces import encode_video, grey
 from tests.worlds.small import make_sample, write_shard
-from tests.worlds.training import write_training_world
+from tests.worlds.training import heard, write_training_world
 
 NUM_SAMPLES = 23
 
@@ -53,7 +60,7 @@ def index(folder: Path) -> CorpusIndex:
 
 def reader_of(index: CorpusIndex, config: TargetConfig | None = None) -> BatchReader:
     config = config or TargetConfig()
-    return BatchReader(index, read_targets(index, config, resolve_classes(index, config)), "audio")
+    return BatchReader(index, ["sound"], read_targets(index, config, resolve_classes(index, config)).by_name)
 
 
 def loader_of(index: CorpusIndex, *, sets: bool = False, **options: int) -> TrainingLoader:
@@ -89,23 +96,23 @@ def test_a_batch_holds_what_the_samples_hold(index: CorpusIndex) -> None:
     for batch in itertools.islice(loader_of(index), 8):
         for place, row in enumerate(batch.rows.tolist()):
             sound = decode_audio(packed(row).audio or b"")
-            assert batch.lengths[place] == len(sound)
-            np.testing.assert_array_equal(batch.inputs[place, : len(sound)].numpy(), sound)
-            assert not batch.inputs[place, len(sound) :].any()
-            assert batch.labels[place] == row % 4
+            values, lengths = heard(batch)
+            assert lengths[place] == len(sound)
+            np.testing.assert_array_equal(values[place, : len(sound)].numpy(), sound)
+            assert not values[place, len(sound) :].any()
             assert batch.speakers[place] == f"speaker-{row % 5}"
-            torch.testing.assert_close(batch.probs[place], torch.eye(4)[row % 4])
+            torch.testing.assert_close(batch.targets["classes"][place], torch.eye(4)[row % 4])
 
 
 def test_soft_targets_are_restricted_and_renormalised(index: CorpusIndex) -> None:
     """`label_probs` over the classes in use sum to 1; values come from the json; strangers are unknown."""
     soft = read_targets(index, TargetConfig(kind="label_probs"), ("neutral", "anger"))
-    np.testing.assert_allclose(soft.probs[0], [0.8, 0.2], rtol=1e-6)
+    np.testing.assert_allclose(soft.array[0], [0.8, 0.2], rtol=1e-6)
     hard = read_targets(index, TargetConfig(), ("neutral", "anger"))
     assert hard.labels[:5].tolist() == [0, 1, -1, -1, 0]
-    assert np.isnan(hard.probs[2]).all()
+    assert np.isnan(hard.array[2]).all()
     values = read_targets(index, TargetConfig(kind="values", values=("arousal",)), ("arousal",))
-    np.testing.assert_allclose(values.values[:3, 0], [0.0, 0.1, 0.2], rtol=1e-6)
+    np.testing.assert_allclose(values.array[:3, 0], [0.0, 0.1, 0.2], rtol=1e-6)
     assert values.known.all()
 
 
@@ -156,8 +163,8 @@ def test_a_resumed_loader_goes_on_at_the_very_next_batch(index: CorpusIndex, set
 
 def test_reading_in_other_processes_changes_nothing(index: CorpusIndex) -> None:
     """Worker processes give the same batches in the same order."""
-    alone = [batch.inputs for batch in itertools.islice(loader_of(index), 6)]
-    beside = [batch.inputs for batch in itertools.islice(loader_of(index, num_workers=2), 6)]
+    alone = [heard(batch)[0] for batch in itertools.islice(loader_of(index), 6)]
+    beside = [heard(batch)[0] for batch in itertools.islice(loader_of(index, num_workers=2), 6)]
     assert all(torch.equal(one, other) for one, other in zip(alone, beside, strict=True))
 
 
@@ -184,13 +191,13 @@ def test_a_second_epoch_is_read_from_memory(tmp_path: Path) -> None:
     write_shard(tmp_path / "a.tar", [packed(number) for number in range(4)])
     index = read_index(str(tmp_path))
     batches = evaluation_batches(index.rows_by_speaker(), 4)
-    roomy = BatchReader(index, no_targets(index), "audio", cache_bytes=10**6)
-    size = next(read_once(roomy, batches[:1])).inputs[0].nbytes
-    narrow = BatchReader(index, no_targets(index), "audio", cache_bytes=size)
+    roomy = BatchReader(index, ["sound"], cache_bytes=10**6)
+    size = heard(next(read_once(roomy, batches[:1])))[0][0].nbytes
+    narrow = BatchReader(index, ["sound"], cache_bytes=size)
     first = [list(read_once(reader, batches)) for reader in (roomy, narrow)]
     (tmp_path / "a.tar").write_bytes(b"")
     for before, after in zip(first[0], read_once(roomy, batches), strict=True):
-        assert torch.equal(before.inputs, after.inputs)
+        assert torch.equal(heard(before)[0], heard(after)[0])
     assert len(list(read_once(narrow, batches[:1]))) == 1
     with pytest.raises(BadShard):
         list(read_once(narrow, batches))
@@ -227,21 +234,22 @@ def test_video_comes_as_clips(tmp_path: Path) -> None:
     """[N, T, 3, side, side], standardised; the same from memory, and from a worker process."""
     write_shard(tmp_path / "a.tar", [filmed(number) for number in range(6)])
     index = read_index(str(tmp_path))
-    reader = BatchReader(index, no_targets(index), "video", cache_bytes=10**6, clip=CLIP)
+    reader = BatchReader(index, ["clip"], cache_bytes=10**6, clip=CLIP)
     batches = evaluation_batches(index.rows_by_speaker(), 4)
     first = list(read_once(reader, batches))
     for batch in first:
-        assert batch.inputs.shape == (len(batch), 4, 3, 16, 16)
-        assert batch.inputs.dtype == torch.float32
-        assert batch.lengths.tolist() == [4] * len(batch)
+        values, lengths = heard(batch)
+        assert values.shape == (len(batch), 4, 3, 16, 16)
+        assert values.dtype == torch.float32
+        assert lengths.tolist() == [4] * len(batch)
         shades = (20 * batch.rows[:, None] + 10 * torch.arange(4)) / 255
         expected = (shades[..., None] - torch.tensor(CLIP.mean)) / torch.tensor(CLIP.std)
-        torch.testing.assert_close(batch.inputs.mean(dim=(3, 4)), expected, rtol=0, atol=0.06)
-    (beside,) = read_once(BatchReader(index, no_targets(index), "video", clip=CLIP), batches[:1], num_workers=1)
+        torch.testing.assert_close(values.mean(dim=(3, 4)), expected, rtol=0, atol=0.06)
+    (beside,) = read_once(BatchReader(index, ["clip"], clip=CLIP), batches[:1], num_workers=1)
     (tmp_path / "a.tar").write_bytes(b"")
     (again, *_) = read_once(reader, batches)
-    assert torch.equal(beside.inputs, first[0].inputs)
-    assert torch.equal(again.inputs, first[0].inputs)
+    assert torch.equal(heard(beside)[0], heard(first[0])[0])
+    assert torch.equal(heard(again)[0], heard(first[0])[0])
 
 
 def test_a_video_that_cannot_be_used_is_named(tmp_path: Path) -> None:
@@ -251,14 +259,41 @@ def test_a_video_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     write_shard(tmp_path / "a.tar", [broken])
     write_shard(tmp_path / "b.tar", [packed(1)])
     index = read_index(str(tmp_path))
-    reader = BatchReader(index, no_targets(index), "video", clip=CLIP)
+    reader = BatchReader(index, ["clip"], clip=CLIP)
     batches = evaluation_batches(index.rows_by_speaker(), 1)
     with pytest.raises(BadShard, match=r"corrupt_video: .*a\.tar: sample 'utterance-00000'"):
         list(read_once(reader, batches[:1]))
     with pytest.raises(BadShard, match=r"no_video: .*b\.tar: sample 'utterance-00001'"):
         list(read_once(reader, batches[1:]))
-    with pytest.raises(ConfigError, match="clip: got None for video"):
-        BatchReader(index, no_targets(index), "video")
+    with pytest.raises(ConfigError, match="clip: got None for clip"):
+        BatchReader(index, ["clip"])
+
+
+def test_sound_and_face_come_together(tmp_path: Path) -> None:
+    """Each with its own lengths, 0 for what an utterance lacks; targets by their names."""
+    both, only_sound, only_face = (make_sample(number) for number in range(3))
+    object.__setattr__(only_sound, "face_features", None)
+    object.__setattr__(only_face, "audio", None)
+    object.__setattr__(only_face, "audio_format", None)
+    for place, sample in enumerate((both, only_sound, only_face)):
+        write_shard(tmp_path / f"{place}.tar", [sample])
+    index = read_index(str(tmp_path))
+    arousal = np.asarray([[0.5], [np.nan], [0.25]], dtype=np.float32)
+    reader = BatchReader(index, ["sound", "face"], {"values": arousal})
+
+    batch = reader[0, PlannedBatch(np.asarray([2, 0, 1]), np.arange(3))]
+    sound, face = batch.inputs["sound"], batch.inputs["face"]
+    assert sound.lengths.tolist() == [0, 9600, 9600]
+    assert face.lengths.tolist() == [6, 6, 0]
+    assert face.values.shape == (3, 6, 8)
+    assert not sound.values[0].any()
+    np.testing.assert_array_equal(face.values[1].numpy(), both.face_features)
+    torch.testing.assert_close(batch.targets["values"], torch.tensor([[0.25], [0.5], [torch.nan]]), equal_nan=True)
+
+    alone = reader[0, PlannedBatch(np.asarray([1]), np.arange(1))].inputs["face"]
+    assert (alone.lengths.tolist(), alone.values.shape) == ([0], (1, 0, 8))
+    with pytest.raises(BadShard, match=r"no_face_features: .*1\.tar: sample 'utterance-00001'"):
+        BatchReader(index, ["face"])[0, PlannedBatch(np.asarray([1]), np.arange(1))]
 
 
 @pytest.fixture(scope="module")
@@ -266,27 +301,31 @@ def utterances(tmp_path_factory: pytest.TempPathFactory) -> CorpusIndex:
     return read_index(write_training_world(tmp_path_factory.mktemp("packed"))).split("train")
 
 
+def kept_bytes(reader: BatchReader) -> int:
+    """What it holds in memory."""
+    return sum(array.nbytes for found in reader._decoded.values() for array in found.values() if array is not None)
+
+
 def test_memory_holds_what_was_said_and_no_more(utterances: CorpusIndex) -> None:
     """Two epochs with room for a third of the corpus, and no more shards open than may be."""
-    whole = BatchReader(utterances, no_targets(utterances), "audio", cache_bytes=1 << 40)
+    whole = BatchReader(utterances, ["sound"], cache_bytes=1 << 40)
     plan = UtterancePlan(utterances.durations, UtteranceView(), seed=0)
     for planned in plan.epoch(0):
         whole[0, planned]
-    room = sum(media.nbytes for media in whole._decoded.values()) // 3
-    reader = BatchReader(utterances, no_targets(utterances), "audio", cache_bytes=room)
+    room = kept_bytes(whole) // 3
+    reader = BatchReader(utterances, ["sound"], cache_bytes=room)
     for planned in plan.epoch(0) + plan.epoch(1):
         reader[0, planned]
-    kept = sum(media.nbytes for media in reader._decoded.values())
-    assert 0.5 * room < kept <= room
+    assert 0.5 * room < kept_bytes(reader) <= room
 
 
 def test_padding_and_epochs_are_counted(utterances: CorpusIndex) -> None:
     """The share of what is handed out that is padding, and how much of the corpus has been handed out, by hand."""
     plan = UtterancePlan(utterances.durations, UtteranceView(batch_seconds=2.0), seed=0)
-    loader = TrainingLoader(BatchReader(utterances, no_targets(utterances), "audio"), plan, identity="this")
+    loader = TrainingLoader(BatchReader(utterances, ["sound"]), plan, identity="this")
     batches = iter(loader)
     number = len(plan.epoch(0)) + 1
     given = [next(batches) for _ in range(number)]
-    padding = sum(int((batch.inputs.shape[1] - batch.lengths).sum()) for batch in given)
-    assert loader.padding_share == pytest.approx(padding / sum(batch.inputs.numel() for batch in given))
+    padding = sum(int((values.shape[1] - lengths).sum()) for values, lengths in map(heard, given))
+    assert loader.padding_share == pytest.approx(padding / sum(heard(batch)[0].numel() for batch in given))
     assert loader.epochs == pytest.approx(1 + 1 / len(plan.epoch(0)))

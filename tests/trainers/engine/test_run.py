@@ -235,7 +235,9 @@ def test_a_loss_that_is_no_number_names_its_utterances(
 
     def spoilt(reader: BatchReader, item: tuple[int, Any]) -> Batch:
         batch = read(reader, item)
-        return replace(batch, inputs=batch.inputs * (math.nan if item[0] == 3 else 1.0))
+        sound = batch.inputs["sound"]
+        spoilt = replace(sound, values=sound.values * (math.nan if item[0] == 3 else 1.0))
+        return replace(batch, inputs={"sound": spoilt})
 
     monkeypatch.setattr(BatchReader, "__getitem__", spoilt)
     with pytest.raises(ConfigError, match=r"nan at step 2, in batch 3 \((train-\d-\d{3}, )*train-\d-\d{3}\)"):

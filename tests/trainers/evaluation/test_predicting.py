@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from shards.config import ConfigError
 from shards.loading.index import read_index
 from shards.loading.loader import BatchReader
-from shards.loading.targets import no_targets
 from tests.trainers.models.test_recognizer import make as recogniser
-from tests.worlds.training import write_training_world
+from tests.worlds.training import heard, write_training_world
 from trainers.evaluation.predicting import (
     Support,
     load_recognizer,
@@ -25,6 +24,7 @@ from trainers.evaluation.predicting import (
 )
 from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
 from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig
+from trainers.models.trained import TrainedRecognizer
 
 SIZES = st.lists(st.integers(2, 9), min_size=2, max_size=5)
 
@@ -99,11 +99,11 @@ def test_a_prefix_is_made_from_the_support_alone(tmp_path: Path, support: Suppor
     index = read_index(write_training_world(tmp_path)).split("test")
     extractor = {"code_width": 8, "num_prefixes": 2, "quantized": False}  # untrained codes are all alike
     model = recogniser("prefix", extractor=extractor).eval()
-    found = predict(model, index, set_size=2, support=support, seed=3)
-    reader = BatchReader(index, no_targets(index), "audio")
+    found = predict(TrainedRecognizer(model, None), index, set_size=2, support=support, seed=3)
+    reader = BatchReader(index, ["sound"])
     for plan, number in plan_sets(index.rows_by_speaker(), 2, support, 3):
         batch = reader[0, plan]
         alone = torch.zeros(len(batch), dtype=torch.long)
         with torch.inference_mode():
-            scores = model(batch.inputs, batch.lengths, alone, torch.arange(len(batch)) >= number).scores_NC
+            scores = model(*heard(batch), alone, torch.arange(len(batch)) >= number).scores_NC
         np.testing.assert_allclose(found.scores[plan.rows[:number]], scores[:number].softmax(dim=1), rtol=1e-4)

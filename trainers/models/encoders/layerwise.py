@@ -20,21 +20,20 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from math import prod
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from shards.config import ConfigError
+from shards.loading.inputs import Modality
 from trainers.models.encoders.seams import BeforeLayer, Seam
 from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
 from trainers.models.encoders.speech import EqualLengths, receptive_field
 from trainers.models.parts.layers import frame_mask
 from trainers.models.parts.log_mel import HOP_SAMPLES
 from trainers.models.parts.waveforms import normalised
-
-Modality = Literal["audio", "face", "video"]  # the loader's; a model is loaded where no loader can be
 
 SPEECH_FAMILIES = ("hubert", "wav2vec2", "wavlm", "data2vec-audio")
 _FRONT_ENDS = ("feature_extractor", "embeddings", "subsampling", "projection")

@@ -6,7 +6,8 @@ import torch
 from transformers import AutoModel
 
 from shards.config import ConfigError
-from trainers.models.encoders.layerwise import LayerwiseEncoder, Modality
+from shards.loading.inputs import Modality
+from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.registry import register_models
 from trainers.models.encoders.speech import normalises
 

@@ -55,8 +55,8 @@ class PretrainingModel(TrainingModel):
 
     def _predict(self, batch: Batch, split: str, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Of each hidden frame: its loss, whether it was predicted, its utterance; and the front end's mean square."""
-        config, encoder = self._config, self.predictor.encoder
-        samples_NS, lengths_N, starts = crop(batch.inputs, batch.lengths, config.max_samples, encoder.hop_samples, rng)
+        config, encoder, sound = self._config, self.predictor.encoder, batch.inputs["sound"]
+        samples_NS, lengths_N, starts = crop(sound.values, sound.lengths, config.max_samples, encoder.hop_samples, rng)
         frames = encoder.num_frames(lengths_N).tolist()
         hide_NT = span_mask(
             frames,
@@ -69,7 +69,7 @@ class PretrainingModel(TrainingModel):
             self._labels[split].aligned(row, start, num_frames, encoder.hop_samples)[hidden[:num_frames]]
             for row, start, num_frames, hidden in zip(batch.rows.tolist(), starts, frames, hide_NT, strict=True)
         ]
-        device = batch.inputs.device
+        device = batch.rows.device
         found = self.predictor(samples_NS, lengths_N, torch.from_numpy(hide_NT).to(device), self._speakers(batch))
         labels_H = torch.from_numpy(np.concatenate(labels)).to(device)
         losses_H = F.cross_entropy(found.logits_HL, labels_H, reduction="none")
@@ -79,7 +79,7 @@ class PretrainingModel(TrainingModel):
     def _speakers(self, batch: Batch) -> Tensor | None:
         if self.predictor.speakers is None:
             return None
-        return torch.tensor([self._numbers[speaker] for speaker in batch.speakers], device=batch.inputs.device)
+        return torch.tensor([self._numbers[speaker] for speaker in batch.speakers], device=batch.rows.device)
 
 
 def crop(

@@ -24,7 +24,6 @@ from shards.config import ConfigError
 from shards.loading.batch_plan import PlannedBatch
 from shards.loading.index import CorpusIndex
 from shards.loading.loader import BatchReader, read_once
-from shards.loading.targets import no_targets
 from shards.storage.files import atomic_write
 from trainers.recipes.papt.frame_features import FrameFeatures
 
@@ -134,11 +133,12 @@ class PseudoLabelJob:
         return stream.getvalue()
 
     def _frames(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        reader = BatchReader(self._index, no_targets(self._index), "audio")
+        reader = BatchReader(self._index, ["sound"])
         parts = np.array_split(rows, max(1, -(-len(rows) // BATCH_UTTERANCES)))
         planned: Sequence[PlannedBatch] = [PlannedBatch(part, np.arange(len(part))) for part in parts]
         for batch in read_once(reader, planned):
-            yield from zip(batch.rows.tolist(), self._features(batch.inputs, batch.lengths), strict=True)
+            sound = batch.inputs["sound"]
+            yield from zip(batch.rows.tolist(), self._features(sound.values, sound.lengths), strict=True)
 
 
 def _write(path: Path, data: bytes) -> None:

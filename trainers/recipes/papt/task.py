@@ -23,7 +23,6 @@ from shards.config import ConfigError
 from shards.loading.batch_plan import PlannedBatch, UtterancePlan, evaluation_batches
 from shards.loading.index import CorpusIndex
 from shards.loading.loader import BatchReader
-from shards.loading.targets import no_targets
 from trainers.engine.ranks import on_every_rank, on_first_rank
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.loading import load_encoder, require_modality
@@ -111,12 +110,11 @@ class PretrainingTask:
 
     def training_reader(self) -> BatchReader:
         """Reads training batches."""
-        cache_bytes = self._data.cache_bytes
-        return BatchReader(self.train, no_targets(self.train), "audio", cache_bytes=cache_bytes)
+        return BatchReader(self.train, ["sound"], cache_bytes=self._data.cache_bytes)
 
     def validation_reader(self) -> BatchReader:
         """Reads the held-out utterances."""
-        return BatchReader(self._held_out, no_targets(self._held_out), "audio")
+        return BatchReader(self._held_out, ["sound"])
 
     def keys(self, rows: NDArray[np.int64]) -> list[str]:
         """The training utterances `rows` by name."""

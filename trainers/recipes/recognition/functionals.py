@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shards.config import ConfigError
-from shards.loading.loader import Modality
+from shards.loading.inputs import Modality
 from shards.media.audio import SAMPLE_RATE_HZ
 from trainers.models.parts.cepstra import Cepstra, slopes
 

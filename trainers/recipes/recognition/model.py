@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from shards.loading.loader import Batch
-from trainers.models.losses import ccc_loss, soft_cross_entropy
+from trainers.evaluation.targets import Target
 from trainers.models.parts.float32_buffers import Float32Buffers
 from trainers.models.recognizer import EmotionRecognizer, Recognition
 from trainers.task import TrainingModel
@@ -26,6 +26,7 @@ class RecognitionModel(Float32Buffers, TrainingModel):
     def __init__(
         self,
         recognizer: EmotionRecognizer,
+        target: Target,
         *,
         term_weights: Mapping[str, float],
         class_weights: Tensor | None,
@@ -33,7 +34,7 @@ class RecognitionModel(Float32Buffers, TrainingModel):
         numbers: Mapping[str, int],
     ) -> None:
         super().__init__()
-        self.recognizer = recognizer
+        self.recognizer, self._target = recognizer, target
         self._term_weights, self._class_weights, self._numbers = term_weights, class_weights, numbers
         self.register_buffer("_row_weights", row_weights, persistent=False)
 
@@ -56,20 +57,19 @@ class RecognitionModel(Float32Buffers, TrainingModel):
     @torch.inference_mode()
     def scores(self, batch: Batch) -> Tensor:
         """Probabilities [N, C] or values [N, V]."""
-        found = self._recognise(batch)
-        return found.scores_NC if self.recognizer.config.is_values else found.scores_NC.softmax(dim=-1)
+        return self._target.answers(self._recognise(batch).scores_NC)
 
     def _recognise(self, batch: Batch) -> Recognition:
         speakers = None
         if self.recognizer.speakers is not None:
             numbers = [self._numbers[speaker] for speaker in batch.speakers]
-            speakers = torch.tensor(numbers, device=batch.inputs.device)
-        found: Recognition = self.recognizer(batch.inputs, batch.lengths, batch.sets, speakers=speakers)
+            speakers = torch.tensor(numbers, device=batch.rows.device)
+        heard = batch.inputs[self.recognizer.input_name]
+        found: Recognition = self.recognizer(heard.values, heard.lengths, batch.sets, speakers=speakers)
         return found
 
     def _supervised(self, found: Recognition, batch: Batch) -> Tensor:
-        row_weights = None if self._row_weights is None else self._row_weights[batch.rows]
-        if self.recognizer.config.is_values:
-            return ccc_loss(found.scores_NC, batch.values, row_weights)
-        weights = None if self._class_weights is None else self._class_weights.to(batch.probs.device)
-        return soft_cross_entropy(found.scores_NC, batch.probs, weights, row_weights)
+        weights_N = None if self._row_weights is None else self._row_weights[batch.rows]
+        return self._target.loss(
+            found.scores_NC, batch.targets, class_weights=self._class_weights, row_weights_N=weights_N
+        )

@@ -30,8 +30,8 @@ from sklearn.preprocessing import StandardScaler
 from shards.config import ConfigError
 from shards.loading.batch_plan import PlannedBatch
 from shards.loading.index import CorpusIndex
-from shards.loading.loader import BatchReader, Modality, read_once
-from shards.loading.targets import no_targets
+from shards.loading.inputs import INPUT_OF, Modality
+from shards.loading.loader import BatchReader, read_once
 from shards.storage.files import atomic_write
 from trainers.engine.checkpoints import CHECKPOINTS_NAME, CheckpointFolder
 from trainers.engine.ranks import on_first_rank
@@ -142,10 +142,12 @@ def measure_utterances(index: CorpusIndex, modality: Modality, measure: Function
     rank, world_size = distributed.get_rank(), distributed.get_world_size()
     parts = np.split(np.arange(len(index)), range(READ_UTTERANCES, len(index), READ_UTTERANCES))
     planned = [PlannedBatch(rows, np.zeros_like(rows)) for rows in parts]
-    reader = BatchReader(index, no_targets(index), modality)
+    name = INPUT_OF[modality]
+    reader = BatchReader(index, [name])
     mine: dict[int, NDArray[np.float32]] = {}
     for batch in read_once(reader, planned, rank=rank, world_size=world_size):
-        for row, media, length in zip(batch.rows.tolist(), batch.inputs, batch.lengths.tolist(), strict=True):
+        heard = batch.inputs[name]
+        for row, media, length in zip(batch.rows.tolist(), heard.values, heard.lengths.tolist(), strict=True):
             mine[row] = measure(media[:length])
     shares: list[dict[int, NDArray[np.float32]]] = [{} for _ in range(world_size)]
     distributed.all_gather_object(shares, mine)

@@ -4,6 +4,7 @@ Shapes: N utterances, C classes, V values.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,18 @@ from shards.loading.batch_plan import (
     evaluation_batches,
 )
 from shards.loading.index import CorpusIndex
+from shards.loading.inputs import INPUT_OF
 from shards.loading.known_speakers import training_utterances
 from shards.loading.loader import BatchReader
 from shards.loading.targets import TargetConfig, Targets, read_targets, resolve_classes
 from shards.storage.files import flush_tree
-from trainers.evaluation.metrics import score_classes, score_values
+from trainers.evaluation.targets import TARGETS, Target
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.loading import load_encoder, require_modality
-from trainers.models.losses import balanced_class_weights
 from trainers.models.parts.device import default_device
 from trainers.models.personal.adapted_encoder import ORIGINAL_NAME, SpeakerState, load_speakers, save_encoder
 from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig, is_recognizer
+from trainers.models.trained import TrainedRecognizer, load_trained
 from trainers.preparation.proxy_speakers import assign_speakers
 from trainers.preparation.small_encoder import set_statistics, small_encoder_config
 from trainers.preparation.video_input import clip_format
@@ -56,9 +58,9 @@ class RecognitionTask:
 
         data = run.data
         train = training_utterances(corpus, data.num_speakers, data.known_seconds, data.known_split)
-        self.names = resolve_classes(train, data.target)
-        self.train, self._train_targets = _with_target(train, data.target, self.names)
-        self.validation, self.validation_targets = _with_target(corpus.split("validation"), data.target, self.names)
+        self.target = TARGETS[data.target.target_kind](resolve_classes(train, data.target))
+        self.train, self._train_targets = _with_target(train, data.target, self.target)
+        self.validation, self._validation_targets = _with_target(corpus.split("validation"), data.target, self.target)
 
         self._original: LayerwiseEncoder | None = None
         self._numbers: Mapping[str, int] = {}
@@ -87,7 +89,7 @@ class RecognitionTask:
     @property
     def score_width(self) -> int:
         """Classes or values."""
-        return len(self.names)
+        return len(self.target.names)
 
     @property
     def validation_set_size(self) -> int:
@@ -99,14 +101,12 @@ class RecognitionTask:
 
     def training_reader(self) -> BatchReader:
         """Reads training batches."""
-        data = self._data
-        return BatchReader(
-            self.train, self._train_targets, data.modality, cache_bytes=data.cache_bytes, clip=self._clip
-        )
+        inputs, targets = [INPUT_OF[self._data.modality]], self._train_targets.by_name
+        return BatchReader(self.train, inputs, targets, cache_bytes=self._data.cache_bytes, clip=self._clip)
 
     def validation_reader(self) -> BatchReader:
         """Reads validation batches."""
-        return BatchReader(self.validation, self.validation_targets, self._data.modality, clip=self._clip)
+        return BatchReader(self.validation, [INPUT_OF[self._data.modality]], clip=self._clip)
 
     def keys(self, rows: NDArray[np.int64]) -> list[str]:
         """The training utterances `rows` by name."""
@@ -130,13 +130,12 @@ class RecognitionTask:
             front_end=self._encoder.freezes_front_end(by_default=True), num_layers=self._encoder.freeze_layers
         )
 
-        weights = None
-        if self._options.class_weights == "balanced" and not self._train_targets.is_values:
-            weights = balanced_class_weights(torch.from_numpy(self._train_targets.probs.sum(axis=0)))
+        is_balanced = self._options.class_weights == "balanced"
         return RecognitionModel(
             recognizer,
+            self.target,
             term_weights=self.term_weights(),
-            class_weights=weights,
+            class_weights=self.target.class_weights(self._train_targets) if is_balanced else None,
             row_weights=self.row_weights(),
             numbers=self._numbers,
         )
@@ -158,16 +157,12 @@ class RecognitionTask:
 
     def validate(self, rows: NDArray[np.int64], scores: NDArray[np.float32]) -> Mapping[str, float]:
         """Figures on the validation split: `scores` [N, C] of its utterances `rows`."""
-        speakers = self.validation.speaker_of_rows[rows]
-        if self.validation_targets.is_values:
-            return score_values(self.validation_targets.values[rows], scores, speakers).summary()
-        return score_classes(
-            self.validation_targets.labels[rows], scores.argmax(axis=1), speakers, self.names
-        ).summary()
+        truth = replace(self._validation_targets, array=self._validation_targets.array[rows])
+        return self.target.score(truth, scores, self.validation.speaker_of_rows[rows]).summary()
 
     def objective(self, figures: Mapping[str, float]) -> float:
         """Macro-F1, or CCC for values."""
-        return figures["ccc" if self._data.target.kind == "values" else "macro_f1"]
+        return figures[self.target.best_figure]
 
     def export(self, model: TrainingModel, folder: Path) -> None:
         """The recogniser as `from_pretrained` reads it, in float32 whatever it was trained in."""
@@ -196,11 +191,11 @@ class RecognitionTask:
             self._know_speakers(speakers)
         return recognizer
 
-    def _go_on(self, start: EmotionRecognizer) -> EmotionRecognizer:
+    def _go_on(self, start: TrainedRecognizer) -> EmotionRecognizer:
         """With what another run has learnt."""
-        speakers = start.speaker_state()
-        recognizer = EmotionRecognizer(self._recognizer_config(start.encoder, speakers, start.config.trained_on))
-        recognizer.start_from(start)
+        model, speakers = start.model, start.speakers
+        recognizer = EmotionRecognizer(self._recognizer_config(model.encoder, speakers, model.config.trained_on))
+        recognizer.start_from(model)
         if speakers is not None:
             self._know_speakers(speakers)
         return recognizer
@@ -236,8 +231,8 @@ class RecognitionTask:
 
         return RecognizerConfig(
             encoder=sizes,
-            names=self.names,
-            is_values=data.target.kind == "values",
+            names=self.target.names,
+            is_values=self.target.kind == "values",
             modality=data.modality,
             clip=None if self._clip is None else to_mapping(self._clip),
             normalise=encoder is not None and encoder.normalises,
@@ -249,21 +244,23 @@ class RecognitionTask:
         )
 
 
-def _load_start(folder: str) -> EmotionRecognizer:
+def _load_start(folder: str) -> TrainedRecognizer:
     try:
-        return EmotionRecognizer.from_pretrained(folder, use_safetensors=True)
+        return load_trained(folder)
+    except ConfigError:
+        raise
     except (OSError, ValueError) as error:
         raise ConfigError(f"encoder.checkpoint: {error}") from error
 
 
-def _with_target(index: CorpusIndex, target: TargetConfig, names: tuple[str, ...]) -> tuple[CorpusIndex, Targets]:
+def _with_target(index: CorpusIndex, config: TargetConfig, target: Target) -> tuple[CorpusIndex, Targets]:
     """The utterances of `index` that have a target, and these targets."""
-    known = read_targets(index, target, names).known
+    known = read_targets(index, config, target.names).known
     if not known.any():
         raise ConfigError(
-            f"data.target.kind {target.kind}: no utterance of a split has "
-            f"{'numbers in its json called ' if target.kind == 'values' else 'one of '}{', '.join(names)}"
+            f"data.target.kind {config.kind}: no utterance of a split has {target.wanted_in_json} "
+            f"{', '.join(target.names)}"
         )
 
     chosen = index.take(np.flatnonzero(known))
-    return chosen, read_targets(chosen, target, names)
+    return chosen, read_targets(chosen, config, target.names)

@@ -11,8 +11,7 @@ from shards.config import ConfigError
 from shards.loading.batch_plan import PlannedBatch
 from shards.loading.index import CorpusIndex, read_index
 from shards.loading.loader import BatchReader
-from shards.loading.targets import no_targets
-from tests.worlds.training import write_training_world
+from tests.worlds.training import heard, write_training_world
 from trainers.recipes.papt.frame_features import Mfcc
 from trainers.recipes.papt.pseudo_labels import PseudoLabelJob, PseudoLabels
 
@@ -40,10 +39,10 @@ def test_a_label_is_the_nearest_centre(corpus: CorpusIndex, tmp_path: Path) -> N
     """Of every frame, for an utterance of each shard; all centres are used."""
     labels = run(tmp_path, corpus)
     centres = np.load(tmp_path / "centres.npy")
-    reader, used = BatchReader(corpus, no_targets(corpus), "audio"), set[int]()
+    reader, used = BatchReader(corpus, ["sound"]), set[int]()
     for row in range(0, len(corpus), 5):
         batch = reader[0, PlannedBatch(np.asarray([row]), np.zeros(1, dtype=np.int64))]
-        frames = Mfcc()(batch.inputs, batch.lengths)[0]
+        frames = Mfcc()(*heard(batch))[0]
         found = labels.aligned(row, 0, len(frames), Mfcc.hop_samples)
         np.testing.assert_array_equal(found, cdist(frames, centres).argmin(axis=1))
         used |= set(found.tolist())

@@ -122,8 +122,8 @@ def test_papt_is_fine_tuned_and_meets_strangers(shards: str, original: Path, tmp
     """Test speakers borrow the embedding of the training speaker most alike for the original encoder."""
     train(shards, tmp_path / "papt", "papt", original / "best", fusion=fusion)
     train(shards, tmp_path / "tuned", "finetune", tmp_path / "papt" / "best", head="interpreter")
-    model = load_recognizer(str(tmp_path / "tuned" / "best"))
-    state = model.speaker_state()
+    trained = load_recognizer(str(tmp_path / "tuned" / "best"))
+    state = trained.speakers
     assert state is not None
     assert state.names == [f"train-{number}" for number in range(6)]
     test = read_index(shards).split("test")
@@ -133,10 +133,10 @@ def test_papt_is_fine_tuned_and_meets_strangers(shards: str, original: Path, tmp
     for name, vector in zip(names, vectors, strict=True):
         cosines = stored @ vector / np.linalg.norm(stored, axis=1) / np.linalg.norm(vector)
         assert numbers[name] == int(cosines.argmax())
-    found = predict(model, test)
+    found = predict(trained, test)
     np.testing.assert_allclose(found.scores.sum(axis=1), 1, rtol=1e-5)
-    torch.nn.init.normal_(model.speakers.table.weight)  # type: ignore[union-attr]
-    assert np.abs(predict(model, test).scores - found.scores).max() > 0.01
+    torch.nn.init.normal_(trained.model.speakers.table.weight)  # type: ignore[union-attr]
+    assert np.abs(predict(trained, test).scores - found.scores).max() > 0.01
 
 
 def test_the_original_encoder_travels_along(original: Path, personalised: Path) -> None:
@@ -153,7 +153,7 @@ def test_fine_tuning_goes_on_from_a_fine_tuned_model(shards: str, personalised: 
     """Embeddings and original encoder are handed on from export to export."""
     train(shards, tmp_path / "one", "finetune", personalised / "best")
     train(shards, tmp_path / "two", "finetune", tmp_path / "one" / "best")
-    state = load_recognizer(str(tmp_path / "two" / "best")).speaker_state()
+    state = load_recognizer(str(tmp_path / "two" / "best")).speakers
     assert state is not None
     assert len(state.names) == 6
 
@@ -161,7 +161,7 @@ def test_fine_tuning_goes_on_from_a_fine_tuned_model(shards: str, personalised: 
 def test_known_speakers_keep_their_own_embedding(shards: str, personalised: Path, tmp_path: Path) -> None:
     """A speaker with an embedding needs no proxy, not even with another one more alike."""
     train(shards, tmp_path / "tuned", "finetune", personalised / "best")
-    state = load_recognizer(str(tmp_path / "tuned" / "best")).speaker_state()
+    state = load_recognizer(str(tmp_path / "tuned" / "best")).speakers
     assert state is not None
     state.embedding.vectors.copy_(state.embedding.vectors.flip(0))
     numbers = assign_speakers(state, read_index(shards).split("train"), "audio")
@@ -182,7 +182,7 @@ def test_hubert_is_adapted(shards: str, tmp_path: Path) -> None:
     first, trained = (model.feature_extractor.conv_layers[0].conv.weight for model in (before, adapted))
     assert not torch.equal(first, trained)  # as HuBERT's own pre-training trains its convolutions
     train(shards, tmp_path / "tuned", "finetune", tmp_path / "papt" / "best")
-    recognizer = load_recognizer(str(tmp_path / "tuned" / "best"))
+    recognizer = load_recognizer(str(tmp_path / "tuned" / "best")).model
     tuned = recognizer.encoder.model.feature_extractor.conv_layers[0].conv.weight
     assert torch.equal(tuned, trained)  # while fine-tuning leaves them as they are
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from shards.config import from_mapping
 from shards.loading.index import read_index
 from shards.loading.loader import Batch
-from tests.worlds.training import small_values, write_training_world
+from tests.worlds.training import classes, heard, small_values, write_training_world
 from trainers.config import TrainConfig
 from trainers.recipes.recognition.model import RecognitionModel
 from trainers.recipes.recognition.task import RecognitionTask
@@ -50,8 +50,8 @@ def test_the_loss_is_equation_8(shards: str, tmp_path: Path) -> None:
     terms = model(batch)
     torch.testing.assert_close(terms["loss"], 0.7 * terms["supervised"] + 0.3 * terms["nce"] + 0.05 * terms["vq"])
     assert min(terms[name] for name in ("supervised", "nce", "vq")) > 0  # or a weight could be lost unseen
-    scores = model.recognizer(batch.inputs, batch.lengths, batch.sets).scores_NC
-    torch.testing.assert_close(terms["supervised"], F.cross_entropy(scores, batch.labels))
+    scores = model.recognizer(*heard(batch), batch.sets).scores_NC
+    torch.testing.assert_close(terms["supervised"], F.cross_entropy(scores, classes(batch)))
 
 
 @pytest.mark.parametrize("similarity", ["dot", "cosine"])
@@ -92,10 +92,10 @@ def test_balanced_class_weights_reach_the_loss(shards: str, tmp_path: Path) -> N
     assert isinstance(task, RecognitionTask)
     model, batch = task.build_model(), task.training_reader()[0, task.plan().epoch(0)[0]]
     labels = task.train.table["label"].to_pylist()
-    weights = torch.tensor([1 / labels.count(name) for name in task.names])
+    weights = torch.tensor([1 / labels.count(name) for name in task.target.names])
     assert weights[1] == 2 * weights[0]
-    scores = model.eval().recognizer(batch.inputs, batch.lengths, batch.sets).scores_NC
-    torch.testing.assert_close(model(batch)["supervised"], F.cross_entropy(scores, batch.labels, weight=weights))
+    scores = model.eval().recognizer(*heard(batch), batch.sets).scores_NC
+    torch.testing.assert_close(model(batch)["supervised"], F.cross_entropy(scores, classes(batch), weight=weights))
 
 
 def test_the_best_model_is_that_of_the_best_macro_f1(shards: str, tmp_path: Path) -> None:

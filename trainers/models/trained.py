@@ -1,0 +1,30 @@
+"""What a run has exported, loaded again: the recogniser, and the speakers it was personalised by."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainers.models.encoders.loading import load_encoder
+from trainers.models.personal.adapted_encoder import ORIGINAL_NAME, SpeakerState
+from trainers.models.recognizer import EmotionRecognizer
+
+
+@dataclass(frozen=True)
+class TrainedRecognizer:
+    """A recogniser, and its speakers' embeddings with the encoder that finds proxies (None without embeddings)."""
+
+    model: EmotionRecognizer
+    speakers: SpeakerState | None
+
+
+def load_trained(folder: str | Path) -> TrainedRecognizer:
+    """The recogniser in `folder`, as `train` exported it.
+
+    Raises OSError or ValueError for what cannot be read, and ConfigError when the original encoder is missing.
+    """
+    model = EmotionRecognizer.from_pretrained(folder, use_safetensors=True)
+    if model.speakers is None:
+        return TrainedRecognizer(model, None)
+
+    original = load_encoder(str(Path(folder) / ORIGINAL_NAME))
+    config = model.config
+    return TrainedRecognizer(model, SpeakerState(config.speakers, config.speaker_fusion, model.speakers, original))
