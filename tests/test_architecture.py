@@ -38,7 +38,7 @@ FLOORS: Mapping[str, Sequence[set[str]]] = {
         {"resuming"},
         {"training"},
     ],
-    "trainers/models": [{"parts"}, {"classifiers"}, {"encoders"}, {"personal"}, {"."}],
+    "trainers/models": [{"parts", "losses"}, {"classifiers"}, {"encoders"}, {"personal"}, {"."}],
     "actors": [{"reading", "inference"}, {"work"}, {"labeling", "embedding"}],
     "actors/speaker_index": [{"errors"}, {"search"}, {"wire"}, {"storage"}, {"serving"}],
     "cluster": [

@@ -1,7 +1,8 @@
 """The json of a sample: checked once, here, against written limits, and read by dotted names.
 
 Members come from anywhere. Python's own `json` takes NaN, recurses as deep as its input asks, and keeps the last of two
-fields with one name; each of these is a reason to reject a sample."""
+fields with one name; each of these is a reason to reject a sample.
+"""
 
 import json
 import math

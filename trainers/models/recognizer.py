@@ -1,9 +1,9 @@
 """The emotion recogniser: an encoder, optionally personalised by a set of the speaker's utterances, and a head.
 
-Personalised, it is SetPeER (setpeer-emoceleb, section IV): before every layer P makes Q embeddings of each set from the
-layer's pooled input, and they enter as a prefix that is replaced at the next layer (`addition` and `cross_attention`
-are the paper's other fusions). Without, it is the vanilla baseline. `source` separates the utterances a prefix is made
-from trainers.models.personal.halves import Halves, halve
+Personalised, it is SetPeER (setpeer-emoceleb, section IV; see `personal/set_fusion.py`). Without, it is the vanilla
+baseline. `source` separates the utterances a prefix is made
+from trainers.models.personal.halves import halve
+from trainers.models.personal.set_fusion import Contrast, Fusion, SetFuser
 from and those it serves, which is what the controls with wrong or disjoint support need; by default they are the same.
 
 Saved with `save_pretrained`, loaded with `from_pretrained`, whatever the encoder.
@@ -14,7 +14,7 @@ Shapes: N utterances, T frames, D width, B sets, Q embeddings, C classes or valu
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -29,16 +29,15 @@ from shards.loading.inputs import INPUT_OF, InputName
 from shards.loading.targets import TargetKind
 from shards.media.clip_format import ClipFormat
 from trainers.models.encoders.layerwise import LayerwiseEncoder
-from trainers.models.encoders.seams import LayerInput
 from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
-from trainers.models.losses import Similarity, info_nce
+from trainers.models.losses import Similarity
 from trainers.models.parts.float32_buffers import Float32Buffers
 from trainers.models.parts.pooling import masked_mean
-from trainers.models.personal.halves import Halves, halve
+from trainers.models.personal.halves import halve
+from trainers.models.personal.set_fusion import Contrast, Fusion, SetFuser
 from trainers.models.personal.speaker_embedding import SpeakerEmbedding, SpeakerFusion
 from trainers.models.personal.speaker_prefix import PersonalizedFeatureExtractor
 
-Fusion = Literal["none", "prefix", "addition", "cross_attention"]
 NUM_HEADS = 4
 BATCH_NORM_MOMENTUM = 0.1
 
@@ -183,20 +182,26 @@ class EmotionRecognizer(PreTrainedModel):
         """
         if self.speakers is not None:
             return self._recognise_known(inputs, lengths, speakers)
-        fuser = None
-        if self.extractor is not None:
-            if source is None:
-                source = torch.ones_like(sets, dtype=torch.bool)
-            elif len(torch.unique(sets[source])) < len(torch.unique(sets)):
-                raise ValueError("source: a set has no utterance its prefix could be made from, expected at least one")
-            halves = halve(sets, source) if self.training and self.config.contrast_temperature is not None else None
-            fuser = _Fuser(self, sets, source, halves)
+
+        fuser = None if self.extractor is None else self._fuser(self.extractor, sets, source)
         frames_NTD, mask_NT = self.encoder(inputs, lengths, fuser)
         pooled_ND = masked_mean(frames_NTD, mask_NT)
         scores_NC = self.head(pooled_ND).float()
         if fuser is None:
             return Recognition(scores_NC, pooled_ND, None, (), {})
         return Recognition(scores_NC, pooled_ND, fuser.speakers(), tuple(fuser.codes), fuser.terms())
+
+    def _fuser(self, extractor: PersonalizedFeatureExtractor, sets_N: Tensor, source_N: Tensor | None) -> SetFuser:
+        """What P does in one pass; halves of the sets are drawn once, for all layers."""
+        if source_N is None:
+            source_N = torch.ones_like(sets_N, dtype=torch.bool)
+        elif len(torch.unique(sets_N[source_N])) < len(torch.unique(sets_N)):
+            raise ValueError("source: a set has no utterance its prefix could be made from, expected at least one")
+
+        config, contrast = self.config, None
+        if self.training and config.contrast_temperature is not None:
+            contrast = Contrast(halve(sets_N, source_N), config.contrast_similarity, config.contrast_temperature)
+        return SetFuser(extractor, config.fusion, self.cross_attention, sets_N, source_N, contrast)
 
     def after_step(self) -> None:
         """What P's codebook does between steps; every rank calls it after each optimiser step."""
@@ -221,71 +226,6 @@ class EmotionRecognizer(PreTrainedModel):
         frames_NTD, mask_NT = self.encoder(inputs, lengths, self.speakers.before_layer(speakers_N))
         pooled_ND = masked_mean(*self.speakers.after_layers(frames_NTD, mask_NT, speakers_N))
         return Recognition(self.head(pooled_ND).float(), pooled_ND, None, (), {})
-
-
-@dataclass(slots=True)
-class _Fuser:
-    """What happens before each layer of one forward pass."""
-
-    recognizer: EmotionRecognizer
-    sets_N: Tensor
-    source_N: Tensor
-    halves: "Halves | None"
-    codes: list[Tensor] = field(default_factory=list)
-    _embeddings: list[Tensor] = field(default_factory=list)
-    _vq: list[Tensor] = field(default_factory=list)
-    _nce: list[Tensor] = field(default_factory=list)
-
-    def __call__(self, layer: int, hidden_NTD: Tensor, mask_NT: Tensor) -> LayerInput:
-        assert self.recognizer.extractor is not None  # noqa: S101 (made only when there is one)
-        pooled_ND = masked_mean(hidden_NTD, mask_NT)
-        source, extractor = self.source_N, self.recognizer.extractor
-        prefix = extractor(pooled_ND[source], self.sets_N[source], layer)
-        self._embeddings.append(prefix.embeddings_BQD)
-        self._vq.append(prefix.loss)
-        if prefix.codes is not None:
-            self.codes.append(prefix.codes)
-        if self.halves is not None:
-            self._contrast(pooled_ND, self.halves, layer)
-        return self._fuse(prefix.embeddings_BQD[self.sets_N], hidden_NTD, mask_NT)
-
-    def speakers(self) -> Tensor:
-        """P's embeddings of each set, averaged over layers and positions [B, D]."""
-        return torch.stack(self._embeddings).mean(dim=(0, 2))
-
-    def terms(self) -> dict[str, Tensor]:
-        """L_VQ and L_NCE, averaged over layers."""
-        terms = {"vq": torch.stack(self._vq).mean()}
-        if self.halves is not None:
-            terms["nce"] = torch.stack(self._nce).mean()
-        return terms
-
-    def _fuse(self, prefix_NQD: Tensor, hidden_NTD: Tensor, mask_NT: Tensor) -> LayerInput:
-        prefix_NQD = prefix_NQD.to(hidden_NTD.dtype)
-        taken_NQ = torch.ones(prefix_NQD.shape[:2], dtype=torch.bool, device=mask_NT.device)
-        fusion = self.recognizer.config.fusion
-        if fusion == "addition":
-            return LayerInput(hidden_NTD + prefix_NQD, mask_NT)  # Q is 1
-        if self.recognizer.cross_attention is not None:
-            seen_NQD, _ = self.recognizer.cross_attention(
-                prefix_NQD, hidden_NTD, hidden_NTD, key_padding_mask=~mask_NT, need_weights=False
-            )
-            return LayerInput(seen_NQD, taken_NQ)
-        joined_NTD = torch.cat([prefix_NQD, hidden_NTD], dim=1)  # Eq. 6
-        return LayerInput(joined_NTD, torch.cat([taken_NQ, mask_NT], dim=1), prefix_NQD.shape[1])
-
-    def _contrast(self, pooled_ND: Tensor, halves: "Halves", layer: int) -> None:
-        """Eq. 7 for this layer; 0 where no set has two utterances."""
-        assert self.recognizer.extractor is not None  # noqa: S101 (made only when there is one)
-        if not halves.num_sets:
-            # P is called all the same: under ZeRO 3 the other ranks, whose sets have halves, wait for this one's call.
-            unused = self.recognizer.extractor(pooled_ND[self.source_N], self.sets_N[self.source_N], layer)
-            self._nce.append(0.0 * unused.embeddings_BQD.float().sum())
-            return
-        found = self.recognizer.extractor(pooled_ND[halves.rows], halves.numbers, layer)
-        first_BX, second_BX = found.embeddings_BQD.flatten(1).split(halves.num_sets)
-        config = self.recognizer.config
-        self._nce.append(info_nce(first_BX, second_BX, config.contrast_temperature, config.contrast_similarity))
 
 
 def is_recognizer(folder: str) -> bool:

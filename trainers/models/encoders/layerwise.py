@@ -1,25 +1,12 @@
 """One way into every encoder: frames out, and a seam before each transformer layer.
 
-Prefixes, speaker embeddings and cross-attention all need to change what a layer sees. For the models of transformers
-that is done with hooks on their own layer modules, so no forward pass is copied and a new release's changes arrive by
-themselves: a pre-hook replaces the layer's input and widens its attention mask, a hook cuts the prefix off the output.
-Copying each family's encoder loop was the alternative: five copies to keep in step.
+What a family needs beside its own code is in its adapter; what all share is here.
 
-A speech model whose convolutions use group norm (HuBERT base, wav2vec 2.0 base) averages over padding; its front end is
-run on utterances of equal length, the rest of the model on the padded batch. data2vec's positional convolutions are
-stacked, and from the second on would see what the first made of the padding; it is cleared before each.
-
-SpecAugment and layer drop of transformers are off. The first draws from numpy's global generator, which neither a seed
-nor a resume of ours reaches, and refuses utterances of under 0.2 s; the second leaves prefixes without a gradient.
-Masked prediction says itself which frames are hidden.
-
-Shapes: N utterances, S samples, T frames, Q prefix positions, D width.
+Shapes: N utterances, T frames, D width.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
-from math import prod
 from typing import Any
 
 import torch
@@ -28,15 +15,22 @@ from torch.utils.checkpoint import checkpoint
 
 from shards.config import ConfigError
 from shards.loading.inputs import Modality
-from trainers.models.encoders.seams import BeforeLayer, Seam
-from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
-from trainers.models.encoders.speech import EqualLengths, receptive_field
-from trainers.models.parts.layers import frame_mask
-from trainers.models.parts.log_mel import HOP_SAMPLES
-from trainers.models.parts.waveforms import normalised
+from trainers.models.encoders.adapter import EncoderAdapter, SpeechAdapter
+from trainers.models.encoders.seams import BeforeLayer, LayerInput
+from trainers.models.encoders.sequence import SequenceEncoderConfig
+from trainers.models.encoders.small import SmallAdapter
+from trainers.models.encoders.speech import Data2VecAdapter, WaveformAdapter
+from trainers.models.encoders.video import VideoAdapter
 
-SPEECH_FAMILIES = ("hubert", "wav2vec2", "wavlm", "data2vec-audio")
-_FRONT_ENDS = ("feature_extractor", "embeddings", "subsampling", "projection")
+# By the model type of the configuration; called with the model and whether its waveforms are normalised.
+ADAPTERS: Mapping[str, Callable[[Any, bool], EncoderAdapter]] = {
+    SequenceEncoderConfig.model_type: lambda model, _: SmallAdapter(model),
+    "hubert": lambda model, normalise: WaveformAdapter(model, normalise=normalise),
+    "wav2vec2": lambda model, normalise: WaveformAdapter(model, normalise=normalise),
+    "wavlm": lambda model, normalise: WaveformAdapter(model, normalise=normalise),
+    "data2vec-audio": lambda model, normalise: Data2VecAdapter(model, normalise=normalise),
+    "videomae": lambda model, _: VideoAdapter(model),
+}
 
 
 class LayerwiseEncoder(nn.Module):
@@ -47,37 +41,18 @@ class LayerwiseEncoder(nn.Module):
 
     def __init__(self, model: Any, *, normalise: bool = False) -> None:
         super().__init__()
-        self.model = model
-        self._family = model.config.model_type
-        self.normalises = normalise
-        if not self.is_small and self._family not in (*SPEECH_FAMILIES, "videomae"):
-            known = ", ".join((SequenceEncoderConfig.model_type, *SPEECH_FAMILIES, "videomae"))
-            raise ConfigError(f"encoder: got a {self._family} model, expected one of {known}")
-        if self._family in SPEECH_FAMILIES:
-            model.config.layerdrop = 0.0
-            model.config.apply_spec_augment = False
-            model.config.mask_feature_prob = 0.0
-        if (hidden := self.mask_embedding) is not None:
-            hidden.requires_grad_(False)  # without masked prediction it has no gradient
-        if getattr(model.config, "feat_extract_norm", None) == "group":
-            model.feature_extractor.forward = EqualLengths(model.feature_extractor.forward, model)
-            # Its parts run as often as there are lengths, which other ranks need not have: ZeRO 3 must bring all its
-            # weights at once. It then takes their gradients when that of the input is there, so the input must have one
-            # (see `_hear`), in place of the one transformers would give it further in.
-            model.feature_extractor._z3_leaf = True
-            model.feature_extractor._requires_grad = False
+        family = model.config.model_type
+        if family not in ADAPTERS:
+            raise ConfigError(f"encoder: got a {family} model, expected one of {', '.join(ADAPTERS)}")
 
-    @property
-    def is_small(self) -> bool:
-        """Whether this is the project's own small encoder."""
-        return isinstance(self.model, SequenceEncoder)
+        self.model = model
+        self.normalises = normalise
+        self._adapter = ADAPTERS[family](model, normalise)
 
     @property
     def modality(self) -> Modality:
         """What it takes."""
-        if self.is_small:
-            return "face" if self.model.config.front_end == "face" else "audio"
-        return "video" if self._family == "videomae" else "audio"
+        return self._adapter.modality
 
     @property
     def width(self) -> int:
@@ -87,34 +62,26 @@ class LayerwiseEncoder(nn.Module):
     @property
     def layers(self) -> nn.ModuleList:
         """The transformer layers, first to last."""
-        if self.is_small:
-            return self.model.layers
-        return self.model.encoder.layer if self._family == "videomae" else self.model.encoder.layers
+        return self._adapter.layers
 
     @property
     def mask_embedding(self) -> nn.Parameter | None:
-        """What hidden frames are replaced by [D]; None for VideoMAE and for a checkpoint made without."""
-        name = "mask_embedding" if self.is_small else "masked_spec_embed"
-        found: nn.Parameter | None = getattr(self.model, name, None)
-        return found
+        """What hidden frames are replaced by [D]; None for a checkpoint made without; speech only."""
+        return self._speech.mask_embedding
 
     @property
     def hop_samples(self) -> int:
         """Samples from one frame to the next; speech only."""
-        return HOP_SAMPLES * self.model.subsampling_factor if self.is_small else prod(self.model.config.conv_stride)
+        return self._speech.hop_samples
 
     @property
     def front_end(self) -> nn.Module:
         """The convolutions, whose output is [N, D, T] or a tuple that starts with it; speech only."""
-        found: nn.Module = self.model.subsampling[-1] if self.is_small else self.model.feature_extractor
-        return found
+        return self._speech.front_end
 
     def num_frames(self, lengths_N: Tensor) -> Tensor:
         """How many frames [N] come of so many samples; speech only."""
-        if self.is_small:
-            return self.model.num_frames(lengths_N)
-        at_least_one = lengths_N.clamp_min(receptive_field(self.model.config))
-        return self.model._get_feat_extract_output_lengths(at_least_one).long()
+        return self._speech.num_frames(lengths_N)
 
     def forward(
         self,
@@ -126,19 +93,31 @@ class LayerwiseEncoder(nn.Module):
         """Frames [N, T, D] of the last layer and their mask [N, T]; speech frames where `hide_NT` is true are hidden
         from the transformer.
         """
-        if self.is_small:
-            return self.model(inputs, lengths, before_layer, hide_NT)
-        if self._family == "videomae":
-            return self._watch(inputs, before_layer)
-        return self._hear(inputs, lengths, before_layer, hide_NT)
+        return self._adapter.run(inputs, lengths, before_layer, hide_NT)
+
+    def hidden_states(
+        self, inputs: Tensor, lengths: Tensor, before_layer: BeforeLayer | None = None
+    ) -> tuple[list[Tensor], Tensor]:
+        """All hidden states [N, T, D], and the mask [N, T] of the last: what enters each layer, and what the encoder
+        puts out, which is one more than it has layers.
+
+        The last is behind the norm that ends some encoders (HuBERT large, WavLM large), where transformers since 5.0
+        reports what stands before it.
+        """
+        states: list[Tensor] = []
+
+        def keep(number: int, hidden_NTD: Tensor, mask_NT: Tensor) -> LayerInput:
+            states.append(hidden_NTD)
+            return (
+                LayerInput(hidden_NTD, mask_NT) if before_layer is None else before_layer(number, hidden_NTD, mask_NT)
+            )
+
+        last_NTD, mask_NT = self(inputs, lengths, keep)
+        return [*states, last_NTD], mask_NT
 
     def learn_mask(self) -> None:
-        """Train what hidden frames are replaced by; a checkpoint made without gets one."""
-        if self.mask_embedding is None:
-            self.model.masked_spec_embed = nn.Parameter(torch.rand(self.width))
-            self.model.config.mask_time_prob = 0.05  # above 0, or loading leaves the embedding out
-        assert self.mask_embedding is not None  # noqa: S101 (it has been made)
-        self.mask_embedding.requires_grad_(True)
+        """Train what hidden frames are replaced by; a checkpoint made without gets one; speech only."""
+        self._speech.learn_mask()
 
     def checkpoint_gradients(self) -> None:
         """Compute each layer again in the backward pass, in place of keeping what it computed.
@@ -150,78 +129,21 @@ class LayerwiseEncoder(nn.Module):
             layer.forward = partial(_checkpointed, layer.forward)
 
     def freeze(self, *, front_end: bool, num_layers: int) -> None:
-        """Stop training the convolutional front end and the lowest layers; ConfigError when there are not so many."""
+        """Stop training the front end and the lowest layers. Raises ConfigError when there are not so many."""
         if num_layers > len(self.layers):
             raise ConfigError(f"freeze_layers: got {num_layers}, expected at most the encoder's {len(self.layers)}")
-        parts: list[nn.Module] = list(self.layers[:num_layers])
+
+        for layer in self.layers[:num_layers]:
+            layer.requires_grad_(False)
         if front_end:
-            parts += [module for name, module in self.model.named_children() if name in _FRONT_ENDS]
-            if self._family in SPEECH_FAMILIES:
-                self.model.feature_extractor._freeze_parameters()  # or it keeps every activation for a backward pass
-        for part in parts:
-            part.requires_grad_(False)
+            self._adapter.freeze_front_end()
 
-    def _hear(
-        self, samples_NS: Tensor, lengths_N: Tensor, before_layer: BeforeLayer | None, hide_NT: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        values, lengths_N = self._prepared(samples_NS, lengths_N)
-        frames_N = self.num_frames(lengths_N)
-        mask_NT = frame_mask(frames_N, int(frames_N.max()))
-        valid_NS = frame_mask(lengths_N, values.shape[1])
-        if torch.is_grad_enabled() and getattr(self.model.feature_extractor, "_z3_leaf", False):
-            values = values.detach().requires_grad_(next(self.model.feature_extractor.parameters()).requires_grad)
-        with self._blind_to_padding(lengths_N, mask_NT), self._seams(before_layer, mask_NT) as masks:
-            dtype = next(self.model.parameters()).dtype
-            self.model.config.apply_spec_augment = hide_NT is not None  # the switch of all hiding
-            output = self.model(values.to(dtype), attention_mask=valid_NS.long(), mask_time_indices=hide_NT)
-            self.model.config.apply_spec_augment = False
-        return output.last_hidden_state, masks[-1]
+    @property
+    def _speech(self) -> SpeechAdapter:
+        if not isinstance(self._adapter, SpeechAdapter):
+            raise ConfigError(f"encoder: got an encoder of {self.modality}, expected one of sound")
 
-    def _prepared(self, samples_NS: Tensor, lengths_N: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised samples cut to the longest utterance; one too short for a single frame is filled up with zeros."""
-        shortest = receptive_field(self.model.config)
-        samples_NS = samples_NS[:, : int(lengths_N.max())]
-        samples_NS = nn.functional.pad(samples_NS, (0, max(0, shortest - samples_NS.shape[1])))
-        if self.normalises:
-            samples_NS = normalised(samples_NS, frame_mask(lengths_N, samples_NS.shape[1]))
-        return samples_NS, lengths_N.clamp_min(shortest)
-
-    @contextmanager
-    def _blind_to_padding(self, lengths_N: Tensor, mask_NT: Tensor) -> Iterator[None]:
-        """For one forward pass, keep padding out of the convolutions that transformers lets see it."""
-        front_end = self.model.feature_extractor.forward
-        with ExitStack() as undo:
-            if isinstance(front_end, EqualLengths):
-                front_end.lengths_N = lengths_N
-                undo.callback(setattr, front_end, "lengths_N", None)
-            if self._family == "data2vec-audio":
-                outside_N1T = ~mask_NT.unsqueeze(1)
-                for convolution in self.model.encoder.pos_conv_embed.layers:
-                    clear = convolution.register_forward_pre_hook(lambda _, seen: seen[0].masked_fill(outside_N1T, 0.0))
-                    undo.callback(clear.remove)
-            yield
-
-    def _watch(self, pixels: Tensor, before_layer: BeforeLayer | None) -> tuple[Tensor, Tensor]:
-        config = self.model.config
-        num_patches = (config.image_size // config.patch_size) ** 2 * (config.num_frames // config.tubelet_size)
-        mask_NT = torch.ones(len(pixels), num_patches, dtype=torch.bool, device=pixels.device)
-        with self._seams(before_layer, mask_NT) as masks:
-            dtype = next(self.model.parameters()).dtype
-            output = self.model(pixels.to(dtype))
-        return output.last_hidden_state, masks[-1]
-
-    @contextmanager
-    def _seams(self, before_layer: BeforeLayer | None, mask_NT: Tensor) -> Iterator[list[Tensor]]:
-        """Install the hooks for one forward pass; yields the list whose last item is the mask of the output."""
-        masks = [mask_NT]
-        with ExitStack() as hooks:
-            if before_layer is not None:
-                for number, layer in enumerate(self.layers):
-                    seam = Seam(number, before_layer, masks)
-                    before = layer.register_forward_pre_hook(seam.before, with_kwargs=True)
-                    hooks.callback(before.remove)
-                    hooks.callback(layer.register_forward_hook(seam.after).remove)
-            yield masks
+        return self._adapter
 
 
 def _checkpointed(forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:

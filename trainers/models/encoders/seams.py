@@ -5,9 +5,11 @@ their own layer modules, so no forward pass is copied and a new release's change
 replaces the layer's input and widens its attention mask, a hook cuts the prefix off the output. Copying each family's
 encoder loop was the alternative: five copies to keep in step.
 
-Shapes: N utterances, T frames, D width."""
+Shapes: N utterances, T frames, D width.
+"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +33,24 @@ class LayerInput:
 BeforeLayer = Callable[[int, Tensor, Tensor], LayerInput]
 
 
-class Seam:
+@contextmanager
+def seams(layers: nn.ModuleList, before_layer: BeforeLayer | None, mask_NT: Tensor) -> Iterator[list[Tensor]]:
+    """Have `before_layer` change what the layers see in one forward pass, whose first layer has the mask `mask_NT`.
+
+    Yields the list of masks, whose last item, after the pass, is that of the output.
+    """
+    masks = [mask_NT]
+    with ExitStack() as hooks:
+        if before_layer is not None:
+            for number, layer in enumerate(layers):
+                seam = _Seam(number, before_layer, masks)
+                before = layer.register_forward_pre_hook(seam.before, with_kwargs=True)
+                hooks.callback(before.remove)
+                hooks.callback(layer.register_forward_hook(seam.after).remove)
+        yield masks
+
+
+class _Seam:
     """The two hooks of one layer."""
 
     def __init__(self, number: int, before_layer: BeforeLayer, masks: list[Tensor]) -> None:

@@ -1,15 +1,145 @@
-"""What speech encoders of transformers need beside their own code, so that an utterance never hears padding.
+"""Speech encoders of transformers behind the one call, such that an utterance never hears padding.
 
 A model whose convolutions use group norm (HuBERT base, wav2vec 2.0 base) averages over padding; its front end is run on
-utterances of equal length, the rest of the model on the padded batch.
+utterances of equal length, the rest of the model on the padded batch. data2vec's positional convolutions are stacked,
+and from the second on would see what the first made of the padding; it is cleared before each.
 
-Shapes: N utterances, S samples, T frames, C channels."""
+SpecAugment and layer drop of transformers are off. The first draws from numpy's global generator, which neither a seed
+nor a resume of ours reaches, and refuses utterances of under 0.2 s; the second leaves prefixes without a gradient.
+Masked prediction says itself which frames are hidden.
 
-from collections.abc import Callable
+Shapes: N utterances, S samples, T frames, C channels, D width.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from shards.loading.inputs import Modality
+from trainers.models.encoders.adapter import SpeechAdapter
+from trainers.models.encoders.seams import BeforeLayer, seams
+from trainers.models.parts.layers import frame_mask
+from trainers.models.parts.waveforms import normalised
+
+
+class WaveformAdapter(SpeechAdapter):
+    """HuBERT, wav2vec 2.0, WavLM and data2vec audio; `normalise` as the checkpoint was trained."""
+
+    FRONT_ENDS = ("feature_extractor",)
+
+    def __init__(self, model: Any, *, normalise: bool) -> None:
+        super().__init__(model)
+        self._normalise = normalise
+
+        model.config.layerdrop = 0.0
+        model.config.apply_spec_augment = False
+        model.config.mask_feature_prob = 0.0
+        if self.mask_embedding is not None:
+            self.mask_embedding.requires_grad_(False)  # without masked prediction it has no gradient
+
+        if getattr(model.config, "feat_extract_norm", None) == "group":
+            model.feature_extractor.forward = EqualLengths(model.feature_extractor.forward, model)
+            # Its parts run as often as there are lengths, which other ranks need not have: ZeRO 3 must bring all its
+            # weights at once. It then takes their gradients when that of the input is there, so the input must have one
+            # (see `run`), in place of the one transformers would give it further in.
+            model.feature_extractor._z3_leaf = True
+            model.feature_extractor._requires_grad = False
+
+    @property
+    def modality(self) -> Modality:
+        return "audio"
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        found: nn.ModuleList = self.model.encoder.layers
+        return found
+
+    @property
+    def mask_embedding(self) -> nn.Parameter | None:
+        found: nn.Parameter | None = getattr(self.model, "masked_spec_embed", None)
+        return found
+
+    @property
+    def hop_samples(self) -> int:
+        return prod(self.model.config.conv_stride)
+
+    @property
+    def front_end(self) -> nn.Module:
+        found: nn.Module = self.model.feature_extractor
+        return found
+
+    def num_frames(self, lengths_N: Tensor) -> Tensor:
+        at_least_one_N = lengths_N.clamp_min(receptive_field(self.model.config))
+        frames_N: Tensor = self.model._get_feat_extract_output_lengths(at_least_one_N)
+        return frames_N.long()
+
+    def learn_mask(self) -> None:
+        if self.mask_embedding is None:
+            self.model.masked_spec_embed = nn.Parameter(torch.rand(self.model.config.hidden_size))
+            self.model.config.mask_time_prob = 0.05  # above 0, or loading leaves the embedding out
+        assert self.mask_embedding is not None  # noqa: S101 (it has been made)
+        self.mask_embedding.requires_grad_(True)
+
+    def freeze_front_end(self) -> None:
+        super().freeze_front_end()
+        self.model.feature_extractor._freeze_parameters()  # or it keeps every activation for a backward pass
+
+    def run(
+        self, inputs: Tensor, lengths_N: Tensor, before_layer: BeforeLayer | None, hide_NT: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        values_NS, lengths_N = self._prepared(inputs, lengths_N)
+        frames_N = self.num_frames(lengths_N)
+        mask_NT = frame_mask(frames_N, int(frames_N.max()))
+        valid_NS = frame_mask(lengths_N, values_NS.shape[1])
+        if torch.is_grad_enabled() and getattr(self.front_end, "_z3_leaf", False):
+            values_NS = values_NS.detach().requires_grad_(next(self.front_end.parameters()).requires_grad)
+
+        with self._blind_to_padding(lengths_N, mask_NT), seams(self.layers, before_layer, mask_NT) as masks:
+            dtype = next(self.model.parameters()).dtype
+            self.model.config.apply_spec_augment = hide_NT is not None  # the switch of all hiding
+            output = self.model(values_NS.to(dtype), attention_mask=valid_NS.long(), mask_time_indices=hide_NT)
+            self.model.config.apply_spec_augment = False
+        return output.last_hidden_state, masks[-1]
+
+    def _prepared(self, samples_NS: Tensor, lengths_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised samples cut to the longest utterance; one too short for a single frame is filled up with zeros."""
+        shortest = receptive_field(self.model.config)
+        samples_NS = samples_NS[:, : int(lengths_N.max())]
+        samples_NS = nn.functional.pad(samples_NS, (0, max(0, shortest - samples_NS.shape[1])))
+        if self._normalise:
+            samples_NS = normalised(samples_NS, frame_mask(lengths_N, samples_NS.shape[1]))
+
+        return samples_NS, lengths_N.clamp_min(shortest)
+
+    @contextmanager
+    def _blind_to_padding(self, lengths_N: Tensor, mask_NT: Tensor) -> Iterator[None]:
+        """For one forward pass, keep padding out of the convolutions that transformers lets see it."""
+        with ExitStack() as undo:
+            if isinstance(self.front_end.forward, EqualLengths):
+                self.front_end.forward.lengths_N = lengths_N
+                undo.callback(setattr, self.front_end.forward, "lengths_N", None)
+            for convolution in self._stacked_convolutions():
+                outside_N1T = ~mask_NT.unsqueeze(1)
+                clear = convolution.register_forward_pre_hook(
+                    lambda _, seen, outside=outside_N1T: seen[0].masked_fill(outside, 0.0)
+                )
+                undo.callback(clear.remove)
+            yield
+
+    def _stacked_convolutions(self) -> list[nn.Module]:
+        """Positional convolutions that stand behind one another."""
+        return []
+
+
+class Data2VecAdapter(WaveformAdapter):
+    """data2vec audio."""
+
+    def _stacked_convolutions(self) -> list[nn.Module]:
+        return list(self.model.encoder.pos_conv_embed.layers)
 
 
 class EqualLengths:

@@ -3,7 +3,8 @@
 Frames are masked wherever something looks across them: a convolution sees zeros where its utterance has ended, and
 attention skips what is not there.
 
-Shapes: B batch, T frames, D width."""
+Shapes: B batch, T frames, D width.
+"""
 
 from typing import Protocol
 

@@ -2,7 +2,8 @@
 
 Frames are not centred, so that a frame sees samples of its own utterance, or is masked.
 
-Shapes: B batch, S samples, T frames, W samples of a window, F frequencies, M mel bands."""
+Shapes: B batch, S samples, T frames, W samples of a window, F frequencies, M mel bands.
+"""
 
 import torch
 import torch.nn.functional as F

@@ -1,6 +1,7 @@
 """Halves of speakers' sets, which SetPeER's L_NCE compares (setpeer-emoceleb, Eq. 7).
 
-Shapes: N utterances, B sets."""
+Shapes: N utterances, B sets.
+"""
 
 from dataclasses import dataclass
 

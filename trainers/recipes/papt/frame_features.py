@@ -16,7 +16,6 @@ from torch import Tensor
 
 from shards.config import ConfigError
 from trainers.models.encoders.layerwise import LayerwiseEncoder
-from trainers.models.encoders.seams import LayerInput
 from trainers.models.parts.cepstra import Cepstra, slopes
 from trainers.models.parts.layers import frame_mask
 from trainers.models.parts.log_mel import HOP_SAMPLES, num_frames
@@ -61,15 +60,10 @@ class LayerFeatures:
     @torch.inference_mode()
     def __call__(self, samples_NS: Tensor, lengths_N: Tensor) -> Sequence[NDArray[np.float32]]:
         """[T, D] of each utterance."""
-        seen: dict[int, Tensor] = {}
-
-        def keep(number: int, hidden_NTD: Tensor, mask_NT: Tensor) -> LayerInput:
-            seen[number] = hidden_NTD
-            return LayerInput(hidden_NTD, mask_NT)
-
         device = next(self._encoder.parameters()).device
-        last_NTD, mask_NT = self._encoder(samples_NS.to(device), lengths_N.to(device), keep)
-        found_NTD = seen.get(self._layer, last_NTD).float().cpu().numpy()
+        states, mask_NT = self._encoder.hidden_states(samples_NS.to(device), lengths_N.to(device))
+        found_NTD = states[self._layer].float().cpu().numpy()
+
         return [row[:length] for row, length in zip(found_NTD, mask_NT.sum(dim=1).tolist(), strict=True)]
 
 

@@ -1,6 +1,7 @@
 """A masked predictor with its pseudo-labels, as the engine trains it, and the cropping of long utterances.
 
-Shapes: N utterances, S samples, T frames, L pseudo-labels, H hidden frames."""
+Shapes: N utterances, S samples, T frames, L pseudo-labels, H hidden frames.
+"""
 
 from collections.abc import Mapping
 

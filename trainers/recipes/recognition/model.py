@@ -1,6 +1,7 @@
 """A recogniser with its loss, as the engine trains it.
 
-Shapes: N utterances, C classes, V values."""
+Shapes: N utterances, C classes, V values.
+"""
 
 from collections.abc import Mapping
 

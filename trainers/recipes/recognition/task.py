@@ -124,7 +124,7 @@ class RecognitionTask:
         """A model with the same weights on every rank."""
         torch.manual_seed(self._engine.seed)
         recognizer = self._build_recognizer()
-        if recognizer.encoder.is_small and self._encoder.checkpoint is None:
+        if self._encoder.checkpoint is None:
             set_statistics(recognizer.encoder, self.training_reader(), len(self.train), seed=self._engine.seed)
         recognizer.encoder.freeze(
             front_end=self._encoder.freezes_front_end(by_default=True), num_layers=self._encoder.freeze_layers

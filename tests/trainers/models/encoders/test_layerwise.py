@@ -108,6 +108,40 @@ def test_without_a_seam_it_is_the_model_itself(name: str) -> None:
     assert encoder.normalises == (name != "hubert-group")
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_all_hidden_states_are_those_of_the_model(name: str) -> None:
+    """What transformers' own `output_hidden_states` gives of each layer's input, and then the encoder's output."""
+    encoder, (inputs, lengths) = encoder_named(name), sounds((2400,))
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=encoder.normalises)
+    values = extractor(inputs[0].numpy(), sampling_rate=16_000, return_tensors="pt").input_values
+    with torch.inference_mode():
+        found, mask = encoder.hidden_states(inputs, lengths)
+        output = encoder.model(values, output_hidden_states=True)
+    assert len(found) == len(output.hidden_states) == 4
+    for state, theirs in zip(found, [*output.hidden_states[:-1], output.last_hidden_state], strict=True):
+        torch.testing.assert_close(state, theirs, rtol=1e-4, atol=1e-5)
+    assert mask.all()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_hidden_states_go_with_a_seam(name: str) -> None:
+    """The last is what the encoder puts out, and each layer's is what was there before the seam changed it."""
+    encoder, batch = encoder_named(name), sounds()
+    seen: list[Tensor] = []
+
+    def doubled(_: int, hidden: Tensor, mask: Tensor) -> LayerInput:
+        seen.append(hidden)
+        return LayerInput(2 * hidden, mask)
+
+    with torch.inference_mode():
+        states, mask = encoder.hidden_states(*batch, doubled)
+        last, last_mask = encoder(*batch, doubled)
+    assert torch.equal(states[-1], last)
+    assert torch.equal(mask, last_mask)
+    assert all(torch.equal(state, before) for state, before in zip(states[:-1], seen, strict=False))
+    assert len(states) == len(encoder.layers) + 1
+
+
 def test_a_checkpoint_without_some_weights_is_refused(tmp_path: Path) -> None:
     """By their names, rather than filled up with random ones; what stands for hidden frames may be missing."""
     encoder_named("wavlm").model.save_pretrained(tmp_path)

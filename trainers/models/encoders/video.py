@@ -1,0 +1,38 @@
+"""VideoMAE behind the one call: clips of a fixed number of pictures, so nothing is padded.
+
+Shapes: N utterances, T patches.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from shards.loading.inputs import Modality
+from trainers.models.encoders.adapter import EncoderAdapter
+from trainers.models.encoders.seams import BeforeLayer, seams
+
+
+class VideoAdapter(EncoderAdapter):
+    """transformers' VideoMAE; its frames are the patches of the clip, two pictures deep."""
+
+    FRONT_ENDS = ("embeddings",)
+
+    @property
+    def modality(self) -> Modality:
+        return "video"
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        found: nn.ModuleList = self.model.encoder.layer
+        return found
+
+    def run(
+        self, inputs: Tensor, lengths_N: Tensor, before_layer: BeforeLayer | None, hide_NT: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        config = self.model.config
+        num_patches = (config.image_size // config.patch_size) ** 2 * (config.num_frames // config.tubelet_size)
+        mask_NT = torch.ones(len(inputs), num_patches, dtype=torch.bool, device=inputs.device)
+
+        with seams(self.layers, before_layer, mask_NT) as masks:
+            dtype = next(self.model.parameters()).dtype
+            output = self.model(inputs.to(dtype))
+        return output.last_hidden_state, masks[-1]
