@@ -18,12 +18,9 @@ from typing import Any
 import yaml
 
 from cluster.command_table import COMMANDS
+from cluster.exit_status import ExitStatus
 from shards.config import ConfigError, choices, explain, from_mapping, help_of
 from shards.errors import BadShard
-
-EXIT_OK = 0
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,28 +28,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser(argv).parse_args(argv)
     if arguments.command is None:
         _parser(argv).print_help()
-        return EXIT_USAGE
+        return ExitStatus.USAGE
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     command = COMMANDS[arguments.command]
     try:
         config = _resolve(command.config_class(), arguments)
         if arguments.print_config:
             sys.stdout.write(explain(config))
-            return EXIT_OK
+            return ExitStatus.DONE
         return int(resolve_name(command.run)(config))
     except (ConfigError, BadShard) as error:
         sys.stderr.write(f"emostream {arguments.command}: {error}\n")
-        return EXIT_USAGE
+        return ExitStatus.USAGE
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         said = error if error.filename is None else f"{error.filename}: {error.strerror}; check the path"
         sys.stderr.write(f"emostream {arguments.command}: {said}\n")
-        return EXIT_USAGE
+        return ExitStatus.USAGE
     except (FileExistsError, NotADirectoryError) as error:
         sys.stderr.write(f"emostream {arguments.command}: {error.filename}: got a file, expected a folder\n")
-        return EXIT_USAGE
+        return ExitStatus.USAGE
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; run the same command again to continue\n")
-        return EXIT_INTERRUPTED
+        return ExitStatus.INTERRUPTED
 
 
 def _parser(argv: Sequence[str] | None) -> argparse.ArgumentParser:

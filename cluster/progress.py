@@ -6,16 +6,18 @@ It writes to standard error; machine-readable output goes to files, because Ray 
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from shards.progress import OnProgress
 
 LINE_INTERVAL_SECONDS = 10.0
 
 
 @contextlib.contextmanager
-def progress(what: str, unit: str) -> Iterator[Callable[..., None]]:
+def progress(what: str, unit: str) -> Iterator[OnProgress]:
     """Yield `update(done, total, note="")`; `note` says what the bar's own numbers cannot, such as a rate."""
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -49,7 +51,7 @@ def rate_text(done: int, seconds: float) -> str:
     return f"{done / seconds:.1f} a second" if done >= seconds else f"{60 * done / seconds:.1f} a minute"
 
 
-def _line_writer(what: str, unit: str) -> Callable[..., None]:
+def _line_writer(what: str, unit: str) -> OnProgress:
     started = time.monotonic()
     last = started
     is_over = False

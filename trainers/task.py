@@ -16,8 +16,6 @@ from shards.config import ConfigError
 from shards.loading.batch_plan import BatchPlan, PlannedBatch
 from shards.loading.loader import Batch, BatchReader
 
-OnPreparation = Callable[[str], None]
-
 
 class TrainingModel(nn.Module, ABC):
     """A model with its loss."""
@@ -61,7 +59,7 @@ class Task(Protocol):
     def score_width(self) -> int:
         """W, numbers an utterance in `scores`."""
 
-    def prepare(self, out: Path, on_progress: OnPreparation) -> None:
+    def prepare(self, out: Path, say: Callable[[str], None]) -> None:
         """What has to be there before the model is built; every rank calls it, and may wait for others in it."""
 
     def training_reader(self) -> BatchReader:

@@ -7,18 +7,19 @@ from transformers.utils import logging as transformers_logging
 
 from shards.config import to_mapping
 from shards.loading.index import CorpusIndex, read_index
+from shards.progress import OnProgress, unseen
 from trainers.config import TrainConfig
 from trainers.engine.checkpoints import CHECKPOINTS_NAME, CheckpointFolder, refuse_used_folder
 from trainers.engine.process_group import join_group
 from trainers.engine.ranks import on_every_rank, on_first_rank
-from trainers.engine.run import OnStep, TrainingResult, TrainingRun
+from trainers.engine.run import TrainingResult, TrainingRun
 from trainers.engine.tracking import require_trackers
 from trainers.recipes.registry import recipe_called
 from trainers.resuming import refuse_another_run, write_config
 from trainers.task import Task
 
 
-def run_training(config: TrainConfig, on_step: OnStep | None = None) -> TrainingResult:
+def run_training(config: TrainConfig, on_step: OnProgress = unseen) -> TrainingResult:
     """Train, or go on training; returns when done. Every rank calls it; rank 0 writes.
 
     Raises ConfigError for what cannot be trained, and OSError when the disk fails: the run resumes after.

@@ -22,9 +22,10 @@ from torch import Tensor
 from actors.embedding.config import EmbedderConfig, folder_of
 from actors.inference.outcomes import Missing, Outcome
 from actors.inference.runtime import prepare_torch
-from actors.inference.waveforms import SAMPLE_RATE_HZ, Waveform
 from actors.inference.windows import MIN_SAMPLES, windowed_rows
 from shards.config import ConfigError
+from shards.media.padding import pad
+from shards.media.sound_format import SAMPLE_RATE_HZ, Waveform
 from shards.speakers.table import nearest
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.loading import load_encoder
@@ -218,11 +219,8 @@ def _by_speaker(places: list[int], speakers: Sequence[str]) -> list[list[int]]:
 
 def _padded(waveforms: Sequence[Waveform], device: torch.device) -> tuple[Tensor, Tensor]:
     """Samples [N, S] and lengths [N]."""
-    lengths = [len(waveform) for waveform in waveforms]
-    padded = np.zeros((len(waveforms), max(lengths)), dtype=np.float32)
-    for row, waveform in zip(padded, waveforms, strict=True):
-        row[: len(waveform)] = waveform
-    return torch.from_numpy(padded).to(device), torch.tensor(lengths, device=device)
+    padded, lengths = pad(waveforms)
+    return torch.from_numpy(padded).to(device), torch.from_numpy(lengths).to(device)
 
 
 def _too_short() -> Missing:

@@ -7,7 +7,6 @@ refused: opening them runs code. Imports no torch, so that a finished job is rec
 
 import fnmatch
 import hashlib
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import huggingface_hub
 
 from shards.config import ConfigError, option
+from shards.storage.documents import read_json
 
 # What decides a label: the weights, the architecture, and how input is prepared. Reports and notes beside them do not.
 LABELING_FILES = (
@@ -104,7 +104,7 @@ def model_type(folder: Path) -> str:
     """The architecture's name in `config.json`. Raises ConfigError when there is none."""
     path = folder / "config.json"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except FileNotFoundError as error:
         raise ConfigError(f"checkpoint {folder}: has no config.json; expected a transformers checkpoint") from error
     except ValueError as error:

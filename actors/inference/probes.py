@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from actors.inference.waveforms import SAMPLE_RATE_HZ
-from actors.inference.windows import Waveform
+from shards.media.sound_format import SAMPLE_RATE_HZ, Waveform
 
 
 def probe_waveforms() -> list[Waveform]:

@@ -17,13 +17,12 @@ import torch
 from numpy.typing import NDArray
 
 from actors.inference.config import BatchingConfig, Precision
+from shards.media.sound_format import SAMPLE_RATE_HZ
 
 log = logging.getLogger(__name__)
 
 Loader = Callable[[torch.dtype], Any]
 Probe = Callable[[Any], NDArray[np.float64]]
-
-SAMPLES_PER_SECOND = 16_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +45,7 @@ class Runtime:
             device=torch.device("cuda" if has_gpu else "cpu"),
             precision=precision,
             max_drift=max_drift,
-            audio_samples=round(_audio_seconds(batching, has_gpu) * SAMPLES_PER_SECOND),
+            audio_samples=round(_audio_seconds(batching, has_gpu) * SAMPLE_RATE_HZ),
             text_tokens=batching.text_tokens or (16_384 if has_gpu else 512),
             face_frames=batching.face_frames or (256 if has_gpu else 8),
         )

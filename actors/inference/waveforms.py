@@ -9,17 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoFeatureExtractor, Wav2Vec2FeatureExtractor
 
 from shards.config import ConfigError
+from shards.media.padding import pad
+from shards.media.sound_format import SAMPLE_RATE_HZ, Waveform
 from trainers.models.parts.waveforms import normalised
-
-SAMPLE_RATE_HZ = 16_000  # shards.media.audio decodes to it; imported from there, a worker would need its codecs
-Waveform = NDArray[np.float32]
 
 
 class WaveformInputs(Protocol):
@@ -42,15 +39,12 @@ class RawInputs:
         self._normalise = normalise
 
     def __call__(self, waveforms: Sequence[Waveform], device: torch.device) -> dict[str, Tensor]:
-        lengths = [len(waveform) for waveform in waveforms]
-        padded = np.zeros((len(waveforms), max(lengths)), dtype=np.float32)
-        for row, waveform in zip(padded, waveforms, strict=True):
-            row[: len(waveform)] = waveform
+        padded, lengths = pad(waveforms)
         samples = to_device(torch.from_numpy(padded), device)
-        if min(lengths) == max(lengths):
+        if lengths.min() == lengths.max():
             return {"input_values": normalised(samples, None) if self._normalise else samples}
-        ends = torch.tensor(lengths, device=device).unsqueeze(1)
-        mask = torch.arange(max(lengths), device=device) < ends
+        ends = torch.from_numpy(lengths).to(device).unsqueeze(1)
+        mask = torch.arange(padded.shape[1], device=device) < ends
         values = normalised(samples, mask) if self._normalise else samples
         return {"input_values": values, "attention_mask": mask.long()}
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from actors.inference.batching import plan_batches
 from actors.inference.outcomes import Missing, run_batches
+from shards.media.sound_format import Waveform
 
 MIN_SAMPLES = 1_600  # 0.1 s: less is shorter than some models' receptive field, and than any emotion
-Waveform = NDArray[np.float32]
 
 
 def cut_windows(num_samples: int, max_samples: int) -> list[slice]:

@@ -18,9 +18,10 @@ import numpy as np
 from actors.reading.config import MediaConfig
 from actors.reading.utterance import Utterance
 from shards.errors import BadSample
-from shards.media.audio import SAMPLE_RATE_HZ, decode_audio
+from shards.media.audio import decode_audio
 from shards.media.container import DAMAGE_CODES
 from shards.media.faces import FaceCropper
+from shards.media.sound_format import SAMPLE_RATE_HZ
 from shards.samples.metadata import encode_metadata
 from shards.samples.sample import Sample, parse_sample
 from shards.storage.files import RangedReader, open_ranged

@@ -8,7 +8,6 @@ Last, the training speakers are embedded and served, and one of those strangers 
 finished steps are kept.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from shards.config import ConfigError, option, require_at_least
 from shards.packing.job import PackConfig, pack
 from shards.selection.job import select
 from shards.selection.rule import SelectConfig
+from shards.storage.documents import read_json, write_json
 from shards.storage.files import atomic_write
 from shards.synthetic.config import WorldConfig
 from shards.synthetic.corpus import write_corpus
@@ -91,15 +91,14 @@ def refuse_other_demo(config: DemoConfig, out: Path) -> None:
     marker = out / MARKER_NAME
     mine = {name: value for name, value in asdict(config).items() if name != "out"}
     if marker.exists():
-        theirs = json.loads(marker.read_text(encoding="utf-8"))
+        theirs = read_json(marker)
         if theirs != mine:
             raise ConfigError(f"{out} holds a demo with other options ({theirs}); give another --out or remove it")
         return
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out} is not empty and holds no demo; give another --out")
     out.mkdir(parents=True, exist_ok=True)
-    with atomic_write(str(marker)) as stream:
-        stream.write(json.dumps(mine, indent=2).encode())
+    write_json(marker, mine)
 
 
 def make_corpus(config: DemoConfig, out: Path) -> None:
@@ -143,7 +142,7 @@ def label_corpus(out: Path) -> int:
         shards=f"{out}/corpus/unlabelled/*.tar", out=str(out / "predictions"), panel=str(out / "panel.yaml")
     )
     say(f"emostream label --shards '{config.shards}' --out {config.out} --panel {config.panel}")
-    return label(config).exit_status
+    return label(config).job.exit_status
 
 
 def select_and_pack(config: DemoConfig, out: Path) -> dict[str, Any]:
@@ -163,7 +162,7 @@ def select_and_pack(config: DemoConfig, out: Path) -> dict[str, Any]:
     packing = PackConfig(shards=f"{out}/corpus/unlabelled/*.tar", selection=selection.out, out=str(out / "packed"))
     say(f"emostream pack --shards '{packing.shards}' --selection {packing.selection} --out {packing.out}")
     pack(packing)
-    summary: dict[str, Any] = json.loads((out / "selection" / "summary.json").read_text(encoding="utf-8"))
+    summary: dict[str, Any] = read_json(out / "selection" / "summary.json")
     return summary
 
 
@@ -214,7 +213,7 @@ def evaluate_recogniser(out: Path, recipe: str) -> dict[str, Any]:
             "--set-size 0"
         )
         evaluate(evaluation)
-    found: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8"))
+    found: dict[str, Any] = read_json(metrics)
     return found
 
 

@@ -20,6 +20,7 @@ from cluster.doctor.software import (
     check_python,
     check_torch,
 )
+from cluster.exit_status import ExitStatus
 from shards.config import ConfigError, option
 
 __all__ = ["DoctorConfig", "Finding", "Status", "examine", "run_doctor"]
@@ -50,7 +51,7 @@ def run_doctor(config: DoctorConfig) -> int:
             sys.stdout.write(f"{'':{width + 11}}-> {finding.remedy}\n")
     counts = {status: sum(finding.status == status for finding in findings) for status in _MARKS}
     sys.stdout.write(f"\n{counts['ok']} ok, {counts['warning']} warnings, {counts['problem']} problems\n")
-    return 1 if counts["problem"] else 0
+    return ExitStatus.PROBLEM if counts["problem"] else ExitStatus.DONE
 
 
 def examine(config: DoctorConfig) -> list[Finding]:

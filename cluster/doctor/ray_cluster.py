@@ -5,7 +5,6 @@ behind when it fails. The answer comes back in a file, for the same reason.
 """
 
 import importlib.metadata
-import json
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.doctor.finding import Finding
+from shards.storage.documents import read_json
 
 _PROBE = """
 import json, sys, ray
@@ -62,7 +62,7 @@ def ask_cluster(address: str, timeout_seconds: float) -> dict[str, Any] | str:
         if not answer.exists():
             said = [line for line in done.stderr.splitlines() if line.strip()]
             return said[-1][:300] if said else f"the probe ended with status {done.returncode}"
-        found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
+        found: dict[str, Any] = read_json(answer)
     return found
 
 

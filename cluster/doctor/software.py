@@ -20,7 +20,8 @@ from packaging.specifiers import SpecifierSet
 
 from cluster.doctor.finding import Finding
 from shards.errors import BadSample
-from shards.media.audio import SAMPLE_RATE_HZ, decode_audio
+from shards.media.audio import decode_audio
+from shards.media.sound_format import SAMPLE_RATE_HZ
 
 DISTRIBUTION_NAME = "emostream"
 MIN_GPU_BYTES = 8 << 30  # a WavLM-large, a RoBERTa-large and a face model in bfloat16, with room for batches

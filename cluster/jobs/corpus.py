@@ -2,14 +2,13 @@
 
 import sys
 
+from cluster.exit_status import ExitStatus
 from cluster.progress import progress
 from shards.importing.config import ImportConfig
 from shards.importing.job import import_table
 from shards.packing.job import PackConfig, pack
 from shards.selection.job import select
 from shards.selection.rule import SelectConfig
-
-EXIT_REJECTED_ROWS = 3
 
 
 def run_import(config: ImportConfig) -> int:
@@ -20,7 +19,7 @@ def run_import(config: ImportConfig) -> int:
     write(f"{report.num_imported} of {report.num_rows} rows in {report.num_shards} shards in {config.out}\n")
     for code, number in report.rejected.items():
         write(f"  rejected {number} x {code}\n")
-    return EXIT_REJECTED_ROWS if report.rejected else 0
+    return ExitStatus.DAMAGED if report.rejected else ExitStatus.DONE
 
 
 def run_select(config: SelectConfig) -> int:

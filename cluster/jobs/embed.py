@@ -5,14 +5,15 @@ shards, only those are opened; with other labels or another split, none is.
 """
 
 import sys
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from actors.embedding.config import EmbedderConfig, fingerprint
-from cluster.jobs.job import run_missing
-from cluster.jobs.plan import make_plan, remove_leftovers
-from cluster.jobs.summary import JobSummary, account, read_outcomes
+from actors.work.task import ShardTask
+from cluster.jobs.job import JobOptions, ShardJob
+from cluster.jobs.plan import ShardPlan, make_plan, remove_leftovers
+from cluster.jobs.summary import JobSummary, TableFacts
 from shards.config import ConfigError, option, require_positive
 from shards.speakers.files import write_speakers
 from shards.speakers.from_embeddings import (
@@ -25,9 +26,10 @@ from shards.speakers.labels import label_dimensions
 from shards.speakers.table import SpeakerTable
 from shards.storage.files import list_files, make_directory
 from shards.storage.urls import absolute
-from shards.tables.embeddings import FORMAT_VERSION, REMEDY
+from shards.tables.embeddings import FORMAT_VERSION, REMEDY, EmbeddingInfo
 
 SUFFIX = ".parquet"
+Tables = Mapping[str, EmbeddingInfo]  # by URL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,33 +61,71 @@ class EmbedConfig:
         label_dimensions(self.labels)
 
     @property
+    def job_options(self) -> JobOptions:
+        """What all jobs over shards are told."""
+        return JobOptions(
+            address=self.address,
+            num_workers=self.num_workers,
+            num_readers=self.num_readers,
+            max_attempts=self.max_attempts,
+        )
+
+    @property
     def folder(self) -> str:
         """Where the utterances' vectors are kept, absolute."""
         return absolute(self.out.removesuffix(SUFFIX) + "-utterances")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EmbedSummary(JobSummary):
+class EmbedSummary:
     """What an embedding job amounts to; `num_speakers` is 0 when it is unfinished, and no table is written."""
 
+    job: JobSummary
     num_embedded: int
     num_tables_removed: int
     num_other_tables: int
     num_speakers: int
 
 
+class EmbedJob(ShardJob):
+    """Every shard becomes a table of its utterances' vectors."""
+
+    verb, models, remedy = "embed", "the encoder", REMEDY
+
+    def __init__(
+        self, plan: ShardPlan, options: JobOptions, encoder: EmbedderConfig, maker: str, known: Tables
+    ) -> None:
+        super().__init__(plan, options)
+        self._encoder, self._maker, self._known = encoder, maker, known
+
+    def worker(self) -> Any:
+        """The embedder."""
+        from actors.embedding.embedder_actor import remote_embedder
+
+        return remote_embedder
+
+    def arguments(self) -> tuple[Any, ...]:
+        """The encoder, and its fingerprint as the driver knows it."""
+        return self._encoder, self._maker
+
+    def facts_of(self, task: ShardTask) -> TableFacts:
+        """What the table's footer said when the job began."""
+        return self._known[task.table_url]
+
+
 def run_embed(config: EmbedConfig) -> int:
     """The command: embed, print the summary, return the exit status."""
     summary = embed(config)
-    lines = [*summary.lines("embedded", "without a vector")]
+    lines = [*summary.job.lines("embedded", "without a vector")]
     if summary.num_tables_removed:
         lines.append(f"  removed: {summary.num_tables_removed} tables of shards that have changed or moved since")
     if summary.num_other_tables:
         lines.append(f"  counted along: {summary.num_other_tables} tables of other shards, embedded before")
-    if not summary.failed:
+    if not summary.job.failed:
         lines.append(f"{summary.num_speakers} speakers in {config.out}")
     sys.stdout.write("\n".join(lines) + "\n")
-    return summary.exit_status
+
+    return summary.job.exit_status
 
 
 def embed(config: EmbedConfig) -> EmbedSummary:
@@ -94,7 +134,6 @@ def embed(config: EmbedConfig) -> EmbedSummary:
     Raises ConfigError for an unusable encoder, corpus or cluster, for copies of shards that were embedded before, and
     when no utterance could be embedded.
     """
-    started = time.monotonic()
     encoder = EmbedderConfig(encoder=config.encoder, revision=config.revision).anywhere()
     maker = fingerprint(encoder)
     files = list_files(config.shards)
@@ -102,11 +141,12 @@ def embed(config: EmbedConfig) -> EmbedSummary:
     plan = make_plan(config.shards, files, config.folder, maker, FORMAT_VERSION)
     known = list_tables(config.folder)  # after the plan: whatever it reuses is among them
     require_one_encoder(known, maker, config.folder)
-    outcomes, failed = run_missing(
-        plan, config, config.num_workers, verb="embed", what="the encoder", actor=_actor, arguments=(encoder, maker)
-    )
+
+    job = EmbedJob(plan, config.job_options, encoder, maker, known)
+    job.run()
+
     removed, num_others, table = 0, 0, None
-    if not failed:
+    if job.is_finished:
         tables = list_tables(config.folder)
         finished = {task.url: task.table_url for task in plan.tasks}
         replaced = remove_replaced(tables, finished)
@@ -115,10 +155,10 @@ def embed(config: EmbedConfig) -> EmbedSummary:
         num_others = len(tables.keys() - set(finished.values()))
         remove_leftovers(plan)
         table = _write_table(config, maker, list(tables))
-    every = [*outcomes, *read_outcomes(plan.reused, lambda task: known[task.table_url], REMEDY)]
+
     return EmbedSummary(
-        **account(plan, every, failed, time.monotonic() - started),
-        num_embedded=len(outcomes),
+        job=job.account(),
+        num_embedded=len(job.outcomes),
         num_tables_removed=removed,
         num_other_tables=num_others,
         num_speakers=0 if table is None else len(table),
@@ -135,9 +175,3 @@ def _write_table(config: EmbedConfig, maker: str, urls: list[str]) -> SpeakerTab
     )
     write_speakers(config.out, table, {"split": config.split, "num_shards": len(urls)})
     return table
-
-
-def _actor() -> Any:
-    from actors.embedding.embedder_actor import remote_embedder  # Ray is imported only by a run that needs it
-
-    return remote_embedder

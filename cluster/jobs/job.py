@@ -1,69 +1,86 @@
-"""What the jobs over shards have in common: run what is missing on Ray, and account for every input."""
+"""A job over shards: what every shard becomes, by which workers, and an account of every input."""
 
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from actors.work.task import ShardOutcome
+from actors.work.task import ShardOutcome, ShardTask
 from cluster.jobs.plan import ShardPlan
+from cluster.jobs.summary import JobSummary, TableFacts, account, read_outcomes
 from cluster.progress import progress
 
 if TYPE_CHECKING:
     from cluster.jobs.run import FailedShard  # with Ray, which only a run that needs it imports
 
 
-class JobOptions(Protocol):
-    """Options of every job over shards."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOptions:
+    """Where and how hard a job works: the options that `label` and `embed` share."""
+
+    address: str | None  # of a Ray cluster
+    num_workers: int | None  # None: one a GPU, or one a CPU
+    num_readers: int  # processes beside each worker
+    max_attempts: int  # for each shard
+
+
+class ShardJob(ABC):
+    """A job over the shards of a plan: `run` it, then ask for the `account`.
+
+    A kind of job says in a subclass who does the work and what finished tables tell.
+    """
+
+    verb: ClassVar[str]  # for the progress bar
+    models: ClassVar[str]  # what its workers load, for people
+    remedy: ClassVar[str]  # for a damaged table
+
+    def __init__(self, plan: ShardPlan, options: JobOptions) -> None:
+        self.plan = plan
+        self.outcomes: list[ShardOutcome] = []
+        self.failed: list[FailedShard] = []
+        self._options = options
+        self._started = time.monotonic()
+
+    @abstractmethod
+    def worker(self) -> Any:
+        """The remote `ShardWorker`; Ray is imported here, by a run that needs it."""
+
+    @abstractmethod
+    def arguments(self) -> tuple[Any, ...]:
+        """What a worker's construction takes before its threads and readers."""
+
+    @abstractmethod
+    def facts_of(self, task: ShardTask) -> TableFacts:
+        """What the footer of a finished table says."""
 
     @property
-    def address(self) -> str | None:
-        """Ray cluster."""
+    def is_finished(self) -> bool:
+        """Whether every shard has its table; no before `run`, where something was to do."""
+        return not self.failed and len(self.outcomes) == len(self.plan.todo)
 
-    @property
-    def num_readers(self) -> int:
-        """Reader processes beside each worker."""
+    def run(self) -> None:
+        """Do the shards that have no table yet. Raises ConfigError as `ShardRun` does."""
+        if not self.plan.todo:
+            return
 
-    @property
-    def max_attempts(self) -> int:
-        """Times a shard is tried."""
+        from cluster.jobs.run import ShardRun
+        from cluster.nodes.placement import place_workers
+        from cluster.nodes.session import ray_session
 
+        with ray_session(self._options.address) as nodes, progress(self.verb, "shards") as update:
+            run = ShardRun(
+                actor=self.worker(),
+                arguments=self.arguments(),
+                what=self.models,
+                out=self.plan.out,
+                num_readers=self._options.num_readers,
+                max_attempts=self._options.max_attempts,
+                on_progress=update,
+            )
+            run.run(self.plan.todo, place_workers(nodes, self._options.num_workers))
+        self.outcomes, self.failed = run.outcomes, run.failed
 
-def run_missing(
-    plan: ShardPlan,
-    options: JobOptions,
-    num_workers: int | None,
-    *,
-    verb: str,
-    what: str,
-    actor: Callable[[], Any],
-    arguments: tuple[Any, ...],
-) -> tuple[list[ShardOutcome], "list[FailedShard]"]:
-    """Do the plan's missing shards with workers of the class that `actor` imports; see `ShardRun`."""
-    if not plan.todo:
-        return [], []
-    from cluster.jobs.run import ShardRun
-    from cluster.nodes.placement import place_workers
-    from cluster.nodes.session import ray_session
-
-    with ray_session(options.address) as nodes, progress(verb, "shards") as update:
-        run = ShardRun(
-            actor=actor(),
-            arguments=arguments,
-            what=what,
-            out=plan.out,
-            num_readers=options.num_readers,
-            max_attempts=options.max_attempts,
-            on_progress=_with_rate(update, len(plan.todo)),
-        )
-        run.run(plan.todo, place_workers(nodes, num_workers))
-    return run.outcomes, run.failed
-
-
-def _with_rate(update: Callable[..., None], total: int) -> Callable[[int, int], None]:
-    started = time.monotonic()
-
-    def on_progress(finished: int, utterances: int) -> None:
-        rate = utterances / max(time.monotonic() - started, 1e-9)
-        update(finished, total, note=f"{utterances} utterances, {rate:.1f} a second")
-
-    return on_progress
+    def account(self) -> JobSummary:
+        """What it all amounts to, shards of earlier runs included."""
+        earlier = read_outcomes(self.plan.reused, self.facts_of, self.remedy)
+        return account(self.plan, [*self.outcomes, *earlier], self.failed, time.monotonic() - self._started)

@@ -6,18 +6,18 @@ own readers.
 """
 
 import sys
-import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from actors.labeling.config import PanelConfig
-from actors.labeling.identity import panel_identity
-from cluster.jobs.job import run_missing
-from cluster.jobs.plan import make_plan, refuse_other_corpora, remove_leftovers, remove_superseded
-from cluster.jobs.summary import JobSummary, account, read_outcomes
+from actors.labeling.identity import PanelIdentity, panel_identity
+from actors.work.task import ShardTask
+from cluster.jobs.job import JobOptions, ShardJob
+from cluster.jobs.plan import ShardPlan, make_plan, refuse_other_corpora, remove_leftovers, remove_superseded
+from cluster.jobs.summary import JobSummary, TableFacts
 from shards.config import option, require_positive
-from shards.storage.documents import write_config, write_json
-from shards.storage.files import exists, join, list_files, make_directory, remove
+from shards.storage.files import list_files
+from shards.storage.folder import Folder
 from shards.tables.predictions import FORMAT_VERSION, REMEDY, SUMMARY_NAME, read_info
 
 CONFIG_NAME = "label.yaml"
@@ -38,67 +38,95 @@ class LabelConfig:
     def __post_init__(self) -> None:
         require_positive(self, "--num-labelers", "--num-readers", "--max-attempts")
 
+    @property
+    def job_options(self) -> JobOptions:
+        """What all jobs over shards are told."""
+        return JobOptions(
+            address=self.address,
+            num_workers=self.num_labelers,
+            num_readers=self.num_readers,
+            max_attempts=self.max_attempts,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LabelSummary(JobSummary):
+class LabelSummary:
     """What a labeling job amounts to."""
 
+    job: JobSummary
     num_labeled: int
     superseded_tables_removed: int
     num_other_tables: int
     panel_digest: str
 
+    def document(self) -> dict[str, Any]:
+        """What label-summary.json holds."""
+        own = asdict(self)
+        return own.pop("job") | own
+
+
+class LabelJob(ShardJob):
+    """Every shard becomes a table of what a panel thinks of its utterances."""
+
+    verb, models, remedy = "label", "the panel", REMEDY
+
+    def __init__(self, plan: ShardPlan, options: JobOptions, panel: PanelConfig, identity: PanelIdentity) -> None:
+        super().__init__(plan, options)
+        self._panel, self._identity = panel, identity
+
+    def worker(self) -> Any:
+        """The labeler."""
+        from actors.labeling.labeler_actor import remote_labeler
+
+        return remote_labeler
+
+    def arguments(self) -> tuple[Any, ...]:
+        """The panel."""
+        return self._panel, self._identity
+
+    def facts_of(self, task: ShardTask) -> TableFacts:
+        """What a prediction table's footer says."""
+        return read_info(task.table_url)
+
 
 def run_label(config: LabelConfig) -> int:
     """The command: label, print the summary, return the exit status."""
     summary = label(config)
-    lines = [*summary.lines("labeled", "without a full set of predictions")]
+    lines = [*summary.job.lines("labeled", "without a full set of predictions")]
     if summary.superseded_tables_removed:
         lines.append(f"removed {summary.superseded_tables_removed} tables of an older panel or of older shards")
     if summary.num_other_tables:
         lines.append(f"beside them: {summary.num_other_tables} tables of other shards, which `select` counts too")
     sys.stdout.write("\n".join([*lines, f"predictions in {config.out}\n"]))
-    return summary.exit_status
+
+    return summary.job.exit_status
 
 
 def label(config: LabelConfig) -> LabelSummary:
     """Label every shard that has no table yet. Raises ConfigError for an unusable panel, corpus, folder or cluster."""
-    started = time.monotonic()
     panel = PanelConfig.load(config.panel)
     identity = panel_identity(panel)
     files = list_files(config.shards)
-    make_directory(config.out)
+
+    folder = Folder(url=config.out, summary_name=SUMMARY_NAME, config_name=CONFIG_NAME)
+    folder.make()
     plan = make_plan(config.shards, files, config.out, identity.digest, FORMAT_VERSION)
     refuse_other_corpora(plan)
-    if plan.todo and exists(join(config.out, SUMMARY_NAME)):
-        remove(join(config.out, SUMMARY_NAME))  # an earlier run's: it would call the folder finished
-    outcomes, failed = run_missing(
-        plan,
-        config,
-        config.num_labelers,
-        verb="label",
-        what="the panel",
-        actor=_actor,
-        arguments=(panel, identity),
-    )
+    job = LabelJob(plan, config.job_options, panel, identity)
+    if plan.todo:
+        folder.reopen()
+    job.run()
+
     superseded = num_others = 0
-    if not failed:
+    if job.is_finished:
         superseded, num_others = remove_superseded(plan)
         remove_leftovers(plan)
-    every = [*outcomes, *read_outcomes(plan.reused, lambda task: read_info(task.table_url), REMEDY)]
     summary = LabelSummary(
-        **account(plan, every, failed, time.monotonic() - started),
-        num_labeled=len(outcomes),
+        job=job.account(),
+        num_labeled=len(job.outcomes),
         superseded_tables_removed=superseded,
         num_other_tables=num_others,
         panel_digest=identity.digest,
     )
-    write_config(join(config.out, CONFIG_NAME), config)
-    write_json(join(config.out, SUMMARY_NAME), asdict(summary))
+    folder.finish(config, summary.document())
     return summary
-
-
-def _actor() -> Any:
-    from actors.labeling.labeler_actor import remote_labeler  # Ray is imported only by a run that needs it
-
-    return remote_labeler

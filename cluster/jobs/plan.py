@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from actors.work.task import ShardTask
 from shards.config import ConfigError
-from shards.storage.files import FileIdentity, join, remove
+from shards.storage.files import FileIdentity, join, remove, without_globs
+from shards.storage.folder import sweep
 from shards.storage.names import list_names, relative_names
 from shards.storage.urls import absolute
 from shards.tables.names import is_table_name
@@ -86,10 +87,7 @@ def _unplanned(plan: ShardPlan, names: Iterable[str]) -> dict[str, TableInfo]:
 
 def remove_leftovers(plan: ShardPlan) -> None:
     """Remove temporary files of writers that were killed: with every table committed, nobody is writing any more."""
-    planned = {_table_name(task) for task in plan.tasks}
-    for name in list_names(plan.out):
-        if any(name.startswith(f".{table}.tmp-") for table in planned):
-            remove(join(plan.out, name))
+    sweep(plan.out, {without_globs(_table_name(task)) for task in plan.tasks}.__contains__)
 
 
 def _task(file: FileIdentity, name: str, out: str, maker: str, table_format: int) -> ShardTask:

@@ -11,7 +11,7 @@ import collections
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from actors.work.task import ShardOutcome, ShardTask, UnwritableFolderError
 from cluster.nodes.placement import WorkerPlacement
 from shards.config import ConfigError
+from shards.progress import OnProgress
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +32,6 @@ SETUP_TIMEOUT_SECONDS = 1800.0  # weights may have to be downloaded first
 LOSSES_PER_PLACE = 8  # shards, or set-ups, over which a place loses workers in a row before it is given up
 POLL_SECONDS = 0.5
 REPORT_INTERVAL_SECONDS = 1.0
-
-# on_progress(finished shards, utterances done, unfinished shards included)
-OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +80,13 @@ class ShardRun:
     _workers: list[_Worker] = field(default_factory=list)
     _retired_utterances: int = 0
     _reported_at: float = 0.0
+    _started_at: float = 0.0
+    _num_shards: int = 0
 
     def run(self, todo: Sequence[ShardTask], placements: Sequence[WorkerPlacement]) -> None:
         """Do `todo`. Raises ConfigError when the models cannot be loaded or the cluster has no room."""
         self._waiting.extend(todo)
+        self._num_shards, self._started_at = len(todo), time.monotonic()
         try:
             for placement in placements[: len(todo)]:
                 self._workers.append(_Worker(placement, _reserve(placement)))
@@ -94,7 +95,7 @@ class ShardRun:
                 self._collect()
                 self._report()
             self._give_up_rest()
-            self.on_progress(len(self.outcomes), sum(outcome.num_utterances for outcome in self.outcomes))
+            self._tell(sum(outcome.num_utterances for outcome in self.outcomes))
         finally:
             self._close()
 
@@ -201,8 +202,13 @@ class ShardRun:
         for worker in asked:
             with contextlib.suppress(RayActorError, GetTimeoutError):  # a lost one shows up in the next round
                 worker.num_utterances = ray.get(worker.handle.progress.remote(), timeout=POLL_SECONDS)
-        done = self._retired_utterances + sum(worker.num_utterances for worker in self._workers)
-        self.on_progress(len(self.outcomes), done)
+        self._tell(self._retired_utterances + sum(worker.num_utterances for worker in self._workers))
+
+    def _tell(self, num_utterances: int) -> None:
+        """Finished shards, and what has been done so far, unfinished shards included."""
+        rate = num_utterances / max(time.monotonic() - self._started_at, 1e-9)
+        note = f"{num_utterances} utterances, {rate:.1f} a second"
+        self.on_progress(len(self.outcomes), self._num_shards, note=note)
 
     def _close(self) -> None:
         for worker in self._workers:

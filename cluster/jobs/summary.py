@@ -4,17 +4,15 @@ import concurrent.futures
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from actors.work.task import ShardOutcome, ShardTask
+from cluster.exit_status import ExitStatus
 from cluster.jobs.plan import FOOTER_THREADS, ShardPlan
 from shards.storage.parquet import count_errors
 
 if TYPE_CHECKING:
     from cluster.jobs.run import FailedShard  # with Ray, which only a run that needs it imports
-
-EXIT_DAMAGED_SHARDS = 3
-EXIT_UNFINISHED = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +30,12 @@ class JobSummary:
     seconds: float
 
     @property
-    def exit_status(self) -> int:
-        """0 all read, 3 finished but with damaged shards, 4 unfinished."""
+    def exit_status(self) -> ExitStatus:
+        """Whether every shard was read to its end, some are damaged, or the job is unfinished."""
         if self.failed:
-            return EXIT_UNFINISHED
-        return EXIT_DAMAGED_SHARDS if self.unreadable else 0
+            return ExitStatus.UNFINISHED
+
+        return ExitStatus.DAMAGED if self.unreadable else ExitStatus.DONE
 
     def lines(self, done: str, lacking: str) -> Iterator[str]:
         """For a person: `done` is what was done to a shard, `lacking` what a rejected utterance is without."""
@@ -87,22 +86,22 @@ def read_outcomes(
 
 def account(
     plan: ShardPlan, outcomes: Iterable[ShardOutcome], failed: "Sequence[FailedShard]", seconds: float
-) -> dict[str, Any]:
-    """The fields of a JobSummary."""
+) -> JobSummary:
+    """What the outcomes of a plan's shards, and those given up, amount to after so many seconds of work."""
     ordered = sorted(outcomes, key=lambda outcome: outcome.name)
     rejected: Counter[str] = Counter()
     for outcome in ordered:
         rejected.update(outcome.rejected)
-    return {
-        "num_shards": len(plan.tasks),
-        "num_reused": len(plan.reused),
-        "unreadable": tuple(
-            {"shard": outcome.name, "error": outcome.shard_error} for outcome in ordered if outcome.shard_error
-        ),
-        "failed": tuple(asdict(failure) for failure in failed),
-        "num_utterances": sum(outcome.num_utterances for outcome in ordered),
-        "num_rejected": sum(rejected.values()),
-        "rejected": dict(sorted(rejected.items())),
-        "hours_of_audio": round(sum(outcome.seconds_of_audio for outcome in ordered) / 3600, 4),
-        "seconds": round(seconds, 2),
-    }
+    unreadable = [{"shard": outcome.name, "error": outcome.shard_error} for outcome in ordered if outcome.shard_error]
+
+    return JobSummary(
+        num_shards=len(plan.tasks),
+        num_reused=len(plan.reused),
+        unreadable=tuple(unreadable),
+        failed=tuple(asdict(failure) for failure in failed),
+        num_utterances=sum(outcome.num_utterances for outcome in ordered),
+        num_rejected=sum(rejected.values()),
+        rejected=dict(sorted(rejected.items())),
+        hours_of_audio=round(sum(outcome.seconds_of_audio for outcome in ordered) / 3600, 4),
+        seconds=round(seconds, 2),
+    )

@@ -14,12 +14,15 @@ from shards.samples.keys import printable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
+class ConfusionCell:
     """A cell of the confusion matrix: its count, its share of the row, and whether it is on the diagonal."""
 
     count: int
     share: float
     right: bool
+
+
+ConfusionRow = tuple[str, tuple[ConfusionCell, ...]]
 
 
 def render_page(template: str, **values: object) -> str:
@@ -46,9 +49,13 @@ def share_of(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
-def confusion_cells(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> tuple[tuple[str, tuple[Cell, ...]], ...]:
+def confusion_cells(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> tuple[ConfusionRow, ...]:
     """(true label, its cells) of a confusion matrix whose rows are the truth."""
     return tuple(
-        (name, tuple(Cell(count=n, share=share_of(n, sum(row)), right=at == place) for place, n in enumerate(row)))
+        (name, tuple(_cell(number, row, right=at == place) for place, number in enumerate(row)))
         for at, (name, row) in enumerate(zip(labels, matrix, strict=True))
     )
+
+
+def _cell(number: int, row: Sequence[int], *, right: bool) -> ConfusionCell:
+    return ConfusionCell(count=number, share=share_of(number, sum(row)), right=right)

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from shards.config import ConfigError
 from shards.emotions import EMOTIONS
 from shards.errors import BadSample, BadShard, reason_code
-from shards.media.audio import SAMPLE_RATE_HZ, decode_audio, encode_flac
+from shards.media.audio import decode_audio, encode_flac
+from shards.media.sound_format import SAMPLE_RATE_HZ
 from shards.samples.keys import printable
 from shards.samples.sample import Sample, parse_sample
 from shards.selection.agreement import pairwise_distance

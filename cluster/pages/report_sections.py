@@ -12,7 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from cluster.pages.charts import Bar, Caption, Curve, Mark, Row, Rule, curve_chart, histogram, row_chart
-from cluster.pages.page import Cell, confusion_cells, percent, share_of
+from cluster.pages.page import ConfusionRow, confusion_cells, percent, share_of
 from shards.emotions import EMOTIONS
 from shards.samples.keys import printable
 from shards.tables.predictions import MODALITIES
@@ -261,7 +261,7 @@ def _scored(summary: Summary) -> list[tuple[str, Mapping[str, Any]]]:
     return [*alone, *together, ("kept", quality["kept"])]
 
 
-def confusion_rows(summary: Summary) -> tuple[tuple[str, tuple[Cell, ...]], ...]:
+def confusion_rows(summary: Summary) -> tuple[ConfusionRow, ...]:
     """(true emotion, its cells): how the kept utterances of each true emotion were labelled."""
     if summary["quality"] is None:
         return ()

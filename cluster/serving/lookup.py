@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.exit_status import ExitStatus
 from shards.config import ConfigError, option
 
 if TYPE_CHECKING:
     from cluster.serving.client import Description, SearchResult, SpeakerClient, SpeakerIndexError
 
-EXIT_REFUSED = 4
 TOKEN_VARIABLE = "EMOSTREAM_TOKEN"  # noqa: S105 (a name, not a token)
 MAX_SECONDS = 600.0
 
@@ -70,7 +70,7 @@ def run_lookup(config: LookupConfig) -> int:
             result = client.search(vector, config.k, exclude=exclude)
     except SpeakerIndexError as error:
         sys.stderr.write(f"emostream lookup: {config.server}: {error}{_remedy(error, config)}\n")
-        return EXIT_REFUSED
+        return ExitStatus.UNFINISHED
     sys.stdout.write(_as_json(result) if config.json else _as_table(result, description))
     return 0
 

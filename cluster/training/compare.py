@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from shards.config import ConfigError, from_mapping, option, to_mapping
-from shards.storage.files import atomic_write
+from shards.storage.documents import read_json, write_json
 from trainers.engine.checkpoints import RESULT_NAME
 from trainers.evaluation.config import METRICS_NAME, EvaluateConfig
 from trainers.recipes.registry import recipe_called
@@ -70,8 +70,7 @@ def run_compare(config: CompareConfig) -> int:
         "methods": {method: {name: asdict(cell) for name, cell in cells.items()} for method, cells in table.items()},
         "personalisation_gap": _gaps(runs, shown),
     }
-    with atomic_write(config.out) as stream:
-        stream.write((json.dumps(document, indent=2) + "\n").encode())
+    write_json(config.out, document)
     return 0
 
 
@@ -81,7 +80,7 @@ def read_run(given: str) -> Run:
 
     name, separator, folder = given.rpartition("=")
     try:
-        metrics = json.loads((Path(folder) / METRICS_NAME).read_text(encoding="utf-8"))
+        metrics = read_json(Path(folder) / METRICS_NAME)
         training = _training_of(metrics["config"]["checkpoint"])
     except FileNotFoundError as error:
         raise ConfigError(f"--runs {folder}: {error.filename} is missing; expected a finished evaluation") from error
@@ -136,7 +135,7 @@ def _training_of(checkpoint: str) -> dict[str, Any]:
 def _corpus_of(checkpoint: Path) -> str | None:
     """The first digits of the digest of what a run was trained on; None while it is not over."""
     try:
-        result = json.loads((checkpoint.parent / RESULT_NAME).read_text(encoding="utf-8"))
+        result = read_json(checkpoint.parent / RESULT_NAME)
     except FileNotFoundError:
         return None
     return str(result["corpus"])[:8]

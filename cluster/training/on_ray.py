@@ -1,7 +1,6 @@
 """Training as Ray Train workers, and what the first of them has to tell."""
 
 import os
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from threading import Event, Thread
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.progress import progress
 from shards.config import ConfigError, from_mapping, to_mapping
+from shards.progress import OnProgress
 from trainers.config import TrainConfig
 from trainers.engine.checkpoints import CHECKPOINTS_NAME, refuse_used_folder
 
@@ -76,7 +76,7 @@ def train_on_ray(config: TrainConfig) -> "TrainingResult":
 class _Listener:
     """Shows the first worker's progress as it comes, and keeps how it ended."""
 
-    def __init__(self, queue: Any, update: Callable[..., None]) -> None:
+    def __init__(self, queue: Any, update: OnProgress) -> None:
         self._queue, self._update = queue, update
         self._end: tuple[str, Any] = ("refused", "the first worker ended without saying what it reached")
         self._is_over = Event()
@@ -100,7 +100,7 @@ class _Listener:
                     return
                 continue
             if kind == "step":
-                self._update(*values[:2], note=values[2])
+                self._update(*values)
             else:
                 self._end = (kind, values[0])
 
@@ -123,7 +123,7 @@ def _work(values: dict[str, Any]) -> None:
 
     config = replace(config, resume=config.resume or has_checkpoint)
     try:
-        result = run_training(config, lambda done, total, note: say("step", done, total, note))
+        result = run_training(config, lambda done, total, note="": say("step", done, total, note))
     except ConfigError as error:
         # Every worker raises it alike. Out of here, it would be tried again as if a worker had died.
         say("refused", str(error))

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.exit_status import ExitStatus
 from cluster.progress import progress
 from cluster.training.on_ray import WorkersFailedError, train_on_ray
 from shards.errors import BadShard
@@ -19,8 +20,6 @@ from trainers.engine.tracking import require_trackers
 
 if TYPE_CHECKING:
     from trainers.engine.run import TrainingResult  # with torch, which the help text does not need
-
-EXIT_UNFINISHED = 4
 
 
 def run_train(config: TrainConfig) -> int:
@@ -32,7 +31,7 @@ def run_train(config: TrainConfig) -> int:
         result = train(config)
     except (OSError, BadShard, WorkersFailedError) as error:
         sys.stderr.write(f"emostream train: stopped: {error}\n{_what_remains(config)}\n")
-        return EXIT_UNFINISHED
+        return ExitStatus.UNFINISHED
     if _is_first():
         sys.stdout.write(_summary(config, result))
     return 0
@@ -45,7 +44,7 @@ def train_here(config: TrainConfig) -> "TrainingResult":
     if not _is_first():
         return run_training(config)
     with progress("train", "steps") as update:
-        return run_training(config, lambda done, total, note: update(done, total, note=note))
+        return run_training(config, update)
 
 
 def _what_remains(config: TrainConfig) -> str:

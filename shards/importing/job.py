@@ -13,7 +13,7 @@ microseconds beside it.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -24,22 +24,22 @@ import pyarrow.parquet as pq
 from shards.config import ConfigError
 from shards.errors import reason_code
 from shards.importing.config import ImportConfig
-from shards.importing.plan import PlannedShard, Rejected, plan_rows, plan_shards
+from shards.importing.plan import Rejected, ShardOfRows, plan_rows, plan_shards
 from shards.importing.table import SourceTable, read_table
 from shards.importing.writing import notes_name, write_shard
-from shards.storage.documents import read_json, write_config, write_json
-from shards.storage.files import atomic_write, exists, join, make_directory, remove
-from shards.storage.names import list_names
+from shards.progress import OnProgress, unseen
+from shards.storage.documents import read_json
+from shards.storage.files import atomic_write
+from shards.storage.folder import Folder
 
 SUMMARY_NAME = "import-summary.json"
 CONFIG_NAME = "import.yaml"
 REJECTED_NAME = "import-rejected.parquet"
 
-Progress = Callable[[int, int], None]
 
 _REJECTED_SCHEMA = pa.schema([("row", pa.int64()), ("key", pa.string()), ("reason", pa.string())])
 _SHARD_NAME = re.compile(r"shard-\d{6}-[0-9a-f]{12}\.tar")
-_BESIDE_A_SHARD = re.compile(r"\.shard-\d{6}-[0-9a-f]{12}\.tar\.(?:rejected\.json|tmp-[0-9a-f]+)")
+_NOTES_NAME = re.compile(r"\.shard-\d{6}-[0-9a-f]{12}\.tar\.rejected\.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,39 +55,33 @@ class ImportReport:
     shards: tuple[str, ...]
 
 
-def import_table(config: ImportConfig, progress: Progress | None = None) -> ImportReport:
-    """Import `config.table`; `progress(done, total)` counts shards.
+def import_table(config: ImportConfig, on_progress: OnProgress = unseen) -> ImportReport:
+    """Import `config.table`; progress is counted in shards.
 
     Raises ConfigError when the table cannot be used, or when OUT holds shards of something else.
     """
     source = read_table(config.table)
     rows, rejected = plan_rows(source, config.root)
     shards = plan_shards(rows, config)
-    make_directory(config.out)
-    present = set(list_names(config.out))
-    _refuse_foreign_shards(config.out, present, shards, _earlier_report(config.out))
+
+    folder = Folder(url=config.out, summary_name=SUMMARY_NAME, config_name=CONFIG_NAME)
+    folder.make()
+    present = set(folder.names())
+    _refuse_foreign_shards(config.out, present, shards, folder.last_summary())
     todo = [shard for shard in shards if shard.name not in present]
-    for name in present & {notes_name(shard) for shard in todo}:
-        remove(join(config.out, name))  # of a shard that was not finished
+    folder.reopen()
+    folder.discard(present & {notes_name(shard) for shard in todo})  # of shards that were not finished
+
     with ThreadPoolExecutor(config.num_workers) as pool:
         running = [pool.submit(write_shard, shard, source, config) for shard in todo]
         for number, done in enumerate(as_completed(running), start=1):
             done.result()
-            if progress is not None:
-                progress(number, len(todo))
-    return _finish(config, source, shards, rejected, num_written=len(todo))
-
-
-def _earlier_report(out: str) -> dict[str, Any] | None:
-    url = join(out, SUMMARY_NAME)
-    if not exists(url):
-        return None
-    earlier: dict[str, Any] = read_json(url)
-    return earlier
+            on_progress(number, len(todo))
+    return _finish(config, folder, source, shards, rejected, num_written=len(todo))
 
 
 def _refuse_foreign_shards(
-    out: str, present: set[str], shards: Sequence[PlannedShard], earlier: dict[str, Any] | None
+    out: str, present: set[str], shards: Sequence[ShardOfRows], earlier: dict[str, Any] | None
 ) -> None:
     """Shards of an older table are removed at the end; anything else would be labeled along unnoticed."""
     mine = {shard.name for shard in shards} | set(earlier["shards"] if earlier else ())
@@ -102,27 +96,33 @@ def _refuse_foreign_shards(
         )
 
 
+def _belongs(name: str) -> bool:
+    """Whether a file is a shard of some import, or a note beside one."""
+    return bool(_SHARD_NAME.fullmatch(name) or _NOTES_NAME.fullmatch(name))
+
+
 def _finish(
     config: ImportConfig,
+    folder: Folder,
     source: SourceTable,
-    shards: Sequence[PlannedShard],
+    shards: Sequence[ShardOfRows],
     rejected: Sequence[Rejected],
     *,
     num_written: int,
 ) -> ImportReport:
     """Gather the notes, drop shards of an older table and what killed imports left, and write the report last."""
-    out, everything = config.out, list(rejected)
-    present = set(list_names(out))
+    everything = list(rejected)
+    present = set(folder.names())
     for shard in shards:
         if notes_name(shard) in present:
-            reasons = read_json(join(out, notes_name(shard)))
+            reasons = read_json(folder.place(notes_name(shard)))
             places = {row.key: int(source.places[row.position]) for row in shard.rows}
             everything.extend(Rejected(places[key], key, reason) for key, reason in reasons.items())
     everything.sort(key=lambda item: item.row)
     wanted = {name for shard in shards for name in (shard.name, notes_name(shard))}
-    for name in present:
-        if name not in wanted and (_SHARD_NAME.fullmatch(name) or _BESIDE_A_SHARD.fullmatch(name)):
-            remove(join(out, name))
+    folder.discard(filter(_belongs, present - wanted))
+    folder.sweep(lambda name: _belongs(name) or name == REJECTED_NAME)
+
     counts = Counter(reason_code(item.reason) for item in everything)
     report = ImportReport(
         num_rows=source.num_rows,
@@ -133,8 +133,7 @@ def _finish(
         num_written=num_written,
         shards=tuple(shard.name for shard in shards),
     )
-    with atomic_write(join(out, REJECTED_NAME)) as stream:
+    with atomic_write(folder.place(REJECTED_NAME)) as stream:
         pq.write_table(pa.Table.from_pylist([asdict(item) for item in everything], _REJECTED_SCHEMA), stream)
-    write_config(join(out, CONFIG_NAME), config)
-    write_json(join(out, SUMMARY_NAME), asdict(report))
+    folder.finish(config, asdict(report))
     return report

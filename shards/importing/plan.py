@@ -53,7 +53,7 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedShard:
+class ShardOfRows:
     """One shard to be."""
 
     name: str
@@ -79,7 +79,7 @@ def plan_rows(source: SourceTable, root: str) -> tuple[list[PlannedRow], list[Re
     return planned, rejected
 
 
-def plan_shards(rows: Sequence[PlannedRow], config: ImportConfig) -> list[PlannedShard]:
+def plan_shards(rows: Sequence[PlannedRow], config: ImportConfig) -> list[ShardOfRows]:
     """Cut the rows, in table order and by their fields, into shards of about the target size."""
     target = config.shard_size_mb * MIB
     groups: list[list[PlannedRow]] = []
@@ -95,7 +95,7 @@ def plan_shards(rows: Sequence[PlannedRow], config: ImportConfig) -> list[Planne
             group.append(row)
             size += row.size
         groups.append(group)
-    return [PlannedShard(_shard_name(number, group, config.check), tuple(group)) for number, group in enumerate(groups)]
+    return [ShardOfRows(_shard_name(number, group, config.check), tuple(group)) for number, group in enumerate(groups)]
 
 
 def tar_key(name: str | None) -> str:

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from shards.errors import BadSample
 from shards.importing.config import Check, ImportConfig
-from shards.importing.plan import PlannedShard, dictionaries, row_files
+from shards.importing.plan import ShardOfRows, dictionaries, row_files
 from shards.importing.table import TRANSCRIPT_COLUMN, SourceTable, metadata_of, text_cell
 from shards.media.audio import check_audio_header, decode_audio
 from shards.media.frames import check_video_header
@@ -20,7 +20,7 @@ from shards.tar.reader import TarLimits, TarWriter
 MAX_CHECKED_SECONDS = 24 * 3600.0
 
 
-def write_shard(shard: PlannedShard, source: SourceTable, config: ImportConfig) -> None:
+def write_shard(shard: ShardOfRows, source: SourceTable, config: ImportConfig) -> None:
     """Write one shard, and before it a note of the rows that turned out to be unusable."""
     reasons: dict[str, str] = {}
     positions = {row.position: row for row in shard.rows}
@@ -70,5 +70,5 @@ def _check_media(extension: str, payload: bytes, check: Check) -> None:
         check_video_header(payload)
 
 
-def notes_name(shard: PlannedShard) -> str:
+def notes_name(shard: ShardOfRows) -> str:
     return f".{shard.name}.rejected.json"

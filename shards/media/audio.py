@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 
 from shards.errors import BadSample
 from shards.media.container import AUDIO_DECODERS, DECODER_OPTIONS, open_media
+from shards.media.sound_format import SAMPLE_RATE_HZ
 
-SAMPLE_RATE_HZ = 16_000
 # One frame of a speech model: 25 ms. Nothing can be heard, or computed, in less.
 MIN_SECONDS = 0.025
 # A third of the smallest step of 16-bit sound.

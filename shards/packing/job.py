@@ -2,13 +2,13 @@
 
 A batch of B speakers x K utterances then streams sequentially. A job that was killed goes on where it stopped and a
 finished one opens no shard, because a packed shard is named after what goes into it. Shards of an earlier selection are
-removed before the first new one is written: a pattern like `train-*.tar` must never match a mixture of the two. The
-summary is removed before that and written last, so a folder with a summary is a whole pack.
+removed before the first new one is written: a pattern like `train-*.tar` must never match a mixture of the two. A
+folder with a summary is a whole pack.
 
 Shards are written by threads: the work is reading and writing, and what computes (checksums, JSON) is a few percent.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 
@@ -18,19 +18,18 @@ from shards.config import ConfigError, option, require_positive
 from shards.errors import BadShard
 from shards.packing.plan import PLAN_COLUMNS, PlannedShard, plan_shards, stem_of
 from shards.packing.shard import write_packed_shard
+from shards.progress import OnProgress, unseen
 from shards.selection.job import ShardVersion, read_selection
 from shards.selection.rule import SPLITS
-from shards.storage.documents import write_config, write_json
-from shards.storage.files import FileIdentity, is_remote, join, list_files, make_directory, remove
-from shards.storage.names import find_shards, list_names
+from shards.storage.files import FileIdentity, is_remote, list_files
+from shards.storage.folder import Folder
+from shards.storage.names import find_shards
 from shards.storage.urls import local_path
 
 SUMMARY_NAME = "pack-summary.json"
 CONFIG_NAME = "pack.yaml"
 FORMAT_VERSION = 1
 MIB = 2**20
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +63,8 @@ class PackSummary:
     shards: Sequence[str]
 
 
-def pack(config: PackConfig, progress: Progress | None = None) -> PackSummary:
-    """Write the training shards that are not there yet; `progress(done, total)` counts them.
+def pack(config: PackConfig, on_progress: OnProgress = unseen) -> PackSummary:
+    """Write the training shards that are not there yet, which progress is counted in.
 
     Raises ConfigError when the selection or a labeled shard cannot be found, BadShard when a shard has changed since it
     was labeled.
@@ -77,10 +76,12 @@ def pack(config: PackConfig, progress: Progress | None = None) -> PackSummary:
     _require_unchanged(sources, labeled)
     _require_other_folder(config.out, sources)
     plan = plan_shards(selection, {name: file.version for name, file in sources.items()}, config.shard_size_mb * MIB)
-    make_directory(config.out)
-    todo = _prepare(plan, config.out)
-    _write_all(todo, {name: file.url for name, file in sources.items()}, config, progress)
-    return _finish(plan, config, num_written=len(todo))
+
+    folder = Folder(url=config.out, summary_name=SUMMARY_NAME, config_name=CONFIG_NAME)
+    folder.make()
+    todo = _prepare(plan, folder)
+    _write_all(todo, {name: file.url for name, file in sources.items()}, config, on_progress)
+    return _finish(plan, config, folder, num_written=len(todo))
 
 
 def _require_unchanged(sources: Mapping[str, FileIdentity], labeled: Mapping[str, ShardVersion]) -> None:
@@ -100,42 +101,36 @@ def _require_other_folder(out: str, sources: Mapping[str, FileIdentity]) -> None
             raise ConfigError(f"--out: got {out}, the folder of the labeled shards, expected one for the packed shards")
 
 
-def _prepare(plan: Sequence[PlannedShard], out: str) -> list[PlannedShard]:
+def _prepare(plan: Sequence[PlannedShard], folder: Folder) -> list[PlannedShard]:
     """Remove what does not belong to `plan`, and return what is not there yet."""
-    existing = set(list_names(out))
+    existing = set(folder.names())
     todo = [planned for planned in plan if planned.name not in existing]
     stems = {planned.stem for planned in plan}
     stale = [name for name in sorted(existing) if (stem := stem_of(name)) is not None and stem not in stems]
-    if (todo or stale) and SUMMARY_NAME in existing:
-        remove(join(out, SUMMARY_NAME))
-    for name in stale:
-        remove(join(out, name))
+    if todo or stale:
+        folder.reopen()
+    folder.discard(stale)
     return todo
 
 
 def _write_all(
-    todo: Sequence[PlannedShard], sources: Mapping[str, str], config: PackConfig, progress: Progress | None
+    todo: Sequence[PlannedShard], sources: Mapping[str, str], config: PackConfig, on_progress: OnProgress
 ) -> None:
     with ThreadPoolExecutor(config.num_workers) as pool:
         running = [pool.submit(write_packed_shard, planned, sources, config.out) for planned in todo]
         try:
             for number, done in enumerate(as_completed(running), start=1):
                 done.result()
-                if progress is not None:
-                    progress(number, len(todo))
+                on_progress(number, len(todo))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)  # shards in progress are finished, the others not begun
             raise
 
 
-def _finish(plan: Sequence[PlannedShard], config: PackConfig, *, num_written: int) -> PackSummary:
+def _finish(plan: Sequence[PlannedShard], config: PackConfig, folder: Folder, *, num_written: int) -> PackSummary:
     """Remove temporary files of writers that were killed, and describe the folder."""
-    names = list_names(config.out)
-    for name in names:
-        unfinished, _, _ = name.removeprefix(".").partition(".tmp-")
-        if name.startswith(".") and stem_of(unfinished) is not None:
-            remove(join(config.out, name))
-    files = _packed_files(plan, config.out, frozenset(names))
+    folder.sweep(lambda name: stem_of(name) is not None)
+    files = _packed_files(plan, config.out, frozenset(folder.names()))
     splits = {split: _describe_split(split, plan, files) for split in SPLITS}
     summary = PackSummary(
         num_utterances=sum(counts["utterances"] for counts in splits.values()),
@@ -145,10 +140,10 @@ def _finish(plan: Sequence[PlannedShard], config: PackConfig, *, num_written: in
         splits=splits,
         shards=sorted(files),
     )
-    write_config(join(config.out, CONFIG_NAME), config)
+
     document = {"format_version": FORMAT_VERSION, **asdict(summary)}
     del document["num_written"]  # of this run, not of the folder: a resumed pack leaves the same bytes
-    write_json(join(config.out, SUMMARY_NAME), document)
+    folder.finish(config, document)
     return summary
 
 

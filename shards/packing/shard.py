@@ -10,20 +10,19 @@ first samples, as Hugging Face's does, then guesses wrong. For the same reason n
 `json` instead of being null.
 """
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import ExitStack
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from shards.errors import BadSample, BadShard
 from shards.packing.plan import PACKED_KEY, PlannedShard
 from shards.samples.metadata import METADATA_EXTENSION, encode_metadata
 from shards.samples.sample import AUDIO_EXTENSIONS, FACE_EXTENSION, TRANSCRIPT_EXTENSION, VIDEO_EXTENSIONS, parse_sample
-from shards.storage.files import RangedReader, atomic_write, join, open_ranged
+from shards.storage.files import atomic_write, join
+from shards.storage.open_files import OpenFiles
 from shards.tar.reader import TarWriter, read_sample
 
-# A speaker's utterances lie in a few source shards; each open remote one holds a window of up to 8 MiB.
+# A speaker's utterances lie in a few source shards.
 MAX_OPEN_SHARDS = 4
 _KIND_EXTENSIONS = AUDIO_EXTENSIONS | VIDEO_EXTENSIONS | {FACE_EXTENSION}
 
@@ -34,11 +33,11 @@ def write_packed_shard(planned: PlannedShard, sources: Mapping[str, str], out: s
     The file with the planned name appears last, after those of other kinds: it is there when all is there. Raises
     BadShard when a source shard is not what it was when it was labeled.
     """
-    with ExitStack() as files, _OpenShards(sources) as shards:
+    with ExitStack() as files, OpenFiles(MAX_OPEN_SHARDS) as shards:
         writers: dict[str, TarWriter] = {}
         for batch in planned.samples.to_batches(max_chunksize=1000):
             for row in batch.to_pylist():
-                members = _labeled_members(row, shards)
+                members = _labeled_members(row, sources, shards)
                 kind = _kind(members)
                 if kind not in writers:
                     # The first to be opened is the last to be closed, and that is what makes a file appear.
@@ -48,35 +47,10 @@ def write_packed_shard(planned: PlannedShard, sources: Mapping[str, str], out: s
                 writers[kind].add(row[PACKED_KEY], members)
 
 
-class _OpenShards:
-    """The source shards in use, the latest few kept open."""
-
-    def __init__(self, urls: Mapping[str, str]) -> None:
-        self._urls = urls
-        self._readers: OrderedDict[str, RangedReader] = OrderedDict()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for reader in self._readers.values():
-            reader.close()
-
-    def __getitem__(self, name: str) -> RangedReader:
-        if name not in self._readers:
-            if len(self._readers) >= MAX_OPEN_SHARDS:
-                self._readers.popitem(last=False)[1].close()
-            self._readers[name] = open_ranged(self._urls[name])
-        self._readers.move_to_end(name)
-        return self._readers[name]
-
-
-def _labeled_members(row: Mapping[str, Any], shards: _OpenShards) -> dict[str, bytes]:
+def _labeled_members(row: Mapping[str, Any], sources: Mapping[str, str], shards: OpenFiles) -> dict[str, bytes]:
     """The members of a sample, with its label in `json`."""
     try:
-        members = read_sample(shards[row["shard"]], row["key"], row["offset"], row["size"])
+        members = read_sample(shards[sources[row["shard"]]], row["key"], row["offset"], row["size"])
         metadata = parse_sample(row["key"], members).metadata
     except (BadShard, BadSample) as problem:
         raise BadShard(problem.code, f"shard {row['shard']!r}: {problem.detail}") from problem

@@ -1,8 +1,7 @@
 """`emostream select`: prediction tables in, selection.parquet, rejected.parquet and summary.json out.
 
-Reads no shard and needs no GPU. Each file appears in one step; an earlier summary is removed first and the new one
-written last, so that a folder with a summary is a whole selection, and what reads one (`pack`, `report`) can tell. One
-rename of a whole folder was left out: it cannot replace a folder that is there, and object stores have none.
+Reads no shard and needs no GPU. A folder with a summary is a whole selection, and what reads one (`pack`, `report`) can
+tell.
 """
 
 import json
@@ -20,8 +19,8 @@ from shards.config import ConfigError
 from shards.emotions import EMOTIONS
 from shards.selection.rule import Candidates, SelectConfig, Selection, choose
 from shards.selection.summary import summarise
-from shards.storage.documents import write_config, write_json
-from shards.storage.files import atomic_write, exists, join, make_directory, open_ranged, remove
+from shards.storage.files import atomic_write, join, open_ranged
+from shards.storage.folder import Folder
 from shards.storage.parquet import METADATA_KEY
 from shards.tables.predictions import (
     DISTRIBUTION,
@@ -60,19 +59,25 @@ def select(config: SelectConfig) -> dict[str, Any]:
     _require_teachers(candidates, infos)
     selection = choose(candidates, config)
     summary = summarise(candidates, selection, config, infos, unfinished=unfinished_labeling(config.predictions))
-    make_directory(config.out)
-    if exists(join(config.out, SUMMARY_NAME)):
-        remove(join(config.out, SUMMARY_NAME))
-    _write_table(join(config.out, SELECTION_NAME), _selection_table(table, selection, infos))
-    _write_table(join(config.out, REJECTED_NAME), _rejected_table(table, selection))
-    write_config(join(config.out, CONFIG_NAME), config)
-    write_json(join(config.out, SUMMARY_NAME), summary)
+
+    folder = selection_folder(config.out)
+    folder.make()
+    folder.reopen()
+    _write_table(folder.place(SELECTION_NAME), _selection_table(table, selection, infos))
+    _write_table(folder.place(REJECTED_NAME), _rejected_table(table, selection))
+    folder.sweep({SELECTION_NAME, REJECTED_NAME}.__contains__)
+    folder.finish(config, summary)
     return summary
+
+
+def selection_folder(url: str) -> Folder:
+    """A folder as `select` writes it."""
+    return Folder(url=url, summary_name=SUMMARY_NAME, config_name=CONFIG_NAME)
 
 
 def read_selection(folder: str, columns: Sequence[str]) -> tuple[pa.Table, dict[str, ShardVersion]]:
     """Columns of a selection and the shards it was made from. Raises ConfigError when `folder` holds no whole one."""
-    if not exists(join(folder, SUMMARY_NAME)):
+    if not selection_folder(folder).is_finished():
         raise ConfigError(f"{folder}: no {SUMMARY_NAME}, expected a finished selection; run `emostream select` first")
     url = join(folder, SELECTION_NAME)
     with open_ranged(url) as reader:

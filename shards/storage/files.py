@@ -6,6 +6,7 @@ local class gives no nanosecond modification time, no fsync and no `pread`.
 
 import glob
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -43,6 +44,7 @@ _UPLOAD_PART_BYTES = 16 << 20
 # What listings call the thing that changes with the content: s3 and http, hf, gs (whose etag changes with metadata
 # too), az, file servers, memory.
 _VERSION_FIELDS = ("ETag", "blob_id", "generation", "etag", "mtime", "LastModified", "last_modified", "created")
+_TEMPORARY = re.compile(r"\.(?:(.+)\.)?tmp-[0-9a-f]+")
 # From this many names on, listing their folder once is cheaper than asking for each.
 _NAMES_WORTH_A_LISTING = 8
 
@@ -143,6 +145,25 @@ def atomic_write(url: str) -> Iterator[BinaryIO]:
             yield stream
 
 
+def without_globs(name: str) -> str:
+    """`name` with "_" for wildcards, for which fsspec's `mv` would take brackets in a temporary file's name."""
+    return re.sub(r"[][*?]", "_", name)
+
+
+def temporary_name(name: str) -> str:
+    """What a file is called until it is whole: hidden, of this writer alone, and `written_name` tells what it is of."""
+    return f".{without_globs(name)}.tmp-{uuid.uuid4().hex}"
+
+
+def written_name(name: str) -> str | None:
+    """What a temporary file was to become: its name `without_globs`, or nothing where that is not known.
+
+    None for any other file.
+    """
+    match = _TEMPORARY.fullmatch(name)
+    return None if match is None else match[1] or ""
+
+
 def probe(folder: str, num_bytes: int) -> None:
     """Write, read back and remove a file in `folder`. Raises what the storage raises, OSError for other bytes."""
     url, payload = join(folder, f".probe-{uuid.uuid4().hex}"), os.urandom(num_bytes)
@@ -173,7 +194,7 @@ def flush_tree(folder: Path) -> None:
 @contextmanager
 def _write_local(path: str) -> Iterator[BinaryIO]:
     folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}.tmp-{uuid.uuid4().hex}")
+    temporary = os.path.join(folder, temporary_name(name))
     try:
         with open(temporary, "xb") as stream:
             yield stream
@@ -202,8 +223,8 @@ def _write_upload(filesystem: Any, path: str) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _write_and_move(filesystem: Any, path: str) -> Iterator[BinaryIO]:
-    # Without the file's own name, in which fsspec's `mv` would take brackets for a glob.
-    temporary = f"{path.rpartition('/')[0]}/.tmp-{uuid.uuid4().hex}"
+    folder, _, name = path.rpartition("/")
+    temporary = f"{folder}/{temporary_name(name)}"
     try:
         with filesystem.open(temporary, "wb") as stream:
             yield cast(BinaryIO, stream)

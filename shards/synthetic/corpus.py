@@ -28,12 +28,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.emotions import EMOTIONS
-from shards.media.audio import SAMPLE_RATE_HZ, encode_flac
+from shards.media.audio import encode_flac
+from shards.media.sound_format import SAMPLE_RATE_HZ
 from shards.samples.sample import Sample, encode_sample
 from shards.storage.files import atomic_write, join, make_directory
 from shards.synthetic.config import WorldConfig
 from shards.synthetic.face import SHOWN_BY_FACE, show_face
-from shards.synthetic.people import Speaker, draw_speaker
+from shards.synthetic.people import Person, draw_speaker
 from shards.synthetic.truth import UtteranceTruth, draw_truth, rate_affect, rate_emotion
 from shards.synthetic.voice import NUM_VOICE_CUES, SHOWN_BY_VOICE, synthesise
 from shards.synthetic.words import write_words
@@ -49,15 +50,15 @@ class World:
     def __init__(self, config: WorldConfig) -> None:
         self.config = config
 
-    def speaker(self, index: int) -> Speaker:
-        """Speaker number `index`."""
+    def speaker(self, index: int) -> Person:
+        """Person number `index`."""
         return draw_speaker(self.config, index)
 
-    def truth(self, speaker: Speaker, utterance: int) -> UtteranceTruth:
+    def truth(self, speaker: Person, utterance: int) -> UtteranceTruth:
         """What is felt and shown in one utterance, without recording it."""
         return draw_truth(self.config, speaker, self._generator(speaker, utterance, _TRUTH))
 
-    def sample(self, speaker: Speaker, utterance: int) -> Sample:
+    def sample(self, speaker: Person, utterance: int) -> Sample:
         """One utterance as it stands in a shard: FLAC, face features, transcript, and the truth in its metadata."""
         truth = self.truth(speaker, utterance)
         waveform = self._record_voice(speaker, utterance, truth)
@@ -70,11 +71,11 @@ class World:
             metadata=self._describe(speaker, utterance, truth, len(waveform) / SAMPLE_RATE_HZ),
         )
 
-    def _generator(self, speaker: Speaker, utterance: int, part: int) -> np.random.Generator:
+    def _generator(self, speaker: Person, utterance: int, part: int) -> np.random.Generator:
         key = (_UTTERANCE_STREAM, speaker.index, utterance, part)
         return np.random.default_rng(np.random.SeedSequence(self.config.seed, spawn_key=key))
 
-    def _record_voice(self, speaker: Speaker, utterance: int, truth: UtteranceTruth) -> NDArray[np.float32]:
+    def _record_voice(self, speaker: Person, utterance: int, truth: UtteranceTruth) -> NDArray[np.float32]:
         rng = self._generator(speaker, utterance, _VOICE)
         shown = truth.intensity * speaker.voice_gain * SHOWN_BY_VOICE[truth.shown_by_voice]
         noise = self.config.voice.noise * rng.standard_normal(NUM_VOICE_CUES)
@@ -86,7 +87,7 @@ class World:
             rng,
         )
 
-    def _record_face(self, speaker: Speaker, utterance: int, truth: UtteranceTruth) -> NDArray[np.float32]:
+    def _record_face(self, speaker: Person, utterance: int, truth: UtteranceTruth) -> NDArray[np.float32]:
         rng = self._generator(speaker, utterance, _FACE)
         shown = truth.intensity * speaker.face_gain * SHOWN_BY_FACE[truth.shown_by_face]
         noise = self.config.face.noise * rng.standard_normal(len(shown))
@@ -98,7 +99,7 @@ class World:
             rng=rng,
         )
 
-    def _record_words(self, speaker: Speaker, utterance: int, truth: UtteranceTruth) -> str:
+    def _record_words(self, speaker: Person, utterance: int, truth: UtteranceTruth) -> str:
         return write_words(
             truth.shown_by_words,
             spoken_probability=speaker.spoken_probability,
@@ -107,7 +108,7 @@ class World:
         )
 
     def _describe(
-        self, speaker: Speaker, utterance: int, truth: UtteranceTruth, duration_seconds: float
+        self, speaker: Person, utterance: int, truth: UtteranceTruth, duration_seconds: float
     ) -> dict[str, object]:
         """The sample's `json`; what no real corpus could know stands under `simulation`."""
         arousal, valence = rate_affect(self.config, speaker, truth, self._generator(speaker, utterance, _AFFECT))

@@ -33,7 +33,7 @@ _GROUP_STREAM, _SPEAKER_STREAM = 1, 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Speaker:
+class Person:
     """One person. Cue arrays are in cue units, in the order of VOICE_CUES and FACE_CUES."""
 
     index: int
@@ -52,14 +52,14 @@ class Speaker:
     label_spread: NDArray[np.float64]
 
 
-def draw_speaker(config: WorldConfig, index: int) -> Speaker:
-    """Speaker number `index` of the world: a draw around one of the hidden groups."""
+def draw_speaker(config: WorldConfig, index: int) -> Person:
+    """Person number `index` of the world: a draw around one of the hidden groups."""
     rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(_SPEAKER_STREAM, index)))
     group = int(rng.integers(config.num_groups))
     style = _draw_style(config, group, rng)
     log_prior = np.log(config.emotion_prior) + style["prior"]
     prior = np.exp(log_prior - log_prior.max())
-    return Speaker(
+    return Person(
         index=index,
         name=f"speaker-{index:05d}",
         group=group,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from shards.emotions import EMOTIONS, NUM_EMOTIONS
 from shards.synthetic.config import WorldConfig
-from shards.synthetic.people import Speaker
+from shards.synthetic.people import Person
 
 _AFFECT_OF_EMOTION: NDArray[np.float64] = np.array(
     # arousal, valence: the usual places on Russell's circumplex
@@ -35,7 +35,7 @@ class UtteranceTruth:
     duration_seconds: float
 
 
-def draw_truth(config: WorldConfig, speaker: Speaker, rng: np.random.Generator) -> UtteranceTruth:
+def draw_truth(config: WorldConfig, speaker: Person, rng: np.random.Generator) -> UtteranceTruth:
     """What the speaker feels, and what each channel shows of it."""
     emotion = int(rng.choice(NUM_EMOTIONS, p=speaker.emotion_prior))
     duration_seconds = rng.uniform(config.min_seconds, config.max_seconds)
@@ -83,7 +83,7 @@ def rate_emotion(config: WorldConfig, truth: UtteranceTruth, rng: np.random.Gene
 
 
 def rate_affect(
-    config: WorldConfig, speaker: Speaker, truth: UtteranceTruth, rng: np.random.Generator
+    config: WorldConfig, speaker: Person, truth: UtteranceTruth, rng: np.random.Generator
 ) -> tuple[float, float]:
     """Arousal and valence labels, roughly -1 to 1: the felt emotion's, on the speaker's own scale.
 

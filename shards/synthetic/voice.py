@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter, sosfilt
 
-from shards.media.audio import SAMPLE_RATE_HZ
+from shards.media.sound_format import SAMPLE_RATE_HZ
 
 VOICE_CUES = ("pitch", "pitch_range", "energy", "rate", "effort", "breath", "rise")
 NUM_VOICE_CUES = len(VOICE_CUES)

@@ -6,12 +6,14 @@ are right.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
 
 from shards.emotions import EMOTIONS
-from shards.media.audio import SAMPLE_RATE_HZ, encode_flac
+from shards.media.audio import encode_flac
+from shards.media.sound_format import SAMPLE_RATE_HZ
 from shards.samples.sample import Sample, encode_sample
 from shards.storage.files import atomic_write
 from shards.tar.reader import TarWriter
@@ -80,7 +82,10 @@ def write_checkpoints(folder: Path, *, seed: int = 0, num_face_values: int = NUM
     from trainers.models.classifiers.mel import MelClassifier, MelClassifierConfig
 
     torch.manual_seed(seed)
-    labels = {"id2label": dict(enumerate(EMOTIONS)), "label2id": {name: i for i, name in enumerate(EMOTIONS)}}
+    labels: dict[str, Any] = {
+        "id2label": dict(enumerate(EMOTIONS)),
+        "label2id": {name: i for i, name in enumerate(EMOTIONS)},
+    }
     MelClassifier(MelClassifierConfig(**labels)).save_pretrained(folder / "voice")
     FaceSequenceClassifier(FaceSequenceConfig(feature_size=num_face_values, **labels)).save_pretrained(folder / "face")
     vocabulary = {word: number for number, word in enumerate(("[PAD]", "[UNK]", *WORDS))}

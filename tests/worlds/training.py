@@ -12,7 +12,8 @@ from torch import Tensor
 
 from shards.config import from_mapping
 from shards.loading.loader import Batch
-from shards.media.audio import SAMPLE_RATE_HZ, encode_flac
+from shards.media.audio import encode_flac
+from shards.media.sound_format import SAMPLE_RATE_HZ
 from shards.samples.sample import Sample
 from tests.shards.media.pieces import encode_video, grey
 from tests.worlds.small import write_shard

@@ -8,7 +8,6 @@ together with DeepSpeed's own universal checkpoint tool, which leaves buffers ou
 
 import argparse
 import errno
-import json
 import logging
 import re
 import shutil
@@ -21,6 +20,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from shards.config import ConfigError
+from shards.storage.documents import read_json, write_json
 from shards.storage.files import flush, flush_tree
 
 log = logging.getLogger(__name__)
@@ -52,8 +52,8 @@ class CheckpointFolder:
     def commit(self, step: int, progress: Mapping[str, Any], *, keep: int) -> Path:
         """Make the checkpoint visible, and remove older ones and leftovers."""
         temporary, final = self.temporary(step), self._folder / _name(step)
-        _write_json(temporary / FILES_NAME, _sizes(temporary))
-        _write_json(temporary / PROGRESS_NAME, progress)
+        write_json(temporary / FILES_NAME, _sizes(temporary))
+        write_json(temporary / PROGRESS_NAME, progress)
         flush_tree(temporary)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
@@ -77,13 +77,13 @@ class CheckpointFolder:
 
 def read_progress(checkpoint: Path) -> dict[str, Any]:
     """What `commit` was given."""
-    progress: dict[str, Any] = json.loads((checkpoint / PROGRESS_NAME).read_text(encoding="utf-8"))
+    progress: dict[str, Any] = read_json(checkpoint / PROGRESS_NAME)
     return progress
 
 
 def require_complete(checkpoint: Path) -> None:
     """Raise ConfigError when a file that `commit` counted is missing or has another size."""
-    sizes: dict[str, int] = json.loads((checkpoint / FILES_NAME).read_text(encoding="utf-8"))
+    sizes: dict[str, int] = read_json(checkpoint / FILES_NAME)
     found = _sizes(checkpoint)
     wrong = [name for name, size in sizes.items() if found.get(name) != size]
     if wrong:
@@ -158,10 +158,6 @@ def _sizes(folder: Path) -> dict[str, int]:
     """Bytes of every file below `folder`."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.stat().st_size for path in files}
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value), encoding="utf-8")
 
 
 def _set_aside(final: Path) -> Path:

@@ -9,7 +9,7 @@ AdamW is torch's own, handed to DeepSpeed: its fused one has to be compiled firs
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 import torch.distributed as distributed
 
 from shards.loading.loader import TrainingLoader
+from shards.progress import OnProgress, unseen
 from shards.storage.documents import write_json
 from trainers.engine.buffers import load_buffers, save_buffers
 from trainers.engine.checkpoints import (
@@ -45,7 +46,6 @@ from trainers.settings.engine import EngineConfig
 from trainers.task import Task
 
 BEST_NAME, LAST_NAME = "best", "last"
-OnStep = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,10 +87,16 @@ class TrainingRun:
     """
 
     def __init__(
-        self, config: EngineConfig, out: Path, task: Task, *, parameters: Mapping[str, Any], on_step: OnStep | None
+        self,
+        config: EngineConfig,
+        out: Path,
+        task: Task,
+        *,
+        parameters: Mapping[str, Any],
+        on_step: OnProgress = unseen,
     ) -> None:
         self._config, self._out, self._task, self._parameters = config, out, task, parameters
-        self._on_step = on_step or (lambda *_: None)
+        self._on_step = on_step
         self._rank, self._world_size = distributed.get_rank(), distributed.get_world_size()
         self._checkpoints = CheckpointFolder(out / CHECKPOINTS_NAME)
         self._checkpoint: Path | None = None

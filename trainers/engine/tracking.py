@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from shards.config import ConfigError
+from shards.storage.documents import read_json, write_json
 from shards.storage.files import atomic_write
 
 METRICS_NAME, RUN_IDS_NAME = "metrics.jsonl", "trackers.json"
@@ -138,13 +139,13 @@ def open_trackers(out: Path, names: Sequence[str], parameters: Mapping[str, Any]
         TensorBoard(out / "tensorboard", first_step=first_step),
     ]
     path = out / RUN_IDS_NAME
-    run_ids: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    run_ids: dict[str, str] = read_json(path) if path.exists() else {}
     for name in names:
         service = _SERVICES[name](out.name, parameters, run_ids.get(name))
         run_ids[name] = service.run_id
         trackers.append(service)
     if run_ids:
-        path.write_text(json.dumps(run_ids, indent=2) + "\n", encoding="utf-8")
+        write_json(path, run_ids)
     return trackers
 
 

@@ -1,17 +1,14 @@
 """The emotion recogniser: an encoder, optionally personalised by a set of the speaker's utterances, and a head.
 
 Personalised, it is SetPeER (setpeer-emoceleb, section IV; see `personal/set_fusion.py`). Without, it is the vanilla
-baseline. `source` separates the utterances a prefix is made
-from trainers.models.personal.halves import halve
-from trainers.models.personal.set_fusion import Contrast, Fusion, SetFuser
-from and those it serves, which is what the controls with wrong or disjoint support need; by default they are the same.
+baseline. `source` separates the utterances a prefix is made from and those it serves, which is what the controls with
+wrong or disjoint support need; by default they are the same.
 
 Saved with `save_pretrained`, loaded with `from_pretrained`, whatever the encoder.
 
 Shapes: N utterances, T frames, D width, B sets, Q embeddings, C classes or values.
 """
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +25,7 @@ from shards.config import from_mapping
 from shards.loading.inputs import INPUT_OF, InputName
 from shards.loading.targets import TargetKind
 from shards.media.clip_format import ClipFormat
+from shards.storage.documents import read_json
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
 from trainers.models.losses import Similarity
@@ -231,7 +229,7 @@ class EmotionRecognizer(PreTrainedModel):
 def is_recognizer(folder: str) -> bool:
     """Whether `folder` holds an exported recogniser, and not an encoder alone."""
     path = Path(folder) / "config.json"
-    return path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("model_type") == _MODEL_TYPE
+    return path.is_file() and read_json(path).get("model_type") == _MODEL_TYPE
 
 
 def _personalisation(config: RecognizerConfig) -> tuple[object, ...]:

@@ -4,7 +4,6 @@ A processor that does anything else (another crop, padding, no resizing) is refu
 encoder was trained on.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from transformers import AutoConfig, AutoImageProcessor
 from shards.config import ConfigError, from_mapping
 from shards.media.clip_format import ClipFormat
 from shards.media.face_config import FaceBoxConfig
+from shards.storage.documents import read_json
 from trainers.models.recognizer import is_recognizer
 from trainers.settings.encoder import EncoderConfig
 
@@ -46,7 +46,7 @@ def clip_format(encoder: EncoderConfig, faces: FaceBoxConfig) -> ClipFormat:
 
 def _as_trained(checkpoint: str, faces: FaceBoxConfig) -> ClipFormat:
     """As the run that exported `checkpoint`; where nothing is said of faces, they are found as there."""
-    saved = json.loads((Path(checkpoint) / "config.json").read_text(encoding="utf-8")).get("clip")
+    saved = read_json(Path(checkpoint) / "config.json").get("clip")
     if saved is None:
         raise ConfigError(f"encoder.checkpoint {checkpoint}: was not trained on video, expected a video recogniser")
     chosen = {} if faces == FaceBoxConfig() else {"faces": faces}

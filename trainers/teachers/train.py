@@ -14,7 +14,6 @@ Rejected: early stopping on the held-out speakers (with two to eight of them it 
 longer be honest).
 """
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from sklearn.metrics import f1_score
 from torch import Tensor
 
 from shards.config import ConfigError, option, require_positive, require_share
+from shards.storage.documents import write_json
 from trainers.evaluation.calibration import fit_temperature, scale_logits
 from trainers.teachers.inputs import TeacherKind, TrainingUtterance, classes_of
 from trainers.teachers.models import Teacher, build_teacher
@@ -202,4 +202,4 @@ def _save(teacher: Teacher, report: TeacherReport, folder: Path) -> None:
     teacher.model.eval()
     teacher.model.save_pretrained(folder)
     teacher.save_preprocessing(folder)
-    (folder / REPORT_NAME).write_text(json.dumps(asdict(report), indent=2) + "\n")
+    write_json(folder / REPORT_NAME, asdict(report))

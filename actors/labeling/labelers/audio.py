@@ -23,10 +23,11 @@ from actors.inference.loading import load_model
 from actors.inference.outcomes import Missing, Outcome, class_probabilities
 from actors.inference.probes import probe_waveforms
 from actors.inference.runtime import Runtime, Settled, settle
-from actors.inference.waveforms import SAMPLE_RATE_HZ, RawInputs, WaveformInputs, cast_floats, checkpoint_inputs
-from actors.inference.windows import Waveform, windowed_rows
+from actors.inference.waveforms import RawInputs, WaveformInputs, cast_floats, checkpoint_inputs
+from actors.inference.windows import windowed_rows
 from actors.labeling.labelers.config import LabelerConfig
 from actors.labeling.labelers.emotion_mapping import EmotionMapping, emotions
+from shards.media.sound_format import SAMPLE_RATE_HZ, Waveform
 from trainers.models.classifiers.mel import MelClassifierConfig
 from trainers.models.classifiers.odyssey import OdysseyConfig
 from trainers.models.encoders.registry import register_models

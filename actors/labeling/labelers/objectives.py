@@ -22,10 +22,11 @@ from actors.inference.loading import load_model
 from actors.inference.outcomes import Missing, Outcome
 from actors.inference.probes import probe_waveforms
 from actors.inference.runtime import Probe, Runtime, Settled, settle
-from actors.inference.waveforms import SAMPLE_RATE_HZ, cast_floats, checkpoint_inputs
-from actors.inference.windows import MIN_SAMPLES, Waveform, windowed_rows
+from actors.inference.waveforms import cast_floats, checkpoint_inputs
+from actors.inference.windows import MIN_SAMPLES, windowed_rows
 from actors.labeling.labelers.text import TextClassifier
 from shards.config import ConfigError
+from shards.media.sound_format import SAMPLE_RATE_HZ, Waveform
 
 SENTIMENTS = ("negative", "neutral", "positive")
 _SENTIMENT_NAMES = {"neg": "negative", "neu": "neutral", "pos": "positive"}

@@ -20,10 +20,11 @@ from actors.inference.loading import load_model
 from actors.inference.outcomes import Missing, run_batches
 from actors.inference.probes import probe_waveforms
 from actors.inference.runtime import Runtime, Settled, settle
-from actors.inference.waveforms import SAMPLE_RATE_HZ, cast_floats, to_device
-from actors.inference.windows import MIN_SAMPLES, Waveform, cut_windows
+from actors.inference.waveforms import cast_floats, to_device
+from actors.inference.windows import MIN_SAMPLES, cut_windows
 from actors.labeling.labelers.config import SpeechRecognitionConfig
 from shards.config import ConfigError
+from shards.media.sound_format import SAMPLE_RATE_HZ, Waveform
 
 WHISPER = "whisper"  # the model type, also of distilled and fine-tuned ones
 

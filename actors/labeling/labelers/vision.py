@@ -24,6 +24,7 @@ from actors.inference.waveforms import to_device
 from actors.labeling.labelers.config import LabelerConfig
 from actors.labeling.labelers.emotion_mapping import EmotionMapping, emotions
 from actors.reading.utterance import Utterance
+from shards.media.padding import pad
 from trainers.models.classifiers.face_sequence import FaceSequenceClassifier, FaceSequenceConfig
 
 FEATURE_FRAMES_PER_BATCH = 8_192
@@ -133,12 +134,8 @@ class _FeatureClassifier:
 
     @torch.inference_mode()
     def _forward(self, sequences: Sequence[NDArray[np.float32]]) -> Tensor:
-        shape = (len(sequences), max(map(len, sequences)))
-        padded = np.zeros((*shape, sequences[0].shape[1]), dtype=np.float32)
-        mask = np.zeros(shape, dtype=np.float32)
-        for index, features in enumerate(sequences):
-            padded[index, : len(features)] = features
-            mask[index, : len(features)] = 1.0
+        padded, lengths = pad(sequences)
+        mask = (np.arange(padded.shape[1]) < lengths[:, np.newaxis]).astype(np.float32)
         output = self._model(
             to_device(torch.from_numpy(padded), self._device),
             attention_mask=to_device(torch.from_numpy(mask), self._device),

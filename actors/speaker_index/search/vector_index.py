@@ -11,7 +11,6 @@ Shapes: N vectors, D numbers a vector, P queries, k neighbours.
 """
 
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from actors.speaker_index.search.config import IndexConfig, Kind
 from actors.speaker_index.search.kernels import load_faiss
 from shards.config import ConfigError
-from shards.storage.files import flush
+from shards.storage.files import flush, temporary_name
 
 MAX_FLAT, MAX_FULL_PRECISION = 100_000, 2_000_000
 TRAINING_VECTORS_PER_LIST = 64
@@ -90,7 +89,7 @@ def build_index(vectors: NDArray[np.float32], config: IndexConfig) -> VectorInde
 
 def write_index_file(index: VectorIndex, path: Path) -> None:
     """Write the index; it appears whole, on the disk, or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = path.with_name(temporary_name(path.name))
     load_faiss().write_index(index.cpu, str(temporary))
     flush(temporary)
     temporary.replace(path)

@@ -7,7 +7,6 @@ FAISS, and when its digest is right. FAISS itself trusts what it reads.
 """
 
 import hashlib
-import json
 import logging
 import os
 import re
@@ -22,7 +21,8 @@ from actors.speaker_index.storage.journal import JournalPart, Record, check_tail
 from shards.config import ConfigError
 from shards.speakers.files import read_speakers, write_speakers
 from shards.speakers.table import SpeakerTable
-from shards.storage.files import atomic_write, flush, open_ranged
+from shards.storage.documents import read_json, write_json
+from shards.storage.files import flush, open_ranged, written_name
 
 log = logging.getLogger(__name__)
 
@@ -106,8 +106,7 @@ class IndexFolder:
         write_index_file(index, path)
         described = self._description(generation, config)
         described |= {"kind": index.kind, "recall": index.recall, "digest": table_digest(str(path))}
-        with atomic_write(str(path.with_suffix(".json"))) as stream:
-            stream.write(json.dumps(described, sort_keys=True, indent=2).encode())
+        write_json(path.with_suffix(".json"), described)
 
     def read_index(self, snapshot: Snapshot, config: IndexConfig) -> VectorIndex | None:
         """The kept index of a snapshot; None, with the reason in the log, when it cannot be trusted."""
@@ -115,7 +114,7 @@ class IndexFolder:
         if not path.exists():
             return None
         try:
-            described = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            described = read_json(path.with_suffix(".json"))
             expected = self._description(snapshot.generation, config) | {"digest": table_digest(str(path))}
             wrong = [name for name, value in expected.items() if described[name] != value]
             kind, recall = str(described["kind"]), float(described["recall"])
@@ -130,7 +129,7 @@ class IndexFolder:
         """Remove what the snapshot of `generation` has made needless, and leftovers of killed writers."""
         for name in os.listdir(self.path):
             match = _NAME.fullmatch(name)
-            if (match and int(match[2]) < generation) or (name.startswith(".") and ".tmp-" in name):
+            if (match and int(match[2]) < generation) or written_name(name) is not None:
                 (self.path / name).unlink()
         flush(self.path)
 

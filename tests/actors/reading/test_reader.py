@@ -18,10 +18,11 @@ from actors.reading.utterance import Utterance
 from actors.work.task import ShardProgress, ShardTask
 from shards.config import from_mapping
 from shards.errors import reason_code
-from shards.media.audio import SAMPLE_RATE_HZ, decode_audio
+from shards.media.audio import decode_audio
 from shards.media.container import DAMAGE_CODES
 from shards.media.face_config import FaceConfig
 from shards.media.faces import FaceCropper
+from shards.media.sound_format import SAMPLE_RATE_HZ
 from shards.samples.sample import Sample, encode_sample
 from shards.storage.ranged_reader import BytesReader
 from shards.tar.reader import TarWriter, index_shard

@@ -51,9 +51,7 @@ def busy_share(panel: Panel, utterances: list[Utterance]) -> float:
     with torch.profiler.profile(activities=activities) as profile:
         seconds, _ = timed(label_all, panel, utterances)
     kernels = sorted(
-        (event.time_range.start, event.time_range.end)
-        for event in profile.events()
-        if event.device_type == torch.autograd.DeviceType.CUDA
+        (event.time_range.start, event.time_range.end) for event in profile.events() if event.device_type.name == "CUDA"
     )
     busy, reached = 0.0, float("-inf")
     for start, end in kernels:

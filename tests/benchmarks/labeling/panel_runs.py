@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from actors.inference.waveforms import SAMPLE_RATE_HZ
 from actors.labeling.config import PanelConfig
 from actors.labeling.panel import Panel
 from actors.reading.utterance import Utterance
 from shards.config import from_mapping
 from shards.emotions import EMOTIONS
+from shards.media.sound_format import SAMPLE_RATE_HZ
 
 MIN_SECONDS, MAX_SECONDS = 1.5, 12.0
 WINDOW = 64  # utterances a panel is given at once, as in a labeling job

@@ -43,7 +43,7 @@ async def load(target: str, batch: int, concurrency: int, seconds: float, k: int
     requests = make_requests(batch, k)
     times: list[float] = []
     async with grpc.aio.insecure_channel(target, options=OPTIONS) as channel:
-        call = channel.unary_unary(f"/{SERVICE}/Search")
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/Search")
         for request in requests[:8]:
             await call(request)
         started = time.perf_counter()
@@ -74,7 +74,7 @@ async def echo(answer: bytes) -> None:
         return answer
 
     server = grpc.aio.server(options=OPTIONS)
-    handlers = {"Search": grpc.unary_unary_rpc_method_handler(handle)}
+    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {"Search": grpc.unary_unary_rpc_method_handler(handle)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -161,7 +161,10 @@ def started(arguments: Sequence[str], folder: Path) -> Iterator[tuple[str, "subp
 def load(target: str, batch: int, concurrency: int, seconds: float) -> Mapping[str, float]:
     """What a client on its own core reaches."""
     options = ["--batch", str(batch), "--concurrency", str(concurrency), "--seconds", str(seconds), "--k", str(K)]
-    return json.loads(_on_core(CLIENT_CORE, ["-m", "tests.benchmarks.serving.speaker_load", "load", target, *options]))
+    said = _on_core(CLIENT_CORE, ["-m", "tests.benchmarks.serving.speaker_load", "load", target, *options])
+    figures: Mapping[str, float] = json.loads(said)
+
+    return figures
 
 
 def in_process(kernels: str, size: int, options: argparse.Namespace) -> float:
@@ -198,7 +201,8 @@ def milvus_lite(folder: Path, size: int, seconds: float) -> float | None:
 def first_answer(target: str, batch: int) -> bytes:
     """What the index answers to the first request of a load."""
     with grpc.insecure_channel(target, options=OPTIONS) as channel:
-        answer: bytes = channel.unary_unary(f"/{SERVICE}/Search")(make_requests(batch, K)[0], timeout=60)
+        search: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/Search")
+        answer: bytes = search(make_requests(batch, K)[0], timeout=60)
     return answer
 
 

@@ -196,9 +196,9 @@ class _StepClock:
         self._times: dict[int, float] = {}
         self.first = 0.0
 
-    def __call__(self, step: int, _: int, note: str) -> None:
+    def __call__(self, done: int, total: int, note: str = "") -> None:
         if note.startswith("loss"):
-            self._times[step] = time.perf_counter()
+            self._times[done] = time.perf_counter()
             self.first = self.first or time.time()
 
     def rate(self) -> float:
@@ -235,7 +235,7 @@ def _least_padding(batches: list[Batch]) -> float:
     """Share of padding if every set were padded to its own longest utterance only."""
     samples = capacity = 0
     for batch in batches:
-        for number in batch.sets.unique().tolist():
+        for number in set(batch.sets.tolist()):
             lengths = batch.inputs["sound"].lengths[batch.sets == number]
             samples += int(lengths.sum())
             capacity += len(lengths) * int(lengths.max())

@@ -121,7 +121,8 @@ def _pldc(bench: Bench, corpus: str, seed: int) -> dict[str, float]:
     run = bench.train(corpus, REGRESSION, seed, target={"kind": "values", "values": LABELS})
 
     def ccc(name: str, *arguments: str) -> float:
-        return 100 * statistics.mean(bench.evaluate(run, corpus, name, *arguments)["scores"]["over_speakers"])
+        scores = bench.evaluate(run, corpus, name, *arguments)["scores"]
+        return float(100 * statistics.mean(scores["over_speakers"]))
 
     def chosen(k: int) -> list[str]:
         return ["--neighbours", str(k), "--pldc"]
@@ -183,7 +184,7 @@ def _jobs(options: argparse.Namespace) -> list[Job]:
             jobs += [Job(part, world, name, seed, METHODS[name]) for world, seed in few for name in FEW_METHODS]
     for part, variants in (("ablations", ABLATIONS), ("training-sizes", TRAINING_SIZES)):
         if part in options.parts:
-            wanted = {REFERENCE: METHODS[REFERENCE]} | variants
+            wanted = {REFERENCE: METHODS[REFERENCE], **variants}
             jobs += [Job(part, w, n, s, m) for s in range(options.seeds) for w in worlds for n, m in wanted.items()]
     if "set-sizes" in options.parts:
         jobs += [Job("set-sizes", w, REFERENCE, s, METHODS[REFERENCE]) for s in range(options.seeds) for w in worlds]

@@ -20,7 +20,7 @@ from shards.loading.index import read_index
 from shards.speakers.pldc import Mode, calibrate
 from tests.benchmarks.training.personalization_corpora import GENERAL_SEED
 from trainers.evaluation.metrics import score_values
-from trainers.evaluation.predicting import truth_of
+from trainers.evaluation.targets import ValueTarget
 
 UTTERANCES = {"batch_seconds": 400.0, "max_utterances": 64}
 # What keeps the codebook in use, and a loss over halves whose temperature means something: see docs/decisions.md.
@@ -154,15 +154,15 @@ def true_calibration(evaluation: Path, shards: str, mode: Mode) -> float:
     """
     predictions = pq.read_table(evaluation / "predictions.parquet")
     index = read_index(shards).split("test")
-    targets, _ = truth_of(index, tuple(LABELS), is_values=True)
+    targets, _ = ValueTarget(LABELS).truth(index)
     scores = np.stack([predictions[f"score_{label}"].to_numpy() for label in LABELS], axis=1)
     speakers = np.asarray(predictions["speaker"].to_pylist(), dtype=object)
     calibrated = np.empty_like(scores)
     for speaker in np.unique(speakers.astype(str)):
         mine = speakers.astype(str) == speaker
-        truth = targets.values[mine].astype(np.float64)
+        truth = targets.array[mine].astype(np.float64)
         calibrated[mine] = calibrate(scores[mine], truth.mean(axis=0), truth.std(axis=0), mode)
-    return statistics.mean(score_values(targets.values, calibrated, speakers).over_speakers)
+    return statistics.mean(score_values(targets.array, calibrated, speakers).over_speakers)
 
 
 def _name(method: Method) -> str:

@@ -14,6 +14,7 @@ PyTorch alone is measured, and a line says so. On a CPU a shallow model on littl
 
 import argparse
 import importlib.util
+import itertools
 import statistics
 import sys
 import time
@@ -25,16 +26,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import HubertConfig
 
 from shards.emotions import EMOTIONS
-from shards.loading.loader import Batch
+from shards.loading.loader import Batch, Padded
+from shards.media.sound_format import SAMPLE_RATE_HZ
 from tests.benchmarks.measuring import MIB, machine, print_result
 from tests.benchmarks.training.checkpoints import SIZES
 from trainers.engine.process_group import deepspeed_config, join_group
+from trainers.evaluation.targets import ClassTarget
 from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig
-from trainers.recipes.recognition.config import FinetuneConfig, SetPeerConfig
 from trainers.recipes.recognition.model import RecognitionModel
 from trainers.settings.engine import EngineConfig
 
-SAMPLE_RATE_HZ = 16_000
 SET_SIZE = 8
 
 
@@ -70,11 +71,21 @@ def make_model(options: argparse.Namespace) -> RecognitionModel:
     depth = {} if options.layers is None else {"num_hidden_layers": options.layers}
     encoder = HubertConfig(**(SIZES[options.size] | depth), feat_extract_norm="layer", conv_bias=True)
     torch.manual_seed(0)
-    recipe, personal = FinetuneConfig(), dict[str, Any]()
+
+    term_weights, personal = {"supervised": 1.0}, dict[str, Any]()
     if options.recipe == "setpeer":
-        recipe, personal = SetPeerConfig(), {"fusion": "prefix", "extractor": {"num_prefixes": 4, "num_codes": 512}}
+        term_weights |= {"nce": 1.0, "vq": 0.1}
+        personal = {"fusion": "prefix", "extractor": {"num_prefixes": 4, "num_codes": 512}}
     values = RecognizerConfig(encoder=encoder.to_dict(), names=EMOTIONS, normalise=True, **personal)
-    model = RecognitionModel(EmotionRecognizer(values), recipe, None, {})
+
+    model = RecognitionModel(
+        EmotionRecognizer(values),
+        ClassTarget(EMOTIONS),
+        term_weights=term_weights,
+        class_weights=None,
+        row_weights=None,
+        numbers={},
+    )
     model.recognizer.encoder.freeze(front_end=True, num_layers=0)  # as fine-tuning does
     return model.train()
 
@@ -85,11 +96,8 @@ def make_batch(number: int, seconds: float) -> Batch:
     samples = round(seconds * SAMPLE_RATE_HZ)
     labels = torch.arange(number) % len(EMOTIONS)
     return Batch(
-        inputs=0.1 * torch.randn(number, samples),
-        lengths=torch.full((number,), samples),
-        labels=labels,
-        probs=torch.nn.functional.one_hot(labels, len(EMOTIONS)).float(),
-        values=torch.empty(number, 0),
+        inputs={"sound": Padded(0.1 * torch.randn(number, samples), torch.full((number,), samples))},
+        targets={"classes": torch.nn.functional.one_hot(labels, len(EMOTIONS)).float()},
         sets=torch.arange(number) // SET_SIZE,
         rows=torch.arange(number),
         speakers=[str(row // SET_SIZE) for row in range(number)],
@@ -118,12 +126,14 @@ def plain_step(model: RecognitionModel, batch: Batch, dtype: torch.dtype) -> Cal
     model.to(dtype)
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
 
+    steps = itertools.count()
+
     def step() -> None:
         model(batch)["loss"].backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad()
-        model.after_step()
+        model.after_step(next(steps))
 
     return step
 
@@ -137,11 +147,13 @@ def engine_step(model: RecognitionModel, batch: Batch, precision: Any) -> Callab
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimiser, config=config, dist_init_required=False)
 
+    steps = itertools.count()
+
     def step() -> None:
         terms = engine(batch)
         engine.backward(terms["loss"])
         engine.step()
-        model.after_step()
+        model.after_step(next(steps))
 
     return step
 

@@ -26,7 +26,8 @@ from cluster.doctor.software import (
     encode_tone,
 )
 from shards.config import ConfigError
-from shards.media.audio import SAMPLE_RATE_HZ, decode_audio
+from shards.media.audio import decode_audio
+from shards.media.sound_format import SAMPLE_RATE_HZ
 
 
 def only(findings: Iterator[Finding]) -> Finding:

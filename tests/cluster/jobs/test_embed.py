@@ -71,12 +71,12 @@ def test_a_table_made_in_steps_is_the_one_made_at_once(world: Path, ray_address:
     first.unlink()
     hidden = shutil.move(new, world)
     before = embed(options(world, ray_address))
-    assert (before.num_embedded, before.num_reused) == (0, 2)
+    assert (before.num_embedded, before.job.num_reused) == (0, 2)
     assert (world / "speakers.parquet").read_bytes() != wanted
     shutil.move(hidden, new)
     after = embed(options(world, ray_address))
-    assert (after.num_embedded, after.num_reused) == (1, 2)
-    assert (after.num_utterances, after.num_rejected, after.exit_status) == (18, 0, 0)
+    assert (after.num_embedded, after.job.num_reused) == (1, 2)
+    assert (after.job.num_utterances, after.job.num_rejected, after.job.exit_status) == (18, 0, 0)
     assert (world / "speakers.parquet").read_bytes() == wanted
 
 
@@ -133,7 +133,7 @@ def test_a_relative_table_is_that_of_the_drivers_folder(world: Path, monkeypatch
     before = {path.name: path.read_bytes() for path in (world / "speakers-utterances").iterdir()}
     monkeypatch.chdir(world)
     summary = embed(options(world, "nowhere:1", out="speakers.parquet"))
-    assert (summary.num_embedded, summary.num_reused, summary.num_tables_removed) == (0, 3, 0)
+    assert (summary.num_embedded, summary.job.num_reused, summary.num_tables_removed) == (0, 3, 0)
     assert {path.name: path.read_bytes() for path in (world / "speakers-utterances").iterdir()} == before
 
 
@@ -229,7 +229,7 @@ def test_calibration_through_the_service_is_that_of_evaluate(packed: str, ray_ad
     for split in ("train", "test"):
         run = {"shards": packed, "encoder": best, "labels": ("arousal",), "split": split}
         found = embed(options(tmp_path, ray_address, **run))
-        assert (found.num_utterances, found.num_embedded) == (108, 3 if split == "train" else 0)
+        assert (found.job.num_utterances, found.num_embedded) == (108, 3 if split == "train" else 0)
         parts[split] = table_of(shutil.copy2(tmp_path / "speakers.parquet", tmp_path / f"{split}.parquet"))
     assert parts["train"].speakers == [f"train-{number}" for number in range(6)]
     index = open_store(str(tmp_path / "data"), str(tmp_path / "train.parquet"), IndexConfig())

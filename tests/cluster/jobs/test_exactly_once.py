@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.jobs.summary import EXIT_UNFINISHED
+from cluster.exit_status import ExitStatus
 from tests import ROOT
 from tests.worlds.small import SmallWorld, make_small_world
 
@@ -94,7 +94,7 @@ def label_disturbed(
     while (status := driver.poll()) != 0:
         assert time.monotonic() < deadline, f"not finished in time; struck in this run: {struck}"
         if status is not None:
-            assert status in (-signal.SIGKILL, EXIT_UNFINISHED)
+            assert status in (-signal.SIGKILL, ExitStatus.UNFINISHED)
             driver = start_driver(world, out, address, root)
         due = struck < len(victims) and num_tables(out) >= marks[struck]
         if due and strike(victims[struck], driver, choice) and 0 < num_tables(out) < NUM_SHARDS:

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from cluster.exit_status import ExitStatus
 from cluster.jobs.label import LabelConfig, label
-from cluster.jobs.summary import EXIT_DAMAGED_SHARDS
 from shards.config import ConfigError
 from shards.storage.files import open_ranged
 from shards.tables.predictions import load_predictions
@@ -42,8 +42,8 @@ def test_every_sample_is_a_row_in_tar_order(world: SmallWorld, ray_address: str,
     """One row a sample with three distributions that sum to one, and offsets that lead back to the sample."""
     summary = label(options(world, tmp_path / "out", ray_address))
     table, infos = load_predictions(str(tmp_path / "out"))
-    assert summary.num_utterances == table.num_rows == 18
-    assert summary.exit_status == 0
+    assert summary.job.num_utterances == table.num_rows == 18
+    assert summary.job.exit_status == 0
     for info in infos:
         entries = {entry.offset: entry for entry in index_shard(open_ranged(info.shard_url)).entries}
         rows = [row for row in table.to_pylist() if row["shard"] == info.shard]
@@ -66,8 +66,8 @@ def test_a_finished_job_opens_no_shard_and_loads_no_model(
         path.write_bytes(b"\0" * stamp.st_size)  # any look inside would now be noticed
         os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     again = label(options(world, out, "no-such-cluster:1"))
-    assert (again.num_labeled, again.num_reused) == (0, 3)
-    assert (again.num_utterances, again.rejected) == (first.num_utterances, first.rejected)
+    assert (again.num_labeled, again.job.num_reused) == (0, 3)
+    assert (again.job.num_utterances, again.job.rejected) == (first.job.num_utterances, first.job.rejected)
     assert modification_times(out) == before
 
 
@@ -79,7 +79,7 @@ def test_a_changed_shard_is_labeled_again_and_no_other(world: SmallWorld, ray_ad
     before = modification_times(out)
     write_shard(world.shards / "small-001.tar", [make_sample(900), make_sample(901)])
     summary = label(options(world, out, ray_address))
-    assert (summary.num_labeled, summary.num_reused, summary.superseded_tables_removed) == (1, 2, 1)
+    assert (summary.num_labeled, summary.job.num_reused, summary.superseded_tables_removed) == (1, 2, 1)
     after = modification_times(out)
     assert len(set(after.items()) & set(before.items())) == 2
     assert load_predictions(str(out))[0].num_rows == 14
@@ -113,21 +113,25 @@ def test_rows_and_unreadable_shards_account_for_every_input(
     write_shard(world.shards / "small-bad.tar", bad)
     out = tmp_path / "out"
     summary = label(options(world, out, ray_address))
-    assert summary.exit_status == EXIT_DAMAGED_SHARDS
-    assert {shard["shard"] for shard in summary.unreadable} == {"small-cut.tar", "small-empty.tar", "small-noise.tar"}
+    assert summary.job.exit_status == ExitStatus.DAMAGED
+    assert {shard["shard"] for shard in summary.job.unreadable} == {
+        "small-cut.tar",
+        "small-empty.tar",
+        "small-noise.tar",
+    }
     table, _ = load_predictions(str(out))
     errors = {row["key"]: row["error"] for row in table.to_pylist() if row["shard"] == "small-bad.tar"}
     assert [bool(error) for error in errors.values()] == [True, True, False, False]
-    assert summary.num_utterances == table.num_rows
+    assert summary.job.num_utterances == table.num_rows
     assert (
-        summary.num_rejected
-        == sum(summary.rejected.values())
+        summary.job.num_rejected
+        == sum(summary.job.rejected.values())
         == sum(error is not None for error in table["error"].to_pylist())
     )
-    assert json.loads((out / "label-summary.json").read_text())["rejected"] == summary.rejected
+    assert json.loads((out / "label-summary.json").read_text())["rejected"] == summary.job.rejected
     again = label(options(world, out, ray_address))
-    assert (again.rejected, again.unreadable) == (summary.rejected, summary.unreadable)
-    assert again.exit_status == EXIT_DAMAGED_SHARDS
+    assert (again.job.rejected, again.job.unreadable) == (summary.job.rejected, summary.job.unreadable)
+    assert again.job.exit_status == ExitStatus.DAMAGED
 
 
 def test_two_workers_write_what_one_writes(world: SmallWorld, ray_address: str, tmp_path: Path) -> None:
@@ -152,7 +156,7 @@ def test_a_panel_that_cannot_be_loaded_is_one_clear_error(
     (tmp_path / "out" / "label-summary.json").write_text('{"failed": []}')
     with pytest.raises(ConfigError, match="panel cannot be loaded"):
         label(options(world, tmp_path / "out", ray_address, panel=str(panel)))
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out" / "label-summary.json").exists()
 
 
 @pytest.mark.parametrize(

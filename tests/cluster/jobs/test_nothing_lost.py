@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import soundfile
 
+from cluster.exit_status import ExitStatus
 from cluster.jobs.label import LabelConfig, run_label
-from cluster.jobs.summary import EXIT_DAMAGED_SHARDS
 from shards.errors import reason_code
-from shards.media.audio import SAMPLE_RATE_HZ
+from shards.media.sound_format import SAMPLE_RATE_HZ
 from shards.samples.sample import encode_sample
 from shards.tables.predictions import read_info
 from shards.tar.reader import TarLimits
@@ -173,7 +173,7 @@ def test_rows_and_unreadable_shards_account_for_every_input(
     expected["too-large.tar"] = write_too_large(corpus / "too-large.tar", good)
     options = {"shards": f"{corpus}/*.tar", "out": str(out), "panel": str(small_world.panel), "address": ray_address}
 
-    assert run_label(LabelConfig(**options, num_labelers=1)) == EXIT_DAMAGED_SHARDS == 3
+    assert run_label(LabelConfig(**options, num_labelers=1)) == ExitStatus.DAMAGED == 3
 
     found, errors = {}, {}
     for path in out.glob("*.parquet"):

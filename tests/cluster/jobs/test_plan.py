@@ -105,7 +105,7 @@ def test_leftovers_of_killed_writers_are_swept(small_world: SmallWorld, out: Pat
     leftover = out / f".{min(mine)}.tmp-0123456789abcdef"
     leftover.write_bytes((out / min(mine)).read_bytes()[:100])
     summary = label(config)
-    assert (summary.num_reused, summary.num_other_tables) == (len(mine), 0)
+    assert (summary.job.num_reused, summary.num_other_tables) == (len(mine), 0)
     assert not leftover.exists()
     assert {path.name for path in out.glob("*.parquet")} == mine
 

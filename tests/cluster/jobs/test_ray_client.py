@@ -33,4 +33,8 @@ def test_a_ray_client_labels_everything(small_world: SmallWorld, client_address:
         shards=small_world.glob, out=str(out), panel=str(small_world.panel), address=client_address, num_labelers=1
     )
     summary = label(config)
-    assert (summary.exit_status, summary.num_labeled, summary.num_utterances) == (0, 8, small_world.num_utterances)
+    assert (summary.job.exit_status, summary.num_labeled, summary.job.num_utterances) == (
+        0,
+        8,
+        small_world.num_utterances,
+    )

@@ -13,6 +13,7 @@ from cluster.jobs.run import ShardRun
 from cluster.nodes.placement import place_workers
 from cluster.nodes.session import ray_session
 from shards.config import ConfigError
+from shards.progress import unseen
 
 POISON = "poison"
 
@@ -55,7 +56,7 @@ def run(address: str, todo: list[ShardTask], out: Path, max_attempts: int) -> Sh
             out=str(out),
             num_readers=1,
             max_attempts=max_attempts,
-            on_progress=lambda *_: None,
+            on_progress=unseen,
         )
         found.run(todo, place_workers(nodes, 1))
     return found

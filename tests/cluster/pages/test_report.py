@@ -21,7 +21,8 @@ from cluster.pages.report import ReportConfig, find_selection, render, run_repor
 from cluster.pages.report_sections import PUBLISHED_COUNTS, headline, ordered_losses, percent
 from shards.config import ConfigError
 from shards.emotions import EMOTIONS
-from shards.media.audio import SAMPLE_RATE_HZ, encode_flac
+from shards.media.audio import encode_flac
+from shards.media.sound_format import SAMPLE_RATE_HZ
 from shards.samples.sample import Sample
 from tests import ROOT
 from tests.cluster.pages.report_world import DIGEST, Selected, make_selected

@@ -28,7 +28,8 @@ from cluster.cli import main
 from cluster.serving.client import LabelStatistics, Speaker, SpeakerClient, SpeakerIndexError
 from cluster.serving.config import ServeConfig
 from cluster.serving.serve import run_serve
-from shards.media.audio import SAMPLE_RATE_HZ, encode_flac
+from shards.media.audio import encode_flac
+from shards.media.sound_format import SAMPLE_RATE_HZ
 from shards.speakers.files import write_speakers
 from shards.speakers.table import SpeakerTable
 from tests import ROOT

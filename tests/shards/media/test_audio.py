@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from shards.errors import BadSample
-from shards.media.audio import SAMPLE_RATE_HZ, check_audio_header, decode_audio, encode_flac
+from shards.media.audio import check_audio_header, decode_audio, encode_flac
 from shards.media.ogg import check_pages
+from shards.media.sound_format import SAMPLE_RATE_HZ
 from tests import ROOT
 from tests.shards.media.pieces import encode_sound, encode_video, grey, tone, with_flips
 

@@ -17,11 +17,11 @@ from shards.config import ConfigError
 from shards.emotions import EMOTIONS
 from shards.errors import BadShard
 from shards.packing import job as packing
-from shards.packing import shard as packed_shard
 from shards.packing.job import PackConfig, PackSummary, pack
 from shards.samples.sample import Sample, parse_sample
 from shards.selection.job import select
 from shards.selection.rule import SelectConfig
+from shards.storage import open_files
 from shards.storage.files import open_ranged
 from shards.storage.ranged_reader import LocalReader
 from shards.tar.reader import TarWriter, index_shard, read_members
@@ -150,7 +150,7 @@ def test_a_finished_pack_opens_no_shard(tmp_path: Path, monkeypatch: pytest.Monk
     make_selection(tmp_path)
     run(tmp_path)
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "packed").glob("*.tar")}
-    monkeypatch.setattr(packed_shard, "open_ranged", lambda url: pytest.fail(f"{url} was opened"))
+    monkeypatch.setattr(open_files, "open_ranged", lambda url: pytest.fail(f"{url} was opened"))
     summary = run(tmp_path)
     assert summary.num_written == 0
     assert summary.num_utterances == 90

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from shards.config import ConfigError, from_mapping, to_mapping
 from shards.emotions import EMOTIONS, NUM_EMOTIONS
-from shards.media.audio import SAMPLE_RATE_HZ, decode_audio
+from shards.media.audio import decode_audio
+from shards.media.sound_format import SAMPLE_RATE_HZ
 from shards.samples.sample import Sample, encode_sample, parse_sample
 from shards.storage.files import list_files, open_ranged
 from shards.synthetic.config import Channel, Spread, WorldConfig, null_world
 from shards.synthetic.corpus import World, iterate_samples, write_corpus
 from shards.synthetic.face import NUM_FACE_CUES, show_face
-from shards.synthetic.people import Speaker
+from shards.synthetic.people import Person
 from shards.synthetic.voice import NUM_VOICE_CUES, Voice, synthesise
 from shards.synthetic.words import AMBIGUOUS_PHRASES, PHRASES, write_words
 from shards.tar.reader import index_shard, read_members
@@ -314,7 +315,7 @@ def _read(folder: Path) -> list[Sample]:
     return samples
 
 
-def _emotion_counts(world: World, speakers: Sequence[Speaker], num_utterances: int) -> NDArray[np.int64]:
+def _emotion_counts(world: World, speakers: Sequence[Person], num_utterances: int) -> NDArray[np.int64]:
     felt = [[world.truth(speaker, n).emotion for n in range(num_utterances)] for speaker in speakers]
     return np.stack([np.bincount(emotions, minlength=NUM_EMOTIONS) for emotions in felt])
 

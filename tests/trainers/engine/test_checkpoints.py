@@ -134,7 +134,7 @@ def test_a_checkpoint_is_on_the_disk_before_it_is_seen(tmp_path: Path, monkeypat
     flushed: list[tuple[str, bool]] = []
     final = tmp_path / "step-00000001"
     for module in ("trainers.engine.checkpoints", "shards.storage.files"):
-        monkeypatch.setattr(f"{module}.flush", lambda path: flushed.append((path.name, final.exists())))
+        monkeypatch.setattr(f"{module}.flush", lambda path: flushed.append((Path(path).name, final.exists())))
     write(tmp_path, 1)
     whole = {"deepspeed", "weights.pt", "files.json", "progress.json", ".step-00000001.tmp"}
     assert {(name, False) for name in whole} < set(flushed)

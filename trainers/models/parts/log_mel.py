@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.audio_utils import mel_filter_bank
 
-SAMPLE_RATE_HZ = 16_000
+from shards.media.sound_format import SAMPLE_RATE_HZ
+
 WINDOW_SAMPLES = 400  # 25 ms
 HOP_SAMPLES = 160  # 10 ms
 ENERGY_FLOOR = 1e-8  # about -80 dB: below it a recording holds nothing but its own rounding

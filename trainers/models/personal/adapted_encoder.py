@@ -5,7 +5,6 @@ under the original encoder), `speakers.json` (names, fusion) and `original/`, th
 proxies of unseen speakers are found with it.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from shards.config import ConfigError
+from shards.storage.documents import read_json, write_json
 from shards.storage.files import flush_tree
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.loading import load_encoder
@@ -46,8 +46,7 @@ def save_encoder(encoder: LayerwiseEncoder, folder: Path, speakers: SpeakerState
     if speakers is not None:
         weights = {name: value.float().cpu().contiguous() for name, value in speakers.embedding.state_dict().items()}
         save_file(weights, folder / _WEIGHTS_NAME)
-        described = {"names": speakers.names, "fusion": speakers.fusion}
-        (folder / _NAMES_NAME).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / _NAMES_NAME, {"names": speakers.names, "fusion": speakers.fusion})
         save_encoder(speakers.original, folder / ORIGINAL_NAME)
     flush_tree(folder)
 
@@ -58,7 +57,7 @@ def load_speakers(folder_or_name: str) -> SpeakerState | None:
     if not (folder / _NAMES_NAME).is_file():
         return None
     try:
-        described = json.loads((folder / _NAMES_NAME).read_text(encoding="utf-8"))
+        described = read_json(folder / _NAMES_NAME)
         weights = load_file(folder / _WEIGHTS_NAME)
     except (OSError, ValueError) as error:
         raise ConfigError(f"encoder.checkpoint {folder}: its speakers cannot be read: {error}") from error

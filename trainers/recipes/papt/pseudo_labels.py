@@ -9,9 +9,8 @@ Shapes: N utterances, T frames, F features, L labels (clusters).
 """
 
 import io
-import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,8 @@ from shards.config import ConfigError
 from shards.loading.batch_plan import PlannedBatch
 from shards.loading.index import CorpusIndex
 from shards.loading.loader import BatchReader, read_once
+from shards.progress import OnProgress
+from shards.storage.documents import read_json, write_json
 from shards.storage.files import atomic_write
 from trainers.recipes.papt.frame_features import FrameFeatures
 
@@ -34,7 +35,6 @@ KMEANS_BATCH_FRAMES = 10_000
 KMEANS_STARTS = 20
 IDENTITY_NAME, CENTRES_NAME = "identity.json", "centres.npy"
 SCHEMA = pa.schema([("key", pa.string()), ("row", pa.int64()), ("labels", pa.list_(pa.uint16()))])
-OnShard = Callable[[int, int], None]
 
 
 class PseudoLabels:
@@ -72,10 +72,10 @@ class PseudoLabelJob:
         """Find the centres, unless they are there; what another corpus or configuration left is removed."""
         self._folder.mkdir(parents=True, exist_ok=True)
         identity_file = self._folder / IDENTITY_NAME
-        if not identity_file.exists() or json.loads(identity_file.read_text()) != self._identity:
+        if not identity_file.exists() or read_json(identity_file) != self._identity:
             for path in self._folder.iterdir():
                 path.unlink()
-            _write(identity_file, (json.dumps(self._identity, indent=2) + "\n").encode())
+            write_json(identity_file, self._identity)
         if (self._folder / CENTRES_NAME).exists():
             return
         frames_TF = self._sample(max_frames, np.random.default_rng(seed))
@@ -89,7 +89,7 @@ class PseudoLabelJob:
         np.save(stream, kmeans.cluster_centers_.astype(np.float32), allow_pickle=False)
         _write(self._folder / CENTRES_NAME, stream.getvalue())
 
-    def assign(self, on_shard: OnShard, *, rank: int = 0, world_size: int = 1) -> None:
+    def assign(self, on_shard: OnProgress, *, rank: int = 0, world_size: int = 1) -> None:
         """Write the labels of this rank's shards that are not there yet."""
         centres_LF = np.load(self._folder / CENTRES_NAME, allow_pickle=False)
         mine = list(enumerate(np.unique(self._shards)))[rank::world_size]

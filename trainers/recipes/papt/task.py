@@ -11,7 +11,7 @@ Shapes: N utterances, S samples, T frames, H hidden frames.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from shards.config import ConfigError
 from shards.loading.batch_plan import PlannedBatch, UtterancePlan, evaluation_batches
 from shards.loading.index import CorpusIndex
 from shards.loading.loader import BatchReader
+from shards.media.sound_format import SAMPLE_RATE_HZ
 from trainers.engine.ranks import on_every_rank, on_first_rank
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.loading import load_encoder, require_modality
@@ -37,11 +38,10 @@ from trainers.recipes.papt.frame_features import FrameFeatures, LayerFeatures, M
 from trainers.recipes.papt.model import SCORE_NAMES, PretrainingModel
 from trainers.recipes.papt.pseudo_labels import PseudoLabelJob, PseudoLabels
 from trainers.recipes.recipe import Run
-from trainers.task import OnPreparation, TrainingModel
+from trainers.task import TrainingModel
 
 log = logging.getLogger(__name__)
 
-SAMPLE_RATE_HZ = 16_000
 LARGE_WIDTH, LARGE_PROJECTION, BASE_PROJECTION = 1024, 768, 256
 VALIDATION_UTTERANCES = 32
 
@@ -79,7 +79,7 @@ class PretrainingTask:
         """Processes that decode training batches."""
         return self._data.num_workers
 
-    def prepare(self, out: Path, on_progress: OnPreparation) -> None:
+    def prepare(self, out: Path, say: Callable[[str], None]) -> None:
         """Compute the pseudo-labels, unless they are there; the ranks share the work."""
         options, rank = self._options, distributed.get_rank()
         job = PseudoLabelJob(
@@ -95,12 +95,12 @@ class PretrainingTask:
                 "seed": self._engine.seed,
             },
         )
-        on_progress("clustering frames into pseudo-labels")
+        say("clustering frames into pseudo-labels")
         on_first_rank(
             lambda: job.fit(num_labels=options.num_labels, max_frames=options.cluster_frames, seed=self._engine.seed)
         )
         job.assign(
-            lambda done, total: on_progress(f"pseudo-labels of {done} of {total} shards"),
+            lambda done, total, note="": say(f"pseudo-labels of {done} of {total} shards"),
             rank=rank,
             world_size=distributed.get_world_size(),
         )

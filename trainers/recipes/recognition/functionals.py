@@ -18,7 +18,7 @@ from torch import Tensor
 
 from shards.config import ConfigError
 from shards.loading.inputs import Modality
-from shards.media.audio import SAMPLE_RATE_HZ
+from shards.media.sound_format import SAMPLE_RATE_HZ
 from trainers.models.parts.cepstra import Cepstra, slopes
 
 NUM_CEPSTRA = 20

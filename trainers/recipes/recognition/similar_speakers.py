@@ -12,7 +12,6 @@ on with the speakers it began with.
 Shapes: N utterances, X functionals, D principal components.
 """
 
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -32,7 +31,7 @@ from shards.loading.batch_plan import PlannedBatch
 from shards.loading.index import CorpusIndex
 from shards.loading.inputs import INPUT_OF, Modality
 from shards.loading.loader import BatchReader, read_once
-from shards.storage.files import atomic_write
+from shards.storage.documents import read_json, write_json
 from trainers.engine.checkpoints import CHECKPOINTS_NAME, CheckpointFolder
 from trainers.engine.ranks import on_first_rank
 from trainers.recipes.recognition.config import WeightingConfig
@@ -46,14 +45,14 @@ READ_UTTERANCES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbour:
+class SimilarSpeaker:
     """A training speaker, and KL(target || training) in nats."""
 
     speaker: str
     divergence: float
 
 
-Neighbours = Mapping[str, Sequence[Neighbour]]  # of each target speaker, the nearest first
+Neighbours = Mapping[str, Sequence[SimilarSpeaker]]  # of each target speaker, the nearest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +115,7 @@ def find_neighbours(train: Measured, target: Measured, options: WeightingConfig,
     found = {}
     for name, rows in _by_speaker(target_ND, target.speakers):
         mixture = mixture_of(rows)
-        measured = [Neighbour(other, divergence(mixture, candidate)) for other, candidate in candidates.items()]
+        measured = [SimilarSpeaker(other, divergence(mixture, candidate)) for other, candidate in candidates.items()]
         found[name] = sorted(measured, key=lambda neighbour: neighbour.divergence)[: options.neighbours]
     return found
 
@@ -163,15 +162,14 @@ def _finite_or_nan(functionals: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _write(path: Path, made_from: Mapping[str, object], neighbours: Neighbours) -> None:
     plain = {name: [asdict(neighbour) for neighbour in nearest] for name, nearest in neighbours.items()}
-    with atomic_write(str(path)) as stream:
-        stream.write(json.dumps({"made_from": made_from, "neighbours": plain}, indent=2).encode() + b"\n")
+    write_json(path, {"made_from": made_from, "neighbours": plain})
 
 
 def _read(path: Path, made_from: Mapping[str, object]) -> Neighbours | None:
     """What was chosen before; None when nothing was, or from something else."""
     if not path.exists():
         return None
-    saved = json.loads(path.read_text(encoding="utf-8"))
+    saved = read_json(path)
     if saved["made_from"] != made_from:
         return None
-    return {name: [Neighbour(**found) for found in nearest] for name, nearest in saved["neighbours"].items()}
+    return {name: [SimilarSpeaker(**found) for found in nearest] for name, nearest in saved["neighbours"].items()}

@@ -3,7 +3,7 @@
 Shapes: N utterances, C classes, V values.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ from trainers.preparation.video_input import clip_format
 from trainers.recipes.recipe import Run
 from trainers.recipes.recognition.config import FinetuneConfig
 from trainers.recipes.recognition.model import RecognitionModel
-from trainers.task import OnPreparation, TrainingModel
+from trainers.task import TrainingModel
 
 VANILLA_VALIDATION_UTTERANCES = 32
 
@@ -96,7 +96,7 @@ class RecognitionTask:
         """Utterances of a speaker that are validated together."""
         return VANILLA_VALIDATION_UTTERANCES
 
-    def prepare(self, out: Path, on_progress: OnPreparation) -> None:
+    def prepare(self, out: Path, say: Callable[[str], None]) -> None:
         """Nothing has to be there."""
 
     def training_reader(self) -> BatchReader:
