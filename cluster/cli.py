@@ -6,7 +6,6 @@ needs neither torch nor Ray. click and typer were left out: they would describe 
 """
 
 import argparse
-import dataclasses
 import logging
 import sys
 import typing
@@ -19,7 +18,8 @@ import yaml
 
 from cluster.command_table import COMMANDS
 from cluster.exit_status import ExitStatus
-from shards.config import ConfigError, choices, explain, from_mapping, help_of
+from shards.config import ConfigError, Option, choices, options_of
+from shards.config_values import explain, from_mapping
 from shards.errors import BadShard
 
 
@@ -70,22 +70,14 @@ def _parser(argv: Sequence[str] | None) -> argparse.ArgumentParser:
 
 def _add_options(parser: argparse.ArgumentParser, config_class: type[Any]) -> None:
     groups: list[str] = []
-    hints = typing.get_type_hints(config_class)
-    for field in dataclasses.fields(config_class):
-        text = help_of(field)
-        if field.metadata["positional"]:
-            parser.add_argument(field.name, metavar=field.name.upper(), nargs="?", default=argparse.SUPPRESS, help=text)
-        elif _is_group(field):
-            groups.append(f"{field.name} ({text.rstrip('.')})")
+    for name, option in options_of(config_class).items():
+        if option.field.metadata["positional"]:
+            parser.add_argument(name, metavar=name.upper(), nargs="?", default=argparse.SUPPRESS, help=option.help)
+        elif option.is_group:
+            groups.append(f"{name} ({option.help.rstrip('.')})")
         else:
-            flag = "--" + field.name.replace("_", "-")
-            help_text = f"{text} {_default_text(field)}".replace("%", "%%")
-            flags = [flag, f"-{field.name}"] if len(field.name) == 1 else [flag]
-            known = choices(hints[field.name])
-            shown = f"{{{','.join(map(str, known))}}}" if known else "VALUE"
-            parser.add_argument(
-                *flags, dest=field.name, metavar=shown, default=argparse.SUPPRESS, help=help_text, **_arity(field)
-            )
+            _add_flag(parser, name, option)
+
     parser.add_argument("--config", metavar="FILE", help="YAML file of the same options; flags and --set win over it.")
     parser.add_argument(
         "--set", metavar="NAME=VALUE", action="append", default=[], help="Set one option; may be repeated."
@@ -98,25 +90,40 @@ def _add_options(parser: argparse.ArgumentParser, config_class: type[Any]) -> No
         parser.epilog += "--print-config explains every one."
 
 
-def _arity(field: "dataclasses.Field[Any]") -> dict[str, Any]:
+def _add_flag(parser: argparse.ArgumentParser, name: str, option: Option) -> None:
+    """The flag of one option, and the flags it had, which no help shows."""
+    known = choices(option.hint)
+    shown = f"{{{','.join(map(str, known))}}}" if known else "VALUE"
+    help_text = f"{option.help} {_default_text(option)}".replace("%", "%%")
+
+    for spelling in (name, *option.former):
+        flags = [_flag(spelling), f"-{spelling}"] if len(spelling) == 1 else [_flag(spelling)]
+        parser.add_argument(
+            *flags,
+            dest=spelling,
+            metavar=shown,
+            default=argparse.SUPPRESS,
+            help=help_text if spelling == name else argparse.SUPPRESS,
+            **_arity(option),
+        )
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _arity(option: Option) -> dict[str, Any]:
     """A switch needs no value (--resume is --resume true); a list takes several, or one with commas."""
-    if isinstance(field.default, bool):
+    if isinstance(option.default, bool):
         return {"nargs": "?", "const": True}
-    return {"nargs": "+"} if str(field.type).startswith("tuple") else {}
+    return {"nargs": "+"} if typing.get_origin(option.hint) is tuple else {}
 
 
-def _is_group(field: "dataclasses.Field[Any]") -> bool:
-    """Whether the field is a group of options, which --set and --config fill."""
-    return bool(field.metadata["is_group"]) or dataclasses.is_dataclass(field.default_factory)
-
-
-def _default_text(field: "dataclasses.Field[Any]") -> str:
-    if field.default is not dataclasses.MISSING:
-        value = field.default
-    elif field.default_factory is not dataclasses.MISSING:
-        value = field.default_factory()
-    else:
+def _default_text(option: Option) -> str:
+    if option.is_required:
         return "(required)"
+
+    value = option.default
     if value is None or value in ((), {}, ""):
         return ""
     return f"(default: {','.join(map(str, value)) if isinstance(value, tuple) else value})"
@@ -129,7 +136,7 @@ def _resolve(config_class: type[Any], arguments: argparse.Namespace) -> Any:
         if not separator:
             raise ConfigError(f"--set: got {assignment!r}, expected NAME=VALUE")
         _set_nested(values, name.replace("-", "_"), value)
-    names = {field.name for field in dataclasses.fields(config_class)}
+    names = {spelling for name, option in options_of(config_class).items() for spelling in (name, *option.former)}
     given = {name: value for name, value in vars(arguments).items() if name in names}
     values.update({name: ",".join(value) if isinstance(value, list) else value for name, value in given.items()})
     return from_mapping(config_class, values, where="options")

@@ -6,16 +6,9 @@ second vocabulary for what `dataclasses.fields` already says.
 """
 
 import dataclasses
-import difflib
-import math
-import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
-
-import yaml
-
-T = TypeVar("T")
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 
 class ConfigError(ValueError):
@@ -29,90 +22,77 @@ def option(
     default_factory: Callable[[], Any] | Any = dataclasses.MISSING,
     positional: bool = False,
     is_group: bool = False,
+    former: tuple[str, ...] = (),
 ) -> Any:
     """A dataclass field that carries its own help text, or a function that gives it when it is asked for.
 
     `positional` places it before the flags. `is_group` marks a mapping whose names are options, as those of a nested
-    dataclass are.
+    dataclass are. `former` names are still taken for one release, with a warning.
     """
-    metadata = {"help": help, "positional": positional, "is_group": is_group}
+    metadata = {"help": help, "positional": positional, "is_group": is_group, "former": former}
     if default_factory is not dataclasses.MISSING:
         return dataclasses.field(default_factory=default_factory, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def help_of(field: "dataclasses.Field[Any]") -> str:
-    """The help text of an option."""
-    text: str | Callable[[], str] = field.metadata["help"]
-
-    return text if isinstance(text, str) else text()
+def inlined(group: type[Any]) -> Any:
+    """A dataclass field that holds a group of options which people give as if they stood in the dataclass itself."""
+    return dataclasses.field(default_factory=group, metadata={"is_inlined": True})
 
 
-def from_mapping(cls: type[T], values: Mapping[str, Any], *, where: str = "configuration") -> T:
-    """Build dataclass `cls` from plain values (as YAML gives them); nested dataclasses from nested mappings.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Option:
+    """One option as people give it: its dataclass field, its type, and the inlined group it stands in."""
 
-    Raises ConfigError for an unknown name, a missing one, or a value of the wrong type, naming `where` it stood.
-    """
+    field: "dataclasses.Field[Any]"
+    hint: Any
+    inlined_in: str | None
+
+    @property
+    def help(self) -> str:
+        """What it means."""
+        text: str | Callable[[], str] = self.field.metadata["help"]
+        return text if isinstance(text, str) else text()
+
+    @property
+    def former(self) -> tuple[str, ...]:
+        """Names it had."""
+        return tuple(self.field.metadata.get("former", ()))
+
+    @property
+    def is_required(self) -> bool:
+        """Whether it has no default."""
+        return self.field.default is dataclasses.MISSING and self.field.default_factory is dataclasses.MISSING
+
+    @property
+    def default(self) -> Any:
+        """Its default; dataclasses.MISSING where it is required."""
+        if self.field.default_factory is not dataclasses.MISSING:
+            return self.field.default_factory()
+        return self.field.default
+
+    @property
+    def is_group(self) -> bool:
+        """Whether it holds options of its own, which are named GROUP.NAME."""
+        return bool(self.field.metadata.get("is_group")) or dataclasses.is_dataclass(self.field.default_factory)
+
+    def value(self, config: Any) -> Any:
+        """What it is in `config`."""
+        holder = config if self.inlined_in is None else getattr(config, self.inlined_in)
+        return getattr(holder, self.field.name)
+
+
+def options_of(cls: type[Any], inlined_in: str | None = None) -> dict[str, Option]:
+    """The options of a dataclass by name, those of its inlined groups among them."""
     hints = typing.get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, cls))}
-    unknown = sorted(set(values) - set(fields))
-    if unknown:
-        meant = _meant(cls, unknown[0])
-        raise ConfigError(
-            f"{where}: unknown option {', '.join(unknown)}; {f'did you mean {meant}? ' if meant else ''}known: "
-            f"{', '.join(fields)}"
-        )
-    missing = [name for name, field in fields.items() if _is_required(field) and name not in values]
-    if missing:
-        raise ConfigError(f"{where}: {', '.join(missing)} must be given")
-    built = {name: convert(hints[name], value, where=f"{where}.{name}") for name, value in values.items()}
-    try:
-        return cls(**built)
-    except ConfigError as error:
-        if "." not in where:
-            raise
-        raise ConfigError(f"{where.removeprefix('options.')}.{error}") from error  # by the name that --set takes
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from error
+    found: dict[str, Option] = {}
+    for field in dataclasses.fields(cls):
+        if field.metadata.get("is_inlined"):
+            found |= options_of(hints[field.name], field.name)
+        else:
+            found[field.name] = Option(field, hints[field.name], inlined_in)
 
-
-def convert(hint: Any, value: Any, *, where: str) -> Any:
-    """`value` as type `hint`; text is parsed, so that "0.5" from a command line and 0.5 from YAML are the same."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return _convert_union(arguments, value, where)
-    if origin is typing.Literal:
-        if value not in arguments:
-            raise ConfigError(f"{where}: got {value!r}, expected one of {', '.join(map(str, arguments))}")
-        return value
-    if origin is tuple:
-        items = [part for part in value.split(",") if part] if isinstance(value, str) else value
-        if not isinstance(items, list | tuple):
-            raise ConfigError(f"{where}: got {value!r}, expected a list")
-        return tuple(convert(arguments[0], item, where=where) for item in items)
-    if origin in (dict, Mapping) or hint is dict:
-        return _convert_mapping(arguments, value, where)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        if isinstance(value, hint):
-            return value
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{where}: got {value!r}, expected a mapping of options")
-        return from_mapping(hint, value, where=where)
-    return _convert_scalar(hint, value, where)
-
-
-def to_mapping(config: Any) -> dict[str, Any]:
-    """The resolved configuration as plain values, ready for YAML; the inverse of `from_mapping`."""
-    plain: dict[str, Any] = _plain(dataclasses.asdict(config))
-    return plain
-
-
-def explain(config: Any) -> str:
-    """The resolved configuration as YAML, each option with its help text; `--config` reads it back.
-
-    A configuration with options of no fixed kind says by `expanded` which they are: name -> dataclass.
-    """
-    return "".join(f"{line}\n" for line in _explained(config, ""))
+    return found
 
 
 def choices(hint: Any) -> tuple[Any, ...]:
@@ -153,91 +133,3 @@ def _given(config: object, names: Iterable[str]) -> Iterator[tuple[str, float]]:
         value = getattr(config, name.removeprefix("--").replace("-", "_"))
         if value is not None:
             yield name, value
-
-
-def _explained(config: Any, indent: str) -> Iterator[str]:
-    expanded: Mapping[str, Any] = config.expanded() if hasattr(config, "expanded") else {}
-    hints = typing.get_type_hints(type(config))
-    for field in dataclasses.fields(config):
-        value, text = expanded.get(field.name, getattr(config, field.name)), help_of(field)
-        if dataclasses.is_dataclass(value):
-            yield f"{indent}{field.name}:  # {text}"
-            yield from _explained(value, f"{indent}  ")
-            continue
-        if known := choices(hints[field.name]):
-            text = f"[{' | '.join(map(str, known))}] {text}"
-        shown = yaml.safe_dump(_plain(value), default_flow_style=True, width=math.inf).removesuffix("...\n").strip()
-        yield f"{indent}{field.name}: {shown}  # {text}"
-
-
-def _meant(cls: type[Any], name: str) -> str | None:
-    """The option, in whatever group, whose name is `name` or most like it."""
-    known = list(_dotted_names(cls, ""))
-    alike = [full for full in known if full.rpartition(".")[2] == name]
-    return next(iter(alike or difflib.get_close_matches(name, known, 1)), None)
-
-
-def _dotted_names(cls: type[Any], prefix: str) -> Iterator[str]:
-    hints = typing.get_type_hints(cls)
-    for field in dataclasses.fields(cls):
-        yield f"{prefix}{field.name}"
-        if dataclasses.is_dataclass(hint := hints[field.name]) and isinstance(hint, type):
-            yield from _dotted_names(hint, f"{prefix}{field.name}.")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _is_required(field: "dataclasses.Field[Any]") -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-
-
-def _convert_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
-    if value is None or (value in ("none", "None", "null") and types.NoneType in arguments):
-        if types.NoneType in arguments:
-            return None
-        raise ConfigError(f"{where}: a value must be given")
-    failures = []
-    for argument in arguments:
-        if argument is types.NoneType:
-            continue
-        try:
-            return convert(argument, value, where=where)
-        except ConfigError as error:
-            failures.append(error)
-    raise failures[0]
-
-
-def _convert_mapping(arguments: tuple[Any, ...], value: Any, where: str) -> dict[str, Any]:
-    if isinstance(value, str):
-        pairs = [part.split("=", 1) for part in value.split(",") if part]
-        if any(len(pair) != 2 for pair in pairs):
-            raise ConfigError(f"{where}: got {value!r}, expected name=value,name=value")
-        value = dict(pairs)
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{where}: got {value!r}, expected a mapping")
-    inner = arguments[1] if arguments else Any
-    return {str(name): convert(inner, item, where=f"{where}.{name}") for name, item in value.items()}
-
-
-def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
-    if hint is Any:
-        return value
-    if hint is bool:
-        if isinstance(value, bool):
-            return value
-        if isinstance(value, str) and value.lower() in ("true", "false", "yes", "no", "on", "off"):
-            return value.lower() in ("true", "yes", "on")
-    elif hint is str and isinstance(value, str):
-        return value
-    elif hint in (int, float) and not isinstance(value, bool) and isinstance(value, int | float | str):
-        try:
-            number = hint(value)
-        except ValueError:
-            number = None
-        if number is not None and (hint is float or isinstance(value, str) or number == value):
-            return number
-    raise ConfigError(f"{where}: got {value!r}, expected {getattr(hint, '__name__', hint)}")

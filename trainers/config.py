@@ -7,7 +7,8 @@ Groups: `encoder` (what hears or sees), `data` (what is loaded and predicted), `
 from dataclasses import dataclass
 from typing import Any
 
-from shards.config import ConfigError, from_mapping, option, require_positive
+from shards.config import ConfigError, option, require_positive
+from shards.config_values import from_mapping
 from trainers.recipes.recipe import RecipeConfig
 from trainers.recipes.registry import recipe_called, recipes
 from trainers.settings.data import DataConfig

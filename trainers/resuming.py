@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from shards.config import ConfigError, from_mapping, to_mapping
+from shards.config import ConfigError
+from shards.config_values import from_mapping, to_mapping
 from shards.storage import documents
 from trainers.config import TrainConfig
 

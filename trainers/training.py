@@ -5,7 +5,7 @@ from pathlib import Path
 import torch.distributed as distributed
 from transformers.utils import logging as transformers_logging
 
-from shards.config import to_mapping
+from shards.config_values import to_mapping
 from shards.loading.index import CorpusIndex, read_index
 from shards.progress import OnProgress, unseen
 from trainers.config import TrainConfig

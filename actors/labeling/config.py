@@ -16,7 +16,8 @@ from actors.inference.checkpoints import CheckpointConfig
 from actors.inference.config import BatchingConfig, Precision
 from actors.labeling.labelers.config import LabelerConfig, SpeechRecognitionConfig
 from actors.reading.config import MediaConfig
-from shards.config import ConfigError, from_mapping, option
+from shards.config import ConfigError, option
+from shards.config_values import from_mapping
 from shards.storage.files import read_bytes
 
 MAX_PANEL_FILE_BYTES = 2**20

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from actors.inference.checkpoints import identify
 from actors.labeling.config import PanelConfig
-from shards.config import to_mapping
+from shards.config_values import to_mapping
 
 DIGEST_VERSION = 2  # raise it when the code comes to label differently from the same settings
 

@@ -26,7 +26,8 @@ from actors.labeling.labelers.speech_recognition import SpeechRecognizer
 from actors.labeling.labelers.text import TextLabeler
 from actors.labeling.labelers.vision import VisionLabeler
 from actors.reading.utterance import Utterance
-from shards.config import ConfigError, to_mapping
+from shards.config import ConfigError
+from shards.config_values import to_mapping
 from shards.tables.predictions import MODALITIES, Prediction
 
 log = logging.getLogger(__name__)

@@ -4,11 +4,11 @@ import logging
 import os
 import signal
 import sys
-from dataclasses import fields
 from threading import Event
 from typing import TYPE_CHECKING
 
-from shards.config import ConfigError
+from actors.speaker_index.serving.config import CallersConfig, ReplicaConfig
+from shards.config import ConfigError, options_of
 
 if TYPE_CHECKING:
     from cluster.serving.config import ServeConfig
@@ -36,14 +36,16 @@ def serve_on_ray(config: "ServeConfig") -> int:
                 f"cluster has {num_cpus:g}"
             )
         grpc_options = gRPCOptions(
-            port=config.port,
+            port=config.listen.port,
             grpc_servicer_functions=[SERVICER],
-            request_timeout_s=config.max_seconds,
-            enable_reflection=config.reflection,
+            request_timeout_s=config.limits.max_seconds,
+            enable_reflection=config.listen.reflection,
         )
         serve.start(grpc_options=grpc_options, http_options={"host": "127.0.0.1", "port": config.http_port})
         serve.run(application, name=APPLICATION, route_prefix="/speakers")
-        sys.stdout.write(f"serving {config.replicas} replicas on port {config.port} of every node with a replica\n")
+        sys.stdout.write(
+            f"serving {config.replicas} replicas on port {config.listen.port} of every node with a replica\n"
+        )
         sys.stdout.flush()
         ended = Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -55,22 +57,20 @@ def serve_on_ray(config: "ServeConfig") -> int:
 
 
 def _application(config: "ServeConfig") -> object:
-    from actors.speaker_index.serving.replica_actor import ReplicaConfig, speaker_application
-    from actors.speaker_index.serving.service import Limits
+    from actors.speaker_index.serving.replica_actor import speaker_application
 
     if config.speakers is None or config.follow:
         raise ConfigError("--replicas: needs --speakers; the writer is one of the processes that are started")
-    idle = [
-        one.name for one in fields(config) if one.name in WITHOUT_EFFECT and getattr(config, one.name) != one.default
-    ]
+    options = options_of(type(config))
+    idle = [name for name in WITHOUT_EFFECT if options[name].value(config) != options[name].default]
     if idle:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
         raise ConfigError(f"--replicas: {names} would have no effect: Ray Serve listens, logs and counts; leave it out")
-    if config.tls_cert is not None:
+    if config.listen.tls_cert is not None:
         raise ConfigError(
             "--replicas: Ray Serve's proxies have no TLS; leave --tls-cert out, and encrypt in front of them"
         )
-    if not config.allow_plaintext:
+    if not config.listen.allow_plaintext:
         raise ConfigError(
             "--replicas: Ray Serve's proxies listen, without TLS, on addresses others can reach; give "
             "--allow-plaintext where something in front of them encrypts"
@@ -79,11 +79,11 @@ def _application(config: "ServeConfig") -> object:
         data=os.path.abspath(config.data),
         speakers=config.speakers if "://" in config.speakers else os.path.abspath(config.speakers),
         index=config.index,
-        limits=Limits(max_vectors=config.max_vectors, max_k=config.max_k),
-        tokens=None if config.tokens is None else os.path.abspath(config.tokens),
-        requests_per_second=config.requests_per_second / config.replicas,  # calls are dealt evenly
-        max_message_bytes=config.max_message_mib << 20,
-        max_seconds=config.max_seconds,
+        callers=CallersConfig(
+            tokens=None if config.callers.tokens is None else os.path.abspath(config.callers.tokens),
+            requests_per_second=config.callers.requests_per_second / config.replicas,  # calls are dealt evenly
+        ),
+        limits=config.limits,
         threads=config.threads or 1,
     )
     return speaker_application(replica, config.replicas)

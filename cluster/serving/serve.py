@@ -11,6 +11,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from actors.speaker_index.serving.config import ServerConfig
 from cluster.serving.config import ServeConfig
 
 if TYPE_CHECKING:
@@ -44,34 +45,25 @@ def open_index(config: ServeConfig) -> "SpeakerIndex":
 
 
 async def _serve(config: ServeConfig, index: "SpeakerIndex") -> None:
-    from actors.speaker_index.serving.server import ServerConfig, SpeakerServer
-    from actors.speaker_index.serving.service import Limits, SpeakerService
+    from actors.speaker_index.serving.server import SpeakerServer
+    from actors.speaker_index.serving.service import SpeakerService
 
-    limits = Limits(max_vectors=config.max_vectors, max_k=config.max_k)
-    service = SpeakerService(index, limits, num_threads=config.threads or max(1, (os.cpu_count() or 1) - 1))
+    num_threads = config.threads or max(1, (os.cpu_count() or 1) - 1)
+    service = SpeakerService(index, config.limits.of_service, num_threads=num_threads)
     offered = ServerConfig(
-        host=config.host,
-        port=config.port,
-        tls_cert=config.tls_cert,
-        tls_key=config.tls_key,
-        client_ca=config.client_ca,
-        tokens=config.tokens,
-        requests_per_second=config.requests_per_second,
-        max_seconds=config.max_seconds,
-        max_message_bytes=config.max_message_mib << 20,
-        reflection=config.reflection,
-        log_requests=config.log_requests,
-        metrics_port=config.metrics_port,
+        listen=config.listen, callers=config.callers, limits=config.limits, observing=config.observing
     )
     server = SpeakerServer(service, offered)
     port = await server.start()
+
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    generation = index.generation
-    sys.stdout.write(f"serving {len(generation)} speakers (generation {generation.number}) on {config.host}:{port}\n")
+    generation, host = index.generation, config.listen.host
+    sys.stdout.write(f"serving {len(generation)} speakers (generation {generation.number}) on {host}:{port}\n")
     sys.stdout.flush()
     await ended.wait()
+
     log.info("ending: finishing what has begun within %g s", config.drain_seconds)
     await server.stop(config.drain_seconds)
     service.close()

@@ -17,7 +17,8 @@ from typing import Any
 
 import yaml
 
-from shards.config import ConfigError, from_mapping, option, to_mapping
+from shards.config import ConfigError, option
+from shards.config_values import from_mapping, to_mapping
 from shards.storage.documents import read_json, write_json
 from trainers.engine.checkpoints import RESULT_NAME
 from trainers.evaluation.config import METRICS_NAME, EvaluateConfig

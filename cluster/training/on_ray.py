@@ -7,7 +7,8 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from cluster.progress import progress
-from shards.config import ConfigError, from_mapping, to_mapping
+from shards.config import ConfigError
+from shards.config_values import from_mapping, to_mapping
 from shards.progress import OnProgress
 from trainers.config import TrainConfig
 from trainers.engine.checkpoints import CHECKPOINTS_NAME, refuse_used_folder

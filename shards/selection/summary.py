@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.config import to_mapping
+from shards.config_values import to_mapping
 from shards.emotions import EMOTIONS, NUM_EMOTIONS
 from shards.errors import reason_code
 from shards.selection.label_quality import Evaluation

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from shards.config import to_mapping
+from shards.config_values import to_mapping
 from shards.storage.files import atomic_write, read_bytes
 
 MAX_DOCUMENT_BYTES = 1 << 30

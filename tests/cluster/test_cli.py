@@ -1,6 +1,5 @@
 """The command line is derived from the options' dataclasses."""
 
-import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,8 @@ import yaml
 
 from cluster.cli import main
 from cluster.command_table import COMMANDS
-from shards.config import from_mapping, help_of
+from shards.config import options_of
+from shards.config_values import from_mapping
 
 SELECT = ["select", "--predictions", "p", "--out", "o", "--teachers", "text,vision"]
 TRAIN = ["train", "setpeer", "--shards", "s", "--out", "o"]
@@ -23,12 +23,12 @@ def test_help_describes_every_option(name: str, capsys: pytest.CaptureFixture[st
         main([name, "--help"])
     assert stop.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    for field in dataclasses.fields(COMMANDS[name].config_class()):
-        flag = "--" + field.name.replace("_", "-")
-        is_group = field.name in ("encoder", "data", "engine", "model", "index")
-        word = field.name.upper() if field.metadata["positional"] else field.name if is_group else flag
+    for option, declared in options_of(COMMANDS[name].config_class()).items():
+        flag = "--" + option.replace("_", "-")
+        is_group = option in ("encoder", "data", "engine", "model", "index")
+        word = option.upper() if declared.field.metadata["positional"] else option if is_group else flag
         assert word in text
-        assert help_of(field).split()[0] in text
+        assert declared.help.split()[0] in text
 
 
 def test_flags_win_over_set_and_set_over_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,8 @@ from typing import Literal
 import pytest
 import yaml
 
-from shards.config import ConfigError, explain, from_mapping, option, to_mapping
+from shards.config import ConfigError, inlined, option
+from shards.config_values import explain, from_mapping, to_mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,3 +82,31 @@ def test_wrong_values_say_what_was_expected(values: dict[str, object], message: 
     """An error names the option, what was got and what was expected."""
     with pytest.raises(ConfigError, match=message):
         from_mapping(Outer, values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renamed:
+    labeled: int = option(default=1, help="A count.", former=("labelled",))
+    inner: Inner = inlined(Inner)
+
+
+def test_an_inlined_group_is_given_without_its_name() -> None:
+    """Its options stand among the others, in YAML, in errors and in what is printed."""
+    config = from_mapping(Renamed, {"rate": 0.25, "labeled": 2})
+    assert config == Renamed(labeled=2, inner=Inner(rate=0.25))
+    assert to_mapping(config) == {"labeled": 2, "rate": 0.25, "share": 0.5}
+    assert from_mapping(Renamed, yaml.safe_load(explain(config))) == config
+    with pytest.raises(ConfigError, match=r"configuration\.rate: got 'x', expected float"):
+        from_mapping(Renamed, {"rate": "x"})
+    with pytest.raises(ConfigError, match=r"share: got 2\.0, expected at most 1"):
+        from_mapping(Renamed, {"share": 2})
+    with pytest.raises(ConfigError, match="unknown option inner"):
+        from_mapping(Renamed, {"inner": {"rate": 0.25}})
+
+
+def test_a_former_name_is_taken_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """Alone it is the option; beside its present name nobody could know which is meant."""
+    assert from_mapping(Renamed, {"labelled": 3}).labeled == 3
+    assert "configuration.labelled is now called labeled" in caplog.text
+    with pytest.raises(ConfigError, match="got labeled and its former name labelled"):
+        from_mapping(Renamed, {"labelled": 3, "labeled": 3})

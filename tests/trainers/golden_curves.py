@@ -22,7 +22,7 @@ import torch
 import transformers
 from transformers import HubertConfig, HubertModel
 
-from shards.config import from_mapping
+from shards.config_values import from_mapping
 from tests.worlds.training import small_values, video_values, write_training_world, write_video_world
 from trainers.config import TrainConfig
 from trainers.training import run_training

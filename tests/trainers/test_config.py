@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from shards.config import ConfigError, from_mapping, to_mapping
+from shards.config import ConfigError
+from shards.config_values import from_mapping, to_mapping
 from tests import ROOT
 from trainers.config import TrainConfig
 from trainers.models.personal.speaker_prefix import NUM_HEADS

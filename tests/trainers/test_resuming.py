@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from shards.config import ConfigError, from_mapping
+from shards.config import ConfigError
+from shards.config_values import from_mapping
 from trainers.config import TrainConfig
 from trainers.resuming import refuse_another_run, write_config
 

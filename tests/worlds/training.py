@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from shards.config import from_mapping
+from shards.config_values import from_mapping
 from shards.loading.loader import Batch
 from shards.media.audio import encode_flac
 from shards.media.sound_format import SAMPLE_RATE_HZ

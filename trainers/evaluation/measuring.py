@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.config import ConfigError, to_mapping
+from shards.config import ConfigError
+from shards.config_values import to_mapping
 from shards.loading.index import CorpusIndex, read_index
 from shards.loading.known_speakers import known_utterances
 from shards.loading.targets import Targets

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
-from shards.config import ConfigError, from_mapping
+from shards.config import ConfigError
+from shards.config_values import from_mapping
 from shards.loading.batch_plan import PlannedBatch, evaluation_batches
 from shards.loading.index import CorpusIndex
 from shards.loading.known_speakers import training_utterances

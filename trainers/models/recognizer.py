@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
-from shards.config import from_mapping
+from shards.config_values import from_mapping
 from shards.loading.inputs import INPUT_OF, InputName
 from shards.loading.targets import TargetKind
 from shards.media.clip_format import ClipFormat

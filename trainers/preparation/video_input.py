@@ -9,7 +9,8 @@ from typing import Any
 
 from transformers import AutoConfig, AutoImageProcessor
 
-from shards.config import ConfigError, from_mapping
+from shards.config import ConfigError
+from shards.config_values import from_mapping
 from shards.media.clip_format import ClipFormat
 from shards.media.face_config import FaceBoxConfig
 from shards.storage.documents import read_json

@@ -21,6 +21,7 @@ from actors.speaker_index.errors import (
     WrongEncoderError,
 )
 from actors.speaker_index.serving.access import Client, RateLimit, Role, Tokens, require_role
+from actors.speaker_index.serving.config import CallersConfig
 from actors.speaker_index.serving.service import SpeakerService
 from actors.speaker_index.storage.journal import StorageFailedError
 from protos import speaker_index_pb2 as messages
@@ -80,9 +81,9 @@ STREAM, STREAMED = "StreamSearch", "Search"
 class Admission:
     """Who asks, and whether they may, now."""
 
-    def __init__(self, tokens: str | None, requests_per_second: float) -> None:
-        self._tokens = None if tokens is None else Tokens(tokens)
-        self._rate = RateLimit(requests_per_second)
+    def __init__(self, config: CallersConfig) -> None:
+        self._tokens = None if config.tokens is None else Tokens(config.tokens)
+        self._rate = RateLimit(config.requests_per_second)
 
     def admit(self, role: Role, metadata: Iterable[tuple[str, str | bytes]], peer: str) -> Client:
         """The client of a call, or of one more request of a stream: a token may be taken back while one is open.

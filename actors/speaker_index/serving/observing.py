@@ -14,10 +14,11 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, TextIO
+from typing import TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
+from actors.speaker_index.serving.config import LogRequests
 from shards.samples.keys import printable
 
 WRITE_SECONDS = 0.1
@@ -27,8 +28,6 @@ SECONDS_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 
 # Request ids of this process: its own beginning, and a number.
 _PROCESS, _NUMBERS = secrets.token_hex(4), itertools.count(1)
-
-LogRequests = Literal["all", "errors", "none"]
 
 
 @dataclass(frozen=True, slots=True)

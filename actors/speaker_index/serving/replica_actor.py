@@ -8,7 +8,6 @@ every answer says which generation it is of. Serve has no TLS of its own: put it
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -17,31 +16,16 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 
 from actors.speaker_index.errors import TooLargeError, WriterLostError
-from actors.speaker_index.search.config import IndexConfig
 from actors.speaker_index.serving.calls import METHODS, STREAM, STREAMED, Admission, refusal
+from actors.speaker_index.serving.config import ReplicaConfig
 from actors.speaker_index.serving.observing import request_id_of
-from actors.speaker_index.serving.service import Limits, SpeakerService
+from actors.speaker_index.serving.service import SpeakerService
 from actors.speaker_index.storage.follower import SpeakerFollower
 from actors.speaker_index.storage.store import open_store
 from shards.config import ConfigError
 
 BEGIN_SECONDS = 120.0  # a replica may start before the writer has written the first snapshot
 MAX_ONGOING = 256  # requests of a replica at once; what waits together is searched together
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplicaConfig:
-    """How the replicas answer."""
-
-    data: str
-    speakers: str
-    index: IndexConfig
-    limits: Limits
-    tokens: str | None
-    requests_per_second: float  # of each client, at one replica
-    max_message_bytes: int
-    max_seconds: float
-    threads: int
 
 
 class _Refused(Exception):  # noqa: N818 (the status is on the call already; this only ends it)
@@ -54,15 +38,15 @@ class SpeakerWriter:
     def __init__(self, config: ReplicaConfig) -> None:
         self._config = config
         self._index = open_store(config.data, config.speakers, config.index)
-        self._service = SpeakerService(self._index, config.limits, num_threads=1)
+        self._service = SpeakerService(self._index, config.limits.of_service, num_threads=1)
 
     async def write(self, method: str, data: bytes) -> tuple[str, bytes | str]:
         """("OK", the answer) or (the status, why)."""
         started = time.perf_counter()
         try:
             request = METHODS[method].request.FromString(data)
-            async with asyncio.timeout(self._config.max_seconds):
-                return "OK", await METHODS[method].answer(self._service, request, self._config.max_seconds)
+            async with asyncio.timeout(self._config.limits.max_seconds):
+                return "OK", await METHODS[method].answer(self._service, request, self._config.limits.max_seconds)
         except Exception as error:  # noqa: BLE001 (mapped to a status, which crosses to the replica)
             code, detail = refusal(error, method, "of the writer", time.perf_counter() - started)
             return code.name, detail
@@ -82,8 +66,8 @@ class SpeakerReplica:
     def __init__(self, config: ReplicaConfig, writer: Any) -> None:
         self._config, self._writer = config, writer
         self._index = _follow(config)
-        self._service = SpeakerService(self._index, config.limits, num_threads=config.threads)
-        self._admission = Admission(config.tokens, config.requests_per_second)
+        self._service = SpeakerService(self._index, config.limits.of_service, num_threads=config.threads)
+        self._admission = Admission(config.callers)
 
     async def Search(self, request: Any, grpc_context: Any) -> Any:
         """See the service."""
@@ -132,8 +116,8 @@ class SpeakerReplica:
         started = time.perf_counter()
         try:
             self._check_size(request)
-            async with asyncio.timeout(self._config.max_seconds):
-                data = await METHODS[method].answer(self._service, request, self._config.max_seconds)
+            async with asyncio.timeout(self._config.limits.max_seconds):
+                data = await METHODS[method].answer(self._service, request, self._config.limits.max_seconds)
         except Exception as error:
             raise _refused(error, method, grpc_context, started) from error
         return METHODS[method].response.FromString(data)
@@ -157,7 +141,7 @@ class SpeakerReplica:
 
     def _check_size(self, request: Any) -> None:
         """Serve's proxy takes messages of any size."""
-        got, most = request.ByteSize(), self._config.max_message_bytes
+        got, most = request.ByteSize(), self._config.limits.max_message_bytes
         if got > most:
             raise TooLargeError(f"got a message of {got} bytes, expected at most {most}; send less at a time")
 

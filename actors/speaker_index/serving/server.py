@@ -21,7 +21,8 @@ from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
 from actors.speaker_index.serving.calls import METHODS, SERVICE, STREAM, STREAMED, Admission, refusal
-from actors.speaker_index.serving.observing import LogRequests, Metrics, RequestLog, Served, request_id_of
+from actors.speaker_index.serving.config import ListenConfig, ServerConfig
+from actors.speaker_index.serving.observing import Metrics, RequestLog, Served, request_id_of
 from actors.speaker_index.serving.service import SpeakerService
 from actors.speaker_index.serving.streaming import AnswersAhead
 from protos import speaker_index_pb2 as messages
@@ -32,33 +33,13 @@ STREAM_AHEAD_NEIGHBOURS = 200_000  # and what their answers may hold
 WATCH_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerConfig:
-    """How the service is offered."""
-
-    host: str
-    port: int
-    tls_cert: str | None = None
-    tls_key: str | None = None
-    client_ca: str | None = None
-    tokens: str | None = None
-    requests_per_second: float = 0.0
-    max_seconds: float = 30.0
-    idle_seconds: float = 300.0
-    max_message_bytes: int = 32 << 20
-    max_calls: int = 1024  # at once, of all clients
-    reflection: bool = False
-    log_requests: LogRequests = "all"
-    metrics_port: int = 0
-
-
 class SpeakerServer:
     """A running server; `start`, then `stop`."""
 
     def __init__(self, service: SpeakerService, config: ServerConfig) -> None:
         self._service, self._config = service, config
-        self._admission = Admission(config.tokens, config.requests_per_second)
-        self._log = RequestLog(config.log_requests)
+        self._admission = Admission(config.callers)
+        self._log = RequestLog(config.observing.log_requests)
         self._metrics = Metrics([*METHODS, STREAM])
         self._health = health.HealthServicer()
         self._server = grpc.aio.server(options=_options(config), maximum_concurrent_rpcs=config.max_calls)
@@ -68,13 +49,13 @@ class SpeakerServer:
         """Listen; returns the port. Raises ConfigError for an address or certificate that cannot be used."""
         self._server.add_generic_rpc_handlers((_Handlers(self._handlers(), self._turning_away),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        if self._config.reflection:
+        if self._config.listen.reflection:
             names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
         port = self._listen()
         await self._server.start()
-        if self._config.metrics_port:
-            self._metrics.serve(self._config.host, self._config.metrics_port)
+        if self._config.observing.metrics_port:
+            self._metrics.serve(self._config.listen.host, self._config.observing.metrics_port)
         await self._watch_once()
         self._watcher = asyncio.create_task(self._watch())
         return port
@@ -107,14 +88,14 @@ class SpeakerServer:
         return None
 
     def _listen(self) -> int:
-        config = self._config
-        address = f"{config.host}:{config.port}"
+        listen = self._config.listen
+        address = f"{listen.host}:{listen.port}"
         try:
-            if config.tls_cert is None:
+            if listen.tls_cert is None:
                 return int(self._server.add_insecure_port(address))
-            return int(self._server.add_secure_port(address, _credentials(config)))
+            return int(self._server.add_secure_port(address, _credentials(listen)))
         except RuntimeError as error:
-            raise ConfigError(f"--host {config.host} --port {config.port}: cannot listen there: {error}") from error
+            raise ConfigError(f"--host {listen.host} --port {listen.port}: cannot listen there: {error}") from error
 
     def _unary(self, name: str) -> Callable[[bytes, Any], Awaitable[bytes]]:
         async def handle(data: bytes, context: Any) -> bytes:
@@ -195,8 +176,8 @@ class SpeakerServer:
             ahead.end()
 
     def _seconds_left(self, context: Any) -> float:
-        left = context.time_remaining()
-        return self._config.max_seconds if left is None else min(float(left), self._config.max_seconds)
+        left, most = context.time_remaining(), self._config.limits.max_seconds
+        return most if left is None else min(float(left), most)
 
     async def _refuse(self, call: "_Call", error: Exception) -> bytes:
         code, detail = refusal(error, call.method, call.request_id, time.perf_counter() - call.started)
@@ -259,7 +240,7 @@ class _Call:
 
 def _options(config: ServerConfig) -> list[tuple[str, int]]:
     return [
-        ("grpc.max_receive_message_length", config.max_message_bytes),
+        ("grpc.max_receive_message_length", config.limits.max_message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_metadata_size", 16 << 10),
         ("grpc.absolute_max_metadata_size", 32 << 10),
@@ -273,11 +254,11 @@ def _options(config: ServerConfig) -> list[tuple[str, int]]:
     ]
 
 
-def _credentials(config: ServerConfig) -> grpc.ServerCredentials:
+def _credentials(listen: ListenConfig) -> grpc.ServerCredentials:
     """TLS, mutual where there is a client CA."""
     try:
-        key, certificate = Path(str(config.tls_key)).read_bytes(), Path(str(config.tls_cert)).read_bytes()
-        authority = None if config.client_ca is None else Path(config.client_ca).read_bytes()
+        key, certificate = Path(str(listen.tls_key)).read_bytes(), Path(str(listen.tls_cert)).read_bytes()
+        authority = None if listen.client_ca is None else Path(listen.client_ca).read_bytes()
     except OSError as error:
         raise ConfigError(f"--tls-cert, --tls-key, --client-ca: cannot be read: {error}") from error
     return grpc.ssl_server_credentials(

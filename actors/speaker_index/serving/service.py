@@ -7,7 +7,6 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from actors.speaker_index.errors import NoLabelsError, RequestError, UnknownSpeakerError
 from actors.speaker_index.search.generation import Generation, Neighbours
+from actors.speaker_index.serving.config import Limits
 from actors.speaker_index.serving.search_queue import Allowed, Search, SearchQueue, all_allowed
 from actors.speaker_index.storage.store import Written
 from actors.speaker_index.storage.writes import Deletion, Upsert, Write
@@ -38,16 +38,6 @@ MODES: Mapping[int, Mode] = {
     messages.CALIBRATION_MODE_BOTH: "both",
 }
 FEW_EXCLUDED = 64  # so many are dropped from a longer list; more are searched around
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What one request may ask for."""
-
-    max_vectors: int = 4096
-    max_k: int = 1000
-    max_neighbours: int = 200_000  # vectors times k: what an answer holds
-    max_predictions: int = 1_000_000
 
 
 Finish = Callable[[Generation, Neighbours], bytes]

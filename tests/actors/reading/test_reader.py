@@ -16,7 +16,7 @@ from actors.reading.config import MediaConfig
 from actors.reading.reader import Needs, ShardOpened, ShardReader
 from actors.reading.utterance import Utterance
 from actors.work.task import ShardProgress, ShardTask
-from shards.config import from_mapping
+from shards.config_values import from_mapping
 from shards.errors import reason_code
 from shards.media.audio import decode_audio
 from shards.media.container import DAMAGE_CODES

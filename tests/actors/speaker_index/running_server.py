@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from actors.speaker_index.search.config import IndexConfig
-from actors.speaker_index.serving.server import ServerConfig, SpeakerServer
-from actors.speaker_index.serving.service import Limits, SpeakerIndex, SpeakerService
+from actors.speaker_index.serving.config import Limits, ServerConfig
+from actors.speaker_index.serving.server import SpeakerServer
+from actors.speaker_index.serving.service import SpeakerIndex, SpeakerService
 from actors.speaker_index.storage.store import open_store
+from shards.config_values import from_mapping
 from tests.actors.speaker_index.speaker_world import write_table
 
 LIMITS = Limits(max_vectors=64, max_k=50, max_neighbours=500, max_predictions=1000)
@@ -46,7 +48,7 @@ def running_server(
     service = SpeakerService(index, limits, num_threads=1)
 
     async def start() -> tuple[SpeakerServer, int]:
-        server = SpeakerServer(service, ServerConfig(**values))
+        server = SpeakerServer(service, from_mapping(ServerConfig, values))
         return server, await server.start()
 
     server, port = asyncio.run_coroutine_threadsafe(start(), loop).result(timeout=30)

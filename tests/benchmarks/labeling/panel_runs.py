@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from actors.labeling.config import PanelConfig
 from actors.labeling.panel import Panel
 from actors.reading.utterance import Utterance
-from shards.config import from_mapping
+from shards.config_values import from_mapping
 from shards.emotions import EMOTIONS
 from shards.media.sound_format import SAMPLE_RATE_HZ
 

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 import yaml
 
-from shards.config import from_mapping
+from shards.config_values import from_mapping
 from shards.loading.index import read_index
 from shards.loading.loader import Batch
 from tests import ROOT

@@ -10,7 +10,8 @@ from actors.labeling.config import PanelConfig
 from actors.labeling.identity import panel_identity
 from cluster.jobs.label import LabelConfig, label
 from cluster.jobs.plan import ShardPlan, make_plan, refuse_other_corpora, remove_superseded
-from shards.config import ConfigError, from_mapping
+from shards.config import ConfigError
+from shards.config_values import from_mapping
 from shards.storage.files import list_files
 from shards.tables.predictions import FORMAT_VERSION, Prediction, load_predictions, write_predictions
 from tests.shards.selection.inputs import INFO

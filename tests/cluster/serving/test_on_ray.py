@@ -12,11 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from actors.speaker_index.serving.replica_actor import ReplicaConfig
+from actors.speaker_index.serving.config import ReplicaConfig
 from cluster.cli import main
 from cluster.serving.client import SpeakerClient, SpeakerIndexError
 from cluster.serving.config import ServeConfig
 from cluster.serving.on_ray import _application
+from shards.config_values import from_mapping
 from tests import ROOT
 from tests.actors.speaker_index.speaker_world import FINGERPRINT, make_vectors, write_table
 from tests.cluster.serving.test_serve import speaker
@@ -128,8 +129,8 @@ def test_a_limit_is_that_of_all_replicas(tmp_path: Path, monkeypatch: pytest.Mon
         "actors.speaker_index.serving.replica_actor.speaker_application", lambda config, _: found.append(config)
     )
     options = {"speakers": "s.parquet", "data": str(tmp_path), "replicas": 4, "allow_plaintext": True}
-    _application(ServeConfig(**options, requests_per_second=10.0, max_message_mib=2))  # type: ignore[arg-type]
-    assert (found[0].requests_per_second, found[0].max_message_bytes) == (2.5, 2 << 20)
+    _application(from_mapping(ServeConfig, options | {"requests_per_second": 10.0, "max_message_mib": 2}))
+    assert (found[0].callers.requests_per_second, found[0].limits.max_message_bytes) == (2.5, 2 << 20)
 
 
 @pytest.mark.parametrize(

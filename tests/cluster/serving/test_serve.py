@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,16 @@ import pytest
 from actors.embedding.config import SPECTRAL_FINGERPRINT
 from actors.embedding.embedders import SpectralEmbedder
 from actors.inference.outcomes import Missing
-from actors.speaker_index.serving.server import ServerConfig
-from actors.speaker_index.serving.service import Limits, SpeakerService
+from actors.speaker_index.serving.config import Limits, ServerConfig
+from actors.speaker_index.serving.service import SpeakerService
 from actors.speaker_index.storage.journal import StorageFailedError
 from actors.speaker_index.storage.writes import Write
 from cluster.cli import main
 from cluster.serving.client import LabelStatistics, Speaker, SpeakerClient, SpeakerIndexError
 from cluster.serving.config import ServeConfig
 from cluster.serving.serve import run_serve
+from shards.config import options_of
+from shards.config_values import from_mapping, to_mapping
 from shards.media.audio import encode_flac
 from shards.media.sound_format import SAMPLE_RATE_HZ
 from shards.speakers.files import write_speakers
@@ -300,7 +301,7 @@ def test_the_client_speaks_the_whole_service(tmp_path: Path) -> None:
 
 
 def test_every_option_reaches_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No certificate, limit or log is lost on the way: what both configurations name alike has the same value."""
+    """No certificate, limit or log is lost on the way."""
     offered: list[tuple[SpeakerService, ServerConfig]] = []
 
     class StopHereError(Exception):
@@ -320,18 +321,22 @@ def test_every_option_reaches_the_server(tmp_path: Path, monkeypatch: pytest.Mon
         "tokens": "tokens",
         "requests_per_second": 3.0,
         "max_seconds": 4.0,
+        "max_vectors": 7,
+        "max_k": 5,
+        "max_message_mib": 2,
+        "allow_plaintext": True,
         "reflection": True,
         "log_requests": "errors",
         "metrics_port": 9,
     }
     table = write_table(tmp_path / "speakers.parquet", 3)
-    sizes = {"max_vectors": 7, "max_k": 5, "max_message_mib": 2}
     with pytest.raises(StopHereError):
-        run_serve(ServeConfig(speakers=table, data=f"{tmp_path}/data", **sizes, **given))
+        run_serve(from_mapping(ServeConfig, {"speakers": table, "data": f"{tmp_path}/data"} | given))
     ((service, config),) = offered
-    assert {name: getattr(config, name) for name in given} == given
-    assert config.max_message_bytes == 2 << 20
-    assert service._limits == Limits(max_vectors=7, max_k=5)
     service.close()
-    alike = {item.name for item in fields(ServerConfig)} & {item.name for item in fields(ServeConfig)}
-    assert alike == set(given)  # an option that is added is added here
+
+    reached = to_mapping(config)
+    assert {name: reached[name] for name in given} == given
+    assert config.limits.max_message_bytes == 2 << 20
+    assert service._limits == Limits(max_vectors=7, max_k=5)
+    assert options_of(ServerConfig).keys() & options_of(ServeConfig).keys() == given.keys()  # a new option is tried too

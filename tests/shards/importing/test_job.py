@@ -14,7 +14,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.config import ConfigError, from_mapping
+from shards.config import ConfigError
+from shards.config_values import from_mapping
 from shards.errors import BadSample
 from shards.importing.config import ImportConfig
 from shards.importing.job import ImportReport, import_table

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from shards.config import ConfigError, from_mapping
+from shards.config import ConfigError
+from shards.config_values import from_mapping
 from shards.selection import job as select_job
 from shards.selection.job import read_selection, select
 from shards.selection.rule import SelectConfig

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
-from shards.config import ConfigError, from_mapping, to_mapping
+from shards.config import ConfigError
+from shards.config_values import from_mapping, to_mapping
 from shards.emotions import EMOTIONS
 from shards.selection.rule import (
     SPLITS,

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from shards.config import ConfigError, from_mapping, to_mapping
+from shards.config import ConfigError
+from shards.config_values import from_mapping, to_mapping
 from shards.emotions import EMOTIONS, NUM_EMOTIONS
 from shards.media.audio import decode_audio
 from shards.media.sound_format import SAMPLE_RATE_HZ

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import yaml
 
-from shards.config import from_mapping
+from shards.config_values import from_mapping
 from trainers.config import TrainConfig
 from trainers.training import run_training
 

@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from transformers import HubertConfig, HubertModel
 
 import trainers.engine.run as engine_module
-from shards.config import ConfigError, from_mapping
+from shards.config import ConfigError
+from shards.config_values import from_mapping
 from shards.loading.index import read_index
 from shards.loading.loader import Batch, BatchReader
 from tests import ROOT

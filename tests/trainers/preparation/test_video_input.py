@@ -16,7 +16,8 @@ from transformers import (
     VideoMAEModel,
 )
 
-from shards.config import ConfigError, from_mapping, to_mapping
+from shards.config import ConfigError
+from shards.config_values import from_mapping, to_mapping
 from shards.media.clip_format import ClipFormat
 from shards.media.face_config import FaceBoxConfig
 from trainers.config import TrainConfig

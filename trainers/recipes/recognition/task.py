@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shards.config import ConfigError, to_mapping
+from shards.config import ConfigError
+from shards.config_values import to_mapping
 from shards.loading.batch_plan import (
     BatchPlan,
     PlannedBatch,

@@ -11,8 +11,8 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from actors.speaker_index.search.config import IndexConfig
-from actors.speaker_index.serving.replica_actor import ReplicaConfig, SpeakerReplica, _Refused
-from actors.speaker_index.serving.service import Limits
+from actors.speaker_index.serving.config import CallersConfig, LimitsConfig, ReplicaConfig
+from actors.speaker_index.serving.replica_actor import SpeakerReplica, _Refused
 from actors.speaker_index.storage.store import open_store
 from protos import speaker_index_pb2 as messages
 from tests.actors.speaker_index.speaker_world import FINGERPRINT, WIDTH, make_message, make_vectors, write_table
@@ -62,11 +62,8 @@ def config(tmp_path: Path) -> Iterator[ReplicaConfig]:
         data=str(tmp_path / "data"),
         speakers=speakers,
         index=IndexConfig(),
-        limits=Limits(),
-        tokens=str(tokens),
-        requests_per_second=0.0,
-        max_message_bytes=1000,
-        max_seconds=20.0,
+        callers=CallersConfig(tokens=str(tokens)),
+        limits=LimitsConfig(max_message_mib=1),
         threads=1,
     )
     store.close()
@@ -91,14 +88,14 @@ def test_a_lost_writer_is_unavailable(config: ReplicaConfig, error: Exception) -
 def test_a_message_that_is_too_large_is_refused(config: ReplicaConfig) -> None:
     """Serve's proxy lets it through; alone and in a stream."""
     replica = SpeakerReplica(config, None)
-    large, small = search_request(50), search_request(1)
+    large, small = search_request(2**20 // (4 * WIDTH) + 1), search_request(1)
     assert asyncio.run(replica.Search(small, Call())).generation == 1
     call = Call()
-    with pytest.raises(_Refused, match="expected at most 1000"):
+    with pytest.raises(_Refused, match="expected at most 1048576"):
         asyncio.run(replica.Search(large, call))
     assert call.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     call = Call()
-    with pytest.raises(_Refused, match="expected at most 1000"):
+    with pytest.raises(_Refused, match="expected at most 1048576"):
         asyncio.run(answers_of(replica, [small, large], call))
     assert call.code is grpc.StatusCode.RESOURCE_EXHAUSTED
     replica._index.close()
@@ -111,7 +108,7 @@ def test_a_token_that_is_taken_back_ends_a_stream(config: ReplicaConfig, monkeyp
 
     def requests() -> Iterator[messages.SearchRequest]:
         yield search_request(1)
-        Path(str(config.tokens)).write_text(f"# changed\nwrite other {OTHER}\n")
+        Path(str(config.callers.tokens)).write_text(f"# changed\nwrite other {OTHER}\n")
         yield search_request(1)
 
     with pytest.raises(_Refused, match="not known"):

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from actors.speaker_index.search.config import IndexConfig
 from actors.speaker_index.search.vector_index import unit
 from actors.speaker_index.serving.calls import METHODS, SERVICE
+from actors.speaker_index.serving.config import Limits
 from actors.speaker_index.serving.observing import RequestLog, Served
-from actors.speaker_index.serving.service import Limits
 from actors.speaker_index.storage.store import open_store
 from protos import speaker_index_pb2 as messages
 from protos.speaker_index_pb2_grpc import SpeakerIndexStub
@@ -48,9 +48,7 @@ READER = (("authorization", f"Bearer {READ}"),)
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server without tokens that tests only read from, or leave as they found it."""
-    with running_server(
-        tmp_path_factory.mktemp("server"), num_speakers=NUM_SPEAKERS, max_message_bytes=1 << 20
-    ) as running:
+    with running_server(tmp_path_factory.mktemp("server"), num_speakers=NUM_SPEAKERS, max_message_mib=1) as running:
         yield running
 
 
@@ -537,7 +535,7 @@ def test_an_expired_server_is_not_believed(authority: Authority, tmp_path: Path)
 
 def test_a_write_whose_time_is_over_is_not_begun(tmp_path: Path) -> None:
     """Of a client's own deadline of 0 enough may be left on the server for a write; here the server leaves none."""
-    with running_server(tmp_path, max_seconds=0.0) as running, grpc.insecure_channel(running.target) as channel:
+    with running_server(tmp_path, max_seconds=1e-9) as running, grpc.insecure_channel(running.target) as channel:
         stub: Any = SpeakerIndexStub(channel)  # type: ignore[no-untyped-call]
         assert code_of(stub.Upsert, upsert_of("late")) == "DEADLINE_EXCEEDED"
         assert running.index.generation.number == 1

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import AutoModel, HubertConfig, HubertModel
 
-from shards.config import ConfigError, from_mapping
+from shards.config import ConfigError
+from shards.config_values import from_mapping
 from shards.loading.index import CorpusIndex, read_index
 from tests.worlds.training import small_values, write_training_world
 from trainers.config import TrainConfig

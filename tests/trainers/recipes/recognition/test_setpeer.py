@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.distributed as distributed
 
-from shards.config import from_mapping
+from shards.config_values import from_mapping
 from tests.worlds.training import small_values, write_training_world
 from trainers.config import TrainConfig
 from trainers.models.personal import vector_quantizer

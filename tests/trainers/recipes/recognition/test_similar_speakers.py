@@ -10,7 +10,8 @@ import pytest
 import torch
 import torch.distributed as distributed
 
-from shards.config import ConfigError, from_mapping
+from shards.config import ConfigError
+from shards.config_values import from_mapping
 from shards.loading.index import CorpusIndex, read_index
 from tests.worlds.training import classes, small_values, write_training_world
 from trainers.config import TrainConfig

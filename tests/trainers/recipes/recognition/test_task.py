@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shards.config import from_mapping
+from shards.config_values import from_mapping
 from shards.loading.index import read_index
 from shards.loading.loader import Batch
 from tests.worlds.training import classes, heard, small_values, write_training_world

@@ -1,0 +1,190 @@
+"""Plain values, as YAML and the command line give them, as a configuration, and back; errors name what is wrong."""
+
+import dataclasses
+import difflib
+import logging
+import math
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import yaml
+
+from shards.config import ConfigError, Option, choices, options_of
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+def from_mapping(cls: type[T], values: Mapping[str, Any], *, where: str = "configuration") -> T:
+    """Build dataclass `cls` from plain values (as YAML gives them); nested dataclasses from nested mappings.
+
+    Raises ConfigError for an unknown name, a missing one, or a value of the wrong type, naming `where` it stood.
+    """
+    options = options_of(cls)
+    values = _by_present_names(options, values, where)
+    unknown = sorted(set(values) - set(options))
+    if unknown:
+        meant = _meant(cls, unknown[0])
+        raise ConfigError(
+            f"{where}: unknown option {', '.join(unknown)}; {f'did you mean {meant}? ' if meant else ''}known: "
+            f"{', '.join(options)}"
+        )
+    missing = [name for name, declared in options.items() if declared.is_required and name not in values]
+    if missing:
+        raise ConfigError(f"{where}: {', '.join(missing)} must be given")
+
+    own: dict[str, Any] = {}
+    inner: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        declared = options[name]
+        holder = own if declared.inlined_in is None else inner.setdefault(declared.inlined_in, {})
+        holder[name] = convert(declared.hint, value, where=f"{where}.{name}")
+
+    hints = typing.get_type_hints(cls)
+    try:
+        return cls(**own, **{name: hints[name](**given) for name, given in inner.items()})
+    except ConfigError as error:
+        if "." not in where:
+            raise
+        raise ConfigError(f"{where.removeprefix('options.')}.{error}") from error  # by the name that --set takes
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def convert(hint: Any, value: Any, *, where: str) -> Any:
+    """`value` as type `hint`; text is parsed, so that "0.5" from a command line and 0.5 from YAML are the same."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(arguments, value, where)
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise ConfigError(f"{where}: got {value!r}, expected one of {', '.join(map(str, arguments))}")
+        return value
+    if origin is tuple:
+        items = [part for part in value.split(",") if part] if isinstance(value, str) else value
+        if not isinstance(items, list | tuple):
+            raise ConfigError(f"{where}: got {value!r}, expected a list")
+        return tuple(convert(arguments[0], item, where=where) for item in items)
+    if origin in (dict, Mapping) or hint is dict:
+        return _convert_mapping(arguments, value, where)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if isinstance(value, hint):
+            return value
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where}: got {value!r}, expected a mapping of options")
+        return from_mapping(hint, value, where=where)
+    return _convert_scalar(hint, value, where)
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """The resolved configuration as plain values, ready for YAML; the inverse of `from_mapping`."""
+    return {name: _plain(declared.value(config)) for name, declared in options_of(type(config)).items()}
+
+
+def explain(config: Any) -> str:
+    """The resolved configuration as YAML, each option with its help text; `--config` reads it back.
+
+    A configuration with options of no fixed kind says by `expanded` which they are: name -> dataclass.
+    """
+    return "".join(f"{line}\n" for line in _explained(config, ""))
+
+
+def _explained(config: Any, indent: str) -> Iterator[str]:
+    expanded: Mapping[str, Any] = config.expanded() if hasattr(config, "expanded") else {}
+    for name, declared in options_of(type(config)).items():
+        value, text = expanded.get(name, declared.value(config)), declared.help
+        if dataclasses.is_dataclass(value):
+            yield f"{indent}{name}:  # {text}"
+            yield from _explained(value, f"{indent}  ")
+            continue
+
+        if known := choices(declared.hint):
+            text = f"[{' | '.join(map(str, known))}] {text}"
+        shown = yaml.safe_dump(_plain(value), default_flow_style=True, width=math.inf).removesuffix("...\n").strip()
+        yield f"{indent}{name}: {shown}  # {text}"
+
+
+def _meant(cls: type[Any], name: str) -> str | None:
+    """The option, in whatever group, whose name is `name` or most like it."""
+    known = list(_dotted_names(cls, ""))
+    alike = [full for full in known if full.rpartition(".")[2] == name]
+    return next(iter(alike or difflib.get_close_matches(name, known, 1)), None)
+
+
+def _dotted_names(cls: type[Any], prefix: str) -> Iterator[str]:
+    for name, declared in options_of(cls).items():
+        yield f"{prefix}{name}"
+        if dataclasses.is_dataclass(declared.hint) and isinstance(declared.hint, type):
+            yield from _dotted_names(declared.hint, f"{prefix}{name}.")
+
+
+def _by_present_names(options: Mapping[str, Option], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """`values` with the names that options have today in place of those they had."""
+    today = {former: name for name, declared in options.items() for former in declared.former}
+    renamed: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in today and today[name] in values:
+            raise ConfigError(f"{where}: got {today[name]} and its former name {name}; leave {name} out")
+        if name in today:
+            log.warning("%s.%s is now called %s; the next release will not know the old name", where, name, today[name])
+        renamed[today.get(name, name)] = value
+
+    return renamed
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_mapping(value)
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _convert_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None or (value in ("none", "None", "null") and types.NoneType in arguments):
+        if types.NoneType in arguments:
+            return None
+        raise ConfigError(f"{where}: a value must be given")
+    failures = []
+    for argument in arguments:
+        if argument is types.NoneType:
+            continue
+        try:
+            return convert(argument, value, where=where)
+        except ConfigError as error:
+            failures.append(error)
+    raise failures[0]
+
+
+def _convert_mapping(arguments: tuple[Any, ...], value: Any, where: str) -> dict[str, Any]:
+    if isinstance(value, str):
+        pairs = [part.split("=", 1) for part in value.split(",") if part]
+        if any(len(pair) != 2 for pair in pairs):
+            raise ConfigError(f"{where}: got {value!r}, expected name=value,name=value")
+        value = dict(pairs)
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where}: got {value!r}, expected a mapping")
+    inner = arguments[1] if arguments else Any
+    return {str(name): convert(inner, item, where=f"{where}.{name}") for name, item in value.items()}
+
+
+def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
+    if hint is Any:
+        return value
+    if hint is bool:
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value.lower() in ("true", "false", "yes", "no", "on", "off"):
+            return value.lower() in ("true", "yes", "on")
+    elif hint is str and isinstance(value, str):
+        return value
+    elif hint in (int, float) and not isinstance(value, bool) and isinstance(value, int | float | str):
+        try:
+            number = hint(value)
+        except ValueError:
+            number = None
+        if number is not None and (hint is float or isinstance(value, str) or number == value):
+            return number
+    raise ConfigError(f"{where}: got {value!r}, expected {getattr(hint, '__name__', hint)}")
