@@ -12,7 +12,7 @@ help:
 	@echo "make demo       the whole job on a small synthetic corpus, and its report"
 	@echo "make test       the tests"
 	@echo "make test-slow  the tests that need over 40 s each: whole clusters, many kills"
-	@echo "make check      lint, format, types, generated stubs"
+	@echo "make check      lint, format, types, spelling, generated stubs"
 	@echo "make bench      the benchmarks (ratios against named alternatives)"
 	@echo "make protos     regenerate the gRPC stubs"
 
@@ -38,6 +38,7 @@ check: $(STAMP) check-protos
 	$(BIN)/ruff check --no-cache .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks

@@ -58,7 +58,7 @@ COMMANDS: dict[str, Command] = {
         "DIR is a selection folder, or a folder that holds one as `selection`. The page needs no network.",
     ),
     "train": Command(
-        "Train a recogniser on packed shards, or adapt an encoder to their sound, on DeepSpeed.",
+        "Train a recognizer on packed shards, or adapt an encoder to their sound, on DeepSpeed.",
         "trainers.config:TrainConfig",
         "cluster.training.train:run_train",
         "--print-config explains every option, the recipe's own too. One process by default; --num-workers uses Ray; "
@@ -66,10 +66,10 @@ COMMANDS: dict[str, Command] = {
         "checkpoint is. Exit status 4: stopped by the storage.",
     ),
     "evaluate": Command(
-        "Measure a trained recogniser on a split, over utterances and over speakers.",
+        "Measure a trained recognizer on a split, over utterances and over speakers.",
         "trainers.evaluation.config:EvaluateConfig",
         "cluster.training.evaluate:run_evaluate",
-        "Writes metrics.json, predictions.parquet and evaluation.html. Personalised models see one speaker at a time, "
+        "Writes metrics.json, predictions.parquet and evaluation.html. Personalized models see one speaker at a time, "
         "in sets of at most --set-size; --support disjoint and wrong are the controls. --pldc calibrates by similar "
         "training speakers.",
     ),

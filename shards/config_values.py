@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from shards.config import ConfigError, Option, choices, options_of
+from shards.config import ConfigError, choices, options_of
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -23,7 +23,11 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], *, where: str = "confi
     Raises ConfigError for an unknown name, a missing one, or a value of the wrong type, naming `where` it stood.
     """
     options = options_of(cls)
-    values = _by_present_names(options, values, where)
+    for former, name in former_names(cls, values).items():
+        if name in values:
+            raise ConfigError(f"{where}: got {name} and its former name {former}; leave {former} out")
+        log.warning("%s.%s is now called %s; the next release will not know the old name", where, former, name)
+    values = by_present_names(cls, values)
     unknown = sorted(set(values) - set(options))
     if unknown:
         meant = _meant(cls, unknown[0])
@@ -51,6 +55,18 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], *, where: str = "confi
         raise ConfigError(f"{where.removeprefix('options.')}.{error}") from error  # by the name that --set takes
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def former_names(cls: type[Any], values: Mapping[str, Any]) -> dict[str, str]:
+    """Which of the options in `values` have a name they had before, and what they are called today."""
+    today = {former: name for name, declared in options_of(cls).items() for former in declared.former}
+    return {name: today[name] for name in values if name in today}
+
+
+def by_present_names(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` of options, such as an earlier release has written, by the names that options of `cls` have today."""
+    today = former_names(cls, values)
+    return {today.get(name, name): value for name, value in values.items()}
 
 
 def convert(hint: Any, value: Any, *, where: str) -> Any:
@@ -118,20 +134,6 @@ def _dotted_names(cls: type[Any], prefix: str) -> Iterator[str]:
         yield f"{prefix}{name}"
         if dataclasses.is_dataclass(declared.hint) and isinstance(declared.hint, type):
             yield from _dotted_names(declared.hint, f"{prefix}{name}.")
-
-
-def _by_present_names(options: Mapping[str, Option], values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """`values` with the names that options have today in place of those they had."""
-    today = {former: name for name, declared in options.items() for former in declared.former}
-    renamed: dict[str, Any] = {}
-    for name, value in values.items():
-        if name in today and today[name] in values:
-            raise ConfigError(f"{where}: got {today[name]} and its former name {name}; leave {name} out")
-        if name in today:
-            log.warning("%s.%s is now called %s; the next release will not know the old name", where, name, today[name])
-        renamed[today.get(name, name)] = value
-
-    return renamed
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """The house's rules on imports, checked on the source itself: which room may know which, and what each may load.
 
-A rule names rooms from the ground up. A room may import those of lower floors, never its neighbours on the same floor
+A rule names rooms from the ground up. A room may import those of lower floors, never its neighbors on the same floor
 nor those above. Imports count wherever they stand: at the top, within a function, or for the type checker alone.
 """
 

@@ -1,6 +1,6 @@
 """Every option of `emostream train`, without torch: the help text and the driver need no more.
 
-Groups: `encoder` (what hears or sees), `data` (what is loaded and predicted), `engine` (how it is optimised) and
+Groups: `encoder` (what hears or sees), `data` (what is loaded and predicted), `engine` (how it is optimized) and
 `model` (the recipe's own). `--set engine.learning_rate=1e-4` sets one; `--print-config` shows all.
 """
 
@@ -34,7 +34,7 @@ class TrainConfig:
     address: str | None = option(default=None, help="Ray cluster to train on; default: this machine.")
     encoder: EncoderConfig = option(default_factory=EncoderConfig, help="The encoder.")
     data: DataConfig = option(default_factory=DataConfig, help="The data.")
-    engine: EngineConfig = option(default_factory=EngineConfig, help="The optimisation.")
+    engine: EngineConfig = option(default_factory=EngineConfig, help="The optimization.")
     model: dict[str, Any] = option(default_factory=dict, help="The recipe's own options.", is_group=True)
 
     def __post_init__(self) -> None:

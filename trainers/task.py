@@ -22,7 +22,7 @@ class TrainingModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Named terms, each averaged over the batch, of which `loss` is minimised."""
+        """Named terms, each averaged over the batch, of which `loss` is minimized."""
 
     @abstractmethod
     def scores(self, batch: Batch) -> Tensor:
@@ -37,7 +37,7 @@ class TrainingModel(nn.Module, ABC):
         raise ConfigError(f"engine.gradient_checkpointing: {type(self).__name__} cannot; leave it out")
 
     def after_step(self, step: int) -> None:
-        """Called by every rank after optimiser step number `step` (from 1)."""
+        """Called by every rank after optimizer step number `step` (from 1)."""
 
 
 class Task(Protocol):

@@ -15,7 +15,7 @@ from shards.storage.urls import local_path
 SPECTRAL = "spectral"
 SPECTRAL_FINGERPRINT = "spectral:1"
 POOLING_VERSION = 1
-ORIGINAL_NAME = "original"  # below a personalised encoder's folder
+ORIGINAL_NAME = "original"  # below a personalized encoder's folder
 FINGERPRINT_DIGITS = 32
 
 

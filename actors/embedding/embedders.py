@@ -1,7 +1,7 @@
 """Encoders as embedders: utterances of some speakers in, a vector for each out.
 
 A vector is the mean over time of the encoder's last layer (papt-pldc, Eq. 2); of a long recording, over windows
-weighted by their length. A personalised encoder hears a speaker's utterances together: SetPeER in sets of eight, in
+weighted by their length. A personalized encoder hears a speaker's utterances together: SetPeER in sets of eight, in
 their order; PAPT with the speaker's own embedding, or that of the training speaker most alike to those at hand.
 
 `SpectralEmbedder` needs no weights: means and spreads over time of mel cepstra, weighted by their index, since what
@@ -79,7 +79,7 @@ class SpectralEmbedder:
 
 
 class EncoderEmbedder:
-    """A pretrained or trained encoder, personalised or not."""
+    """A pretrained or trained encoder, personalized or not."""
 
     def __init__(self, config: EmbedderConfig) -> None:
         self._config = config
@@ -92,7 +92,7 @@ class EncoderEmbedder:
         self._model: _Pooled = _load(folder, self._device)
 
     def embed(self, waveforms: Sequence[Waveform], speakers: Sequence[str]) -> list[Outcome]:
-        """[D] for each utterance; those of one speaker are heard together where the encoder is personalised."""
+        """[D] for each utterance; those of one speaker are heard together where the encoder is personalized."""
         found: list[Outcome] = [_too_short()] * len(waveforms)
         long_enough = [place for place, waveform in enumerate(waveforms) if len(waveform) >= MIN_SAMPLES]
         for group in self._model.groups(long_enough, speakers):
@@ -131,7 +131,7 @@ class _Pooled:
 
 
 class _PooledTogether(_Pooled):
-    """SetPeER: sets of one speaker's utterances, each personalised by all of them."""
+    """SetPeER: sets of one speaker's utterances, each personalized by all of them."""
 
     def __init__(self, recognizer: EmotionRecognizer, device: torch.device) -> None:
         super().__init__(recognizer.encoder, device)

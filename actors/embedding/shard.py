@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from actors.embedding.embedders import Embedder
 from actors.inference.outcomes import Missing, Outcome
 from actors.reading.utterance import Utterance
-from actors.work.task import ShardOutcome, ShardProgress, ShardTask, summarise, windows
+from actors.work.task import ShardOutcome, ShardProgress, ShardTask, summarize, windows
 from shards.tables.embeddings import Embedding, EmbeddingInfo, write_embeddings
 
 
@@ -33,7 +33,7 @@ def embed_shard(
         num_rows=len(rows),
     )
     write_embeddings(task.table_url, rows, info)
-    return summarise(task.name, rows, shard_error)
+    return summarize(task.name, rows, shard_error)
 
 
 def embed_window(embedder: Embedder, window: Sequence[Utterance]) -> list[Embedding]:

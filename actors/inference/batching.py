@@ -1,6 +1,6 @@
 """Length-bucketed batches under a budget.
 
-A batch costs its longest item times its size, padding included. Items are taken in order of length, so that neighbours
+A batch costs its longest item times its size, padding included. Items are taken in order of length, so that neighbors
 pad each other little, the longest first, so that a batch that does not fit the memory fails at once. First-fit packing
 was left out: it fills batches a little better and mixes lengths, which costs more in padding than it saves.
 """

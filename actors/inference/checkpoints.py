@@ -2,7 +2,7 @@
 
 A checkpoint is a local folder or a Hugging Face name with a pinned commit; either way it ends as a folder of
 safetensors files with a digest. A branch or tag is refused: it may move and change labels halfway. Pickled weights are
-refused: opening them runs code. Imports no torch, so that a finished job is recognised in a second.
+refused: opening them runs code. Imports no torch, so that a finished job is recognized in a second.
 """
 
 import fnmatch

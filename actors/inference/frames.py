@@ -1,6 +1,6 @@
 """Face crops to model input, a bounded number of frames at a time.
 
-Two ways in. The usual settings (resize, rescale, normalise) are done here on the device: the processors of transformers
+Two ways in. The usual settings (resize, rescale, normalize) are done here on the device: the processors of transformers
 would cost a millisecond a frame in numpy and leave a GPU waiting. Anything a processor does beyond them (cropping
 percentages, other offsets) is left to the processor itself, in its PIL version, so that the result does not depend on
 whether torchvision happens to be installed.
@@ -43,9 +43,9 @@ class FrameInputs:
         size = (self._processor.size["height"], self._processor.size["width"])
         if self._processor.do_resize and images.shape[-2:] != size:
             images = _resized(images, size, _INTERPOLATION[int(self._processor.resample)])
-        return self._standardised(images)
+        return self._standardized(images)
 
-    def _standardised(self, images: Tensor) -> Tensor:
+    def _standardized(self, images: Tensor) -> Tensor:
         processor = self._processor
         if processor.do_rescale:
             images = images * processor.rescale_factor
@@ -96,7 +96,7 @@ def probe_frames() -> NDArray[np.uint8]:
 
 
 def _is_plain(processor: Any) -> bool:
-    """Whether resize, rescale and normalise, as done here, are all that the processor does."""
+    """Whether resize, rescale and normalize, as done here, are all that the processor does."""
     size = dict(getattr(processor, "size", None) or {})
     special = ("do_center_crop", "do_pad", "do_flip_channel_order", "crop_pct", "include_top", "rescale_offset")
     return (

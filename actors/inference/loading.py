@@ -40,7 +40,7 @@ def load_model(model_class: Any, folder: Path, *, dtype: torch.dtype, device: to
 
 
 def _fold_parametrizations(model: Any) -> None:
-    """Compute weight-normalised weights once instead of in every forward pass."""
+    """Compute weight-normalized weights once instead of in every forward pass."""
     for module in model.modules():
         if parametrize.is_parametrized(module):
             for name in list(module.parametrizations):

@@ -57,7 +57,7 @@ def _forward_or_none(batch: list[int], forward: Callable[[Sequence[int]], Tensor
 
 
 def class_probabilities(logits: Tensor, config: Any) -> Tensor:
-    """Probabilities in float32; a multi-label checkpoint's classes are independent and left unnormalised."""
+    """Probabilities in float32; a multi-label checkpoint's classes are independent and left unnormalized."""
     if getattr(config, "problem_type", None) == "multi_label_classification":
         return torch.sigmoid(logits.float())
     return torch.softmax(logits.float(), dim=-1)

@@ -1,7 +1,7 @@
 """Waveforms to model input, prepared as the checkpoint was trained.
 
 Two ways in. Models on raw waveforms (wav2vec 2.0, HuBERT, WavLM, data2vec, and the project's own) get padded samples,
-normalised here on the device: the feature extractor does the same in numpy, which would leave a GPU waiting. Models on
+normalized here on the device: the feature extractor does the same in numpy, which would leave a GPU waiting. Models on
 spectrograms (Whisper encoders, AST, wav2vec2-BERT) get what their own feature extractor makes.
 """
 
@@ -16,7 +16,7 @@ from transformers import AutoFeatureExtractor, Wav2Vec2FeatureExtractor
 from shards.config import ConfigError
 from shards.media.padding import pad
 from shards.media.sound_format import SAMPLE_RATE_HZ, Waveform
-from trainers.models.parts.waveforms import normalised
+from trainers.models.parts.waveforms import normalized
 
 
 class WaveformInputs(Protocol):
@@ -31,21 +31,21 @@ class WaveformInputs(Protocol):
 
 
 class RawInputs:
-    """Zero-padded samples, normalised to zero mean and unit variance over their own length where asked for."""
+    """Zero-padded samples, normalized to zero mean and unit variance over their own length where asked for."""
 
     max_samples: int | None = None
 
-    def __init__(self, *, normalise: bool) -> None:
-        self._normalise = normalise
+    def __init__(self, *, normalize: bool) -> None:
+        self._normalize = normalize
 
     def __call__(self, waveforms: Sequence[Waveform], device: torch.device) -> dict[str, Tensor]:
         padded, lengths = pad(waveforms)
         samples = to_device(torch.from_numpy(padded), device)
         if lengths.min() == lengths.max():
-            return {"input_values": normalised(samples, None) if self._normalise else samples}
+            return {"input_values": normalized(samples, None) if self._normalize else samples}
         ends = torch.from_numpy(lengths).to(device).unsqueeze(1)
         mask = torch.arange(padded.shape[1], device=device) < ends
-        values = normalised(samples, mask) if self._normalise else samples
+        values = normalized(samples, mask) if self._normalize else samples
         return {"input_values": values, "attention_mask": mask.long()}
 
 
@@ -72,7 +72,7 @@ def checkpoint_inputs(folder: Path) -> WaveformInputs:
             f"checkpoint {folder}: expects {extractor.sampling_rate} Hz; only {SAMPLE_RATE_HZ} Hz models are supported"
         )
     if isinstance(extractor, Wav2Vec2FeatureExtractor):
-        return RawInputs(normalise=extractor.do_normalize)
+        return RawInputs(normalize=extractor.do_normalize)
     return ExtractedInputs(extractor, _longest_input(extractor, folder))
 
 

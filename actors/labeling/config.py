@@ -28,7 +28,7 @@ class ObjectivesConfig:
     """Extra columns for multimodal adaptive pre-training; each one is made only when asked for."""
 
     egemaps: bool = option(
-        help="mean over time of the 25 eGeMAPSv02 low-level descriptors (extra: opensmile, research licence)",
+        help="mean over time of the 25 eGeMAPSv02 low-level descriptors (extra: opensmile, research license)",
         default=False,
     )
     sentiment: CheckpointConfig | None = option(

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from actors.reading.utterance import Utterance
-from actors.work.task import ShardOutcome, ShardProgress, ShardTask, summarise, windows
+from actors.work.task import ShardOutcome, ShardProgress, ShardTask, summarize, windows
 from shards.tables.predictions import Prediction, TableInfo, write_predictions
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def label_shard(
         predictions = panel.label(window)
         rows.extend(_finish(task, *pair) for pair in zip(window, predictions, strict=True))
     write_predictions(task.table_url, rows, _table_info(task, panel, shard_error, len(rows)))
-    return summarise(task.name, rows, shard_error)
+    return summarize(task.name, rows, shard_error)
 
 
 def _finish(task: ShardTask, utterance: Utterance, prediction: Prediction) -> Prediction:

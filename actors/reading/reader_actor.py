@@ -4,7 +4,7 @@ Readers are processes of their own so that a crash inside a codec costs one read
 inside the labeler were faster by a few percent and lost for that reason; a process pool hangs for good when a child is
 killed. Chunks travel through the node's object store and reach the labeler as read-only views.
 
-Rules learnt from Ray and kept here: a streaming generator is drained in the order it was submitted (a held one blocks
+Rules learned from Ray and kept here: a streaming generator is drained in the order it was submitted (a held one blocks
 its reader for ever); every wait has a limit; a reader that died is replaced and goes on at the next undelivered
 utterance.
 """

@@ -1,10 +1,10 @@
 """Between the messages of `protos/speaker_index.proto` and arrays; everything a client sends is checked here.
 
-Responses to searches are put together from bytes: a message object for every neighbour of every query costs more than
+Responses to searches are put together from bytes: a message object for every neighbor of every query costs more than
 finding them. What is the same each time a speaker is found (its name and labels) is encoded once by protobuf itself and
 kept; a field of four bytes with the similarity follows. A test parses the result with protobuf and compares.
 
-Shapes: P vectors, D numbers a vector, V label dimensions, k neighbours.
+Shapes: P vectors, D numbers a vector, V label dimensions, k neighbors.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.speaker_index.errors import RequestError, WrongEncoderError
-from actors.speaker_index.search.generation import Generation, Neighbours
+from actors.speaker_index.search.generation import Generation, Neighbors
 from protos import speaker_index_pb2 as messages
 from shards.samples.keys import printable, speaker_problem
 from shards.speakers.table import SpeakerTable, metadata_problem
 
 # Tags of fields that are put together here: (number << 3 | wire type), 2 for bytes and messages, 5 for float, 0 varint.
-_VECTOR_VALUES, _NEIGHBOUR, _SIMILARITY, _GENERATION, _RESULT = b"\x0a", b"\x0a", b"\x15", b"\x08", b"\x12"
+_VECTOR_VALUES, _NEIGHBOR, _SIMILARITY, _GENERATION, _RESULT = b"\x0a", b"\x0a", b"\x15", b"\x08", b"\x12"
 _SIMILARITY_BYTES = 5
 
 
@@ -124,24 +124,24 @@ def speaker_to_message(table: SpeakerTable, row: int) -> messages.Speaker:
     )
 
 
-def encode_search(generation: Generation, found: Neighbours) -> bytes:
-    """A SearchResponse of the neighbours of each query, in order."""
+def encode_search(generation: Generation, found: Neighbors) -> bytes:
+    """A SearchResponse of the neighbors of each query, in order."""
     parts = [_GENERATION, _varint(generation.number)]
     for numbers, similarities in zip(found[0].tolist(), found[1], strict=True):
-        body = _encode_neighbours(generation, numbers, similarities)
+        body = _encode_neighbors(generation, numbers, similarities)
         parts += (_RESULT, _varint(len(body)), body)
     return b"".join(parts)
 
 
-def neighbour_messages(generation: Generation, found: Neighbours) -> list[messages.Neighbour]:
-    """The neighbours of a single query."""
+def neighbor_messages(generation: Generation, found: Neighbors) -> list[messages.Neighbour]:
+    """The neighbors of a single query."""
     (numbers,), (similarities,) = found
-    body = _encode_neighbours(generation, numbers.tolist(), similarities)
+    body = _encode_neighbors(generation, numbers.tolist(), similarities)
     return list(messages.Neighbours.FromString(body).neighbours)
 
 
-def _encode_neighbours(generation: Generation, numbers: list[int], similarities: NDArray[np.float32]) -> bytes:
-    """A Neighbours message; the list ends at the first -1."""
+def _encode_neighbors(generation: Generation, numbers: list[int], similarities: NDArray[np.float32]) -> bytes:
+    """A Neighbors message; the list ends at the first -1."""
     packed = similarities.astype("<f4").tobytes()
     split, parts = len(generation.base.table), list[bytes]()
     for place, number in enumerate(numbers):
@@ -156,9 +156,9 @@ def _encode_neighbours(generation: Generation, numbers: list[int], similarities:
 
 
 def _encode_beginning(table: SpeakerTable, row: int) -> bytes:
-    """A Neighbour, as a field of Neighbours, up to the four bytes of its similarity."""
+    """A Neighbor, as a field of Neighbors, up to the four bytes of its similarity."""
     known = messages.Neighbour(id=table.speakers[row], labels=_label_messages(table, row)).SerializeToString()
-    return _NEIGHBOUR + _varint(len(known) + _SIMILARITY_BYTES) + known + _SIMILARITY
+    return _NEIGHBOR + _varint(len(known) + _SIMILARITY_BYTES) + known + _SIMILARITY
 
 
 def _label_messages(table: SpeakerTable, row: int) -> list[messages.LabelStatistics]:

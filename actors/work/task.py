@@ -96,7 +96,7 @@ class TableRow(Protocol):
         """Why there is no result, or no full one."""
 
 
-def summarise(name: str, rows: Sequence[TableRow], shard_error: str | None) -> ShardOutcome:
+def summarize(name: str, rows: Sequence[TableRow], shard_error: str | None) -> ShardOutcome:
     """Count what a table's rows say."""
     return ShardOutcome(
         name=name,

@@ -1,9 +1,9 @@
 """`emostream demo`: the whole job on the embedded synthetic corpus, from nothing to trained models, with no download.
 
 It prints each command line, so that any step can be repeated by hand, and runs it, or calls the very function behind.
-Two sets of speakers come from one seed: a labelled one the teachers learn from, and another, whose truth is stored and
+Two sets of speakers come from one seed: a labeled one the teachers learn from, and another, whose truth is stored and
 used only to measure. The selection is the published direction: words and face label the voice. On what it keeps, a
-recogniser of the voice is trained twice, without and with personalisation, and measured on speakers neither has heard.
+recognizer of the voice is trained twice, without and with personalization, and measured on speakers neither has heard.
 Last, the training speakers are embedded and served, and one of those strangers is looked up among them. Run again,
 finished steps are kept.
 """
@@ -46,7 +46,7 @@ KINDS: "dict[str, TeacherKind]" = {"audio": "audio", "vision": "face", "text": "
 # The same number of steps, and about as many utterances a step, for both.
 RECIPES: dict[str, dict[str, Any]] = {
     "finetune": {"data": {"utterances": {"batch_seconds": 100.0, "max_utterances": 64}}},
-    "setpeer": {"model": {"normalise_codes": True, "restart_codes": True, "similarity": "cosine"}},
+    "setpeer": {"model": {"normalize_codes": True, "restart_codes": True, "similarity": "cosine"}},
 }
 
 
@@ -56,13 +56,15 @@ class DemoConfig:
 
     out: str = option(default="demo", help="Folder for everything the demo makes.")
     seed: int = option(default=0, help="Seed of the synthetic world, the teachers and the selection.")
-    labelled_speakers: int = option(default=40, help="Speakers the teachers learn from.")
-    unlabelled_speakers: int = option(default=120, help="Speakers whose utterances are labeled.")
-    num_steps: int = option(default=500, help="Training steps of each recogniser.")
+    labeled_speakers: int = option(default=40, help="Speakers the teachers learn from.", former=("labelled_speakers",))
+    unlabeled_speakers: int = option(
+        default=120, help="Speakers whose utterances are labeled.", former=("unlabelled_speakers",)
+    )
+    num_steps: int = option(default=500, help="Training steps of each recognizer.")
     min_per_speaker: int = option(default=8, help="Kept utterances a speaker needs (the paper: 50 of several hundred).")
 
     def __post_init__(self) -> None:
-        require_at_least(self, 10, "--labelled-speakers", "--unlabelled-speakers")
+        require_at_least(self, 10, "--labeled-speakers", "--unlabeled-speakers")
 
 
 def run_demo(config: DemoConfig) -> int:
@@ -78,8 +80,8 @@ def run_demo(config: DemoConfig) -> int:
     summary = select_and_pack(config, out)
     page = write_report(ReportConfig(dir=str(out / "selection"), out=str(out / "report.html")))
     print_table(summary)
-    train_recognisers(config, out)
-    print_recognisers({recipe: evaluate_recogniser(out, recipe) for recipe in RECIPES})
+    train_recognizers(config, out)
+    print_recognizers({recipe: evaluate_recognizer(out, recipe) for recipe in RECIPES})
     for line in serve_speakers(out, f"{out}/finetune/best"):
         say(line)
     say(f"\n{time.monotonic() - started:.0f} s in all. Open {page}")
@@ -102,9 +104,9 @@ def refuse_other_demo(config: DemoConfig, out: Path) -> None:
 
 
 def make_corpus(config: DemoConfig, out: Path) -> None:
-    """Write the labelled and the unlabelled shards, each speaker in one of them only."""
-    speakers = range(config.labelled_speakers + config.unlabelled_speakers)
-    parts = {"labelled": speakers[: config.labelled_speakers], "unlabelled": speakers[config.labelled_speakers :]}
+    """Write the labeled and the unlabeled shards, each speaker in one of them only."""
+    speakers = range(config.labeled_speakers + config.unlabeled_speakers)
+    parts = {"labeled": speakers[: config.labeled_speakers], "unlabeled": speakers[config.labeled_speakers :]}
     for part, members in parts.items():
         folder = out / "corpus" / part
         if (folder / "_complete").exists():
@@ -124,7 +126,7 @@ def train_teachers(config: DemoConfig, out: Path) -> None:
     transformers_logging.disable_progress_bar()  # a bar a file saved says nothing
 
     missing = [name for name in KINDS if not (out / "teachers" / name / "teacher_report.json").exists()]
-    utterances = read_training_utterances(f"{out}/corpus/labelled/*.tar", tuple(KINDS.values())) if missing else []
+    utterances = read_training_utterances(f"{out}/corpus/labeled/*.tar", tuple(KINDS.values())) if missing else []
     with progress("train", "teachers") as update:
         for number, name in enumerate(missing):
             update(number, len(missing), note=name)
@@ -137,9 +139,9 @@ def train_teachers(config: DemoConfig, out: Path) -> None:
 
 
 def label_corpus(out: Path) -> int:
-    """Label the unlabelled part on Ray; returns the job's exit status."""
+    """Label the unlabeled part on Ray; returns the job's exit status."""
     config = LabelConfig(
-        shards=f"{out}/corpus/unlabelled/*.tar", out=str(out / "predictions"), panel=str(out / "panel.yaml")
+        shards=f"{out}/corpus/unlabeled/*.tar", out=str(out / "predictions"), panel=str(out / "panel.yaml")
     )
     say(f"emostream label --shards '{config.shards}' --out {config.out} --panel {config.panel}")
     return label(config).job.exit_status
@@ -159,14 +161,14 @@ def select_and_pack(config: DemoConfig, out: Path) -> dict[str, Any]:
         f"--min-per-speaker {selection.min_per_speaker} --seed {selection.seed}"
     )
     select(selection)
-    packing = PackConfig(shards=f"{out}/corpus/unlabelled/*.tar", selection=selection.out, out=str(out / "packed"))
+    packing = PackConfig(shards=f"{out}/corpus/unlabeled/*.tar", selection=selection.out, out=str(out / "packed"))
     say(f"emostream pack --shards '{packing.shards}' --selection {packing.selection} --out {packing.out}")
     pack(packing)
     summary: dict[str, Any] = read_json(out / "selection" / "summary.json")
     return summary
 
 
-def train_recognisers(config: DemoConfig, out: Path) -> None:
+def train_recognizers(config: DemoConfig, out: Path) -> None:
     """Train those that are not there yet side by side, a process and a share of the cores each: models so small gain
     little from a second core. What a process prints is in `train.log` of its folder.
 
@@ -200,7 +202,7 @@ def train_recognisers(config: DemoConfig, out: Path) -> None:
             raise RuntimeError(f"training {recipe} ended with status {status}; see {out}/{recipe}/train.log")
 
 
-def evaluate_recogniser(out: Path, recipe: str) -> dict[str, Any]:
+def evaluate_recognizer(out: Path, recipe: str) -> dict[str, Any]:
     """Measure it against the stored truth of the test speakers; returns the metrics."""
     folder = out / recipe
     metrics = folder / "evaluation" / METRICS_NAME
@@ -217,8 +219,8 @@ def evaluate_recogniser(out: Path, recipe: str) -> dict[str, Any]:
     return found
 
 
-def print_recognisers(found: dict[str, dict[str, Any]]) -> None:
-    """The papers' figures of both recognisers, over speakers nobody has trained on."""
+def print_recognizers(found: dict[str, dict[str, Any]]) -> None:
+    """The papers' figures of both recognizers, over speakers nobody has trained on."""
     one = next(iter(found.values()))
     say(f"\n{'trained on weak labels, voice only':36s}{'ACC':>8s}{'A-ACC':>8s}{'F1':>8s}{'A-F1':>8s}")
     for recipe, metrics in found.items():

@@ -19,12 +19,12 @@ from cluster.serving.client import SearchResult, SpeakerClient
 from shards.emotions import EMOTIONS
 from shards.speakers.from_embeddings import list_tables, make_speaker_table
 
-NEIGHBOURS = 5
+NEIGHBORS = 5
 STOP_SECONDS = 60.0
 
 
 def serve_speakers(out: Path, encoder: str) -> Iterator[str]:
-    """Do it, and yield what happens, line by line; `encoder` is an exported recogniser with its evaluation beside."""
+    """Do it, and yield what happens, line by line; `encoder` is an exported recognizer with its evaluation beside."""
     table = out / "speakers.parquet"
     packed = f"{out}/packed/*.tar"
     yield f"emostream embed --shards '{packed}' --encoder {encoder} --out {table} --labels emotion --split train"
@@ -36,10 +36,10 @@ def serve_speakers(out: Path, encoder: str) -> Iterator[str]:
     yield f"emostream serve --speakers {table} --data {out}/speaker-index --port 0"
     with serving(str(table), f"{out}/speaker-index") as server, SpeakerClient(server) as client:
         client.fingerprint = client.describe().encoder_fingerprint
-        yield f"emostream lookup --server {server} --vector {out}/stranger.npy -k {NEIGHBOURS}"
-        yield f"  most like test speaker {speaker}: {_names(client.search(vector, NEIGHBOURS))}"
-        calibrated = client.calibrate(predictions, vector=vector, k=NEIGHBOURS, mode="both").predictions
-        yield f"  PLDC: mean predictions for {speaker}, calibrated by those {NEIGHBOURS} speakers"
+        yield f"emostream lookup --server {server} --vector {out}/stranger.npy -k {NEIGHBORS}"
+        yield f"  most like test speaker {speaker}: {_names(client.search(vector, NEIGHBORS))}"
+        calibrated = client.calibrate(predictions, vector=vector, k=NEIGHBORS, mode="both").predictions
+        yield f"  PLDC: mean predictions for {speaker}, calibrated by those {NEIGHBORS} speakers"
         yield f"  {'':12s}{'predicted':>11s}{'calibrated':>11s}{'true share':>11s}"
         for name, values in predictions.items():
             shares = (values.mean(), calibrated[name].mean(), truth.count(name) / len(truth))
@@ -57,7 +57,7 @@ def _stranger(config: EmbedConfig) -> tuple[str, NDArray[np.float32]]:
 
 
 def _predictions(run: Path, speaker: str) -> tuple[dict[str, NDArray[np.float32]], list[str]]:
-    """What the recogniser says of the speaker's utterances, and what is true of them."""
+    """What the recognizer says of the speaker's utterances, and what is true of them."""
     table = pq.read_table(run / "evaluation" / "predictions.parquet", filters=[("speaker", "==", speaker)])
     names = [name for name in EMOTIONS if f"score_{name}" in table.column_names]
     return {name: table[f"score_{name}"].to_numpy().astype(np.float32) for name in names}, table["emotion"].to_pylist()
@@ -85,4 +85,4 @@ def serving(table: str, data: str) -> Iterator[str]:
 
 
 def _names(found: SearchResult) -> str:
-    return ", ".join(f"{neighbour.id} ({neighbour.similarity:.3f})" for neighbour in found.neighbours[0])
+    return ", ".join(f"{neighbor.id} ({neighbor.similarity:.3f})" for neighbor in found.neighbours[0])

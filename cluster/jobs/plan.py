@@ -1,7 +1,7 @@
 """Which shards need work: decided from a listing of the inputs and one of the outputs, opening neither.
 
 A table's name is a function of its shard's identity (name, size, version) and of what makes the table: a panel (its
-configuration and the digests of its weights) or an encoder. A finished shard is recognised by that name alone. Changing
+configuration and the digests of its weights) or an encoder. A finished shard is recognized by that name alone. Changing
 a shard or the panel changes the name, so exactly what changed is done again; the tables it replaces are removed once
 the job has finished.
 """

@@ -1,7 +1,7 @@
 """The report's charts: small functions that turn numbers into inline SVG, styled by the page's own sheet.
 
 Every chart is drawn 420 units wide and scaled by the browser: side by side on a desktop, one a line on a phone, with
-readable text in both. Colours come from classes, so one drawing serves light, dark and paper. Each is an image with a
+readable text in both. Colors come from classes, so one drawing serves light, dark and paper. Each is an image with a
 title and a description for those who cannot see it. matplotlib and the JavaScript libraries were left out: the first
 is a large dependency for five shapes and knows no dark mode, the others need scripts, which the page forbids itself.
 """
@@ -65,7 +65,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """A line through (x, share) points, labelled where it ends; `band` is its interval (x, low, high)."""
+    """A line through (x, share) points, labeled where it ends; `band` is its interval (x, low, high)."""
 
     label: str
     kind: str
@@ -222,7 +222,7 @@ def _x_axis(ticks: Sequence[tuple[float, str]], title: str) -> list[str]:
 
 
 def _rules(placed: Sequence[tuple[float, Rule]]) -> list[str]:
-    """Lines with their labels, one line of text each, so that neighbours do not collide."""
+    """Lines with their labels, one line of text each, so that neighbors do not collide."""
     parts = []
     for number, (x, rule) in enumerate(placed):
         y = TOP - 4 - 14 * (len(placed) - 1 - number)

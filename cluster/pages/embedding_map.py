@@ -1,6 +1,6 @@
-"""Speaker embeddings on a plane (t-SNE), coloured by any field of the samples' json.
+"""Speaker embeddings on a plane (t-SNE), colored by any field of the samples' json.
 
-A personalised model is shown by what it makes of a speaker: one point for every set it recognised together. Any other
+A personalized model is shown by what it makes of a speaker: one point for every set it recognized together. Any other
 model by the mean of its pooled features over each speaker's utterances.
 """
 
@@ -28,10 +28,10 @@ class Places:
 
 
 @dataclass(frozen=True, slots=True)
-class Colouring:
-    """A colour for every point, and what each means; without a `legend` there are too many to name."""
+class Coloring:
+    """A color for every point, and what each means; without a `legend` there are too many to name."""
 
-    colours: Sequence[str]
+    colors: Sequence[str]
     texts: Sequence[str]
     legend: Sequence[tuple[str, str]]
 
@@ -39,7 +39,7 @@ class Colouring:
 def place_embeddings(vectors: NDArray[np.float32], groups: Sequence[NDArray[np.int64]], seed: int) -> Places | None:
     """t-SNE of `vectors` [P, D], each of which stands for a group of rows.
 
-    At most 2000 points, drawn by `seed`; None where there are too few for a neighbourhood.
+    At most 2000 points, drawn by `seed`; None where there are too few for a neighborhood.
     """
     if len(vectors) < MIN_POINTS:
         return None
@@ -51,8 +51,8 @@ def place_embeddings(vectors: NDArray[np.float32], groups: Sequence[NDArray[np.i
     return Places(points.astype(np.float64), [groups[number] for number in chosen.tolist()])
 
 
-def colour(values: Sequence[str | None]) -> Colouring:
-    """Numbers of many values by fifths, from cold to warm; others by a colour each: numbers in order, names the most
+def color(values: Sequence[str | None]) -> Coloring:
+    """Numbers of many values by fifths, from cold to warm; others by a color each: numbers in order, names the most
     frequent first.
     """
     known = [value for value in values if value is not None]
@@ -63,22 +63,22 @@ def colour(values: Sequence[str | None]) -> Colouring:
         bins = [None if value is None else int(np.searchsorted(edges[1:-1], float(value))) for value in values]
         scale = [f"var(--scale-{number})" for number in range(NUM_BINS)]
         texts = [UNKNOWN if value is None else value for value in values]
-        colours = ["var(--muted)" if place is None else scale[place] for place in bins]
-        return Colouring(colours, texts, list(zip(scale, names, strict=True)))
+        colors = ["var(--muted)" if place is None else scale[place] for place in bins]
+        return Coloring(colors, texts, list(zip(scale, names, strict=True)))
     texts = [UNKNOWN if value is None else value for value in values]
     if numbers is None:
         order = [name for name, _ in sorted(Counter(known).items(), key=lambda item: (-item[1], item[0]))]
     else:
         order = sorted(set(known), key=float)
     if len(order) <= MAX_NAMED:
-        colour_of = {name: f"var(--name-{place})" for place, name in enumerate(order)}
+        color_of = {name: f"var(--name-{place})" for place, name in enumerate(order)}
     else:
-        colour_of = {name: f"hsl({place * GOLDEN_ANGLE % 360:.0f} 60% 50%)" for place, name in enumerate(order)}
-    colour_of[UNKNOWN] = "var(--muted)"
-    legend = [(colour_of[name], name) for name in order] if len(order) <= MAX_NAMED else []
+        color_of = {name: f"hsl({place * GOLDEN_ANGLE % 360:.0f} 60% 50%)" for place, name in enumerate(order)}
+    color_of[UNKNOWN] = "var(--muted)"
+    legend = [(color_of[name], name) for name in order] if len(order) <= MAX_NAMED else []
     if None in values and len(order) <= MAX_NAMED:
-        legend.append((colour_of[UNKNOWN], UNKNOWN))
-    return Colouring([colour_of[text] for text in texts], texts, legend)
+        legend.append((color_of[UNKNOWN], UNKNOWN))
+    return Coloring([color_of[text] for text in texts], texts, legend)
 
 
 def shared_value(values: Sequence[str | None]) -> str | None:

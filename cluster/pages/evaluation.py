@@ -12,14 +12,14 @@ import numpy as np
 from markupsafe import Markup
 
 from cluster.pages.charts import Caption, nice_ticks
-from cluster.pages.embedding_map import MIN_POINTS, Places, colour, shared_value
+from cluster.pages.embedding_map import MIN_POINTS, Places, color, shared_value
 from cluster.pages.page import confusion_cells, render_page
 from cluster.pages.scatter import Axis, Dot, map_chart, scatter_chart
 from shards.loading.targets import TargetKind
 from shards.samples.keys import printable
 
 TEMPLATE_NAME = "evaluation.html.j2"
-NUM_LISTED = 8  # speakers the table names, from the worst recognised on
+NUM_LISTED = 8  # speakers the table names, from the worst recognized on
 Metrics = Mapping[str, Any]
 
 
@@ -34,7 +34,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Map:
-    """The embeddings in the colours of one column."""
+    """The embeddings in the colors of one column."""
 
     column: str
     chart: Markup
@@ -131,9 +131,9 @@ def evaluation_page(
     places: Places | None,
     columns: Mapping[str, Sequence[str | None]],
     *,
-    personalised: bool,
+    personalized: bool,
 ) -> str:
-    """The page as text. `columns` holds the texts of every utterance, by name, that the map is coloured by."""
+    """The page as text. `columns` holds the texts of every utterance, by name, that the map is colored by."""
     view = VIEWS[kind]
     return render_page(
         TEMPLATE_NAME,
@@ -145,7 +145,7 @@ def evaluation_page(
         listed=_worst(metrics, view),
         score_name=view.score_name,
         maps=[] if places is None else [_map(places, name, texts) for name, texts in columns.items()],
-        personalised=personalised,
+        personalized=personalized,
         fewest=MIN_POINTS,
     )
 
@@ -155,13 +155,13 @@ def _with_spread(share: float, std: float | None) -> str:
 
 
 def _speaker_chart(metrics: Metrics, view: View) -> Markup:
-    """A dot a speaker: how many utterances, and how well they are recognised."""
+    """A dot a speaker: how many utterances, and how well they are recognized."""
     name = view.score_name
     dots = []
     for speaker, figures in metrics["per_speaker"].items():
         score, number = view.score(figures), figures["number"]
         text = f"{printable(speaker)}: {name} {score:.3f} of {number} utterance{'s' if number > 1 else ''}"
-        dots.append(Dot(x=number, y=score, name=text, colour="var(--accent)"))
+        dots.append(Dot(x=number, y=score, name=text, color="var(--accent)"))
 
     counts = nice_ticks(max(dot.x for dot in dots))
     floor = min(0.0, np.floor(2 * min(dot.y for dot in dots)) / 2)
@@ -180,7 +180,7 @@ def _speaker_chart(metrics: Metrics, view: View) -> Markup:
 
 
 def _worst(metrics: Metrics, view: View) -> list[tuple[str, int, str]]:
-    """The speakers who are recognised worst: name, utterances, score."""
+    """The speakers who are recognized worst: name, utterances, score."""
     ordered = sorted(metrics["per_speaker"].items(), key=lambda item: (view.score(item[1]), item[0]))
     return [
         (printable(speaker), int(figures["number"]), view.text(view.score(figures)))
@@ -190,14 +190,14 @@ def _worst(metrics: Metrics, view: View) -> list[tuple[str, int, str]]:
 
 def _map(places: Places, name: str, texts: Sequence[str | None]) -> Map:
     values = [shared_value([texts[row] for row in rows.tolist()]) for rows in places.rows]
-    found = colour([None if value is None else printable(value) for value in values])
+    found = color([None if value is None else printable(value) for value in values])
     dots = [
-        Dot(x=float(x), y=float(y), name=f"{printable(name)}: {text}", colour=shade)
-        for (x, y), text, shade in zip(places.points, found.texts, found.colours, strict=True)
+        Dot(x=float(x), y=float(y), name=f"{printable(name)}: {text}", color=shade)
+        for (x, y), text, shade in zip(places.points, found.texts, found.colors, strict=True)
     ]
     caption = Caption(
         name=f"map-{''.join(character if character.isalnum() else '-' for character in name)}",
         title=f"Speaker embeddings by {printable(name)}",
-        description=f"t-SNE of {len(dots)} points, coloured by {printable(name)}",
+        description=f"t-SNE of {len(dots)} points, colored by {printable(name)}",
     )
     return Map(column=printable(name), chart=map_chart(caption, dots), legend=found.legend)

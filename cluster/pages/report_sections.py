@@ -262,7 +262,7 @@ def _scored(summary: Summary) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def confusion_rows(summary: Summary) -> tuple[ConfusionRow, ...]:
-    """(true emotion, its cells): how the kept utterances of each true emotion were labelled."""
+    """(true emotion, its cells): how the kept utterances of each true emotion were labeled."""
     if summary["quality"] is None:
         return ()
     return confusion_cells(summary["quality"]["confusion"]["labels"], summary["quality"]["confusion"]["matrix"])

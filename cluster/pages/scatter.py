@@ -14,12 +14,12 @@ RADIUS = 3.6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dot:
-    """A point; `name` appears when one points at it. `colour` is a colour of the style sheet or any CSS colour."""
+    """A point; `name` appears when one points at it. `color` is a color of the style sheet or any CSS color."""
 
     x: float
     y: float
     name: str
-    colour: str
+    color: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +68,6 @@ def map_chart(caption: Caption, dots: Sequence[Dot]) -> Markup:
 
 def _dot(dot: Dot, x: float, y: float) -> str:
     return (
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{RADIUS}" style="fill:{escape(dot.colour)}">'
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{RADIUS}" style="fill:{escape(dot.color)}">'
         f"<title>{escape(dot.name)}</title></circle>"
     )

@@ -6,8 +6,8 @@ answer, and the second would undo what another client has written since, or coun
 wrong is a SpeakerIndexError with the name of the status.
 
     with SpeakerClient("localhost:50051", fingerprint=my_encoders) as client:
-        for neighbour in client.search(vectors, k=5).neighbours[0]:
-            print(neighbour.id, neighbour.similarity)
+        for neighbor in client.search(vectors, k=5).neighbours[0]:
+            print(neighbor.id, neighbor.similarity)
 """
 
 import json
@@ -55,7 +55,7 @@ class LabelStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A speaker of the index, how alike (cosine), and the statistics of its labels."""
+    """A speaker of the index, how alike (cosine), and the statistics of its labels; spelled as on the wire."""
 
     id: str
     similarity: float
@@ -199,7 +199,7 @@ class SpeakerClient:
         return Calibration(
             generation=answer.generation,
             predictions={one.dimension: np.asarray(one.values, dtype=np.float32) for one in answer.calibrated},
-            neighbours=[_neighbour(neighbour) for neighbour in answer.neighbours],
+            neighbours=[_neighbor(neighbor) for neighbor in answer.neighbours],
         )
 
     def upsert(self, speakers: Sequence[Speaker]) -> int:
@@ -284,12 +284,12 @@ def _vectors(vectors: ArrayLike) -> list[messages.Vector]:
 
 def _result(answer: messages.SearchResponse) -> SearchResult:
     return SearchResult(
-        answer.generation, [[_neighbour(neighbour) for neighbour in one.neighbours] for one in answer.results]
+        answer.generation, [[_neighbor(neighbor) for neighbor in one.neighbours] for one in answer.results]
     )
 
 
-def _neighbour(neighbour: messages.Neighbour) -> Neighbour:
-    return Neighbour(neighbour.id, neighbour.similarity, _labels(neighbour.labels))
+def _neighbor(neighbor: messages.Neighbour) -> Neighbour:
+    return Neighbour(neighbor.id, neighbor.similarity, _labels(neighbor.labels))
 
 
 def _labels(labels: Iterable[messages.LabelStatistics]) -> dict[str, LabelStatistics]:

@@ -27,7 +27,7 @@ class LookupConfig:
     server: str = option(help="HOST:PORT of `emostream serve`.")
     audio: tuple[str, ...] = option(default=(), help="Recordings of one speaker.")
     vector: str | None = option(default=None, help="A vector [D] as .npy.")
-    speaker: str | None = option(default=None, help="A speaker of the index; is not its own neighbour.")
+    speaker: str | None = option(default=None, help="A speaker of the index; is not its own neighbor.")
     k: int = option(default=5, help="How many speakers.")
     encoder: str | None = option(
         default=None, help="Encoder for --audio, the very one the index was made with; default: spectral, if it was."
@@ -143,11 +143,11 @@ def _as_json(result: "SearchResult") -> str:
 
 def _as_table(result: "SearchResult", description: "Description") -> str:
     lines = [f"{'speaker':32s}{'similarity':>11s}" + "".join(f"{n:>20s}" for n in description.label_dimensions)]
-    for neighbour in result.neighbours[0]:
+    for neighbor in result.neighbours[0]:
         cells = []
         for name in description.label_dimensions:
-            label = neighbour.labels.get(name)
+            label = neighbor.labels.get(name)
             cells.append("" if label is None else f"{label.mean:.3f} ± {label.standard_deviation:.3f}")
-        lines.append(f"{neighbour.id:32s}{neighbour.similarity:11.4f}" + "".join(f"{cell:>20s}" for cell in cells))
+        lines.append(f"{neighbor.id:32s}{neighbor.similarity:11.4f}" + "".join(f"{cell:>20s}" for cell in cells))
     lines.append(f"of {description.num_speakers} speakers, generation {result.generation}")
     return "\n".join(lines) + "\n"

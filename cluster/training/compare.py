@@ -1,4 +1,4 @@
-"""`emostream compare`: evaluated runs in the papers' table layout, with significance and the personalisation gap.
+"""`emostream compare`: evaluated runs in the papers' table layout, with significance and the personalization gap.
 
 A run is an evaluation folder (metrics.json), or NAME=FOLDER. Without a name, a method is called by its recipe and by
 every option in which the compared runs differ and that is not its default: options of the recipe, the encoder, the
@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from shards.config import ConfigError, option
-from shards.config_values import from_mapping, to_mapping
+from shards.config_values import by_present_names, from_mapping, to_mapping
 from shards.storage.documents import read_json, write_json
 from trainers.engine.checkpoints import RESULT_NAME
 from trainers.evaluation.config import METRICS_NAME, EvaluateConfig
@@ -30,7 +30,7 @@ from trainers.settings.engine import EngineConfig
 GROUPS = {"encoder": EncoderConfig, "data": DataConfig, "engine": EngineConfig}
 # What makes no other method of a run: where it ran, how often it wrote, its seed.
 IGNORED = {"seed", "trackers", "log_every", "checkpoint_every", "keep_checkpoints", "num_workers", "cache_mib"}
-EVALUATED = ("split", "set_size", "support", "pldc", "neighbours", "known_seconds")
+EVALUATED = ("split", "set_size", "support", "pldc", "neighbors", "known_seconds")
 KNOWN = "data.known_seconds"
 
 Options = Mapping[str, Any]
@@ -85,9 +85,10 @@ def read_run(given: str) -> Run:
         training = _training_of(metrics["config"]["checkpoint"])
     except FileNotFoundError as error:
         raise ConfigError(f"--runs {folder}: {error.filename} is missing; expected a finished evaluation") from error
-    evaluation = {key: value for key, value in metrics["config"].items() if key in EVALUATED}
+    measured = by_present_names(EvaluateConfig, metrics["config"])
+    evaluation = {key: value for key, value in measured.items() if key in EVALUATED}
     if evaluation.get("pldc") is None:
-        evaluation.pop("neighbours", None)
+        evaluation.pop("neighbors", None)
     checkpoint = Path(metrics["config"]["checkpoint"])
     evaluation |= {"model": checkpoint.name, "truth": metrics["truth"], "corpus": metrics["split_digest"][:8]}
     options = _training_options(training) | {f"evaluate.{key}": value for key, value in evaluation.items()}
@@ -214,7 +215,7 @@ def _gaps(runs: Sequence[Run], figures: Sequence[str]) -> list[dict[str, Any]]:
             p = cells["dependent"][name].p
             gaps.append({"num_speakers": number, "figure": name, "gap": difference, "seeds": len(seeds), "p": p})
             sys.stdout.write(
-                f"personalisation gap, {number or 'all'} training speakers: {name} {scale * difference:+.{digits}f} "
+                f"personalization gap, {number or 'all'} training speakers: {name} {scale * difference:+.{digits}f} "
                 f"over {len(seeds)} seed{'s' if len(seeds) > 1 else ''}{'' if p is None else f', p {p:.3f}'}\n"
             )
     return gaps

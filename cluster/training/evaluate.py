@@ -1,4 +1,4 @@
-"""`emostream evaluate`: a trained recogniser on a split, over utterances and over speakers.
+"""`emostream evaluate`: a trained recognizer on a split, over utterances and over speakers.
 
 Writes metrics.json, predictions.parquet and a page. The truth is the corpus' own where it has one, else the weak label;
 the metrics say which. With --pldc, predictions are calibrated by the training speakers of the same shards.
@@ -76,7 +76,7 @@ def _write_page(config: EvaluateConfig, measured: "Measured") -> None:
     from cluster.pages.evaluation import evaluation_page
 
     predicted = measured.predicted
-    personalised = predicted.set_embeddings is not None
+    personalized = predicted.set_embeddings is not None
     if predicted.set_embeddings is not None:
         groups, vectors = list(group_rows(predicted.sets).values()), predicted.set_embeddings
     else:
@@ -84,6 +84,6 @@ def _write_page(config: EvaluateConfig, measured: "Measured") -> None:
         vectors = np.stack([predicted.features[rows].mean(axis=0) for rows in groups])
 
     places = place_embeddings(vectors, groups, config.seed)
-    page = evaluation_page(measured.metrics, measured.target.kind, places, measured.colours, personalised=personalised)
+    page = evaluation_page(measured.metrics, measured.target.kind, places, measured.colors, personalized=personalized)
     with atomic_write(str(Path(config.out) / PAGE_NAME)) as stream:
         stream.write(page.encode())

@@ -6,7 +6,7 @@ and a shard is named after what goes into it: an import that was killed goes on 
 one of a longer table writes only the shards that have changed. What turned out to be unusable while a shard was written
 is noted beside it, in a hidden file, for as long as the shard is there.
 
-Rows with other fields than their neighbours (no transcript, another sound format) get shards of their own, because
+Rows with other fields than their neighbors (no transcript, another sound format) get shards of their own, because
 loaders demand identical fields within one. Threads do the work: copying is bound by the disk, and a header check costs
 microseconds beside it.
 """

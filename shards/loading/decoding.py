@@ -70,7 +70,7 @@ class FaceDecoder:
 
 
 class ClipDecoder:
-    """Clips [T, 3, side, side]; bytes in memory, standardised for a batch."""
+    """Clips [T, 3, side, side]; bytes in memory, standardized for a batch."""
 
     def __init__(self, clip: ClipFormat) -> None:
         self.shape: tuple[int, ...] = (3, clip.side_pixels, clip.side_pixels)
@@ -80,7 +80,7 @@ class ClipDecoder:
         return None if sample.video is None else self._clips.read(sample.video)
 
     def ready(self, kept: NDArray[Any]) -> NDArray[np.float32]:
-        return self._clips.standardised(kept)
+        return self._clips.standardized(kept)
 
     def missing(self) -> BadSample:
         return BadSample("no_video", "the sample has no video, which this training needs")

@@ -1,6 +1,6 @@
 """Some of the test speakers' own utterances for training: what a speaker-dependent model hears (papt-pldc, section 3).
 
-The personalisation gap is the figure of a model that knows the test speakers minus that of one that does not, on the
+The personalization gap is the figure of a model that knows the test speakers minus that of one that does not, on the
 same utterances, which neither has heard. The first trains on some seconds of every test speaker (the paper's test-a) in
 place of as many training speakers; both are evaluated on the rest (test-b). Training speakers are taken in one seeded
 order, so that a smaller number of them is part of a larger one.

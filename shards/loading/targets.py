@@ -104,7 +104,7 @@ def read_targets(index: CorpusIndex, config: TargetConfig, names: tuple[str, ...
 
 
 def _soft(index: CorpusIndex, names: tuple[str, ...]) -> NDArray[np.float32]:
-    """The stored distributions restricted to `names` and renormalised."""
+    """The stored distributions restricted to `names` and renormalized."""
     nothing = [np.nan] * len(EMOTIONS)
     stored = [row if row is not None else nothing for row in index.table["label_probs"].to_pylist()]
     chosen = np.asarray(stored, dtype=np.float32)[:, [EMOTIONS.index(name) for name in names]]

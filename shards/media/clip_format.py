@@ -1,6 +1,6 @@
 """What a video encoder wants to see, apart from the code that needs FFmpeg, OpenCV and PIL.
 
-A recogniser carries it, and is loaded where none of these is installed.
+A recognizer carries it, and is loaded where none of these is installed.
 """
 
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ class ClipFormat:
     shortest_edge_pixels: int = option(help="a whole picture's shorter side before its middle square is cut out")
     resample: int = option(help="PIL's number for the filter that resizes", default=BILINEAR)
     rescale_factor: float = option(help="what bytes are multiplied by", default=1 / 255)
-    mean: tuple[float, ...] = option(help="subtracted from each colour", default=IMAGENET_MEAN)
-    std: tuple[float, ...] = option(help="what each colour is divided by", default=IMAGENET_STD)
+    mean: tuple[float, ...] = option(help="subtracted from each color", default=IMAGENET_MEAN)
+    std: tuple[float, ...] = option(help="what each color is divided by", default=IMAGENET_STD)
     faces: FaceBoxConfig = option(help="how faces are found; without a detector, none are", default=FaceBoxConfig())
 
     def __post_init__(self) -> None:

@@ -50,7 +50,7 @@ class ClipReader:
             clip.append(found)
         return np.stack(clip)
 
-    def standardised(self, clip: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def standardized(self, clip: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What the encoder takes `[T, 3, side, side]` of a clip `[T, side, side, 3]`."""
         scale = self._format.rescale_factor / np.asarray(self._format.std)
         offset = np.asarray(self._format.mean) / np.asarray(self._format.std)

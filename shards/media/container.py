@@ -1,7 +1,7 @@
 """Opening media from strangers with FFmpeg: the only door to it, for sound and for pictures.
 
 FFmpeg guesses a format from the bytes, and some of the formats it knows (HLS, concat, DASH, SDP) are lists of other
-files and addresses, which it would then open. So the format is recognised here, by its first bytes, among the six a
+files and addresses, which it would then open. So the format is recognized here, by its first bytes, among the six a
 shard may hold, and FFmpeg is told which one it is; nothing it finds inside may open anything else. Only the decoders
 those formats really use are allowed, and no picture over `MAX_FRAME_PIXELS` is allocated, whatever a header says.
 
@@ -64,7 +64,7 @@ def open_media(data: bytes, *, kind: Literal["audio", "video"]) -> Iterator[Inpu
     """
     if not data:
         raise BadSample(f"empty_{kind}", "the file has no bytes")
-    format_name = recognise_format(data)
+    format_name = recognize_format(data)
     if format_name is None:
         expected = "flac, wav, mp3, ogg, mp4 or matroska"
         raise BadSample(f"unknown_{kind}_format", f"begins with {data[:12].hex()}, expected {expected}")
@@ -82,7 +82,7 @@ def open_media(data: bytes, *, kind: Literal["audio", "video"]) -> Iterator[Inpu
         raise BadSample(f"corrupt_{kind}", f"{format_name}: {error.strerror}") from error
 
 
-def recognise_format(data: bytes) -> str | None:
+def recognize_format(data: bytes) -> str | None:
     """FFmpeg's name for the format whose signature `data` carries (behind an ID3 tag, if any), or None."""
     start = _end_of_id3(data)
     head = data[start : start + 12]

@@ -128,9 +128,9 @@ def detector_path(config: FaceConfig) -> Path:
 def prominent_face(faces: NDArray[np.float32], picture_size: tuple[int, ...]) -> NDArray[np.float32] | None:
     """The largest of `faces` `[num_faces, 5]` (the surer one of two equals) whose middle lies in the picture."""
     height, width = picture_size
-    centres = faces[:, :2] + faces[:, 2:4] / 2
+    centers = faces[:, :2] + faces[:, 2:4] / 2
     usable = np.isfinite(faces).all(axis=1) & (faces[:, 2:4] >= 1).all(axis=1)
-    usable &= (centres >= 0).all(axis=1) & (centres[:, 0] < width) & (centres[:, 1] < height)
+    usable &= (centers >= 0).all(axis=1) & (centers[:, 0] < width) & (centers[:, 1] < height)
     if not usable.any():
         return None
     candidates = faces[usable]

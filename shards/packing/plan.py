@@ -1,7 +1,7 @@
 """Which kept utterance goes into which training shard: decided from the selection alone, before any shard is opened.
 
 Utterances are sorted by split, speaker and place and cut between speakers, so a speaker is in two shards only when it
-fills one alone. A planned shard's name holds a digest of all that goes into it, so that a finished one is recognised
+fills one alone. A planned shard's name holds a digest of all that goes into it, so that a finished one is recognized
 by its name, whichever run or worker wrote it. Balancing the shards to equal sizes was left out: it would move every
 later boundary, and so rewrite every later shard, when one utterance is added.
 """

@@ -29,7 +29,7 @@ class Sample:
 
     `audio_format` and `video_format` are extensions ("flac", "mp4"); each is given exactly when its bytes are.
     `face_features` is `[num_frames, dim]`. An empty `txt` and a `face.npy` of no frames count as absent: a packer
-    writes them where a sample lacks the field that its neighbours have. Not compared by value, as arrays are not.
+    writes them where a sample lacks the field that its neighbors have. Not compared by value, as arrays are not.
     """
 
     key: str

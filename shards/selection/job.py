@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from shards.config import ConfigError
 from shards.emotions import EMOTIONS
 from shards.selection.rule import Candidates, SelectConfig, Selection, choose
-from shards.selection.summary import summarise
+from shards.selection.summary import summarize
 from shards.storage.files import atomic_write, join, open_ranged
 from shards.storage.folder import Folder
 from shards.storage.parquet import METADATA_KEY
@@ -58,7 +58,7 @@ def select(config: SelectConfig) -> dict[str, Any]:
     candidates = build_candidates(table, config.teachers)
     _require_teachers(candidates, infos)
     selection = choose(candidates, config)
-    summary = summarise(candidates, selection, config, infos, unfinished=unfinished_labeling(config.predictions))
+    summary = summarize(candidates, selection, config, infos, unfinished=unfinished_labeling(config.predictions))
 
     folder = selection_folder(config.out)
     folder.make()

@@ -1,6 +1,6 @@
 """What labels are worth where the truth is known: each teacher alone, all averaged, the kept set, and every threshold.
 
-Like is compared with like: every way of labelling is scored on the labels it would give. An utterance counts for it
+Like is compared with like: every way of labeling is scored on the labels it would give. An utterance counts for it
 when it names one of the wanted classes there, as the kept set does by its own rule, and a truth outside the wanted
 classes is an error for everyone. So accuracy says what share of a label set is right, and `n` how large the set is. Two
 other readings lost. Scoring teachers on all seven emotions and the kept set on four would credit agreement with what

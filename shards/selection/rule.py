@@ -3,7 +3,7 @@
 The steps, in the published order (setpeer-emoceleb, section III; what the paper leaves out, from its authors' code):
 agreement of the teachers, mean of their distributions, argmax over all seven emotions, restriction to the wanted
 classes, down-sampling of the majority, minimum number per speaker, split by speaker. An utterance without a speaker is
-rejected before the down-sampling: training needs one, so it must not count towards a rate.
+rejected before the down-sampling: training needs one, so it must not count toward a rate.
 
 Nothing depends on the order of rows or on how many workers made the tables: chance is a hash of the seed and the
 utterance's own name. A generator drawn from in turn, as the published code has it, lost: one more utterance in the

@@ -44,7 +44,7 @@ class Scorer:
         return self.nested_confusions(label, np.zeros(len(label), dtype=np.int64), 1)[0]
 
     def nested_confusions(self, label: NDArray[np.int64], level: NDArray[np.int64], num_levels: int) -> Confusion:
-        """Counts [num_levels, G, C, C] where set k holds the labelled utterances with `level` [M] at most k."""
+        """Counts [num_levels, G, C, C] where set k holds the labeled utterances with `level` [M] at most k."""
         shape = (num_levels, self._num_groups, NUM_EMOTIONS, NUM_EMOTIONS)
         rows = (label >= 0) & (level < num_levels)
         cells = np.ravel_multi_index((level[rows], self._group[rows], self._truth[rows], label[rows]), shape)
@@ -71,7 +71,7 @@ class Scorer:
     def _estimate(self, value: NDArray[np.float64], resampled: NDArray[np.float64]) -> dict[str, float]:
         """`value` with its percentile interval, which is NaN where a single speaker says nothing about others.
 
-        Resamples that miss every labelled utterance say nothing and are left out.
+        Resamples that miss every labeled utterance say nothing and are left out.
         """
         usable = resampled[~np.isnan(resampled)]
         tail = (1 - CONFIDENCE) / 2

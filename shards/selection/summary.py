@@ -38,7 +38,7 @@ def gini(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(((2 * ranks - num_classes - 1) * ordered).sum(axis=1) / (num_classes * ordered.sum(axis=1)))
 
 
-def summarise(
+def summarize(
     candidates: Candidates,
     selection: Selection,
     config: SelectConfig,

@@ -77,8 +77,8 @@ def make_speaker_table(
     wanted = "" if split is None else f" of the split {split}"
     if not len(table):
         raise ConfigError(f"no utterance{wanted} has a vector; the tables beside --out give the reasons (`error`)")
-    labelled = [name for name, count in zip(table.dimensions, table.label_count.sum(axis=0), strict=True) if count]
-    if strange := [name for name in labels if name not in labelled and not (name == EMOTION and labelled)]:
+    labeled = [name for name, count in zip(table.dimensions, table.label_count.sum(axis=0), strict=True) if count]
+    if strange := [name for name in labels if name not in labeled and not (name == EMOTION and labeled)]:
         raise ConfigError(f"--labels {strange[0]}: no utterance{wanted} has it in its json, {_known_fields(urls)}")
     if not metadata:
         return table

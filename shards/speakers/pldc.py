@@ -40,7 +40,7 @@ def calibrate_speakers(
     features: NDArray[np.float32],
     predictions: NDArray[np.floating],
     *,
-    neighbours: int,
+    neighbors: int,
     mode: Mode,
 ) -> NDArray[np.float64]:
     """Predictions [N, V] of utterances by `speakers` [N] with pooled `features` [N, D], each speaker calibrated."""
@@ -49,7 +49,7 @@ def calibrate_speakers(
     for place in range(len(names)):
         mine = places == place
         vector = features[mine].mean(axis=0, dtype=np.float64).astype(np.float32)
-        (alike,), _ = table.nearest(vector[None], neighbours)
+        (alike,), _ = table.nearest(vector[None], neighbors)
         mean, std = table.label_mean[alike].mean(axis=0), table.label_std[alike].mean(axis=0)
         calibrated[mine] = calibrate(predictions[mine], mean, std, mode)
     return calibrated

@@ -2,7 +2,7 @@
 
 A speaker's vector is the mean over utterances of mean-pooled features (papt-pldc, Eq. 2); likeness is the cosine.
 
-Shapes: S speakers, D numbers a vector, V label dimensions, P queries, k neighbours.
+Shapes: S speakers, D numbers a vector, V label dimensions, P queries, k neighbors.
 """
 
 from collections import Counter
@@ -78,7 +78,7 @@ def nearest(
     vectors that are not finite.
     """
     if k < 1:
-        raise ConfigError(f"neighbours: got {k}, expected at least 1")
+        raise ConfigError(f"neighbors: got {k}, expected at least 1")
     if not np.isfinite(queries).all():
         raise ConfigError("a speaker's vector has numbers that are not finite; its features cannot be compared")
     similarity = cosine_similarity(queries, vectors)

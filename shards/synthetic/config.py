@@ -2,7 +2,7 @@
 
 A world is a story about how emotion is felt, shown and recorded (`shards/synthetic/corpus.py` tells it). Each clause of
 the story has one number here, so that an effect can be made stronger, weaker, or absent: `null_world` sets all that
-sets speakers apart to nothing, and in it no personalisation can help. Units: a *cue unit* is the distance by which a
+sets speakers apart to nothing, and in it no personalization can help. Units: a *cue unit* is the distance by which a
 clearly shown emotion moves a typical cue away from the speaker's habit; log-odds and log-gains are natural logarithms.
 
 Rejected: one overall "difficulty" knob (it hides which clause makes a result), and data fitted to a real corpus (its
@@ -54,7 +54,7 @@ class WorldConfig:
     num_groups: int = option(
         help="hidden groups of speakers; group g speaks with voice type g modulo the number of types", default=6
     )
-    f0_centres_hz: tuple[float, ...] = option(
+    f0_centers_hz: tuple[float, ...] = option(
         help="one voice type each: where its speakers' pitch lies", default=(115.0, 205.0)
     )
     tract_scales: tuple[float, ...] = option(
@@ -135,12 +135,12 @@ class WorldConfig:
 
 
 def null_world(*, seed: int = 0) -> WorldConfig:
-    """A world of interchangeable speakers: one voice, one prior, one style. Personalisation has nothing to find."""
+    """A world of interchangeable speakers: one voice, one prior, one style. Personalization has nothing to find."""
     nobody_differs = Spread()
     return WorldConfig(
         seed=seed,
         num_groups=1,
-        f0_centres_hz=(150.0,),
+        f0_centers_hz=(150.0,),
         tract_scales=(1.08,),
         f0_spread_semitones=0.0,
         tract_spread=0.0,
@@ -156,18 +156,18 @@ def null_world(*, seed: int = 0) -> WorldConfig:
 
 
 def _require_voices(config: WorldConfig) -> None:
-    num_types = len(config.f0_centres_hz)
+    num_types = len(config.f0_centers_hz)
     if num_types == 0 or num_types != len(config.tract_scales):
         raise ConfigError(
-            f"f0_centres_hz and tract_scales describe the same voice types: got {num_types} and "
+            f"f0_centers_hz and tract_scales describe the same voice types: got {num_types} and "
             f"{len(config.tract_scales)} values, expected the same number, at least 1"
         )
     if config.num_groups < num_types:
         raise ConfigError(
             f"num_groups: got {config.num_groups}, expected at least one for each of {num_types} voice types"
         )
-    if not 50.0 <= min(config.f0_centres_hz) <= max(config.f0_centres_hz) <= 400.0:
-        raise ConfigError(f"f0_centres_hz: got {config.f0_centres_hz}, expected speaking pitches, 50 to 400 Hz")
+    if not 50.0 <= min(config.f0_centers_hz) <= max(config.f0_centers_hz) <= 400.0:
+        raise ConfigError(f"f0_centers_hz: got {config.f0_centers_hz}, expected speaking pitches, 50 to 400 Hz")
     if not 0.7 <= min(config.tract_scales) <= max(config.tract_scales) <= 1.6:
         raise ConfigError(f"tract_scales: got {config.tract_scales}, expected ratios of human size, 0.7 to 1.6")
 

@@ -36,7 +36,7 @@ from shards.synthetic.config import WorldConfig
 from shards.synthetic.face import SHOWN_BY_FACE, show_face
 from shards.synthetic.people import Person, draw_speaker
 from shards.synthetic.truth import UtteranceTruth, draw_truth, rate_affect, rate_emotion
-from shards.synthetic.voice import NUM_VOICE_CUES, SHOWN_BY_VOICE, synthesise
+from shards.synthetic.voice import NUM_VOICE_CUES, SHOWN_BY_VOICE, synthesize
 from shards.synthetic.words import write_words
 from shards.tar.reader import TarWriter
 
@@ -79,7 +79,7 @@ class World:
         rng = self._generator(speaker, utterance, _VOICE)
         shown = truth.intensity * speaker.voice_gain * SHOWN_BY_VOICE[truth.shown_by_voice]
         noise = self.config.voice.noise * rng.standard_normal(NUM_VOICE_CUES)
-        return synthesise(
+        return synthesize(
             speaker.voice,
             speaker.voice_baseline + shown + noise,
             truth.duration_seconds,

@@ -63,7 +63,7 @@ def draw_speaker(config: WorldConfig, index: int) -> Person:
         index=index,
         name=f"speaker-{index:05d}",
         group=group,
-        voice_type=group % len(config.f0_centres_hz),
+        voice_type=group % len(config.f0_centers_hz),
         voice=_draw_voice(config, group, rng),
         num_utterances=_draw_num_utterances(config, rng),
         emotion_prior=prior / prior.sum(),
@@ -98,14 +98,14 @@ def _draw_style(config: WorldConfig, group: int, rng: np.random.Generator) -> di
 
 def _draw_voice(config: WorldConfig, group: int, rng: np.random.Generator) -> Voice:
     """Groups of one voice type differ in vocal tract length, in even steps around the type's."""
-    num_types = len(config.f0_centres_hz)
+    num_types = len(config.f0_centers_hz)
     voice_type, rank = group % num_types, group // num_types
     num_ranks = -(-(config.num_groups - voice_type) // num_types)
     steps = rank - (num_ranks - 1) / 2
     pitch, tract = rng.standard_normal(2)
-    f0_centre_hz = config.f0_centres_hz[voice_type] * 2.0 ** (config.f0_spread_semitones * pitch / 12.0)
+    f0_center_hz = config.f0_centers_hz[voice_type] * 2.0 ** (config.f0_spread_semitones * pitch / 12.0)
     spread = (1.0 + config.group_tract_step) ** steps * (1.0 + config.tract_spread) ** tract
-    return Voice(f0_centre_hz=float(f0_centre_hz), tract_scale=float(config.tract_scales[voice_type] * spread))
+    return Voice(f0_center_hz=float(f0_center_hz), tract_scale=float(config.tract_scales[voice_type] * spread))
 
 
 def _draw_num_utterances(config: WorldConfig, rng: np.random.Generator) -> int:

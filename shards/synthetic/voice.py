@@ -1,4 +1,4 @@
-"""Synthetic voices: a source-filter synthesiser that turns voice cues into a waveform, about 2 ms an utterance.
+"""Synthetic voices: a source-filter synthesizer that turns voice cues into a waveform, about 2 ms an utterance.
 
 A glottal pulse train follows a pitch contour, breath noise rides on it, a formant filter per syllable gives it vowels
 and the length of a vocal tract, and a syllable rhythm shapes it. Emotion reaches the sound only through the seven cues
@@ -6,7 +6,7 @@ below, whose directions follow the literature on vocal expression (Juslin and La
 speak the transcript.
 
 Rejected: sums of harmonics (80 sines a sample at 100 Hz, ten times the cost of a pulse train), recorded speech (a
-licence, and no truth), and a raw noise-plus-tone signal (a log-mel encoder learns it, a speech model does not).
+license, and no truth), and a raw noise-plus-tone signal (a log-mel encoder learns it, a speech model does not).
 """
 
 from dataclasses import dataclass
@@ -56,17 +56,17 @@ _OPEN_PHASE, _CLOSED_FROM = 0.4, 0.58
 class Voice:
     """What does not change with emotion: where the pitch lies, and how long the vocal tract is."""
 
-    f0_centre_hz: float
+    f0_center_hz: float
     tract_scale: float
 
     def f0_hz(self, pitch_cue: float) -> float:
         """The mean pitch at a level of the pitch cue."""
         return float(
-            self.f0_centre_hz * 2.0 ** (_SEMITONES_PER_CUE * np.clip(pitch_cue, -_CUE_LIMIT, _CUE_LIMIT) / 12.0)
+            self.f0_center_hz * 2.0 ** (_SEMITONES_PER_CUE * np.clip(pitch_cue, -_CUE_LIMIT, _CUE_LIMIT) / 12.0)
         )
 
 
-def synthesise(
+def synthesize(
     voice: Voice,
     cues: NDArray[np.float64],
     duration_seconds: float,
@@ -99,7 +99,7 @@ def _syllable_bounds(num_samples: int, syllables_per_second: float, rng: np.rand
 def _pitch_contour(
     f0_hz: float, pitch_range: float, rise: float, num_samples: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Pitch in Hz for every sample: slow accents, a fall or rise towards the end, and cycle-scale jitter."""
+    """Pitch in Hz for every sample: slow accents, a fall or rise toward the end, and cycle-scale jitter."""
     num_points = num_samples * _CONTROL_RATE_HZ // SAMPLE_RATE_HZ + 2
     seconds = np.arange(num_points) / _CONTROL_RATE_HZ
     position = seconds / seconds[-1]

@@ -103,3 +103,24 @@ def test_main_help_imports_no_heavy_package() -> None:
     code = "import sys, cluster.cli as c\ntry: c.main(['--help'])\nfinally: print({'torch', 'ray'} & set(sys.modules))"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip().endswith("set()")
+
+
+def test_former_spellings_are_taken_with_a_warning(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As flags, by --set and in groups; the help shows the present ones alone."""
+    evaluate = ["evaluate", "--checkpoint", "c", "--shards", "s", "--out", "o"]
+    assert main([*evaluate, "--neighbours", "7", "--colour-by", "sex", "age", "--print-config"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert (printed["neighbors"], printed["color_by"]) == (7, ["sex", "age"])
+    assert "options.neighbours is now called neighbors" in caplog.text
+
+    assert main([*TRAIN, "--set", "model.normalise_codes=true", "--print-config"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["model"]["normalize_codes"] is True
+    assert "options.model.normalise_codes is now called normalize_codes" in caplog.text
+
+    assert main([*evaluate, "--neighbours", "7", "--neighbors", "8", "--print-config"]) == 2
+    assert "got neighbors and its former name neighbours; leave neighbours out" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    assert "neighbours" not in capsys.readouterr().out

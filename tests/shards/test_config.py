@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from shards.config import ConfigError, inlined, option
-from shards.config_values import explain, from_mapping, to_mapping
+from shards.config_values import by_present_names, explain, from_mapping, to_mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,5 +108,6 @@ def test_a_former_name_is_taken_with_a_warning(caplog: pytest.LogCaptureFixture)
     """Alone it is the option; beside its present name nobody could know which is meant."""
     assert from_mapping(Renamed, {"labelled": 3}).labeled == 3
     assert "configuration.labelled is now called labeled" in caplog.text
+    assert by_present_names(Renamed, {"labelled": 3, "other": 1}) == {"labeled": 3, "other": 1}
     with pytest.raises(ConfigError, match="got labeled and its former name labelled"):
         from_mapping(Renamed, {"labelled": 3, "labeled": 3})

@@ -60,8 +60,8 @@ def runs(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         return name, found
 
     yield values("finetune", "finetune", class_weights="balanced")
-    yield values("setpeer", "setpeer", normalise_codes=True, restart_codes=True, similarity="cosine")
-    yield values("weighting", "weighting", neighbours=2)
+    yield values("setpeer", "setpeer", normalize_codes=True, restart_codes=True, similarity="cosine")
+    yield values("weighting", "weighting", neighbors=2)
     yield values("tapt", "tapt", **MASKING)
     yield values("papt", "papt", folder / "tapt" / "best", label_layer=1, **MASKING)
     yield values("papt-finetune", "finetune", folder / "papt" / "best", head="interpreter")

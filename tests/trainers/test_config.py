@@ -55,7 +55,7 @@ def test_options_that_cannot_work_are_refused(values: dict[str, Any], message: s
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"neighbours": 0}, "neighbours: got 0"),
+        ({"neighbors": 0}, "neighbors: got 0"),
         ({"weight": 1.0}, "weight: got 1.0, expected more than 1"),
         ({"explained_variance": 1.0}, "explained_variance: got 1.0"),
         ({"target_split": "train"}, "target_split: got train"),
@@ -69,7 +69,7 @@ def test_weights_that_cannot_work_are_refused(options: dict[str, Any], message: 
 
 @pytest.mark.parametrize("data", [{"num_speakers": 3}, {"known_seconds": 2.0}])
 def test_adaptation_hears_all_speakers(data: dict[str, Any]) -> None:
-    """Options that choose labelled speakers are refused where they would do nothing."""
+    """Options that choose labeled speakers are refused where they would do nothing."""
     with pytest.raises(ConfigError, match="got one of them for tapt, which uses no labels"):
         config("tapt", data=data)
 

@@ -27,7 +27,7 @@ def config(out: Path, **values: Any) -> TrainConfig:
     ],
 )
 def test_another_run_is_refused_by_its_options(tmp_path: Path, values: dict[str, Any], message: str) -> None:
-    """What is learnt, how, and how its state is divided."""
+    """What is learned, how, and how its state is divided."""
     write_config(tmp_path, config(tmp_path))
     with pytest.raises(ConfigError) as refused:
         refuse_another_run(tmp_path, config(tmp_path, **values))

@@ -15,7 +15,7 @@ from shards.loading.loader import Batch
 from shards.media.audio import encode_flac
 from shards.media.sound_format import SAMPLE_RATE_HZ
 from shards.samples.sample import Sample
-from tests.shards.media.pieces import encode_video, grey
+from tests.shards.media.pieces import encode_video, gray
 from tests.worlds.small import write_shard
 from trainers.config import TrainConfig
 
@@ -59,7 +59,7 @@ def make_film(split: str, speaker: int, number: int) -> Sample:
     label = number % len(CLASSES)
     pictures = []
     for frame in range(8):
-        picture = grey(30, width=48, height=32)
+        picture = gray(30, width=48, height=32)
         top, left = 2 + int(rng.integers(3)), 10 + int(rng.integers(3))
         top, left = top + 2 * frame * (label == 2), left + 2 * frame * (label == 1)
         picture[top : top + 10, left : left + 10] = 150 + 10 * speaker

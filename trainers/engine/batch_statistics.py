@@ -1,7 +1,7 @@
 """Batch norm's running statistics, moved once a step by all of the step's batches, whichever worker computed them.
 
 Left alone, each worker keeps statistics of its own batches: the exported model would hold those of one worker, and
-validation would differ by rank. `torch.nn.SyncBatchNorm` was rejected: it also normalises by the batches of all
+validation would differ by rank. `torch.nn.SyncBatchNorm` was rejected: it also normalizes by the batches of all
 workers, so that training itself would depend on their number.
 """
 

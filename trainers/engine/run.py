@@ -34,7 +34,7 @@ from trainers.engine.checkpoints import (
     require_complete,
     storage_failures,
 )
-from trainers.engine.optimiser import make_optimiser
+from trainers.engine.optimizer import make_optimizer
 from trainers.engine.process_group import deepspeed_config
 from trainers.engine.ranks import on_every_rank, on_first_rank
 from trainers.engine.schedules import rate_at
@@ -169,13 +169,13 @@ class TrainingRun:
         self._model = on_every_rank(self._task.build_model)
         if self._config.gradient_checkpointing:
             self._model.checkpoint_gradients()
-        optimiser = make_optimiser(self._model, self._config)
+        optimizer = make_optimizer(self._model, self._config)
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step: rate_at(step, self._num_steps, self._config)
+            optimizer, lambda step: rate_at(step, self._num_steps, self._config)
         )
         self._engine, *_ = deepspeed.initialize(
             model=self._model,
-            optimizer=optimiser,
+            optimizer=optimizer,
             lr_scheduler=schedule,
             config=deepspeed_config(self._config, self._world_size, universal=universal),
             dist_init_required=False,

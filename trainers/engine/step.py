@@ -1,4 +1,4 @@
-"""One optimiser step: the batches it averages over, and the end of a run whose loss is no number any more."""
+"""One optimizer step: the batches it averages over, and the end of a run whose loss is no number any more."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -20,7 +20,7 @@ MIN_TEMPERATURE, MAX_TEMPERATURE = 0.25, 10.0
 
 
 def fit_temperature(logits_NC: Tensor, labels_N: Tensor) -> float:
-    """The T that minimises the cross-entropy of softmax(logits / T): convex in 1/T, so a bounded search finds it.
+    """The T that minimizes the cross-entropy of softmax(logits / T): convex in 1/T, so a bounded search finds it.
 
     Bounded because a classifier without a mistake on the validation set would be scaled to certainty.
     """

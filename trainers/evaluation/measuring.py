@@ -1,4 +1,4 @@
-"""A trained recogniser measured on a split: predicted, calibrated where asked for, and compared with what is true."""
+"""A trained recognizer measured on a split: predicted, calibrated where asked for, and compared with what is true."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,12 +19,12 @@ from trainers.evaluation.config import EvaluateConfig
 from trainers.evaluation.predicting import (
     Predicted,
     can_support,
-    labels_learnt,
+    labels_learned,
     load_recognizer,
     predict,
     seconds_heard,
     target_answered,
-    utterances_learnt,
+    utterances_learned,
 )
 from trainers.evaluation.targets import Target
 from trainers.models.recognizer import EmotionRecognizer
@@ -36,11 +36,11 @@ class Measured:
     """What an evaluation found: the measured utterances, their truth, what was predicted of them, and the figures.
 
     `answers` [N, W] are the predictions, calibrated where that was asked for. `metrics` is what metrics.json holds,
-    `colours` the fields of the json that the page's map is coloured by.
+    `colors` the fields of the json that the page's map is colored by.
     """
 
     index: CorpusIndex
-    colours: Mapping[str, Sequence[str | None]]
+    colors: Mapping[str, Sequence[str | None]]
     target: Target
     truth: Targets
     predicted: Predicted
@@ -58,7 +58,7 @@ def measure(config: EvaluateConfig) -> Measured:
     corpus = read_index(config.shards)
     split = corpus.split(config.split)
     index = _measured(config, split)
-    colours = _colours(config, index)
+    colors = _colors(config, index)
 
     target = target_answered(trained.model)
     truth, truth_name = target.truth(index)
@@ -81,7 +81,7 @@ def measure(config: EvaluateConfig) -> Measured:
     }
     if predicted.codes is not None:
         metrics["codes_used"] = len(predicted.codes)
-    return Measured(index, colours, target, truth, predicted, answers, metrics)
+    return Measured(index, colors, target, truth, predicted, answers, metrics)
 
 
 def _require_unheard(config: EvaluateConfig, model: EmotionRecognizer) -> None:
@@ -107,15 +107,15 @@ def _measured(config: EvaluateConfig, index: CorpusIndex) -> CorpusIndex:
     return index.take(np.flatnonzero(chosen))
 
 
-def _colours(config: EvaluateConfig, index: CorpusIndex) -> dict[str, list[str | None]]:
+def _colors(config: EvaluateConfig, index: CorpusIndex) -> dict[str, list[str | None]]:
     """Fields of the json, as text. Raises ConfigError for one that no utterance has."""
-    colours = {name: index.texts(name) for name in config.colour_by}
-    for name, texts in colours.items():
+    colors = {name: index.texts(name) for name in config.color_by}
+    for name, texts in colors.items():
         if not any(texts):
             known = ", ".join(json.loads(index.table["json"][0].as_py()))
-            raise ConfigError(f"--colour-by {name}: no utterance has it in its json, where one holds {known}")
+            raise ConfigError(f"--color-by {name}: no utterance has it in its json, where one holds {known}")
 
-    return colours
+    return colors
 
 
 def _require_numbers(config: EvaluateConfig, index: CorpusIndex, answers: NDArray[np.float32]) -> None:
@@ -132,14 +132,14 @@ def _calibrated(
 ) -> NDArray[np.float32]:
     """PLDC by the training speakers of the same shards (papt-pldc, Eq. 3)."""
     assert config.pldc is not None  # noqa: S101 (the caller asked)
-    train = utterances_learnt(trained.model, corpus)
-    train = train.take(np.flatnonzero(labels_learnt(trained.model, train).known))
-    labels = labels_learnt(trained.model, train)
+    train = utterances_learned(trained.model, corpus)
+    train = train.take(np.flatnonzero(labels_learned(trained.model, train).known))
+    labels = labels_learned(trained.model, train)
 
     features = predict(trained, train, set_size=config.set_size, seed=config.seed).features
     table = build_speakers(lambda: [(train.speaker_of_rows, features, labels.array)], labels.names)
     calibrated = calibrate_speakers(
-        table, index.speaker_of_rows, found.features, found.scores, neighbours=config.neighbours, mode=config.pldc
+        table, index.speaker_of_rows, found.features, found.scores, neighbors=config.neighbors, mode=config.pldc
     )
     return calibrated.astype(np.float32)
 

@@ -1,7 +1,7 @@
-"""A trained recogniser on a split: one speaker at a time, with the support set the question asks for.
+"""A trained recognizer on a split: one speaker at a time, with the support set the question asks for.
 
 `same` is the paper's protocol: the utterances of a set are each other's support. `disjoint` and `wrong` are controls:
-support from other utterances of the same speaker must keep a personalised model's gain, support from another speaker
+support from other utterances of the same speaker must keep a personalized model's gain, support from another speaker
 must lose it.
 
 Shapes: N utterances, C classes or values, D width, B sets.
@@ -50,7 +50,7 @@ class Predicted:
 
 
 def load_recognizer(folder: str) -> TrainedRecognizer:
-    """A recogniser that `train` exported, on this process's GPU where there is one.
+    """A recognizer that `train` exported, on this process's GPU where there is one.
 
     Raises ConfigError when the folder holds none.
     """
@@ -67,7 +67,7 @@ def load_recognizer(folder: str) -> TrainedRecognizer:
         raise ConfigError(f"--checkpoint {folder}: cannot be loaded: {error}") from error
 
     raise ConfigError(
-        f"--checkpoint {folder}: got another model, expected a recogniser; fine-tune an encoder first, with "
+        f"--checkpoint {folder}: got another model, expected a recognizer; fine-tune an encoder first, with "
         f"`emostream train finetune --set encoder.checkpoint={folder}`"
     )
 
@@ -81,14 +81,14 @@ def target_answered(model: EmotionRecognizer) -> Target:
 def predict(
     trained: TrainedRecognizer, index: CorpusIndex, *, set_size: int = 8, support: Support = "same", seed: int = 0
 ) -> Predicted:
-    """Recognise every utterance of `index`, in sets of at most `set_size` of one speaker."""
+    """Recognize every utterance of `index`, in sets of at most `set_size` of one speaker."""
     model = trained.model
-    personalised = model.extractor is not None
-    if support != "same" and not personalised:
-        raise ConfigError(f"--support {support}: this model is not personalised, so no support set reaches it")
+    personalized = model.extractor is not None
+    if support != "same" and not personalized:
+        raise ConfigError(f"--support {support}: this model is not personalized, so no support set reaches it")
 
     device, target = next(model.parameters()).device, target_answered(model)
-    planned = plan_sets(index.rows_by_speaker(), set_size if personalised else VANILLA_SET_SIZE, support, seed)
+    planned = plan_sets(index.rows_by_speaker(), set_size if personalized else VANILLA_SET_SIZE, support, seed)
     reader = BatchReader(index, [model.input_name], clip=model.clip_format)
     numbers = {} if trained.speakers is None else assign_speakers(trained.speakers, index, model.config.modality)
 
@@ -101,7 +101,7 @@ def predict(
     # A planned set is what is to be predicted, and behind it its support: rows beyond `num_predicted` are only heard.
     batches = read_once(reader, [plan for plan, _ in planned])
     for number, (batch, (plan, num_predicted)) in enumerate(zip(batches, planned, strict=True)):
-        found = _recognise(model, batch.to(device), num_predicted, numbers)
+        found = _recognize(model, batch.to(device), num_predicted, numbers)
         rows = plan.rows[:num_predicted]
         answers[rows] = target.answers(found.scores_NC)[:num_predicted].cpu().numpy()
         features[rows] = found.pooled_ND[:num_predicted].float().cpu().numpy()
@@ -120,7 +120,7 @@ def predict(
     )
 
 
-def _recognise(model: EmotionRecognizer, batch: Batch, num_predicted: int, numbers: Mapping[str, int]) -> Recognition:
+def _recognize(model: EmotionRecognizer, batch: Batch, num_predicted: int, numbers: Mapping[str, int]) -> Recognition:
     """One batch, a set of one speaker; what follows the first `num_predicted` utterances is their support."""
     heard = batch.inputs[model.input_name]
     places = torch.arange(len(batch), device=batch.rows.device)
@@ -206,14 +206,14 @@ def seconds_heard(model: EmotionRecognizer, split: str) -> float:
     return seconds
 
 
-def utterances_learnt(model: EmotionRecognizer, corpus: CorpusIndex) -> CorpusIndex:
+def utterances_learned(model: EmotionRecognizer, corpus: CorpusIndex) -> CorpusIndex:
     """The utterances of the split train that the model was trained on: all, or those of some speakers."""
     trained_on = model.config.trained_on
     number, seconds = trained_on.get("num_speakers"), trained_on.get("known_seconds", 0.0)
     return training_utterances(corpus, number, seconds, trained_on.get("known_split", "")).split("train")
 
 
-def labels_learnt(model: EmotionRecognizer, train: CorpusIndex) -> Targets:
+def labels_learned(model: EmotionRecognizer, train: CorpusIndex) -> Targets:
     """The labels of training utterances that the model was trained on; PLDC knows no others."""
     target = target_answered(model)
     saved = model.config.trained_on.get("target")

@@ -1,6 +1,6 @@
 """Masked prediction of pseudo-labels, as HuBERT is pre-trained, with or without speaker embeddings.
 
-Without them it is task-adaptive pre-training (TAPT), with them personalised adaptive pre-training (PAPT; papt-pldc,
+Without them it is task-adaptive pre-training (TAPT), with them personalized adaptive pre-training (PAPT; papt-pldc,
 section 4, Eq. 1). A hidden frame's logits are cosines between its projection and each pseudo-label's embedding, divided
 by a temperature. These embeddings are called rather than read, so that ZeRO 3 brings them back.
 

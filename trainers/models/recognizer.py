@@ -1,6 +1,6 @@
-"""The emotion recogniser: an encoder, optionally personalised by a set of the speaker's utterances, and a head.
+"""The emotion recognizer: an encoder, optionally personalized by a set of the speaker's utterances, and a head.
 
-Personalised, it is SetPeER (setpeer-emoceleb, section IV; see `personal/set_fusion.py`). Without, it is the vanilla
+Personalized, it is SetPeER (setpeer-emoceleb, section IV; see `personal/set_fusion.py`). Without, it is the vanilla
 baseline. `source` separates the utterances a prefix is made from and those it serves, which is what the controls with
 wrong or disjoint support need; by default they are the same.
 
@@ -47,10 +47,11 @@ _MODEL_TYPE = "emostream_recognizer"
 class RecognizerConfig(PretrainedConfig):
     """`names` are the classes, or the values when `is_values`; `encoder` is the encoder's own configuration.
 
-    `clip` is the format of a video encoder's clips. Without a `contrast_temperature` training has no L_NCE.
-    `speakers` are those that have an embedding (PAPT). `trained_on` says which labels were learnt from (`target`), of
-    how many speakers (`num_speakers`), how much of the test speakers (`known_seconds` of `known_split`), and the same
-    of the recogniser this one went on from (`start`).
+    `normalise` says whether waveforms are normalized; keys of config.json keep the spelling they began with. `clip` is
+    the format of a video encoder's clips. Without a `contrast_temperature` training has no L_NCE. `speakers` are those
+    that have an embedding (PAPT). `trained_on` says which labels were learned from (`target`), of how many speakers
+    (`num_speakers`), how much of the test speakers (`known_seconds` of `known_split`), and the same of the recognizer
+    this one went on from (`start`).
     """
 
     model_type = _MODEL_TYPE
@@ -121,7 +122,7 @@ class EmotionRecognizer(PreTrainedModel):
 
     def __init__(self, config: RecognizerConfig) -> None:
         super().__init__(config)
-        self.encoder = LayerwiseEncoder(_build_encoder(config.encoder), normalise=config.normalise)
+        self.encoder = LayerwiseEncoder(_build_encoder(config.encoder), normalize=config.normalise)
         self.head = _build_head(config, self.encoder.width)
         self.extractor: PersonalizedFeatureExtractor | None = None
         self.cross_attention: nn.MultiheadAttention | None = None
@@ -131,15 +132,17 @@ class EmotionRecognizer(PreTrainedModel):
                 len(config.speakers), self.encoder.width, config.speaker_vector_width, config.speaker_fusion
             )
         if config.fusion != "none":
+            options = dict(config.extractor)
+            normalize_codes = options.pop("normalise_codes", False)  # config.json keeps the spelling it began with
             self.extractor = PersonalizedFeatureExtractor(
-                self.encoder.width, len(self.encoder.layers), **config.extractor
+                self.encoder.width, len(self.encoder.layers), normalize_codes=normalize_codes, **options
             )
         if config.fusion == "cross_attention":
             self.cross_attention = nn.MultiheadAttention(self.encoder.width, NUM_HEADS, batch_first=True)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Each part's own initialisation stands."""
+        """Each part's own initialization stands."""
 
     @property
     def input_name(self) -> InputName:
@@ -173,13 +176,13 @@ class EmotionRecognizer(PreTrainedModel):
         source: Tensor | None = None,
         speakers: Tensor | None = None,
     ) -> Recognition:
-        """Recognise utterances of the sets `sets` [N]; prefixes are made from those where `source` [N] is true.
+        """Recognize utterances of the sets `sets` [N]; prefixes are made from those where `source` [N] is true.
 
         Sets are numbered 0 to B - 1. With speaker embeddings `speakers` [N] says which each utterance gets. Raises
         ValueError for a set without a source, and when embeddings are not named.
         """
         if self.speakers is not None:
-            return self._recognise_known(inputs, lengths, speakers)
+            return self._recognize_known(inputs, lengths, speakers)
 
         fuser = None if self.extractor is None else self._fuser(self.extractor, sets, source)
         frames_NTD, mask_NT = self.encoder(inputs, lengths, fuser)
@@ -202,14 +205,14 @@ class EmotionRecognizer(PreTrainedModel):
         return SetFuser(extractor, config.fusion, self.cross_attention, sets_N, source_N, contrast)
 
     def after_step(self) -> None:
-        """What P's codebook does between steps; every rank calls it after each optimiser step."""
+        """What P's codebook does between steps; every rank calls it after each optimizer step."""
         if self.extractor is not None and self.extractor.quantizer is not None:
             self.extractor.quantizer.after_step()
 
     def start_from(self, other: "EmotionRecognizer") -> None:
-        """Take over what `other` has learnt: its encoder, of the same kind, and P and the head where they are alike."""
+        """Take over what `other` has learned: its encoder, and P and the head where they are alike."""
         alike = ["encoder"]
-        if _personalisation(self.config) == _personalisation(other.config):
+        if _personalization(self.config) == _personalization(other.config):
             alike += ["extractor", "cross_attention", "speakers"]
         if _answers(self.config) == _answers(other.config):
             alike.append("head")
@@ -218,7 +221,7 @@ class EmotionRecognizer(PreTrainedModel):
             getattr(self, name).load_state_dict(getattr(other, name).state_dict())
         log.info("taken over from the checkpoint: %s", ", ".join(taken))
 
-    def _recognise_known(self, inputs: Tensor, lengths: Tensor, speakers_N: Tensor | None) -> Recognition:
+    def _recognize_known(self, inputs: Tensor, lengths: Tensor, speakers_N: Tensor | None) -> Recognition:
         if self.speakers is None or speakers_N is None:
             raise ValueError("speakers: got none, expected the number of each utterance's speaker embedding")
         frames_NTD, mask_NT = self.encoder(inputs, lengths, self.speakers.before_layer(speakers_N))
@@ -227,18 +230,18 @@ class EmotionRecognizer(PreTrainedModel):
 
 
 def is_recognizer(folder: str) -> bool:
-    """Whether `folder` holds an exported recogniser, and not an encoder alone."""
+    """Whether `folder` holds an exported recognizer, and not an encoder alone."""
     path = Path(folder) / "config.json"
     return path.is_file() and read_json(path).get("model_type") == _MODEL_TYPE
 
 
-def _personalisation(config: RecognizerConfig) -> tuple[object, ...]:
-    """What two recognisers must share for one's P to serve the other."""
+def _personalization(config: RecognizerConfig) -> tuple[object, ...]:
+    """What two recognizers must share for one's P to serve the other."""
     return config.fusion, config.extractor, config.speakers, config.speaker_fusion
 
 
 def _answers(config: RecognizerConfig) -> tuple[object, ...]:
-    """What two recognisers must share for one's head to serve the other."""
+    """What two recognizers must share for one's head to serve the other."""
     return config.names, config.is_values, config.head
 
 

@@ -1,4 +1,4 @@
-"""What a run has exported, loaded again: the recogniser, and the speakers it was personalised by."""
+"""What a run has exported, loaded again: the recognizer, and the speakers it was personalized by."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +10,14 @@ from trainers.models.recognizer import EmotionRecognizer
 
 @dataclass(frozen=True)
 class TrainedRecognizer:
-    """A recogniser, and its speakers' embeddings with the encoder that finds proxies (None without embeddings)."""
+    """A recognizer, and its speakers' embeddings with the encoder that finds proxies (None without embeddings)."""
 
     model: EmotionRecognizer
     speakers: SpeakerState | None
 
 
 def load_trained(folder: str | Path) -> TrainedRecognizer:
-    """The recogniser in `folder`, as `train` exported it.
+    """The recognizer in `folder`, as `train` exported it.
 
     Raises OSError or ValueError for what cannot be read, and ConfigError when the original encoder is missing.
     """

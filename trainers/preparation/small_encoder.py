@@ -1,6 +1,6 @@
-"""The small encoder that is trained from nothing: its sizes, and the statistics its features are standardised by.
+"""The small encoder that is trained from nothing: its sizes, and the statistics its features are standardized by.
 
-For video it is a small VideoMAE, whose pictures are standardised by the loader.
+For video it is a small VideoMAE, whose pictures are standardized by the loader.
 
 Shapes: F features.
 """

@@ -1,4 +1,4 @@
-"""How clips are made for a video encoder: pictures and sides from its configuration, colours from its image processor.
+"""How clips are made for a video encoder: pictures and sides from its configuration, colors from its image processor.
 
 A processor that does anything else (another crop, padding, no resizing) is refused: the clips would not be what the
 encoder was trained on.
@@ -49,7 +49,7 @@ def _as_trained(checkpoint: str, faces: FaceBoxConfig) -> ClipFormat:
     """As the run that exported `checkpoint`; where nothing is said of faces, they are found as there."""
     saved = read_json(Path(checkpoint) / "config.json").get("clip")
     if saved is None:
-        raise ConfigError(f"encoder.checkpoint {checkpoint}: was not trained on video, expected a video recogniser")
+        raise ConfigError(f"encoder.checkpoint {checkpoint}: was not trained on video, expected a video recognizer")
     chosen = {} if faces == FaceBoxConfig() else {"faces": faces}
     return from_mapping(ClipFormat, saved | chosen, where="encoder.checkpoint: clip")
 
@@ -65,7 +65,7 @@ def _as_processed(checkpoint: str, config: Any, processor: Any, faces: FaceBoxCo
     if not all(steps) or crop != {"height": side, "width": side} or "shortest_edge" not in size:
         raise ConfigError(
             f"encoder.checkpoint {checkpoint}: preprocessor_config.json has size {size} and crop_size {crop}, expected "
-            f"a shortest_edge and the {side} x {side} of config.json, and that it resizes, crops, rescales, normalises"
+            f"a shortest_edge and the {side} x {side} of config.json, and that it resizes, crops, rescales, normalizes"
         )
     return ClipFormat(
         num_frames=config.num_frames,

@@ -40,7 +40,7 @@ class Run(Protocol):
 
     @property
     def engine(self) -> EngineConfig:
-        """The optimisation."""
+        """The optimization."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

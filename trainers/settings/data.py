@@ -21,13 +21,13 @@ class DataConfig:
     )
     target: TargetConfig = option(help="what is to be predicted", default_factory=TargetConfig)
     utterances: UtteranceView = option(help="batches of the vanilla recipe", default_factory=UtteranceView)
-    sets: SpeakerSetView = option(help="batches of the personalised recipe", default_factory=SpeakerSetView)
+    sets: SpeakerSetView = option(help="batches of the personalized recipe", default_factory=SpeakerSetView)
     num_speakers: int | None = option(
         help="train on so many speakers only; a smaller number's are among a larger's", default=None
     )
     known_seconds: float = option(
         help="train on so many seconds of each speaker of known_split too, in place of as many training speakers: the "
-        "speaker-dependent side of the personalisation gap; evaluate with the same --known-seconds",
+        "speaker-dependent side of the personalization gap; evaluate with the same --known-seconds",
         default=0.0,
     )
     known_split: str = option(help="whose speakers known_seconds is of", default="test")

@@ -1,4 +1,4 @@
-"""How any recipe is optimised; without torch."""
+"""How any recipe is optimized; without torch."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,9 +10,9 @@ DEFAULT_STEPS = 800
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """Optimisation, precision, sharding, checkpoints. The defaults train the small encoder; the papers' are in docs."""
+    """Optimization, precision, sharding, checkpoints. The defaults train the small encoder; the papers' are in docs."""
 
-    num_steps: int = option(help="optimiser steps at most", default=DEFAULT_STEPS)
+    num_steps: int = option(help="optimizer steps at most", default=DEFAULT_STEPS)
     num_epochs: int | None = option(
         help="in place of num_steps: as many steps as so many passes over the training data take", default=None
     )

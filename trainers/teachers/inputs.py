@@ -1,4 +1,4 @@
-"""Labelled utterances for the small teachers, read through the project's own shard reader.
+"""Labeled utterances for the small teachers, read through the project's own shard reader.
 
 A corpus small enough to train a demonstration teacher on fits in memory, so it is read once and kept; training corpora
 proper stream from packed shards.
@@ -22,7 +22,7 @@ TeacherKind = Literal["audio", "face", "text"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingUtterance:
-    """One labelled utterance; of the three modalities only those that were asked for need be there."""
+    """One labeled utterance; of the three modalities only those that were asked for need be there."""
 
     speaker: str
     label: str

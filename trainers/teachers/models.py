@@ -101,15 +101,15 @@ class AudioTeacher:
     def logits(self, inputs: Sequence[Tensor], augment: torch.Generator | None = None) -> Tensor:
         if augment is not None:
             inputs = [_perturb_spectrum(mel_TM, augment) for mel_TM in inputs]
-        standardised = [(mel_TM - self.model.feature_mean) / self.model.feature_std for mel_TM in inputs]
+        standardized = [(mel_TM - self.model.feature_mean) / self.model.feature_std for mel_TM in inputs]
         if augment is not None:
-            standardised = [_mask_spectrum(mel_TM, augment) for mel_TM in standardised]
-        frames_B = torch.tensor([len(mel_TM) for mel_TM in standardised])
-        hidden_BTD, mask_BT = self.model.encode(pad_sequence(standardised, batch_first=True), frames_B)
+            standardized = [_mask_spectrum(mel_TM, augment) for mel_TM in standardized]
+        frames_B = torch.tensor([len(mel_TM) for mel_TM in standardized])
+        hidden_BTD, mask_BT = self.model.encode(pad_sequence(standardized, batch_first=True), frames_B)
         return self.model.head(self.model.dropout(masked_mean_and_std(hidden_BTD, mask_BT)))
 
     def save_preprocessing(self, folder: Path) -> None:
-        """Nothing: the model standardises its spectra itself and keeps the level of the voice, which is a cue."""
+        """Nothing: the model standardizes its spectra itself and keeps the level of the voice, which is a cue."""
 
 
 class FaceTeacher:
@@ -134,7 +134,7 @@ class FaceTeacher:
         return self.model(face_features=features_BTD, attention_mask=mask_BT).logits
 
     def save_preprocessing(self, folder: Path) -> None:
-        """Nothing: the model standardises its features itself."""
+        """Nothing: the model standardizes its features itself."""
 
 
 class TextTeacher:
@@ -196,7 +196,7 @@ def _perturb_spectrum(mel_TM: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _mask_spectrum(mel_TM: Tensor, generator: torch.Generator) -> Tensor:
-    """SpecAugment (Park et al. 2019): a span of bands and one of frames at their mean, which is 0 once standardised."""
+    """SpecAugment (Park et al. 2019): a span of bands and one of frames at their mean, which is 0 once standardized."""
     num_frames, num_bands = mel_TM.shape
     band, bands, frame, frames = torch.rand(4, generator=generator).tolist()
     first_band, first_frame = int(band * num_bands), int(frame * num_frames)

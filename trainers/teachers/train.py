@@ -39,13 +39,14 @@ REPORT_NAME = "teacher_report.json"
 class TeacherConfig:
     """How long and how hard to train; `for_kind` gives defaults that suit a few thousand utterances."""
 
-    num_steps: int = option(help="optimiser steps", default=600)
+    num_steps: int = option(help="optimizer steps", default=600)
     batch_size: int = option(help="utterances a step", default=32)
     learning_rate: float = option(help="peak of the one-cycle schedule", default=2e-3)
     weight_decay: float = option(help="AdamW's", default=0.05)
     dropout: float = option(help="dropout probability of the model", default=0.2)
     label_smoothing: float = option(
-        help="share of every target spread over all classes; keeps few speakers from being learnt by heart", default=0.1
+        help="share of every target spread over all classes; so that few speakers are not learned by heart",
+        default=0.1,
     )
     validation_share: float = option(help="share of the speakers held out, at least one", default=0.2)
     seed: int = option(help="held-out speakers, initial weights, order, augmentation", default=0)
@@ -58,7 +59,7 @@ class TeacherConfig:
 
     @classmethod
     def for_kind(cls, kind: TeacherKind) -> "TeacherConfig":
-        """What works for each modality: sound needs the most steps, faces are soonest learnt by heart."""
+        """What works for each modality: sound needs the most steps, faces are soonest learned by heart."""
         if kind == "audio":
             return cls(num_steps=800, learning_rate=4e-3)
         if kind == "face":
@@ -99,7 +100,7 @@ def train_teacher(
     training, validation = split_speakers(utterances, config.validation_share, config.seed)
     with _reproducible(config.seed):
         teacher = build_teacher(kind, training, classes, config.dropout)
-        _optimise(teacher, teacher.prepare(training), _label_ids(training, classes), config)
+        _optimize(teacher, teacher.prepare(training), _label_ids(training, classes), config)
         logits = predict_logits(teacher, teacher.prepare(validation))
     temperature = fit_temperature(logits, _label_ids(validation, classes))
     scale_logits(teacher.model, len(classes), temperature)
@@ -155,10 +156,10 @@ def _reproducible(seed: int) -> Iterator[None]:
             torch.set_num_threads(num_threads)
 
 
-def _optimise(teacher: Teacher, inputs: Sequence[Tensor], labels: Tensor, config: TeacherConfig) -> None:
-    optimiser = torch.optim.AdamW(teacher.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+def _optimize(teacher: Teacher, inputs: Sequence[Tensor], labels: Tensor, config: TeacherConfig) -> None:
+    optimizer = torch.optim.AdamW(teacher.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=config.learning_rate, total_steps=config.num_steps + 1, pct_start=0.15
+        optimizer, max_lr=config.learning_rate, total_steps=config.num_steps + 1, pct_start=0.15
     )
     generator = torch.Generator().manual_seed(config.seed)
     batches = _endless_batches(len(inputs), config.batch_size, generator)
@@ -167,10 +168,10 @@ def _optimise(teacher: Teacher, inputs: Sequence[Tensor], labels: Tensor, config
         batch = next(batches)
         logits = teacher.logits([inputs[position] for position in batch], augment=generator)
         loss = F.cross_entropy(logits, labels[batch], label_smoothing=config.label_smoothing)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         torch.nn.utils.clip_grad_norm_(teacher.model.parameters(), 1.0)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
 
 

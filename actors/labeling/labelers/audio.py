@@ -34,7 +34,7 @@ from trainers.models.encoders.registry import register_models
 
 log = logging.getLogger(__name__)
 
-# These standardise the waveform themselves, in float32, and need no preprocessor_config.json.
+# These standardize the waveform themselves, in float32, and need no preprocessor_config.json.
 OWN_MODEL_TYPES = (MelClassifierConfig.model_type, OdysseyConfig.model_type)
 PADDING_TOLERANCE = 1e-4  # float32 rounding moves a probability by 1e-6, a leak by 1e-3 and more
 
@@ -51,7 +51,7 @@ class AudioLabeler:
         register_models()
         self._runtime = runtime
         self._is_own = model_type(folder) in OWN_MODEL_TYPES
-        self._inputs: WaveformInputs = RawInputs(normalise=False) if self._is_own else checkpoint_inputs(folder)
+        self._inputs: WaveformInputs = RawInputs(normalize=False) if self._is_own else checkpoint_inputs(folder)
         self._max_samples = min(self._window_samples, self._inputs.max_samples or self._window_samples)
         model = self._load(folder, torch.float32)
         self._mapping = EmotionMapping.of(

@@ -13,7 +13,7 @@ class LabelerConfig(CheckpointConfig):
     """A classifier whose classes are mapped onto the seven emotions."""
 
     drop_labels: tuple[str, ...] = option(
-        help="classes to leave out (the rest is renormalised) where the checkpoint has them",
+        help="classes to leave out (the rest is renormalized) where the checkpoint has them",
         default=("contempt", "other", "no_agreement"),
     )
     label_names: Mapping[str, str] = option(

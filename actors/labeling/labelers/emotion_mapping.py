@@ -2,7 +2,7 @@
 
 A checkpoint names its classes in `id2label`. Each name must mean one of the seven emotions, by itself ("Happy", "joy")
 or because the panel says so (`label_names`), or be listed in `drop_labels`; anything else is refused, as a class left
-out by accident shifts every probability. What stays is summed per emotion and renormalised (EmoCeleb drops
+out by accident shifts every probability. What stays is summed per emotion and renormalized (EmoCeleb drops
 "contempt" in this way).
 
 A checkpoint may know fewer than seven emotions; the others get probability 0. Mind the agreement rule then:
@@ -21,12 +21,12 @@ from shards.config import ConfigError
 from shards.emotions import EMOTIONS, NUM_EMOTIONS, canonical_emotion
 
 MIN_EMOTIONS = 2
-MIN_MASS = 1e-6  # below it the classes that were kept say nothing: renormalising would blow up rounding
+MIN_MASS = 1e-6  # below it the classes that were kept say nothing: renormalizing would blow up rounding
 
 
 @dataclass(frozen=True, slots=True)
 class EmotionMapping:
-    """`matrix` [num_classes, 7] of zeros and ones: which class counts towards which emotion."""
+    """`matrix` [num_classes, 7] of zeros and ones: which class counts toward which emotion."""
 
     matrix: NDArray[np.float64]
 
@@ -62,7 +62,7 @@ class EmotionMapping:
 
     @property
     def missing_emotions(self) -> tuple[str, ...]:
-        """Emotions no class counts towards."""
+        """Emotions no class counts toward."""
         return tuple(emotion for emotion, column in zip(EMOTIONS, self.matrix.T, strict=True) if not column.any())
 
     def apply(self, probabilities: NDArray[np.float64]) -> NDArray[np.float32] | None:

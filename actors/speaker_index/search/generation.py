@@ -4,10 +4,10 @@ A generation is a large indexed part, a small part of what was written since (se
 the large part are no longer there. So a write costs what it writes and not what is stored. Speakers are numbered within
 a generation: first the large part's, then the small one's.
 
-Who must not be found is dropped from a longer list of neighbours, and where that leaves too few, the allowed ones are
+Who must not be found is dropped from a longer list of neighbors, and where that leaves too few, the allowed ones are
 searched exactly. FAISS' selectors were left out: a flat index searches seven times slower with one, and GPUs have none.
 
-Shapes: N speakers, D numbers a vector, P queries, k neighbours.
+Shapes: N speakers, D numbers a vector, P queries, k neighbors.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from actors.speaker_index.search.vector_index import VectorIndex, exact_search, unit
 from shards.speakers.table import SpeakerTable, concatenate
 
-MAX_LIST = 2048  # neighbours FAISS finds at once on a GPU
-SPARE = 16  # neighbours beyond what should do
+MAX_LIST = 2048  # neighbors FAISS finds at once on a GPU
+SPARE = 16  # neighbors beyond what should do
 FEW_ALLOWED = 20_000  # so few are searched exactly at once
 
 # Numbers [P, k] of the most alike speakers, the most alike first (-1: none left), and their cosines [P, k].
-Neighbours = tuple[NDArray[np.int64], NDArray[np.float32]]
+Neighbors = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +60,15 @@ class Part:
             mask &= has_it
         return mask
 
-    def search(self, queries: NDArray[np.float32], k: int) -> Neighbours:
+    def search(self, queries: NDArray[np.float32], k: int) -> Neighbors:
         """Of unit `queries` [P, D], among at least k speakers."""
         if self.index is not None:
             return self.index.search(queries, k)
         assert self.units is not None  # noqa: S101 (a part has one or the other)
         return exact_search(self.units, queries, k)
 
-    def search_among(self, queries: NDArray[np.float32], k: int, rows: NDArray[np.int64]) -> Neighbours:
-        """Exactly, among some rows: as many neighbours as there are, at most k."""
+    def search_among(self, queries: NDArray[np.float32], k: int, rows: NDArray[np.int64]) -> Neighbors:
+        """Exactly, among some rows: as many neighbors as there are, at most k."""
         if not len(rows):
             return _nobody(len(queries))
         units = unit(self.table.vectors[rows]) if self.units is None else self.units[rows]
@@ -132,7 +132,7 @@ class Generation:
         recent = concatenate([self.recent.table.take(stay), added])
         return Generation(number, self.base, Part.scanned(recent), gone, int(np.count_nonzero(gone)))
 
-    def search(self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None = None) -> Neighbours:
+    def search(self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None = None) -> Neighbors:
         """Numbers [P, k] and cosines [P, k] of the most alike speakers to unit `queries` [P, D], the most alike first.
 
         Number -1 where there are fewer than k. With `allowed` [numbers] only those are found.
@@ -156,12 +156,12 @@ class Generation:
         allowed[list(excluded)] = False
         return allowed
 
-    def labelled(self, dimensions: Sequence[int]) -> NDArray[np.bool_]:
+    def labeled(self, dimensions: Sequence[int]) -> NDArray[np.bool_]:
         """Which numbers have statistics of all these label dimensions."""
         counts = [part.table.label_count[:, dimensions] for part in (self.base, self.recent)]
         return np.concatenate([(count > 0).all(axis=1) for count in counts])
 
-    def _search_base(self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None) -> Neighbours:
+    def _search_base(self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None) -> Neighbors:
         """Rows of the large part, without those gone."""
         if not len(self.base.table):
             return _best(*_nobody(len(queries)), k)
@@ -183,11 +183,11 @@ class Generation:
         return rows, similarities
 
 
-def _nobody(num_queries: int) -> Neighbours:
+def _nobody(num_queries: int) -> Neighbors:
     return np.empty((num_queries, 0), dtype=np.int64), np.empty((num_queries, 0), dtype=np.float32)
 
 
-def _best(rows: NDArray[np.int64], similarities: NDArray[np.float32], k: int) -> Neighbours:
+def _best(rows: NDArray[np.int64], similarities: NDArray[np.float32], k: int) -> Neighbors:
     """The k most alike of each query, and -1 in place of those there are not; equal ones keep their order."""
     order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
     rows, similarities = np.take_along_axis(rows, order, axis=1), np.take_along_axis(similarities, order, axis=1)

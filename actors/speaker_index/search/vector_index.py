@@ -3,11 +3,11 @@
 Up to 100,000 vectors the index is flat, that is exact. Beyond, vectors are kept in lists around centroids (IVF) of
 which a search probes some; beyond two million, stored at eight bits a number. How many lists are probed is not guessed:
 at building, recall is measured against exact search on vectors of the index, and probes are doubled until it suffices.
-That is for few neighbours: a query whose lists hold fewer than are asked for is searched again with ever more probes.
+That is for few neighbors: a query whose lists hold fewer than are asked for is searched again with ever more probes.
 
 Graphs (HNSW) were left out: they take about as much memory again for their links, and forget nothing.
 
-Shapes: N vectors, D numbers a vector, P queries, k neighbours.
+Shapes: N vectors, D numbers a vector, P queries, k neighbors.
 """
 
 import math
@@ -25,7 +25,7 @@ from shards.storage.files import flush, temporary_name
 
 MAX_FLAT, MAX_FULL_PRECISION = 100_000, 2_000_000
 TRAINING_VECTORS_PER_LIST = 64
-PROBED_QUERIES, PROBED_NEIGHBOURS = 256, 10
+PROBED_QUERIES, PROBED_NEIGHBORS = 256, 10
 SEED = 1234
 
 
@@ -55,7 +55,7 @@ class VectorIndex:
     def _search_on(
         self, queries: NDArray[np.float32], places: NDArray[np.int64], similarities: NDArray[np.float32]
     ) -> None:
-        """Fill the rows that lack neighbours, as the lists probed held too few."""
+        """Fill the rows that lack neighbors, as the lists probed held too few."""
         k, probes = places.shape[1], self.cpu.nprobe
         last = min(k, self.cpu.ntotal) - 1
         while probes < self.cpu.nlist and len(short := np.flatnonzero(places[:, last] < 0)):
@@ -130,9 +130,9 @@ def _num_lists(number: int) -> int:
 
 
 def _probe(index: Any, vectors: NDArray[np.float32], wanted: float) -> float:
-    """Double the probes until `wanted` of the true neighbours are found, or all lists are probed; the recall."""
+    """Double the probes until `wanted` of the true neighbors are found, or all lists are probed; the recall."""
     rows = np.random.default_rng(SEED).choice(len(vectors), min(PROBED_QUERIES, len(vectors)), replace=False)
-    queries, k = vectors[rows], min(PROBED_NEIGHBOURS, len(vectors) - 1)
+    queries, k = vectors[rows], min(PROBED_NEIGHBORS, len(vectors) - 1)
     truth, _ = exact_search(vectors, queries, k + 1)
     index.nprobe = 1
     while True:

@@ -16,7 +16,7 @@ class Limits:
 
     max_vectors: int = 4096
     max_k: int = 1000
-    max_neighbours: int = 200_000  # vectors times k: what an answer holds
+    max_neighbors: int = 200_000  # vectors times k: what an answer holds
     max_predictions: int = 1_000_000
 
 

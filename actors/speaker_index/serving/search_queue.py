@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.speaker_index.errors import OverloadedError
-from actors.speaker_index.search.generation import Generation, Neighbours
+from actors.speaker_index.search.generation import Generation, Neighbors
 from actors.speaker_index.search.kernels import load_faiss
 from actors.speaker_index.search.vector_index import unit
 from actors.speaker_index.wire import have_direction, no_direction, unpack_vectors
@@ -40,12 +40,12 @@ def all_allowed(_: Generation) -> None:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Search(Generic[Answer]):
-    """P packed vectors for k neighbours each; `finish` makes the answer, on the worker thread."""
+    """P packed vectors for k neighbors each; `finish` makes the answer, on the worker thread."""
 
     packed: bytes
     num_vectors: int
     k: int
-    finish: Callable[[Generation, Neighbours], Answer]
+    finish: Callable[[Generation, Neighbors], Answer]
     allowed: Allowed = all_allowed
     deadline: float = float("inf")  # time.monotonic()
     done: "asyncio.Future[Answer]" = field(init=False)
@@ -71,7 +71,7 @@ class SearchQueue:
         return self._num_waiting
 
     async def answer(self, search: Search[Answer]) -> Answer:
-        """What `finish` makes of the neighbours. Raises OverloadedError when too much is waiting."""
+        """What `finish` makes of the neighbors. Raises OverloadedError when too much is waiting."""
         if self._num_waiting + search.num_vectors > MAX_WAITING_VECTORS:
             raise OverloadedError(f"{self._num_waiting} vectors are waiting to be searched; try again later")
         loop = asyncio.get_running_loop()
@@ -163,7 +163,7 @@ def _search_together(current: Callable[[], Generation], batch: list[Search[Any]]
     return answers
 
 
-def _finished(search: Search[Any], generation: Generation, found: Neighbours) -> Any:
+def _finished(search: Search[Any], generation: Generation, found: Neighbors) -> Any:
     try:
         return search.finish(generation, found)
     except Exception as error:  # noqa: BLE001 (raised where the search was asked for)

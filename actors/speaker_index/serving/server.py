@@ -29,7 +29,7 @@ from protos import speaker_index_pb2 as messages
 from shards.config import ConfigError
 
 STREAM_AHEAD = 16  # requests of a stream that are worked on at once
-STREAM_AHEAD_NEIGHBOURS = 200_000  # and what their answers may hold
+STREAM_AHEAD_NEIGHBORS = 200_000  # and what their answers may hold
 WATCH_SECONDS = 1.0
 
 
@@ -129,7 +129,7 @@ class SpeakerServer:
         """Answers in the order of the requests, several of which are worked on at once."""
         metadata = context.invocation_metadata() or ()
         call = _Call(STREAM, request_id_of(metadata), time.perf_counter(), context)
-        ahead = AnswersAhead(max_number=STREAM_AHEAD, max_weight=STREAM_AHEAD_NEIGHBOURS)
+        ahead = AnswersAhead(max_number=STREAM_AHEAD, max_weight=STREAM_AHEAD_NEIGHBORS)
         try:
             call.client = self._admission.admit("read", metadata, context.peer()).name
             reader = asyncio.create_task(self._read_stream(requests, call, ahead))

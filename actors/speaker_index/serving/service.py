@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.speaker_index.errors import NoLabelsError, RequestError, UnknownSpeakerError
-from actors.speaker_index.search.generation import Generation, Neighbours
+from actors.speaker_index.search.generation import Generation, Neighbors
 from actors.speaker_index.serving.config import Limits
 from actors.speaker_index.serving.search_queue import Allowed, Search, SearchQueue, all_allowed
 from actors.speaker_index.storage.store import Written
@@ -22,7 +22,7 @@ from actors.speaker_index.wire import (
     Layout,
     check_fingerprint,
     encode_search,
-    neighbour_messages,
+    neighbor_messages,
     pack_vectors,
     speaker_to_message,
     speakers_to_table,
@@ -40,7 +40,7 @@ MODES: Mapping[int, Mode] = {
 FEW_EXCLUDED = 64  # so many are dropped from a longer list; more are searched around
 
 
-Finish = Callable[[Generation, Neighbours], bytes]
+Finish = Callable[[Generation, Neighbors], bytes]
 
 
 class SpeakerIndex(Protocol):
@@ -79,7 +79,7 @@ class SpeakerService:
             )
         if not request.metadata_equals and len(excluded) <= FEW_EXCLUDED:
 
-            def finish(generation: Generation, found: Neighbours) -> bytes:
+            def finish(generation: Generation, found: Neighbors) -> bytes:
                 return encode_search(generation, _without(found, _numbers(generation, excluded), k))
 
             return await self._find(packed, len(request.vectors), k + len(excluded), finish, all_allowed, seconds)
@@ -104,9 +104,9 @@ class SpeakerService:
 
         def allowed(generation: Generation) -> NDArray[np.bool_]:
             mask = generation.allowed(_numbers(generation, excluded), {})
-            return mask & generation.labelled(dimensions)
+            return mask & generation.labeled(dimensions)
 
-        def finish(generation: Generation, found: Neighbours) -> bytes:
+        def finish(generation: Generation, found: Neighbors) -> bytes:
             return _calibrated(generation, found, predictions, dimensions, mode)
 
         return await self._find(packed, 1, request.k, finish, allowed, seconds)
@@ -171,9 +171,9 @@ class SpeakerService:
             raise RequestError(f"k: got {k}, expected 1 to {limits.max_k}")
         if not 0 < num_vectors <= limits.max_vectors:
             raise RequestError(f"vectors: got {num_vectors}, expected 1 to {limits.max_vectors}")
-        if num_vectors * k > limits.max_neighbours:
+        if num_vectors * k > limits.max_neighbors:
             raise RequestError(
-                f"vectors and k: got {num_vectors} times {k} neighbours, expected at most {limits.max_neighbours} in "
+                f"vectors and k: got {num_vectors} times {k} neighbors, expected at most {limits.max_neighbors} in "
                 "one answer; send fewer vectors at a time"
             )
 
@@ -192,7 +192,7 @@ class SpeakerService:
         return number
 
     def _target(self, request: messages.CalibrateRequest) -> tuple[bytes, tuple[str, ...]]:
-        """The packed vector to look for; a speaker of the index is not its own neighbour."""
+        """The packed vector to look for; a speaker of the index is not its own neighbor."""
         which = request.WhichOneof("speaker")
         if which == "vector":
             check_fingerprint(request.encoder_fingerprint, self.index.layout)
@@ -229,7 +229,7 @@ def _numbers(generation: Generation, names: Sequence[str]) -> list[int]:
     return [number for number in map(generation.find, names) if number is not None]
 
 
-def _without(found: Neighbours, excluded: list[int], k: int) -> Neighbours:
+def _without(found: Neighbors, excluded: list[int], k: int) -> Neighbors:
     """The first k of each query that are not excluded."""
     numbers, similarities = found
     if not excluded:
@@ -242,12 +242,12 @@ def _without(found: Neighbours, excluded: list[int], k: int) -> Neighbours:
 
 def _calibrated(
     generation: Generation,
-    found: Neighbours,
+    found: Neighbors,
     predictions: Mapping[str, NDArray[np.float64]],
     dimensions: Sequence[int],
     mode: Mode,
 ) -> bytes:
-    """A CalibrateResponse by the neighbours found, of which each has all the labels."""
+    """A CalibrateResponse by the neighbors found, of which each has all the labels."""
     numbers = [number for number in found[0][0].tolist() if number >= 0]
     if not numbers:
         raise NoLabelsError(f"no other speaker of the index has labels of {', '.join(predictions)}")
@@ -261,7 +261,6 @@ def _calibrated(
         )
         for place, (name, values) in enumerate(predictions.items())
     ]
-    neighbours = neighbour_messages(generation, found)
     return messages.CalibrateResponse(
-        generation=generation.number, calibrated=calibrated, neighbours=neighbours
+        generation=generation.number, calibrated=calibrated, neighbours=neighbor_messages(generation, found)
     ).SerializeToString()

@@ -22,7 +22,7 @@ VIDEOMAE = VideoMAEConfig(
 
 
 def test_an_encoder_of_pictures_makes_no_speaker_vectors(tmp_path: Path) -> None:
-    """VideoMAE itself, and recognisers of video and of face features."""
+    """VideoMAE itself, and recognizers of video and of face features."""
     VideoMAEModel(VIDEOMAE).save_pretrained(tmp_path / "plain")
     for modality in ("video", "face"):
         config = RecognizerConfig(encoder=VIDEOMAE.to_dict(), names=["anger"], modality=modality)

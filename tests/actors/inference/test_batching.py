@@ -31,7 +31,7 @@ def test_equal_lengths_never_need_padding(lengths: list[int], budget: int) -> No
 
 
 @given(lengths, budgets)
-def test_no_two_neighbouring_batches_would_fit_in_one(lengths: list[int], budget: int) -> None:
+def test_no_two_neighboring_batches_would_fit_in_one(lengths: list[int], budget: int) -> None:
     """Batches are filled before another is opened."""
     batches = plan_batches(lengths, budget=budget)
     for first, second in itertools.pairwise(batches):

@@ -16,13 +16,13 @@ lengths = st.lists(st.integers(1_600, 5_000), min_size=1, max_size=5)
 
 @given(lengths, st.integers(0, 1_000), st.booleans())
 @settings(max_examples=30, deadline=None)
-def test_raw_inputs_equal_the_feature_extractor(sizes: list[int], seed: int, normalise: bool) -> None:
-    """Padding, mask and zero-mean unit-variance normalisation are those of Wav2Vec2FeatureExtractor."""
+def test_raw_inputs_equal_the_feature_extractor(sizes: list[int], seed: int, normalize: bool) -> None:
+    """Padding, mask and zero-mean unit-variance normalization are those of Wav2Vec2FeatureExtractor."""
     generator = np.random.default_rng(seed)
     waveforms = [(0.2 + 0.1 * generator.normal(size=size)).astype(np.float32) for size in sizes]
-    extractor = Wav2Vec2FeatureExtractor(do_normalize=normalise, return_attention_mask=True)
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=normalize, return_attention_mask=True)
     expected = extractor(waveforms, sampling_rate=16_000, padding=True, return_tensors="pt")
-    found = RawInputs(normalise=normalise)(waveforms, CPU)
+    found = RawInputs(normalize=normalize)(waveforms, CPU)
     torch.testing.assert_close(found["input_values"], expected["input_values"], rtol=0, atol=2e-5)
     if len(set(sizes)) > 1:
         assert (found["attention_mask"] == expected["attention_mask"]).all()
@@ -35,7 +35,7 @@ def test_read_only_waveforms_are_accepted() -> None:
     """Arrays from the object store are read-only views."""
     waveform = np.ones(2_000, np.float32)
     waveform.flags.writeable = False
-    assert RawInputs(normalise=True)([waveform], CPU)["input_values"].shape == (1, 2_000)
+    assert RawInputs(normalize=True)([waveform], CPU)["input_values"].shape == (1, 2_000)
 
 
 def test_spectrogram_models_get_their_own_features(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_a_hub_name_with_its_commit_is_identified_by_it(folder: Path) -> None:
         ("{text: {checkpoint: text}, batching: {text_tokens: 0}}", "text_tokens: got 0"),
         ("{text: {checkpoint: text}, media: {max_audio_seconds: -1}}", "max_audio_seconds: got -1"),
         ("{text: {checkpoint: text, label_names: {calm: quiet}}}", "label_names: got 'quiet' for 'calm'"),
-        ("{text: {checkpoint: text}, colour: red}", "colour"),
+        ("{text: {checkpoint: text}, color: red}", "color"),
     ],
 )
 def test_a_panel_file_that_cannot_be_meant_is_refused(folder: Path, content: str, message: str) -> None:

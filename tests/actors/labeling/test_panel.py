@@ -199,7 +199,7 @@ def test_transcripts_are_made_where_missing_and_only_there(panel: Panel, folder:
 
 
 def test_an_utterance_with_an_error_passes_through(panel: Panel) -> None:
-    """Nothing looks at it, even where a modality is there; its neighbours are labeled as without it."""
+    """Nothing looks at it, even where a modality is there; its neighbors are labeled as without it."""
     broken = utterance(0)
     broken.error = "corrupt_audio: cut short"
     rows = panel.label([WINDOW[3], broken, WINDOW[4]])

@@ -27,7 +27,7 @@ from shards.samples.sample import Sample, encode_sample
 from shards.storage.ranged_reader import BytesReader
 from shards.tar.reader import TarWriter, index_shard
 from tests.actors.inference.tiny_checkpoints import write_image
-from tests.shards.media.pieces import Picture, encode_sound, encode_video, grey, tone
+from tests.shards.media.pieces import Picture, encode_sound, encode_video, gray, tone
 from tests.worlds.small import make_sample, write_checkpoints, write_shard
 
 EVERYTHING = Needs(audio=True, vision=True)
@@ -102,8 +102,8 @@ class BrightFace:
 
 FACES = FaceConfig(detector="not-loaded.onnx", size_pixels=32)
 TONE = tone(300.0)
-FACE = [np.pad(grey(230, width=24, height=24), ((12, 12), (20, 20), (0, 0)))] * 24
-NO_FACE = [grey(20)] * 24
+FACE = [np.pad(gray(230, width=24, height=24), ((12, 12), (20, 20), (0, 0)))] * 24
+NO_FACE = [gray(20)] * 24
 
 
 def watched(video: bytes, needs: Needs = EVERYTHING, faces: FaceConfig = FACES, **fields: object) -> Utterance:

@@ -16,7 +16,7 @@ from actors.speaker_index.storage.store import open_store
 from shards.config_values import from_mapping
 from tests.actors.speaker_index.speaker_world import write_table
 
-LIMITS = Limits(max_vectors=64, max_k=50, max_neighbours=500, max_predictions=1000)
+LIMITS = Limits(max_vectors=64, max_k=50, max_neighbors=500, max_predictions=1000)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ PRECISIONS = {FLOAT32: "float32", BFLOAT16: "bfloat16"}
 TARGETS = {FLOAT32: 1.15, BFLOAT16: 2.5}
 BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
 
-_panels: dict[str, Panel] = {}  # of a worker process, as its sounds, loaded by its initialiser
+_panels: dict[str, Panel] = {}  # of a worker process, as its sounds, loaded by its initializer
 _sounds: list[Utterance] = []
 
 

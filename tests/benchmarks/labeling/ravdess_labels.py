@@ -1,7 +1,7 @@
 """Label quality on real recordings: RAVDESS through the very commands a user types.
 
 A voice teacher and a face teacher (35 facial action units per clip) learn from actors 1 to 12. `import`, `label`,
-`select` and `pack` then treat actors 13 to 24 as an unlabelled corpus, and the stored truth tells how good each
+`select` and `pack` then treat actors 13 to 24 as an unlabeled corpus, and the stored truth tells how good each
 teacher, the pair, and the agreement-filtered labels are. Calm counts as neutral. Three real mp4 files go through the
 video path: sound track, face crops, labels.
 

@@ -218,7 +218,7 @@ def recall_of(target: str, size: int) -> float:
     with SpeakerClient(target, fingerprint=FINGERPRINT, timeout_seconds=60) as client:
         found = client.search(queries, K).neighbours
     hits = [
-        len({int(neighbour.id.rpartition("-")[2]) for neighbour in one} & set(expected.tolist()))
+        len({int(neighbor.id.rpartition("-")[2]) for neighbor in one} & set(expected.tolist()))
         for one, expected in zip(found, truth, strict=True)
     ]
     return float(np.mean(hits)) / K
@@ -228,7 +228,7 @@ def mixed(folder: Path, seconds: float) -> dict[str, float]:
     """Writers and readers together, five speakers always written as one; counts, and answers that mix versions."""
     size, ends = 7_000, time.monotonic() + seconds
     write_table(str(folder / f"{size}.parquet"), size)
-    centre = make_vectors(1, 12345)[0] * 1000
+    center = make_vectors(1, 12345)[0] * 1000
     names = [f"five-{number}" for number in range(5)]
     versions: dict[int, float] = {}
     seen: list[tuple[int, frozenset[float], int]] = []
@@ -238,7 +238,7 @@ def mixed(folder: Path, seconds: float) -> dict[str, float]:
         while time.monotonic() < ends:
             version += 1
             labels = {"arousal": LabelStatistics(version, 0.0, 1)}
-            speakers = [Speaker(id=name, vector=centre, labels=labels) for name in names]
+            speakers = [Speaker(id=name, vector=center, labels=labels) for name in names]
             versions[client.upsert(speakers)] = version
 
     def write_others(client: SpeakerClient, seed: int) -> None:
@@ -252,9 +252,9 @@ def mixed(folder: Path, seconds: float) -> dict[str, float]:
 
     def read(client: SpeakerClient) -> None:
         while time.monotonic() < ends:
-            result = client.search(centre, 5)
-            five = [neighbour for neighbour in result.neighbours[0] if neighbour.id in names]
-            means = frozenset(neighbour.labels["arousal"].mean for neighbour in five)
+            result = client.search(center, 5)
+            five = [neighbor for neighbor in result.neighbours[0] if neighbor.id in names]
+            means = frozenset(neighbor.labels["arousal"].mean for neighbor in five)
             seen.append((result.generation, means, len(five)))
 
     with serving(folder, size) as (target, _):

@@ -1,4 +1,4 @@
-"""Speaker vectors for benchmarks: drawn around many centres, with a spectrum that falls, as encoders' vectors are.
+"""Speaker vectors for benchmarks: drawn around many centers, with a spectrum that falls, as encoders' vectors are.
 
 Independent normal numbers would be the hardest case there is for any index but an exact one, and like no encoder.
 """
@@ -11,21 +11,21 @@ from shards.speakers.table import SpeakerTable
 
 WIDTH = 192
 FINGERPRINT = "benchmark:1"
-NUM_CENTRES, CENTRE_SEED = 2000, 1
-OWN_SHARE = 0.7  # of the spread of centres
+NUM_CENTERS, CENTER_SEED = 2000, 1
+OWN_SHARE = 0.7  # of the spread of centers
 BLOCK = 100_000
 
 
 def make_vectors(number: int, seed: int) -> NDArray[np.float32]:
     """[number, 192] float32."""
     scale = (np.arange(1, WIDTH + 1) ** -0.5).astype(np.float32)
-    centres = np.random.default_rng(CENTRE_SEED).standard_normal((NUM_CENTRES, WIDTH), dtype=np.float32)
+    centers = np.random.default_rng(CENTER_SEED).standard_normal((NUM_CENTERS, WIDTH), dtype=np.float32)
     rng = np.random.default_rng(seed)
     parts = []
     for start in range(0, number, BLOCK):
         rows = min(BLOCK, number - start)
         own = rng.standard_normal((rows, WIDTH), dtype=np.float32)
-        parts.append((centres[rng.integers(0, NUM_CENTRES, rows)] + OWN_SHARE * own) * scale)
+        parts.append((centers[rng.integers(0, NUM_CENTERS, rows)] + OWN_SHARE * own) * scale)
     return np.concatenate(parts)
 
 

@@ -61,7 +61,7 @@ def train_encoder(librispeech: Path, folder: Path, steps: int) -> str:
 
     options = {
         "recipe": "tapt",
-        "shards": import_corpus(librispeech, folder / "unlabelled", split_of),
+        "shards": import_corpus(librispeech, folder / "unlabeled", split_of),
         "out": str(folder / "encoder"),
         "encoder": ENCODER,
         "model": MASKING,
@@ -88,8 +88,8 @@ def retrieve(shards: str, encoder: str, folder: Path) -> dict[str, float]:
         client.fingerprint, k = description.encoder_fingerprint, description.num_speakers
         answer = client.search(vectors[np.asarray(asked)], k)
         wanted = [speaker for speaker, is_asked in zip(speakers, asked, strict=True) if is_asked]
-        for speaker, neighbours in zip(wanted, answer.neighbours, strict=True):
-            ranks.append(1 + [neighbour.id for neighbour in neighbours].index(speaker))
+        for speaker, neighbors in zip(wanted, answer.neighbours, strict=True):
+            ranks.append(1 + [neighbor.id for neighbor in neighbors].index(speaker))
     found = np.asarray(ranks)
     shares = {"top_1": (found == 1).mean(), "top_5": (found <= 5).mean(), "mrr": (1 / found).mean()}
     return {name: float(value) for name, value in shares.items()} | {"asked": len(found), "speakers": k}

@@ -213,8 +213,8 @@ def _plain_loop(config: TrainConfig) -> dict[str, float]:
     task, engine = make_task(config, read_index(config.shards)), config.engine
     model = task.build_model().train()
     batches = _last_in_memory(task, engine.num_steps)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=engine.learning_rate, weight_decay=engine.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_at(step, engine.num_steps, engine))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=engine.learning_rate, weight_decay=engine.weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, engine.num_steps, engine))
     started = 0.0
     for step, batch in enumerate(batches, start=1):
         if batch.number == engine.num_steps - TIMED_STEPS:
@@ -223,9 +223,9 @@ def _plain_loop(config: TrainConfig) -> dict[str, float]:
         loss = model(batch)["loss"]
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), engine.clip_norm)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         model.after_step(step)
     rate = TIMED_STEPS / (time.perf_counter() - started)
     return {"steps_per_second": rate, "least_padding_share": _least_padding(batches)}

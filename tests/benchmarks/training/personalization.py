@@ -2,7 +2,7 @@
 
 In synthetic worlds, whose truth is known, or on RAVDESS. Every choice is made on validation speakers, also how many of
 a speaker's utterances SetPeER sees together at test; "eights" are sets of 8, as in training. Controls keep it honest:
-support from another speaker must cost what personalisation gained, support from other utterances of the same speaker
+support from another speaker must cost what personalization gained, support from other utterances of the same speaker
 must keep it, and in a null world, where speakers do not differ, no method may win. Significance is a paired t-test over
 worlds and training seeds. A kept folder goes on where it was stopped.
 """
@@ -24,7 +24,7 @@ from scipy.stats import ttest_rel
 
 from tests import ROOT
 from tests.benchmarks.measuring import machine, print_result
-from tests.benchmarks.training.normalised_statistics import normalised_accuracies
+from tests.benchmarks.training.normalized_statistics import normalized_accuracies
 from tests.benchmarks.training.personalization_corpora import write_corpora
 from tests.benchmarks.training.personalization_runs import (
     ABLATIONS,
@@ -45,9 +45,9 @@ CONTROLS = ("disjoint", "wrong")
 TRAINING_SIZE = 8  # utterances in a set, unless a method says otherwise
 TRIED_SIZES = (TRAINING_SIZE, 16, 32, 0)  # in a set at test; 0: all
 SET_SIZES = (1, 2, 4, 8, 16, 0)
-NEIGHBOURS = (1, 3, 5, 10, 20)
+NEIGHBORS = (1, 3, 5, 10, 20)
 PARTS = (
-    "normalisation",
+    "normalization",
     "methods",
     "few-speakers",
     "scarce-speakers",
@@ -78,8 +78,8 @@ class Job:
             return {}
         if self.kind == "pldc":
             return _pldc(bench, self.corpus, self.seed)
-        if self.kind == "normalisation":
-            return normalised_accuracies(bench.shards(self.corpus))
+        if self.kind == "normalization":
+            return normalized_accuracies(bench.shards(self.corpus))
         run = bench.train(self.corpus, self.method, self.seed)
         if self.kind == "set-sizes":
             found = {str(size): _in_sets(bench, run, self.corpus, size) for size in SET_SIZES}
@@ -125,10 +125,10 @@ def _pldc(bench: Bench, corpus: str, seed: int) -> dict[str, float]:
         return float(100 * statistics.mean(scores["over_speakers"]))
 
     def chosen(k: int) -> list[str]:
-        return ["--neighbours", str(k), "--pldc"]
+        return ["--neighbors", str(k), "--pldc"]
 
-    tried = {k: ccc(f"validation-{k}", "--split", "validation", *chosen(k), "mu") for k in NEIGHBOURS}
-    best = max(NEIGHBOURS, key=lambda k: tried[k])
+    tried = {k: ccc(f"validation-{k}", "--split", "validation", *chosen(k), "mu") for k in NEIGHBORS}
+    best = max(NEIGHBORS, key=lambda k: tried[k])
     figures = {"as predicted": ccc("base"), "k": float(best)}
     for mode in ("mu", "sigma", "both"):
         figures[mode] = ccc(f"pldc-{mode}", *chosen(best), mode)
@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("--worlds", type=int, default=3, help="synthetic worlds, or folds of RAVDESS (at most 3)")
     parser.add_argument("--nulls", type=int, default=None, help="null worlds, with the first seed; default: as worlds")
     parser.add_argument("--seeds", type=int, default=3, help="training seeds a world")
-    parser.add_argument("--steps", type=int, default=400, help="training steps of every recogniser")
+    parser.add_argument("--steps", type=int, default=400, help="training steps of every recognizer")
     parser.add_argument("--adaptation-steps", type=int, default=400, help="steps of each masked prediction")
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--methods", nargs="+", default=None, choices=list(METHODS), help="default: all that apply")
@@ -168,8 +168,8 @@ def _jobs(options: argparse.Namespace) -> list[Job]:
     methods = {name: method for name, method in METHODS.items() if is_synthetic or method.start is None}
     methods = {name: methods[name] for name in options.methods or methods}
     jobs: list[Job] = []
-    if "normalisation" in options.parts:
-        jobs += [Job("normalisation", world, "regression", 0, METHODS[PLAIN]) for world in worlds]
+    if "normalization" in options.parts:
+        jobs += [Job("normalization", world, "regression", 0, METHODS[PLAIN]) for world in worlds]
     if "methods" in options.parts:
         if any(method.start for method in methods.values()):
             jobs.append(Job("general", GENERAL, "general", 0, METHODS[PLAIN]))
@@ -238,7 +238,7 @@ def _report(found: Mapping[Job, Scores], out: TextIO) -> None:
         runs = {job: scores for job, scores in found.items() if job.kind == part}
         figures |= {f"{part}: {name}": row for name, row in _table(runs, baseline, title, out).items()}
     for kind, title in (
-        ("normalisation", "logistic regression on statistics standardised by nobody, the speaker, a wrong one"),
+        ("normalization", "logistic regression on statistics standardized by nobody, the speaker, a wrong one"),
         ("set-sizes", "utterances in a set at test, 0: all"),
         ("pldc", "PLDC, A-CCC in percent"),
     ):

@@ -1,6 +1,6 @@
-"""Corpora of the personalisation benchmark: packed shards with the splits train, validation and test by speaker.
+"""Corpora of the personalization benchmark: packed shards with the splits train, validation and test by speaker.
 
-Synthetic worlds have 120 training, 20 validation and 40 test speakers and four emotions, labelled with the truth, so
+Synthetic worlds have 120 training, 20 validation and 40 test speakers and four emotions, labeled with the truth, so
 that what is measured is the method. `world-S` has speakers who differ; `few-S` is that world with a tenth of the
 training speakers, as many as a fold of RAVDESS has, and ten times as much of each; `scarce-S` has as much of them as
 RAVDESS has of an actor; in `null-S` nobody differs, and no method may win; in `linked-S` how widely a speaker's arousal
@@ -74,8 +74,8 @@ def _write_split(name: str, split: str, folder: str) -> None:
         for sample in iterate_samples(World(config), speakers):
             emotion = sample.metadata["emotion"]
             if emotion in CLASSES:
-                labelled = replace(sample, metadata={**sample.metadata, "label": emotion, "split": split})
-                writer.add(sample.key, encode_sample(labelled))
+                labeled = replace(sample, metadata={**sample.metadata, "label": emotion, "split": split})
+                writer.add(sample.key, encode_sample(labeled))
         writer.close()
 
 

@@ -1,6 +1,6 @@
-"""Methods of the personalisation benchmark, and their runs: commands of `emostream`, one after the other in a process.
+"""Methods of the personalization benchmark, and their runs: commands of `emostream`, one after the other in a process.
 
-A run lies in a folder of its own and is not repeated when it is there. Every recogniser sees 64 utterances a step, for
+A run lies in a folder of its own and is not repeated when it is there. Every recognizer sees 64 utterances a step, for
 the same number of steps; its checkpoint is chosen on validation speakers.
 """
 
@@ -24,7 +24,7 @@ from trainers.evaluation.targets import ValueTarget
 
 UTTERANCES = {"batch_seconds": 400.0, "max_utterances": 64}
 # What keeps the codebook in use, and a loss over halves whose temperature means something: see docs/decisions.md.
-IN_USE = {"normalise_codes": True, "restart_codes": True, "similarity": "cosine"}
+IN_USE = {"normalize_codes": True, "restart_codes": True, "similarity": "cosine"}
 MASKING = {"num_labels": 100, "mask_length": 4, "min_samples": 8000, "label_layer": 2}  # 25 frames a second
 GENERAL = f"general-{GENERAL_SEED}"
 PLAIN = "vanilla"

@@ -1,12 +1,12 @@
-"""A training step of a HuBERT-sized recogniser on one device: model FLOPs utilisation, PyTorch alone and the engine.
+"""A training step of a HuBERT-sized recognizer on one device: model FLOPs utilization, PyTorch alone and the engine.
 
     python -m tests.benchmarks.training.training_gpu [--size base|large] [--layers N] [--recipe finetune|setpeer]
         [--repeats 5]
 
-Utilisation is the floating-point operations the model asks for (forward and backward, counted by
+Utilization is the floating-point operations the model asks for (forward and backward, counted by
 `torch.utils.flop_counter` on one step) over what the device multiplies in the same time, measured in the same run by a
 large matrix product in the same precision: that product is the limit. Attention and convolutions are counted; norms,
-activations and the optimiser are not, so that 100 % cannot be reached.
+activations and the optimizer are not, so that 100 % cannot be reached.
 
 Sounds are noise of one length, already on the device: what is measured is the step. Needs no Ray; without deepspeed
 PyTorch alone is measured, and a line says so. On a CPU a shallow model on little sound runs through the same code.
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def make_model(options: argparse.Namespace) -> RecognitionModel:
-    """A recogniser of the size asked for, with random weights."""
+    """A recognizer of the size asked for, with random weights."""
     depth = {} if options.layers is None else {"num_hidden_layers": options.layers}
     encoder = HubertConfig(**(SIZES[options.size] | depth), feat_extract_norm="layer", conv_bias=True)
     torch.manual_seed(0)
@@ -124,15 +124,15 @@ def matrix_flops_per_second(device: torch.device, dtype: torch.dtype, size: int)
 def plain_step(model: RecognitionModel, batch: Batch, dtype: torch.dtype) -> Callable[[], None]:
     """Forward, backward, clip and AdamW in PyTorch alone."""
     model.to(dtype)
-    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
 
     steps = itertools.count()
 
     def step() -> None:
         model(batch)["loss"].backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         model.after_step(next(steps))
 
     return step
@@ -144,8 +144,8 @@ def engine_step(model: RecognitionModel, batch: Batch, precision: Any) -> Callab
 
     join_group()
     config = deepspeed_config(EngineConfig(precision=precision), 1, universal=False)
-    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
-    engine, *_ = deepspeed.initialize(model=model, optimizer=optimiser, config=config, dist_init_required=False)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config, dist_init_required=False)
 
     steps = itertools.count()
 
@@ -181,10 +181,10 @@ def report(options: argparse.Namespace, flops: int, limit: float, seconds: dict[
         f"{options.seconds:g} s, {options.precision}: {flops / 1e9:.0f} GFLOP a step; the limit, a matrix product, "
         f"reaches {limit / 1e12:.2f} TFLOP/s\n"
     )
-    utilisation = {name: flops / time_ / limit for name, time_ in seconds.items()}
+    utilization = {name: flops / time_ / limit for name, time_ in seconds.items()}
     for name, time_ in seconds.items():
         share = options.utterances / time_
-        sys.stdout.write(f"  {name:8s} {share:8.1f} utterances a second  utilisation {utilisation[name]:.1%}\n")
+        sys.stdout.write(f"  {name:8s} {share:8.1f} utterances a second  utilization {utilization[name]:.1%}\n")
     if "engine" in seconds:
         sys.stdout.write(f"  the engine runs at {seconds['PyTorch'] / seconds['engine']:.2f} of PyTorch alone\n")
     else:
@@ -192,7 +192,7 @@ def report(options: argparse.Namespace, flops: int, limit: float, seconds: dict[
     figures: dict[str, Any] = {"device": device, "size": options.size, "layers": options.layers, "flops": flops}
     if torch.cuda.is_available():
         figures["peak_mib"] = torch.cuda.max_memory_allocated() / MIB
-    print_result("training_gpu", figures | {"limit_flops": limit, "seconds": seconds, "utilisation": utilisation})
+    print_result("training_gpu", figures | {"limit_flops": limit, "seconds": seconds, "utilization": utilization})
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 from cluster.demo.demo import KINDS, DemoConfig, make_corpus, refuse_other_demo
 from tests import ROOT
 
-SIZES = {"labelled_speakers": 10, "unlabelled_speakers": 12, "num_steps": 3, "min_per_speaker": 1}
+SIZES = {"labeled_speakers": 10, "unlabeled_speakers": 12, "num_steps": 3, "min_per_speaker": 1}
 TEACHER_STEPS = 60
 
 
@@ -24,7 +24,7 @@ def begin_demo(out: Path) -> None:
     config = DemoConfig(out=str(out), **SIZES)
     refuse_other_demo(config, out)
     make_corpus(config, out)
-    utterances = read_training_utterances(f"{out}/corpus/labelled/*.tar", tuple(KINDS.values()))
+    utterances = read_training_utterances(f"{out}/corpus/labeled/*.tar", tuple(KINDS.values()))
     for name, kind in KINDS.items():
         teacher = replace(TeacherConfig.for_kind(kind), num_steps=TEACHER_STEPS)
         train_teacher(kind, utterances, teacher, out / "teachers" / name)

@@ -194,7 +194,7 @@ def test_unusable_options_are_refused(made: Path, tmp_path: Path, capsys: pytest
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Training shards with a number to recognise."""
+    """Training shards with a number to recognize."""
     torch.set_num_threads(1)
     return write_training_world(tmp_path_factory.mktemp("packed"))
 
@@ -220,7 +220,7 @@ def test_calibration_through_the_service_is_that_of_evaluate(packed: str, ray_ad
     values = {"target": {"kind": "values", "values": ["arousal"]}}
     best = train(packed, tmp_path / "run", "finetune", data=values)
     scores = {}
-    for name, more in (("plain", []), ("pldc", ["--pldc", "both", "--neighbours", "3"])):
+    for name, more in (("plain", []), ("pldc", ["--pldc", "both", "--neighbors", "3"])):
         out = tmp_path / name
         assert main(["evaluate", "--checkpoint", best, "--shards", packed, "--out", str(out), *more]) == 0
         rows = pq.read_table(out / "predictions.parquet").to_pylist()
@@ -245,7 +245,7 @@ def test_calibration_through_the_service_is_that_of_evaluate(packed: str, ray_ad
             wanted = [scores["pldc"][key] for key in keys]
             np.testing.assert_allclose(answer.predictions["arousal"], wanted, rtol=1e-5, atol=1e-5)
             assert not np.allclose(wanted, asked["arousal"], atol=1e-3)
-            assert all(neighbour.id.startswith("train-") for neighbour in answer.neighbours)
+            assert all(neighbor.id.startswith("train-") for neighbor in answer.neighbours)
 
 
 @pytest.mark.slow

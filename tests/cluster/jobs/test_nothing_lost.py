@@ -20,7 +20,7 @@ from shards.media.sound_format import SAMPLE_RATE_HZ
 from shards.samples.sample import encode_sample
 from shards.tables.predictions import read_info
 from shards.tar.reader import TarLimits
-from tests.shards.media.pieces import encode_video, grey, tone
+from tests.shards.media.pieces import encode_video, gray, tone
 from tests.shards.tar.pieces import BLOCK, END, file, header, index, pad, pax, record, special
 from tests.worlds.small import SmallWorld, make_sample
 
@@ -109,7 +109,7 @@ def bad_contents(good: GoodSamples) -> Iterator[tuple[bytes, list[str | None]]]:
         yield members(f"bad-{number}", good.fields() | {extension: payload}), [code]
         yield good.tar(), [GOOD]
     yield members("words-to-come", {"json": b"{}"}), ["no_media"]
-    yield members("silent-film", {"mp4": encode_video([grey(90)] * 4), "txt": b"the rain"}), ["no_audio_track"]
+    yield members("silent-film", {"mp4": encode_video([gray(90)] * 4), "txt": b"the rain"}), ["no_audio_track"]
     yield members("no-film", {"mp4": b"<html>", "txt": b"the rain"}), ["unknown_audio_format"]
 
 

@@ -1,11 +1,11 @@
-"""Where embeddings lie on the plane, and what their colours mean."""
+"""Where embeddings lie on the plane, and what their colors mean."""
 
 import numpy as np
 
-from cluster.pages.embedding_map import UNKNOWN, colour, place_embeddings, shared_value
+from cluster.pages.embedding_map import UNKNOWN, color, place_embeddings, shared_value
 
 
-def test_neighbours_in_space_are_neighbours_on_the_plane() -> None:
+def test_neighbors_in_space_are_neighbors_on_the_plane() -> None:
     """Three far groups stay apart: a point's nearest other point is of its own group."""
     rng = np.random.default_rng(0)
     kinds = np.arange(60) % 3
@@ -30,30 +30,30 @@ def test_few_points_are_not_placed_and_many_are_sampled() -> None:
     assert len(places.points) == len({int(rows[0]) for rows in places.rows}) == 2000
 
 
-def test_names_have_a_colour_each() -> None:
+def test_names_have_a_color_each() -> None:
     """The most frequent first; what is not known is muted and last in the legend."""
-    found = colour(["b", "a", "b", None])
+    found = color(["b", "a", "b", None])
     assert [name for _, name in found.legend] == ["b", "a", UNKNOWN]
-    assert found.colours[0] == found.colours[2] != found.colours[1]
-    assert (found.colours[3], found.texts[3]) == ("var(--muted)", UNKNOWN)
+    assert found.colors[0] == found.colors[2] != found.colors[1]
+    assert (found.colors[3], found.texts[3]) == ("var(--muted)", UNKNOWN)
 
 
 def test_few_numbers_are_names_in_their_order() -> None:
-    """Groups 2 and 10 are two colours, 2 first, however often each occurs."""
-    assert [name for _, name in colour(["10", "2", "10"]).legend] == ["2", "10"]
+    """Groups 2 and 10 are two colors, 2 first, however often each occurs."""
+    assert [name for _, name in color(["10", "2", "10"]).legend] == ["2", "10"]
 
 
-def test_many_numbers_are_coloured_by_fifths() -> None:
-    """From cold to warm, equally many a colour."""
-    found = colour([str(number) for number in range(100)])
-    assert found.colours == [f"var(--scale-{number // 20})" for number in range(100)]
+def test_many_numbers_are_colored_by_fifths() -> None:
+    """From cold to warm, equally many a color."""
+    found = color([str(number) for number in range(100)])
+    assert found.colors == [f"var(--scale-{number // 20})" for number in range(100)]
     assert next(name for _, name in found.legend) == "0 to 19.8"
 
 
 def test_many_names_have_no_legend() -> None:
-    """Eleven speakers get eleven colours and no list."""
-    found = colour([f"speaker {number}" for number in range(11)])
-    assert len(set(found.colours)) == 11
+    """Eleven speakers get eleven colors and no list."""
+    found = color([f"speaker {number}" for number in range(11)])
+    assert len(set(found.colors)) == 11
     assert found.legend == []
 
 

@@ -19,7 +19,7 @@ CONFIG = {
     "set_size": 8,
     "support": "same",
     "pldc": "mu",
-    "neighbours": 5,
+    "neighbors": 5,
 }
 
 
@@ -71,7 +71,7 @@ def places(number: int) -> Places:
 def render(metrics: dict[str, Any], number: int = 20) -> str:
     columns = {"speaker": [HOSTILE] * number, "demographics.age": [str(20 + row) for row in range(number)]}
     kind = target_of(metrics).kind
-    return evaluation_page(metrics, kind, places(number) if number else None, columns, personalised=True)
+    return evaluation_page(metrics, kind, places(number) if number else None, columns, personalized=True)
 
 
 def test_the_page_shows_the_figures() -> None:

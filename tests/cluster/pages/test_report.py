@@ -417,17 +417,17 @@ def test_percentages_are_as_exact_as_they_need(share: float, text: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_colours_have_contrast(scheme: str) -> None:
-    """Every colour that text is set in has 4.5:1 (WCAG AA) against what lies behind it."""
+def test_text_colors_have_contrast(scheme: str) -> None:
+    """Every color that text is set in has 4.5:1 (WCAG AA) against what lies behind it."""
     sheet = (ROOT / "cluster" / "pages" / "page.html.j2").read_text(encoding="utf-8")
     roots = re.findall(r":root \{(.*?)\}", sheet, re.DOTALL)[:2]
-    colours = {}
+    colors = {}
     for root in roots if scheme == "dark" else roots[:1]:
-        colours |= dict(re.findall(r"--([\w-]+): (#[0-9a-f]{3,6})", root))
+        colors |= dict(re.findall(r"--([\w-]+): (#[0-9a-f]{3,6})", root))
     for front in ("ink", "soft", "accent", "lost", "reference"):
         for back in ("card", "page"):
-            assert contrast(colours[front], colours[back]) >= 4.5, (front, back)
-    assert contrast(colours["warn-ink"], colours["warn"]) >= 4.5
+            assert contrast(colors[front], colors[back]) >= 4.5, (front, back)
+    assert contrast(colors["warn-ink"], colors["warn"]) >= 4.5
 
 
 def contrast(first: str, second: str) -> float:
@@ -435,8 +435,8 @@ def contrast(first: str, second: str) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-def luminance(colour: str) -> float:
-    digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+def luminance(color: str) -> float:
+    digits = color[1:] if len(color) == 7 else "".join(2 * digit for digit in color[1:])
     channels = [int(digits[start : start + 2], 16) / 255 for start in (0, 2, 4)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))

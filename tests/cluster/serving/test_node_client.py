@@ -37,16 +37,16 @@ def ask(client: Path, running: Running, *more: str) -> "subprocess.CompletedProc
 
 
 def test_node_finds_and_calibrates_as_python_does(client: Path, tmp_path: Path) -> None:
-    """The same neighbours, similarities, labels and calibrated predictions."""
+    """The same neighbors, similarities, labels and calibrated predictions."""
     with running_server(tmp_path) as running, SpeakerClient(running.target, fingerprint=FINGERPRINT) as python:
         done = ask(client, running)
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout)
         assert found["description"]["num_speakers"] == python.describe().num_speakers == 40
         expected = python.search(python.get("s003").vector, 3, exclude=["s003"]).neighbours[0]
-        neighbours = found["search"]["results"][0]["neighbours"]
-        assert [(n["id"], n["similarity"]) for n in neighbours] == [(n.id, n.similarity) for n in expected]
-        assert [len(n["labels"]) for n in neighbours] == [len(n.labels) for n in expected]
+        neighbors = found["search"]["results"][0]["neighbours"]
+        assert [(n["id"], n["similarity"]) for n in neighbors] == [(n.id, n.similarity) for n in expected]
+        assert [len(n["labels"]) for n in neighbors] == [len(n.labels) for n in expected]
         calibrated = python.calibrate({"arousal": [0.1, 0.5, 0.9]}, speaker_id="s003", k=3)
         assert found["calibration"]["calibrated"][0]["values"] == calibrated.predictions["arousal"].tolist()
 

@@ -185,7 +185,7 @@ def voices(tmp_path: Path) -> str:
 def test_lookup_finds_a_voice_a_vector_and_a_speaker(
     voices: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Recordings go through the index's own encoder; a speaker of the index is not its own neighbour."""
+    """Recordings go through the index's own encoder; a speaker of the index is not its own neighbor."""
     (tmp_path / "new.flac").write_bytes(encode_flac(voice(172.0, 5)))
     with serving(tmp_path, ROOT, "--speakers", voices) as (_, target):
         assert main(["lookup", "--server", target, "--audio", f"{tmp_path}/new.flac", "-k", "2"]) == 0
@@ -197,7 +197,7 @@ def test_lookup_finds_a_voice_a_vector_and_a_speaker(
         assert (found[0]["id"], round(found[0]["similarity"], 5), len(found)) == ("high", 1.0, 3)
         assert main(["lookup", "--server", target, "--speaker", "high", "-k", "5", "--json"]) == 0
         found = json.loads(capsys.readouterr().out)["neighbours"][0]
-        assert {neighbour["id"] for neighbour in found} == {"low", "middle"}
+        assert {neighbor["id"] for neighbor in found} == {"low", "middle"}
         assert main(["lookup", "--server", target, "--speaker", "nobody"]) == 4
         assert "NOT_FOUND: speaker 'nobody' is not in the index" in capsys.readouterr().err
 
@@ -292,7 +292,7 @@ def test_the_client_speaks_the_whole_service(tmp_path: Path) -> None:
         assert [len(one.neighbours) for one in streamed] == [3, 1]
         assert streamed[0].neighbours[0] == streamed[1].neighbours[0]
         calibrated = client.calibrate({"arousal": [0.0, 1.0]}, vector=vectors[0], k=1, mode="mu")
-        assert [neighbour.id for neighbour in calibrated.neighbours] == ["x"]
+        assert [neighbor.id for neighbor in calibrated.neighbours] == ["x"]
         np.testing.assert_allclose(calibrated.predictions["arousal"], [0.0, 1.0])
         assert client.delete(["x", "nobody"]) == 1
         with pytest.raises(ValueError, match="either a vector or a speaker_id"):

@@ -1,4 +1,4 @@
-"""Runs side by side: methods told apart by all that differs, classes and values, the personalisation gap."""
+"""Runs side by side: methods told apart by all that differs, classes and values, the personalization gap."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.worlds.training import CLASSES, make_utterance, small_values
 SEEDS = range(3)
 
 
-def mislabelled(split: str, speaker: int, number: int) -> Sample:
+def mislabeled(split: str, speaker: int, number: int) -> Sample:
     """An utterance whose weak label is anger unless it is neutral, whatever the truth."""
     plain = make_utterance(split, speaker, number)
     label = plain.metadata["emotion"] if plain.metadata["emotion"] == "neutral" else "anger"
@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("compare")
     (folder / "packed").mkdir()
     for split, speakers in (("train", 12), ("validation", 3), ("test", 3)):
-        samples = [mislabelled(split, speaker, n) for speaker in range(speakers) for n in range(6)]
+        samples = [mislabeled(split, speaker, n) for speaker in range(speakers) for n in range(6)]
         write_shard(folder / "packed" / f"{split}-000000.tar", samples)
     return folder
 
@@ -83,14 +83,14 @@ def test_methods_are_told_apart_by_all_that_differs(folder: Path, capsys: pytest
     runs = [run(folder, f"plain-{seed}", engine={"seed": seed}) for seed in SEEDS]
     runs.append(run(folder, "adapted", encoder={"checkpoint": f"{out}/best"}))
     runs.append(run(folder, "faster", engine={"learning_rate": 0.01}))
-    runs += [run(folder, "plain-0", evaluated=("--pldc", "mu", "--neighbours", k)) for k in ("1", "3")]
+    runs += [run(folder, "plain-0", evaluated=("--pldc", "mu", "--neighbors", k)) for k in ("1", "3")]
     methods = by_method([read_run(folder) for folder in runs])
     assert {name: sorted(seeds) for name, seeds in methods.items()} == {
         "finetune": [0, 1, 2],
         "finetune from tapt": [0],
         "finetune engine.learning_rate=0.01": [0],
-        "finetune neighbours=1 pldc=mu": [0],
-        "finetune neighbours=3 pldc=mu": [0],
+        "finetune neighbors=1 pldc=mu": [0],
+        "finetune neighbors=3 pldc=mu": [0],
     }
     assert main(["compare", "--runs", runs[0], runs[0], "--out", str(folder / "t.json")]) == 2
     assert "finetune with seed 0 is there twice" in capsys.readouterr().err
@@ -134,7 +134,7 @@ def test_the_gap_is_what_knowing_the_speakers_gains(folder: Path, capsys: pytest
     (gap,) = (entry for entry in gaps["personalisation_gap"] if entry["figure"] == "ACC")
     assert gap["gap"] == pytest.approx(np.mean(accuracies[:3]) - np.mean(accuracies[3:]))
     assert gap["seeds"] == 3
-    assert "personalisation gap, all training speakers: ACC" in capsys.readouterr().out
+    assert "personalization gap, all training speakers: ACC" in capsys.readouterr().out
     checkpoint = ["--checkpoint", f"{folder}/dependent-0/best", "--shards", f"{folder}/packed/*.tar"]
     assert main(["evaluate", *checkpoint, "--out", str(folder / "refused")]) == 2
     assert "give --known-seconds 0.5" in capsys.readouterr().err
@@ -150,7 +150,7 @@ def test_other_corpora_truths_and_checkpoints_are_other_methods(folder: Path, tm
     """Seeds are averaged over one corpus, against one truth, at one kind of checkpoint; the name says which."""
     (tmp_path / "packed").mkdir()
     for split in ("train", "validation", "test"):
-        samples = [mislabelled(split, speaker, number) for speaker in range(4) for number in range(6)]
+        samples = [mislabeled(split, speaker, number) for speaker in range(4) for number in range(6)]
         write_shard(tmp_path / "packed" / f"{split}-000000.tar", samples)
     here, elsewhere = run(folder, "plain-0"), run(tmp_path, "plain-1", engine={"seed": 1})
     last = ["--checkpoint", f"{folder}/plain-0/last", "--shards", f"{folder}/packed/*.tar", "--out", f"{folder}/last"]
@@ -161,9 +161,9 @@ def test_other_corpora_truths_and_checkpoints_are_other_methods(folder: Path, tm
     assert all("data.corpus=" in name and "evaluate.corpus" not in name for name in names)
 
 
-def test_calibration_knows_the_labels_that_were_learnt(folder: Path) -> None:
+def test_calibration_knows_the_labels_that_were_learned(folder: Path) -> None:
     """PLDC by all training speakers gives each speaker the mean of their weak labels, not of the truth."""
-    evaluated = ("--pldc", "mu", "--neighbours", "12")
+    evaluated = ("--pldc", "mu", "--neighbors", "12")
     out = run(folder, "plain-0", evaluated=evaluated)
     table = pq.read_table(Path(out) / "predictions.parquet").to_pandas()
     means = table.groupby("speaker")[["score_neutral", "score_anger"]].mean().to_numpy()

@@ -73,9 +73,9 @@ def test_predictions_and_metrics_tell_what_was_compared(runs: Path) -> None:
 
 
 def test_a_field_that_nobody_has_is_refused_first(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A mistyped --colour-by gives no map of what is not known."""
-    assert evaluate(runs, "setpeer-0", "--colour-by", "speakr", name="mistyped") == 2
-    assert "--colour-by speakr: no utterance has it in its json, where one holds" in capsys.readouterr().err
+    """A mistyped --color-by gives no map of what is not known."""
+    assert evaluate(runs, "setpeer-0", "--color-by", "speakr", name="mistyped") == 2
+    assert "--color-by speakr: no utterance has it in its json, where one holds" in capsys.readouterr().err
     assert not (runs / "setpeer-0" / "mistyped").exists()
 
 
@@ -104,29 +104,29 @@ def test_disjoint_support_leaves_nobody_out_silently(runs: Path) -> None:
 
 
 def test_a_page_is_written_with_a_map_by_any_field(runs: Path) -> None:
-    """The page lies beside the numbers; --colour-by takes fields of the samples' json."""
-    colours = ["--colour-by", "speaker", "demographics.sex"]
-    assert evaluate(runs, "setpeer-0", *colours, "--set-size", "3", name="page") == 0
+    """The page lies beside the numbers; --color-by takes fields of the samples' json."""
+    colors = ["--color-by", "speaker", "demographics.sex"]
+    assert evaluate(runs, "setpeer-0", *colors, "--set-size", "3", name="page") == 0
     page = (runs / "setpeer-0" / "page" / "evaluation.html").read_text()
     assert page.count("<title>demographics.sex: female</title>") == 6  # three speakers in two sets each
     assert "By <bdi>demographics.sex</bdi>" in page
 
 
-def test_support_from_elsewhere_is_for_personalised_models(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_support_from_elsewhere_is_for_personalized_models(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """SetPeER takes disjoint and wrong support; the vanilla model refuses with the reason."""
     for support in ("disjoint", "wrong"):
         assert evaluate(runs, "setpeer-0", "--support", support, "--set-size", "3", name=support) == 0
         assert metrics(runs, "setpeer-0", support)["number"] == 36
     assert evaluate(runs, "finetune-0", "--support", "wrong", name="wrong") == 2
-    assert "not personalised" in capsys.readouterr().err
+    assert "not personalized" in capsys.readouterr().err
 
 
 def test_calibration_changes_scores_and_says_so(runs: Path) -> None:
-    """PLDC moves the mean of each speaker's scores to that of its neighbours' labels."""
-    assert evaluate(runs, "finetune-0", "--pldc", "mu", "--neighbours", "6", name="pldc") == 0
+    """PLDC moves the mean of each speaker's scores to that of its neighbors' labels."""
+    assert evaluate(runs, "finetune-0", "--pldc", "mu", "--neighbors", "6", name="pldc") == 0
     table = pq.read_table(runs / "finetune-0" / "pldc" / "predictions.parquet").to_pandas()
     means = table.groupby("speaker")["score_anger"].mean()
-    assert means.to_numpy() == pytest.approx(1 / 3, abs=1e-5)  # every training speaker is a neighbour, classes are even
+    assert means.to_numpy() == pytest.approx(1 / 3, abs=1e-5)  # every training speaker is a neighbor, classes are even
 
 
 def test_a_full_disk_stops_the_run_and_it_resumes(

@@ -1,4 +1,4 @@
-"""Video through the command line: films in packed shards to a VideoMAE recogniser, resumed, evaluated, gone on with."""
+"""Video through the command line: films in packed shards to a VideoMAE recognizer, resumed, evaluated, gone on with."""
 
 import json
 from pathlib import Path
@@ -50,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_motion_is_learnt(folder: Path) -> None:
+def test_motion_is_learned(folder: Path) -> None:
     """Films of unseen speakers are told apart by where the square goes, far above one in three."""
     found = json.loads((folder / "finetune" / "evaluation" / "metrics.json").read_text())
     assert found["number"] == 36

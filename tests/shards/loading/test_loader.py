@@ -25,7 +25,7 @@ from shards.loading.targets import TargetConfig, read_targets, resolve_classes
 from shards.media.audio import decode_audio
 from shards.media.clip_format import ClipFormat
 from shards.samples.sample import Sample
-from tests.shards.media.pieces import encode_video, grey
+from tests.shards.media.pieces import encode_video, gray
 from tests.worlds.small import make_sample, write_shard
 from tests.worlds.training import heard, write_training_world
 
@@ -104,7 +104,7 @@ def test_a_batch_holds_what_the_samples_hold(index: CorpusIndex) -> None:
             torch.testing.assert_close(batch.targets["classes"][place], torch.eye(4)[row % 4])
 
 
-def test_soft_targets_are_restricted_and_renormalised(index: CorpusIndex) -> None:
+def test_soft_targets_are_restricted_and_renormalized(index: CorpusIndex) -> None:
     """`label_probs` over the classes in use sum to 1; values come from the json; strangers are unknown."""
     soft = read_targets(index, TargetConfig(kind="label_probs"), ("neutral", "anger"))
     np.testing.assert_allclose(soft.array[0], [0.8, 0.2], rtol=1e-6)
@@ -116,7 +116,7 @@ def test_soft_targets_are_restricted_and_renormalised(index: CorpusIndex) -> Non
     assert values.known.all()
 
 
-def test_classes_are_those_that_can_be_learnt(index: CorpusIndex) -> None:
+def test_classes_are_those_that_can_be_learned(index: CorpusIndex) -> None:
     """In the project's order, all or those asked for; one that no utterance has is refused, but in distributions."""
     present = tuple(EMOTIONS[:4])
     assert resolve_classes(index, TargetConfig()) == present
@@ -224,14 +224,14 @@ CLIP = ClipFormat(num_frames=4, side_pixels=16, shortest_edge_pixels=16)
 
 def filmed(number: int) -> Sample:
     sample = packed(number)
-    shades = [grey(20 * number + 10 * frame, width=24, height=16) for frame in range(4)]
+    shades = [gray(20 * number + 10 * frame, width=24, height=16) for frame in range(4)]
     object.__setattr__(sample, "video", encode_video(shades, frames_per_second=4))
     object.__setattr__(sample, "video_format", "mp4")
     return sample
 
 
 def test_video_comes_as_clips(tmp_path: Path) -> None:
-    """[N, T, 3, side, side], standardised; the same from memory, and from a worker process."""
+    """[N, T, 3, side, side], standardized; the same from memory, and from a worker process."""
     write_shard(tmp_path / "a.tar", [filmed(number) for number in range(6)])
     index = read_index(str(tmp_path))
     reader = BatchReader(index, ["clip"], cache_bytes=10**6, clip=CLIP)

@@ -31,7 +31,7 @@ def encode_sound(samples: NDArray[np.float64], *, rate_hz: int, container: str, 
     return stream.getvalue()
 
 
-def grey(level: int, *, width: int = 64, height: int = 48) -> Picture:
+def gray(level: int, *, width: int = 64, height: int = 48) -> Picture:
     """A picture of one shade."""
     return np.full((height, width, 3), level, np.uint8)
 

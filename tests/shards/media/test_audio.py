@@ -19,7 +19,7 @@ from shards.media.audio import check_audio_header, decode_audio, encode_flac
 from shards.media.ogg import check_pages
 from shards.media.sound_format import SAMPLE_RATE_HZ
 from tests import ROOT
-from tests.shards.media.pieces import encode_sound, encode_video, grey, tone, with_flips
+from tests.shards.media.pieces import encode_sound, encode_video, gray, tone, with_flips
 
 FREQUENCY_HZ = 440.0
 LEVEL = 0.4
@@ -95,7 +95,7 @@ def test_vorbis_gives_back_the_tone_it_holds() -> None:
 def test_the_sound_track_of_a_video_is_its_sound(container: str, video_codec: str, sound_codec: str) -> None:
     """Pictures do not get in the way."""
     data = encode_video(
-        [grey(90)] * 24,
+        [gray(90)] * 24,
         container=container,
         codec=video_codec,
         sound=tone(FREQUENCY_HZ, level=LEVEL),
@@ -108,7 +108,7 @@ def test_the_sound_track_of_a_video_is_its_sound(container: str, video_codec: st
 
 def test_a_video_without_sound_says_so() -> None:
     """It is no damage, and has a reason of its own."""
-    assert code_of(encode_video([grey(90)] * 4)) == "no_audio_track"
+    assert code_of(encode_video([gray(90)] * 4)) == "no_audio_track"
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_every_instant_shows_the_last_picture_whose_time_has_come(gaps: list[int
 @pytest.mark.parametrize(("width", "height"), [(64, 48), (48, 80), (40, 40), (64, 56)])
 @pytest.mark.parametrize("shortest", [32, 40])
 def test_whole_pictures_are_what_the_image_processor_makes(width: int, height: int, shortest: int) -> None:
-    """Bytes to the number, standardised values to 1e-5, against transformers' own processor on the same pictures."""
+    """Bytes to the number, standardized values to 1e-5, against transformers' own processor on the same pictures."""
     clip_format = ClipFormat(num_frames=4, side_pixels=32, shortest_edge_pixels=shortest)
     data = encode_video([textured(n, width=width, height=height) for n in range(4)], frames_per_second=4)
     pictures = [picture for picture, _ in spread_frames(data, num_frames=4)]
@@ -100,7 +100,7 @@ def test_whole_pictures_are_what_the_image_processor_makes(width: int, height: i
     reader = ClipReader(clip_format)
     clip = reader.read(data)
     assert (clip.shape, clip.dtype) == ((4, 32, 32, 3), np.uint8)
-    np.testing.assert_allclose(reader.standardised(clip), expected, atol=1e-5)
+    np.testing.assert_allclose(reader.standardized(clip), expected, atol=1e-5)
 
 
 def test_faces_fill_the_pictures_where_there_is_a_detector() -> None:
@@ -116,9 +116,9 @@ def test_faces_fill_the_pictures_where_there_is_a_detector() -> None:
 def test_a_reader_with_a_loaded_detector_travels_to_a_worker() -> None:
     """The detector stays behind; whole pictures need none, a face reader would load its own and cannot here."""
     data = encode_video([numbered(20)] * 4)
-    travelled = pickle.loads(pickle.dumps(face_reader(100)))
+    traveled = pickle.loads(pickle.dumps(face_reader(100)))
     with pytest.raises(ConfigError, match=r"yunet\.onnx is no file"):
-        travelled.read(data)
+        traveled.read(data)
     plain = pickle.loads(pickle.dumps(ClipReader(SMALL)))
     np.testing.assert_array_equal(plain.read(data), ClipReader(SMALL).read(data))
 

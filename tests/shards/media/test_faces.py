@@ -21,7 +21,7 @@ from tests.shards.media.pieces import (
     Picture,
     encode_sound,
     encode_video,
-    grey,
+    gray,
     tone,
     with_flips,
     with_rotation,
@@ -38,7 +38,7 @@ SHADE = 10  # between the shades of two numbered pictures; codecs stray by 2 or 
 
 
 def numbered(number: int) -> Picture:
-    return grey(15 + SHADE * number)
+    return gray(15 + SHADE * number)
 
 
 def number_of(picture: Picture) -> int:
@@ -110,7 +110,7 @@ def test_more_pictures_than_allowed_is_too_long() -> None:
 @pytest.mark.parametrize("quarter_turns", [1, 2, 3])
 def test_a_camera_held_sideways_gives_upright_pictures(quarter_turns: int) -> None:
     """The rotation a phone notes beside the pictures is applied, clockwise as the file means it."""
-    picture = grey(40)
+    picture = gray(40)
     picture[:12, :16] = 220  # top left
     turned = with_rotation(encode_video([picture] * 3), quarter_turns)
     upright, _ = next(iter(sampled_frames(turned, frames_per_second=1, max_frames=10)))
@@ -152,7 +152,7 @@ def test_a_broken_video_has_a_reason(damage: object, code: str) -> None:
 
 def jpeg_of_claimed_size(width: int, height: int) -> bytes:
     """Motion JPEG whose every picture says it is this large."""
-    data = bytearray(encode_video([grey(90)] * 3, container="matroska", codec="mjpeg"))
+    data = bytearray(encode_video([gray(90)] * 3, container="matroska", codec="mjpeg"))
     at = data.find(b"\xff\xc0\x00\x11\x08")
     while at >= 0:
         data[at + 5 : at + 9] = height.to_bytes(2, "big") + width.to_bytes(2, "big")
@@ -162,7 +162,7 @@ def jpeg_of_claimed_size(width: int, height: int) -> bytes:
 
 def mp4_of_claimed_size(width: int, height: int) -> bytes:
     """Motion JPEG in MP4, whose container says so."""
-    data = encode_video([grey(90)] * 3, codec="mjpeg")
+    data = encode_video([gray(90)] * 3, codec="mjpeg")
     at = data.index(b"mp4v") + 4 + 24
     return data[:at] + width.to_bytes(2, "big") + height.to_bytes(2, "big") + data[at + 4 :]
 
@@ -185,15 +185,15 @@ for path in sys.argv[1:]:
 
 def test_no_claim_and_no_length_costs_memory(tmp_path: Path) -> None:
     """Pictures said to be gigantic, tables said to be endless, and a long video cost no more than a short one."""
-    table = encode_video([grey(90)] * 3)
+    table = encode_video([gray(90)] * 3)
     at = table.index(b"stsz") + 8
     claims = table[:at] + (6).to_bytes(4, "big") + (200_000_000).to_bytes(4, "big") + table[at + 8 :]
     files = {
-        "short": (encode_video([grey(90)] * 20, frames_per_second=10), {"none"}),
+        "short": (encode_video([gray(90)] * 20, frames_per_second=10), {"none"}),
         "huge": (jpeg_of_claimed_size(60_000, 60_000), {"corrupt_video", "frame_too_large"}),
         "huge in mp4": (mp4_of_claimed_size(60_000, 60_000), {"none"}),  # the pictures know better
         "claims": (claims, {"corrupt_video"}),
-        "long": (encode_video([grey(n % 200) for n in range(600)], frames_per_second=10), {"video_too_long"}),
+        "long": (encode_video([gray(n % 200) for n in range(600)], frames_per_second=10), {"video_too_long"}),
     }
     for name, (data, _) in files.items():
         (tmp_path / name).write_bytes(data)
@@ -209,10 +209,10 @@ def test_the_largest_picture_that_is_read_and_one_beyond() -> None:
     """A wide film's picture passes, one row of pixels more does not."""
     width = 4096
     height = MAX_FRAME_PIXELS // width
-    data = encode_video([grey(90, width=width, height=height)], codec="mjpeg", container="matroska")
+    data = encode_video([gray(90, width=width, height=height)], codec="mjpeg", container="matroska")
     ((picture, repeats),) = sampled_frames(data, frames_per_second=1, max_frames=10)
     assert (picture.shape, repeats) == ((height, width, 3), 1)
-    assert code_of(encode_video([grey(90, width=width, height=height + 2)], codec="mjpeg", container="matroska")) in {
+    assert code_of(encode_video([gray(90, width=width, height=height + 2)], codec="mjpeg", container="matroska")) in {
         "frame_too_large",
         "corrupt_video",
     }
@@ -246,7 +246,7 @@ def cropper(**settings: float) -> FaceCropper:
 
 def scene(*boxes: tuple[int, int, int, int, int]) -> Picture:
     """A dark picture with (left, top, width, height, shade) in it."""
-    picture = grey(20, width=128, height=96)
+    picture = gray(20, width=128, height=96)
     for left, top, width, height, shade in boxes:
         picture[top : top + height, left : left + width] = shade
     return picture

@@ -111,7 +111,7 @@ def test_long_shared_keys_still_fit() -> None:
 
 
 def test_names_of_other_files_are_not_ours() -> None:
-    """Only names this plan could have made are recognised, and so only those are ever removed."""
+    """Only names this plan could have made are recognized, and so only those are ever removed."""
     assert stem_of("train-000001-0123456789ab-face-mp3.tar") == "train-000001-0123456789ab"
     for name in ("train-000001.tar", "corpus-000001-0123456789ab.tar", "train-000001-0123456789ab.tar.tmp", "a.tar"):
         assert stem_of(name) is None

@@ -1,4 +1,4 @@
-"""What a summary says of label quality: each way of labelling scored on the labels it would give."""
+"""What a summary says of label quality: each way of labeling scored on the labels it would give."""
 
 import dataclasses
 from typing import Any

@@ -140,7 +140,7 @@ def test_retention_grows_with_the_threshold(seed: int, distance: str, threshold:
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 100), st.integers(0, 5), st.sampled_from([0, 1, 10, 20]))
 def test_down_sampling_is_the_published_loop(seed: int, draw: int, minimum: int) -> None:
-    """Vectorised down-sampling drops exactly what the published loop drops on the same chances."""
+    """Vectorized down-sampling drops exactly what the published loop drops on the same chances."""
     candidates = draw_candidates(seed, num_speakers=4)
     plain = choose(candidates, configure(min_per_speaker=0, seed=draw))
     rows = np.flatnonzero(plain.kept).tolist()
@@ -398,7 +398,7 @@ def test_a_negative_probability_is_no_distribution() -> None:
     assert found.reason[0].startswith("invalid_prediction")
 
 
-def test_only_what_may_be_kept_counts_towards_a_rate() -> None:
+def test_only_what_may_be_kept_counts_toward_a_rate() -> None:
     """Of 40 neutral utterances ten have no speaker and ten disagree: balanced to ten, half of the twenty is kept."""
     candidates = agreeing(["neutral"] * 40, [0] * 30 + [-1] * 10)
     text = candidates.teachers["text"].copy()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from shards.emotions import EMOTIONS
 from shards.selection.rule import SPLITS, SelectConfig, choose
-from shards.selection.summary import gini, summarise
+from shards.selection.summary import gini, summarize
 from tests.shards.selection.inputs import INFO, draw_candidates, permuted
 
 CANDIDATES = draw_candidates(0, num=600)
@@ -60,7 +60,7 @@ def test_counts() -> None:
     selection = choose(CANDIDATES, config)
     info = dataclasses.replace(INFO, shard_error="truncated: cut short")
     infos = [info, dataclasses.replace(INFO, shard="b.tar")]
-    summary = summarise(CANDIDATES, selection, config, infos, unfinished="gave up 1")
+    summary = summarize(CANDIDATES, selection, config, infos, unfinished="gave up 1")
     kept = selection.kept
     assert set(summary) == KEYS
     assert summary["num_utterances"] == 600
@@ -89,7 +89,7 @@ def test_speaker_statistics() -> None:
     """Utterances a speaker and Gini coefficients over the wanted classes are recounted speaker by speaker."""
     config = configure()
     selection = choose(CANDIDATES, config)
-    summary = summarise(CANDIDATES, selection, config, [INFO])
+    summary = summarize(CANDIDATES, selection, config, [INFO])
     wanted = [EMOTIONS.index(name) for name in config.classes]
     counts = []
     for speaker in sorted(set(CANDIDATES.speaker[selection.kept].tolist())):
@@ -109,7 +109,7 @@ def test_agreement(distance: str) -> None:
     """The histogram counts every utterance both teachers spoke on, the distant ones in its last bin."""
     config = configure(distance=distance, threshold=0.2)
     selection = choose(CANDIDATES, config)
-    summary = summarise(CANDIDATES, selection, config, [INFO])
+    summary = summarize(CANDIDATES, selection, config, [INFO])
     histogram = summary["agreement"]["histogram"]
     text, vision = (CANDIDATES.teachers[name] for name in config.teachers)
     both = ~np.isnan(text).any(axis=1) & ~np.isnan(vision).any(axis=1)
@@ -127,7 +127,7 @@ def test_agreement(distance: str) -> None:
 def test_three_teachers_have_three_pairs() -> None:
     """How often teachers name the same emotion is told for every pair."""
     config = configure(teachers=("text", "vision", "audio"))
-    summary = summarise(CANDIDATES, choose(CANDIDATES, config), config, [INFO])
+    summary = summarize(CANDIDATES, choose(CANDIDATES, config), config, [INFO])
     assert list(summary["pairs"]) == ["text,vision", "text,audio", "vision,audio"]
 
 
@@ -140,7 +140,7 @@ def test_the_summary_is_strict_json(options: dict[str, Any], num: int) -> None:
     """Whatever is selected from, the summary holds no NaN and no infinity and survives JSON."""
     config = configure(**options)
     candidates = permuted(CANDIDATES, np.arange(num))
-    summary = summarise(candidates, choose(candidates, config), config, [INFO])
+    summary = summarize(candidates, choose(candidates, config), config, [INFO])
     assert set(summary) == KEYS
     again = json.loads(json.dumps(summary, allow_nan=False))
     assert again == json.loads(json.dumps(summary))

@@ -33,7 +33,7 @@ def test_the_most_alike_come_first() -> None:
     places, similarity = table().nearest(np.asarray([[1, 0.1]], dtype=np.float32), 10)
     assert places.tolist() == [[0, 2, 1]]
     np.testing.assert_allclose(similarity[0, 0], 1 / np.sqrt(1.01), rtol=1e-6)
-    with pytest.raises(ConfigError, match="neighbours: got 0"):
+    with pytest.raises(ConfigError, match="neighbors: got 0"):
         table().nearest(np.ones((1, 2), dtype=np.float32), 0)
     with pytest.raises(ConfigError, match="not finite"):
         table().nearest(np.full((1, 2), np.nan, dtype=np.float32), 1)
@@ -67,31 +67,31 @@ def test_predictions_without_spread_are_only_moved(mode: str) -> None:
         np.testing.assert_allclose(found, np.full((number, 1), value if mode == "sigma" else 5.0))
 
 
-def test_each_speaker_is_calibrated_by_its_own_neighbours() -> None:
+def test_each_speaker_is_calibrated_by_its_own_neighbors() -> None:
     """Features near a get a's labels, features near b get b's; the average of two for k = 2."""
     speakers = np.asarray(["x", "x", "y"], dtype=object)
     features = np.asarray([[1, 0], [2, 0.1], [0, 1]], dtype=np.float32)
     predictions = np.asarray([[0.0], [1.0], [0.0]])
-    nearest = calibrate_speakers(table(), speakers, features, predictions, neighbours=1, mode="mu")
+    nearest = calibrate_speakers(table(), speakers, features, predictions, neighbors=1, mode="mu")
     np.testing.assert_allclose(nearest[:, 0], [1.5, 2.5, 5.0])
-    two = calibrate_speakers(table(), speakers, features, predictions, neighbours=2, mode="mu")
+    two = calibrate_speakers(table(), speakers, features, predictions, neighbors=2, mode="mu")
     np.testing.assert_allclose(two[:, 0], [2.5, 3.5, 4.5])
 
 
 def test_statistics_are_averaged_and_features_too() -> None:
-    """By two neighbours of spreads 1 and 3 the spread is 2; who is near is decided by all of a speaker's features."""
+    """By two neighbors of spreads 1 and 3 the spread is 2; who is near is decided by all of a speaker's features."""
     speakers = np.asarray(["a", "a", "b", "b", "c"], dtype=object)
     features = np.asarray([[1, 0], [1, 0], [1, 0.1], [1, 0.1], [0, 1]], dtype=np.float32)
     labels = np.asarray([[1.0], [3.0], [1.0], [7.0], [9.0]])
     table = build_speakers(lambda: [(speakers, features, labels)], ["arousal"])
     mine, predictions = np.asarray(["x"] * 2, dtype=object), np.asarray([[0.0], [1.0]])
     seen = np.asarray([[0, 1], [9, 0]], dtype=np.float32)
-    found = calibrate_speakers(table, mine, seen, predictions, neighbours=2, mode="both")
+    found = calibrate_speakers(table, mine, seen, predictions, neighbors=2, mode="both")
     np.testing.assert_allclose(found[:, 0], [3 - 2, 3 + 2])
 
 
 def test_equally_alike_speakers_keep_their_order() -> None:
-    """By cosine, whatever their length; so that a table's neighbours do not depend on the sorting."""
+    """By cosine, whatever their length; so that a table's neighbors do not depend on the sorting."""
     vectors = np.asarray([[0, 1], [1, 0], [2, 0], [3, 0]], dtype=np.float32)
     places, _ = nearest(vectors, np.asarray([[1, 0]], dtype=np.float32), 2)
     assert places.tolist() == [[1, 2]]

@@ -23,7 +23,7 @@ from shards.synthetic.config import Channel, Spread, WorldConfig, null_world
 from shards.synthetic.corpus import World, iterate_samples, write_corpus
 from shards.synthetic.face import NUM_FACE_CUES, show_face
 from shards.synthetic.people import Person
-from shards.synthetic.voice import NUM_VOICE_CUES, Voice, synthesise
+from shards.synthetic.voice import NUM_VOICE_CUES, Voice, synthesize
 from shards.synthetic.words import AMBIGUOUS_PHRASES, PHRASES, write_words
 from shards.tar.reader import index_shard, read_members
 
@@ -96,7 +96,7 @@ def test_in_the_null_world_speakers_are_interchangeable() -> None:
     """One voice, no style, the same prior; the counts of 40 speakers do not betray who speaks."""
     world = World(null_world(seed=3))
     speakers = [world.speaker(index) for index in range(40)]
-    assert {speaker.voice for speaker in speakers} == {Voice(f0_centre_hz=150.0, tract_scale=1.08)}
+    assert {speaker.voice for speaker in speakers} == {Voice(f0_center_hz=150.0, tract_scale=1.08)}
     for speaker in speakers:
         np.testing.assert_array_equal(speaker.emotion_prior, np.full(NUM_EMOTIONS, 1 / NUM_EMOTIONS))
         assert not np.any([*speaker.voice_baseline, *speaker.face_baseline, *speaker.label_mean])
@@ -171,7 +171,7 @@ def test_groups_share_what_is_called_shared() -> None:
 
 
 def test_groups_can_be_heard() -> None:
-    """Vocal tracts of one group lie closer together than those of neighbouring groups of the same voice type."""
+    """Vocal tracts of one group lie closer together than those of neighboring groups of the same voice type."""
     world = World(WorldConfig())
     speakers = [world.speaker(index) for index in range(120)]
     for voice_type in (0, 1):
@@ -218,10 +218,10 @@ def test_the_pitch_measured_in_a_recording_is_the_speakers(index: int) -> None:
 def test_energy_and_vocal_tract_are_heard() -> None:
     """A cue unit of energy is 3.5 dB; a shorter vocal tract moves the spectrum up at the same pitch."""
     quiet, loud = (
-        _speak(Voice(f0_centre_hz=120.0, tract_scale=1.0), cues=[0, 0, energy, 0, 0, 0, 0]) for energy in (0.0, 2.0)
+        _speak(Voice(f0_center_hz=120.0, tract_scale=1.0), cues=[0, 0, energy, 0, 0, 0, 0]) for energy in (0.0, 2.0)
     )
     assert 20 * np.log10(np.std(loud) / np.std(quiet)) == pytest.approx(7.0, abs=0.2)
-    long, short = (_speak(Voice(f0_centre_hz=120.0, tract_scale=scale), seconds=8.0) for scale in (1.0, 1.16))
+    long, short = (_speak(Voice(f0_center_hz=120.0, tract_scale=scale), seconds=8.0) for scale in (1.0, 1.16))
     assert _spectral_centroid(short) > 1.08 * _spectral_centroid(long)
 
 
@@ -233,7 +233,7 @@ def test_energy_and_vocal_tract_are_heard() -> None:
 )
 def test_any_cues_make_a_waveform(cues: list[float], f0_hz: float, seconds: float) -> None:
     """Extreme styles stay finite, within full scale, audible, and as long as asked for."""
-    waveform = _speak(Voice(f0_centre_hz=f0_hz, tract_scale=1.2), cues=cues, seconds=seconds)
+    waveform = _speak(Voice(f0_center_hz=f0_hz, tract_scale=1.2), cues=cues, seconds=seconds)
     assert waveform.shape == (round(seconds * SAMPLE_RATE_HZ),)
     assert np.isfinite(waveform).all()
     assert 1e-3 < np.abs(waveform).max() <= 0.99
@@ -276,8 +276,8 @@ def test_the_configuration_survives_a_round_trip_through_plain_values() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"f0_centres_hz": (115.0,)}, "tract_scales"),
-        ({"f0_centres_hz": (115.0, 900.0)}, "50 to 400 Hz"),
+        ({"f0_centers_hz": (115.0,)}, "tract_scales"),
+        ({"f0_centers_hz": (115.0, 900.0)}, "50 to 400 Hz"),
         ({"tract_scales": (1.0, 3.0)}, "0.7 to 1.6"),
         ({"num_groups": 1}, "num_groups"),
         ({"emotion_prior": (1.0, 0.0)}, "emotion_prior"),
@@ -333,7 +333,7 @@ def _mapping(value: object) -> dict[Any, Any]:
 
 
 def _speak(voice: Voice, *, cues: Sequence[float] = (0,) * NUM_VOICE_CUES, seconds: float = 2.0) -> NDArray[np.float32]:
-    return synthesise(voice, np.array(cues, dtype=np.float64), seconds, 40.0, np.random.default_rng(1))
+    return synthesize(voice, np.array(cues, dtype=np.float64), seconds, 40.0, np.random.default_rng(1))
 
 
 def _median_pitch(waveform: NDArray[np.float32]) -> float:

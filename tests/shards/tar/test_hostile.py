@@ -28,7 +28,7 @@ from tests.shards.tar.pieces import (
     special,
 )
 
-# Bad members: the sample is an error, its neighbours are not.
+# Bad members: the sample is an error, its neighbors are not.
 
 BAD_MEMBERS: dict[str, tuple[bytes, str]] = {
     "symbolic link": (special("bad.flac", tarfile.SYMTYPE, "/etc/passwd").tobuf(), "symbolic_link"),
@@ -216,7 +216,7 @@ def test_what_is_no_tar_says_what_it_is(data: bytes, code: str) -> None:
 
 
 @pytest.mark.parametrize("compression", ["gz", "bz2", "xz"])
-def test_tars_compressed_by_python_are_recognised(compression: str) -> None:
+def test_tars_compressed_by_python_are_recognized(compression: str) -> None:
     """Real output of three compressors, also of tiny archives shorter than a block."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode=f"w:{compression}") as archive:

@@ -124,7 +124,7 @@ def test_a_v7_tar_is_read() -> None:
     assert index(data).error is None
 
 
-def test_names_are_normalised_as_little_as_possible() -> None:
+def test_names_are_normalized_as_little_as_possible() -> None:
     """A leading ./ is dropped and extensions are folded to lower case; both are what hand-made tars have."""
     data = file("./s/a.FLAC") + file("./s/a.Face.NPY") + END
     assert list(contents(data)) == ["s/a"]

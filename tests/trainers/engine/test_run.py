@@ -168,7 +168,7 @@ def test_a_universal_checkpoint_brings_the_buffers_back(
     shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Converted for another number of workers: batch norm and codebook go on as in the undisturbed run, exactly."""
-    model = {"head": "interpreter", "normalise_codes": True, "restart_codes": True, "code_width": 8, "num_codes": 16}
+    model = {"head": "interpreter", "normalize_codes": True, "restart_codes": True, "code_width": 8, "num_codes": 16}
 
     def run(name: str, num_steps: int, *, resume: bool = False) -> dict[str, torch.Tensor]:
         values = small_values(shards, tmp_path / name, num_steps=num_steps, zero_stage=1, schedule="constant")
@@ -219,7 +219,7 @@ def test_a_group_norm_front_end_trains_under_zero_3(shards: str, tmp_path: Path,
     assert curves[1] == pytest.approx(curves[0], rel=1e-3)
 
 
-def test_values_are_learnt_by_concordance(shards: str, tmp_path: Path) -> None:
+def test_values_are_learned_by_concordance(shards: str, tmp_path: Path) -> None:
     """Regression on numbers of the json, with PAPT's head, picks the best by CCC."""
     values = small_values(shards, tmp_path / "run", "finetune")
     values["data"]["target"] = {"kind": "values", "values": ["arousal"]}
@@ -277,7 +277,7 @@ def test_computing_layers_again_changes_nothing(
         options = {"gradient_checkpointing": checkpointing, "zero_stage": zero_stage, "num_steps": 6}
         values = small_values(shards, tmp_path / name, recipe, **options)
         if recipe == "setpeer":
-            values["model"] |= {"restart_codes": True, "normalise_codes": True}
+            values["model"] |= {"restart_codes": True, "normalize_codes": True}
         calls.clear()
         run_training(from_mapping(TrainConfig, values))
         curves.append(losses(tmp_path / name))

@@ -24,11 +24,11 @@ def test_rates_rise_and_fall() -> None:
 def test_the_cosine_is_that_of_torch() -> None:
     """Without warm-up every step's rate equals CosineAnnealingLR's."""
     config = EngineConfig(warmup_share=0.0, schedule="cosine")
-    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=20)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=20)
     for step in range(20):
         assert rate_at(step, 20, config) == pytest.approx(scheduler.get_last_lr()[0])
-        optimiser.step()
+        optimizer.step()
         scheduler.step()
 
 

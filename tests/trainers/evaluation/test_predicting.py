@@ -1,4 +1,4 @@
-"""Support sets: what a set is personalised by is what the control says, and never by accident the set itself."""
+"""Support sets: what a set is personalized by is what the control says, and never by accident the set itself."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from shards.config import ConfigError
 from shards.loading.index import read_index
 from shards.loading.loader import BatchReader
-from tests.trainers.models.test_recognizer import make as recogniser
+from tests.trainers.models.test_recognizer import make as recognizer
 from tests.worlds.training import heard, write_training_world
 from trainers.evaluation.predicting import (
     Support,
@@ -20,7 +20,7 @@ from trainers.evaluation.predicting import (
     plan_sets,
     predict,
     seconds_heard,
-    utterances_learnt,
+    utterances_learned,
 )
 from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
 from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig
@@ -52,10 +52,10 @@ def test_support_is_of_the_kind_asked_for(sizes: list[int], set_size: int, seed:
             assert {owner[row] == owner[mine[0]] for row in others} <= {support == "disjoint"}
 
 
-def test_an_encoder_is_no_recogniser(tmp_path: Path) -> None:
+def test_an_encoder_is_no_recognizer(tmp_path: Path) -> None:
     """Evaluating one says what to do first, and so does a folder without a model."""
     SequenceEncoder(SequenceEncoderConfig(hidden_size=8, num_hidden_layers=1)).save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match="got another model, expected a recogniser; fine-tune an encoder first"):
+    with pytest.raises(ConfigError, match="got another model, expected a recognizer; fine-tune an encoder first"):
         load_recognizer(str(tmp_path))
     with pytest.raises(ConfigError, match="no exported model"):
         load_recognizer(str(tmp_path / "nothing"))
@@ -82,14 +82,15 @@ def test_what_was_heard_counts_through_a_chain_of_runs() -> None:
     assert seconds_heard(trained_on(), "test") == 0.0
 
 
-def test_calibration_knows_the_speakers_that_were_learnt(tmp_path: Path) -> None:
+def test_calibration_knows_the_speakers_that_were_learned(tmp_path: Path) -> None:
     """Two of six training speakers; with test speakers in place of some, the training speakers that were left."""
     corpus = read_index(write_training_world(tmp_path))
-    assert len(utterances_learnt(trained_on(), corpus).speakers) == 6
-    assert len(utterances_learnt(trained_on(num_speakers=2, known_seconds=0.0), corpus).speakers) == 2
+    assert len(utterances_learned(trained_on(), corpus).speakers) == 6
+    assert len(utterances_learned(trained_on(num_speakers=2, known_seconds=0.0), corpus).speakers) == 2
     (tmp_path / "test-000000.tar").unlink()
     assert (
-        len(utterances_learnt(trained_on(num_speakers=2, known_seconds=0.0), read_index(f"{tmp_path}/*")).speakers) == 2
+        len(utterances_learned(trained_on(num_speakers=2, known_seconds=0.0), read_index(f"{tmp_path}/*")).speakers)
+        == 2
     )
 
 
@@ -98,7 +99,7 @@ def test_a_prefix_is_made_from_the_support_alone(tmp_path: Path, support: Suppor
     """Scores are those of the utterances behind each other's, whose prefix comes from what follows the predicted."""
     index = read_index(write_training_world(tmp_path)).split("test")
     extractor = {"code_width": 8, "num_prefixes": 2, "quantized": False}  # untrained codes are all alike
-    model = recogniser("prefix", extractor=extractor).eval()
+    model = recognizer("prefix", extractor=extractor).eval()
     found = predict(TrainedRecognizer(model, None), index, set_size=2, support=support, seed=3)
     reader = BatchReader(index, ["sound"])
     for plan, number in plan_sets(index.rows_by_speaker(), 2, support, 3):

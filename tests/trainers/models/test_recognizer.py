@@ -1,4 +1,4 @@
-"""The recogniser: every fusion trains, saves and loads; support sets are what prefixes are made from."""
+"""The recognizer: every fusion trains, saves and loads; support sets are what prefixes are made from."""
 
 from collections import Counter
 from pathlib import Path
@@ -55,7 +55,7 @@ def test_every_parameter_is_trained(fusion: str) -> None:
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_a_saved_recogniser_is_the_same_recogniser(fusion: str, tmp_path: Path) -> None:
+def test_a_saved_recognizer_is_the_same_recognizer(fusion: str, tmp_path: Path) -> None:
     """`from_pretrained` gives the same scores."""
     model = make(fusion, head="interpreter").eval()
     model.save_pretrained(tmp_path)
@@ -77,7 +77,7 @@ def test_a_checkpoint_without_some_weights_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("norm", ["layer", "group"])
 def test_hubert_is_trained_and_saved_with_it(tmp_path: Path, norm: str) -> None:
-    """The encoder's own configuration travels inside the recogniser's, and a step reaches all that is not frozen."""
+    """The encoder's own configuration travels inside the recognizer's, and a step reaches all that is not frozen."""
     convolutions = {"conv_dim": (16,), "conv_kernel": (10,), "conv_stride": (5,), "num_feat_extract_layers": 1}
     config = HubertConfig(feat_extract_norm=norm, num_conv_pos_embeddings=8, **SMALL_LAYERS, **convolutions)
     model = make("prefix", encoder=config.to_dict(), normalise=norm == "layer").train()
@@ -95,7 +95,7 @@ def test_videomae_is_saved_with_it(tmp_path: Path) -> None:
 
 
 def test_setpeer_on_videomae_base_has_the_published_size() -> None:
-    """P of a whole recogniser with D = 768, 12 layers, C = 64, Q = 4, M = 512; nothing is allocated."""
+    """P of a whole recognizer with D = 768, 12 layers, C = 64, Q = 4, M = 512; nothing is allocated."""
     published = {"num_prefixes": 4, "code_width": 64, "num_codes": 512}
     with torch.device("meta"):
         model = make("prefix", encoder=VideoMAEConfig().to_dict(), modality="video", extractor=published)
@@ -267,7 +267,7 @@ def test_the_interpreters_batch_norm_is_torchs() -> None:
     torch.testing.assert_close(own.running_mean, torchs.running_mean)
 
 
-def test_another_task_starts_from_what_was_learnt(tmp_path: Path) -> None:
+def test_another_task_starts_from_what_was_learned(tmp_path: Path) -> None:
     """Encoder and P are taken over, the head only for the same classes; a P of another size is not."""
     start, other_classes = make("prefix"), {"names": ["anger", "sadness"]}
     start.save_pretrained(tmp_path)
@@ -284,21 +284,21 @@ def test_another_task_starts_from_what_was_learnt(tmp_path: Path) -> None:
                 parameter.add_(1.0)
         model.start_from(start)
         for name in ("encoder", "extractor", "head"):
-            own, learnt = (list(getattr(m, name).parameters()) for m in (model, start))
-            same = all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(own, learnt, strict=True))
+            own, learned = (list(getattr(m, name).parameters()) for m in (model, start))
+            same = all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(own, learned, strict=True))
             assert same == (name in taken)
 
 
 def test_it_learns() -> None:
-    """Forty steps on eight utterances bring the loss near zero, personalised and not."""
+    """Forty steps on eight utterances bring the loss near zero, personalized and not."""
     targets = torch.eye(3)[torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])]
     for fusion in ("none", "prefix"):
         model = make(fusion, head_dropout=0.0).train()
-        optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
         for _ in range(60):
             found = model(*batch(), SETS)
             loss = soft_cross_entropy(found.scores_NC, targets)
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             (loss + 0.1 * sum(found.terms.values())).backward()
-            optimiser.step()
+            optimizer.step()
         assert loss.item() < 0.3

@@ -89,7 +89,7 @@ def test_a_processor_saved_by_transformers_5_says_the_same(tmp_path: Path) -> No
     assert clip_format(EncoderConfig(checkpoint=str(tmp_path)), FACES) == EXPECTED
 
 
-def test_a_recogniser_is_gone_on_with_as_it_was_trained(tmp_path: Path) -> None:
+def test_a_recognizer_is_gone_on_with_as_it_was_trained(tmp_path: Path) -> None:
     """Its faces are found as before unless this run says otherwise."""
     values = VIDEOMAE.to_dict()
     config = RecognizerConfig(encoder=values, names=["anger"], modality="video", clip=to_mapping(EXPECTED))
@@ -124,7 +124,7 @@ def test_another_way_of_making_pictures_is_refused(tmp_path: Path, changes: dict
 
 
 def test_what_is_no_video_encoder_is_refused(tmp_path: Path) -> None:
-    """A folder without a processor, a speech model, a recogniser of sound, and a video encoder for sound."""
+    """A folder without a processor, a speech model, a recognizer of sound, and a video encoder for sound."""
     model = VideoMAEModel(VIDEOMAE)
     model.save_pretrained(tmp_path / "bare")
     convolutions = {"conv_dim": (16,), "conv_kernel": (10,), "conv_stride": (5,), "num_feat_extract_layers": 1}

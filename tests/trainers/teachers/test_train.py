@@ -108,7 +108,7 @@ def test_held_out_speakers_are_nobody_the_teacher_learned_from() -> None:
     assert {utterance.speaker for utterance in backwards} == unheard
 
 
-def test_labelled_utterances_are_read_from_shards(tmp_path: Path) -> None:
+def test_labeled_utterances_are_read_from_shards(tmp_path: Path) -> None:
     """Every sample of the embedded corpus comes back with its truth and the modalities that were asked for."""
     config = WorldConfig(mean_utterances=4.0, min_utterances=3)
     write_corpus(config, str(tmp_path), speakers=range(3))

@@ -23,7 +23,7 @@ from trainers.task import TrainingModel
 
 
 class SmoothedModel(TrainingModel):
-    """A recogniser, and cross-entropy against targets that give every class a share."""
+    """A recognizer, and cross-entropy against targets that give every class a share."""
 
     def __init__(self, recognizer: EmotionRecognizer, smoothing: float) -> None:
         super().__init__()

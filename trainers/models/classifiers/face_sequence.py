@@ -57,12 +57,12 @@ class FaceSequenceClassifier(PreTrainedModel):
         self.post_init()
 
     def set_statistics(self, mean_D: Tensor, std_D: Tensor) -> None:
-        """Standardise features by the training set's mean and standard deviation (stored with the weights)."""
+        """Standardize features by the training set's mean and standard deviation (stored with the weights)."""
         self.feature_mean.copy_(mean_D)
         self.feature_std.copy_(std_D.clamp_min(1e-3))
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Each layer's own initialisation stands: transformers' normal(0, 0.02) suits wider models."""
+        """Each layer's own initialization stands: transformers' normal(0, 0.02) suits wider models."""
 
     def forward(
         self, face_features: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **_: Any

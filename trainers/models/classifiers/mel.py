@@ -1,7 +1,7 @@
 """A small log-mel classifier for speech: the voice teacher of the embedded corpus, trained in a minute on one core.
 
-HuBERT-type front ends normalise each waveform and so erase how loud a speaker is, which carries emotion. This one keeps
-the level: log-mel energies, standardised by fixed statistics of the training set and never per utterance. Two strided
+HuBERT-type front ends normalize each waveform and so erase how loud a speaker is, which carries emotion. This one keeps
+the level: log-mel energies, standardized by fixed statistics of the training set and never per utterance. Two strided
 convolutions, three transformer layers, mean and standard deviation over time, a linear layer: 0.18 million parameters.
 A convolution stack on the raw waveform was measured 8 to 50 times slower for the same work.
 
@@ -71,7 +71,7 @@ class MelClassifier(PreTrainedModel):
         self.post_init()
 
     def set_statistics(self, mean_M: Tensor, std_M: Tensor) -> None:
-        """Standardise log-mel bands by the training set's mean and standard deviation (stored with the weights)."""
+        """Standardize log-mel bands by the training set's mean and standard deviation (stored with the weights)."""
         self.feature_mean.copy_(mean_M)
         self.feature_std.copy_(std_M.clamp_min(1e-3))
 
@@ -80,7 +80,7 @@ class MelClassifier(PreTrainedModel):
         return log_mel(input_values, self.window, self.filters)
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Each layer's own initialisation stands: transformers' normal(0, 0.02) suits wider models."""
+        """Each layer's own initialization stands: transformers' normal(0, 0.02) suits wider models."""
 
     def forward(
         self, input_values: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **_: Any
@@ -95,7 +95,7 @@ class MelClassifier(PreTrainedModel):
         return SequenceClassifierOutput(loss=loss, logits=logits_BC)
 
     def encode(self, features_BTM: Tensor, frames_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden frames [B, T', D] and their mask [B, T'] for standardised features with `frames_B` valid frames."""
+        """Hidden frames [B, T', D] and their mask [B, T'] for standardized features with `frames_B` valid frames."""
         hidden_BTD = features_BTM.to(self.head.weight.dtype)
         for convolution in self.subsampling:
             hidden_BTD, frames_B = convolution(hidden_BTD, frames_B)

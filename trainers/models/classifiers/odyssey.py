@@ -6,7 +6,7 @@ large, attentive statistics pooling (Okabe et al. 2018), one dense layer. Its re
 (`ssl_model.*`, `pool_model.*`, `ser_model.*`) and its configuration fields (model type `ser`), so its files load as
 they are.
 
-Two things differ on purpose. The waveform is standardised in here, by the configuration's `mean` and `std`, not by the
+Two things differ on purpose. The waveform is standardized in here, by the configuration's `mean` and `std`, not by the
 caller. And pooling covers exactly the frames an utterance has: the published code rounds the count up, which in a batch
 lets one frame of padding in; for an utterance alone both agree.
 
@@ -84,14 +84,14 @@ class OdysseyClassifier(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Each layer's own initialisation stands; these weights are loaded, not trained from nothing."""
+        """Each layer's own initialization stands; these weights are loaded, not trained from nothing."""
 
     def forward(self, input_values: Tensor, attention_mask: Tensor | None = None, **_: Any) -> SequenceClassifierOutput:
         """Logits [B, C] of `input_values` [B, S] with `attention_mask` [B, S]."""
-        standardised_BS = (input_values - self.config.mean) / (self.config.std + 1e-6)
+        standardized_BS = (input_values - self.config.mean) / (self.config.std + 1e-6)
         if attention_mask is not None:
-            standardised_BS = standardised_BS.masked_fill(attention_mask == 0, 0.0)
-        frames_BTD = self.ssl_model(standardised_BS.to(self.dtype), attention_mask=attention_mask).last_hidden_state
+            standardized_BS = standardized_BS.masked_fill(attention_mask == 0, 0.0)
+        frames_BTD = self.ssl_model(standardized_BS.to(self.dtype), attention_mask=attention_mask).last_hidden_state
         mask_BT = self._frame_mask(frames_BTD, attention_mask)
         return SequenceClassifierOutput(logits=self.ser_model(self.pool_model(frames_BTD, mask_BT)))
 

@@ -22,13 +22,13 @@ from trainers.models.encoders.small import SmallAdapter
 from trainers.models.encoders.speech import Data2VecAdapter, WaveformAdapter
 from trainers.models.encoders.video import VideoAdapter
 
-# By the model type of the configuration; called with the model and whether its waveforms are normalised.
+# By the model type of the configuration; called with the model and whether its waveforms are normalized.
 ADAPTERS: Mapping[str, Callable[[Any, bool], EncoderAdapter]] = {
     SequenceEncoderConfig.model_type: lambda model, _: SmallAdapter(model),
-    "hubert": lambda model, normalise: WaveformAdapter(model, normalise=normalise),
-    "wav2vec2": lambda model, normalise: WaveformAdapter(model, normalise=normalise),
-    "wavlm": lambda model, normalise: WaveformAdapter(model, normalise=normalise),
-    "data2vec-audio": lambda model, normalise: Data2VecAdapter(model, normalise=normalise),
+    "hubert": lambda model, normalize: WaveformAdapter(model, normalize=normalize),
+    "wav2vec2": lambda model, normalize: WaveformAdapter(model, normalize=normalize),
+    "wavlm": lambda model, normalize: WaveformAdapter(model, normalize=normalize),
+    "data2vec-audio": lambda model, normalize: Data2VecAdapter(model, normalize=normalize),
     "videomae": lambda model, _: VideoAdapter(model),
 }
 
@@ -39,15 +39,15 @@ class LayerwiseEncoder(nn.Module):
     `inputs` is float32 [N, S] for speech, [N, T, F] for face features, [N, frames, 3, H, W] for VideoMAE.
     """
 
-    def __init__(self, model: Any, *, normalise: bool = False) -> None:
+    def __init__(self, model: Any, *, normalize: bool = False) -> None:
         super().__init__()
         family = model.config.model_type
         if family not in ADAPTERS:
             raise ConfigError(f"encoder: got a {family} model, expected one of {', '.join(ADAPTERS)}")
 
         self.model = model
-        self.normalises = normalise
-        self._adapter = ADAPTERS[family](model, normalise)
+        self.normalizes = normalize
+        self._adapter = ADAPTERS[family](model, normalize)
 
     @property
     def modality(self) -> Modality:

@@ -9,7 +9,7 @@ from shards.config import ConfigError
 from shards.loading.inputs import Modality
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.registry import register_models
-from trainers.models.encoders.speech import normalises
+from trainers.models.encoders.speech import normalizes
 
 
 def load_encoder(folder_or_name: str, revision: str | None = None) -> LayerwiseEncoder:
@@ -42,7 +42,7 @@ def load_encoder(folder_or_name: str, revision: str | None = None) -> LayerwiseE
             f"encoder.checkpoint {folder_or_name}: got a checkpoint without {', '.join(missing)}, expected all weights "
             f"of a {model.config.model_type} model; give a whole one"
         )
-    return LayerwiseEncoder(model, normalise=normalises(model.config))
+    return LayerwiseEncoder(model, normalize=normalizes(model.config))
 
 
 def require_modality(encoder: LayerwiseEncoder, modality: Modality) -> None:

@@ -2,7 +2,7 @@
 
 The stand-in for HuBERT and VideoMAE where no checkpoint can be downloaded: 0.18 million parameters, trained from
 nothing in a minute on one core. The log-mel front end keeps the level of the recording, which HuBERT-type front ends
-normalise away. The layers are those of `mel.py`; what is added is the seam before each of them.
+normalize away. The layers are those of `mel.py`; what is added is the seam before each of them.
 
 Shapes: N utterances, S samples, F features, T frames, M mel bands, D width.
 """
@@ -71,15 +71,15 @@ class SequenceEncoder(Float32Buffers, PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Each layer's own initialisation stands: transformers' normal(0, 0.02) suits wider models."""
+        """Each layer's own initialization stands: transformers' normal(0, 0.02) suits wider models."""
 
     def set_statistics(self, mean_F: Tensor, std_F: Tensor) -> None:
-        """Standardise features by the training set's mean and standard deviation (stored with the weights)."""
+        """Standardize features by the training set's mean and standard deviation (stored with the weights)."""
         self.feature_mean.copy_(mean_F)
         self.feature_std.copy_(std_F.clamp_min(1e-3))
 
     def features(self, inputs: Tensor, lengths_N: Tensor) -> tuple[Tensor, Tensor]:
-        """Features [N, T, F] before standardisation, and how many frames of each are not padding [N]."""
+        """Features [N, T, F] before standardization, and how many frames of each are not padding [N]."""
         if self.config.front_end == "face":
             return inputs.float(), lengths_N
         valid_NS = frame_mask(lengths_N, inputs.shape[1])

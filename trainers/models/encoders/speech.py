@@ -23,17 +23,17 @@ from shards.loading.inputs import Modality
 from trainers.models.encoders.adapter import SpeechAdapter
 from trainers.models.encoders.seams import BeforeLayer, seams
 from trainers.models.parts.layers import frame_mask
-from trainers.models.parts.waveforms import normalised
+from trainers.models.parts.waveforms import normalized
 
 
 class WaveformAdapter(SpeechAdapter):
-    """HuBERT, wav2vec 2.0, WavLM and data2vec audio; `normalise` as the checkpoint was trained."""
+    """HuBERT, wav2vec 2.0, WavLM and data2vec audio; `normalize` as the checkpoint was trained."""
 
     FRONT_ENDS = ("feature_extractor",)
 
-    def __init__(self, model: Any, *, normalise: bool) -> None:
+    def __init__(self, model: Any, *, normalize: bool) -> None:
         super().__init__(model)
-        self._normalise = normalise
+        self._normalize = normalize
 
         model.config.layerdrop = 0.0
         model.config.apply_spec_augment = False
@@ -106,12 +106,12 @@ class WaveformAdapter(SpeechAdapter):
         return output.last_hidden_state, masks[-1]
 
     def _prepared(self, samples_NS: Tensor, lengths_N: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised samples cut to the longest utterance; one too short for a single frame is filled up with zeros."""
+        """Normalized samples cut to the longest utterance; one too short for a single frame is filled up with zeros."""
         shortest = receptive_field(self.model.config)
         samples_NS = samples_NS[:, : int(lengths_N.max())]
         samples_NS = nn.functional.pad(samples_NS, (0, max(0, shortest - samples_NS.shape[1])))
-        if self._normalise:
-            samples_NS = normalised(samples_NS, frame_mask(lengths_N, samples_NS.shape[1]))
+        if self._normalize:
+            samples_NS = normalized(samples_NS, frame_mask(lengths_N, samples_NS.shape[1]))
 
         return samples_NS, lengths_N.clamp_min(shortest)
 
@@ -164,8 +164,8 @@ class EqualLengths:
         return torch.stack([parts[row] for row in range(len(lengths_N))])
 
 
-def normalises(config: Any) -> bool:
-    """HuBERT's recipe: normalised waveforms for layer-norm extractors, as they are for group-norm extractors.
+def normalizes(config: Any) -> bool:
+    """HuBERT's recipe: normalized waveforms for layer-norm extractors, as they are for group-norm extractors.
 
     data2vec's extractor is always of the first kind, so that its configuration does not say.
     """

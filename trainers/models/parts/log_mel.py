@@ -1,6 +1,6 @@
 """Log-mel energies of a waveform: the front end of the small models, which keeps how loud a speaker is.
 
-Frames are not centred, so that a frame sees samples of its own utterance, or is masked.
+Frames are not centered, so that a frame sees samples of its own utterance, or is masked.
 
 Shapes: B batch, S samples, T frames, W samples of a window, F frequencies, M mel bands.
 """

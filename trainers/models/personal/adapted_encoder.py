@@ -1,4 +1,4 @@
-"""A folder that holds an encoder as transformers reads it and, when it was personalised, its speakers.
+"""A folder that holds an encoder as transformers reads it and, when it was personalized, its speakers.
 
 `config.json` and `model.safetensors` are a plain encoder's. PAPT adds `speakers.safetensors` (embeddings, and vectors
 under the original encoder), `speakers.json` (names, fusion) and `original/`, the encoder that training started from:
@@ -24,7 +24,7 @@ _WEIGHTS_NAME, _NAMES_NAME = "speakers.safetensors", "speakers.json"
 
 @dataclass(frozen=True)
 class SpeakerState:
-    """What PAPT learnt beside the encoder; `names` are the speakers in the order of the embeddings."""
+    """What PAPT learned beside the encoder; `names` are the speakers in the order of the embeddings."""
 
     names: list[str]
     fusion: SpeakerFusion
@@ -32,7 +32,7 @@ class SpeakerState:
     original: LayerwiseEncoder
 
     def described(self) -> dict[str, Any]:
-        """What a recogniser's configuration has to say of them."""
+        """What a recognizer's configuration has to say of them."""
         width = int(self.embedding.vectors.shape[1])
         return {"speakers": self.names, "speaker_fusion": self.fusion, "speaker_vector_width": width}
 

@@ -1,4 +1,4 @@
-"""One learnt embedding a training speaker, fused into an encoder (papt-pldc, section 4 and Table 4).
+"""One learned embedding a training speaker, fused into an encoder (papt-pldc, section 4 and Table 4).
 
 `last` adds it to every frame the encoder puts out (the paper's choice), `first` to what the first transformer layer
 sees, `prefix` puts it in front of that as one more position, which stays through all layers.
@@ -51,7 +51,7 @@ class SpeakerEmbedding(Float32Buffers, nn.Module):
         return fuse
 
     def after_layers(self, frames_NTD: Tensor, mask_NT: Tensor, speakers_N: Tensor) -> tuple[Tensor, Tensor]:
-        """Personalised frames and their mask, from what the encoder put out."""
+        """Personalized frames and their mask, from what the encoder put out."""
         if self._fusion == "last":
             return frames_NTD + self.table(speakers_N).unsqueeze(1).to(frames_NTD.dtype), mask_NT
         start = 1 if self._fusion == "prefix" else 0

@@ -40,7 +40,7 @@ class PersonalizedFeatureExtractor(nn.Module):
         num_codes: int = 512,
         quantized: bool = True,
         commitment: float = 0.25,
-        normalise_codes: bool = False,
+        normalize_codes: bool = False,
         restart_codes: bool = False,
         dropout: float = 0.1,
     ) -> None:
@@ -54,7 +54,7 @@ class PersonalizedFeatureExtractor(nn.Module):
         self.expand = nn.Linear(code_width, num_prefixes * code_width)  # L_2
         self.quantizer = (
             VectorQuantizer(
-                num_codes, code_width, commitment=commitment, normalise=normalise_codes, restart=restart_codes
+                num_codes, code_width, commitment=commitment, normalize=normalize_codes, restart=restart_codes
             )
             if quantized
             else None

@@ -3,8 +3,8 @@
 Two things keep a small codebook in use and are options here, as the paper has neither: a parameter-free layer norm
 before the look-up, so that codes and vectors live on one scale, and restarting codes that nothing was near for a while.
 
-A restart moves a code by its `offset`, a buffer, and not by writing to the weight: with bfloat16 or ZeRO the optimiser
-keeps the weight's true value elsewhere and puts it back at the next step. It happens once a step, after the optimiser,
+A restart moves a code by its `offset`, a buffer, and not by writing to the weight: with bfloat16 or ZeRO the optimizer
+keeps the weight's true value elsewhere and puts it back at the next step. It happens once a step, after the optimizer,
 from what all ranks have seen, so every rank's codebook stays the same at any number of workers.
 
 The codebook is an embedding that is called, not a parameter that is read: ZeRO 3 brings a weight back for the calls of
@@ -43,10 +43,10 @@ class VectorQuantizer(Float32Buffers, nn.Module):
     num_steps: Tensor
 
     def __init__(
-        self, num_codes: int, width: int, *, commitment: float = 0.25, normalise: bool = False, restart: bool = False
+        self, num_codes: int, width: int, *, commitment: float = 0.25, normalize: bool = False, restart: bool = False
     ) -> None:
         super().__init__()
-        self._commitment, self._normalise, self._restart = commitment, normalise, restart
+        self._commitment, self._normalize, self._restart = commitment, normalize, restart
         self.codebook = nn.Embedding(num_codes, width)
         nn.init.uniform_(self.codebook.weight, -1.0 / num_codes, 1.0 / num_codes)
         if restart:
@@ -66,7 +66,7 @@ class VectorQuantizer(Float32Buffers, nn.Module):
     def forward(self, vectors_RC: Tensor) -> Quantized:
         """Quantize `vectors_RC`; distances are computed in float32 whatever the precision."""
         vectors_RC, entries_MC = vectors_RC.float(), self.entries
-        if self._normalise:
+        if self._normalize:
             vectors_RC = F.layer_norm(vectors_RC, vectors_RC.shape[-1:])
         codes_R = torch.cdist(vectors_RC.detach(), entries_MC.detach()).argmin(dim=1)
         nearest_RC = entries_MC[codes_R]

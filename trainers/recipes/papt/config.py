@@ -61,7 +61,7 @@ class PretrainConfig(RecipeConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaptConfig(PretrainConfig):
-    """Personalised adaptive pre-training: the same with an embedding of every speaker."""
+    """Personalized adaptive pre-training: the same with an embedding of every speaker."""
 
     fusion: Literal["last", "first", "prefix"] = option(help="where the speaker's embedding enters", default="last")
 

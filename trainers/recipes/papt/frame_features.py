@@ -1,7 +1,7 @@
 """What k-means clusters into pseudo-labels: MFCCs, or what a layer of an encoder makes of the sound.
 
 MFCCs are HuBERT's first iteration (13 coefficients with their first and second differences, every 10 ms); the features
-of a middle layer are its second (layer 9 of HuBERT base, for the published quantiser).
+of a middle layer are its second (layer 9 of HuBERT base, for the published quantizer).
 
 Shapes: N utterances, S samples, T frames, F features, D width.
 """

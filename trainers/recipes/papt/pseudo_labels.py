@@ -1,7 +1,7 @@
 """Pseudo-labels for masked prediction: k-means clusters of frame features, computed once from the shards and stored.
 
 Two passes stream the shards. The first fits k-means (scikit-learn's mini-batch variant) on the frames of a random
-sample of utterances; the second writes the nearest centre of every frame, one Parquet file a shard. Files appear when
+sample of utterances; the second writes the nearest center of every frame, one Parquet file a shard. Files appear when
 they are complete, so an interrupted job goes on where it was, and ranks share the shards. Labels from the batch at hand
 were the alternative: with layer features that is a second forward pass in every step of every epoch.
 
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 BATCH_UTTERANCES = 32
 KMEANS_BATCH_FRAMES = 10_000
 KMEANS_STARTS = 20
-IDENTITY_NAME, CENTRES_NAME = "identity.json", "centres.npy"
+IDENTITY_NAME, CENTERS_NAME = "identity.json", "centres.npy"
 SCHEMA = pa.schema([("key", pa.string()), ("row", pa.int64()), ("labels", pa.list_(pa.uint16()))])
 
 
@@ -69,14 +69,14 @@ class PseudoLabelJob:
         self._keys = index.table["key"].to_pylist()
 
     def fit(self, *, num_labels: int, max_frames: int, seed: int) -> None:
-        """Find the centres, unless they are there; what another corpus or configuration left is removed."""
+        """Find the centers, unless they are there; what another corpus or configuration left is removed."""
         self._folder.mkdir(parents=True, exist_ok=True)
         identity_file = self._folder / IDENTITY_NAME
         if not identity_file.exists() or read_json(identity_file) != self._identity:
             for path in self._folder.iterdir():
                 path.unlink()
             write_json(identity_file, self._identity)
-        if (self._folder / CENTRES_NAME).exists():
+        if (self._folder / CENTERS_NAME).exists():
             return
         frames_TF = self._sample(max_frames, np.random.default_rng(seed))
         if len(frames_TF) < num_labels:
@@ -87,16 +87,16 @@ class PseudoLabelJob:
         log.info("pseudo-labels: %d clusters of %d frames", num_labels, len(frames_TF))
         stream = io.BytesIO()
         np.save(stream, kmeans.cluster_centers_.astype(np.float32), allow_pickle=False)
-        _write(self._folder / CENTRES_NAME, stream.getvalue())
+        _write(self._folder / CENTERS_NAME, stream.getvalue())
 
     def assign(self, on_shard: OnProgress, *, rank: int = 0, world_size: int = 1) -> None:
         """Write the labels of this rank's shards that are not there yet."""
-        centres_LF = np.load(self._folder / CENTRES_NAME, allow_pickle=False)
+        centers_LF = np.load(self._folder / CENTERS_NAME, allow_pickle=False)
         mine = list(enumerate(np.unique(self._shards)))[rank::world_size]
         for done, (number, shard) in enumerate(mine):
             path = self._folder / f"shard-{number:06d}.parquet"
             if not path.exists():
-                _write(path, self._labels_of(np.flatnonzero(self._shards == shard), centres_LF))
+                _write(path, self._labels_of(np.flatnonzero(self._shards == shard), centers_LF))
             on_shard(done + 1, len(mine))
 
     def read(self) -> PseudoLabels:
@@ -121,10 +121,10 @@ class PseudoLabelJob:
                 break
         return np.concatenate(parts)[:max_frames]
 
-    def _labels_of(self, rows: NDArray[np.int64], centres_LF: NDArray[np.float32]) -> bytes:
-        norms_L = np.square(centres_LF).sum(axis=1) / 2
+    def _labels_of(self, rows: NDArray[np.int64], centers_LF: NDArray[np.float32]) -> bytes:
+        norms_L = np.square(centers_LF).sum(axis=1) / 2
         labels = {
-            row: (frames_TF @ centres_LF.T - norms_L).argmax(axis=1).astype(np.uint16)
+            row: (frames_TF @ centers_LF.T - norms_L).argmax(axis=1).astype(np.uint16)
             for row, frames_TF in self._frames(rows)
         }
         columns = {"key": [self._keys[row] for row in labels], "row": list(labels), "labels": list(labels.values())}

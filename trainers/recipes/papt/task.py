@@ -167,7 +167,7 @@ class PretrainingTask:
         save_encoder(model.predictor.encoder, folder, self.speaker_state(model.predictor))
 
     def speaker_state(self, predictor: MaskedPredictor) -> SpeakerState | None:
-        """What has been learnt of speakers; None where they are not told apart."""
+        """What has been learned of speakers; None where they are not told apart."""
         return None
 
     def _frame_features(self) -> FrameFeatures:

@@ -40,7 +40,7 @@ class SetPeerConfig(FinetuneConfig):
     code_width: int = option(help="C, width inside P", default=64)
     num_codes: int = option(help="M, entries of the codebook", default=512)
     quantized: bool = option(help="whether P has a codebook", default=True)
-    normalise_codes: bool = option(help="layer norm before the codebook", default=False)
+    normalize_codes: bool = option(help="layer norm before the codebook", default=False, former=("normalise_codes",))
     restart_codes: bool = option(help="restart codes that stay unused", default=False)
     commitment: float = option(help="weight of the commitment term within L_VQ", default=0.25)
     classification_weight: float = option(help="lambda_1", default=1.0)
@@ -63,10 +63,12 @@ class WeightingConfig(FinetuneConfig):
     """More weight on training speakers who sound like the target speakers (Sridhar and Busso 2022)."""
 
     target_split: str = option(help="split of the target speakers; heard, its labels are not read", default="test")
-    neighbours: int = option(help="nearest training speakers of each target speaker that weigh more", default=5)
+    neighbors: int = option(
+        help="nearest training speakers of each target speaker that weigh more", default=5, former=("neighbours",)
+    )
     weight: float = option(help="weight of their utterances in the loss; all others weigh 1", default=2.0)
     functionals: Literal["cepstra", "compare"] = option(
-        help="what speakers are compared by; compare is openSMILE's ComParE (extra: opensmile, research licence)",
+        help="what speakers are compared by; compare is openSMILE's ComParE (extra: opensmile, research license)",
         default="cepstra",
     )
     num_components: int = option(help="Gaussians of a speaker at most; one for every ten utterances", default=4)
@@ -74,7 +76,7 @@ class WeightingConfig(FinetuneConfig):
 
     def __post_init__(self) -> None:
         FinetuneConfig.__post_init__(self)
-        require_positive(self, "neighbours", "num_components")
+        require_positive(self, "neighbors", "num_components")
         if not self.weight > 1.0:
             raise ConfigError(f"weight: got {self.weight}, expected more than 1")
         if not 0.0 < self.explained_variance < 1.0:
@@ -96,7 +98,7 @@ RECIPES = {
         task="trainers.recipes.recognition.task:RecognitionTask",
     ),
     "setpeer": Recipe(
-        summary="the same, personalised: a set of the speaker's utterances steers every layer (SetPeER)",
+        summary="the same, personalized: a set of the speaker's utterances steers every layer (SetPeER)",
         config=SetPeerConfig,
         task="trainers.recipes.recognition.setpeer:SetPeerTask",
     ),

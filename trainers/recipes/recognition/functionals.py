@@ -1,8 +1,8 @@
 """One utterance as a fixed number of acoustic functionals, by which speakers are compared.
 
 The project's own are means and standard deviations over time of cepstra and their deltas: 80 numbers, no weights, no
-licence. openSMILE's ComParE 2016 set, which Sridhar and Busso use, has 6373 and is there for those who may use it (its
-licence is for research only). A speaker verifier's embeddings were left out: they need weights, and tell who speaks
+license. openSMILE's ComParE 2016 set, which Sridhar and Busso use, has 6373 and is there for those who may use it (its
+license is for research only). A speaker verifier's embeddings were left out: they need weights, and tell who speaks
 whatever the way of speaking, which is what is to be compared.
 
 Shapes: S samples, T frames, D features a frame, X functionals.

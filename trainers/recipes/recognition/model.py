@@ -1,4 +1,4 @@
-"""A recogniser with its loss, as the engine trains it.
+"""A recognizer with its loss, as the engine trains it.
 
 Shapes: N utterances, C classes, V values.
 """
@@ -16,7 +16,7 @@ from trainers.task import TrainingModel
 
 
 class RecognitionModel(Float32Buffers, TrainingModel):
-    """A recogniser with its loss: `forward(batch)` gives named terms, of which `loss` is minimised.
+    """A recognizer with its loss: `forward(batch)` gives named terms, of which `loss` is minimized.
 
     `term_weights` weigh the terms in the loss. `row_weights` weigh each training utterance in the supervised term, by
     its row in the index; `numbers` are those of the speakers' embeddings.
@@ -41,7 +41,7 @@ class RecognitionModel(Float32Buffers, TrainingModel):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The supervised term and, with P, those of setpeer-emoceleb, Eq. 8; `loss` is their weighted sum."""
-        found = self._recognise(batch)
+        found = self._recognize(batch)
         terms = {"supervised": self._supervised(found, batch), **found.terms}
         weighted = [weight * terms[name] for name, weight in self._term_weights.items() if name in terms]
 
@@ -58,9 +58,9 @@ class RecognitionModel(Float32Buffers, TrainingModel):
     @torch.inference_mode()
     def scores(self, batch: Batch) -> Tensor:
         """Probabilities [N, C] or values [N, V]."""
-        return self._target.answers(self._recognise(batch).scores_NC)
+        return self._target.answers(self._recognize(batch).scores_NC)
 
-    def _recognise(self, batch: Batch) -> Recognition:
+    def _recognize(self, batch: Batch) -> Recognition:
         speakers = None
         if self.recognizer.speakers is not None:
             numbers = [self._numbers[speaker] for speaker in batch.speakers]

@@ -1,6 +1,6 @@
 """SetPeER (setpeer-emoceleb, section IV): what it adds to the recognition task.
 
-Batches hold sets of a speaker's utterances, the recogniser has the personalized feature extractor P, and the loss has
+Batches hold sets of a speaker's utterances, the recognizer has the personalized feature extractor P, and the loss has
 the terms of Eq. 8.
 """
 
@@ -20,14 +20,13 @@ EXTRACTOR_OPTIONS = (
     "code_width",
     "num_codes",
     "quantized",
-    "normalise_codes",
     "restart_codes",
     "commitment",
 )
 
 
 class SetPeerTask(RecognitionTask):
-    """The recognition task, personalised."""
+    """The recognition task, personalized."""
 
     def __init__(self, run: Run, options: SetPeerConfig, corpus: CorpusIndex) -> None:
         super().__init__(run, options, corpus)
@@ -61,7 +60,8 @@ class SetPeerTask(RecognitionTask):
         options = self._setpeer
         return {
             "fusion": options.fusion,
-            "extractor": {name: getattr(options, name) for name in EXTRACTOR_OPTIONS},
+            "extractor": {name: getattr(options, name) for name in EXTRACTOR_OPTIONS}
+            | {"normalise_codes": options.normalize_codes},  # config.json keeps the spelling it began with
             "contrast_temperature": options.temperature if options.contrastive_weight else None,
             "contrast_similarity": options.similarity,
         }

@@ -1,7 +1,7 @@
 """Which training speakers sound most like the target speakers: the adaptation set of the recipe `weighting`.
 
 Sridhar and Busso, "Unsupervised personalization of an emotion recognition system" (IEEE Transactions on Affective
-Computing 13(4), 2022): functionals of every utterance, standardised and reduced by a PCA of the training utterances; a
+Computing 13(4), 2022): functionals of every utterance, standardized and reduced by a PCA of the training utterances; a
 Gaussian mixture a speaker; the training speakers of least KL(target || training). Labels of target speakers are not
 read. The sound is read once, by all ranks together, and only functionals are kept, so memory grows by some hundred
 bytes an utterance, or 25 kB with ComParE.
@@ -52,7 +52,7 @@ class SimilarSpeaker:
     divergence: float
 
 
-Neighbours = Mapping[str, Sequence[SimilarSpeaker]]  # of each target speaker, the nearest first
+Neighbors = Mapping[str, Sequence[SimilarSpeaker]]  # of each target speaker, the nearest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +75,17 @@ class Choice:
 
     def described(self) -> dict[str, object]:
         """The same in plain values: equal ones choose the same speakers."""
-        names = ("target_split", "neighbours", "functionals", "num_components", "explained_variance")
-        chosen = {name: getattr(self.options, name) for name in names}
-
-        return {"train": self.train.digest, "target": self.target.digest, "seed": self.seed, **chosen}
+        options = self.options
+        return {
+            "train": self.train.digest,
+            "target": self.target.digest,
+            "seed": self.seed,
+            "target_split": options.target_split,
+            "neighbours": options.neighbors,  # the file keeps the spelling it began with
+            "functionals": options.functionals,
+            "num_components": options.num_components,
+            "explained_variance": options.explained_variance,
+        }
 
 
 def adaptation_set(choice: Choice, out: Path) -> set[str]:
@@ -88,24 +95,24 @@ def adaptation_set(choice: Choice, out: Path) -> set[str]:
     is gone, or was made from other data or options.
     """
     path = out / SIMILAR_SPEAKERS_NAME
-    neighbours = _read(path, choice.described())
-    if neighbours is None:
+    neighbors = _read(path, choice.described())
+    if neighbors is None:
         if CheckpointFolder(out / CHECKPOINTS_NAME).newest() is not None:
             raise ConfigError(
                 f"resume: {path} is missing, or was made from other data or options than these; restore it, or give a "
                 "new --out"
             )
-        neighbours = _choose(choice)
+        neighbors = _choose(choice)
         if distributed.get_rank() == 0:
-            _write(path, choice.described(), neighbours)
+            _write(path, choice.described(), neighbors)
 
-    chosen = {neighbour.speaker for nearest in neighbours.values() for neighbour in nearest}
+    chosen = {neighbor.speaker for nearest in neighbors.values() for neighbor in nearest}
     log.info("%d of %d training speakers weigh %g", len(chosen), len(choice.train.speakers), choice.options.weight)
     return chosen
 
 
-def find_neighbours(train: Measured, target: Measured, options: WeightingConfig, seed: int) -> Neighbours:
-    """The nearest training speakers of each target speaker, at most `options.neighbours`."""
+def find_neighbors(train: Measured, target: Measured, options: WeightingConfig, seed: int) -> Neighbors:
+    """The nearest training speakers of each target speaker, at most `options.neighbors`."""
     compress = make_pipeline(SimpleImputer(), StandardScaler(), PCA(options.explained_variance))
     train_ND = compress.fit_transform(_finite_or_nan(train.functionals))
     target_ND = compress.transform(_finite_or_nan(target.functionals))
@@ -116,7 +123,7 @@ def find_neighbours(train: Measured, target: Measured, options: WeightingConfig,
     for name, rows in _by_speaker(target_ND, target.speakers):
         mixture = mixture_of(rows)
         measured = [SimilarSpeaker(other, divergence(mixture, candidate)) for other, candidate in candidates.items()]
-        found[name] = sorted(measured, key=lambda neighbour: neighbour.divergence)[: options.neighbours]
+        found[name] = sorted(measured, key=lambda neighbor: neighbor.divergence)[: options.neighbors]
     return found
 
 
@@ -125,7 +132,7 @@ def _by_speaker(points_ND: Array, speakers: NDArray[np.object_]) -> Iterator[tup
         yield name, points_ND[speakers == name]
 
 
-def _choose(choice: Choice) -> Neighbours:
+def _choose(choice: Choice) -> Neighbors:
     """Measured by all ranks, found by the first."""
     if len(choice.train.speakers) < 2:
         raise ConfigError("recipe weighting: the training split has one speaker, expected at least two to choose from")
@@ -133,7 +140,7 @@ def _choose(choice: Choice) -> Neighbours:
     measure = functionals_of(choice.options.functionals, choice.modality)
     heard = measure_utterances(choice.train, choice.modality, measure)
     heard_target = measure_utterances(choice.target, choice.modality, measure)
-    return on_first_rank(lambda: find_neighbours(heard, heard_target, choice.options, choice.seed))
+    return on_first_rank(lambda: find_neighbors(heard, heard_target, choice.options, choice.seed))
 
 
 def measure_utterances(index: CorpusIndex, modality: Modality, measure: Functionals) -> Measured:
@@ -160,12 +167,12 @@ def _finite_or_nan(functionals: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(np.isfinite(functionals), functionals, np.nan)
 
 
-def _write(path: Path, made_from: Mapping[str, object], neighbours: Neighbours) -> None:
-    plain = {name: [asdict(neighbour) for neighbour in nearest] for name, nearest in neighbours.items()}
+def _write(path: Path, made_from: Mapping[str, object], neighbors: Neighbors) -> None:
+    plain = {name: [asdict(neighbor) for neighbor in nearest] for name, nearest in neighbors.items()}
     write_json(path, {"made_from": made_from, "neighbours": plain})
 
 
-def _read(path: Path, made_from: Mapping[str, object]) -> Neighbours | None:
+def _read(path: Path, made_from: Mapping[str, object]) -> Neighbors | None:
     """What was chosen before; None when nothing was, or from something else."""
     if not path.exists():
         return None

@@ -35,7 +35,7 @@ def fit_mixture(points_ND: Array, common_D: Array, *, num_components: int, seed:
     """The mixture of one speaker's utterances.
 
     A speaker of few utterances gets fewer components, one for every ten and at least one, and every component's
-    variance is drawn towards `common_D`, the more the fewer utterances it has: one utterance alone has no variance, and
+    variance is drawn toward `common_D`, the more the fewer utterances it has: one utterance alone has no variance, and
     a handful too little.
     """
     number = max(1, min(num_components, len(points_ND) // UTTERANCES_A_COMPONENT))

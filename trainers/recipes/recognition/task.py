@@ -1,4 +1,4 @@
-"""Learning to recognise emotion: the vanilla baseline, and what all recipes of the family share.
+"""Learning to recognize emotion: the vanilla baseline, and what all recipes of the family share.
 
 Shapes: N utterances, C classes, V values.
 """
@@ -150,7 +150,7 @@ class RecognitionTask:
         return None
 
     def personal_options(self) -> dict[str, Any]:
-        """Fields of the recogniser's configuration that make it personal."""
+        """Fields of the recognizer's configuration that make it personal."""
         return {}
 
     def require_speakers_usable(self) -> None:
@@ -166,7 +166,7 @@ class RecognitionTask:
         return figures[self.target.best_figure]
 
     def export(self, model: TrainingModel, folder: Path) -> None:
-        """The recogniser as `from_pretrained` reads it, in float32 whatever it was trained in."""
+        """The recognizer as `from_pretrained` reads it, in float32 whatever it was trained in."""
         assert isinstance(model, RecognitionModel)  # noqa: S101 (this task made it)
         folder.mkdir(parents=True, exist_ok=True)
         plain = EmotionRecognizer(model.recognizer.config)
@@ -193,7 +193,7 @@ class RecognitionTask:
         return recognizer
 
     def _go_on(self, start: TrainedRecognizer) -> EmotionRecognizer:
-        """With what another run has learnt."""
+        """With what another run has learned."""
         model, speakers = start.model, start.speakers
         recognizer = EmotionRecognizer(self._recognizer_config(model.encoder, speakers, model.config.trained_on))
         recognizer.start_from(model)
@@ -236,7 +236,7 @@ class RecognitionTask:
             is_values=self.target.kind == "values",
             modality=data.modality,
             clip=None if self._clip is None else to_mapping(self._clip),
-            normalise=encoder is not None and encoder.normalises,
+            normalise=encoder is not None and encoder.normalizes,
             head=self._options.head,
             head_dropout=self._options.head_dropout,
             trained_on=self._trained_on(start or {}),

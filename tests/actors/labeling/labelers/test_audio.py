@@ -34,7 +34,7 @@ def labeler(
 
 
 def speech(lengths: tuple[int, ...] = LENGTHS, seed: int = 0) -> list[NDArray[np.float32]]:
-    """Noise of changing loudness, off centre, so that normalisation and padding both matter."""
+    """Noise of changing loudness, off center, so that normalization and padding both matter."""
     generator = np.random.default_rng(seed)
     loudness = [0.02, 0.3, 0.1, 0.05, 0.2, 0.01, 0.15]
     return [
@@ -70,7 +70,7 @@ def test_against_the_checkpoints_own_pipeline(folders: Folders, family: str) -> 
 
 
 def test_odyssey_drops_contempt(folders: Folders) -> None:
-    """Eight classes become seven: the model's softmax without contempt, renormalised and reordered."""
+    """Eight classes become seven: the model's softmax without contempt, renormalized and reordered."""
     model = AutoModelForAudioClassification.from_pretrained(folders["odyssey"]).eval()
     (waveform,) = speech((6_000,))
     with torch.inference_mode():

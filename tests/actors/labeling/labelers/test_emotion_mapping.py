@@ -16,7 +16,7 @@ def mapping(id2label: dict[int, str], **options: object) -> EmotionMapping:
     return EmotionMapping.of(id2label, **settings)  # type: ignore[arg-type]
 
 
-def test_contempt_is_dropped_and_the_rest_renormalised() -> None:
+def test_contempt_is_dropped_and_the_rest_renormalized() -> None:
     """The Odyssey labeler's eight classes become seven, in the project's order, summing to 1 (facts of EmoCeleb)."""
     probabilities = np.array([0.1, 0.05, 0.2, 0.05, 0.1, 0.05, 0.2, 0.25])
     expected = np.array([0.25, 0.1, 0.05, 0.1, 0.2, 0.05, 0.05]) / 0.8
@@ -78,7 +78,7 @@ def test_one_emotion_is_too_few() -> None:
 
 
 def test_all_mass_on_a_dropped_class_gives_no_prediction() -> None:
-    """Certain contempt says nothing about the seven; renormalising it would blow up rounding."""
+    """Certain contempt says nothing about the seven; renormalizing it would blow up rounding."""
     assert mapping(ODYSSEY).apply(np.eye(8)[6]) is None
 
 

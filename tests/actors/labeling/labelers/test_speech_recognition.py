@@ -33,7 +33,7 @@ def make(folder: Path, *, batch_seconds: float = 0.0, language: str | None = Non
 
 
 def noises(*lengths: int) -> list[NDArray[np.float32]]:
-    """Noise of different loudness and colour, so that the toy model hears different words."""
+    """Noise of different loudness and color, so that the toy model hears different words."""
     generator = np.random.default_rng(3)
     levels = (0.1, 0.3, 0.02, 0.2, 0.5, 0.05)
     return [
@@ -97,7 +97,7 @@ def test_long_recordings_are_heard_in_equal_windows(folder: Path) -> None:
 
 
 def test_less_than_a_tenth_of_a_second_is_missing(folder: Path) -> None:
-    """Nothing can be heard in it: a reason, and the neighbours keep their words."""
+    """Nothing can be heard in it: a reason, and the neighbors keep their words."""
     short, recording = noises(1_599, 20_000)
     recognizer = make(folder, batch_seconds=10.0)
     first, missing, empty, last = recognizer.transcribe([recording, short, short[:0], recording])

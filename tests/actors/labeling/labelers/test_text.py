@@ -56,7 +56,7 @@ def test_against_the_checkpoints_own_pipeline(folder: Path, batched: TextLabeler
 
 
 def test_blank_transcripts_are_missing(batched: TextLabeler) -> None:
-    """Nothing was said: a reason, and the neighbours keep their places."""
+    """Nothing was said: a reason, and the neighbors keep their places."""
     first, blank, space, last = batched.label(["rain", "", " \n", "door"])
     assert isinstance(blank, Missing)
     assert blank.reason.startswith("empty_transcript: ")

@@ -98,7 +98,7 @@ def test_features_against_a_direct_forward_pass(feature_folder: Path, over_featu
 @pytest.mark.parametrize("resample", [2, 3])
 @pytest.mark.parametrize("size", [24, 32, 80, 224])
 def test_pixels_equal_the_processors_own(tmp_path: Path, size: int, resample: int) -> None:
-    """Resized on the device as PIL does it, to one grey level in 255; without a resize exactly."""
+    """Resized on the device as PIL does it, to one gray level in 255; without a resize exactly."""
     settings_ = {
         "image_processor_type": "ViTImageProcessor",
         "size": {"height": 32, "width": 32},
@@ -123,7 +123,7 @@ def test_pixels_equal_the_processors_own(tmp_path: Path, size: int, resample: in
     ],
 )
 def test_unusual_processors_are_left_to_themselves(tmp_path: Path, settings_: dict[str, Any]) -> None:
-    """Cropping percentages, centre crops and other offsets come out exactly as transformers makes them."""
+    """Cropping percentages, center crops and other offsets come out exactly as transformers makes them."""
     write_image(tmp_path, settings_)
     frames = crops(3, size=48)
     expected = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")(list(frames), return_tensors="pt")
@@ -138,7 +138,7 @@ def test_crops_of_two_sizes_share_a_window(over_crops: VisionLabeler) -> None:
 
 
 def test_no_face_is_missing(over_crops: VisionLabeler) -> None:
-    """A video without a face has no vision label, and says so; its neighbour has one."""
+    """A video without a face has no vision label, and says so; its neighbor has one."""
     none, one = over_crops.label([crops(0), crops(1)])
     assert isinstance(none, Missing)
     assert none.reason.startswith("no_face: ")

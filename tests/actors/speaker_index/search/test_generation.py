@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from actors.speaker_index.search.config import IndexConfig
-from actors.speaker_index.search.generation import Generation, Neighbours
+from actors.speaker_index.search.generation import Generation, Neighbors
 from actors.speaker_index.search.vector_index import build_index, exact_search, unit
 from actors.speaker_index.storage.writes import Deletion, Write, apply_writes
 from shards.speakers.table import SpeakerTable
@@ -47,7 +47,7 @@ def names_of(generation: Generation, numbers: NDArray[np.int64]) -> list[str]:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(WRITES, max_size=12), st.integers(1, 15), st.lists(st.integers(1, 12), max_size=3))
 def test_writes_and_searches_agree_with_a_dictionary(writes: list[Write], k: int, cuts: list[int]) -> None:
-    """Applied one by one or in groups: the same speakers, and the same neighbours as cosines of all of them give."""
+    """Applied one by one or in groups: the same speakers, and the same neighbors as cosines of all of them give."""
     there = everyone(start(make_table(8)))
     grouped = single = start(make_table(8))
     for write in writes:
@@ -120,7 +120,7 @@ def test_a_filtered_search_looks_at_those_allowed_alone(monkeypatch: pytest.Monk
     """Of what was written since too: no more of it is compared than may be found, nor found than is asked for."""
     searched: list[tuple[int, int]] = []
 
-    def search(stored: NDArray[np.float32], queries: NDArray[np.float32], k: int) -> Neighbours:
+    def search(stored: NDArray[np.float32], queries: NDArray[np.float32], k: int) -> Neighbors:
         searched.append((len(stored), k))
         return exact_search(stored, queries, k)
 
@@ -171,7 +171,7 @@ def test_who_has_left_the_indexed_part_leaves_nobody_there(number: int) -> None:
 
 
 def test_an_empty_index_finds_nobody() -> None:
-    """Everybody deleted, indexed again: no neighbours and no error."""
+    """Everybody deleted, indexed again: no neighbors and no error."""
     generation, _ = apply_writes(start(make_table(2)), [Deletion(("s000", "s001"))])
     for empty in (generation, start(generation.table())):
         assert len(empty) == 0
@@ -190,8 +190,8 @@ def test_the_most_alike_may_all_have_left() -> None:
 
 
 def test_who_lacks_one_label_does_not_speak_for_both() -> None:
-    """Labelled are those with statistics of every dimension asked for."""
+    """Labeled are those with statistics of every dimension asked for."""
     counts = np.asarray([[5, 5], [5, 0], [0, 5], [0, 0]])
     generation = start(replace(make_table(4), label_count=counts))
-    assert generation.labelled([0, 1]).tolist() == [True, False, False, False]
-    assert generation.labelled([0]).tolist() == [True, True, False, False]
+    assert generation.labeled([0, 1]).tolist() == [True, False, False, False]
+    assert generation.labeled([0]).tolist() == [True, True, False, False]

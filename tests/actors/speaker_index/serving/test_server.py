@@ -23,6 +23,7 @@ from actors.speaker_index.search.vector_index import unit
 from actors.speaker_index.serving.calls import METHODS, SERVICE
 from actors.speaker_index.serving.config import Limits
 from actors.speaker_index.serving.observing import RequestLog, Served
+from actors.speaker_index.serving.server import SpeakerServer
 from actors.speaker_index.storage.store import open_store
 from protos import speaker_index_pb2 as messages
 from protos.speaker_index_pb2_grpc import SpeakerIndexStub
@@ -74,40 +75,40 @@ def code_of(call: Any, request: Any, **options: Any) -> str:
 
 
 def test_the_most_alike_are_found_with_their_labels(stub: Any) -> None:
-    """Names, cosines and label statistics of every query's neighbours, as the table has them."""
+    """Names, cosines and label statistics of every query's neighbors, as the table has them."""
     table, queries = make_table(NUM_SPEAKERS), unit(make_vectors(4, 3))
     cosines = queries @ unit(table.vectors).T
     answer = stub.Search(search_request(4))
     assert answer.generation == 1
     for row, one in enumerate(answer.results):
         best = np.argsort(-cosines[row])[:5]
-        assert [neighbour.id for neighbour in one.neighbours] == [table.speakers[place] for place in best]
+        assert [neighbor.id for neighbor in one.neighbours] == [table.speakers[place] for place in best]
         np.testing.assert_allclose([n.similarity for n in one.neighbours], cosines[row][best], atol=1e-6)
-        for neighbour, place in zip(one.neighbours, best, strict=True):
+        for neighbor, place in zip(one.neighbours, best, strict=True):
             expected = {
                 name: (np.float32(table.label_mean[place, v]), np.float32(table.label_std[place, v]), 5)
                 for v, name in enumerate(table.dimensions)
                 if table.label_count[place, v]
             }
-            found = {label.dimension: (label.mean, label.standard_deviation, label.count) for label in neighbour.labels}
+            found = {label.dimension: (label.mean, label.standard_deviation, label.count) for label in neighbor.labels}
             assert found == expected
 
 
 def test_some_are_left_out_or_asked_for(stub: Any) -> None:
     """Excluded names, few or many, are not found; only those with the metadata asked for are; k may exceed them all."""
-    everyone = [neighbour.id for neighbour in stub.Search(search_request(k=50)).results[0].neighbours]
+    everyone = [neighbor.id for neighbor in stub.Search(search_request(k=50)).results[0].neighbours]
     assert len(everyone) == NUM_SPEAKERS
     few = stub.Search(search_request(k=5, exclude_ids=[*everyone[:2], "stranger"])).results[0].neighbours
-    assert [neighbour.id for neighbour in few] == everyone[2:7]
+    assert [neighbor.id for neighbor in few] == everyone[2:7]
     women = stub.Search(search_request(k=50, exclude_ids=everyone[:1], metadata_equals={"sex": "female"}))
     expected = [name for name in everyone[1:] if int(name[1:]) % 2]
-    assert [neighbour.id for neighbour in women.results[0].neighbours] == expected
+    assert [neighbor.id for neighbor in women.results[0].neighbours] == expected
     nobody = stub.Search(search_request(metadata_equals={"sex": "none"})).results[0].neighbours
     assert not nobody
 
 
-def test_calibration_is_equation_3_by_the_neighbours_named(stub: Any) -> None:
-    """By a vector, and by a speaker of the index, who is no neighbour of itself; who has no labels is passed over."""
+def test_calibration_is_equation_3_by_the_neighbors_named(stub: Any) -> None:
+    """By a vector, and by a speaker of the index, who is no neighbor of itself; who has no labels is passed over."""
     table = make_table(NUM_SPEAKERS)
     values = [0.1, 0.5, 0.9]
     asked = {
@@ -119,7 +120,7 @@ def test_calibration_is_equation_3_by_the_neighbours_named(stub: Any) -> None:
     vector = messages.Vector(values=table.vectors[-1].tolist())  # of the one speaker that has no labels
     for target in ({"vector": vector}, {"speaker_id": table.speakers[-1]}):
         answer = stub.Calibrate(messages.CalibrateRequest(**asked, **target))
-        names = [neighbour.id for neighbour in answer.neighbours]
+        names = [neighbor.id for neighbor in answer.neighbours]
         cosines = unit(table.vectors[-1:]) @ unit(table.vectors[:-1]).T
         assert names == [table.speakers[place] for place in np.argsort(-cosines[0])[:3]]
         rows = [table.speakers.index(name) for name in names]
@@ -169,8 +170,8 @@ def test_streams_are_answered_in_order(stub: Any) -> None:
 def require_same(answer: messages.SearchResponse, other: messages.SearchResponse) -> None:
     """The same speakers; cosines to within rounding, of which searches made together have another."""
     for one, two in zip(answer.results, other.results, strict=True):
-        assert [neighbour.id for neighbour in one.neighbours] == [neighbour.id for neighbour in two.neighbours]
-        cosines = [[neighbour.similarity for neighbour in found.neighbours] for found in (one, two)]
+        assert [neighbor.id for neighbor in one.neighbours] == [neighbor.id for neighbor in two.neighbours]
+        cosines = [[neighbor.similarity for neighbor in found.neighbours] for found in (one, two)]
         np.testing.assert_allclose(*cosines, atol=1e-6)
 
 
@@ -533,9 +534,10 @@ def test_an_expired_server_is_not_believed(authority: Authority, tmp_path: Path)
         assert code_of(stub.Describe, messages.DescribeRequest(), timeout=10) == "UNAVAILABLE"
 
 
-def test_a_write_whose_time_is_over_is_not_begun(tmp_path: Path) -> None:
+def test_a_write_whose_time_is_over_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a client's own deadline of 0 enough may be left on the server for a write; here the server leaves none."""
-    with running_server(tmp_path, max_seconds=1e-9) as running, grpc.insecure_channel(running.target) as channel:
+    monkeypatch.setattr(SpeakerServer, "_seconds_left", lambda *_: 0.0)
+    with running_server(tmp_path) as running, grpc.insecure_channel(running.target) as channel:
         stub: Any = SpeakerIndexStub(channel)  # type: ignore[no-untyped-call]
         assert code_of(stub.Upsert, upsert_of("late")) == "DEADLINE_EXCEEDED"
         assert running.index.generation.number == 1
@@ -698,8 +700,8 @@ def test_every_answer_is_of_one_whole_generation(tmp_path: Path) -> None:
         for answer in mine:
             found = answer.results[0].neighbours
             if answer.generation > 1:
-                assert {neighbour.id for neighbour in found} == set(names)
-                assert {neighbour.labels[0].mean for neighbour in found} == {versions[answer.generation]}
+                assert {neighbor.id for neighbor in found} == set(names)
+                assert {neighbor.labels[0].mean for neighbor in found} == {versions[answer.generation]}
     assert running.index.generation.base.table.speakers[-1] != "s029"  # the index was built again meanwhile
 
 
@@ -708,5 +710,5 @@ def test_a_speaker_with_labels_is_not_calibrated_by_itself(stub: Any) -> None:
     predictions = [messages.Predictions(dimension="valence", values=[0.1, 0.5])]
     asked = {"speaker_id": "s003", "k": 50, "mode": messages.CALIBRATION_MODE_MU, "predictions": predictions}
     answer = stub.Calibrate(messages.CalibrateRequest(**asked, exclude_ids=["s005"]))
-    labelled = set(make_table(40).speakers[:-1])
-    assert {neighbour.id for neighbour in answer.neighbours} == labelled - {"s003", "s005"}
+    labeled = set(make_table(40).speakers[:-1])
+    assert {neighbor.id for neighbor in answer.neighbours} == labeled - {"s003", "s005"}

@@ -1,4 +1,4 @@
-// Describes the index, searches it for one of its own speakers, and calibrates predictions by that speaker's neighbours.
+// Describes the index, searches it for one of its own speakers, and calibrates predictions by that speaker's neighbors.
 // usage: node client.mjs HOST:PORT PROTO SPEAKER [TOKEN]
 import grpc from '@grpc/grpc-js';
 import protoLoader from '@grpc/proto-loader';

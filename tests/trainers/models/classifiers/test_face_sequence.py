@@ -43,7 +43,7 @@ def test_one_frame_pools_to_a_finite_gradient() -> None:
 
 
 def test_statistics_travel_with_the_weights(tmp_path: Path) -> None:
-    """Features are standardised by what was stored; a constant feature does not divide by zero."""
+    """Features are standardized by what was stored; a constant feature does not divide by zero."""
     model = make_model()
     model.set_statistics(torch.arange(5.0), torch.tensor([1.0, 2.0, 0.0, 1.0, 1.0]))
     model.save_pretrained(tmp_path)

@@ -45,7 +45,7 @@ def test_log_mel_against_a_direct_fourier_sum(model: MelClassifier) -> None:
 
 
 def test_loudness_is_kept(model: MelClassifier) -> None:
-    """Ten times the amplitude raises every log energy by log 100: nothing normalises an utterance by itself."""
+    """Ten times the amplitude raises every log energy by log 100: nothing normalizes an utterance by itself."""
     difference = model.log_mel(10 * noise(8_000)) - model.log_mel(noise(8_000))
     torch.testing.assert_close(difference, torch.full_like(difference, np.log(100)), atol=1e-3, rtol=0)
 

@@ -26,7 +26,7 @@ from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.loading import load_encoder
 from trainers.models.encoders.seams import BeforeLayer, LayerInput
 from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
-from trainers.models.encoders.speech import normalises
+from trainers.models.encoders.speech import normalizes
 from trainers.models.parts.pooling import masked_mean
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
@@ -58,7 +58,7 @@ def speech(family: str) -> LayerwiseEncoder:
     torch.set_num_threads(1)
     config_class, model_class, options = FAMILIES[family]
     config = config_class(**SMALL, **(CONVOLUTIONS | options))
-    return LayerwiseEncoder(model_class(config), normalise=normalises(config)).eval()
+    return LayerwiseEncoder(model_class(config), normalize=normalizes(config)).eval()
 
 
 def mel() -> LayerwiseEncoder:
@@ -99,20 +99,20 @@ def test_a_seam_that_changes_nothing_changes_nothing(name: str) -> None:
 def test_without_a_seam_it_is_the_model_itself(name: str) -> None:
     """The frames of transformers' own model, given what transformers' own feature extractor makes of the sound."""
     encoder, (inputs, lengths) = encoder_named(name), sounds((2400,))
-    extractor = Wav2Vec2FeatureExtractor(do_normalize=encoder.normalises)
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=encoder.normalizes)
     values = extractor(inputs[0].numpy(), sampling_rate=16_000, return_tensors="pt").input_values
     with torch.inference_mode():
         found, mask = encoder(inputs, lengths)
         torch.testing.assert_close(found, encoder.model(values).last_hidden_state, rtol=1e-4, atol=1e-5)
     assert mask.all()
-    assert encoder.normalises == (name != "hubert-group")
+    assert encoder.normalizes == (name != "hubert-group")
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_all_hidden_states_are_those_of_the_model(name: str) -> None:
     """What transformers' own `output_hidden_states` gives of each layer's input, and then the encoder's output."""
     encoder, (inputs, lengths) = encoder_named(name), sounds((2400,))
-    extractor = Wav2Vec2FeatureExtractor(do_normalize=encoder.normalises)
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=encoder.normalizes)
     values = extractor(inputs[0].numpy(), sampling_rate=16_000, return_tensors="pt").input_values
     with torch.inference_mode():
         found, mask = encoder.hidden_states(inputs, lengths)

@@ -1,4 +1,4 @@
-"""The codebook: the look-up and its gradients by hand; restarts that neither optimiser nor rank can undo."""
+"""The codebook: the look-up and its gradients by hand; restarts that neither optimizer nor rank can undo."""
 
 import pytest
 import torch
@@ -30,9 +30,9 @@ def test_gradients_pass_straight_through() -> None:
     assert quantizer.codebook.weight.grad.abs().sum() > 0
 
 
-def test_normalised_vectors_are_compared_by_shape_alone() -> None:
+def test_normalized_vectors_are_compared_by_shape_alone() -> None:
     """With the layer norm, scaling and shifting a vector changes nothing."""
-    quantizer = VectorQuantizer(6, 4, normalise=True)
+    quantizer = VectorQuantizer(6, 4, normalize=True)
     quantizer.codebook.weight.data = torch.randn(6, 4)
     vectors = torch.randn(5, 4)
     before, after = quantizer(vectors), quantizer(7 * vectors + 3)

@@ -1,4 +1,4 @@
-"""Pseudo-labels: the nearest centres, one file a shard, made once."""
+"""Pseudo-labels: the nearest centers, one file a shard, made once."""
 
 from pathlib import Path
 
@@ -35,16 +35,16 @@ def run(folder: Path, corpus: CorpusIndex, number: int = NUM_LABELS, num_ranks: 
     return job(folder, corpus, number).read()
 
 
-def test_a_label_is_the_nearest_centre(corpus: CorpusIndex, tmp_path: Path) -> None:
-    """Of every frame, for an utterance of each shard; all centres are used."""
+def test_a_label_is_the_nearest_center(corpus: CorpusIndex, tmp_path: Path) -> None:
+    """Of every frame, for an utterance of each shard; all centers are used."""
     labels = run(tmp_path, corpus)
-    centres = np.load(tmp_path / "centres.npy")
+    centers = np.load(tmp_path / "centres.npy")
     reader, used = BatchReader(corpus, ["sound"]), set[int]()
     for row in range(0, len(corpus), 5):
         batch = reader[0, PlannedBatch(np.asarray([row]), np.zeros(1, dtype=np.int64))]
         frames = Mfcc()(*heard(batch))[0]
         found = labels.aligned(row, 0, len(frames), Mfcc.hop_samples)
-        np.testing.assert_array_equal(found, cdist(frames, centres).argmin(axis=1))
+        np.testing.assert_array_equal(found, cdist(frames, centers).argmin(axis=1))
         used |= set(found.tolist())
     stored = pq.read_table(tmp_path / "shard-000000.parquet").to_pylist()
     assert [row["key"] for row in stored] == corpus.table["key"].to_pylist()[: len(stored)]

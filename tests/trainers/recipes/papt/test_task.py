@@ -1,4 +1,4 @@
-"""TAPT and PAPT through the engine: from nothing, personalised, fine-tuned, and on speakers nobody has met."""
+"""TAPT and PAPT through the engine: from nothing, personalized, fine-tuned, and on speakers nobody has met."""
 
 import json
 import shutil
@@ -67,13 +67,13 @@ def original(shards: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def personalised(shards: str, original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def personalized(shards: str, original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "papt"
     train(shards, out, "papt", original / "best", label_layer=1)
     return out
 
 
-def test_prediction_of_hidden_frames_is_learnt(original: Path) -> None:
+def test_prediction_of_hidden_frames_is_learned(original: Path) -> None:
     """The loss falls below that of guessing, and what is exported is a plain encoder of transformers."""
     curve = losses(original)
     assert np.mean(curve[-9:]) < np.mean(curve[:9])
@@ -95,14 +95,14 @@ def test_interrupted_pretraining_goes_on_exactly(shards: str, original: Path, tm
 
 def test_pseudo_labels_of_other_options_are_made_anew(shards: str, tmp_path: Path) -> None:
     """A folder whose run ended before its first checkpoint is free; its clusters are another seed's, and not used."""
-    centres = []
+    centers = []
     for seed in (0, 1):
         values = values_of(shards, tmp_path / "run", "tapt")
         values["engine"] |= {"num_steps": 1, "validate_every": 1, "seed": seed}
         run_training(from_mapping(TrainConfig, values))
         shutil.rmtree(tmp_path / "run" / "checkpoints")
-        centres.append(np.load(tmp_path / "run" / "pseudo_labels" / "centres.npy"))
-    assert not np.allclose(centres[0], centres[1])
+        centers.append(np.load(tmp_path / "run" / "pseudo_labels" / "centres.npy"))
+    assert not np.allclose(centers[0], centers[1])
 
 
 def test_zero_3_adapts_as_zero_0_does(shards: str, original: Path, tmp_path: Path) -> None:
@@ -140,28 +140,28 @@ def test_papt_is_fine_tuned_and_meets_strangers(shards: str, original: Path, tmp
     assert np.abs(predict(trained, test).scores - found.scores).max() > 0.01
 
 
-def test_the_original_encoder_travels_along(original: Path, personalised: Path) -> None:
+def test_the_original_encoder_travels_along(original: Path, personalized: Path) -> None:
     """Proxies are found with what training started from, whatever became of the encoder."""
     before, kept = (
-        load_file(path / "model.safetensors") for path in (original / "best", personalised / "best/original")
+        load_file(path / "model.safetensors") for path in (original / "best", personalized / "best/original")
     )
-    adapted = load_file(personalised / "best" / "model.safetensors")
+    adapted = load_file(personalized / "best" / "model.safetensors")
     assert all(torch.equal(before[name], kept[name]) for name in before)
     assert not all(torch.equal(before[name], adapted[name]) for name in before)
 
 
-def test_fine_tuning_goes_on_from_a_fine_tuned_model(shards: str, personalised: Path, tmp_path: Path) -> None:
+def test_fine_tuning_goes_on_from_a_fine_tuned_model(shards: str, personalized: Path, tmp_path: Path) -> None:
     """Embeddings and original encoder are handed on from export to export."""
-    train(shards, tmp_path / "one", "finetune", personalised / "best")
+    train(shards, tmp_path / "one", "finetune", personalized / "best")
     train(shards, tmp_path / "two", "finetune", tmp_path / "one" / "best")
     state = load_recognizer(str(tmp_path / "two" / "best")).speakers
     assert state is not None
     assert len(state.names) == 6
 
 
-def test_known_speakers_keep_their_own_embedding(shards: str, personalised: Path, tmp_path: Path) -> None:
+def test_known_speakers_keep_their_own_embedding(shards: str, personalized: Path, tmp_path: Path) -> None:
     """A speaker with an embedding needs no proxy, not even with another one more alike."""
-    train(shards, tmp_path / "tuned", "finetune", personalised / "best")
+    train(shards, tmp_path / "tuned", "finetune", personalized / "best")
     state = load_recognizer(str(tmp_path / "tuned" / "best")).speakers
     assert state is not None
     state.embedding.vectors.copy_(state.embedding.vectors.flip(0))
@@ -224,10 +224,10 @@ def test_what_cannot_be_adapted_is_refused(
         run_training(from_mapping(TrainConfig, values))
 
 
-def test_setpeer_has_no_use_for_speaker_embeddings(shards: str, personalised: Path, tmp_path: Path) -> None:
+def test_setpeer_has_no_use_for_speaker_embeddings(shards: str, personalized: Path, tmp_path: Path) -> None:
     """The two ways to know a speaker are not mixed silently."""
     with pytest.raises(ConfigError, match="holds speaker embeddings"):
-        train(shards, tmp_path / "run", "setpeer", personalised / "best")
+        train(shards, tmp_path / "run", "setpeer", personalized / "best")
 
 
 @given(st.lists(st.integers(1, 3000), min_size=1, max_size=4), st.integers(200, 2000), st.integers(0, 99))

@@ -55,7 +55,7 @@ def test_ranks_restart_the_same_codes(tmp_path: Path) -> None:
     assert all(torch.equal(torch.load(tmp_path / f"{rank}-of-2.pt"), alone) for rank in range(2))
 
 
-def test_the_optimisers_copy_does_not_undo_a_restart(
+def test_the_optimizers_copy_does_not_undo_a_restart(
     shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ZeRO keeps the weights' true values elsewhere; the curve with restarts is the one without ZeRO."""
@@ -63,7 +63,7 @@ def test_the_optimisers_copy_does_not_undo_a_restart(
     curves = []
     for stage in (0, 1, 3):
         values = values_of(shards, tmp_path / str(stage), zero_stage=stage)
-        values["model"] |= {"restart_codes": True, "normalise_codes": True}
+        values["model"] |= {"restart_codes": True, "normalize_codes": True}
         run_training(from_mapping(TrainConfig, values))
         curves.append(losses(tmp_path / str(stage)))
     assert curves[1] == pytest.approx(curves[0], rel=1e-4)

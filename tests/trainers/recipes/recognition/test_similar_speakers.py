@@ -23,7 +23,7 @@ from trainers.recipes.recognition.similar_speakers import (
     Choice,
     Measured,
     adaptation_set,
-    find_neighbours,
+    find_neighbors,
 )
 from trainers.training import make_task, run_training
 
@@ -50,7 +50,7 @@ def index(shards: str) -> CorpusIndex:
 
 def weighting(shards: str, out: Path, options: dict[str, Any] | None = None, **engine: Any) -> TrainConfig:
     values = small_values(shards, out, "weighting", **engine)
-    return from_mapping(TrainConfig, values | {"model": {"neighbours": 1, "weight": 3.0} | (options or {})})
+    return from_mapping(TrainConfig, values | {"model": {"neighbors": 1, "weight": 3.0} | (options or {})})
 
 
 def chosen_for(config: TrainConfig, train: CorpusIndex, target: CorpusIndex) -> set[str]:
@@ -84,21 +84,21 @@ def saved(config: TrainConfig) -> dict[str, list[dict[str, Any]]]:
 
 @pytest.mark.parametrize("per_speaker", [30, 5])
 def test_a_speakers_twin_is_the_nearest(per_speaker: int) -> None:
-    """With enough utterances for a mixture, and with few; neighbours come in the order of their distance."""
+    """With enough utterances for a mixture, and with few; neighbors come in the order of their distance."""
     train = voices({"low": -4, "middle": 0, "high": 4}, per_speaker, seed=0)
     target = voices({"low twin": -4, "high twin": 4}, per_speaker, seed=1)
-    found = find_neighbours(train, target, WeightingConfig(neighbours=2), seed=0)
-    assert [neighbour.speaker for neighbour in found["low twin"]] == ["low", "middle"]
-    assert [neighbour.speaker for neighbour in found["high twin"]] == ["high", "middle"]
+    found = find_neighbors(train, target, WeightingConfig(neighbors=2), seed=0)
+    assert [neighbor.speaker for neighbor in found["low twin"]] == ["low", "middle"]
+    assert [neighbor.speaker for neighbor in found["high twin"]] == ["high", "middle"]
     assert found["low twin"][0].divergence < found["low twin"][1].divergence
 
 
 def test_one_utterance_a_speaker_is_enough() -> None:
-    """On both sides; more neighbours than speakers takes them all."""
+    """On both sides; more neighbors than speakers takes them all."""
     train = voices({"low": -4, "middle": 0, "high": 4}, 1, seed=0)
-    found = find_neighbours(train, voices({"twin": 4, "other": -4}, 1, seed=1), WeightingConfig(neighbours=10), seed=0)
-    assert [neighbour.speaker for neighbour in found["twin"]] == ["high", "middle", "low"]
-    assert all(np.isfinite(neighbour.divergence) for neighbour in found["twin"])
+    found = find_neighbors(train, voices({"twin": 4, "other": -4}, 1, seed=1), WeightingConfig(neighbors=10), seed=0)
+    assert [neighbor.speaker for neighbor in found["twin"]] == ["high", "middle", "low"]
+    assert all(np.isfinite(neighbor.divergence) for neighbor in found["twin"])
 
 
 def test_a_speaker_heard_again_is_the_nearest(shards: str, index: CorpusIndex, tmp_path: Path) -> None:
@@ -116,8 +116,8 @@ def test_two_processes_choose_what_one_does(shards: str, index: CorpusIndex, tmp
     chosen = sorted(chosen_for(alone, *train_and_test(index)))
     torch.multiprocessing.spawn(choose_together, args=(shards, tmp_path), nprocs=2)
     assert [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)] == [chosen, chosen]
-    for name, neighbours in saved(weighting(shards, tmp_path / "together")).items():
-        assert neighbours[0]["divergence"] == pytest.approx(saved(alone)[name][0]["divergence"], rel=1e-6)
+    for name, neighbors in saved(weighting(shards, tmp_path / "together")).items():
+        assert neighbors[0]["divergence"] == pytest.approx(saved(alone)[name][0]["divergence"], rel=1e-6)
 
 
 def test_weights_reach_the_loss(shards: str, index: CorpusIndex, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_weights_reach_the_loss(shards: str, index: CorpusIndex, tmp_path: Path)
     Path(config.out).mkdir()
     task = make_task(config, index)
     model = task.build_model().eval()
-    chosen = {neighbours[0]["speaker"] for neighbours in saved(config).values()}
+    chosen = {neighbors[0]["speaker"] for neighbors in saved(config).values()}
     batch = task.training_reader()[0, max(task.plan().epoch(0), key=lambda planned: len(planned.rows))]
     weights = torch.tensor([3.0 if speaker in chosen else 1.0 for speaker in batch.speakers])
     assert set(weights.tolist()) == {1.0, 3.0}
@@ -137,10 +137,10 @@ def test_weights_reach_the_loss(shards: str, index: CorpusIndex, tmp_path: Path)
 
 @pytest.mark.parametrize("engine", [{}, {"precision": "bfloat16", "zero_stage": 1}])
 def test_the_recipe_trains(shards: str, tmp_path: Path, engine: dict[str, Any]) -> None:
-    """Classes in any precision; what is exported is a plain recogniser."""
-    config = weighting(shards, tmp_path / "run", {"neighbours": 100}, **engine)
+    """Classes in any precision; what is exported is a plain recognizer."""
+    config = weighting(shards, tmp_path / "run", {"neighbors": 100}, **engine)
     assert run_training(config).steps == 12
-    assert {len(neighbours) for neighbours in saved(config).values()} == {6}
+    assert {len(neighbors) for neighbors in saved(config).values()} == {6}
     assert EmotionRecognizer.from_pretrained(tmp_path / "run" / "best").extractor is None
 
 
@@ -163,7 +163,7 @@ def test_a_resumed_run_keeps_its_speakers(shards: str, index: CorpusIndex, tmp_p
     resumed = replace(config, resume=True)
     assert chosen_for(resumed, *train_and_test(index)) == {"train-5"}
     with pytest.raises(ConfigError, match="made from other data or options"):
-        chosen_for(replace(resumed, model=resumed.model | {"neighbours": 2}), *train_and_test(index))
+        chosen_for(replace(resumed, model=resumed.model | {"neighbors": 2}), *train_and_test(index))
     path.unlink()
     with pytest.raises(ConfigError, match="is missing"):
         run_training(resumed)

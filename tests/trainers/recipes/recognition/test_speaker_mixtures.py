@@ -61,7 +61,7 @@ def test_components_follow_the_utterances() -> None:
     assert sizes == [1, 1, 2, 3, 4]
 
 
-def test_variances_are_drawn_towards_the_common_one() -> None:
+def test_variances_are_drawn_toward_the_common_one() -> None:
     """One utterance takes 16/17 of it; two, at 0 and 2, give (2 * 1 + 16 * common) / 18."""
     common = np.asarray([4.0])
     assert RELEVANCE == 16

@@ -1,11 +1,11 @@
-"""The optimiser against torch's own AdamW, a parameter at a time."""
+"""The optimizer against torch's own AdamW, a parameter at a time."""
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from shards.loading.loader import Batch
-from trainers.engine.optimiser import make_optimiser
+from trainers.engine.optimizer import make_optimizer
 from trainers.settings.engine import EngineConfig
 from trainers.task import TrainingModel
 
@@ -31,10 +31,10 @@ class TwoParameters(TrainingModel):
 
 def after_steps(model: TwoParameters, config: EngineConfig) -> tuple[Tensor, Tensor]:
     """Both parameters after three steps of gradients that differ from step to step."""
-    optimiser = make_optimiser(model, config)
+    optimizer = make_optimizer(model, config)
     for step in (1.0, 2.0, 4.0):
         model.weight.grad, model.bias.grad = torch.full((3,), step), torch.full((3,), -step)
-        optimiser.step()
+        optimizer.step()
     return model.weight.detach(), model.bias.detach()
 
 
@@ -61,14 +61,14 @@ def test_what_is_spared_does_not_decay(betas: tuple[float, float], spared: tuple
     torch.testing.assert_close(bias, expected(-1.0, config, 0.0 if spared else 0.5))
 
 
-def test_only_what_is_trained_is_optimised() -> None:
-    """A frozen parameter takes no memory of the optimiser's, spared or not."""
+def test_only_what_is_trained_is_optimized() -> None:
+    """A frozen parameter takes no memory of the optimizer's, spared or not."""
     for model in (TwoParameters(), TwoParameters("frozen")):
-        groups = make_optimiser(model, EngineConfig()).param_groups
+        groups = make_optimizer(model, EngineConfig()).param_groups
         assert [len(group["params"]) for group in groups] == [2]
 
 
 def test_a_parameter_that_is_not_there_cannot_be_spared() -> None:
     """A name that was mistyped in a model would spare nothing, without a word."""
     with pytest.raises(ValueError, match="TwoParameters: spares biases, which are no parameters of it"):
-        make_optimiser(TwoParameters("biases"), EngineConfig())
+        make_optimizer(TwoParameters("biases"), EngineConfig())

@@ -1,4 +1,4 @@
-"""The optimiser: torch's AdamW, with the parameters that weight decay leaves alone in a group of their own."""
+"""The optimizer: torch's AdamW, with the parameters that weight decay leaves alone in a group of their own."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +10,7 @@ from trainers.settings.engine import EngineConfig
 from trainers.task import TrainingModel
 
 
-def make_optimiser(model: TrainingModel, config: EngineConfig) -> torch.optim.AdamW:
+def make_optimizer(model: TrainingModel, config: EngineConfig) -> torch.optim.AdamW:
     """AdamW over what is trained. Raises ValueError when the model spares a parameter that it does not have."""
     return torch.optim.AdamW(
         list(_groups(model)),

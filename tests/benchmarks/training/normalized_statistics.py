@@ -1,7 +1,7 @@
-"""How much a corpus has to gain from knowing who speaks, without any network: statistics standardised by speaker.
+"""How much a corpus has to gain from knowing who speaks, without any network: statistics standardized by speaker.
 
 Logistic regression on means and deviations of cepstra over each utterance; plain, with each speaker's utterances
-standardised by that speaker's own mean and deviation, which needs no label, and by another speaker's.
+standardized by that speaker's own mean and deviation, which needs no label, and by another speaker's.
 
 Shapes: N utterances, X statistics.
 """
@@ -17,35 +17,35 @@ from trainers.engine.process_group import join_group
 from trainers.recipes.recognition.functionals import functionals_of
 from trainers.recipes.recognition.similar_speakers import Measured, measure_utterances
 
-REGULARISATION, MAX_ITERATIONS = 0.1, 1000
+REGULARIZATION, MAX_ITERATIONS = 0.1, 1000
 
 
-def normalised_accuracies(shards: str) -> dict[str, float]:
-    """A-ACC in percent on the split test, standardised by nobody, by the speaker and by a wrong one."""
+def normalized_accuracies(shards: str) -> dict[str, float]:
+    """A-ACC in percent on the split test, standardized by nobody, by the speaker and by a wrong one."""
     join_group()
     splits = [read_index(shards).split(name) for name in ("train", "test")]
     train, test = (measure_utterances(split, "audio", functionals_of("cepstra", "audio")) for split in splits)
     labels, truth = (np.asarray(split.table["label"].to_pylist(), dtype=np.str_) for split in splits)
     found = {}
     for by, at_test in (("nobody", ("nobody",)), ("speaker", ("speaker", "wrong"))):
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=REGULARISATION, max_iter=MAX_ITERATIONS))
-        model.fit(_standardised(train, by), labels)
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=REGULARIZATION, max_iter=MAX_ITERATIONS))
+        model.fit(_standardized(train, by), labels)
         for given in at_test:
-            found[given] = _over_speakers(model.predict(_standardised(test, given)) == truth, test.speakers)
+            found[given] = _over_speakers(model.predict(_standardized(test, given)) == truth, test.speakers)
     return found
 
 
-def _standardised(measured: Measured, by: str) -> NDArray[np.float32]:
+def _standardized(measured: Measured, by: str) -> NDArray[np.float32]:
     """Statistics [N, X]."""
     statistics, speakers = measured.functionals, measured.speakers
     if by == "nobody":
         return statistics
-    standardised, names = np.empty_like(statistics), np.unique(speakers)
+    standardized, names = np.empty_like(statistics), np.unique(speakers)
     for place, name in enumerate(names):
         source = statistics[speakers == (name if by == "speaker" else names[place - 1])]
         mine = statistics[speakers == name]
-        standardised[speakers == name] = (mine - source.mean(axis=0)) / (source.std(axis=0) + 1e-6)
-    return standardised
+        standardized[speakers == name] = (mine - source.mean(axis=0)) / (source.std(axis=0) + 1e-6)
+    return standardized
 
 
 def _over_speakers(right: NDArray[np.bool_], speakers: NDArray[np.object_]) -> float:
