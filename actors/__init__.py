@@ -1,1 +1,3 @@
-"""What runs on a worker: readers, labelers and the panel. Only the files named `*_actor.py` import Ray."""
+"""What runs on a worker: readers, labelers and the panel. Only the files named `*_actor.py` import
+Ray.
+"""

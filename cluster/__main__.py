@@ -1,4 +1,6 @@
-"""`python -m cluster COMMAND ...`: the same function as the `emostream` command, for `ray job submit`."""
+"""`python -m cluster COMMAND ...`: the same function as the `emostream` command, for `ray job
+submit`.
+"""
 
 import sys
 

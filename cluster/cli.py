@@ -1,8 +1,10 @@
-"""The command line: one table of commands, each a dataclass of options and the function that takes it.
+"""The command line: one table of commands, each a dataclass of options and the function that takes
+it.
 
-Flags, `--config`, `--set`, `--print-config` and help are all derived from the dataclass, so an option is described
-once. A command's module is imported only when it is asked for: `emostream --help` starts in a tenth of a second and
-needs neither torch nor Ray. click and typer were left out: they would describe each option a second time.
+Flags, `--config`, `--set`, `--print-config` and help are all derived from the dataclass, so an
+option is described once. A command's module is imported only when it is asked for: `emostream
+--help` starts in a tenth of a second and needs neither torch nor Ray. click and typer were left
+out: they would describe each option a second time.
 """
 
 import argparse
@@ -24,12 +26,16 @@ from shards.errors import BadShard
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status (0 done, 2 unusable options, others as the command's help says)."""
+    """Run one command; returns the exit status (0 done, 2 unusable options, others as the command's
+    help says).
+    """
     arguments = _parser(argv).parse_args(argv)
     if arguments.command is None:
         _parser(argv).print_help()
         return ExitStatus.USAGE
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
+    )
     command = COMMANDS[arguments.command]
     try:
         config = _resolve(command.config_class(), arguments)
@@ -41,11 +47,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"emostream {arguments.command}: {error}\n")
         return ExitStatus.USAGE
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        said = error if error.filename is None else f"{error.filename}: {error.strerror}; check the path"
+        said = (
+            error
+            if error.filename is None
+            else f"{error.filename}: {error.strerror}; check the path"
+        )
         sys.stderr.write(f"emostream {arguments.command}: {said}\n")
         return ExitStatus.USAGE
     except (FileExistsError, NotADirectoryError) as error:
-        sys.stderr.write(f"emostream {arguments.command}: {error.filename}: got a file, expected a folder\n")
+        sys.stderr.write(
+            f"emostream {arguments.command}: {error.filename}: got a file, expected a folder\n"
+        )
         return ExitStatus.USAGE
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; run the same command again to continue\n")
@@ -62,7 +74,9 @@ def _parser(argv: Sequence[str] | None) -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, command in COMMANDS.items():
-        child = commands.add_parser(name, help=command.summary, description=f"{command.summary} {command.details}")
+        child = commands.add_parser(
+            name, help=command.summary, description=f"{command.summary} {command.details}"
+        )
         if name == wanted:
             _add_options(child, command.config_class())
     return parser
@@ -72,21 +86,35 @@ def _add_options(parser: argparse.ArgumentParser, config_class: type[Any]) -> No
     groups: list[str] = []
     for name, option in options_of(config_class).items():
         if option.field.metadata["positional"]:
-            parser.add_argument(name, metavar=name.upper(), nargs="?", default=argparse.SUPPRESS, help=option.help)
+            parser.add_argument(
+                name, metavar=name.upper(), nargs="?", default=argparse.SUPPRESS, help=option.help
+            )
         elif option.is_group:
             groups.append(f"{name} ({option.help.rstrip('.')})")
         else:
             _add_flag(parser, name, option)
 
-    parser.add_argument("--config", metavar="FILE", help="YAML file of the same options; flags and --set win over it.")
     parser.add_argument(
-        "--set", metavar="NAME=VALUE", action="append", default=[], help="Set one option; may be repeated."
+        "--config",
+        metavar="FILE",
+        help="YAML file of the same options; flags and --set win over it.",
     )
     parser.add_argument(
-        "--print-config", action="store_true", help="Print all options as YAML, resolved and each explained, and stop."
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="Set one option; may be repeated.",
+    )
+    parser.add_argument(
+        "--print-config",
+        action="store_true",
+        help="Print all options as YAML, resolved and each explained, and stop.",
     )
     if groups:
-        parser.epilog = f"Groups of options, set by --set GROUP.NAME=VALUE and --config: {'; '.join(groups)}. "
+        parser.epilog = (
+            f"Groups of options, set by --set GROUP.NAME=VALUE and --config: {'; '.join(groups)}. "
+        )
         parser.epilog += "--print-config explains every one."
 
 
@@ -113,7 +141,9 @@ def _flag(name: str) -> str:
 
 
 def _arity(option: Option) -> dict[str, Any]:
-    """A switch needs no value (--resume is --resume true); a list takes several, or one with commas."""
+    """A switch needs no value (--resume is --resume true); a list takes several, or one with
+    commas.
+    """
     if isinstance(option.default, bool):
         return {"nargs": "?", "const": True}
     return {"nargs": "+"} if typing.get_origin(option.hint) is tuple else {}
@@ -136,9 +166,18 @@ def _resolve(config_class: type[Any], arguments: argparse.Namespace) -> Any:
         if not separator:
             raise ConfigError(f"--set: got {assignment!r}, expected NAME=VALUE")
         _set_nested(values, name.replace("-", "_"), value)
-    names = {spelling for name, option in options_of(config_class).items() for spelling in (name, *option.former)}
+    names = {
+        spelling
+        for name, option in options_of(config_class).items()
+        for spelling in (name, *option.former)
+    }
     given = {name: value for name, value in vars(arguments).items() if name in names}
-    values.update({name: ",".join(value) if isinstance(value, list) else value for name, value in given.items()})
+    values.update(
+        {
+            name: ",".join(value) if isinstance(value, list) else value
+            for name, value in given.items()
+        }
+    )
     return from_mapping(config_class, values, where="options")
 
 
@@ -155,7 +194,11 @@ def _read_yaml(path: str) -> dict[str, Any]:
     try:
         loaded = yaml.safe_load(Path(path).read_bytes()) or {}
     except yaml.YAMLError as error:  # bytes that are not UTF-8 are one too
-        raise ConfigError(f"--config {path}: not readable as YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(
+            f"--config {path}: not readable as YAML: {' '.join(str(error).split())}"
+        ) from error
     if not isinstance(loaded, dict):
-        raise ConfigError(f"--config {path}: got {type(loaded).__name__}, expected a mapping of options")
+        raise ConfigError(
+            f"--config {path}: got {type(loaded).__name__}, expected a mapping of options"
+        )
     return loaded

@@ -1,6 +1,8 @@
-"""Progress for people: a bar with rate and time left on a terminal, a line every ten seconds elsewhere.
+"""Progress for people: a bar with rate and time left on a terminal, a line every ten seconds
+elsewhere.
 
-It writes to standard error; machine-readable output goes to files, because Ray prints notices of its own.
+It writes to standard error; machine-readable output goes to files, because Ray prints notices of
+its own.
 """
 
 import contextlib
@@ -9,7 +11,14 @@ import time
 from collections.abc import Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from shards.progress import OnProgress
 
@@ -18,7 +27,9 @@ LINE_INTERVAL_SECONDS = 10.0
 
 @contextlib.contextmanager
 def progress(what: str, unit: str) -> Iterator[OnProgress]:
-    """Yield `update(done, total, note="")`; `note` says what the bar's own numbers cannot, such as a rate."""
+    """Yield `update(done, total, note="")`; `note` says what the bar's own numbers cannot, such as
+    a rate.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _line_writer(what, unit)
@@ -39,16 +50,28 @@ def progress(what: str, unit: str) -> Iterator[OnProgress]:
         started = time.monotonic()
 
         def update(done: int, total: int, note: str = "") -> None:
-            bar.update(task, completed=done, total=total, rate=rate_text(done, time.monotonic() - started), note=note)
+            bar.update(
+                task,
+                completed=done,
+                total=total,
+                rate=rate_text(done, time.monotonic() - started),
+                note=note,
+            )
 
         yield update
 
 
 def rate_text(done: int, seconds: float) -> str:
-    """`3.2 a second`, or by the minute what is slower than one a second; nothing before the first."""
+    """`3.2 a second`, or by the minute what is slower than one a second; nothing before the
+    first.
+    """
     if done == 0 or seconds <= 0:
         return ""
-    return f"{done / seconds:.1f} a second" if done >= seconds else f"{60 * done / seconds:.1f} a minute"
+    return (
+        f"{done / seconds:.1f} a second"
+        if done >= seconds
+        else f"{60 * done / seconds:.1f} a minute"
+    )
 
 
 def _line_writer(what: str, unit: str) -> OnProgress:
@@ -63,7 +86,10 @@ def _line_writer(what: str, unit: str) -> OnProgress:
             return
         last, is_over = now, done >= total
         seconds = now - started
-        parts = [f"{what}: {done} of {total} {unit} after {seconds:.0f} s", rate_text(done, seconds)]
+        parts = [
+            f"{what}: {done} of {total} {unit} after {seconds:.0f} s",
+            rate_text(done, seconds),
+        ]
         parts.append(f"{seconds / done * (total - done):.0f} s left" if 0 < done < total else "")
         sys.stderr.write(f"{', '.join(filter(None, parts))} {note}".rstrip() + "\n")
 

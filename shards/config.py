@@ -1,8 +1,9 @@
-"""Configuration: keyword-only dataclasses, filled from YAML files, `--set` and flags by one strict function.
+"""Configuration: keyword-only dataclasses, filled from YAML files, `--set` and flags by one strict
+function.
 
-A dataclass is the whole description of an option: its name, type, default and help. The command line and the YAML
-reader are both derived from it, so neither can drift. pydantic and OmegaConf were left out: they add a dependency and a
-second vocabulary for what `dataclasses.fields` already says.
+A dataclass is the whole description of an option: its name, type, default and help. The command
+line and the YAML reader are both derived from it, so neither can drift. pydantic and OmegaConf were
+left out: they add a dependency and a second vocabulary for what `dataclasses.fields` already says.
 """
 
 import dataclasses
@@ -12,7 +13,9 @@ from typing import Any
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used; the message says what was got, what was expected and the remedy."""
+    """A configuration that cannot be used; the message says what was got, what was expected and the
+    remedy.
+    """
 
 
 def option(
@@ -24,10 +27,11 @@ def option(
     is_group: bool = False,
     former: tuple[str, ...] = (),
 ) -> Any:
-    """A dataclass field that carries its own help text, or a function that gives it when it is asked for.
+    """A dataclass field that carries its own help text, or a function that gives it when it is
+    asked for.
 
-    `positional` places it before the flags. `is_group` marks a mapping whose names are options, as those of a nested
-    dataclass are. `former` names are still taken for one release, with a warning.
+    `positional` places it before the flags. `is_group` marks a mapping whose names are options, as
+    those of a nested dataclass are. `former` names are still taken for one release, with a warning.
     """
     metadata = {"help": help, "positional": positional, "is_group": is_group, "former": former}
     if default_factory is not dataclasses.MISSING:
@@ -36,13 +40,17 @@ def option(
 
 
 def inlined(group: type[Any]) -> Any:
-    """A dataclass field that holds a group of options which people give as if they stood in the dataclass itself."""
+    """A dataclass field that holds a group of options which people give as if they stood in the
+    dataclass itself.
+    """
     return dataclasses.field(default_factory=group, metadata={"is_inlined": True})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Option:
-    """One option as people give it: its dataclass field, its type, and the inlined group it stands in."""
+    """One option as people give it: its dataclass field, its type, and the inlined group it stands
+    in.
+    """
 
     field: "dataclasses.Field[Any]"
     hint: Any
@@ -62,7 +70,10 @@ class Option:
     @property
     def is_required(self) -> bool:
         """Whether it has no default."""
-        return self.field.default is dataclasses.MISSING and self.field.default_factory is dataclasses.MISSING
+        return (
+            self.field.default is dataclasses.MISSING
+            and self.field.default_factory is dataclasses.MISSING
+        )
 
     @property
     def default(self) -> Any:
@@ -74,7 +85,9 @@ class Option:
     @property
     def is_group(self) -> bool:
         """Whether it holds options of its own, which are named GROUP.NAME."""
-        return bool(self.field.metadata.get("is_group")) or dataclasses.is_dataclass(self.field.default_factory)
+        return bool(self.field.metadata.get("is_group")) or dataclasses.is_dataclass(
+            self.field.default_factory
+        )
 
     def value(self, config: Any) -> Any:
         """What it is in `config`."""
@@ -103,7 +116,8 @@ def choices(hint: Any) -> tuple[Any, ...]:
 
 
 def require_positive(config: object, *names: str) -> None:
-    """Raise ConfigError for a number that is given and not above 0; `names` are options as errors call them.
+    """Raise ConfigError for a number that is given and not above 0; `names` are options as errors
+    call them.
 
     `num_workers` and `--num-workers` are the same option.
     """

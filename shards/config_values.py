@@ -1,4 +1,6 @@
-"""Plain values, as YAML and the command line give them, as a configuration, and back; errors name what is wrong."""
+"""Plain values, as YAML and the command line give them, as a configuration, and back; errors name
+what is wrong.
+"""
 
 import dataclasses
 import difflib
@@ -18,24 +20,35 @@ log = logging.getLogger(__name__)
 
 
 def from_mapping(cls: type[T], values: Mapping[str, Any], *, where: str = "configuration") -> T:
-    """Build dataclass `cls` from plain values (as YAML gives them); nested dataclasses from nested mappings.
+    """Build dataclass `cls` from plain values (as YAML gives them); nested dataclasses from nested
+    mappings.
 
-    Raises ConfigError for an unknown name, a missing one, or a value of the wrong type, naming `where` it stood.
+    Raises ConfigError for an unknown name, a missing one, or a value of the wrong type, naming
+    `where` it stood.
     """
     options = options_of(cls)
     for former, name in former_names(cls, values).items():
         if name in values:
-            raise ConfigError(f"{where}: got {name} and its former name {former}; leave {former} out")
-        log.warning("%s.%s is now called %s; the next release will not know the old name", where, former, name)
+            raise ConfigError(
+                f"{where}: got {name} and its former name {former}; leave {former} out"
+            )
+        log.warning(
+            "%s.%s is now called %s; the next release will not know the old name",
+            where,
+            former,
+            name,
+        )
     values = by_present_names(cls, values)
     unknown = sorted(set(values) - set(options))
     if unknown:
         meant = _meant(cls, unknown[0])
         raise ConfigError(
-            f"{where}: unknown option {', '.join(unknown)}; {f'did you mean {meant}? ' if meant else ''}known: "
-            f"{', '.join(options)}"
+            f"{where}: unknown option {', '.join(unknown)}; "
+            f"{f'did you mean {meant}? ' if meant else ''}known: {', '.join(options)}"
         )
-    missing = [name for name, declared in options.items() if declared.is_required and name not in values]
+    missing = [
+        name for name, declared in options.items() if declared.is_required and name not in values
+    ]
     if missing:
         raise ConfigError(f"{where}: {', '.join(missing)} must be given")
 
@@ -52,31 +65,43 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], *, where: str = "confi
     except ConfigError as error:
         if "." not in where:
             raise
-        raise ConfigError(f"{where.removeprefix('options.')}.{error}") from error  # by the name that --set takes
+        raise ConfigError(
+            f"{where.removeprefix('options.')}.{error}"
+        ) from error  # by the name that --set takes
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error
 
 
 def former_names(cls: type[Any], values: Mapping[str, Any]) -> dict[str, str]:
-    """Which of the options in `values` have a name they had before, and what they are called today."""
-    today = {former: name for name, declared in options_of(cls).items() for former in declared.former}
+    """Which of the options in `values` have a name they had before, and what they are called
+    today.
+    """
+    today = {
+        former: name for name, declared in options_of(cls).items() for former in declared.former
+    }
     return {name: today[name] for name in values if name in today}
 
 
 def by_present_names(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` of options, such as an earlier release has written, by the names that options of `cls` have today."""
+    """`values` of options, such as an earlier release has written, by the names that options of
+    `cls` have today.
+    """
     today = former_names(cls, values)
     return {today.get(name, name): value for name, value in values.items()}
 
 
 def convert(hint: Any, value: Any, *, where: str) -> Any:
-    """`value` as type `hint`; text is parsed, so that "0.5" from a command line and 0.5 from YAML are the same."""
+    """`value` as type `hint`; text is parsed, so that "0.5" from a command line and 0.5 from YAML
+    are the same.
+    """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(arguments, value, where)
     if origin is typing.Literal:
         if value not in arguments:
-            raise ConfigError(f"{where}: got {value!r}, expected one of {', '.join(map(str, arguments))}")
+            raise ConfigError(
+                f"{where}: got {value!r}, expected one of {', '.join(map(str, arguments))}"
+            )
         return value
     if origin is tuple:
         items = [part for part in value.split(",") if part] if isinstance(value, str) else value
@@ -96,13 +121,16 @@ def convert(hint: Any, value: Any, *, where: str) -> Any:
 
 def to_mapping(config: Any) -> dict[str, Any]:
     """The resolved configuration as plain values, ready for YAML; the inverse of `from_mapping`."""
-    return {name: _plain(declared.value(config)) for name, declared in options_of(type(config)).items()}
+    return {
+        name: _plain(declared.value(config)) for name, declared in options_of(type(config)).items()
+    }
 
 
 def explain(config: Any) -> str:
     """The resolved configuration as YAML, each option with its help text; `--config` reads it back.
 
-    A configuration with options of no fixed kind says by `expanded` which they are: name -> dataclass.
+    A configuration with options of no fixed kind says by `expanded` which they are: name ->
+    dataclass.
     """
     return "".join(f"{line}\n" for line in _explained(config, ""))
 
@@ -118,7 +146,11 @@ def _explained(config: Any, indent: str) -> Iterator[str]:
 
         if known := choices(declared.hint):
             text = f"[{' | '.join(map(str, known))}] {text}"
-        shown = yaml.safe_dump(_plain(value), default_flow_style=True, width=math.inf).removesuffix("...\n").strip()
+        shown = (
+            yaml.safe_dump(_plain(value), default_flow_style=True, width=math.inf)
+            .removesuffix("...\n")
+            .strip()
+        )
         yield f"{indent}{name}: {shown}  # {text}"
 
 
@@ -169,7 +201,9 @@ def _convert_mapping(arguments: tuple[Any, ...], value: Any, where: str) -> dict
     if not isinstance(value, Mapping):
         raise ConfigError(f"{where}: got {value!r}, expected a mapping")
     inner = arguments[1] if arguments else Any
-    return {str(name): convert(inner, item, where=f"{where}.{name}") for name, item in value.items()}
+    return {
+        str(name): convert(inner, item, where=f"{where}.{name}") for name, item in value.items()
+    }
 
 
 def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
@@ -182,7 +216,11 @@ def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
             return value.lower() in ("true", "yes", "on")
     elif hint is str and isinstance(value, str):
         return value
-    elif hint in (int, float) and not isinstance(value, bool) and isinstance(value, int | float | str):
+    elif (
+        hint in (int, float)
+        and not isinstance(value, bool)
+        and isinstance(value, int | float | str)
+    ):
         try:
             number = hint(value)
         except ValueError:

@@ -1,8 +1,10 @@
-"""The two ways input can be unusable, and the one form its reason takes everywhere: `"code: detail"`.
+"""The two ways input can be unusable, and the one form its reason takes everywhere: `"code:
+detail"`.
 
-The code is for counting (`rejected` in a summary), the detail for the person who has to find the file. Exceptions carry
-both apart, so that no caller parses text it raised itself. Only unusable *input* is reported this way: a full disk or a
-refused credential is no bad sample, stays an OSError and stops the job.
+The code is for counting (`rejected` in a summary), the detail for the person who has to find the
+file. Exceptions carry both apart, so that no caller parses text it raised itself. Only unusable
+*input* is reported this way: a full disk or a refused credential is no bad sample, stays an OSError
+and stops the job.
 """
 
 from collections import Counter
@@ -10,7 +12,9 @@ from collections.abc import Iterable
 
 
 class _BadInput(ValueError):  # noqa: N818 (BadSample and BadShard say what is wrong; "Error" would add nothing)
-    """Common shape of the two errors; pickles, so that it crosses from a worker to the driver whole."""
+    """Common shape of the two errors; pickles, so that it crosses from a worker to the driver
+    whole.
+    """
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(code, detail)
@@ -35,7 +39,9 @@ class BadShard(_BadInput):
 
 
 def reason_code(reason: str) -> str:
-    """The code of a reason, for counting: `reason_code("symbolic_link: member 'a.flac'") == "symbolic_link"`."""
+    """The code of a reason, for counting: `reason_code("symbolic_link: member 'a.flac'") ==
+    "symbolic_link"`.
+    """
     return reason.partition(":")[0]
 
 

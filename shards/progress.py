@@ -4,7 +4,9 @@ from typing import Protocol
 
 
 class OnProgress(Protocol):
-    """Called now and then, and at the end: `done` of `total` units, and what the numbers cannot say."""
+    """Called now and then, and at the end: `done` of `total` units, and what the numbers cannot
+    say.
+    """
 
     def __call__(self, done: int, total: int, note: str = "") -> None: ...
 

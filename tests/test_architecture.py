@@ -1,7 +1,9 @@
-"""The house's rules on imports, checked on the source itself: which room may know which, and what each may load.
+"""The house's rules on imports, checked on the source itself: which room may know which, and what
+each may load.
 
-A rule names rooms from the ground up. A room may import those of lower floors, never its neighbors on the same floor
-nor those above. Imports count wherever they stand: at the top, within a function, or for the type checker alone.
+A rule names rooms from the ground up. A room may import those of lower floors, never its neighbors
+on the same floor nor those above. Imports count wherever they stand: at the top, within a function,
+or for the type checker alone.
 """
 
 import ast
@@ -18,8 +20,8 @@ from tests import ROOT
 
 PACKAGES = ("shards", "trainers", "actors", "cluster", "protos")
 
-# Folder -> its floors from the ground up; a name is a folder or, where there is none, a file. `.` stands for all the
-# files of the folder itself that are not named.
+# Folder -> its floors from the ground up; a name is a folder or, where there is none, a file. `.`
+# stands for all the files of the folder itself that are not named.
 FLOORS: Mapping[str, Sequence[set[str]]] = {
     "": [{"protos"}, {"shards"}, {"trainers"}, {"actors"}, {"cluster"}],
     "shards": [
@@ -57,7 +59,13 @@ HEAVY = ("torch", "transformers", "deepspeed", "ray", "faiss")
 
 @cache
 def sources(package: str) -> tuple[Path, ...]:
-    return tuple(sorted(path.relative_to(ROOT) for path in (ROOT / package).rglob("*.py") if "_pb2" not in path.name))
+    return tuple(
+        sorted(
+            path.relative_to(ROOT)
+            for path in (ROOT / package).rglob("*.py")
+            if "_pb2" not in path.name
+        )
+    )
 
 
 @cache
@@ -85,12 +93,18 @@ def inner_imports(paths: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
     """(importing file, imported file) for every import of one of the project's modules."""
     for path in paths:
         for module in imported_modules(path):
-            if module.split(".")[0] in PACKAGES and (found := file_of(module)) is not None and found != path:
+            if (
+                module.split(".")[0] in PACKAGES
+                and (found := file_of(module)) is not None
+                and found != path
+            ):
                 yield path, found
 
 
 def room(path: Path, folder: str) -> str | None:
-    """Which part of `folder` a file lies in, by the name that FLOORS uses; None for files elsewhere."""
+    """Which part of `folder` a file lies in, by the name that FLOORS uses; None for files
+    elsewhere.
+    """
     if not path.is_relative_to(folder) or path == Path(folder, "__init__.py"):
         return None
     part = path.relative_to(folder).parts[0]
@@ -102,7 +116,9 @@ def room(path: Path, folder: str) -> str | None:
 
 @pytest.mark.parametrize("folder", FLOORS)
 def test_rooms_import_only_from_lower_floors(folder: str) -> None:
-    """cluster -> actors -> trainers -> shards, and within each the floors of its rooms; anyone may import protos."""
+    """cluster -> actors -> trainers -> shards, and within each the floors of its rooms; anyone may
+    import protos.
+    """
     floor_of = {name: number for number, floor in enumerate(FLOORS[folder]) for name in floor}
     wrong = set()
     for path, other in inner_imports([path for package in PACKAGES for path in sources(package)]):
@@ -131,14 +147,20 @@ def test_every_room_has_a_floor() -> None:
 
 def test_no_files_import_each_other() -> None:
     """There is no circle of files, of any length."""
-    graph = networkx.DiGraph(inner_imports([path for package in PACKAGES for path in sources(package)]))
+    graph = networkx.DiGraph(
+        inner_imports([path for package in PACKAGES for path in sources(package)])
+    )
     assert [
-        sorted(map(str, circle)) for circle in networkx.strongly_connected_components(graph) if len(circle) > 1
+        sorted(map(str, circle))
+        for circle in networkx.strongly_connected_components(graph)
+        if len(circle) > 1
     ] == []
 
 
 def test_shards_knows_neither_ray_nor_torch() -> None:
-    """Readers stay small, selection runs anywhere: only the loader hands out tensors, and nothing there imports it."""
+    """Readers stay small, selection runs anywhere: only the loader hands out tensors, and nothing
+    there imports it.
+    """
     loader = Path("shards/loading/loader.py")
     found = {
         f"{path} imports {module}"
@@ -150,12 +172,15 @@ def test_shards_knows_neither_ray_nor_torch() -> None:
 
 
 def test_ray_only_in_actor_files() -> None:
-    """Plain classes hold the logic: in actors only files named *_actor.py import Ray, and trainers never do."""
+    """Plain classes hold the logic: in actors only files named *_actor.py import Ray, and trainers
+    never do.
+    """
     found = {
         str(path)
         for package in ("actors", "trainers")
         for path in sources(package)
-        if not path.name.endswith("_actor.py") and "ray" in {module.split(".")[0] for module in imported_modules(path)}
+        if not path.name.endswith("_actor.py")
+        and "ray" in {module.split(".")[0] for module in imported_modules(path)}
     }
     assert not found
 
@@ -176,7 +201,8 @@ def test_recipe_families_do_not_know_each_other() -> None:
     found = set()
     for path, other in inner_imports([path for package in PACKAGES for path in sources(package)]):
         mine, theirs = (
-            one.relative_to(recipes).parts[:-1] if one.is_relative_to(recipes) else () for one in (path, other)
+            one.relative_to(recipes).parts[:-1] if one.is_relative_to(recipes) else ()
+            for one in (path, other)
         )
         if theirs and theirs != mine and (mine or path.is_relative_to("trainers/engine")):
             found.add(f"{path} imports {other}")
@@ -187,16 +213,30 @@ def light_modules() -> list[str]:
     """Every `config.py`, all of `settings/`, and the registry of recipes."""
     paths = [path for package in PACKAGES for path in sources(package)]
     light = [path for path in paths if path.name == "config.py" or path.parent.name == "settings"]
-    return [".".join(path.with_suffix("").parts) for path in [*light, Path("trainers/recipes/registry.py")]]
+    return [
+        ".".join(path.with_suffix("").parts)
+        for path in [*light, Path("trainers/recipes/registry.py")]
+    ]
 
 
 @pytest.mark.parametrize(
     "modules",
-    [["actors.reading.reader"], light_modules(), ["cluster.cli", "cluster.training.train", "cluster.serving.serve"]],
+    [
+        ["actors.reading.reader"],
+        light_modules(),
+        ["cluster.cli", "cluster.training.train", "cluster.serving.serve"],
+    ],
     ids=["a reader process", "options", "the command line"],
 )
 def test_what_must_start_fast_loads_nothing_heavy(modules: list[str]) -> None:
-    """Neither torch nor what needs it, not even indirectly: readers stay small, help comes at once."""
-    code = f"import sys, {', '.join(modules)}; print([name for name in {HEAVY} if name in sys.modules])"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    """Neither torch nor what needs it, not even indirectly: readers stay small, help comes at
+    once.
+    """
+    code = (
+        f"import sys, {', '.join(modules)}; print([name for name in {HEAVY} if name in "
+        "sys.modules])"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert answer.stdout.strip() == "[]"

@@ -16,7 +16,9 @@ from tests import ROOT
 
 def listed_packages() -> list[str]:
     """The packages that pyproject's patterns find."""
-    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"][
+        "packages"
+    ]["find"]["include"]
     return sorted(find_packages(str(ROOT), include=patterns))
 
 
@@ -24,21 +26,35 @@ def listed_packages() -> list[str]:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel built from a clean copy, with the setuptools that is installed.
 
-    In the checkout itself it would take in whatever an earlier build has left in `build/`, and leave its own there.
+    In the checkout itself it would take in whatever an earlier build has left in `build/`, and
+    leave its own there.
     """
     out, copy = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("clean")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     for package in (name for name in listed_packages() if "." not in name):
-        shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(copy)]
+        shutil.copytree(
+            ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    build = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(out),
+        str(copy),
+    ]
     subprocess.run(build, check=True, capture_output=True, text=True, timeout=240)
     (built,) = out.glob("*.whl")
     return built
 
 
 def test_wheel_contains_every_package_and_nothing_else(wheel: Path) -> None:
-    """Every package listed in pyproject, its modules and data files are in the wheel; tests are not."""
+    """Every package listed in pyproject, its modules and data files are in the wheel; tests are
+    not.
+    """
     on_disk = {
         f"{package.replace('.', '/')}/{path.name}"
         for package in listed_packages()
@@ -50,20 +66,34 @@ def test_wheel_contains_every_package_and_nothing_else(wheel: Path) -> None:
 
 
 def test_every_folder_with_code_is_a_package() -> None:
-    """A folder without `__init__.py` would be missing from the wheel, and breaks processes that tests spawn."""
+    """A folder without `__init__.py` would be missing from the wheel, and breaks processes that
+    tests spawn.
+    """
     tops = {name for name in listed_packages() if "." not in name} | {"tests"}
     folders = {path.parent for top in tops for path in (ROOT / top).rglob("*.py")}
-    assert {str(folder.relative_to(ROOT)) for folder in folders if not (folder / "__init__.py").exists()} == set()
+    assert {
+        str(folder.relative_to(ROOT)) for folder in folders if not (folder / "__init__.py").exists()
+    } == set()
     assert tops == {"shards", "trainers", "actors", "cluster", "protos", "tests"}
 
 
 def test_installed_wheel_shows_its_help(wheel: Path, tmp_path: Path) -> None:
-    """From the unpacked wheel alone, away from the checkout, `emostream --help` lists every command."""
+    """From the unpacked wheel alone, away from the checkout, `emostream --help` lists every
+    command.
+    """
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
-    code = "import sys, cluster.cli; print(cluster.cli.__file__); sys.exit(cluster.cli.main(['--help']))"
+    code = (
+        "import sys, cluster.cli; print(cluster.cli.__file__); "
+        "sys.exit(cluster.cli.main(['--help']))"
+    )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     answer = subprocess.run(
-        [sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+        [sys.executable, "-P", "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+        check=False,
     )
     assert answer.returncode == 0, answer.stderr
     assert str(tmp_path) in answer.stdout.splitlines()[0]

@@ -1,7 +1,8 @@
 """Every option of `emostream train`, without torch: the help text and the driver need no more.
 
-Groups: `encoder` (what hears or sees), `data` (what is loaded and predicted), `engine` (how it is optimized) and
-`model` (the recipe's own). `--set engine.learning_rate=1e-4` sets one; `--print-config` shows all.
+Groups: `encoder` (what hears or sees), `data` (what is loaded and predicted), `engine` (how it is
+optimized) and `model` (the recipe's own). `--set engine.learning_rate=1e-4` sets one;
+`--print-config` shows all.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,10 @@ from trainers.settings.engine import EngineConfig
 
 
 def _recipes_explained() -> str:
-    return f"What to train. {'; '.join(f'{name}: {recipe.summary}' for name, recipe in recipes().items())}."
+    return (
+        "What to train. "
+        f"{'; '.join(f'{name}: {recipe.summary}' for name, recipe in recipes().items())}."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,17 +29,24 @@ class TrainConfig:
     """Options of `emostream train`."""
 
     recipe: str = option(help=_recipes_explained, positional=True)
-    shards: str = option(help="Packed shards with the splits train and validation: a glob, folder or file.")
+    shards: str = option(
+        help="Packed shards with the splits train and validation: a glob, folder or file."
+    )
     out: str = option(
-        help="Folder for checkpoints, the best model and the metrics; for several nodes on shared storage."
+        help="Folder for checkpoints, the best model and the metrics; for several nodes on shared "
+        "storage."
     )
     resume: bool = option(default=False, help="Go on from the newest checkpoint in --out.")
     num_workers: int = option(default=1, help="Training processes; more than one run on Ray.")
-    address: str | None = option(default=None, help="Ray cluster to train on; default: this machine.")
+    address: str | None = option(
+        default=None, help="Ray cluster to train on; default: this machine."
+    )
     encoder: EncoderConfig = option(default_factory=EncoderConfig, help="The encoder.")
     data: DataConfig = option(default_factory=DataConfig, help="The data.")
     engine: EngineConfig = option(default_factory=EngineConfig, help="The optimization.")
-    model: dict[str, Any] = option(default_factory=dict, help="The recipe's own options.", is_group=True)
+    model: dict[str, Any] = option(
+        default_factory=dict, help="The recipe's own options.", is_group=True
+    )
 
     def __post_init__(self) -> None:
         require_positive(self, "--num-workers")
@@ -43,11 +54,13 @@ class TrainConfig:
         self.check_workers(self.num_workers)
 
     def check_workers(self, num_workers: int) -> None:
-        """Raise ConfigError for what so many processes cannot do; torchrun tells their number only when it runs."""
+        """Raise ConfigError for what so many processes cannot do; torchrun tells their number only
+        when it runs.
+        """
         if self.engine.batches_per_step % num_workers:
             raise ConfigError(
-                f"engine.batches_per_step: got {self.engine.batches_per_step} for {num_workers} workers, expected a "
-                "multiple of them, so that every worker does the same"
+                f"engine.batches_per_step: got {self.engine.batches_per_step} for {num_workers} "
+                "workers, expected a multiple of them, so that every worker does the same"
             )
 
     def expanded(self) -> dict[str, RecipeConfig]:

@@ -1,8 +1,10 @@
-"""Whether a run can be gone on with: its options are those it was started with, but for the few that may differ.
+"""Whether a run can be gone on with: its options are those it was started with, but for the few
+that may differ.
 
-Compared are resolved options, so that a default written out is no difference. What a run is for, how it learns and how
-its state is divided must be the same; where it runs, how long and how often it reports may not be. The learning rate is
-among the first: its schedule is part of the saved state, and another one would be ignored without a word.
+Compared are resolved options, so that a default written out is no difference. What a run is for,
+how it learns and how its state is divided must be the same; where it runs, how long and how often
+it reports may not be. The learning rate is among the first: its schedule is part of the saved
+state, and another one would be ignored without a word.
 """
 
 from collections.abc import Iterator, Mapping
@@ -45,13 +47,17 @@ def write_config(out: Path, config: TrainConfig) -> None:
 
 
 def refuse_another_run(out: Path, config: TrainConfig) -> None:
-    """Raise ConfigError, naming the options, when the run in `out` was started with others than `config` has."""
+    """Raise ConfigError, naming the options, when the run in `out` was started with others than
+    `config` has.
+    """
     try:
-        saved = from_mapping(TrainConfig, yaml.safe_load((out / CONFIG_NAME).read_text(encoding="utf-8")))
+        saved = from_mapping(
+            TrainConfig, yaml.safe_load((out / CONFIG_NAME).read_text(encoding="utf-8"))
+        )
     except (FileNotFoundError, TypeError, yaml.YAMLError) as error:
         raise ConfigError(
-            f"resume: {out / CONFIG_NAME} is missing or damaged, and says what the run was started with; restore it, "
-            "or give another --out"
+            f"resume: {out / CONFIG_NAME} is missing or damaged, and says what the run was started "
+            "with; restore it, or give another --out"
         ) from error
     before, now = dict(_options(saved)), dict(_options(config))
     differ = [
@@ -60,7 +66,9 @@ def refuse_another_run(out: Path, config: TrainConfig) -> None:
         if before.get(name) != now.get(name) and name not in MAY_DIFFER
     ]
     if differ:
-        raise ConfigError(f"resume: {'; '.join(differ)}; give what {out} was started with, or another --out")
+        raise ConfigError(
+            f"resume: {'; '.join(differ)}; give what {out} was started with, or another --out"
+        )
 
 
 def _options(config: TrainConfig) -> Iterator[tuple[str, Any]]:

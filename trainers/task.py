@@ -1,4 +1,5 @@
-"""What the engine trains: a model with a loss, its batches, its validation, and what of it is exported.
+"""What the engine trains: a model with a loss, its batches, its validation, and what of it is
+exported.
 
 The engine knows nothing else of a recipe.
 """
@@ -33,8 +34,12 @@ class TrainingModel(nn.Module, ABC):
         return ()
 
     def checkpoint_gradients(self) -> None:
-        """From now on, compute layers again in the backward pass. Raises ConfigError where the model cannot."""
-        raise ConfigError(f"engine.gradient_checkpointing: {type(self).__name__} cannot; leave it out")
+        """From now on, compute layers again in the backward pass. Raises ConfigError where the
+        model cannot.
+        """
+        raise ConfigError(
+            f"engine.gradient_checkpointing: {type(self).__name__} cannot; leave it out"
+        )
 
     def after_step(self, step: int) -> None:
         """Called by every rank after optimizer step number `step` (from 1)."""
@@ -60,7 +65,9 @@ class Task(Protocol):
         """W, numbers an utterance in `scores`."""
 
     def prepare(self, out: Path, say: Callable[[str], None]) -> None:
-        """What has to be there before the model is built; every rank calls it, and may wait for others in it."""
+        """What has to be there before the model is built; every rank calls it, and may wait for
+        others in it.
+        """
 
     def training_reader(self) -> BatchReader:
         """Reads training batches."""

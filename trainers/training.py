@@ -1,4 +1,6 @@
-"""From the options of `emostream train` to a finished run: the task of the recipe, handed to the engine."""
+"""From the options of `emostream train` to a finished run: the task of the recipe, handed to the
+engine.
+"""
 
 from pathlib import Path
 
@@ -22,7 +24,8 @@ from trainers.task import Task
 def run_training(config: TrainConfig, on_step: OnProgress = unseen) -> TrainingResult:
     """Train, or go on training; returns when done. Every rank calls it; rank 0 writes.
 
-    Raises ConfigError for what cannot be trained, and OSError when the disk fails: the run resumes after.
+    Raises ConfigError for what cannot be trained, and OSError when the disk fails: the run resumes
+    after.
     """
     transformers_logging.disable_progress_bar()  # a bar a saved file says nothing
     join_group()
@@ -35,7 +38,9 @@ def run_training(config: TrainConfig, on_step: OnProgress = unseen) -> TrainingR
     run = TrainingRun(config.engine, Path(config.out), task, parameters=parameters, on_step=on_step)
 
     run.restore()
-    on_first_rank(lambda: write_config(Path(config.out), config))  # now: what was refused leaves the folder as it was
+    on_first_rank(
+        lambda: write_config(Path(config.out), config)
+    )  # now: what was refused leaves the folder as it was
     return run.run()
 
 

@@ -1,7 +1,9 @@
-"""Which encoder makes speaker vectors, and its fingerprint; without torch, so that the driver can name it.
+"""Which encoder makes speaker vectors, and its fingerprint; without torch, so that the driver can
+name it.
 
-Vectors are comparable when the very same encoder made them, in the same way. The fingerprint is that of the weights (or
-of the weightless statistics), with a version of how features become a vector.
+Vectors are comparable when the very same encoder made them, in the same way. The fingerprint is
+that of the weights (or of the weightless statistics), with a version of how features become a
+vector.
 """
 
 import hashlib
@@ -24,8 +26,8 @@ class EmbedderConfig:
     """An encoder: `spectral`, a folder, or a hub name with its commit."""
 
     encoder: str = option(
-        help="`spectral` (no weights), a HuBERT, wav2vec 2.0, WavLM or data2vec audio by hub name or folder, or what "
-        "`emostream train` exported (RUN/best)",
+        help="`spectral` (no weights), a HuBERT, wav2vec 2.0, WavLM or data2vec audio by hub name "
+        "or folder, or what `emostream train` exported (RUN/best)",
     )
     revision: str | None = option(default=None, help="full commit of a hub checkpoint")
 
@@ -41,7 +43,9 @@ class EmbedderConfig:
         return replace(self, encoder=local_path(self.encoder))
 
     def checkpoint(self) -> CheckpointConfig:
-        """Where the weights come from. Raises ConfigError for what is neither a folder nor a pinned hub name."""
+        """Where the weights come from. Raises ConfigError for what is neither a folder nor a pinned
+        hub name.
+        """
         return CheckpointConfig(checkpoint=self.encoder, revision=self.revision)
 
 

@@ -1,11 +1,13 @@
 """Encoders as embedders: utterances of some speakers in, a vector for each out.
 
-A vector is the mean over time of the encoder's last layer (papt-pldc, Eq. 2); of a long recording, over windows
-weighted by their length. A personalized encoder hears a speaker's utterances together: SetPeER in sets of eight, in
-their order; PAPT with the speaker's own embedding, or that of the training speaker most alike to those at hand.
+A vector is the mean over time of the encoder's last layer (papt-pldc, Eq. 2); of a long recording,
+over windows weighted by their length. A personalized encoder hears a speaker's utterances together:
+SetPeER in sets of eight, in their order; PAPT with the speaker's own embedding, or that of the
+training speaker most alike to those at hand.
 
-`SpectralEmbedder` needs no weights: means and spreads over time of mel cepstra, weighted by their index, since what
-tells voices apart lies in the higher ones, which are small. Found on RAVDESS and LibriSpeech; see docs/decisions.md.
+`SpectralEmbedder` needs no weights: means and spreads over time of mel cepstra, weighted by their
+index, since what tells voices apart lies in the higher ones, which are small. Found on RAVDESS and
+LibriSpeech; see docs/decisions.md.
 
 Shapes: N utterances, T frames, F coefficients, D width.
 """
@@ -73,7 +75,10 @@ class SpectralEmbedder:
     def _embed_one(self, waveform: Waveform) -> Outcome:
         if len(waveform) < MIN_SAMPLES:
             return _too_short()
-        cepstra_TF = self._cepstra(torch.from_numpy(waveform)[None])[0][:, 1:].astype(np.float64) * self._weights
+        cepstra_TF = (
+            self._cepstra(torch.from_numpy(waveform)[None])[0][:, 1:].astype(np.float64)
+            * self._weights
+        )
         spread = cepstra_TF.std(axis=0)
         return _usable(np.concatenate([cepstra_TF.mean(axis=0), spread - spread.mean()]))
 
@@ -92,9 +97,13 @@ class EncoderEmbedder:
         self._model: _Pooled = _load(folder, self._device)
 
     def embed(self, waveforms: Sequence[Waveform], speakers: Sequence[str]) -> list[Outcome]:
-        """[D] for each utterance; those of one speaker are heard together where the encoder is personalized."""
+        """[D] for each utterance; those of one speaker are heard together where the encoder is
+        personalized.
+        """
         found: list[Outcome] = [_too_short()] * len(waveforms)
-        long_enough = [place for place, waveform in enumerate(waveforms) if len(waveform) >= MIN_SAMPLES]
+        long_enough = [
+            place for place, waveform in enumerate(waveforms) if len(waveform) >= MIN_SAMPLES
+        ]
         for group in self._model.groups(long_enough, speakers):
             rows = self._model.pooled([waveforms[place] for place in group], speakers[group[0]])
             for place, row in zip(group, rows, strict=True):
@@ -112,7 +121,9 @@ class _Pooled:
         """What is heard together: here everything may be, as nothing hears anything else."""
         return [places] if places else []
 
-    def pooled(self, waveforms: Sequence[Waveform], speaker: str) -> list[NDArray[np.float64] | Missing]:
+    def pooled(
+        self, waveforms: Sequence[Waveform], speaker: str
+    ) -> list[NDArray[np.float64] | Missing]:
         """The mean over time of each [D]."""
         return windowed_rows(
             waveforms,
@@ -143,27 +154,39 @@ class _PooledTogether(_Pooled):
         for place in places:
             by_speaker.setdefault(speakers[place], []).append(place)
         return [
-            mine[start : start + SET_SIZE] for mine in by_speaker.values() for start in range(0, len(mine), SET_SIZE)
+            mine[start : start + SET_SIZE]
+            for mine in by_speaker.values()
+            for start in range(0, len(mine), SET_SIZE)
         ]
 
-    def pooled(self, waveforms: Sequence[Waveform], speaker: str) -> list[NDArray[np.float64] | Missing]:
+    def pooled(
+        self, waveforms: Sequence[Waveform], speaker: str
+    ) -> list[NDArray[np.float64] | Missing]:
         """The set in one pass, each utterance up to a window's length."""
         limit = round(WINDOW_SECONDS * SAMPLE_RATE_HZ)
         rows = self._forward([waveform[:limit] for waveform in waveforms])
         return list(rows.double().cpu().numpy())
 
     def _pool(self, samples_NS: Tensor, lengths_N: Tensor) -> Tensor:
-        found: Tensor = self._recognizer(samples_NS, lengths_N, torch.zeros_like(lengths_N)).pooled_ND
+        found: Tensor = self._recognizer(
+            samples_NS, lengths_N, torch.zeros_like(lengths_N)
+        ).pooled_ND
         return found
 
 
 class _PooledKnown(_Pooled):
-    """PAPT: each utterance with a speaker's embedding, its own or the most alike training speaker's."""
+    """PAPT: each utterance with a speaker's embedding, its own or the most alike training
+    speaker's.
+    """
 
-    def __init__(self, encoder: LayerwiseEncoder, state: SpeakerState, device: torch.device) -> None:
+    def __init__(
+        self, encoder: LayerwiseEncoder, state: SpeakerState, device: torch.device
+    ) -> None:
         super().__init__(encoder, device)
         self._embedding = state.embedding.eval().to(device)
-        self._number_of: Mapping[str, int] = {name: number for number, name in enumerate(state.names)}
+        self._number_of: Mapping[str, int] = {
+            name: number for number, name in enumerate(state.names)
+        }
         self._original = _Pooled(state.original, device)
         self._number = 0
 
@@ -171,8 +194,12 @@ class _PooledKnown(_Pooled):
         """All of a speaker's utterances that are at hand."""
         return _by_speaker(places, speakers)
 
-    def pooled(self, waveforms: Sequence[Waveform], speaker: str) -> list[NDArray[np.float64] | Missing]:
-        """With the embedding that is the speaker's, or nearest to what the original encoder hears."""
+    def pooled(
+        self, waveforms: Sequence[Waveform], speaker: str
+    ) -> list[NDArray[np.float64] | Missing]:
+        """With the embedding that is the speaker's, or nearest to what the original encoder
+        hears.
+        """
         number = self._number_of.get(speaker)
         self._number = self._proxy(waveforms) if number is None else number
         return super().pooled(waveforms, speaker)
@@ -185,16 +212,22 @@ class _PooledKnown(_Pooled):
 
     def _pool(self, samples_NS: Tensor, lengths_N: Tensor) -> Tensor:
         numbers_N = torch.full_like(lengths_N, self._number)
-        frames_NTD, mask_NT = self._encoder(samples_NS, lengths_N, self._embedding.before_layer(numbers_N))
+        frames_NTD, mask_NT = self._encoder(
+            samples_NS, lengths_N, self._embedding.before_layer(numbers_N)
+        )
         return masked_mean(*self._embedding.after_layers(frames_NTD, mask_NT, numbers_N))
 
 
 def _load(folder: Path, device: torch.device) -> _Pooled:
-    """What lies in the folder, in the way it is heard with. Raises ConfigError for one that cannot, and for damage."""
+    """What lies in the folder, in the way it is heard with. Raises ConfigError for one that cannot,
+    and for damage.
+    """
     if not is_recognizer(str(folder)):
         encoder, state = load_encoder(str(folder)), load_speakers(str(folder))
         if encoder.modality != "audio":
-            raise ConfigError(f"--encoder {folder}: takes {encoder.modality}; expected an encoder of sound")
+            raise ConfigError(
+                f"--encoder {folder}: takes {encoder.modality}; expected an encoder of sound"
+            )
         return _Pooled(encoder, device) if state is None else _PooledKnown(encoder, state, device)
     try:
         trained = load_trained(folder)
@@ -204,10 +237,16 @@ def _load(folder: Path, device: torch.device) -> _Pooled:
         raise ConfigError(f"--encoder {folder}: cannot be loaded: {error}") from error
     recognizer, state = trained.model, trained.speakers
     if recognizer.config.modality != "audio":
-        raise ConfigError(f"--encoder {folder}: takes {recognizer.config.modality}; expected an encoder of sound")
+        raise ConfigError(
+            f"--encoder {folder}: takes {recognizer.config.modality}; expected an encoder of sound"
+        )
     if recognizer.extractor is not None:
         return _PooledTogether(recognizer, device)
-    return _Pooled(recognizer.encoder, device) if state is None else _PooledKnown(recognizer.encoder, state, device)
+    return (
+        _Pooled(recognizer.encoder, device)
+        if state is None
+        else _PooledKnown(recognizer.encoder, state, device)
+    )
 
 
 def _by_speaker(places: list[int], speakers: Sequence[str]) -> list[list[int]]:

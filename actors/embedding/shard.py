@@ -1,4 +1,6 @@
-"""One shard from utterances to a committed embedding table: the unit of work of `emostream embed`, without Ray."""
+"""One shard from utterances to a committed embedding table: the unit of work of `emostream embed`,
+without Ray.
+"""
 
 from collections.abc import Iterable, Sequence
 
@@ -39,7 +41,9 @@ def embed_shard(
 def embed_window(embedder: Embedder, window: Sequence[Utterance]) -> list[Embedding]:
     """A row for each utterance, in order."""
     problems = [_problem(utterance) for utterance in window]
-    usable = [utterance for utterance, problem in zip(window, problems, strict=True) if problem is None]
+    usable = [
+        utterance for utterance, problem in zip(window, problems, strict=True) if problem is None
+    ]
     sounds = [utterance.audio for utterance in usable if utterance.audio is not None]
     vectors = iter(embedder.embed(sounds, [str(utterance.speaker) for utterance in usable]))
     return [

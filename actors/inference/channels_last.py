@@ -1,10 +1,11 @@
 """Convolution stacks with layer norm, without the copies between them (CPU only).
 
-In a layer-norm feature extractor (wav2vec 2.0 large, HuBERT large, WavLM large) every convolution wants [B, C, T] and
-every norm [B, T, C]; on a CPU the copies in between took 47 % of a HuBERT-base panel's time in bfloat16. A 2-D
-convolution over one row in channels-last memory reads [B, T, C] as it lies, and the norm reads its result as it lies.
-Measured on 10 utterances, one thread: 6.3 to 4.6 s in float32, 4.0 to 2.4 s in bfloat16, probabilities equal to 3e-8.
-A GPU hides the copies and its kernels choose their own layouts, so nothing changes there.
+In a layer-norm feature extractor (wav2vec 2.0 large, HuBERT large, WavLM large) every convolution
+wants [B, C, T] and every norm [B, T, C]; on a CPU the copies in between took 47 % of a HuBERT-base
+panel's time in bfloat16. A 2-D convolution over one row in channels-last memory reads [B, T, C] as
+it lies, and the norm reads its result as it lies. Measured on 10 utterances, one thread: 6.3 to 4.6
+s in float32, 4.0 to 2.4 s in bfloat16, probabilities equal to 3e-8. A GPU hides the copies and its
+kernels choose their own layouts, so nothing changes there.
 
 Shapes: B batch, C channels, T frames.
 """
@@ -19,7 +20,9 @@ class ChannelsLastConv1d(nn.Module):
 
     def __init__(self, convolution: nn.Conv1d) -> None:
         super().__init__()
-        weight = convolution.weight.detach().unsqueeze(2).contiguous(memory_format=torch.channels_last)
+        weight = (
+            convolution.weight.detach().unsqueeze(2).contiguous(memory_format=torch.channels_last)
+        )
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = convolution.bias
         self._stride = (1, convolution.stride[0])
@@ -34,7 +37,9 @@ def avoid_layout_copies(model: nn.Module) -> None:
     """Replace, in place, the convolutions of `model` that a layer norm over channels follows."""
     for module in model.modules():
         convolution = getattr(module, "conv", None)
-        if not isinstance(convolution, nn.Conv1d) or not isinstance(getattr(module, "layer_norm", None), nn.LayerNorm):
+        if not isinstance(convolution, nn.Conv1d) or not isinstance(
+            getattr(module, "layer_norm", None), nn.LayerNorm
+        ):
             continue
         if (convolution.padding, convolution.dilation, convolution.groups) == ((0,), (1,), 1):
             module.conv = ChannelsLastConv1d(convolution)

@@ -1,8 +1,9 @@
 """Where weights come from and which exactly they are, without loading a model.
 
-A checkpoint is a local folder or a Hugging Face name with a pinned commit; either way it ends as a folder of
-safetensors files with a digest. A branch or tag is refused: it may move and change labels halfway. Pickled weights are
-refused: opening them runs code. Imports no torch, so that a finished job is recognized in a second.
+A checkpoint is a local folder or a Hugging Face name with a pinned commit; either way it ends as a
+folder of safetensors files with a digest. A branch or tag is refused: it may move and change labels
+halfway. Pickled weights are refused: opening them runs code. Imports no torch, so that a finished
+job is recognized in a second.
 """
 
 import fnmatch
@@ -16,7 +17,8 @@ import huggingface_hub
 from shards.config import ConfigError, option
 from shards.storage.documents import read_json
 
-# What decides a label: the weights, the architecture, and how input is prepared. Reports and notes beside them do not.
+# What decides a label: the weights, the architecture, and how input is prepared. Reports and notes
+# beside them do not.
 LABELING_FILES = (
     "*.safetensors",
     "*.safetensors.index.json",
@@ -41,19 +43,27 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 class CheckpointConfig:
     """Where a model's weights come from."""
 
-    checkpoint: str = option(help="local folder, or Hugging Face name (owner/model), holding safetensors weights")
-    revision: str | None = option(help="commit of a hub checkpoint, 40 hexadecimal digits", default=None)
+    checkpoint: str = option(
+        help="local folder, or Hugging Face name (owner/model), holding safetensors weights"
+    )
+    revision: str | None = option(
+        help="commit of a hub checkpoint, 40 hexadecimal digits", default=None
+    )
 
     def __post_init__(self) -> None:
         if self.is_local:
             return
         if not _HUB_NAME.fullmatch(self.checkpoint):
-            raise ConfigError(f"checkpoint: got {self.checkpoint!r}, which is no folder here and no owner/model name")
+            raise ConfigError(
+                f"checkpoint: got {self.checkpoint!r}, which is no folder here and no owner/model "
+                "name"
+            )
         if self.revision is None or not _COMMIT.fullmatch(self.revision):
             raise ConfigError(
-                f"revision: got {self.revision!r} for {self.checkpoint!r}, expected the full commit (40 hexadecimal "
-                "digits): a branch or tag may move and change labels halfway (and if a local folder was meant: there "
-                f"is none of this name). Commits are listed at https://huggingface.co/{self.checkpoint}/commits/main"
+                f"revision: got {self.revision!r} for {self.checkpoint!r}, expected the full "
+                "commit (40 hexadecimal digits): a branch or tag may move and change labels "
+                "halfway (and if a local folder was meant: there is none of this name). Commits "
+                f"are listed at https://huggingface.co/{self.checkpoint}/commits/main"
             )
 
     @property
@@ -63,14 +73,20 @@ class CheckpointConfig:
 
 
 def locate(config: CheckpointConfig) -> Path:
-    """The folder of the checkpoint, downloaded into the Hugging Face cache if it is not there yet."""
+    """The folder of the checkpoint, downloaded into the Hugging Face cache if it is not there
+    yet.
+    """
     if config.is_local:
         return Path(config.checkpoint)
     patterns = [pattern for pattern in LABELING_FILES if not pattern.startswith("*.safetensors")]
-    # Only the weights at the top and only the ones transformers reads: repositories also hold other precisions.
+    # Only the weights at the top and only the ones transformers reads: repositories also hold other
+    # precisions.
     patterns += ["model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"]
     folder = huggingface_hub.snapshot_download(
-        config.checkpoint, revision=config.revision, allow_patterns=patterns, ignore_patterns=["*/*"]
+        config.checkpoint,
+        revision=config.revision,
+        allow_patterns=patterns,
+        ignore_patterns=["*/*"],
     )
     return Path(folder)
 
@@ -83,13 +99,18 @@ def identify(config: CheckpointConfig) -> dict[str, str]:
 
 
 def weight_digest(folder: Path) -> str:
-    """SHA-256 over the names and contents of the files that decide a label. Raises ConfigError for pickled weights."""
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and _decides_labels(path.name)]
+    """SHA-256 over the names and contents of the files that decide a label. Raises ConfigError for
+    pickled weights.
+    """
+    files = [
+        path for path in sorted(folder.iterdir()) if path.is_file() and _decides_labels(path.name)
+    ]
     if not any(path.suffix == ".safetensors" for path in files):
         raise ConfigError(
-            f"checkpoint {folder}: holds no *.safetensors; pickled weights are never opened, as that runs code. Pin "
-            "the commit of the hub's safetensors conversion (its open pull requests), or convert once on a machine "
-            "you can lose: AutoModel.from_pretrained(...).save_pretrained(...)"
+            f"checkpoint {folder}: holds no *.safetensors; pickled weights are never opened, as "
+            "that runs code. Pin the commit of the hub's safetensors conversion (its open pull "
+            "requests), or convert once on a machine you can lose: "
+            "AutoModel.from_pretrained(...).save_pretrained(...)"
         )
     digest = hashlib.sha256()
     for path in files:
@@ -106,11 +127,16 @@ def model_type(folder: Path) -> str:
     try:
         values = read_json(path)
     except FileNotFoundError as error:
-        raise ConfigError(f"checkpoint {folder}: has no config.json; expected a transformers checkpoint") from error
+        raise ConfigError(
+            f"checkpoint {folder}: has no config.json; expected a transformers checkpoint"
+        ) from error
     except ValueError as error:
         raise ConfigError(f"checkpoint {folder}: config.json is not JSON: {error}") from error
     if not isinstance(values, dict) or not isinstance(values.get("model_type"), str):
-        raise ConfigError(f"checkpoint {folder}: config.json has no model_type; save it with transformers 4 or later")
+        raise ConfigError(
+            f"checkpoint {folder}: config.json has no model_type; save it with transformers 4 or "
+            "later"
+        )
     return str(values["model_type"])
 
 

@@ -10,9 +10,13 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchingConfig:
-    """Upper bounds of one batch, padding included. No bound changes a label; a batch too large is halved by itself."""
+    """Upper bounds of one batch, padding included. No bound changes a label; a batch too large is
+    halved by itself.
+    """
 
-    audio_seconds: float | None = option(help="default: one window at a time on a CPU, 480 on a GPU", default=None)
+    audio_seconds: float | None = option(
+        help="default: one window at a time on a CPU, 480 on a GPU", default=None
+    )
     text_tokens: int | None = option(help="default: 512 on a CPU, 16384 on a GPU", default=None)
     face_frames: int | None = option(help="default: 8 on a CPU, 256 on a GPU", default=None)
 

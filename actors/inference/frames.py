@@ -1,9 +1,10 @@
 """Face crops to model input, a bounded number of frames at a time.
 
-Two ways in. The usual settings (resize, rescale, normalize) are done here on the device: the processors of transformers
-would cost a millisecond a frame in numpy and leave a GPU waiting. Anything a processor does beyond them (cropping
-percentages, other offsets) is left to the processor itself, in its PIL version, so that the result does not depend on
-whether torchvision happens to be installed.
+Two ways in. The usual settings (resize, rescale, normalize) are done here on the device: the
+processors of transformers would cost a millisecond a frame in numpy and leave a GPU waiting.
+Anything a processor does beyond them (cropping percentages, other offsets) is left to the processor
+itself, in its PIL version, so that the result does not depend on whether torchvision happens to be
+installed.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,20 +27,32 @@ _INTERPOLATION = {2: "bilinear", 3: "bicubic"}
 
 
 class FrameInputs:
-    """RGB frames [F, H, W, 3] uint8 to `pixel_values` [F, 3, h, w] float32, as the checkpoint's processor says."""
+    """RGB frames [F, H, W, 3] uint8 to `pixel_values` [F, 3, h, w] float32, as the checkpoint's
+    processor says.
+    """
 
     def __init__(self, folder: Path) -> None:
         try:
-            self._processor: Any = AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
+            self._processor: Any = AutoImageProcessor.from_pretrained(
+                folder, backend="pil", trust_remote_code=False
+            )
         except (OSError, ValueError, ImportError) as error:
-            raise ConfigError(f"checkpoint {folder}: no usable preprocessor_config.json: {error}") from error
+            raise ConfigError(
+                f"checkpoint {folder}: no usable preprocessor_config.json: {error}"
+            ) from error
         self._is_plain = _is_plain(self._processor)
 
     def __call__(self, frames: NDArray[np.uint8], device: torch.device) -> Tensor:
         if not self._is_plain:
-            pixels = self._processor(list(frames), input_data_format="channels_last", return_tensors="pt")
+            pixels = self._processor(
+                list(frames), input_data_format="channels_last", return_tensors="pt"
+            )
             return to_device(pixels["pixel_values"], device)
-        images = to_device(torch.from_numpy(np.ascontiguousarray(frames)), device).permute(0, 3, 1, 2).float()
+        images = (
+            to_device(torch.from_numpy(np.ascontiguousarray(frames)), device)
+            .permute(0, 3, 1, 2)
+            .float()
+        )
         size = (self._processor.size["height"], self._processor.size["width"])
         if self._processor.do_resize and images.shape[-2:] != size:
             images = _resized(images, size, _INTERPOLATION[int(self._processor.resample)])
@@ -51,7 +64,9 @@ class FrameInputs:
             images = images * processor.rescale_factor
         if processor.do_normalize:
             mean = torch.tensor(processor.image_mean, device=images.device).view(3, 1, 1)
-            images = (images - mean) / torch.tensor(processor.image_std, device=images.device).view(3, 1, 1)
+            images = (images - mean) / torch.tensor(processor.image_std, device=images.device).view(
+                3, 1, 1
+            )
         return images
 
 
@@ -63,15 +78,24 @@ def _resized(images: Tensor, size: tuple[int, int], mode: str) -> Tensor:
 
 
 def mean_rows(
-    crops: Sequence[NDArray[np.uint8]], forward: Callable[[NDArray[np.uint8]], Tensor], *, budget: int
+    crops: Sequence[NDArray[np.uint8]],
+    forward: Callable[[NDArray[np.uint8]], Tensor],
+    *,
+    budget: int,
 ) -> list[NDArray[np.float64] | Missing]:
-    """For each utterance the mean of `forward`'s rows over its frames, `budget` frames at a time, in float64.
+    """For each utterance the mean of `forward`'s rows over its frames, `budget` frames at a time,
+    in float64.
 
-    Frames of several utterances share a batch when they have one size; there is no padding between them.
+    Frames of several utterances share a batch when they have one size; there is no padding between
+    them.
     """
-    outcomes: list[NDArray[np.float64] | Missing] = [Missing("no_face: no frame shows one") for _ in crops]
+    outcomes: list[NDArray[np.float64] | Missing] = [
+        Missing("no_face: no frame shows one") for _ in crops
+    ]
     for shape in sorted({faces.shape[1:] for faces in crops if len(faces)}):
-        owners = [index for index, faces in enumerate(crops) if len(faces) and faces.shape[1:] == shape]
+        owners = [
+            index for index, faces in enumerate(crops) if len(faces) and faces.shape[1:] == shape
+        ]
         rows = _rows_of(crops, owners, forward, budget)
         ends = np.cumsum([len(crops[index]) for index in owners])
         for index, part in zip(owners, np.split(rows, ends[:-1]), strict=True):
@@ -80,11 +104,16 @@ def mean_rows(
 
 
 def _rows_of(
-    crops: Sequence[NDArray[np.uint8]], owners: list[int], forward: Callable[[NDArray[np.uint8]], Tensor], budget: int
+    crops: Sequence[NDArray[np.uint8]],
+    owners: list[int],
+    forward: Callable[[NDArray[np.uint8]], Tensor],
+    budget: int,
 ) -> NDArray[np.float64]:
     """`forward`'s rows for all frames of `owners`, one after another."""
     frames = [frame for index in owners for frame in crops[index]]  # views, not copies
-    batches = [range(start, min(start + budget, len(frames))) for start in range(0, len(frames), budget)]
+    batches = [
+        range(start, min(start + budget, len(frames))) for start in range(0, len(frames), budget)
+    ]
     rows = run_batches(batches, lambda batch: forward(np.stack([frames[index] for index in batch])))
     return np.stack([rows[index].numpy() for index in range(len(frames))]).astype(np.float64)
 
@@ -98,7 +127,14 @@ def probe_frames() -> NDArray[np.uint8]:
 def _is_plain(processor: Any) -> bool:
     """Whether resize, rescale and normalize, as done here, are all that the processor does."""
     size = dict(getattr(processor, "size", None) or {})
-    special = ("do_center_crop", "do_pad", "do_flip_channel_order", "crop_pct", "include_top", "rescale_offset")
+    special = (
+        "do_center_crop",
+        "do_pad",
+        "do_flip_channel_order",
+        "crop_pct",
+        "include_top",
+        "rescale_offset",
+    )
     return (
         set(size) == {"height", "width"}
         and int(getattr(processor, "resample", None) or 0) in _INTERPOLATION

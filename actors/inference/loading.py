@@ -1,7 +1,7 @@
 """Loads a checkpoint's model: safetensors only, no remote code, every weight present.
 
-transformers fills weights a checkpoint lacks with random numbers and warns. For a labeler that is a disaster nobody
-sees (the backbone of a classifier loads and labels noise), so here it is an error.
+transformers fills weights a checkpoint lacks with random numbers and warns. For a labeler that is a
+disaster nobody sees (the backbone of a classifier loads and labels noise), so here it is an error.
 """
 
 from pathlib import Path
@@ -14,23 +14,33 @@ from torch.nn.utils import parametrize
 from actors.inference.channels_last import avoid_layout_copies
 from shards.config import ConfigError
 
-# Only training uses them (masked frames of wav2vec 2.0 and its kin); several published checkpoints lack them.
+# Only training uses them (masked frames of wav2vec 2.0 and its kin); several published checkpoints
+# lack them.
 UNUSED_WEIGHTS = ("masked_spec_embed",)
 
 
 def load_model(model_class: Any, folder: Path, *, dtype: torch.dtype, device: torch.device) -> Any:
-    """`model_class.from_pretrained(folder)` ready for inference. Raises ConfigError when weights are missing."""
+    """`model_class.from_pretrained(folder)` ready for inference. Raises ConfigError when weights
+    are missing.
+    """
     try:
         model, report = model_class.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ConfigError(f"checkpoint {folder}: cannot be loaded as {model_class.__name__}: {error}") from error
+        raise ConfigError(
+            f"checkpoint {folder}: cannot be loaded as {model_class.__name__}: {error}"
+        ) from error
     missing = sorted(name for name in report["missing_keys"] if not name.endswith(UNUSED_WEIGHTS))
     if missing:
         raise ConfigError(
-            f"checkpoint {folder}: lacks {len(missing)} weights of {type(model).__name__} ({', '.join(missing[:3])}, "
-            "...), which would be random; expected a checkpoint fine-tuned for this task"
+            f"checkpoint {folder}: lacks {len(missing)} weights of {type(model).__name__} "
+            f"({', '.join(missing[:3])}, ...), which would be random; expected a checkpoint "
+            "fine-tuned for this task"
         )
     model.eval().requires_grad_(False)
     _fold_parametrizations(model)

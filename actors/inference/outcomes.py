@@ -1,4 +1,6 @@
-"""What every labeler shares: its outcome for one utterance, batches that shrink when memory runs out, probabilities."""
+"""What every labeler shares: its outcome for one utterance, batches that shrink when memory runs
+out, probabilities.
+"""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -23,11 +25,14 @@ class Missing:
 Outcome: TypeAlias = NDArray[np.float32] | Missing
 
 
-def run_batches(batches: Sequence[Sequence[int]], forward: Callable[[Sequence[int]], Tensor]) -> dict[int, Tensor]:
+def run_batches(
+    batches: Sequence[Sequence[int]], forward: Callable[[Sequence[int]], Tensor]
+) -> dict[int, Tensor]:
     """`forward` on every batch of indices; returns each index's row, on the CPU.
 
-    Rows stay on the device until the last batch is under way, so that a GPU is never waited for in between. A batch
-    that does not fit the GPU's memory is halved and tried again; one that cannot be halved raises.
+    Rows stay on the device until the last batch is under way, so that a GPU is never waited for in
+    between. A batch that does not fit the GPU's memory is halved and tried again; one that cannot
+    be halved raises.
     """
     pending = [list(batch) for batch in reversed(batches)]
     done: list[tuple[list[int], Tensor]] = []
@@ -39,7 +44,9 @@ def run_batches(batches: Sequence[Sequence[int]], forward: Callable[[Sequence[in
             pending += [batch[middle:], batch[:middle]]
             continue
         done.append((batch, rows))
-    return {index: row for batch, rows in done for index, row in zip(batch, rows.cpu(), strict=True)}
+    return {
+        index: row for batch, rows in done for index, row in zip(batch, rows.cpu(), strict=True)
+    }
 
 
 def _forward_or_none(batch: list[int], forward: Callable[[Sequence[int]], Tensor]) -> Tensor | None:
@@ -48,16 +55,23 @@ def _forward_or_none(batch: list[int], forward: Callable[[Sequence[int]], Tensor
         return forward(batch)
     except torch.cuda.OutOfMemoryError as error:
         if len(batch) == 1:
-            error.add_note("One item alone does not fit this GPU: lower window_seconds, or use a larger GPU.")
+            error.add_note(
+                "One item alone does not fit this GPU: lower window_seconds, or use a larger GPU."
+            )
             raise
-    # Only here, after the exception and with it the tensors of the failed pass are gone, is there memory to give back.
+    # Only here, after the exception and with it the tensors of the failed pass are gone, is there
+    # memory to give back.
     torch.cuda.empty_cache()
-    log.warning("a batch of %d does not fit the GPU's memory: halved (see the panel's batching)", len(batch))
+    log.warning(
+        "a batch of %d does not fit the GPU's memory: halved (see the panel's batching)", len(batch)
+    )
     return None
 
 
 def class_probabilities(logits: Tensor, config: Any) -> Tensor:
-    """Probabilities in float32; a multi-label checkpoint's classes are independent and left unnormalized."""
+    """Probabilities in float32; a multi-label checkpoint's classes are independent and left
+    unnormalized.
+    """
     if getattr(config, "problem_type", None) == "multi_label_classification":
         return torch.sigmoid(logits.float())
     return torch.softmax(logits.float(), dim=-1)

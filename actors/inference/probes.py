@@ -1,4 +1,6 @@
-"""Inputs that models are tried on when they are loaded: made from a seed, so that every worker measures the same."""
+"""Inputs that models are tried on when they are loaded: made from a seed, so that every worker
+measures the same.
+"""
 
 import numpy as np
 
@@ -6,10 +8,17 @@ from shards.media.sound_format import SAMPLE_RATE_HZ, Waveform
 
 
 def probe_waveforms() -> list[Waveform]:
-    """Fixed speech-like sounds (voiced harmonics with syllables, over noise): 1 to 3 s, quiet to loud, from a seed."""
+    """Fixed speech-like sounds (voiced harmonics with syllables, over noise): 1 to 3 s, quiet to
+    loud, from a seed.
+    """
     generator = np.random.default_rng(20_240_601)
     waveforms = []
-    for seconds, pitch_hz, level in ((1.0, 110.0, 0.05), (3.0, 220.0, 0.1), (2.0, 160.0, 0.3), (1.5, 300.0, 0.02)):
+    for seconds, pitch_hz, level in (
+        (1.0, 110.0, 0.05),
+        (3.0, 220.0, 0.1),
+        (2.0, 160.0, 0.3),
+        (1.5, 300.0, 0.02),
+    ):
         time = np.arange(round(seconds * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
         phase = 2 * np.pi * pitch_hz * (time + 0.002 * np.sin(2 * np.pi * 5 * time))
         voice = sum(np.sin(number * phase) / number for number in range(1, 20))

@@ -1,10 +1,11 @@
 """Which device and number format a model runs in, decided by measurement and the same on every run.
 
-bfloat16 halves the memory and is two to three times as fast where the hardware has it, and changes probabilities a
-little; how much depends on the checkpoint. So with `auto` each model is run on a fixed probe input in both formats and
-keeps bfloat16 only while no probability moves by more than the panel's bound. The probe is made from a seed: were it
-the first real utterances, two workers could decide differently about the same panel. float16 was left out: its narrow
-range overflows in wav2vec 2.0 feature extractors.
+bfloat16 halves the memory and is two to three times as fast where the hardware has it, and changes
+probabilities a little; how much depends on the checkpoint. So with `auto` each model is run on a
+fixed probe input in both formats and keeps bfloat16 only while no probability moves by more than
+the panel's bound. The probe is made from a seed: were it the first real utterances, two workers
+could decide differently about the same panel. float16 was left out: its narrow range overflows in
+wav2vec 2.0 feature extractors.
 """
 
 import logging
@@ -27,7 +28,9 @@ Probe = Callable[[Any], NDArray[np.float64]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
-    """Where and how large the panel computes: the device, the precision asked for and the batch budgets."""
+    """Where and how large the panel computes: the device, the precision asked for and the batch
+    budgets.
+    """
 
     device: torch.device
     precision: Precision
@@ -38,7 +41,9 @@ class Runtime:
 
     @classmethod
     def of(cls, precision: Precision, max_drift: float, batching: BatchingConfig) -> "Runtime":
-        """The first GPU if there is one, else the CPU, with the budgets given or that device's defaults."""
+        """The first GPU if there is one, else the CPU, with the budgets given or that device's
+        defaults.
+        """
         has_gpu = torch.cuda.is_available()
 
         return cls(
@@ -53,7 +58,9 @@ class Runtime:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A loaded model, its format, and how far bfloat16 moved a probability on the probe (None: not measured)."""
+    """A loaded model, its format, and how far bfloat16 moved a probability on the probe (None: not
+    measured).
+    """
 
     model: Any
     dtype: torch.dtype
@@ -66,7 +73,9 @@ class Settled:
 
 
 def prepare_torch(num_threads: int) -> None:
-    """Set this process's torch to `num_threads` and to arithmetic that is repeatable and really float32."""
+    """Set this process's torch to `num_threads` and to arithmetic that is repeatable and really
+    float32.
+    """
     torch.set_num_threads(num_threads)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
@@ -80,13 +89,17 @@ def has_bfloat16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     # torch 2.11 cannot say; float32 is the safe answer there.
     capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
+    return any(
+        capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+    )
 
 
 def settle(name: str, runtime: Runtime, model: Any, load: Loader, probe: Probe) -> Settled:
-    """Keep the float32 `model` or `load` it in bfloat16, by what the panel asks for and how much `probe` changes.
+    """Keep the float32 `model` or `load` it in bfloat16, by what the panel asks for and how much
+    `probe` changes.
 
-    `probe` gives a model's output on a fixed input. A forced bfloat16 beyond the bound is kept, with a warning.
+    `probe` gives a model's output on a fixed input. A forced bfloat16 beyond the bound is kept,
+    with a warning.
     """
     forced = runtime.precision == "bfloat16"
     if runtime.precision == "float32" or not (forced or has_bfloat16(runtime.device)):
@@ -96,14 +109,22 @@ def settle(name: str, runtime: Runtime, model: Any, load: Loader, probe: Probe) 
     if drift <= runtime.max_drift:
         return Settled(half, torch.bfloat16, drift)
     if forced:
-        log.warning("%s: bfloat16 moves a probability by %.4f (bound %.4f)", name, drift, runtime.max_drift)
+        log.warning(
+            "%s: bfloat16 moves a probability by %.4f (bound %.4f)", name, drift, runtime.max_drift
+        )
         return Settled(half, torch.bfloat16, drift)
-    log.info("%s: float32, as bfloat16 moves a probability by %.4f (bound %.4f)", name, drift, runtime.max_drift)
+    log.info(
+        "%s: float32, as bfloat16 moves a probability by %.4f (bound %.4f)",
+        name,
+        drift,
+        runtime.max_drift,
+    )
     return Settled(model, torch.float32, drift)
 
 
 def _audio_seconds(batching: BatchingConfig, has_gpu: bool) -> float:
     if batching.audio_seconds is not None:
         return batching.audio_seconds
-    # Measured on a CPU: padded buckets took 1.3 times as long as the plain pipeline, single utterances 0.8 times.
+    # Measured on a CPU: padded buckets took 1.3 times as long as the plain pipeline, single
+    # utterances 0.8 times.
     return 480.0 if has_gpu else 0.0

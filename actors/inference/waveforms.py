@@ -1,8 +1,9 @@
 """Waveforms to model input, prepared as the checkpoint was trained.
 
-Two ways in. Models on raw waveforms (wav2vec 2.0, HuBERT, WavLM, data2vec, and the project's own) get padded samples,
-normalized here on the device: the feature extractor does the same in numpy, which would leave a GPU waiting. Models on
-spectrograms (Whisper encoders, AST, wav2vec2-BERT) get what their own feature extractor makes.
+Two ways in. Models on raw waveforms (wav2vec 2.0, HuBERT, WavLM, data2vec, and the project's own)
+get padded samples, normalized here on the device: the feature extractor does the same in numpy,
+which would leave a GPU waiting. Models on spectrograms (Whisper encoders, AST, wav2vec2-BERT) get
+what their own feature extractor makes.
 """
 
 from collections.abc import Sequence
@@ -31,7 +32,9 @@ class WaveformInputs(Protocol):
 
 
 class RawInputs:
-    """Zero-padded samples, normalized to zero mean and unit variance over their own length where asked for."""
+    """Zero-padded samples, normalized to zero mean and unit variance over their own length where
+    asked for.
+    """
 
     max_samples: int | None = None
 
@@ -66,10 +69,13 @@ def checkpoint_inputs(folder: Path) -> WaveformInputs:
     try:
         extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"checkpoint {folder}: no usable preprocessor_config.json: {error}") from error
+        raise ConfigError(
+            f"checkpoint {folder}: no usable preprocessor_config.json: {error}"
+        ) from error
     if extractor.sampling_rate != SAMPLE_RATE_HZ:
         raise ConfigError(
-            f"checkpoint {folder}: expects {extractor.sampling_rate} Hz; only {SAMPLE_RATE_HZ} Hz models are supported"
+            f"checkpoint {folder}: expects {extractor.sampling_rate} Hz; only {SAMPLE_RATE_HZ} Hz "
+            "models are supported"
         )
     if isinstance(extractor, Wav2Vec2FeatureExtractor):
         return RawInputs(normalize=extractor.do_normalize)
@@ -78,11 +84,16 @@ def checkpoint_inputs(folder: Path) -> WaveformInputs:
 
 def cast_floats(inputs: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     """Model input in the model's own format; masks stay integers."""
-    return {name: values.to(dtype) if values.is_floating_point() else values for name, values in inputs.items()}
+    return {
+        name: values.to(dtype) if values.is_floating_point() else values
+        for name, values in inputs.items()
+    }
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:
-    """Copy to the device; to a GPU from pinned memory, which does not wait for the work already queued there."""
+    """Copy to the device; to a GPU from pinned memory, which does not wait for the work already
+    queued there.
+    """
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values
 
 
@@ -96,6 +107,7 @@ def _longest_input(extractor: Any, folder: Path) -> int | None:
     if name == "SeamlessM4TFeatureExtractor":
         return None
     raise ConfigError(
-        f"checkpoint {folder}: feature extractor {name} is not supported; expected one of Wav2Vec2FeatureExtractor, "
-        "WhisperFeatureExtractor, ASTFeatureExtractor, SeamlessM4TFeatureExtractor"
+        f"checkpoint {folder}: feature extractor {name} is not supported; expected one of "
+        "Wav2Vec2FeatureExtractor, WhisperFeatureExtractor, ASTFeatureExtractor, "
+        "SeamlessM4TFeatureExtractor"
     )

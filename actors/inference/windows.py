@@ -1,7 +1,8 @@
-"""Long recordings in equal windows: bounded memory, and a mean over windows weighted by their length.
+"""Long recordings in equal windows: bounded memory, and a mean over windows weighted by their
+length.
 
-Windows are cut evenly (a minute and a second makes three of 20.3 s, not two of 30 and one of 1): a tail of a second
-would say little and, unweighted, count as much as the rest.
+Windows are cut evenly (a minute and a second makes three of 20.3 s, not two of 30 and one of 1): a
+tail of a second would say little and, unweighted, count as much as the rest.
 """
 
 import itertools
@@ -15,11 +16,15 @@ from actors.inference.batching import plan_batches
 from actors.inference.outcomes import Missing, run_batches
 from shards.media.sound_format import Waveform
 
-MIN_SAMPLES = 1_600  # 0.1 s: less is shorter than some models' receptive field, and than any emotion
+MIN_SAMPLES = (
+    1_600  # 0.1 s: less is shorter than some models' receptive field, and than any emotion
+)
 
 
 def cut_windows(num_samples: int, max_samples: int) -> list[slice]:
-    """The fewest windows of at most `max_samples`, equal to one sample, that cover `num_samples`."""
+    """The fewest windows of at most `max_samples`, equal to one sample, that cover
+    `num_samples`.
+    """
     count = max(1, -(-num_samples // max_samples))
     edges = [index * num_samples // count for index in range(count + 1)]
     return [slice(start, end) for start, end in itertools.pairwise(edges)]
@@ -35,7 +40,8 @@ def windowed_rows(
 ) -> list[NDArray[np.float64] | Missing]:
     """For each waveform the mean of `forward`'s rows over its windows, in float64.
 
-    `budget` and `equal_lengths` bound the batches (see `plan_batches`); a waveform under 0.1 s is Missing.
+    `budget` and `equal_lengths` bound the batches (see `plan_batches`); a waveform under 0.1 s is
+    Missing.
     """
     windows: list[Waveform] = []
     spans: list[range] = []
@@ -44,9 +50,14 @@ def windowed_rows(
         if len(waveform) >= MIN_SAMPLES:
             windows += [waveform[part] for part in cut_windows(len(waveform), max_samples)]
         spans.append(range(first, len(windows)))
-    batches = plan_batches([len(window) for window in windows], budget=budget, equal_lengths=equal_lengths)
+    batches = plan_batches(
+        [len(window) for window in windows], budget=budget, equal_lengths=equal_lengths
+    )
     rows = run_batches(batches, lambda batch: forward([windows[index] for index in batch]))
-    return [_mean([len(windows[index]) for index in span], [rows[index] for index in span]) for span in spans]
+    return [
+        _mean([len(windows[index]) for index in span], [rows[index] for index in span])
+        for span in spans
+    ]
 
 
 def _mean(lengths: list[int], rows: list[Tensor]) -> NDArray[np.float64] | Missing:

@@ -1,8 +1,10 @@
-"""What a panel file says: which checkpoints label which modality, at which precision, from which media.
+"""What a panel file says: which checkpoints label which modality, at which precision, from which
+media.
 
-Imports no torch: the driver and the reader processes read it too. Everything here that can change a label is part of
-the panel's digest (`panel_identity`); `batching` cannot, as a label does not depend on its batchmates, and
-is left out, so that a run may be tuned without labeling anything twice.
+Imports no torch: the driver and the reader processes read it too. Everything here that can change a
+label is part of the panel's digest (`panel_identity`); `batching` cannot, as a label does not
+depend on its batchmates, and is left out, so that a run may be tuned without labeling anything
+twice.
 """
 
 from collections.abc import Mapping
@@ -28,7 +30,8 @@ class ObjectivesConfig:
     """Extra columns for multimodal adaptive pre-training; each one is made only when asked for."""
 
     egemaps: bool = option(
-        help="mean over time of the 25 eGeMAPSv02 low-level descriptors (extra: opensmile, research license)",
+        help="mean over time of the 25 eGeMAPSv02 low-level descriptors (extra: opensmile, "
+        "research license)",
         default=False,
     )
     sentiment: CheckpointConfig | None = option(
@@ -50,27 +53,36 @@ class PanelConfig:
     vision: LabelerConfig | None = option(
         help="image classifier over face crops, or a classifier over face.npy", default=None
     )
-    text: LabelerConfig | None = option(help="text emotion classifier over transcripts", default=None)
+    text: LabelerConfig | None = option(
+        help="text emotion classifier over transcripts", default=None
+    )
     speech_recognition: SpeechRecognitionConfig | None = option(
         help="transcribes utterances that have no transcript", default=None
     )
     objectives: ObjectivesConfig = option(help="extra columns", default_factory=ObjectivesConfig)
     precision: Precision = option(
-        help="auto: bfloat16 where the hardware has it and a labeler's measured drift stays within max_drift",
+        help="auto: bfloat16 where the hardware has it and a labeler's measured drift stays within "
+        "max_drift",
         default="auto",
     )
     max_drift: float = option(
-        help="largest difference in any probability that bfloat16 may make on the probe input", default=0.02
+        help="largest difference in any probability that bfloat16 may make on the probe input",
+        default=0.02,
     )
     window_seconds: float = option(
-        help="longer recordings are labeled in equal windows of at most this length and averaged", default=30.0
+        help="longer recordings are labeled in equal windows of at most this length and averaged",
+        default=30.0,
     )
     media: MediaConfig = option(help="decoding", default_factory=MediaConfig)
-    batching: BatchingConfig = option(help="batch sizes; no label depends on them", default_factory=BatchingConfig)
+    batching: BatchingConfig = option(
+        help="batch sizes; no label depends on them", default_factory=BatchingConfig
+    )
 
     def __post_init__(self) -> None:
         if not 0 < self.max_drift < 1:
-            raise ConfigError(f"max_drift: got {self.max_drift}, expected a probability between 0 and 1")
+            raise ConfigError(
+                f"max_drift: got {self.max_drift}, expected a probability between 0 and 1"
+            )
         if not 1 <= self.window_seconds <= 120:
             raise ConfigError(f"window_seconds: got {self.window_seconds}, expected 1 to 120")
         if not self.checkpoints() and not self.objectives.egemaps:
@@ -101,7 +113,9 @@ class PanelConfig:
 
     @classmethod
     def load(cls, url: str) -> "PanelConfig":
-        """Read a YAML panel file. A relative checkpoint means the folder beside the file, or else here, if any."""
+        """Read a YAML panel file. A relative checkpoint means the folder beside the file, or else
+        here, if any.
+        """
         try:
             values = yaml.safe_load(read_bytes(url, max_bytes=MAX_PANEL_FILE_BYTES))
         except FileNotFoundError as error:
@@ -109,12 +123,16 @@ class PanelConfig:
         except yaml.YAMLError as error:
             raise ConfigError(f"panel file {url}: not readable as YAML: {error}") from error
         if not isinstance(values, Mapping):
-            raise ConfigError(f"panel file {url}: got {type(values).__name__}, expected options such as 'audio:'")
+            raise ConfigError(
+                f"panel file {url}: got {type(values).__name__}, expected options such as 'audio:'"
+            )
         return from_mapping(cls, _anchor(values, Path(url).parent), where="panel")
 
 
 def _anchor(value: Any, folder: Path, name: str = "") -> Any:
-    """Make relative `checkpoint` and `detector` paths absolute that exist beside the panel file, or else here."""
+    """Make relative `checkpoint` and `detector` paths absolute that exist beside the panel file, or
+    else here.
+    """
     if isinstance(value, Mapping):
         return {str(key): _anchor(item, folder, str(key)) for key, item in value.items()}
     if name in ("checkpoint", "detector") and isinstance(value, str) and value:

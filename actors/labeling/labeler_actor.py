@@ -17,27 +17,41 @@ from shards.media.faces import FaceCropper
 class LabelerActor(ShardWorker):
     """A panel, its readers and the shards assigned to them."""
 
-    def __init__(self, config: PanelConfig, identity: PanelIdentity, num_threads: int, num_readers: int) -> None:
+    def __init__(
+        self, config: PanelConfig, identity: PanelIdentity, num_threads: int, num_readers: int
+    ) -> None:
         super().__init__(config.media, _needs(config), num_threads, num_readers)
-        from actors.labeling.panel import Panel  # here, so that the driver, which only names this class, loads no torch
+        from actors.labeling.panel import (
+            Panel,
+        )  # here, so that the driver, which only names this class, loads no torch
 
         self._config = config
         self._panel = Panel(config, identity)
 
     def load(self, num_threads: int) -> None:
-        """Load the panel, and the face detector once: without it readers would die, or every face be missing."""
+        """Load the panel, and the face detector once: without it readers would die, or every face
+        be missing.
+        """
         self._panel.setup(num_threads=num_threads)
-        if self._panel.looks_at_crops or (_needs(self._config).vision and self._config.media.faces.detector):
+        if self._panel.looks_at_crops or (
+            _needs(self._config).vision and self._config.media.faces.detector
+        ):
             FaceCropper(self._config.media.faces).setup()
 
     def finish(self, task: ShardTask, stream: ShardStream, shard_error: str | None) -> ShardOutcome:
         """Label the shard."""
-        return label_shard(task, self._panel, stream, shard_error=shard_error, progress=self._progress)
+        return label_shard(
+            task, self._panel, stream, shard_error=shard_error, progress=self._progress
+        )
 
 
 remote_labeler: Any = ray.remote(**REMOTE_OPTIONS)(LabelerActor)
 
 
 def _needs(config: PanelConfig) -> Needs:
-    audio = config.audio is not None or config.speech_recognition is not None or config.objectives_need_audio
+    audio = (
+        config.audio is not None
+        or config.speech_recognition is not None
+        or config.objectives_need_audio
+    )
     return Needs(audio=audio, vision=config.vision is not None or config.objectives_need_vision)

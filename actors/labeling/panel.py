@@ -1,8 +1,9 @@
 """The panel: every labeler, on every utterance of a window, on one device.
 
-One worker hosts all labelers and does the same work as every other worker on different shards, so nothing needs
-balancing between models. A plain class: the Ray actor, the tests and the benchmarks use the same one. What fails for
-one utterance in one modality leaves that modality empty and says why; what fails for a model is raised.
+One worker hosts all labelers and does the same work as every other worker on different shards, so
+nothing needs balancing between models. A plain class: the Ray actor, the tests and the benchmarks
+use the same one. What fails for one utterance in one modality leaves that modality empty and says
+why; what fails for a model is raised.
 """
 
 import logging
@@ -45,7 +46,9 @@ class _Draft:
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """One labeler: what it looks at (None: nothing there) and what it says about a list of these."""
+    """One labeler: what it looks at (None: nothing there) and what it says about a list of
+    these.
+    """
 
     name: str
     input_of: Callable[[_Draft], Any]
@@ -70,24 +73,30 @@ class Panel:
 
     @property
     def labelers(self) -> dict[str, dict[str, str]]:
-        """For each model: its checkpoint, the digest of its weights, and the precision that was settled on."""
+        """For each model: its checkpoint, the digest of its weights, and the precision that was
+        settled on.
+        """
         return self._labelers
 
     def setup(self, num_threads: int) -> None:
         """Load every model, computing with `num_threads` on a CPU.
 
-        Raises ConfigError when a checkpoint cannot be used, or is not the one the job was started with.
+        Raises ConfigError when a checkpoint cannot be used, or is not the one the job was started
+        with.
         """
         prepare_torch(num_threads)
         transformers_logging.disable_progress_bar()
         identity = panel_identity(self._config)
         if self._identity is not None and identity.digest != self._identity.digest:
             raise ConfigError(
-                "the checkpoints on this machine are not those the job was started with; every node must see the same "
-                f"folders (here: {dict(identity.labelers)}; the job's: {dict(self._identity.labelers)})"
+                "the checkpoints on this machine are not those the job was started with; every "
+                f"node must see the same folders (here: {dict(identity.labelers)}; the job's: "
+                f"{dict(self._identity.labelers)})"
             )
         self._labelers = {name: dict(labeler) for name, labeler in identity.labelers.items()}
-        self._stages = self._build(Runtime.of(self._config.precision, self._config.max_drift, self._config.batching))
+        self._stages = self._build(
+            Runtime.of(self._config.precision, self._config.max_drift, self._config.batching)
+        )
         self.seconds = dict.fromkeys((stage.name for stage in self._stages), 0.0)
 
     def label(self, utterances: Sequence[Utterance]) -> list[Prediction]:
@@ -103,7 +112,9 @@ class Panel:
 
     def _run(self, stage: _Stage, drafts: Sequence[_Draft]) -> None:
         started = time.perf_counter()
-        inputs = [(draft, value) for draft in drafts if (value := stage.input_of(draft)) is not None]
+        inputs = [
+            (draft, value) for draft in drafts if (value := stage.input_of(draft)) is not None
+        ]
         outcomes = stage.run([value for _, value in inputs])
         for (draft, _), outcome in zip(inputs, outcomes, strict=True):
             if isinstance(outcome, Missing):
@@ -129,7 +140,9 @@ class Panel:
             vision = VisionLabeler(config.vision)
             self._load("vision", vision.setup, runtime)
             self.looks_at_crops |= vision.looks_at_crops
-            stages.append(_Stage("vision", lambda draft: vision.input_of(draft.utterance), vision.label))
+            stages.append(
+                _Stage("vision", lambda draft: vision.input_of(draft.utterance), vision.label)
+            )
         if config.text is not None:
             text = TextLabeler(config.text)
             self._load("text", text.setup, runtime)
@@ -150,7 +163,9 @@ class Panel:
             embedding = FaceEmbedding()
             self._load("face_embedding", embedding.setup, runtime)
             self.looks_at_crops = True
-            stages.append(_Stage("face_embedding", lambda draft: draft.utterance.faces, embedding.compute))
+            stages.append(
+                _Stage("face_embedding", lambda draft: draft.utterance.faces, embedding.compute)
+            )
         if objectives.speaker_vector is not None:
             speaker = SpeakerVector(window_seconds=self._config.window_seconds)
             self._load("speaker_vector", speaker.setup, runtime)
@@ -165,8 +180,17 @@ class Panel:
             labeler["weights"] = weight_digest(folder)
         settled = setup(folder, runtime)
         labeler["precision"] = settled.precision
-        drift = "" if settled.drift is None else f" (bfloat16 moves the probe by {settled.drift:.5f})"
-        log.info("%s: %s in %s on %s%s", name, checkpoint.checkpoint, settled.precision, runtime.device, drift)
+        drift = (
+            "" if settled.drift is None else f" (bfloat16 moves the probe by {settled.drift:.5f})"
+        )
+        log.info(
+            "%s: %s in %s on %s%s",
+            name,
+            checkpoint.checkpoint,
+            settled.precision,
+            runtime.device,
+            drift,
+        )
 
 
 def _audio(draft: _Draft) -> NDArray[np.float32] | None:
@@ -209,5 +233,8 @@ def _error(draft: _Draft) -> str | None:
     if draft.failures:
         return "; ".join(draft.failures)
     if not draft.predictions:
-        return utterance.remark or "nothing_to_label: holds nothing that a labeler of this panel looks at"
+        return (
+            utterance.remark
+            or "nothing_to_label: holds nothing that a labeler of this panel looks at"
+        )
     return None

@@ -1,6 +1,7 @@
 """One shard from utterances to a committed prediction table: the unit of work, without Ray.
 
-Utterances are gathered into windows (bounded in number and bytes) and each window goes through the panel.
+Utterances are gathered into windows (bounded in number and bytes) and each window goes through the
+panel.
 """
 
 import dataclasses
@@ -33,12 +34,16 @@ def label_shard(
 
 
 def _finish(task: ShardTask, utterance: Utterance, prediction: Prediction) -> Prediction:
-    """Name the shard, and keep the reader's reason for a missing modality beside the labelers' own."""
+    """Name the shard, and keep the reader's reason for a missing modality beside the labelers'
+    own.
+    """
     reasons = dict.fromkeys(reason for reason in (prediction.error, utterance.remark) if reason)
     return dataclasses.replace(prediction, shard=task.name, error="; ".join(reasons) or None)
 
 
-def _table_info(task: ShardTask, panel: "Panel", shard_error: str | None, num_rows: int) -> TableInfo:
+def _table_info(
+    task: ShardTask, panel: "Panel", shard_error: str | None, num_rows: int
+) -> TableInfo:
     return TableInfo(
         panel_digest=task.maker,
         panel=panel.resolved_config,

@@ -10,7 +10,9 @@ from shards.media.face_config import FaceConfig
 class MediaConfig:
     """How samples are decoded before a labeler sees them."""
 
-    max_audio_seconds: float = option(help="longer recordings are recorded as too long and skipped", default=600.0)
+    max_audio_seconds: float = option(
+        help="longer recordings are recorded as too long and skipped", default=600.0
+    )
     faces: FaceConfig = option(help="face crops from video", default_factory=FaceConfig)
 
     def __post_init__(self) -> None:

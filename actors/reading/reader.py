@@ -1,13 +1,15 @@
-"""From a tar shard to decoded utterances, in tar order: what a reader process does, without Ray and without torch.
+"""From a tar shard to decoded utterances, in tar order: what a reader process does, without Ray and
+without torch.
 
-A reader yields `ShardOpened` first, then lists of `Utterance` a few megabytes long. Everything it yields is a pure
-function of the shard's bytes and the media settings, so a reader that died is replaced by another that starts at the
-next undelivered utterance and nobody can tell. A sample that cannot be used is an utterance with `error` set, never a
-missing one.
+A reader yields `ShardOpened` first, then lists of `Utterance` a few megabytes long. Everything it
+yields is a pure function of the shard's bytes and the media settings, so a reader that died is
+replaced by another that starts at the next undelivered utterance and nobody can tell. A sample that
+cannot be used is an utterance with `error` set, never a missing one.
 
-A sample whose own sound cannot be used is lost whole: nobody could train on it. A video that lacks sound, or shows no
-face, still has the rest; the utterance keeps it and `remark` says what is missing. Losing such a video whole was the
-alternative, and would cost a corpus of film its narrated scenes.
+A sample whose own sound cannot be used is lost whole: nobody could train on it. A video that lacks
+sound, or shows no face, still has the rest; the utterance keeps it and `remark` says what is
+missing. Losing such a video whole was the alternative, and would cost a corpus of film its narrated
+scenes.
 """
 
 from collections.abc import Callable, Iterator
@@ -42,7 +44,9 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class ShardOpened:
-    """The first thing a reader yields: how many rows will follow, and what is wrong with the shard, if anything."""
+    """The first thing a reader yields: how many rows will follow, and what is wrong with the shard,
+    if anything.
+    """
 
     num_utterances: int
     error: str | None
@@ -51,21 +55,28 @@ class ShardOpened:
 class ShardReader:
     """Reads shards one after another; keeps the face detector loaded between them."""
 
-    def __init__(self, media: MediaConfig, needs: Needs, cropper: FaceCropper | None = None) -> None:
+    def __init__(
+        self, media: MediaConfig, needs: Needs, cropper: FaceCropper | None = None
+    ) -> None:
         self._media = media
         self._needs = needs
         self._cropper = cropper if cropper is not None else FaceCropper(media.faces)
 
     def setup(self) -> None:
-        """Load the face detector if the configuration names one (raises ConfigError when it cannot be loaded)."""
+        """Load the face detector if the configuration names one (raises ConfigError when it cannot
+        be loaded).
+        """
         if self._needs.vision and self._media.faces.detector:
             self._cropper.setup()
 
-    def read(self, url: str, *, start: int = 0, one_by_one: bool = False) -> Iterator[ShardOpened | list[Utterance]]:
-        """Yield `ShardOpened`, then the utterances from index `start` on, in chunks (of one when `one_by_one`).
+    def read(
+        self, url: str, *, start: int = 0, one_by_one: bool = False
+    ) -> Iterator[ShardOpened | list[Utterance]]:
+        """Yield `ShardOpened`, then the utterances from index `start` on, in chunks (of one when
+        `one_by_one`).
 
-        Raises OSError when the shard cannot be opened at all: that is the storage's fault and worth another try,
-        unlike a damaged shard, which is described by `ShardOpened.error`.
+        Raises OSError when the shard cannot be opened at all: that is the storage's fault and worth
+        another try, unlike a damaged shard, which is described by `ShardOpened.error`.
         """
         with open_ranged(url) as reader:
             index = index_shard(reader)
@@ -84,7 +95,9 @@ class ShardReader:
 
     def decode(self, reader: RangedReader, entry: SampleEntry, position: int) -> Utterance:
         """The utterance at `entry`; what is wrong with it, if anything, is its `error`."""
-        utterance = Utterance(index=position, key=entry.key, offset=entry.offset, size=entry.size, error=entry.error)
+        utterance = Utterance(
+            index=position, key=entry.key, offset=entry.offset, size=entry.size, error=entry.error
+        )
         if entry.error is not None:
             return utterance
         try:
@@ -115,9 +128,11 @@ class ShardReader:
         utterance.faces = self._cropper.crops(video)
 
     def _watch(self, utterance: Utterance, video: bytes, *, has_own_sound: bool) -> None:
-        """Take what is wanted from the video; what it cannot give is remarked, and the rest of the sample is kept.
+        """Take what is wanted from the video; what it cannot give is remarked, and the rest of the
+        sample is kept.
 
-        Raises BadSample when the video was all the sound there is and is broken in everything that was wanted of it.
+        Raises BadSample when the video was all the sound there is and is broken in everything that
+        was wanted of it.
         """
         steps: list[Callable[[Utterance, bytes], None]] = []
         if self._needs.audio and not has_own_sound:
@@ -130,7 +145,9 @@ class ShardReader:
                 step(utterance, video)
             except BadSample as bad:
                 problems.append(bad)
-        is_broken = len(problems) == len(steps) and all(bad.code in DAMAGE_CODES for bad in problems)
+        is_broken = len(problems) == len(steps) and all(
+            bad.code in DAMAGE_CODES for bad in problems
+        )
         if problems and is_broken and not has_own_sound:
             raise problems[0]
         utterance.remark = "; ".join(bad.reason for bad in problems) or None

@@ -1,12 +1,13 @@
 """Reader processes on Ray, and a stream of utterances that outlives them.
 
-Readers are processes of their own so that a crash inside a codec costs one reader, not the model beside it. Threads
-inside the labeler were faster by a few percent and lost for that reason; a process pool hangs for good when a child is
-killed. Chunks travel through the node's object store and reach the labeler as read-only views.
+Readers are processes of their own so that a crash inside a codec costs one reader, not the model
+beside it. Threads inside the labeler were faster by a few percent and lost for that reason; a
+process pool hangs for good when a child is killed. Chunks travel through the node's object store
+and reach the labeler as read-only views.
 
-Rules learned from Ray and kept here: a streaming generator is drained in the order it was submitted (a held one blocks
-its reader for ever); every wait has a limit; a reader that died is replaced and goes on at the next undelivered
-utterance.
+Rules learned from Ray and kept here: a streaming generator is drained in the order it was submitted
+(a held one blocks its reader for ever); every wait has a limit; a reader that died is replaced and
+goes on at the next undelivered utterance.
 """
 
 import logging
@@ -26,7 +27,9 @@ from shards.tar.reader import index_shard
 log = logging.getLogger(__name__)
 
 CHUNKS_AHEAD = 4  # decoded chunks a reader may hold beyond the one being labeled: about 24 MB
-CRASHES_BEFORE_BLAME = 3  # a reader that dies this often on the same utterance, delivering nothing, is not to blame
+CRASHES_BEFORE_BLAME = (
+    3  # a reader that dies this often on the same utterance, delivering nothing, is not to blame
+)
 STARTS_BEFORE_GIVING_UP = 5  # readers lost before they could open the shard
 READ_TIMEOUT_SECONDS = 600.0  # one chunk; a decoder that hangs is killed and treated as a crash
 
@@ -42,7 +45,9 @@ class ReaderActor:
         self._reader = ShardReader(media, needs)
         self._reader.setup()
 
-    def read(self, url: str, start: int, one_by_one: bool) -> Iterator[ShardOpened | list[Utterance]]:
+    def read(
+        self, url: str, start: int, one_by_one: bool
+    ) -> Iterator[ShardOpened | list[Utterance]]:
         """Stream `ShardReader.read`."""
         yield from self._reader.read(url, start=start, one_by_one=one_by_one)
 
@@ -63,11 +68,15 @@ class ReaderSlot:
         """Ask the reader for a stream; returns Ray's generator of references."""
         if self.handle is None:
             self.handle = remote_reader.options(**self.options).remote(self.media, self.needs)
-        method = self.handle.read.options(num_returns="streaming", _generator_backpressure_num_objects=CHUNKS_AHEAD)
+        method = self.handle.read.options(
+            num_returns="streaming", _generator_backpressure_num_objects=CHUNKS_AHEAD
+        )
         return method.remote(url, start, one_by_one)
 
     def replace(self, lost: Any) -> None:
-        """Forget `lost` (and end it, in case it only hangs), unless another stream has done so already."""
+        """Forget `lost` (and end it, in case it only hangs), unless another stream has done so
+        already.
+        """
         if self.handle is lost and lost is not None:
             ray.kill(lost)
             self.handle = None
@@ -86,7 +95,9 @@ class ShardStream:
         self._submit(one_by_one=False)
 
     def open(self) -> ShardOpened:
-        """Wait for the shard to be opened. Raises OSError when it cannot be, ReaderLostError when no reader lives."""
+        """Wait for the shard to be opened. Raises OSError when it cannot be, ReaderLostError when
+        no reader lives.
+        """
         while self._opened is None:
             item = self._receive()
             if isinstance(item, ShardOpened):
@@ -111,7 +122,9 @@ class ShardStream:
 
     def _blame(self) -> Utterance:
         """The utterance no reader survives, as a row with its reason; reading goes on behind it."""
-        with open_ranged(self._url) as reader:  # the index is plain Python; only decoding is dangerous
+        with open_ranged(
+            self._url
+        ) as reader:  # the index is plain Python; only decoding is dangerous
             entry = index_shard(reader).entries[self._next]
         culprit = Utterance(
             index=self._next,
@@ -145,8 +158,12 @@ class ShardStream:
     def _take(self) -> ShardOpened | list[Utterance]:
         ready, _ = ray.wait([self._generator], timeout=READ_TIMEOUT_SECONDS)
         if not ready:
-            raise ActorUnavailableError(f"no chunk of {self._url} within {READ_TIMEOUT_SECONDS:.0f} s", None)
-        item: ShardOpened | list[Utterance] = ray.get(next(self._generator), timeout=READ_TIMEOUT_SECONDS)
+            raise ActorUnavailableError(
+                f"no chunk of {self._url} within {READ_TIMEOUT_SECONDS:.0f} s", None
+            )
+        item: ShardOpened | list[Utterance] = ray.get(
+            next(self._generator), timeout=READ_TIMEOUT_SECONDS
+        )
         return item
 
     def _recover(self, lost: Exception) -> None:
@@ -155,7 +172,9 @@ class ShardStream:
         else:
             self._starts += 1
         if self._starts >= STARTS_BEFORE_GIVING_UP:
-            raise ReaderLostError(f"{self._starts} readers died before they could open {self._url}") from lost
+            raise ReaderLostError(
+                f"{self._starts} readers died before they could open {self._url}"
+            ) from lost
         log.warning("a reader of %s was lost at sample %d; starting another", self._url, self._next)
         self._slot.replace(self._reader)
         self._submit(one_by_one=True)

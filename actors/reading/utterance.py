@@ -1,7 +1,9 @@
-"""One decoded utterance on its way from a reader to the panel: what a sample turns into before anybody labels it.
+"""One decoded utterance on its way from a reader to the panel: what a sample turns into before
+anybody labels it.
 
-Lives with the bytes and not with the models so that a reader process needs no torch. Unlike the other records it is
-not frozen: a reader fills it in step by step, and what went wrong on the way is part of it.
+Lives with the bytes and not with the models so that a reader process needs no torch. Unlike the
+other records it is not frozen: a reader fills it in step by step, and what went wrong on the way is
+part of it.
 """
 
 from dataclasses import dataclass
@@ -12,10 +14,11 @@ from numpy.typing import NDArray
 
 @dataclass(slots=True, kw_only=True)
 class Utterance:
-    """A sample's position in its shard, what its `json` says, and its decoded modalities (None where it has none).
+    """A sample's position in its shard, what its `json` says, and its decoded modalities (None
+    where it has none).
 
-    `error` says why nothing of this sample can be used, `remark` why one of its modalities is missing while others are
-    there; both read "code: detail".
+    `error` says why nothing of this sample can be used, `remark` why one of its modalities is
+    missing while others are there; both read "code: detail".
     """
 
     index: int

@@ -1,8 +1,10 @@
-"""Between the messages of `protos/speaker_index.proto` and arrays; everything a client sends is checked here.
+"""Between the messages of `protos/speaker_index.proto` and arrays; everything a client sends is
+checked here.
 
-Responses to searches are put together from bytes: a message object for every neighbor of every query costs more than
-finding them. What is the same each time a speaker is found (its name and labels) is encoded once by protobuf itself and
-kept; a field of four bytes with the similarity follows. A test parses the result with protobuf and compares.
+Responses to searches are put together from bytes: a message object for every neighbor of every
+query costs more than finding them. What is the same each time a speaker is found (its name and
+labels) is encoded once by protobuf itself and kept; a field of four bytes with the similarity
+follows. A test parses the result with protobuf and compares.
 
 Shapes: P vectors, D numbers a vector, V label dimensions, k neighbors.
 """
@@ -19,8 +21,15 @@ from protos import speaker_index_pb2 as messages
 from shards.samples.keys import printable, speaker_problem
 from shards.speakers.table import SpeakerTable, metadata_problem
 
-# Tags of fields that are put together here: (number << 3 | wire type), 2 for bytes and messages, 5 for float, 0 varint.
-_VECTOR_VALUES, _NEIGHBOR, _SIMILARITY, _GENERATION, _RESULT = b"\x0a", b"\x0a", b"\x15", b"\x08", b"\x12"
+# Tags of fields that are put together here: (number << 3 | wire type), 2 for bytes and messages, 5
+# for float, 0 varint.
+_VECTOR_VALUES, _NEIGHBOR, _SIMILARITY, _GENERATION, _RESULT = (
+    b"\x0a",
+    b"\x0a",
+    b"\x15",
+    b"\x08",
+    b"\x12",
+)
 _SIMILARITY_BYTES = 5
 
 
@@ -42,23 +51,29 @@ class Layout:
 def check_fingerprint(fingerprint: str, layout: Layout) -> None:
     """Raise RequestError for vectors of another encoder, or of one that is not named."""
     if not fingerprint:
-        raise RequestError("encoder_fingerprint: got none; Describe says the index's, your encoder must be the same")
+        raise RequestError(
+            "encoder_fingerprint: got none; Describe says the index's, your encoder must be the "
+            "same"
+        )
     if fingerprint != layout.fingerprint:
         raise WrongEncoderError(
-            f"encoder_fingerprint: got '{printable(fingerprint, 80)}', the index holds vectors of {layout.encoder} "
-            f"('{layout.fingerprint}'); embed with that encoder"
+            f"encoder_fingerprint: got '{printable(fingerprint, 80)}', the index holds vectors of "
+            f"{layout.encoder} ('{layout.fingerprint}'); embed with that encoder"
         )
 
 
 def pack_vectors(vectors: Sequence[messages.Vector], width: int) -> bytes:
     """P x D little-endian float32. Raises RequestError for a vector that is not D numbers."""
     prefix = _VECTOR_VALUES + _varint(4 * width)
-    # A message of one packed field is that field's bytes; unpacking it number by number takes six times as long.
+    # A message of one packed field is that field's bytes; unpacking it number by number takes six
+    # times as long.
     parts = [vector.SerializeToString() for vector in vectors]
     length, start = len(prefix) + 4 * width, len(prefix)
     for place, part in enumerate(parts):
         if len(part) != length or not part.startswith(prefix):
-            raise RequestError(f"vector {place}: got {len(vectors[place].values)} numbers, expected {width}")
+            raise RequestError(
+                f"vector {place}: got {len(vectors[place].values)} numbers, expected {width}"
+            )
     return b"".join([part[start:] for part in parts])
 
 
@@ -69,33 +84,51 @@ def unpack_vectors(packed: bytes, width: int) -> NDArray[np.float32]:
 
 def have_direction(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Which of [P, D] can be compared: finite, and not zero."""
-    usable: NDArray[np.bool_] = np.logical_and(np.isfinite(vectors).all(axis=1), vectors.any(axis=1))
+    usable: NDArray[np.bool_] = np.logical_and(
+        np.isfinite(vectors).all(axis=1), vectors.any(axis=1)
+    )
     return usable
 
 
 def no_direction(place: int) -> RequestError:
     """What is wrong with the vector at `place` of a request."""
-    return RequestError(f"vector {place}: is zero or has a number that is not finite, and no direction to compare")
+    return RequestError(
+        f"vector {place}: is zero or has a number that is not finite, and no direction to compare"
+    )
 
 
 def speakers_to_table(speakers: Sequence[messages.Speaker], layout: Layout) -> SpeakerTable:
-    """An upsert's speakers. Raises RequestError for one that no index can hold, or that is there twice."""
+    """An upsert's speakers. Raises RequestError for one that no index can hold, or that is there
+    twice.
+    """
     names = [speaker.id for speaker in speakers]
     for name in names:
         if problem := speaker_problem(name):
             raise RequestError(f"id: {problem}")
     if len(set(names)) != len(names):
         twice = next(name for place, name in enumerate(names) if name in names[:place])
-        raise RequestError(f"id: '{printable(twice, 80)}' is in the request twice; expected each speaker once")
+        raise RequestError(
+            f"id: '{printable(twice, 80)}' is in the request twice; expected each speaker once"
+        )
     for speaker in speakers:
         if problem := metadata_problem(speaker.metadata):
             raise RequestError(f"speaker '{printable(speaker.id, 80)}': {problem}")
     shape = (len(speakers), len(layout.dimensions))
-    mean, std, count = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, dtype=np.int64)
+    mean, std, count = (
+        np.full(shape, np.nan),
+        np.full(shape, np.nan),
+        np.zeros(shape, dtype=np.int64),
+    )
     for row, speaker in enumerate(speakers):
         for place, label in _labels(speaker, layout):
-            mean[row, place], std[row, place], count[row, place] = label.mean, label.standard_deviation, label.count
-    vectors = unpack_vectors(pack_vectors([speaker.vector for speaker in speakers], layout.width), layout.width)
+            mean[row, place], std[row, place], count[row, place] = (
+                label.mean,
+                label.standard_deviation,
+                label.count,
+            )
+    vectors = unpack_vectors(
+        pack_vectors([speaker.vector for speaker in speakers], layout.width), layout.width
+    )
     usable = have_direction(vectors)
     if not usable.all():
         raise no_direction(int(np.argmin(usable)))
@@ -140,14 +173,18 @@ def neighbor_messages(generation: Generation, found: Neighbors) -> list[messages
     return list(messages.Neighbours.FromString(body).neighbours)
 
 
-def _encode_neighbors(generation: Generation, numbers: list[int], similarities: NDArray[np.float32]) -> bytes:
+def _encode_neighbors(
+    generation: Generation, numbers: list[int], similarities: NDArray[np.float32]
+) -> bytes:
     """A Neighbors message; the list ends at the first -1."""
     packed = similarities.astype("<f4").tobytes()
     split, parts = len(generation.base.table), list[bytes]()
     for place, number in enumerate(numbers):
         if number < 0:
             break
-        part, row = (generation.base, number) if number < split else (generation.recent, number - split)
+        part, row = (
+            (generation.base, number) if number < split else (generation.recent, number - split)
+        )
         beginning = part.encoded.get(row)
         if beginning is None:
             beginning = part.encoded[row] = _encode_beginning(part.table, row)
@@ -157,7 +194,9 @@ def _encode_neighbors(generation: Generation, numbers: list[int], similarities: 
 
 def _encode_beginning(table: SpeakerTable, row: int) -> bytes:
     """A Neighbor, as a field of Neighbors, up to the four bytes of its similarity."""
-    known = messages.Neighbour(id=table.speakers[row], labels=_label_messages(table, row)).SerializeToString()
+    known = messages.Neighbour(
+        id=table.speakers[row], labels=_label_messages(table, row)
+    ).SerializeToString()
     return _NEIGHBOR + _varint(len(known) + _SIMILARITY_BYTES) + known + _SIMILARITY
 
 
@@ -174,7 +213,9 @@ def _label_messages(table: SpeakerTable, row: int) -> list[messages.LabelStatist
     ]
 
 
-def _labels(speaker: messages.Speaker, layout: Layout) -> Iterable[tuple[int, messages.LabelStatistics]]:
+def _labels(
+    speaker: messages.Speaker, layout: Layout
+) -> Iterable[tuple[int, messages.LabelStatistics]]:
     """A speaker's statistics with the places of their dimensions, checked."""
     where = f"speaker '{printable(speaker.id, 80)}'"
     seen = set()
@@ -182,14 +223,22 @@ def _labels(speaker: messages.Speaker, layout: Layout) -> Iterable[tuple[int, me
         if label.dimension not in layout.dimensions or label.dimension in seen:
             known = ", ".join(layout.dimensions) or "none"
             got = printable(label.dimension, 80)
-            raise RequestError(f"{where}: got label dimension '{got}', expected each of {known} at most once")
-        if not (np.isfinite(label.mean) and np.isfinite(label.standard_deviation) and label.standard_deviation >= 0):
             raise RequestError(
-                f"{where}: got mean {label.mean} and standard deviation {label.standard_deviation} of "
-                f"{label.dimension}, expected finite numbers, the second not negative"
+                f"{where}: got label dimension '{got}', expected each of {known} at most once"
+            )
+        if not (
+            np.isfinite(label.mean)
+            and np.isfinite(label.standard_deviation)
+            and label.standard_deviation >= 0
+        ):
+            raise RequestError(
+                f"{where}: got mean {label.mean} and standard deviation {label.standard_deviation} "
+                f"of {label.dimension}, expected finite numbers, the second not negative"
             )
         if not label.count:
-            raise RequestError(f"{where}: got a count of 0 for {label.dimension}; leave out what is not known")
+            raise RequestError(
+                f"{where}: got a count of 0 for {label.dimension}; leave out what is not known"
+            )
         seen.add(label.dimension)
         yield layout.dimensions.index(label.dimension), label
 

@@ -1,4 +1,6 @@
-"""The unit of work of a job over shards: a shard in, a committed table out. Without Ray and without torch."""
+"""The unit of work of a job over shards: a shard in, a committed table out. Without Ray and without
+torch.
+"""
 
 import platform
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +20,8 @@ WINDOW_BYTES = 48 * 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardTask:
-    """One shard: where it lies, which version of it, the table that will hold the result, and what makes that.
+    """One shard: where it lies, which version of it, the table that will hold the result, and what
+    makes that.
 
     `maker` is the digest of the panel that labels, or the fingerprint of the encoder that embeds.
     """
@@ -36,13 +39,15 @@ class UnwritableFolderError(ConfigError):
 
 
 def require_writable(folder: str) -> None:
-    """See that `folder` can be written, before any work is done for it. Raises UnwritableFolderError."""
+    """See that `folder` can be written, before any work is done for it. Raises
+    UnwritableFolderError.
+    """
     try:
         probe(folder, PROBE_BYTES)
     except OSError as error:
         raise UnwritableFolderError(
-            f"--out {folder}: the worker on {platform.node()} cannot write there ({error}); give a folder that all "
-            "nodes share, or an object store"
+            f"--out {folder}: the worker on {platform.node()} cannot write there ({error}); give a "
+            "folder that all nodes share, or an object store"
         ) from error
 
 
@@ -67,8 +72,8 @@ class ShardProgress:
 def windows(utterances: Iterable[Utterance], progress: ShardProgress) -> Iterator[list[Utterance]]:
     """Cut a stream of utterances into windows of at most WINDOW_UTTERANCES and about WINDOW_BYTES.
 
-    Cut by what the utterances are, never by how they arrived, so that a shard done twice gives the same bytes.
-    A window counts as done when the next one is asked for.
+    Cut by what the utterances are, never by how they arrived, so that a shard done twice gives the
+    same bytes. A window counts as done when the next one is asked for.
     """
     window: list[Utterance] = []
     size = 0

@@ -1,9 +1,11 @@
-"""A worker on Ray: one actor a GPU (or a share of the CPUs) that holds the models and owns its readers.
+"""A worker on Ray: one actor a GPU (or a share of the CPUs) that holds the models and owns its
+readers.
 
-Every GPU does the same work on different shards, so nothing needs balancing between models. The driver announces a
-shard with `prepare` as soon as it is assigned, and its reader starts at once; `work` then finds the stream running.
-Progress is answered by a control thread while the model computes. What is done with a shard is a subclass's:
-`LabelerActor` labels it, `EmbedderActor` embeds it.
+Every GPU does the same work on different shards, so nothing needs balancing between models. The
+driver announces a shard with `prepare` as soon as it is assigned, and its reader starts at once;
+`work` then finds the stream running. Progress is answered by a control thread while the model
+computes. What is done with a shard is a subclass's: `LabelerActor` labels it, `EmbedderActor`
+embeds it.
 """
 
 import os
@@ -20,17 +22,25 @@ from actors.reading.reader_actor import ReaderSlot, ShardStream
 from actors.work.task import ShardOutcome, ShardProgress, ShardTask, require_writable
 
 READER_BUNDLE = 1  # bundle 0 of the placement group is the worker's
-REMOTE_OPTIONS: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "concurrency_groups": {"control": 1}}
+REMOTE_OPTIONS: dict[str, Any] = {
+    "max_restarts": 0,
+    "max_task_retries": 0,
+    "concurrency_groups": {"control": 1},
+}
 
 
 class ShardWorker(ABC):
     """Models, their readers and the shards assigned to them."""
 
-    def __init__(self, media: MediaConfig, needs: Needs, num_threads: int, num_readers: int) -> None:
+    def __init__(
+        self, media: MediaConfig, needs: Needs, num_threads: int, num_readers: int
+    ) -> None:
         self._num_threads = num_threads
         self._progress = ShardProgress()
         options = _reader_options(num_readers)
-        self._slots = [ReaderSlot(media=media, needs=needs, options=options) for _ in range(num_readers)]
+        self._slots = [
+            ReaderSlot(media=media, needs=needs, options=options) for _ in range(num_readers)
+        ]
         self._streams: dict[str, ShardStream] = {}
         self._announced: set[str] = set()
         self._lock = threading.Lock()
@@ -52,7 +62,9 @@ class ShardWorker(ABC):
 
     @ray.method(concurrency_group="control")
     def prepare(self, task: ShardTask) -> None:
-        """Start reading the shard; `work` on it follows (or came first: control calls may overtake)."""
+        """Start reading the shard; `work` on it follows (or came first: control calls may
+        overtake).
+        """
         if task.table_url not in self._announced:
             self._start(task)
 
@@ -87,6 +99,8 @@ def _reader_options(num_readers: int) -> dict[str, Any]:
         return {"num_cpus": 0}
     share = group.bundle_specs[READER_BUNDLE]["CPU"] / num_readers
     strategy = PlacementGroupSchedulingStrategy(
-        placement_group=group, placement_group_bundle_index=READER_BUNDLE, placement_group_capture_child_tasks=True
+        placement_group=group,
+        placement_group_bundle_index=READER_BUNDLE,
+        placement_group_capture_child_tasks=True,
     )
     return {"num_cpus": share, "scheduling_strategy": strategy}

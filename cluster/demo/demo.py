@@ -1,11 +1,13 @@
-"""`emostream demo`: the whole job on the embedded synthetic corpus, from nothing to trained models, with no download.
+"""`emostream demo`: the whole job on the embedded synthetic corpus, from nothing to trained models,
+with no download.
 
-It prints each command line, so that any step can be repeated by hand, and runs it, or calls the very function behind.
-Two sets of speakers come from one seed: a labeled one the teachers learn from, and another, whose truth is stored and
-used only to measure. The selection is the published direction: words and face label the voice. On what it keeps, a
-recognizer of the voice is trained twice, without and with personalization, and measured on speakers neither has heard.
-Last, the training speakers are embedded and served, and one of those strangers is looked up among them. Run again,
-finished steps are kept.
+It prints each command line, so that any step can be repeated by hand, and runs it, or calls the
+very function behind. Two sets of speakers come from one seed: a labeled one the teachers learn
+from, and another, whose truth is stored and used only to measure. The selection is the published
+direction: words and face label the voice. On what it keeps, a recognizer of the voice is trained
+twice, without and with personalization, and measured on speakers neither has heard. Last, the
+training speakers are embedded and served, and one of those strangers is looked up among them. Run
+again, finished steps are kept.
 """
 
 import os
@@ -36,7 +38,9 @@ from trainers.engine.tracking import last_step
 from trainers.evaluation.config import METRICS_NAME, EvaluateConfig
 
 if TYPE_CHECKING:
-    from trainers.teachers.inputs import TeacherKind  # with torch, which the help text does not need
+    from trainers.teachers.inputs import (
+        TeacherKind,
+    )  # with torch, which the help text does not need
 
 MARKER_NAME = "demo.json"
 POLL_SECONDS = 0.5
@@ -55,13 +59,19 @@ class DemoConfig:
     """Options of `emostream demo`."""
 
     out: str = option(default="demo", help="Folder for everything the demo makes.")
-    seed: int = option(default=0, help="Seed of the synthetic world, the teachers and the selection.")
-    labeled_speakers: int = option(default=40, help="Speakers the teachers learn from.", former=("labelled_speakers",))
+    seed: int = option(
+        default=0, help="Seed of the synthetic world, the teachers and the selection."
+    )
+    labeled_speakers: int = option(
+        default=40, help="Speakers the teachers learn from.", former=("labelled_speakers",)
+    )
     unlabeled_speakers: int = option(
         default=120, help="Speakers whose utterances are labeled.", former=("unlabelled_speakers",)
     )
     num_steps: int = option(default=500, help="Training steps of each recognizer.")
-    min_per_speaker: int = option(default=8, help="Kept utterances a speaker needs (the paper: 50 of several hundred).")
+    min_per_speaker: int = option(
+        default=8, help="Kept utterances a speaker needs (the paper: 50 of several hundred)."
+    )
 
     def __post_init__(self) -> None:
         require_at_least(self, 10, "--labeled-speakers", "--unlabeled-speakers")
@@ -95,7 +105,9 @@ def refuse_other_demo(config: DemoConfig, out: Path) -> None:
     if marker.exists():
         theirs = read_json(marker)
         if theirs != mine:
-            raise ConfigError(f"{out} holds a demo with other options ({theirs}); give another --out or remove it")
+            raise ConfigError(
+                f"{out} holds a demo with other options ({theirs}); give another --out or remove it"
+            )
         return
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out} is not empty and holds no demo; give another --out")
@@ -106,27 +118,43 @@ def refuse_other_demo(config: DemoConfig, out: Path) -> None:
 def make_corpus(config: DemoConfig, out: Path) -> None:
     """Write the labeled and the unlabeled shards, each speaker in one of them only."""
     speakers = range(config.labeled_speakers + config.unlabeled_speakers)
-    parts = {"labeled": speakers[: config.labeled_speakers], "unlabeled": speakers[config.labeled_speakers :]}
+    parts = {
+        "labeled": speakers[: config.labeled_speakers],
+        "unlabeled": speakers[config.labeled_speakers :],
+    }
     for part, members in parts.items():
         folder = out / "corpus" / part
         if (folder / "_complete").exists():
             continue
         say(f"corpus: {len(members)} synthetic speakers, {part}")
-        write_corpus(WorldConfig(seed=config.seed), str(folder), speakers=members, num_workers=os.cpu_count() or 1)
+        write_corpus(
+            WorldConfig(seed=config.seed),
+            str(folder),
+            speakers=members,
+            num_workers=os.cpu_count() or 1,
+        )
         (folder / "_complete").touch()
 
 
 def train_teachers(config: DemoConfig, out: Path) -> None:
     """Train the teachers that are not there yet, and write the panel that names them."""
-    from transformers.utils import logging as transformers_logging  # with torch, only when it is needed
+    from transformers.utils import (
+        logging as transformers_logging,
+    )  # with torch, only when it is needed
 
     from trainers.teachers.inputs import read_training_utterances
     from trainers.teachers.train import TeacherConfig, train_teacher
 
     transformers_logging.disable_progress_bar()  # a bar a file saved says nothing
 
-    missing = [name for name in KINDS if not (out / "teachers" / name / "teacher_report.json").exists()]
-    utterances = read_training_utterances(f"{out}/corpus/labeled/*.tar", tuple(KINDS.values())) if missing else []
+    missing = [
+        name for name in KINDS if not (out / "teachers" / name / "teacher_report.json").exists()
+    ]
+    utterances = (
+        read_training_utterances(f"{out}/corpus/labeled/*.tar", tuple(KINDS.values()))
+        if missing
+        else []
+    )
     with progress("train", "teachers") as update:
         for number, name in enumerate(missing):
             update(number, len(missing), note=name)
@@ -141,14 +169,18 @@ def train_teachers(config: DemoConfig, out: Path) -> None:
 def label_corpus(out: Path) -> int:
     """Label the unlabeled part on Ray; returns the job's exit status."""
     config = LabelConfig(
-        shards=f"{out}/corpus/unlabeled/*.tar", out=str(out / "predictions"), panel=str(out / "panel.yaml")
+        shards=f"{out}/corpus/unlabeled/*.tar",
+        out=str(out / "predictions"),
+        panel=str(out / "panel.yaml"),
     )
     say(f"emostream label --shards '{config.shards}' --out {config.out} --panel {config.panel}")
     return label(config).job.exit_status
 
 
 def select_and_pack(config: DemoConfig, out: Path) -> dict[str, Any]:
-    """Select by words and face, pack what is kept; returns the selection's summary as its file has it."""
+    """Select by words and face, pack what is kept; returns the selection's summary as its file has
+    it.
+    """
     selection = SelectConfig(
         predictions=str(out / "predictions"),
         out=str(out / "selection"),
@@ -157,25 +189,33 @@ def select_and_pack(config: DemoConfig, out: Path) -> dict[str, Any]:
         seed=config.seed,
     )
     say(
-        f"emostream select --predictions {selection.predictions} --out {selection.out} --teachers text,vision "
-        f"--min-per-speaker {selection.min_per_speaker} --seed {selection.seed}"
+        f"emostream select --predictions {selection.predictions} --out {selection.out} --teachers "
+        f"text,vision --min-per-speaker {selection.min_per_speaker} --seed {selection.seed}"
     )
     select(selection)
-    packing = PackConfig(shards=f"{out}/corpus/unlabeled/*.tar", selection=selection.out, out=str(out / "packed"))
-    say(f"emostream pack --shards '{packing.shards}' --selection {packing.selection} --out {packing.out}")
+    packing = PackConfig(
+        shards=f"{out}/corpus/unlabeled/*.tar", selection=selection.out, out=str(out / "packed")
+    )
+    say(
+        f"emostream pack --shards '{packing.shards}' --selection {packing.selection} --out "
+        f"{packing.out}"
+    )
     pack(packing)
     summary: dict[str, Any] = read_json(out / "selection" / "summary.json")
     return summary
 
 
 def train_recognizers(config: DemoConfig, out: Path) -> None:
-    """Train those that are not there yet side by side, a process and a share of the cores each: models so small gain
-    little from a second core. What a process prints is in `train.log` of its folder.
+    """Train those that are not there yet side by side, a process and a share of the cores each:
+    models so small gain little from a second core. What a process prints is in `train.log` of its
+    folder.
 
     Raises RuntimeError when one fails.
     """
     missing = [recipe for recipe in RECIPES if not (out / recipe / RESULT_NAME).exists()]
-    environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // len(RECIPES)))}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // len(RECIPES)))
+    }
     running: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for recipe in missing:
@@ -199,7 +239,9 @@ def train_recognizers(config: DemoConfig, out: Path) -> None:
             process.terminate()
     for recipe, process in running.items():
         if status := process.wait():
-            raise RuntimeError(f"training {recipe} ended with status {status}; see {out}/{recipe}/train.log")
+            raise RuntimeError(
+                f"training {recipe} ended with status {status}; see {out}/{recipe}/train.log"
+            )
 
 
 def evaluate_recognizer(out: Path, recipe: str) -> dict[str, Any]:
@@ -208,11 +250,14 @@ def evaluate_recognizer(out: Path, recipe: str) -> dict[str, Any]:
     metrics = folder / "evaluation" / METRICS_NAME
     if not metrics.exists():
         evaluation = EvaluateConfig(
-            checkpoint=str(folder / "best"), shards=f"{out}/packed/*.tar", out=str(folder / "evaluation"), set_size=0
+            checkpoint=str(folder / "best"),
+            shards=f"{out}/packed/*.tar",
+            out=str(folder / "evaluation"),
+            set_size=0,
         )
         say(
-            f"emostream evaluate --checkpoint {folder}/best --shards '{out}/packed/*.tar' --out {folder}/evaluation "
-            "--set-size 0"
+            f"emostream evaluate --checkpoint {folder}/best --shards '{out}/packed/*.tar' --out "
+            f"{folder}/evaluation --set-size 0"
         )
         evaluate(evaluation)
     found: dict[str, Any] = read_json(metrics)
@@ -222,11 +267,17 @@ def evaluate_recognizer(out: Path, recipe: str) -> dict[str, Any]:
 def print_recognizers(found: dict[str, dict[str, Any]]) -> None:
     """The papers' figures of both recognizers, over speakers nobody has trained on."""
     one = next(iter(found.values()))
-    say(f"\n{'trained on weak labels, voice only':36s}{'ACC':>8s}{'A-ACC':>8s}{'F1':>8s}{'A-F1':>8s}")
+    say(
+        f"\n{'trained on weak labels, voice only':36s}"
+        f"{'ACC':>8s}{'A-ACC':>8s}{'F1':>8s}{'A-F1':>8s}"
+    )
     for recipe, metrics in found.items():
         names = ("accuracy", "speaker_accuracy", "macro_f1", "speaker_f1")
         say(f"{recipe:36s}" + "".join(f"{metrics['scores'][name]:8.3f}" for name in names))
-    say(f"{one['number']} utterances of {one['num_speakers']} unseen speakers, against the truth (synthetic corpus)")
+    say(
+        f"{one['number']} utterances of {one['num_speakers']} unseen speakers, against the truth "
+        "(synthetic corpus)"
+    )
 
 
 def print_table(summary: dict[str, Any]) -> None:
@@ -234,11 +285,19 @@ def print_table(summary: dict[str, Any]) -> None:
     quality = summary["quality"]
     rows = {f"{name} teacher alone": scores for name, scores in quality["teachers"].items()}
     rows |= {"both, averaged": quality["combined"], "both, where they agree": quality["kept"]}
-    say(f"\n{'labels (synthetic corpus)':28s}{'utterances':>11s}{'accuracy (95 %)':>22s}{'macro-F1 (95 %)':>22s}")
+    say(
+        f"\n{'labels (synthetic corpus)':28s}{'utterances':>11s}"
+        f"{'accuracy (95 %)':>22s}{'macro-F1 (95 %)':>22s}"
+    )
     for name, scores in rows.items():
-        say(f"{name:28s}{scores['n']:11d}{_interval(scores['accuracy']):>22s}{_interval(scores['macro_f1']):>22s}")
+        say(
+            f"{name:28s}{scores['n']:11d}{_interval(scores['accuracy']):>22s}{_interval(scores['macro_f1']):>22s}"
+        )
     kept, total = summary["num_kept"], summary["num_utterances"]
-    say(f"kept {kept} of {total} utterances ({kept / total:.0%}); the report says why the rest was not")
+    say(
+        f"kept {kept} of {total} utterances ({kept / total:.0%}); the report says why the rest was "
+        "not"
+    )
 
 
 def say(line: str) -> None:

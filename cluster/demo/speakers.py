@@ -1,7 +1,8 @@
-"""The demo's last step: a table of the training speakers, a server of it, a stranger looked up and calibrated.
+"""The demo's last step: a table of the training speakers, a server of it, a stranger looked up and
+calibrated.
 
-The stranger is a test speaker. The server runs as a process of its own, as it would elsewhere, and is stopped at the
-end; everything is asked over the connection.
+The stranger is a test speaker. The server runs as a process of its own, as it would elsewhere, and
+is stopped at the end; everything is asked over the connection.
 """
 
 import subprocess
@@ -24,11 +25,18 @@ STOP_SECONDS = 60.0
 
 
 def serve_speakers(out: Path, encoder: str) -> Iterator[str]:
-    """Do it, and yield what happens, line by line; `encoder` is an exported recognizer with its evaluation beside."""
+    """Do it, and yield what happens, line by line; `encoder` is an exported recognizer with its
+    evaluation beside.
+    """
     table = out / "speakers.parquet"
     packed = f"{out}/packed/*.tar"
-    yield f"emostream embed --shards '{packed}' --encoder {encoder} --out {table} --labels emotion --split train"
-    config = EmbedConfig(shards=packed, encoder=encoder, out=str(table), labels=("emotion",), split="train")
+    yield (
+        f"emostream embed --shards '{packed}' --encoder {encoder} --out {table} --labels emotion "
+        "--split train"
+    )
+    config = EmbedConfig(
+        shards=packed, encoder=encoder, out=str(table), labels=("emotion",), split="train"
+    )
     embed(config)
     speaker, vector = _stranger(config)
     np.save(out / "stranger.npy", vector)
@@ -38,7 +46,9 @@ def serve_speakers(out: Path, encoder: str) -> Iterator[str]:
         client.fingerprint = client.describe().encoder_fingerprint
         yield f"emostream lookup --server {server} --vector {out}/stranger.npy -k {NEIGHBORS}"
         yield f"  most like test speaker {speaker}: {_names(client.search(vector, NEIGHBORS))}"
-        calibrated = client.calibrate(predictions, vector=vector, k=NEIGHBORS, mode="both").predictions
+        calibrated = client.calibrate(
+            predictions, vector=vector, k=NEIGHBORS, mode="both"
+        ).predictions
         yield f"  PLDC: mean predictions for {speaker}, calibrated by those {NEIGHBORS} speakers"
         yield f"  {'':12s}{'predicted':>11s}{'calibrated':>11s}{'true share':>11s}"
         for name, values in predictions.items():
@@ -47,7 +57,9 @@ def serve_speakers(out: Path, encoder: str) -> Iterator[str]:
 
 
 def _stranger(config: EmbedConfig) -> tuple[str, NDArray[np.float32]]:
-    """The test speaker with most utterances, and its vector, from what `embed` has kept of every utterance."""
+    """The test speaker with most utterances, and its vector, from what `embed` has kept of every
+    utterance.
+    """
     tables = list_tables(config.folder)
     footer = next(iter(tables.values()))
     identity = {"encoder": footer.encoder, "fingerprint": footer.fingerprint}
@@ -58,15 +70,32 @@ def _stranger(config: EmbedConfig) -> tuple[str, NDArray[np.float32]]:
 
 def _predictions(run: Path, speaker: str) -> tuple[dict[str, NDArray[np.float32]], list[str]]:
     """What the recognizer says of the speaker's utterances, and what is true of them."""
-    table = pq.read_table(run / "evaluation" / "predictions.parquet", filters=[("speaker", "==", speaker)])
+    table = pq.read_table(
+        run / "evaluation" / "predictions.parquet", filters=[("speaker", "==", speaker)]
+    )
     names = [name for name in EMOTIONS if f"score_{name}" in table.column_names]
-    return {name: table[f"score_{name}"].to_numpy().astype(np.float32) for name in names}, table["emotion"].to_pylist()
+    return {name: table[f"score_{name}"].to_numpy().astype(np.float32) for name in names}, table[
+        "emotion"
+    ].to_pylist()
 
 
 @contextmanager
 def serving(table: str, data: str) -> Iterator[str]:
-    """A server process, and where it listens; stopped by SIGTERM at the end, which must be in order."""
-    command = [sys.executable, "-m", "cluster", "serve", "--speakers", table, "--data", data, "--port", "0"]
+    """A server process, and where it listens; stopped by SIGTERM at the end, which must be in
+    order.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "cluster",
+        "serve",
+        "--speakers",
+        table,
+        "--data",
+        data,
+        "--port",
+        "0",
+    ]
     process = subprocess.Popen(  # noqa: S603 (our own command)
         [*command, "--log-requests", "errors"], stdout=subprocess.PIPE, text=True
     )
@@ -74,7 +103,9 @@ def serving(table: str, data: str) -> Iterator[str]:
         assert process.stdout is not None  # noqa: S101 (a pipe was asked for)
         line = process.stdout.readline()
         if not line.startswith("serving"):
-            raise RuntimeError(f"the server did not start (exit status {process.wait(STOP_SECONDS)})")
+            raise RuntimeError(
+                f"the server did not start (exit status {process.wait(STOP_SECONDS)})"
+            )
         yield f"127.0.0.1:{line.rpartition(':')[2].strip()}"
         process.terminate()
         if status := process.wait(STOP_SECONDS):
@@ -85,4 +116,6 @@ def serving(table: str, data: str) -> Iterator[str]:
 
 
 def _names(found: SearchResult) -> str:
-    return ", ".join(f"{neighbor.id} ({neighbor.similarity:.3f})" for neighbor in found.neighbours[0])
+    return ", ".join(
+        f"{neighbor.id} ({neighbor.similarity:.3f})" for neighbor in found.neighbours[0]
+    )

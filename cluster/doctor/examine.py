@@ -1,8 +1,8 @@
 """`emostream doctor`: is this machine fit for the job, and if not, what to type.
 
-Each check is a function that returns findings and raises nothing: a machine that is ill in one place must still be
-examined in the others. A problem stops some command from working; a warning makes it slower or smaller. Every one of
-either comes with a remedy that can be pasted.
+Each check is a function that returns findings and raises nothing: a machine that is ill in one
+place must still be examined in the others. A problem stops some command from working; a warning
+makes it slower or smaller. Every one of either comes with a remedy that can be pasted.
 """
 
 import sys
@@ -10,7 +10,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from cluster.doctor.finding import Finding, Status
-from cluster.doctor.machine import check_cpu, check_files, check_memory, check_shared_memory, check_storage
+from cluster.doctor.machine import (
+    check_cpu,
+    check_files,
+    check_memory,
+    check_shared_memory,
+    check_storage,
+)
 from cluster.doctor.ray_cluster import check_ray
 from cluster.doctor.software import (
     check_codecs,
@@ -32,13 +38,20 @@ _MARKS: dict[Status, str] = {"ok": "ok     ", "warning": "warning", "problem": "
 class DoctorConfig:
     """Options of `emostream doctor`."""
 
-    storage: str | None = option(default=None, help="Folder or URL the job will write to; a probe is written there.")
-    address: str | None = option(default=None, help="Ray cluster to try; without it Ray is only looked at.")
+    storage: str | None = option(
+        default=None, help="Folder or URL the job will write to; a probe is written there."
+    )
+    address: str | None = option(
+        default=None, help="Ray cluster to try; without it Ray is only looked at."
+    )
     timeout_seconds: float = option(default=30.0, help="Longest wait for the Ray cluster.")
 
     def __post_init__(self) -> None:
         if not 0 < self.timeout_seconds <= 600:
-            raise ConfigError(f"--timeout-seconds: got {self.timeout_seconds}, expected more than 0 and at most 600")
+            raise ConfigError(
+                f"--timeout-seconds: got {self.timeout_seconds}, expected more than 0 and at most "
+                "600"
+            )
 
 
 def run_doctor(config: DoctorConfig) -> int:
@@ -50,7 +63,9 @@ def run_doctor(config: DoctorConfig) -> int:
         if finding.remedy:
             sys.stdout.write(f"{'':{width + 11}}-> {finding.remedy}\n")
     counts = {status: sum(finding.status == status for finding in findings) for status in _MARKS}
-    sys.stdout.write(f"\n{counts['ok']} ok, {counts['warning']} warnings, {counts['problem']} problems\n")
+    sys.stdout.write(
+        f"\n{counts['ok']} ok, {counts['warning']} warnings, {counts['problem']} problems\n"
+    )
     return ExitStatus.PROBLEM if counts["problem"] else ExitStatus.DONE
 
 

@@ -18,5 +18,6 @@ class Finding:
     def __post_init__(self) -> None:
         if (self.status == "ok") != (self.remedy == ""):
             raise ValueError(
-                f"{self.name}: got status {self.status!r} with remedy {self.remedy!r}, expected one for every fault"
+                f"{self.name}: got status {self.status!r} with remedy {self.remedy!r}, expected "
+                "one for every fault"
             )

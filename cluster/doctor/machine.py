@@ -1,7 +1,8 @@
 """Checks of the machine: storage, memory, shared memory, file descriptors, processor.
 
-The numbers are what a labeling job was seen to need: about 400 MB for each process with torch, tens of megabytes of
-object store for each labeler, and some hundred descriptors for each node of the cluster.
+The numbers are what a labeling job was seen to need: about 400 MB for each process with torch, tens
+of megabytes of object store for each labeler, and some hundred descriptors for each node of the
+cluster.
 """
 
 import math
@@ -23,7 +24,12 @@ MIN_FREE_MEMORY_BYTES = 2 << 30
 MIN_SHARED_MEMORY_BYTES = 256 << 20
 MIN_DESCRIPTORS, GOOD_DESCRIPTORS = 1024, 8192
 MIN_CPUS = 2
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # protocol -> extra of this distribution
+_EXTRAS = {
+    "s3": "s3",
+    "s3a": "s3",
+    "gs": "gcs",
+    "gcs": "gcs",
+}  # protocol -> extra of this distribution
 
 
 def check_storage(url: str | None) -> Iterator[Finding]:
@@ -33,12 +39,19 @@ def check_storage(url: str | None) -> Iterator[Finding]:
             make_directory(folder)
             probe(folder, PROBE_BYTES)
         except ConfigError as error:  # no library speaks this scheme
-            yield Finding("storage", "problem", f"{folder}: {error.__cause__ or error}", _missing_filesystem(folder))
+            yield Finding(
+                "storage",
+                "problem",
+                f"{folder}: {error.__cause__ or error}",
+                _missing_filesystem(folder),
+            )
         except Exception as error:  # noqa: BLE001 (every storage provider has error classes of its own)
             detail = f"{folder}: {type(error).__name__}: {error}"
             yield Finding("storage", "problem", detail, _storage_remedy(folder))
         else:
-            yield Finding("storage", "ok", f"{folder}: a probe of 1 MiB was written, read back and deleted")
+            yield Finding(
+                "storage", "ok", f"{folder}: a probe of 1 MiB was written, read back and deleted"
+            )
 
 
 @contextmanager
@@ -59,9 +72,15 @@ def _missing_filesystem(url: str) -> str:
 
 def _storage_remedy(folder: str) -> str:
     if not is_remote(folder):
-        return f"mkdir -p '{folder}' && touch '{folder}/probe'  # as the user who runs the job; is the disk full?"
+        return (
+            f"mkdir -p '{folder}' && touch '{folder}/probe'  # as the user who runs the job; is "
+            "the disk full?"
+        )
     if folder.startswith("s3"):
-        return f"aws s3 ls {folder}  # and check AWS_PROFILE or AWS_ACCESS_KEY_ID, and AWS_ENDPOINT_URL"
+        return (
+            f"aws s3 ls {folder}  # and check AWS_PROFILE or AWS_ACCESS_KEY_ID, and "
+            "AWS_ENDPOINT_URL"
+        )
     return "check this machine's credentials for the provider, and the address"
 
 
@@ -70,8 +89,13 @@ def check_memory() -> Iterator[Finding]:
     free, total = free_memory_bytes()
     detail = f"{free / 2**30:.1f} GiB free of {total / 2**30:.1f} GiB"
     if free < MIN_FREE_MEMORY_BYTES:
-        remedy = "end other programs (ps aux --sort=-rss | head), or run with --num-labelers 1 --num-readers 1"
-        yield Finding("memory", "warning", f"{detail}; a labeler with its readers needs about 2 GiB", remedy)
+        remedy = (
+            "end other programs (ps aux --sort=-rss | head), or run with --num-labelers 1 "
+            "--num-readers 1"
+        )
+        yield Finding(
+            "memory", "warning", f"{detail}; a labeler with its readers needs about 2 GiB", remedy
+        )
     else:
         yield Finding("memory", "ok", detail)
 
@@ -96,7 +120,10 @@ def check_shared_memory(path: str = "/dev/shm") -> Iterator[Finding]:  # noqa: S
     if free < MIN_SHARED_MEMORY_BYTES:
         detail = f"{path} has {free / 2**20:.0f} MiB free; Ray falls back to disk, which is slow"
         yield Finding(
-            "shared memory", "warning", detail, "docker run --shm-size=4g ...  # or mount -o remount,size=4g /dev/shm"
+            "shared memory",
+            "warning",
+            detail,
+            "docker run --shm-size=4g ...  # or mount -o remount,size=4g /dev/shm",
         )
     else:
         yield Finding("shared memory", "ok", f"{path} has {free / 2**30:.1f} GiB free")
@@ -104,7 +131,10 @@ def check_shared_memory(path: str = "/dev/shm") -> Iterator[Finding]:  # noqa: S
 
 def check_files() -> Iterator[Finding]:
     """How many files a process may hold open: Ray opens a socket to every worker."""
-    soft, hard = (math.inf if n == resource.RLIM_INFINITY else n for n in resource.getrlimit(resource.RLIMIT_NOFILE))
+    soft, hard = (
+        math.inf if n == resource.RLIM_INFINITY else n
+        for n in resource.getrlimit(resource.RLIMIT_NOFILE)
+    )
     detail = "no limit on open files" if soft == math.inf else f"{soft:,} open files allowed"
     remedy = f"ulimit -n {min(hard, GOOD_DESCRIPTORS)}"
     if soft < MIN_DESCRIPTORS:
@@ -119,8 +149,15 @@ def check_files() -> Iterator[Finding]:
 def check_cpu() -> Iterator[Finding]:
     """Cores this process may use, and the instructions that make bfloat16 fast on a CPU."""
     cores, flags = _num_cores(), _cpu_flags()
-    fast = [name for flag, name in (("avx512_bf16", "AVX512_BF16"), ("amx_bf16", "AMX")) if flag in flags]
-    detail = f"{cores} cores; bfloat16 instructions: {', '.join(fast) or 'none, labeling on the CPU runs in float32'}"
+    fast = [
+        name
+        for flag, name in (("avx512_bf16", "AVX512_BF16"), ("amx_bf16", "AMX"))
+        if flag in flags
+    ]
+    detail = (
+        f"{cores} cores; bfloat16 instructions: "
+        f"{', '.join(fast) or 'none, labeling on the CPU runs in float32'}"
+    )
     if cores < MIN_CPUS:
         yield Finding(
             "cpu",

@@ -1,7 +1,8 @@
-"""Check of Ray: its version, and, when an address is given, whether that cluster answers and what it offers.
+"""Check of Ray: its version, and, when an address is given, whether that cluster answers and what
+it offers.
 
-Connecting happens in a process of its own: `ray.init` has no time limit, prints to standard output, and leaves threads
-behind when it fails. The answer comes back in a file, for the same reason.
+Connecting happens in a process of its own: `ray.init` has no time limit, prints to standard output,
+and leaves threads behind when it fails. The answer comes back in a file, for the same reason.
 """
 
 import importlib.metadata
@@ -18,7 +19,11 @@ from shards.storage.documents import read_json
 _PROBE = """
 import json, sys, ray
 ray.init(address=sys.argv[1], log_to_driver=False, configure_logging=False)
-nodes = [{"name": n["NodeManagerHostname"], "resources": n["Resources"]} for n in ray.nodes() if n["Alive"]]
+nodes = [
+    {"name": node["NodeManagerHostname"], "resources": node["Resources"]}
+    for node in ray.nodes()
+    if node["Alive"]
+]
 with open(sys.argv[2], "w") as answer:
     json.dump({"version": ray.__version__, "nodes": nodes}, answer)
 ray.shutdown()
@@ -42,10 +47,15 @@ def check_ray(address: str | None, timeout_seconds: float) -> Iterator[Finding]:
 def _check_cluster(address: str, timeout_seconds: float) -> Iterator[Finding]:
     answer = ask_cluster(address, timeout_seconds)
     if isinstance(answer, str):
-        remedy = f"ray status --address {address}  # and check RAY_AUTH_TOKEN or ~/.ray/auth_token, and the firewall"
+        remedy = (
+            f"ray status --address {address}  # and check RAY_AUTH_TOKEN or ~/.ray/auth_token, and "
+            "the firewall"
+        )
         yield Finding("ray cluster", "problem", f"{address}: {answer}", remedy)
         return
-    yield Finding("ray cluster", "ok", f"{address}: {len(answer['nodes'])} nodes, {_total(answer['nodes'])}")
+    yield Finding(
+        "ray cluster", "ok", f"{address}: {len(answer['nodes'])} nodes, {_total(answer['nodes'])}"
+    )
     for node in answer["nodes"]:
         yield Finding("ray node", "ok", f"{node['name']}: {_total([node])}")
 
@@ -56,7 +66,9 @@ def ask_cluster(address: str, timeout_seconds: float) -> dict[str, Any] | str:
         answer = Path(folder) / "answer.json"
         command = [sys.executable, "-c", _PROBE, address, str(answer)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds, check=False)  # noqa: S603 (our own program; the address is an argument, not code)
+            done = subprocess.run(  # noqa: S603 (our own program; the address is no code)
+                command, capture_output=True, text=True, timeout=timeout_seconds, check=False
+            )
         except subprocess.TimeoutExpired:
             return f"no answer within {timeout_seconds:g} s"
         if not answer.exists():
@@ -67,5 +79,8 @@ def ask_cluster(address: str, timeout_seconds: float) -> dict[str, Any] | str:
 
 
 def _total(nodes: list[dict[str, Any]]) -> str:
-    amounts = {name: sum(node["resources"].get(name, 0) for node in nodes) for name in ("CPU", "GPU", "memory")}
+    amounts = {
+        name: sum(node["resources"].get(name, 0) for node in nodes)
+        for name in ("CPU", "GPU", "memory")
+    }
     return f"{amounts['CPU']:g} CPUs, {amounts['GPU']:g} GPUs, {amounts['memory'] / 2**30:.0f} GiB"

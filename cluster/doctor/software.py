@@ -1,7 +1,8 @@
 """Checks of what is installed: Python, packages, torch and its GPU, the media libraries.
 
-Versions are compared with what the installed distribution itself requires, so this file holds no second list of
-packages. Codecs are tried, not looked up: a tone is encoded and read back by the very function that reads a corpus.
+Versions are compared with what the installed distribution itself requires, so this file holds no
+second list of packages. Codecs are tried, not looked up: a tone is encoded and read back by the
+very function that reads a corpus.
 """
 
 import importlib.metadata
@@ -24,7 +25,9 @@ from shards.media.audio import decode_audio
 from shards.media.sound_format import SAMPLE_RATE_HZ
 
 DISTRIBUTION_NAME = "emostream"
-MIN_GPU_BYTES = 8 << 30  # a WavLM-large, a RoBERTa-large and a face model in bfloat16, with room for batches
+MIN_GPU_BYTES = (
+    8 << 30
+)  # a WavLM-large, a RoBERTa-large and a face model in bfloat16, with room for batches
 TONE_SECONDS = 0.5
 
 # extension -> (container, encoder, sampling rate): what a corpus may hold, as FFmpeg calls it.
@@ -50,23 +53,32 @@ def check_python() -> Iterator[Finding]:
         yield Finding("python", "ok", detail)
     else:
         yield Finding(
-            "python", "problem", f"{detail}; expected {wanted}", "uv venv --python 3.12 && uv pip install emostream"
+            "python",
+            "problem",
+            f"{detail}; expected {wanted}",
+            "uv venv --python 3.12 && uv pip install emostream",
         )
 
 
 def check_packages() -> Iterator[Finding]:
-    """Each required package's version; one line for all that are right, and one for each that is not."""
+    """Each required package's version; one line for all that are right, and one for each that is
+    not.
+    """
     try:
         requirements = importlib.metadata.requires(DISTRIBUTION_NAME) or []
     except importlib.metadata.PackageNotFoundError:
         detail = "emostream itself is not installed here, so its requirements are not known"
         yield Finding("packages", "warning", detail, "pip install -e .")
         return
-    wanted = [requirement for requirement in map(Requirement, requirements) if _applies(requirement)]
+    wanted = [
+        requirement for requirement in map(Requirement, requirements) if _applies(requirement)
+    ]
     faults = [fault for requirement in wanted if (fault := _package_fault(requirement))]
     yield from faults
     if not faults:
-        yield Finding("packages", "ok", f"all {len(wanted)} required packages have a fitting version")
+        yield Finding(
+            "packages", "ok", f"all {len(wanted)} required packages have a fitting version"
+        )
 
 
 def _applies(requirement: Requirement) -> bool:
@@ -79,10 +91,14 @@ def _package_fault(requirement: Requirement) -> Finding | None:
     try:
         version = importlib.metadata.version(requirement.name)
     except importlib.metadata.PackageNotFoundError:
-        return Finding(requirement.name, "problem", f"not installed, expected {requirement.specifier}", remedy)
+        return Finding(
+            requirement.name, "problem", f"not installed, expected {requirement.specifier}", remedy
+        )
     if requirement.specifier.contains(version, prereleases=True):
         return None
-    return Finding(requirement.name, "problem", f"got {version}, expected {requirement.specifier}", remedy)
+    return Finding(
+        requirement.name, "problem", f"got {version}, expected {requirement.specifier}", remedy
+    )
 
 
 def check_torch() -> Iterator[Finding]:
@@ -91,11 +107,22 @@ def check_torch() -> Iterator[Finding]:
         import torch
     except (ImportError, OSError) as error:  # OSError: a library of CUDA is missing
         yield Finding(
-            "torch", "problem", f"does not load: {error}", "pip install --force-reinstall 'torch>=2.11,<2.14'"
+            "torch",
+            "problem",
+            f"does not load: {error}",
+            "pip install --force-reinstall 'torch>=2.11,<2.14'",
         )
         return
-    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "ROCm" if torch.version.hip else "CPU only"
-    yield Finding("torch", "ok", f"{torch.__version__}, built for {build}, {torch.get_num_threads()} threads")
+    build = (
+        f"CUDA {torch.version.cuda}"
+        if torch.version.cuda
+        else "ROCm"
+        if torch.version.hip
+        else "CPU only"
+    )
+    yield Finding(
+        "torch", "ok", f"{torch.__version__}, built for {build}, {torch.get_num_threads()} threads"
+    )
 
 
 def check_gpu() -> Iterator[Finding]:
@@ -105,27 +132,43 @@ def check_gpu() -> Iterator[Finding]:
     except (ImportError, OSError):
         return  # check_torch has told
     if not torch.cuda.is_available():
-        yield _no_gpu(has_driver=_has_nvidia_driver(), built_for_cuda=torch.version.cuda is not None)
+        yield _no_gpu(
+            has_driver=_has_nvidia_driver(), built_for_cuda=torch.version.cuda is not None
+        )
         return
     for number in range(torch.cuda.device_count()):
-        name, memory = torch.cuda.get_device_name(number), torch.cuda.get_device_properties(number).total_memory
+        name, memory = (
+            torch.cuda.get_device_name(number),
+            torch.cuda.get_device_properties(number).total_memory,
+        )
         with torch.cuda.device(number):
             has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
         detail = f"{name}, {memory / 2**30:.0f} GiB, bfloat16 {'yes' if has_bfloat16 else 'no'}"
         if memory < MIN_GPU_BYTES:
             remedy = "use smaller checkpoints in panel.yaml, or fewer labelers on this GPU"
-            yield Finding(f"gpu {number}", "warning", f"{detail}; the published teachers need 8 GiB", remedy)
+            yield Finding(
+                f"gpu {number}", "warning", f"{detail}; the published teachers need 8 GiB", remedy
+            )
         elif not has_bfloat16:
             remedy = "emostream label ... with `precision: float32` in panel.yaml"
-            yield Finding(f"gpu {number}", "warning", f"{detail}; labeling will run in float32", remedy)
+            yield Finding(
+                f"gpu {number}", "warning", f"{detail}; labeling will run in float32", remedy
+            )
         else:
             yield Finding(f"gpu {number}", "ok", detail)
 
 
 def _no_gpu(*, has_driver: bool, built_for_cuda: bool) -> Finding:
     if has_driver and not built_for_cuda:
-        remedy = "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu128"
-        return Finding("gpu", "problem", "this machine has an NVIDIA driver, but torch is built for the CPU", remedy)
+        remedy = (
+            "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu128"
+        )
+        return Finding(
+            "gpu",
+            "problem",
+            "this machine has an NVIDIA driver, but torch is built for the CPU",
+            remedy,
+        )
     if has_driver:
         return Finding(
             "gpu",
@@ -133,7 +176,10 @@ def _no_gpu(*, has_driver: bool, built_for_cuda: bool) -> Finding:
             "there is an NVIDIA driver, but torch sees no GPU",
             "nvidia-smi; echo $CUDA_VISIBLE_DEVICES",
         )
-    remedy = "nothing for the demo and for select, pack and report; to label large corpora add nodes with GPUs"
+    remedy = (
+        "nothing for the demo and for select, pack and report; to label large corpora add nodes "
+        "with GPUs"
+    )
     return Finding("gpu", "warning", "none; labeling runs on the CPU", remedy)
 
 
@@ -153,13 +199,22 @@ def check_codecs() -> Iterator[Finding]:
             data = encode_tone(container, encoder, rate_hz)
         except (FFmpegError, ValueError) as error:
             detail = f"{extension} cannot be tried: this PyAV has no encoder {encoder} ({error})"
-            faults.append(Finding("codecs", "warning", detail, "pip install --force-reinstall --only-binary :all: av"))
+            faults.append(
+                Finding(
+                    "codecs",
+                    "warning",
+                    detail,
+                    "pip install --force-reinstall --only-binary :all: av",
+                )
+            )
             continue
         try:
             decode_audio(data)
         except (BadSample, FFmpegError) as error:
             remedy = "pip install --force-reinstall --only-binary :all: av"
-            faults.append(Finding("codecs", "problem", f"{extension} cannot be read: {error}", remedy))
+            faults.append(
+                Finding("codecs", "problem", f"{extension} cannot be read: {error}", remedy)
+            )
         else:
             working.append(extension)
     if working:
@@ -168,14 +223,19 @@ def check_codecs() -> Iterator[Finding]:
 
 
 def encode_tone(container: str, encoder: str, rate_hz: int) -> bytes:
-    """Half a second of a 440 Hz tone in stereo. Raises an error of FFmpeg, or ValueError, when this build cannot."""
+    """Half a second of a 440 Hz tone in stereo. Raises an error of FFmpeg, or ValueError, when this
+    build cannot.
+    """
     times = np.arange(int(TONE_SECONDS * rate_hz)) / rate_hz
     tone = (0.3 * np.sin(2 * np.pi * 440 * times)).astype(np.float32)
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container) as output:
-        # FFmpeg's own Vorbis encoder, the one in PyAV's wheels, knows stereo only and calls itself experimental.
+        # FFmpeg's own Vorbis encoder, the one in PyAV's wheels, knows stereo only and calls itself
+        # experimental.
         options = {"strict": "experimental"}
-        stream = cast(AudioStream, output.add_stream(encoder, rate=rate_hz, layout="stereo", options=options))
+        stream = cast(
+            AudioStream, output.add_stream(encoder, rate=rate_hz, layout="stereo", options=options)
+        )
         frame = av.AudioFrame.from_ndarray(np.stack([tone, tone]), format="fltp", layout="stereo")
         frame.sample_rate = rate_hz
         output.mux(stream.encode(frame))

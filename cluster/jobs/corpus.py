@@ -1,4 +1,6 @@
-"""The commands whose work is one function of `shards`: call it with a progress bar and print what it returned."""
+"""The commands whose work is one function of `shards`: call it with a progress bar and print what
+it returned.
+"""
 
 import sys
 
@@ -16,7 +18,10 @@ def run_import(config: ImportConfig) -> int:
     with progress("import", "shards") as update:
         report = import_table(config, update)
     write = sys.stdout.write
-    write(f"{report.num_imported} of {report.num_rows} rows in {report.num_shards} shards in {config.out}\n")
+    write(
+        f"{report.num_imported} of {report.num_rows} rows in {report.num_shards} shards in "
+        f"{config.out}\n"
+    )
     for code, number in report.rejected.items():
         write(f"  rejected {number} x {code}\n")
     return ExitStatus.DAMAGED if report.rejected else ExitStatus.DONE
@@ -27,19 +32,21 @@ def run_select(config: SelectConfig) -> int:
     summary = select(config)
     write = sys.stdout.write
     write(
-        f"kept {summary['num_kept']} of {summary['num_utterances']} utterances, {summary['num_speakers_kept']} of "
-        f"{summary['num_speakers_in']} speakers\n"
+        f"kept {summary['num_kept']} of {summary['num_utterances']} utterances, "
+        f"{summary['num_speakers_kept']} of {summary['num_speakers_in']} speakers\n"
     )
     for code, number in summary["rejected"].items():
         write(f"  rejected {number} x {code}\n")
     for name, number in summary["classes"]["counts"].items():
         write(f"  {name} {number}\n")
     if unfinished := summary["shards"]["unfinished"]:
-        sys.stderr.write(f"warning: {unfinished}; run `emostream label` again, and select after it\n")
+        sys.stderr.write(
+            f"warning: {unfinished}; run `emostream label` again, and select after it\n"
+        )
     if not summary["num_kept"] and "speaker_below_minimum" in summary["rejected"]:
         sys.stderr.write(
-            f"warning: nothing is left, as no speaker has {config.min_per_speaker} utterances to keep; a smaller "
-            "--min-per-speaker keeps smaller speakers\n"
+            f"warning: nothing is left, as no speaker has {config.min_per_speaker} utterances to "
+            "keep; a smaller --min-per-speaker keeps smaller speakers\n"
         )
     write(f"selection in {config.out}; `emostream report {config.out}` shows it\n")
     return 0
@@ -51,11 +58,12 @@ def run_pack(config: PackConfig) -> int:
         summary = pack(config, update)
     write = sys.stdout.write
     write(
-        f"{summary.num_utterances} utterances of {summary.num_speakers} speakers in {summary.num_shards} shards, "
-        f"{summary.num_written} written now, in {config.out}\n"
+        f"{summary.num_utterances} utterances of {summary.num_speakers} speakers in "
+        f"{summary.num_shards} shards, {summary.num_written} written now, in {config.out}\n"
     )
     for split, counts in summary.splits.items():
         write(
-            f"  {split}: {counts['utterances']} utterances, {counts['speakers']} speakers, {counts['shards']} shards\n"
+            f"  {split}: {counts['utterances']} utterances, {counts['speakers']} speakers, "
+            f"{counts['shards']} shards\n"
         )
     return 0

@@ -1,7 +1,8 @@
-"""`emostream embed`: the vector of every utterance through an encoder, on Ray, and the speaker table they give.
+"""`emostream embed`: the vector of every utterance through an encoder, on Ray, and the speaker
+table they give.
 
-Writes `NAME-utterances/<shard>-<digest>.parquet` per shard and, from all of them, `NAME.parquet`. Run again with more
-shards, only those are opened; with other labels or another split, none is.
+Writes `NAME-utterances/<shard>-<digest>.parquet` per shard and, from all of them, `NAME.parquet`.
+Run again with more shards, only those are opened; with other labels or another split, none is.
 """
 
 import sys
@@ -36,23 +37,38 @@ Tables = Mapping[str, EmbeddingInfo]  # by URL
 class EmbedConfig:
     """Options of `emostream embed`."""
 
-    shards: str = option(help="Tar shards: a glob ('s3://corpus/*.tar', 'train-{000..099}.tar'), folder or file.")
-    encoder: str = option(
-        help="`spectral` (no weights), a speech encoder by hub name or folder, or what `train` exported (RUN/best)."
+    shards: str = option(
+        help="Tar shards: a glob ('s3://corpus/*.tar', 'train-{000..099}.tar'), folder or file."
     )
-    out: str = option(help="Speaker table, NAME.parquet; the utterances' vectors are kept beside it.")
+    encoder: str = option(
+        help="`spectral` (no weights), a speech encoder by hub name or folder, or what `train` "
+        "exported (RUN/best)."
+    )
+    out: str = option(
+        help="Speaker table, NAME.parquet; the utterances' vectors are kept beside it."
+    )
     revision: str | None = option(default=None, help="Full commit of a hub encoder.")
     labels: tuple[str, ...] = option(
-        default=(), help="What to keep statistics of: `emotion`, or numbers in the json (arousal,valence)."
+        default=(),
+        help="What to keep statistics of: `emotion`, or numbers in the json (arousal,valence).",
     )
     metadata: tuple[str, ...] = option(
-        default=(), help="Fields of the json that describe a speaker (gender,language), for filters."
+        default=(),
+        help="Fields of the json that describe a speaker (gender,language), for filters.",
     )
     split: str | None = option(default=None, help="Only utterances of this split; default: all.")
-    num_workers: int | None = option(default=None, help="Encoders at work; without it one a GPU, or one a CPU.")
-    address: str | None = option(default=None, help="Ray cluster to use; without it, the one submitted to or a local.")
-    num_readers: int = option(default=2, help="Reader processes beside each encoder: shards decoded ahead.")
-    max_attempts: int = option(default=5, help="Times a shard is tried in one run before it is given up.")
+    num_workers: int | None = option(
+        default=None, help="Encoders at work; without it one a GPU, or one a CPU."
+    )
+    address: str | None = option(
+        default=None, help="Ray cluster to use; without it, the one submitted to or a local."
+    )
+    num_readers: int = option(
+        default=2, help="Reader processes beside each encoder: shards decoded ahead."
+    )
+    max_attempts: int = option(
+        default=5, help="Times a shard is tried in one run before it is given up."
+    )
 
     def __post_init__(self) -> None:
         require_positive(self, "--num-workers", "--num-readers", "--max-attempts")
@@ -78,7 +94,9 @@ class EmbedConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedSummary:
-    """What an embedding job amounts to; `num_speakers` is 0 when it is unfinished, and no table is written."""
+    """What an embedding job amounts to; `num_speakers` is 0 when it is unfinished, and no table is
+    written.
+    """
 
     job: JobSummary
     num_embedded: int
@@ -93,7 +111,12 @@ class EmbedJob(ShardJob):
     verb, models, remedy = "embed", "the encoder", REMEDY
 
     def __init__(
-        self, plan: ShardPlan, options: JobOptions, encoder: EmbedderConfig, maker: str, known: Tables
+        self,
+        plan: ShardPlan,
+        options: JobOptions,
+        encoder: EmbedderConfig,
+        maker: str,
+        known: Tables,
     ) -> None:
         super().__init__(plan, options)
         self._encoder, self._maker, self._known = encoder, maker, known
@@ -118,9 +141,14 @@ def run_embed(config: EmbedConfig) -> int:
     summary = embed(config)
     lines = [*summary.job.lines("embedded", "without a vector")]
     if summary.num_tables_removed:
-        lines.append(f"  removed: {summary.num_tables_removed} tables of shards that have changed or moved since")
+        lines.append(
+            f"  removed: {summary.num_tables_removed} tables of shards that have changed or moved "
+            "since"
+        )
     if summary.num_other_tables:
-        lines.append(f"  counted along: {summary.num_other_tables} tables of other shards, embedded before")
+        lines.append(
+            f"  counted along: {summary.num_other_tables} tables of other shards, embedded before"
+        )
     if not summary.job.failed:
         lines.append(f"{summary.num_speakers} speakers in {config.out}")
     sys.stdout.write("\n".join(lines) + "\n")
@@ -131,8 +159,8 @@ def run_embed(config: EmbedConfig) -> int:
 def embed(config: EmbedConfig) -> EmbedSummary:
     """Embed every shard that has no table yet, then write the speaker table from all there are.
 
-    Raises ConfigError for an unusable encoder, corpus or cluster, for copies of shards that were embedded before, and
-    when no utterance could be embedded.
+    Raises ConfigError for an unusable encoder, corpus or cluster, for copies of shards that were
+    embedded before, and when no utterance could be embedded.
     """
     encoder = EmbedderConfig(encoder=config.encoder, revision=config.revision).anywhere()
     maker = fingerprint(encoder)

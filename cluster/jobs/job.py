@@ -83,4 +83,6 @@ class ShardJob(ABC):
     def account(self) -> JobSummary:
         """What it all amounts to, shards of earlier runs included."""
         earlier = read_outcomes(self.plan.reused, self.facts_of, self.remedy)
-        return account(self.plan, [*self.outcomes, *earlier], self.failed, time.monotonic() - self._started)
+        return account(
+            self.plan, [*self.outcomes, *earlier], self.failed, time.monotonic() - self._started
+        )

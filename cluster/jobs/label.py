@@ -1,8 +1,8 @@
 """`emostream label`: predictions for every utterance of every shard, exactly once, on Ray.
 
-Writes `OUT/<shard>-<digest>.parquet` per shard, then `OUT/label.yaml` (the options) and `OUT/label-summary.json`. Ray
-Data was tried and lost: its row checkpoint relabels dropped rows, and an actor pool that takes every CPU starves its
-own readers.
+Writes `OUT/<shard>-<digest>.parquet` per shard, then `OUT/label.yaml` (the options) and
+`OUT/label-summary.json`. Ray Data was tried and lost: its row checkpoint relabels dropped rows, and
+an actor pool that takes every CPU starves its own readers.
 """
 
 import sys
@@ -13,7 +13,13 @@ from actors.labeling.config import PanelConfig
 from actors.labeling.identity import PanelIdentity, panel_identity
 from actors.work.task import ShardTask
 from cluster.jobs.job import JobOptions, ShardJob
-from cluster.jobs.plan import ShardPlan, make_plan, refuse_other_corpora, remove_leftovers, remove_superseded
+from cluster.jobs.plan import (
+    ShardPlan,
+    make_plan,
+    refuse_other_corpora,
+    remove_leftovers,
+    remove_superseded,
+)
 from cluster.jobs.summary import JobSummary, TableFacts
 from shards.config import option, require_positive
 from shards.storage.files import list_files
@@ -27,13 +33,23 @@ CONFIG_NAME = "label.yaml"
 class LabelConfig:
     """Options of `emostream label`."""
 
-    shards: str = option(help="Tar shards: a glob ('s3://corpus/*.tar', 'train-{000..099}.tar'), folder or file.")
+    shards: str = option(
+        help="Tar shards: a glob ('s3://corpus/*.tar', 'train-{000..099}.tar'), folder or file."
+    )
     out: str = option(help="Folder for the prediction tables, local or remote.")
     panel: str = option(help="YAML file that names the labelers.")
-    num_labelers: int | None = option(default=None, help="Labelers at work; without it one a GPU, or one a CPU.")
-    address: str | None = option(default=None, help="Ray cluster to use; without it, the one submitted to or a local.")
-    num_readers: int = option(default=2, help="Reader processes beside each labeler: shards decoded ahead.")
-    max_attempts: int = option(default=5, help="Times a shard is tried in one run before it is given up.")
+    num_labelers: int | None = option(
+        default=None, help="Labelers at work; without it one a GPU, or one a CPU."
+    )
+    address: str | None = option(
+        default=None, help="Ray cluster to use; without it, the one submitted to or a local."
+    )
+    num_readers: int = option(
+        default=2, help="Reader processes beside each labeler: shards decoded ahead."
+    )
+    max_attempts: int = option(
+        default=5, help="Times a shard is tried in one run before it is given up."
+    )
 
     def __post_init__(self) -> None:
         require_positive(self, "--num-labelers", "--num-readers", "--max-attempts")
@@ -70,7 +86,9 @@ class LabelJob(ShardJob):
 
     verb, models, remedy = "label", "the panel", REMEDY
 
-    def __init__(self, plan: ShardPlan, options: JobOptions, panel: PanelConfig, identity: PanelIdentity) -> None:
+    def __init__(
+        self, plan: ShardPlan, options: JobOptions, panel: PanelConfig, identity: PanelIdentity
+    ) -> None:
         super().__init__(plan, options)
         self._panel, self._identity = panel, identity
 
@@ -94,16 +112,24 @@ def run_label(config: LabelConfig) -> int:
     summary = label(config)
     lines = [*summary.job.lines("labeled", "without a full set of predictions")]
     if summary.superseded_tables_removed:
-        lines.append(f"removed {summary.superseded_tables_removed} tables of an older panel or of older shards")
+        lines.append(
+            f"removed {summary.superseded_tables_removed} tables of an older panel or of older "
+            "shards"
+        )
     if summary.num_other_tables:
-        lines.append(f"beside them: {summary.num_other_tables} tables of other shards, which `select` counts too")
+        lines.append(
+            f"beside them: {summary.num_other_tables} tables of other shards, which `select` "
+            "counts too"
+        )
     sys.stdout.write("\n".join([*lines, f"predictions in {config.out}\n"]))
 
     return summary.job.exit_status
 
 
 def label(config: LabelConfig) -> LabelSummary:
-    """Label every shard that has no table yet. Raises ConfigError for an unusable panel, corpus, folder or cluster."""
+    """Label every shard that has no table yet. Raises ConfigError for an unusable panel, corpus,
+    folder or cluster.
+    """
     panel = PanelConfig.load(config.panel)
     identity = panel_identity(panel)
     files = list_files(config.shards)

@@ -1,9 +1,10 @@
-"""Which shards need work: decided from a listing of the inputs and one of the outputs, opening neither.
+"""Which shards need work: decided from a listing of the inputs and one of the outputs, opening
+neither.
 
-A table's name is a function of its shard's identity (name, size, version) and of what makes the table: a panel (its
-configuration and the digests of its weights) or an encoder. A finished shard is recognized by that name alone. Changing
-a shard or the panel changes the name, so exactly what changed is done again; the tables it replaces are removed once
-the job has finished.
+A table's name is a function of its shard's identity (name, size, version) and of what makes the
+table: a panel (its configuration and the digests of its weights) or an encoder. A finished shard is
+recognized by that name alone. Changing a shard or the panel changes the name, so exactly what
+changed is done again; the tables it replaces are removed once the job has finished.
 """
 
 import concurrent.futures
@@ -42,37 +43,55 @@ class ShardPlan:
         return tuple(task for task in self.tasks if task.table_url not in waiting)
 
 
-def make_plan(pattern: str, files: Sequence[FileIdentity], out: str, maker: str, table_format: int) -> ShardPlan:
+def make_plan(
+    pattern: str, files: Sequence[FileIdentity], out: str, maker: str, table_format: int
+) -> ShardPlan:
     """Name every shard's table and compare with the tables in `out`.
 
-    `maker` is the digest of the panel or the fingerprint of the encoder, `table_format` the version of the format.
+    `maker` is the digest of the panel or the fingerprint of the encoder, `table_format` the version
+    of the format.
     """
-    names, out = relative_names(pattern, files), absolute(out)  # workers start in folders of their own
-    tasks = tuple(_task(file, name, out, maker, table_format) for file, name in zip(files, names, strict=True))
+    names, out = (
+        relative_names(pattern, files),
+        absolute(out),
+    )  # workers start in folders of their own
+    tasks = tuple(
+        _task(file, name, out, maker, table_format) for file, name in zip(files, names, strict=True)
+    )
     existing = frozenset(name for name in list_names(out) if is_table_name(name))
     todo = tuple(task for task in tasks if _table_name(task) not in existing)
     return ShardPlan(tasks, todo, existing, out)
 
 
 def refuse_other_corpora(plan: ShardPlan) -> None:
-    """Raises ConfigError when a table in the folder speaks for another shard that is called like one of the plan's."""
+    """Raises ConfigError when a table in the folder speaks for another shard that is called like
+    one of the plan's.
+    """
     urls = {task.name: task.url for task in plan.tasks}
     known = set(urls.values())
     for info in _unplanned(plan, plan.existing).values():
         if info.shard in urls and info.shard_url not in known:
             raise ConfigError(
-                f"--out {plan.out}: holds the predictions of {info.shard_url}, which is called {info.shard!r} like "
-                f"{urls[info.shard]}; give each corpus a folder of its own, or remove these tables if it has moved"
+                f"--out {plan.out}: holds the predictions of {info.shard_url}, which is called "
+                f"{info.shard!r} like {urls[info.shard]}; give each corpus a folder of its own, or "
+                "remove these tables if it has moved"
             )
 
 
 def remove_superseded(plan: ShardPlan) -> tuple[int, int]:
-    """Remove tables that the plan's have replaced; how many these were, and how many of other shards remain.
+    """Remove tables that the plan's have replaced; how many these were, and how many of other
+    shards remain.
 
-    Those that came while the job ran, from a worker of an older panel that was believed dead, are among them.
+    Those that came while the job ran, from a worker of an older panel that was believed dead, are
+    among them.
     """
-    shard_of = {join(plan.out, name): info.shard_url for name, info in _unplanned(plan, list_names(plan.out)).items()}
-    superseded, _ = find_replaced(shard_of, {task.url: task.table_url for task in plan.tasks}, remedy=REMEDY)
+    shard_of = {
+        join(plan.out, name): info.shard_url
+        for name, info in _unplanned(plan, list_names(plan.out)).items()
+    }
+    superseded, _ = find_replaced(
+        shard_of, {task.url: task.table_url for task in plan.tasks}, remedy=REMEDY
+    )
     for table in superseded:
         remove(table)
     return len(superseded), len(shard_of) - len(superseded)
@@ -82,11 +101,15 @@ def _unplanned(plan: ShardPlan, names: Iterable[str]) -> dict[str, TableInfo]:
     """What those of the tables `names` say that the plan does not account for."""
     others = sorted(set(filter(is_table_name, names)) - {_table_name(task) for task in plan.tasks})
     with concurrent.futures.ThreadPoolExecutor(FOOTER_THREADS) as pool:
-        return dict(zip(others, pool.map(lambda name: read_info(join(plan.out, name)), others), strict=True))
+        return dict(
+            zip(others, pool.map(lambda name: read_info(join(plan.out, name)), others), strict=True)
+        )
 
 
 def remove_leftovers(plan: ShardPlan) -> None:
-    """Remove temporary files of writers that were killed: with every table committed, nobody is writing any more."""
+    """Remove temporary files of writers that were killed: with every table committed, nobody is
+    writing any more.
+    """
     sweep(plan.out, {without_globs(_table_name(task)) for task in plan.tasks}.__contains__)
 
 

@@ -1,10 +1,12 @@
-"""The driver of a job over shards: deals shards to workers, replaces workers that die, and counts attempts.
+"""The driver of a job over shards: deals shards to workers, replaces workers that die, and counts
+attempts.
 
-It never touches a sample. A plain `ray.wait` loop costs 0.2 to 0.3 ms a shard, so nothing cleverer is needed. Ray's
-own retries are off: unlimited ones would replay a shard that kills its worker for ever, and one killed worker
-surfaces as several errors, only one of which is the shard's. Here the shard that was in hand is charged one attempt,
-the ones waiting behind it none. A place of the cluster is given up when it loses workers over many different shards: a
-few shards that kill every worker must not cost the others theirs.
+It never touches a sample. A plain `ray.wait` loop costs 0.2 to 0.3 ms a shard, so nothing cleverer
+is needed. Ray's own retries are off: unlimited ones would replay a shard that kills its worker for
+ever, and one killed worker surfaces as several errors, only one of which is the shard's. Here the
+shard that was in hand is charged one attempt, the ones waiting behind it none. A place of the
+cluster is given up when it loses workers over many different shards: a few shards that kill every
+worker must not cost the others theirs.
 """
 
 import collections
@@ -29,7 +31,9 @@ log = logging.getLogger(__name__)
 
 PLACEMENT_TIMEOUT_SECONDS = 120.0
 SETUP_TIMEOUT_SECONDS = 1800.0  # weights may have to be downloaded first
-LOSSES_PER_PLACE = 8  # shards, or set-ups, over which a place loses workers in a row before it is given up
+LOSSES_PER_PLACE = (
+    8  # shards, or set-ups, over which a place loses workers in a row before it is given up
+)
 POLL_SECONDS = 0.5
 REPORT_INTERVAL_SECONDS = 1.0
 
@@ -52,8 +56,12 @@ class _Worker:
     handle: Any = None
     setup: Any = None  # reference to the running set-up, None once it is done
     setup_deadline: float = 0.0
-    queue: "collections.OrderedDict[Any, ShardTask]" = field(default_factory=collections.OrderedDict)
-    lost_on: set[str] = field(default_factory=set)  # over what workers were lost since a shard was finished
+    queue: "collections.OrderedDict[Any, ShardTask]" = field(
+        default_factory=collections.OrderedDict
+    )
+    lost_on: set[str] = field(
+        default_factory=set
+    )  # over what workers were lost since a shard was finished
     num_utterances: int = 0
 
 
@@ -61,8 +69,9 @@ class _Worker:
 class ShardRun:
     """One run over `todo`; `run` returns when every shard is done or given up.
 
-    `actor` is a remote `ShardWorker`, `arguments` what its construction takes before its threads and readers, `what`
-    names the models for people, and `out` is the folder of the tables, which every worker must be able to write.
+    `actor` is a remote `ShardWorker`, `arguments` what its construction takes before its threads
+    and readers, `what` names the models for people, and `out` is the folder of the tables, which
+    every worker must be able to write.
     """
 
     actor: Any
@@ -84,13 +93,17 @@ class ShardRun:
     _num_shards: int = 0
 
     def run(self, todo: Sequence[ShardTask], placements: Sequence[WorkerPlacement]) -> None:
-        """Do `todo`. Raises ConfigError when the models cannot be loaded or the cluster has no room."""
+        """Do `todo`. Raises ConfigError when the models cannot be loaded or the cluster has no
+        room.
+        """
         self._waiting.extend(todo)
         self._num_shards, self._started_at = len(todo), time.monotonic()
         try:
             for placement in placements[: len(todo)]:
                 self._workers.append(_Worker(placement, _reserve(placement)))
-            while self._workers and (self._waiting or any(worker.queue for worker in self._workers)):
+            while self._workers and (
+                self._waiting or any(worker.queue for worker in self._workers)
+            ):
                 self._deal()
                 self._collect()
                 self._report()
@@ -112,7 +125,9 @@ class ShardRun:
                     worker.queue[worker.handle.work.remote(task)] = task
 
     def _start(self, worker: _Worker) -> None:
-        strategy = PlacementGroupSchedulingStrategy(placement_group=worker.group, placement_group_bundle_index=0)
+        strategy = PlacementGroupSchedulingStrategy(
+            placement_group=worker.group, placement_group_bundle_index=0
+        )
         bundle = worker.placement.bundles[0]
         worker.handle = self.actor.options(
             num_cpus=bundle["CPU"], num_gpus=bundle.get("GPU", 0), scheduling_strategy=strategy
@@ -121,7 +136,9 @@ class ShardRun:
         worker.setup_deadline = time.monotonic() + SETUP_TIMEOUT_SECONDS
 
     def _collect(self) -> None:
-        owners = {ref: worker for worker in self._workers for ref in [worker.setup, *worker.queue] if ref}
+        owners = {
+            ref: worker for worker in self._workers for ref in [worker.setup, *worker.queue] if ref
+        }
         ready, _ = ray.wait(list(owners), num_returns=1, timeout=POLL_SECONDS)
         for ref in ready:
             worker = owners[ref]
@@ -132,14 +149,19 @@ class ShardRun:
         for worker in self._workers:
             if worker.setup is not None and time.monotonic() > worker.setup_deadline:
                 raise ConfigError(
-                    f"{self.what} was not loaded within {SETUP_TIMEOUT_SECONDS:.0f} s; check its checkpoints"
+                    f"{self.what} was not loaded within {SETUP_TIMEOUT_SECONDS:.0f} s; check its "
+                    "checkpoints"
                 )
 
     def _finish_setup(self, worker: _Worker) -> None:
         try:
             pid = ray.get(worker.setup)
         except RayTaskError as error:
-            cannot = "" if isinstance(error.cause, UnwritableFolderError) else f"{self.what} cannot be loaded: "
+            cannot = (
+                ""
+                if isinstance(error.cause, UnwritableFolderError)
+                else f"{self.what} cannot be loaded: "
+            )
             raise ConfigError(f"{cannot}{_reason(error)}") from error
         except RayActorError as lost:
             self._replace(worker, lost)
@@ -161,7 +183,9 @@ class ShardRun:
         self.outcomes.append(outcome)
 
     def _replace(self, worker: _Worker, lost: Exception) -> None:
-        """Take back a dead worker's shards: the one in hand is charged an attempt, those behind it are not."""
+        """Take back a dead worker's shards: the one in hand is charged an attempt, those behind it
+        are not.
+        """
         log.warning("a worker was lost (%s); starting another", type(lost).__name__)
         tasks = list(worker.queue.values())
         worker.queue.clear()
@@ -174,7 +198,10 @@ class ShardRun:
         worker.handle = worker.setup = None
         worker.lost_on.add(tasks[0].url if tasks else f"set-up after {len(worker.lost_on)} losses")
         if len(worker.lost_on) >= LOSSES_PER_PLACE:
-            log.error("a place of the cluster lost workers over %d shards in a row; giving it up", LOSSES_PER_PLACE)
+            log.error(
+                "a place of the cluster lost workers over %d shards in a row; giving it up",
+                LOSSES_PER_PLACE,
+            )
             remove_placement_group(worker.group)
             self._workers.remove(worker)
 
@@ -190,19 +217,31 @@ class ShardRun:
 
     def _give_up_rest(self) -> None:
         for task in self._waiting:
-            last = f"; the last attempt: {self._errors[task.url]}" if task.url in self._errors else ""
-            self.failed.append(FailedShard(task.name, self._attempts[task.url], f"no worker was left for it{last}"))
+            last = (
+                f"; the last attempt: {self._errors[task.url]}" if task.url in self._errors else ""
+            )
+            self.failed.append(
+                FailedShard(task.name, self._attempts[task.url], f"no worker was left for it{last}")
+            )
         self._waiting.clear()
 
     def _report(self) -> None:
         if time.monotonic() - self._reported_at < REPORT_INTERVAL_SECONDS:
             return
         self._reported_at = time.monotonic()
-        asked = [worker for worker in self._workers if worker.setup is None and worker.handle is not None]
+        asked = [
+            worker for worker in self._workers if worker.setup is None and worker.handle is not None
+        ]
         for worker in asked:
-            with contextlib.suppress(RayActorError, GetTimeoutError):  # a lost one shows up in the next round
-                worker.num_utterances = ray.get(worker.handle.progress.remote(), timeout=POLL_SECONDS)
-        self._tell(self._retired_utterances + sum(worker.num_utterances for worker in self._workers))
+            with contextlib.suppress(
+                RayActorError, GetTimeoutError
+            ):  # a lost one shows up in the next round
+                worker.num_utterances = ray.get(
+                    worker.handle.progress.remote(), timeout=POLL_SECONDS
+                )
+        self._tell(
+            self._retired_utterances + sum(worker.num_utterances for worker in self._workers)
+        )
 
     def _tell(self, num_utterances: int) -> None:
         """Finished shards, and what has been done so far, unfinished shards included."""
@@ -224,12 +263,15 @@ def _reason(error: RayTaskError) -> str:
 
 
 def _reserve(placement: WorkerPlacement) -> Any:
-    """A place on one node for a worker and its readers; ConfigError when there is none within the limit."""
+    """A place on one node for a worker and its readers; ConfigError when there is none within the
+    limit.
+    """
     group = placement_group(list(placement.bundles), strategy="STRICT_PACK")
     if group.wait(PLACEMENT_TIMEOUT_SECONDS):
         return group
     remove_placement_group(group)
     raise ConfigError(
-        f"the cluster has no room for a worker with {placement.bundles} within {PLACEMENT_TIMEOUT_SECONDS:.0f} s: "
-        "wait for the jobs that hold its resources, or ask for fewer workers"
+        f"the cluster has no room for a worker with {placement.bundles} within "
+        f"{PLACEMENT_TIMEOUT_SECONDS:.0f} s: wait for the jobs that hold its resources, or ask for "
+        "fewer workers"
     )

@@ -1,4 +1,6 @@
-"""What a job over shards amounts to: every input is accounted for, from the tables and from what was given up."""
+"""What a job over shards amounts to: every input is accounted for, from the tables and from what
+was given up.
+"""
 
 import concurrent.futures
 from collections import Counter
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSummary:
-    """What a job amounts to: every input is an utterance with a result, one with a reason, or a shard with one."""
+    """What a job amounts to: every input is an utterance with a result, one with a reason, or a
+    shard with one.
+    """
 
     num_shards: int
     num_reused: int
@@ -38,16 +42,26 @@ class JobSummary:
         return ExitStatus.DAMAGED if self.unreadable else ExitStatus.DONE
 
     def lines(self, done: str, lacking: str) -> Iterator[str]:
-        """For a person: `done` is what was done to a shard, `lacking` what a rejected utterance is without."""
+        """For a person: `done` is what was done to a shard, `lacking` what a rejected utterance is
+        without.
+        """
         new = self.num_shards - self.num_reused - len(self.failed)
         yield (
-            f"{self.num_utterances} utterances ({self.hours_of_audio:.2f} h of audio) in {self.num_shards} shards: "
-            f"{new} {done} now, {self.num_reused} before, {self.seconds:.1f} s"
+            f"{self.num_utterances} utterances ({self.hours_of_audio:.2f} h of audio) in "
+            f"{self.num_shards} shards: {new} {done} now, {self.num_reused} before, "
+            f"{self.seconds:.1f} s"
         )
-        yield from (f"  {lacking}: {number} x {code}" for code, number in sorted(self.rejected.items()))
-        yield from (f"  damaged shard {shard['shard']}: {shard['error']}" for shard in self.unreadable)
+        yield from (
+            f"  {lacking}: {number} x {code}" for code, number in sorted(self.rejected.items())
+        )
+        yield from (
+            f"  damaged shard {shard['shard']}: {shard['error']}" for shard in self.unreadable
+        )
         for failure in self.failed:
-            yield f"  NOT {done} {failure['name']} ({failure['attempts']} attempts): {failure['error']}"
+            yield (
+                f"  NOT {done} {failure['name']} ({failure['attempts']} attempts): "
+                f"{failure['error']}"
+            )
         if self.failed:
             yield "unfinished: run the same command again; finished shards are not opened"
 
@@ -85,14 +99,23 @@ def read_outcomes(
 
 
 def account(
-    plan: ShardPlan, outcomes: Iterable[ShardOutcome], failed: "Sequence[FailedShard]", seconds: float
+    plan: ShardPlan,
+    outcomes: Iterable[ShardOutcome],
+    failed: "Sequence[FailedShard]",
+    seconds: float,
 ) -> JobSummary:
-    """What the outcomes of a plan's shards, and those given up, amount to after so many seconds of work."""
+    """What the outcomes of a plan's shards, and those given up, amount to after so many seconds of
+    work.
+    """
     ordered = sorted(outcomes, key=lambda outcome: outcome.name)
     rejected: Counter[str] = Counter()
     for outcome in ordered:
         rejected.update(outcome.rejected)
-    unreadable = [{"shard": outcome.name, "error": outcome.shard_error} for outcome in ordered if outcome.shard_error]
+    unreadable = [
+        {"shard": outcome.name, "error": outcome.shard_error}
+        for outcome in ordered
+        if outcome.shard_error
+    ]
 
     return JobSummary(
         num_shards=len(plan.tasks),

@@ -1,8 +1,9 @@
 """How many workers fit on the cluster, and what each may use.
 
-A GPU gets one worker. Without GPUs, workers share the CPUs; one worker a core was fastest there (a model this size
-gains less from a second thread than from a second process). Each worker's readers get a fraction of a CPU beside it,
-because a child that asks for a whole CPU when none is free waits for ever, silently.
+A GPU gets one worker. Without GPUs, workers share the CPUs; one worker a core was fastest there (a
+model this size gains less from a second thread than from a second process). Each worker's readers
+get a fraction of a CPU beside it, because a child that asks for a whole CPU when none is free waits
+for ever, silently.
 """
 
 from collections.abc import Sequence
@@ -11,29 +12,39 @@ from dataclasses import dataclass
 from cluster.nodes.session import NodeResources
 from shards.config import ConfigError
 
-READERS_CPU_SHARE = 0.2  # of a worker's CPUs; Ray's CPUs are bookkeeping, the kernel shares the real ones
+READERS_CPU_SHARE = (
+    0.2  # of a worker's CPUs; Ray's CPUs are bookkeeping, the kernel shares the real ones
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerPlacement:
-    """One worker's share of a node: the bundles of its placement group, and its number of threads."""
+    """One worker's share of a node: the bundles of its placement group, and its number of
+    threads.
+    """
 
     bundles: tuple[dict[str, float], dict[str, float]]
     num_threads: int
 
 
 def place_workers(nodes: Sequence[NodeResources], wanted: int | None) -> list[WorkerPlacement]:
-    """One placement a worker. Raises ConfigError when the cluster cannot hold as many as asked for."""
+    """One placement a worker. Raises ConfigError when the cluster cannot hold as many as asked
+    for.
+    """
     num_gpus = sum(int(node.num_gpus) for node in nodes)
     if num_gpus:
         return _on_gpus(nodes, num_gpus, wanted)
     return _on_cpus(nodes, wanted)
 
 
-def _on_gpus(nodes: Sequence[NodeResources], num_gpus: int, wanted: int | None) -> list[WorkerPlacement]:
+def _on_gpus(
+    nodes: Sequence[NodeResources], num_gpus: int, wanted: int | None
+) -> list[WorkerPlacement]:
     wanted = num_gpus if wanted is None else wanted
     if wanted > num_gpus:
-        raise ConfigError(f"got {wanted} workers, but the cluster has {num_gpus} GPUs, and a worker takes one")
+        raise ConfigError(
+            f"got {wanted} workers, but the cluster has {num_gpus} GPUs, and a worker takes one"
+        )
     shares = [node.num_cpus / node.num_gpus for node in nodes for _ in range(int(node.num_gpus))]
     return [_share(cpus, num_gpus=1.0) for cpus in sorted(shares, reverse=True)[:wanted]]
 
@@ -43,12 +54,18 @@ def _on_cpus(nodes: Sequence[NodeResources], wanted: int | None) -> list[WorkerP
     total = sum(cores)
     wanted = total if wanted is None else wanted
     if wanted < 1 or wanted > total:
-        raise ConfigError(f"got {wanted} workers, expected 1 to {total}, the cluster's number of CPUs")
+        raise ConfigError(
+            f"got {wanted} workers, expected 1 to {total}, the cluster's number of CPUs"
+        )
     counts = [0] * len(cores)
     for _ in range(wanted):  # one after another to the node with most cores per worker
         roomiest = max(range(len(cores)), key=lambda node: cores[node] / (counts[node] + 1))
         counts[roomiest] += 1
-    return [_share(cores[node] / count, num_gpus=0.0) for node, count in enumerate(counts) for _ in range(count)]
+    return [
+        _share(cores[node] / count, num_gpus=0.0)
+        for node, count in enumerate(counts)
+        for _ in range(count)
+    ]
 
 
 def _share(num_cpus: float, *, num_gpus: float) -> WorkerPlacement:

@@ -1,7 +1,8 @@
 """A Ray cluster to work on: the one that is there, or a local one for the length of the job.
 
-Order of preference: `--address`; the cluster this process was submitted to (`ray job submit` sets RAY_ADDRESS); a
-local Ray. A local Ray keeps Ray's own token authentication: nothing here turns it off.
+Order of preference: `--address`; the cluster this process was submitted to (`ray job submit` sets
+RAY_ADDRESS); a local Ray. A local Ray keeps Ray's own token authentication: nothing here turns it
+off.
 """
 
 import contextlib
@@ -45,7 +46,9 @@ def ray_session(address: str | None) -> Iterator[list[NodeResources]]:
 def live_nodes() -> list[NodeResources]:
     """Resources of every live node of the connected cluster."""
     return [
-        NodeResources(float(node["Resources"].get("CPU", 0)), float(node["Resources"].get("GPU", 0)))
+        NodeResources(
+            float(node["Resources"].get("CPU", 0)), float(node["Resources"].get("GPU", 0))
+        )
         for node in ray.nodes()
         if node["Alive"]
     ]
@@ -58,22 +61,32 @@ def _start_local() -> None:
         include_dashboard=False,
         log_to_driver=False,
         configure_logging=False,
-        object_store_memory=min(max(share, LOCAL_OBJECT_STORE_MIN_BYTES), LOCAL_OBJECT_STORE_MAX_BYTES),
+        object_store_memory=min(
+            max(share, LOCAL_OBJECT_STORE_MIN_BYTES), LOCAL_OBJECT_STORE_MAX_BYTES
+        ),
     )
 
 
 def _connect(address: str) -> None:
     try:
-        ray.init(address=address, log_to_driver=False, configure_logging=False, runtime_env=_runtime_env())
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            configure_logging=False,
+            runtime_env=_runtime_env(),
+        )
     except (ConnectionError, RuntimeError) as error:
         raise ConfigError(
-            f"cannot reach the Ray cluster at {address}: {error}; check that `ray status --address {address}` works "
-            "from here, and that this machine holds the cluster's token (RAY_AUTH_TOKEN or ~/.ray/auth_token)"
+            f"cannot reach the Ray cluster at {address}: {error}; check that `ray status --address "
+            f"{address}` works from here, and that this machine holds the cluster's token "
+            "(RAY_AUTH_TOKEN or ~/.ray/auth_token)"
         ) from error
 
 
 def _runtime_env() -> dict[str, Any]:
-    """Send this project's packages along, except where a submitted job has brought its working directory already."""
+    """Send this project's packages along, except where a submitted job has brought its working
+    directory already.
+    """
     if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
         return {}
     import actors
@@ -83,4 +96,8 @@ def _runtime_env() -> dict[str, Any]:
     import trainers
 
     # As folders: Ray Client cannot send modules.
-    return {"py_modules": [package.__path__[0] for package in (shards, trainers, actors, cluster, protos)]}
+    return {
+        "py_modules": [
+            package.__path__[0] for package in (shards, trainers, actors, cluster, protos)
+        ]
+    }

@@ -1,9 +1,11 @@
-"""The report's charts: small functions that turn numbers into inline SVG, styled by the page's own sheet.
+"""The report's charts: small functions that turn numbers into inline SVG, styled by the page's own
+sheet.
 
-Every chart is drawn 420 units wide and scaled by the browser: side by side on a desktop, one a line on a phone, with
-readable text in both. Colors come from classes, so one drawing serves light, dark and paper. Each is an image with a
-title and a description for those who cannot see it. matplotlib and the JavaScript libraries were left out: the first
-is a large dependency for five shapes and knows no dark mode, the others need scripts, which the page forbids itself.
+Every chart is drawn 420 units wide and scaled by the browser: side by side on a desktop, one a line
+on a phone, with readable text in both. Colors come from classes, so one drawing serves light, dark
+and paper. Each is an image with a title and a description for those who cannot see it. matplotlib
+and the JavaScript libraries were left out: the first is a large dependency for five shapes and
+knows no dark mode, the others need scripts, which the page forbids itself.
 """
 
 import math
@@ -20,7 +22,9 @@ ROW_TEXT, BAR, BAR_GAP, ROW_GAP = 20, 11, 3, 13
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caption:
-    """What a chart is called: an id unique on its page, a title, and what a person who cannot see it should know."""
+    """What a chart is called: an id unique on its page, a title, and what a person who cannot see
+    it should know.
+    """
 
     name: str
     title: str
@@ -29,7 +33,9 @@ class Caption:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """A horizontal bar from `begin` to `end`, shares of the chart's width; `kind` is a class of the style sheet."""
+    """A horizontal bar from `begin` to `end`, shares of the chart's width; `kind` is a class of the
+    style sheet.
+    """
 
     begin: float
     end: float
@@ -46,7 +52,9 @@ class Mark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of a bar chart: a label, its numbers in words, bars one under the other, and marks over them."""
+    """One line of a bar chart: a label, its numbers in words, bars one under the other, and marks
+    over them.
+    """
 
     label: str
     value: str
@@ -65,7 +73,9 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """A line through (x, share) points, labeled where it ends; `band` is its interval (x, low, high)."""
+    """A line through (x, share) points, labeled where it ends; `band` is its interval (x, low,
+    high).
+    """
 
     label: str
     kind: str
@@ -74,7 +84,9 @@ class Curve:
 
 
 def row_chart(caption: Caption, rows: Sequence[Row], *, axis_limit: float | None = None) -> Markup:
-    """Bars under their labels; with `axis_limit` a percent axis from 0 to that share closes the chart."""
+    """Bars under their labels; with `axis_limit` a percent axis from 0 to that share closes the
+    chart.
+    """
     parts: list[str] = []
     y = 4.0
     for row in rows:
@@ -105,14 +117,20 @@ def histogram(
         height = PLOT_HEIGHT * count / top
         kind = "accepted" if (begin + end) / 2 <= accepted_below else "muted"
         if count:
-            parts.append(_rect(x + 0.5, TOP + PLOT_HEIGHT - height, max(width - 1, 0.5), height, kind))
+            parts.append(
+                _rect(x + 0.5, TOP + PLOT_HEIGHT - height, max(width - 1, 0.5), height, kind)
+            )
     x_ticks = nice_ticks(high)
-    parts += _x_axis([(_x(tick, low, high), f"{tick:g}") for tick in x_ticks if low <= tick <= high], x_label)
+    parts += _x_axis(
+        [(_x(tick, low, high), f"{tick:g}") for tick in x_ticks if low <= tick <= high], x_label
+    )
     parts += _rules([(_x(min(max(rule.at, low), high), low, high), rule) for rule in rules])
     return svg_chart(caption, TOP + PLOT_HEIGHT + BOTTOM, parts)
 
 
-def curve_chart(caption: Caption, curves: Sequence[Curve], *, x_label: str, y_label: str, rule: Rule | None) -> Markup:
+def curve_chart(
+    caption: Caption, curves: Sequence[Curve], *, x_label: str, y_label: str, rule: Rule | None
+) -> Markup:
     """Shares from 0 to 100 % over a positive x on a logarithmic axis."""
     xs = [x for curve in curves for x, _ in curve.points]
     low, high = math.log10(min(xs)), math.log10(max(xs))
@@ -121,7 +139,9 @@ def curve_chart(caption: Caption, curves: Sequence[Curve], *, x_label: str, y_la
     parts = _y_axis(shares, 1.0, [f"{share * 100:.0f} %" for share in shares], y_label)
     for curve in curves:
         parts += _curve(curve, low, high)
-    parts += _x_axis([(_x(math.log10(tick), low, high), f"{tick:g}") for tick in log_ticks(low, high)], x_label)
+    parts += _x_axis(
+        [(_x(math.log10(tick), low, high), f"{tick:g}") for tick in log_ticks(low, high)], x_label
+    )
     if rule is not None and rule.at > 0:
         parts += _rules([(_x(min(max(math.log10(rule.at), low), high), low, high), rule)])
     parts += _end_labels(curves)
@@ -133,11 +153,14 @@ def spark_bars(name: str, shares: Sequence[tuple[str, float]]) -> Markup:
     largest = max(share for _, share in shares)
     text = ", ".join(f"{label} {share:.0%}" for label, share in shares)
     columns = "".join(
-        _rect(index * 8, 22 - 22 * share, 6, max(22 * share, 1), "top" if share == largest else "low")
+        _rect(
+            index * 8, 22 - 22 * share, 6, max(22 * share, 1), "top" if share == largest else "low"
+        )
         for index, (_, share) in enumerate(shares)
     )
     return Markup(  # noqa: S704 (numbers, and text escaped here)
-        f'<svg class="spark" viewBox="0 0 54 22" role="img" aria-label="{escape(name)}: {escape(text)}">{columns}</svg>'
+        f'<svg class="spark" viewBox="0 0 54 22" role="img" '
+        f'aria-label="{escape(name)}: {escape(text)}">{columns}</svg>'
     )
 
 
@@ -150,7 +173,9 @@ def nice_ticks(limit: float, wanted: int = 5) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """1 and 3 times the powers of ten within 10^low..10^high; powers alone where those would crowd."""
+    """1 and 3 times the powers of ten within 10^low..10^high; powers alone where those would
+    crowd.
+    """
     factors = (1, 3) if high - low < 3 else (1,)
     powers = range(math.floor(low), math.ceil(high) + 1)
     ticks = [factor * 10.0**power for power in powers for factor in factors]
@@ -162,7 +187,8 @@ def svg_chart(caption: Caption, height: float, parts: Sequence[str]) -> Markup:
     name = escape(caption.name)
     return Markup(  # noqa: S704 (every text in it went through escape)
         f'<svg class="chart" viewBox="0 0 {WIDTH} {height:.0f}" role="img" '
-        f'aria-labelledby="{name}-title {name}-desc"><title id="{name}-title">{escape(caption.title)}</title>'
+        f'aria-labelledby="{name}-title {name}-desc">'
+        f'<title id="{name}-title">{escape(caption.title)}</title>'
         f'<desc id="{name}-desc">{escape(caption.description)}</desc>{"".join(parts)}</svg>'
     )
 
@@ -227,7 +253,9 @@ def _rules(placed: Sequence[tuple[float, Rule]]) -> list[str]:
     for number, (x, rule) in enumerate(placed):
         y = TOP - 4 - 14 * (len(placed) - 1 - number)
         anchor, shift = ("start", 5) if x < WIDTH / 2 else ("end", -5)
-        parts.append(f'<path class="rule {rule.kind}" d="M{x:.1f} {y - 10:.1f}V{TOP + PLOT_HEIGHT}"/>')
+        parts.append(
+            f'<path class="rule {rule.kind}" d="M{x:.1f} {y - 10:.1f}V{TOP + PLOT_HEIGHT}"/>'
+        )
         parts.append(svg_text(x + shift, y, rule.label, anchor, f"rule-label {rule.kind}"))
     return parts
 
@@ -235,23 +263,31 @@ def _rules(placed: Sequence[tuple[float, Rule]]) -> list[str]:
 def _curve(curve: Curve, low: float, high: float) -> Iterator[str]:
     if curve.band:
         upper = [f"{_x(math.log10(x), low, high):.1f} {_y(top):.1f}" for x, _, top in curve.band]
-        lower = [f"{_x(math.log10(x), low, high):.1f} {_y(bottom):.1f}" for x, bottom, _ in reversed(curve.band)]
+        lower = [
+            f"{_x(math.log10(x), low, high):.1f} {_y(bottom):.1f}"
+            for x, bottom, _ in reversed(curve.band)
+        ]
         yield f'<path class="band {curve.kind}" d="M{"L".join([*upper, *lower])}Z"/>'
     points = [f"{_x(math.log10(x), low, high):.1f} {_y(share):.1f}" for x, share in curve.points]
     yield f'<path class="curve {curve.kind}" d="M{"L".join(points)}"/>'
 
 
 def _end_labels(curves: Sequence[Curve]) -> Iterator[str]:
-    """Each curve's name at its right end: the highest curve's above it, the others' below theirs."""
+    """Each curve's name at its right end: the highest curve's above it, the others' below
+    theirs.
+    """
     for number, curve in enumerate(sorted(curves, key=lambda curve: -curve.points[-1][1])):
         y = _y(curve.points[-1][1]) + (-8 if number == 0 else 18)
         yield svg_text(WIDTH - RIGHT - 2, y, curve.label, "end", f"curve-label {curve.kind}")
 
 
 def _rect(x: float, y: float, width: float, height: float, kind: str) -> str:
-    return f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="1"/>'
+    place = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
+    return f'<rect class="{kind}" {place} rx="1"/>'
 
 
 def svg_text(x: float, y: float, text: str, anchor: str, kind: str) -> str:
     """A line of text, escaped."""
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+    return (
+        f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+    )

@@ -1,4 +1,5 @@
-"""The page of `emostream evaluate`: tables of the figures, and pictures of confusion, speakers and embeddings.
+"""The page of `emostream evaluate`: tables of the figures, and pictures of confusion, speakers and
+embeddings.
 
 Everything is drawn from the metrics and from what the model predicted, in one file without scripts.
 """
@@ -81,7 +82,11 @@ class ClassView(View):
     def figures(self, metrics: Metrics) -> list[Figure]:
         scores = metrics["scores"]
         return [
-            Figure(name=name, meaning=meaning, value=_with_spread(scores[key], None if std is None else scores[std]))
+            Figure(
+                name=name,
+                meaning=meaning,
+                value=_with_spread(scores[key], None if std is None else scores[std]),
+            )
             for name, meaning, key, std in self.FIGURES
         ]
 
@@ -107,8 +112,16 @@ class ValueView(View):
         scores = metrics["scores"]
         rows = []
         for place, name in enumerate(metrics["names"]):
-            rows.append(Figure(name=f"O-CCC {name}", meaning="all utterances", value=f"{scores['overall'][place]:.3f}"))
-            value = f"{scores['over_speakers'][place]:.3f} ± {scores['over_speakers_std'][place]:.3f}"
+            rows.append(
+                Figure(
+                    name=f"O-CCC {name}",
+                    meaning="all utterances",
+                    value=f"{scores['overall'][place]:.3f}",
+                )
+            )
+            value = (
+                f"{scores['over_speakers'][place]:.3f} ± {scores['over_speakers_std'][place]:.3f}"
+            )
             rows.append(Figure(name=f"A-CCC {name}", meaning="mean over speakers", value=value))
         return rows
 
@@ -133,7 +146,9 @@ def evaluation_page(
     *,
     personalized: bool,
 ) -> str:
-    """The page as text. `columns` holds the texts of every utterance, by name, that the map is colored by."""
+    """The page as text. `columns` holds the texts of every utterance, by name, that the map is
+    colored by.
+    """
     view = VIEWS[kind]
     return render_page(
         TEMPLATE_NAME,
@@ -144,7 +159,9 @@ def evaluation_page(
         speakers=_speaker_chart(metrics, view),
         listed=_worst(metrics, view),
         score_name=view.score_name,
-        maps=[] if places is None else [_map(places, name, texts) for name, texts in columns.items()],
+        maps=[]
+        if places is None
+        else [_map(places, name, texts) for name, texts in columns.items()],
         personalized=personalized,
         fewest=MIN_POINTS,
     )
@@ -160,7 +177,10 @@ def _speaker_chart(metrics: Metrics, view: View) -> Markup:
     dots = []
     for speaker, figures in metrics["per_speaker"].items():
         score, number = view.score(figures), figures["number"]
-        text = f"{printable(speaker)}: {name} {score:.3f} of {number} utterance{'s' if number > 1 else ''}"
+        text = (
+            f"{printable(speaker)}: {name} {score:.3f} of {number} "
+            f"utterance{'s' if number > 1 else ''}"
+        )
         dots.append(Dot(x=number, y=score, name=text, color="var(--accent)"))
 
     counts = nice_ticks(max(dot.x for dot in dots))
@@ -168,20 +188,31 @@ def _speaker_chart(metrics: Metrics, view: View) -> Markup:
     levels = np.arange(floor, 1.01, 0.25 if floor == 0 else 0.5).tolist()
     mean = float(np.mean([dot.y for dot in dots]))
     description = (
-        f"{len(dots)} speakers; mean {mean:.3f}, from {min(d.y for d in dots):.3f} to {max(d.y for d in dots):.3f}"
+        f"{len(dots)} speakers; mean {mean:.3f}, from {min(d.y for d in dots):.3f} to "
+        f"{max(d.y for d in dots):.3f}"
     )
     return scatter_chart(
         Caption(name="speakers", title=f"{name} of every speaker", description=description),
         dots,
-        Axis(label="utterances of the speaker", ticks=counts, texts=[f"{count:,.0f}" for count in counts]),
-        Axis(label=f"{name} of the speaker", ticks=levels, texts=[view.level(level) for level in levels]),
+        Axis(
+            label="utterances of the speaker",
+            ticks=counts,
+            texts=[f"{count:,.0f}" for count in counts],
+        ),
+        Axis(
+            label=f"{name} of the speaker",
+            ticks=levels,
+            texts=[view.level(level) for level in levels],
+        ),
         mean=mean,
     )
 
 
 def _worst(metrics: Metrics, view: View) -> list[tuple[str, int, str]]:
     """The speakers who are recognized worst: name, utterances, score."""
-    ordered = sorted(metrics["per_speaker"].items(), key=lambda item: (view.score(item[1]), item[0]))
+    ordered = sorted(
+        metrics["per_speaker"].items(), key=lambda item: (view.score(item[1]), item[0])
+    )
     return [
         (printable(speaker), int(figures["number"]), view.text(view.score(figures)))
         for speaker, figures in ordered[:NUM_LISTED]

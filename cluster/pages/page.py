@@ -1,8 +1,9 @@
 """What the HTML pages share: one file each, without scripts, to read, print and send on.
 
-A page's content security policy forbids whatever is not inline style or inline sound: names, words and reasons in it
-come from anywhere, and pages are opened on machines that matter. A dashboard served from a process was left out: it
-ends with the process, and cannot be attached to a paper or a ticket.
+A page's content security policy forbids whatever is not inline style or inline sound: names, words
+and reasons in it come from anywhere, and pages are opened on machines that matter. A dashboard
+served from a process was left out: it ends with the process, and cannot be attached to a paper or a
+ticket.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,9 @@ from shards.samples.keys import printable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfusionCell:
-    """A cell of the confusion matrix: its count, its share of the row, and whether it is on the diagonal."""
+    """A cell of the confusion matrix: its count, its share of the row, and whether it is on the
+    diagonal.
+    """
 
     count: int
     share: float
@@ -49,7 +52,9 @@ def share_of(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
-def confusion_cells(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> tuple[ConfusionRow, ...]:
+def confusion_cells(
+    labels: Sequence[str], matrix: Sequence[Sequence[int]]
+) -> tuple[ConfusionRow, ...]:
     """(true label, its cells) of a confusion matrix whose rows are the truth."""
     return tuple(
         (name, tuple(_cell(number, row, right=at == place) for place, number in enumerate(row)))

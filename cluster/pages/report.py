@@ -1,4 +1,6 @@
-"""`emostream report`: a selection folder in, one HTML page out, to read, listen to, print and send on."""
+"""`emostream report`: a selection folder in, one HTML page out, to read, listen to, print and send
+on.
+"""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -30,14 +32,19 @@ class ReportConfig:
     """Options of `emostream report`."""
 
     dir: str = option(
-        help="Selection folder, as `emostream select` writes it, or a folder that holds one as `selection`.",
+        help="Selection folder, as `emostream select` writes it, or a folder that holds one as "
+        "`selection`.",
         positional=True,
     )
-    out: str | None = option(default=None, help="Where the page goes; without it, report.html in DIR.")
+    out: str | None = option(
+        default=None, help="Where the page goes; without it, report.html in DIR."
+    )
 
     def __post_init__(self) -> None:
         if not self.dir:
-            raise ConfigError("DIR: got nothing, expected the folder that `emostream select --out` wrote")
+            raise ConfigError(
+                "DIR: got nothing, expected the folder that `emostream select --out` wrote"
+            )
 
 
 def run_report(config: ReportConfig) -> int:
@@ -47,10 +54,14 @@ def run_report(config: ReportConfig) -> int:
 
 
 def write_report(config: ReportConfig) -> str:
-    """Write the page and return its path or URL. Raises ConfigError when `dir` holds no whole selection."""
+    """Write the page and return its path or URL. Raises ConfigError when `dir` holds no whole
+    selection.
+    """
     folder = find_selection(config.dir)
     summary = _read_summary(join(folder, SUMMARY_NAME))
-    selection, rejected = (_read_table(join(folder, name)) for name in (SELECTION_NAME, REJECTED_NAME))
+    selection, rejected = (
+        _read_table(join(folder, name)) for name in (SELECTION_NAME, REJECTED_NAME)
+    )
     page = render(summary, selection, rejected, prediction_folders(summary, folder))
     out = config.out or join(config.dir, PAGE_NAME)
     with atomic_write(out) as stream:
@@ -70,13 +81,17 @@ def find_selection(folder: str) -> str:
 
 
 def prediction_folders(summary: Mapping[str, Any], folder: str) -> list[str]:
-    """Where the prediction tables may be: where the selection found them, or beside it if both have moved."""
+    """Where the prediction tables may be: where the selection found them, or beside it if both have
+    moved.
+    """
     recorded = str(summary["config"]["predictions"])
     base = folder.rstrip("/") if is_remote(folder) else local_path(folder)
     return [recorded, join(base.rpartition("/")[0], recorded.rstrip("/").rpartition("/")[2])]
 
 
-def render(summary: Mapping[str, Any], selection: pa.Table, rejected: pa.Table, predictions: Sequence[str]) -> str:
+def render(
+    summary: Mapping[str, Any], selection: pa.Table, rejected: pa.Table, predictions: Sequence[str]
+) -> str:
     """The page as text; the same input gives the same page."""
     examples = choose_examples(selection, rejected, summary, predictions)
     return render_page(
@@ -111,10 +126,15 @@ def _read_summary(url: str) -> dict[str, Any]:
     try:
         summary = read_json(url)
     except ValueError as error:
-        raise ConfigError(f"{url}: not a readable summary ({error}); run `emostream select` again") from error
+        raise ConfigError(
+            f"{url}: not a readable summary ({error}); run `emostream select` again"
+        ) from error
     version = summary.get("format_version") if isinstance(summary, dict) else None
     if version != FORMAT_VERSION:
-        raise ConfigError(f"{url}: got format {version!r}, expected {FORMAT_VERSION}; run `emostream select` again")
+        raise ConfigError(
+            f"{url}: got format {version!r}, expected {FORMAT_VERSION}; run `emostream select` "
+            "again"
+        )
     return dict(summary)
 
 
@@ -124,4 +144,6 @@ def _read_table(url: str) -> pa.Table:
     try:
         return pq.read_table(pa.BufferReader(read_bytes(url, max_bytes=MAX_TABLE_BYTES)))
     except (pa.ArrowInvalid, ValueError) as error:
-        raise ConfigError(f"{url}: not a readable Parquet file ({error}); run `emostream select` again") from error
+        raise ConfigError(
+            f"{url}: not a readable Parquet file ({error}); run `emostream select` again"
+        ) from error

@@ -1,9 +1,11 @@
-"""What the report plays: a seeded sample of kept and refused utterances, with their sound, words and predictions.
+"""What the report plays: a seeded sample of kept and refused utterances, with their sound, words
+and predictions.
 
-An utterance is chosen by a hash of the seed and its name, so the same selection always shows the same examples, however
-its rows are ordered. `rejected.parquet` holds no more than a key, a shard and a reason; the rest comes from the
-prediction tables, the sound from the shards. Either may have moved or be out of reach: the page then says so, for a
-report on numbers must not fail for want of a few sounds.
+An utterance is chosen by a hash of the seed and its name, so the same selection always shows the
+same examples, however its rows are ordered. `rejected.parquet` holds no more than a key, a shard
+and a reason; the rest comes from the prediction tables, the sound from the shards. Either may have
+moved or be out of reach: the page then says so, for a report on numbers must not fail for want of a
+few sounds.
 """
 
 import base64
@@ -39,12 +41,24 @@ CLIP_SECONDS = 15.0
 MAX_DECODED_SECONDS = 3600.0
 MAX_SOUND_BYTES = 4_000_000  # base64 makes a third more of them; the page stays below 6 MB
 MAX_WORDS = 400  # characters of a transcript
-_COLUMNS = ("key", "shard", "offset", "size", "speaker", "duration_seconds", *MODALITIES, "transcript", "emotion")
+_COLUMNS = (
+    "key",
+    "shard",
+    "offset",
+    "size",
+    "speaker",
+    "duration_seconds",
+    *MODALITIES,
+    "transcript",
+    "emotion",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One utterance to show; text is fit for a page. `reason` is empty for a kept one, `silence` for one that plays."""
+    """One utterance to show; text is fit for a page. `reason` is empty for a kept one, `silence`
+    for one that plays.
+    """
 
     key: str
     shard: str
@@ -72,7 +86,9 @@ class Reason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examples:
-    """The examples, whether any of them says that it was simulated, and what could not be reached."""
+    """The examples, whether any of them says that it was simulated, and what could not be
+    reached.
+    """
 
     shown: tuple[Example, ...]
     simulated: bool
@@ -84,7 +100,9 @@ def common_reasons(rejected: pa.Table, seed: int) -> tuple[Reason, ...]:
     texts = rejected["reason"].to_pylist()
     codes = np.asarray([reason_code(text) for text in texts], dtype=object)
     found = []
-    for code, count in sorted(Counter(codes).items(), key=lambda item: (-item[1], item[0]))[:MAX_REASONS]:
+    for code, count in sorted(Counter(codes).items(), key=lambda item: (-item[1], item[0]))[
+        :MAX_REASONS
+    ]:
         rows = _draw(rejected, np.flatnonzero(codes == code), EXAMPLES_A_REASON, seed)
         cases = tuple(_case(row) for row in rejected.take(rows).to_pylist())
         found.append(Reason(code=printable(code), count=count, cases=cases))
@@ -94,7 +112,9 @@ def common_reasons(rejected: pa.Table, seed: int) -> tuple[Reason, ...]:
 def choose_examples(
     selection: pa.Table, rejected: pa.Table, summary: Mapping[str, Any], folders: Sequence[str]
 ) -> Examples:
-    """Draw examples, look their predictions up in the first of `folders` that has tables, and read their sound."""
+    """Draw examples, look their predictions up in the first of `folders` that has tables, and read
+    their sound.
+    """
     config = summary["config"]
     wanted = [*_kept(selection, config), *_disagreeing(rejected, config)]
     try:
@@ -104,11 +124,15 @@ def choose_examples(
         return Examples(shown=(), simulated=False, notes=(note,))
     found = _join(table, wanted, config)
     notes = (
-        [] if len(found) == len(wanted) else ["Some examples are missing: their rows are not in the tables any more."]
+        []
+        if len(found) == len(wanted)
+        else ["Some examples are missing: their rows are not in the tables any more."]
     )
     shown, simulated = _with_sound(found, {info.shard: info.shard_url for info in infos})
     if any(example.silence for example in shown):
-        notes.append("Some examples cannot be heard; where the player would be, the reason is given.")
+        notes.append(
+            "Some examples cannot be heard; where the player would be, the reason is given."
+        )
     return Examples(shown=tuple(shown), simulated=simulated, notes=tuple(notes))
 
 
@@ -143,7 +167,9 @@ def _load_any(folders: Sequence[str]) -> tuple[pa.Table, list[TableInfo]]:
         raise  # the folder the selection was made from is the one to tell of
 
 
-def _join(table: pa.Table, wanted: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> list[Example]:
+def _join(
+    table: pa.Table, wanted: Sequence[Mapping[str, Any]], config: Mapping[str, Any]
+) -> list[Example]:
     keys = pa.array([row["key"] for row in wanted], pa.string())
     part = table.filter(pc.is_in(table["key"], value_set=keys)).combine_chunks()
     if not part.num_rows:
@@ -152,15 +178,23 @@ def _join(table: pa.Table, wanted: Sequence[Mapping[str, Any]], config: Mapping[
     asked = [probs[name] for name in config["teachers"]]
     distance, mean = pairwise_distance(asked, config["distance"]), np.mean(asked, axis=0)
     places: dict[tuple[str, str], list[int]] = {}
-    for row, place in enumerate(zip(part["shard"].to_pylist(), part["key"].to_pylist(), strict=True)):
+    for row, place in enumerate(
+        zip(part["shard"].to_pylist(), part["key"].to_pylist(), strict=True)
+    ):
         places.setdefault(place, []).append(row)
     examples = []
     for request in wanted:
-        rows = [row for row in places.get((request["shard"], request["key"]), []) if not np.isnan(mean[row]).any()]
+        rows = [
+            row
+            for row in places.get((request["shard"], request["key"]), [])
+            if not np.isnan(mean[row]).any()
+        ]
         if rows:
             facts = part.slice(rows[0], 1).to_pylist()[0]
             said = {name: probs[name][rows[0]] for name in MODALITIES}
-            examples.append(_example(facts, said, mean[rows[0]], float(distance[rows[0]]), request["reason"]))
+            examples.append(
+                _example(facts, said, mean[rows[0]], float(distance[rows[0]]), request["reason"])
+            )
     return examples
 
 
@@ -180,14 +214,18 @@ def _example(
         label=EMOTIONS[int(np.argmax(mean))],
         distance=None if np.isnan(distance) else distance,
         reason=printable(reason),
-        teachers=tuple((name, tuple(map(float, p))) for name, p in said.items() if not np.isnan(p).any()),
+        teachers=tuple(
+            (name, tuple(map(float, p))) for name, p in said.items() if not np.isnan(p).any()
+        ),
         transcript=printable(" ".join((facts["transcript"] or "").split()), MAX_WORDS),
         truth=facts["emotion"] or "",
     )
 
 
 def _with_sound(examples: Sequence[Example], urls: Mapping[str, str]) -> tuple[list[Example], bool]:
-    """The examples with their sound, first come first served where the page would grow too large."""
+    """The examples with their sound, first come first served where the page would grow too
+    large.
+    """
     shown, simulated, room = [], False, MAX_SOUND_BYTES
     with ExitStack() as stack:
         readers: dict[str, RangedReader | str] = {}
@@ -205,12 +243,16 @@ def _with_sound(examples: Sequence[Example], urls: Mapping[str, str]) -> tuple[l
                 sounding = replace(example, sound=base64.b64encode(sound).decode())
             else:
                 sounding = replace(example, silence=sound)
-            shown.append(replace(sounding, key=printable(example.key), shard=printable(example.shard)))
+            shown.append(
+                replace(sounding, key=printable(example.key), shard=printable(example.shard))
+            )
     return shown, simulated
 
 
 def _reader(stack: ExitStack, url: str) -> RangedReader | str:
-    """The shard's reader, or why there is none: a credential or a whole file system may be missing here."""
+    """The shard's reader, or why there is none: a credential or a whole file system may be missing
+    here.
+    """
     try:
         return stack.enter_context(open_ranged(url))
     except (OSError, ValueError, ImportError) as error:
@@ -221,13 +263,17 @@ def _read(reader: RangedReader | str, example: Example) -> Sample | str:
     if isinstance(reader, str):
         return reader
     try:
-        return parse_sample(example.key, read_sample(reader, example.key, example.offset, example.size))
+        return parse_sample(
+            example.key, read_sample(reader, example.key, example.offset, example.size)
+        )
     except (BadSample, BadShard, OSError) as error:
         return printable(str(error), 200)
 
 
 def _clip(sample: Sample) -> bytes | str:
-    """The first seconds of the sample's sound as FLAC, which every browser plays, or why there is none."""
+    """The first seconds of the sample's sound as FLAC, which every browser plays, or why there is
+    none.
+    """
     data = sample.audio or sample.video
     if data is None:
         return "no sound in the sample"

@@ -1,7 +1,8 @@
 """From summary.json to what the report shows: each section's figures, sentences and chart.
 
-Everything here is a pure function of the summary, so that a section can be checked without a page. A section whose
-numbers the selection does not have (one teacher, no ground truth, nothing kept) is None, and the template says why.
+Everything here is a pure function of the summary, so that a section can be checked without a page.
+A section whose numbers the selection does not have (one teacher, no ground truth, nothing kept) is
+None, and the template says why.
 """
 
 import re
@@ -11,7 +12,17 @@ from typing import Any
 
 from markupsafe import Markup
 
-from cluster.pages.charts import Bar, Caption, Curve, Mark, Row, Rule, curve_chart, histogram, row_chart
+from cluster.pages.charts import (
+    Bar,
+    Caption,
+    Curve,
+    Mark,
+    Row,
+    Rule,
+    curve_chart,
+    histogram,
+    row_chart,
+)
 from cluster.pages.page import ConfusionRow, confusion_cells, percent, share_of
 from shards.emotions import EMOTIONS
 from shards.samples.keys import printable
@@ -19,7 +30,8 @@ from shards.tables.predictions import MODALITIES
 
 Summary = Mapping[str, Any]
 
-# Utterances by class in EmoCeleb (setpeer-emoceleb, Table II), and the mean Gini coefficient of EmoCeleb-A (Figure 4).
+# Utterances by class in EmoCeleb (setpeer-emoceleb, Table II), and the mean Gini coefficient of
+# EmoCeleb-A (Figure 4).
 PUBLISHED_COUNTS: Mapping[str, Mapping[str, int]] = {
     "EmoCeleb-A": {"neutral": 45_288, "anger": 3_682, "happiness": 21_466, "surprise": 3_664},
     "EmoCeleb-V": {"neutral": 39_774, "anger": 6_909, "happiness": 19_168, "surprise": 9_259},
@@ -29,7 +41,8 @@ PUBLISHED_GINI = 0.51
 _DIGEST = re.compile(r"\b((?:sha256:)?[0-9a-f]{12})[0-9a-f]{52}\b")
 MINUS = "\N{MINUS SIGN}"
 
-# The selection's own reasons in the order it applies them; what stands before is a sample's or a teacher's.
+# The selection's own reasons in the order it applies them; what stands before is a sample's or a
+# teacher's.
 SELECTION_REASONS: Mapping[str, str] = {
     "disagreement": "teachers disagree",
     "class_excluded": "emotion not asked for",
@@ -63,7 +76,9 @@ def interval(score: Mapping[str, float | None]) -> str:
 def agreeing(config: Mapping[str, Any]) -> str:
     """Who has to agree, for the middle of a sentence."""
     names = config["teachers"]
-    return {1: f"the {names[0]} teacher names one", 2: "both teachers agree"}.get(len(names), "all teachers agree")
+    return {1: f"the {names[0]} teacher names one", 2: "both teachers agree"}.get(
+        len(names), "all teachers agree"
+    )
 
 
 def headline(summary: Summary) -> str:
@@ -77,25 +92,48 @@ def headline(summary: Summary) -> str:
         return f"{first} How right the labels are is not known: the samples carry no ground truth."
     right = percent(scores["kept"]["accuracy"]["value"])
     if len(summary["config"]["teachers"]) == 1:
-        return f"{first} Labels are right {right} of the time; there is one teacher, so agreement was not asked for."
+        return (
+            f"{first} Labels are right {right} of the time; there is one teacher, so agreement was "
+            "not asked for."
+        )
     best = scores["kept_vs_best_teacher"]["best_teacher"]
     alone = scores["teachers"][best]["accuracy"]["value"]
     beside = "" if alone is None else f"; the best single teacher ({best}) alone, {percent(alone)}"
-    return f"{first} Labels are right {right} of the time where {agreeing(summary['config'])}{beside}."
+    return (
+        f"{first} Labels are right {right} of the time where {agreeing(summary['config'])}{beside}."
+    )
 
 
 def flow_chart(summary: Summary) -> Markup:
     """From everything read to what is kept, one loss after the other."""
     total = summary["num_utterances"]
     losses = ordered_losses(summary["rejected"])
-    rows = [Row(label="read", value=f"{total:,}", bars=(Bar(begin=0, end=float(total > 0), kind="muted"),))]
+    rows = [
+        Row(
+            label="read",
+            value=f"{total:,}",
+            bars=(Bar(begin=0, end=float(total > 0), kind="muted"),),
+        )
+    ]
     left = total
     for label, count in losses:
         span = Bar(begin=share_of(left - count, total), end=share_of(left, total), kind="lost")
-        rows.append(Row(label=label, value=f"{MINUS}{count:,} ({percent(share_of(count, total))})", bars=(span,)))
+        rows.append(
+            Row(
+                label=label,
+                value=f"{MINUS}{count:,} ({percent(share_of(count, total))})",
+                bars=(span,),
+            )
+        )
         left -= count
     value = f"{left:,} ({percent(share_of(left, total))})"
-    rows.append(Row(label="kept", value=value, bars=(Bar(begin=0, end=share_of(left, total), kind="accepted"),)))
+    rows.append(
+        Row(
+            label="kept",
+            value=value,
+            bars=(Bar(begin=0, end=share_of(left, total), kind="accepted"),),
+        )
+    )
     lost = "; ".join(f"{label} {count:,}" for label, count in losses) or "nothing"
     caption = Caption(
         name="flow",
@@ -106,27 +144,45 @@ def flow_chart(summary: Summary) -> Markup:
 
 
 def ordered_losses(rejected: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Reasons in words, unusable samples first, then the selection's own in the order it applies them."""
+    """Reasons in words, unusable samples first, then the selection's own in the order it applies
+    them.
+    """
     unusable = [
-        (printable(code.replace("_", " "), 40), n) for code, n in rejected.items() if code not in SELECTION_REASONS
+        (printable(code.replace("_", " "), 40), n)
+        for code, n in rejected.items()
+        if code not in SELECTION_REASONS
     ]
-    return unusable + [(words, rejected[code]) for code, words in SELECTION_REASONS.items() if code in rejected]
+    return unusable + [
+        (words, rejected[code]) for code, words in SELECTION_REASONS.items() if code in rejected
+    ]
 
 
 def balance_chart(summary: Summary) -> Markup:
     """Shares of the classes before and after, with the published corpora's as marks."""
     before, after = summary["classes"]["counts_before"], summary["classes"]["counts"]
     num_before, num_after = sum(before.values()), sum(after.values())
-    shares = {name: (share_of(before[name], num_before), share_of(after.get(name, 0), num_after)) for name in EMOTIONS}
+    shares = {
+        name: (share_of(before[name], num_before), share_of(after.get(name, 0), num_after))
+        for name in EMOTIONS
+    }
     published = {name: _published_shares(name) for name in after}
-    limit = max([0.1, *(max(pair) for pair in shares.values()), *(s for marks in published.values() for s in marks)])
+    limit = max(
+        [
+            0.1,
+            *(max(pair) for pair in shares.values()),
+            *(s for marks in published.values() for s in marks),
+        ]
+    )
     limit = min(1.0, limit * 1.08)
     rows = [
         Row(
             label=name,
             value=f"{before[name]:,} ({percent(first)}) → "
             + (f"{after[name]:,} ({percent(second)})" if name in after else "left out"),
-            bars=(Bar(begin=0, end=first / limit, kind="muted"), Bar(begin=0, end=second / limit, kind="accepted")),
+            bars=(
+                Bar(begin=0, end=first / limit, kind="muted"),
+                Bar(begin=0, end=second / limit, kind="accepted"),
+            ),
             marks=tuple(
                 Mark(at=share / limit, kind=kind)
                 for share, kind in zip(published.get(name, ()), ("first", "second"), strict=False)
@@ -135,14 +191,21 @@ def balance_chart(summary: Summary) -> Markup:
         for name, (first, second) in shares.items()
     ]
     text = "; ".join(
-        f"{name} {percent(first)} before, {percent(second)} after" for name, (first, second) in shares.items()
+        f"{name} {percent(first)} before, {percent(second)} after"
+        for name, (first, second) in shares.items()
     )
-    caption = Caption(name="balance", title="Class balance before and after the selection", description=text)
+    caption = Caption(
+        name="balance", title="Class balance before and after the selection", description=text
+    )
     return row_chart(caption, rows, axis_limit=limit)
 
 
 def _published_shares(emotion: str) -> tuple[float, ...]:
-    return tuple(counts[emotion] / sum(counts.values()) for counts in PUBLISHED_COUNTS.values() if emotion in counts)
+    return tuple(
+        counts[emotion] / sum(counts.values())
+        for counts in PUBLISHED_COUNTS.values()
+        if emotion in counts
+    )
 
 
 def gini_chart(summary: Summary) -> Markup | None:
@@ -153,7 +216,8 @@ def gini_chart(summary: Summary) -> Markup | None:
     caption = Caption(
         name="gini",
         title="Gini coefficient of each speaker's classes",
-        description=f"Histogram over {sum(shape['counts']):,} speakers; mean {mean:.2f}; EmoCeleb-A {PUBLISHED_GINI}.",
+        description=f"Histogram over {sum(shape['counts']):,} speakers; mean {mean:.2f}; "
+        f"EmoCeleb-A {PUBLISHED_GINI}.",
     )
     rules = (
         Rule(at=PUBLISHED_GINI, label=f"EmoCeleb-A {PUBLISHED_GINI:.2f}", kind="reference"),
@@ -175,15 +239,25 @@ def agreement_chart(summary: Summary) -> Markup | None:
     if found is None:
         return None
     edges, counts = found["histogram"]["edges"], list(found["histogram"]["counts"])
-    counts[-1] -= found["num_beyond"]  # the summary piles them on the last column, where they look like a peak
+    counts[-1] -= found[
+        "num_beyond"
+    ]  # the summary piles them on the last column, where they look like a peak
     threshold = found["threshold"]
-    rules = () if threshold is None else (Rule(at=threshold, label=f"threshold {threshold:.3g}", kind="here"),)
-    inside = sum(n for end, n in zip(edges[1:], counts, strict=True) if threshold is None or end <= threshold + 1e-9)
+    rules = (
+        ()
+        if threshold is None
+        else (Rule(at=threshold, label=f"threshold {threshold:.3g}", kind="here"),)
+    )
+    inside = sum(
+        n
+        for end, n in zip(edges[1:], counts, strict=True)
+        if threshold is None or end <= threshold + 1e-9
+    )
     caption = Caption(
         name="agreement",
         title="Distance between the teachers",
-        description=f"Histogram of {sum(counts):,} utterances, about {inside:,} within the threshold; "
-        f"{found['num_beyond']:,} more lie beyond {edges[-1]:.2g} nats.",
+        description=f"Histogram of {sum(counts):,} utterances, about {inside:,} within the "
+        f"threshold; {found['num_beyond']:,} more lie beyond {edges[-1]:.2g} nats.",
     )
     return histogram(
         caption,
@@ -198,26 +272,48 @@ def agreement_chart(summary: Summary) -> Markup | None:
 
 def retention_chart(summary: Summary) -> Markup | None:
     """What every threshold would keep, and how right it would be."""
-    points = [point for point in summary["retention"] if point["threshold"] is not None and point["threshold"] > 0]
+    points = [
+        point
+        for point in summary["retention"]
+        if point["threshold"] is not None and point["threshold"] > 0
+    ]
     if len(points) < 2:
         return None
-    curves = [Curve(label="kept", kind="here", points=tuple((p["threshold"], p["share"]) for p in points))]
-    scored = [(p["threshold"], p["accuracy"]) for p in points if p["accuracy"] and p["accuracy"]["value"] is not None]
+    curves = [
+        Curve(label="kept", kind="here", points=tuple((p["threshold"], p["share"]) for p in points))
+    ]
+    scored = [
+        (p["threshold"], p["accuracy"])
+        for p in points
+        if p["accuracy"] and p["accuracy"]["value"] is not None
+    ]
     if len(scored) > 1:
-        band = tuple((t, score["low"], score["high"]) for t, score in scored if score["low"] is not None)
+        band = tuple(
+            (t, score["low"], score["high"]) for t, score in scored if score["low"] is not None
+        )
         right = tuple((t, score["value"]) for t, score in scored)
         curves.append(Curve(label="right", kind="reference", points=right, band=band))
     used = (summary["agreement"] or {}).get("threshold")
     first, last = points[0], points[-1]
     text = (
-        f"Kept {percent(first['share'])} at {first['threshold']:g}, {percent(last['share'])} at {last['threshold']:g}"
+        f"Kept {percent(first['share'])} at {first['threshold']:g}, {percent(last['share'])} at "
+        f"{last['threshold']:g}"
     )
     if len(scored) > 1:
-        text += f" nats; accuracy goes from {percent(scored[0][1]['value'])} to {percent(scored[-1][1]['value'])}"
-    caption = Caption(name="retention", title="What other thresholds would keep", description=f"{text}.")
+        text += (
+            f" nats; accuracy goes from {percent(scored[0][1]['value'])} to "
+            f"{percent(scored[-1][1]['value'])}"
+        )
+    caption = Caption(
+        name="retention", title="What other thresholds would keep", description=f"{text}."
+    )
     rule = None if used is None else Rule(at=used, label=f"threshold {used:.3g}", kind="here")
     return curve_chart(
-        caption, curves, x_label="threshold (nats, logarithmic)", y_label="share of utterances", rule=rule
+        caption,
+        curves,
+        x_label="threshold (nats, logarithmic)",
+        y_label="share of utterances",
+        rule=rule,
     )
 
 
@@ -241,14 +337,18 @@ def quality_chart(summary: Summary) -> Markup | None:
         accuracy = scores["accuracy"]
         if accuracy["value"] is None:
             continue
-        low, high = (accuracy["value"] if accuracy[end] is None else accuracy[end] for end in ("low", "high"))
+        low, high = (
+            accuracy["value"] if accuracy[end] is None else accuracy[end] for end in ("low", "high")
+        )
         span = Bar(begin=low, end=high, kind="accepted" if name == "kept" else "interval")
         mark = Mark(at=accuracy["value"], kind="dot")
         rows.append(Row(label=name, value=interval(accuracy), bars=(span,), marks=(mark,)))
     if not rows:
         return None
     text = "; ".join(f"{row.label} {row.value}" for row in rows)
-    caption = Caption(name="quality", title="Accuracy of the labels, with 95 % intervals", description=text)
+    caption = Caption(
+        name="quality", title="Accuracy of the labels, with 95 % intervals", description=text
+    )
     return row_chart(caption, rows, axis_limit=1.0)
 
 
@@ -265,20 +365,30 @@ def confusion_rows(summary: Summary) -> tuple[ConfusionRow, ...]:
     """(true emotion, its cells): how the kept utterances of each true emotion were labeled."""
     if summary["quality"] is None:
         return ()
-    return confusion_cells(summary["quality"]["confusion"]["labels"], summary["quality"]["confusion"]["matrix"])
+    return confusion_cells(
+        summary["quality"]["confusion"]["labels"], summary["quality"]["confusion"]["matrix"]
+    )
 
 
 def panel_rows(summary: Summary) -> list[tuple[str, str, str, bool]]:
-    """(labeler, checkpoint, what else its tables say of it, whether it taught), the modalities first."""
+    """(labeler, checkpoint, what else its tables say of it, whether it taught), the modalities
+    first.
+    """
     panel = summary["panel"]
-    names = [name for name in MODALITIES if name in panel] + [name for name in panel if name not in MODALITIES]
+    names = [name for name in MODALITIES if name in panel] + [
+        name for name in panel if name not in MODALITIES
+    ]
     rows = []
     for name in names:
         known = {printable(key): printable(str(value), 160) for key, value in panel[name].items()}
         checkpoint = known.pop("checkpoint", "not recorded")
-        rows.append((printable(name), checkpoint, _details(known), name in summary["config"]["teachers"]))
+        rows.append(
+            (printable(name), checkpoint, _details(known), name in summary["config"]["teachers"])
+        )
     return rows
 
 
 def _details(known: Mapping[str, str]) -> str:
-    return _DIGEST.sub(r"\1", ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in known.items()))
+    return _DIGEST.sub(
+        r"\1", ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in known.items())
+    )

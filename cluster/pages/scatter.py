@@ -14,7 +14,9 @@ RADIUS = 3.6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dot:
-    """A point; `name` appears when one points at it. `color` is a color of the style sheet or any CSS color."""
+    """A point; `name` appears when one points at it. `color` is a color of the style sheet or any
+    CSS color.
+    """
 
     x: float
     y: float
@@ -35,7 +37,9 @@ class Axis:
         return (value - self.ticks[0]) / (self.ticks[-1] - self.ticks[0])
 
 
-def scatter_chart(caption: Caption, dots: Sequence[Dot], x_axis: Axis, y_axis: Axis, *, mean: float) -> Markup:
+def scatter_chart(
+    caption: Caption, dots: Sequence[Dot], x_axis: Axis, y_axis: Axis, *, mean: float
+) -> Markup:
     """Dots over two axes, and a line across at the `mean` of their y."""
     base = TOP + HEIGHT
     parts = [svg_text(0, 12, y_axis.label, "start", "axis-title")]
@@ -51,7 +55,10 @@ def scatter_chart(caption: Caption, dots: Sequence[Dot], x_axis: Axis, y_axis: A
     level = base - HEIGHT * y_axis.share(mean)
     parts.append(f'<path class="rule reference" d="M{LEFT} {level:.1f}H{WIDTH - RIGHT}"/>')
     width = WIDTH - LEFT - RIGHT
-    parts += [_dot(dot, LEFT + width * x_axis.share(dot.x), base - HEIGHT * y_axis.share(dot.y)) for dot in dots]
+    parts += [
+        _dot(dot, LEFT + width * x_axis.share(dot.x), base - HEIGHT * y_axis.share(dot.y))
+        for dot in dots
+    ]
     return svg_chart(caption, base + BOTTOM, parts)
 
 
@@ -62,7 +69,9 @@ def map_chart(caption: Caption, dots: Sequence[Dot]) -> Markup:
     scale = (min(WIDTH, MAP_HEIGHT) - 2 * MARGIN) / extent
     left = (WIDTH - scale * (max(xs) - min(xs))) / 2
     top = (MAP_HEIGHT - scale * (max(ys) - min(ys))) / 2
-    placed = [_dot(dot, left + scale * (dot.x - min(xs)), top + scale * (dot.y - min(ys))) for dot in dots]
+    placed = [
+        _dot(dot, left + scale * (dot.x - min(xs)), top + scale * (dot.y - min(ys))) for dot in dots
+    ]
     return svg_chart(caption, MAP_HEIGHT, placed)
 
 

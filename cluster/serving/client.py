@@ -1,9 +1,11 @@
-"""A client of the speaker index, for Python: `SpeakerClient`. Needs grpc, protobuf and numpy; neither torch nor Ray.
+"""A client of the speaker index, for Python: `SpeakerClient`. Needs grpc, protobuf and numpy;
+neither torch nor Ray.
 
-Every call has a deadline. Calls that read are repeated, a few times and ever later, when the server says that it is not
-there at the moment (UNAVAILABLE), and for no other reason. Writes are not: the first may have been made without an
-answer, and the second would undo what another client has written since, or count nobody as deleted. Whatever else goes
-wrong is a SpeakerIndexError with the name of the status.
+Every call has a deadline. Calls that read are repeated, a few times and ever later, when the server
+says that it is not there at the moment (UNAVAILABLE), and for no other reason. Writes are not: the
+first may have been made without an answer, and the second would undo what another client has
+written since, or count nobody as deleted. Whatever else goes wrong is a SpeakerIndexError with the
+name of the status.
 
     with SpeakerClient("localhost:50051", fingerprint=my_encoders) as client:
         for neighbor in client.search(vectors, k=5).neighbours[0]:
@@ -46,7 +48,9 @@ class SpeakerIndexError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class LabelStatistics:
-    """Of one label dimension of a speaker: mean, population standard deviation, and how many labels."""
+    """Of one label dimension of a speaker: mean, population standard deviation, and how many
+    labels.
+    """
 
     mean: float
     standard_deviation: float
@@ -55,7 +59,9 @@ class LabelStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A speaker of the index, how alike (cosine), and the statistics of its labels; spelled as on the wire."""
+    """A speaker of the index, how alike (cosine), and the statistics of its labels; spelled as on
+    the wire.
+    """
 
     id: str
     similarity: float
@@ -64,7 +70,9 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """For each vector its most alike speakers, the most alike first, all of one generation of the index."""
+    """For each vector its most alike speakers, the most alike first, all of one generation of the
+    index.
+    """
 
     generation: int
     neighbours: Sequence[Sequence[Neighbour]]
@@ -108,9 +116,9 @@ class Description:
 class SpeakerClient:
     """A connection to one server; safe to use from several threads.
 
-    `fingerprint` is that of the encoder your vectors come from, and may be set later: the server refuses vectors of
-    another. With `ca` (and
-    `cert` and `key` for mutual TLS), PEM files, the connection is encrypted; `token` is sent with every call.
+    `fingerprint` is that of the encoder your vectors come from, and may be set later: the server
+    refuses vectors of another. With `ca` (and `cert` and `key` for mutual TLS), PEM files, the
+    connection is encrypted; `token` is sent with every call.
     """
 
     def __init__(
@@ -133,7 +141,10 @@ class SpeakerClient:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -160,11 +171,17 @@ class SpeakerClient:
         request = self._search_request(vectors, k, exclude, metadata_equals)
         return _result(self._call(self._stub.Search, request))
 
-    def stream_search(self, batches: Iterable[ArrayLike], k: int, *, seconds: float = 3600.0) -> Iterator[SearchResult]:
-        """The same for many batches [P, D] over one stream, in order; not repeated once answers have come."""
+    def stream_search(
+        self, batches: Iterable[ArrayLike], k: int, *, seconds: float = 3600.0
+    ) -> Iterator[SearchResult]:
+        """The same for many batches [P, D] over one stream, in order; not repeated once answers
+        have come.
+        """
         requests = (self._search_request(batch, k, (), None) for batch in batches)
         with _named_errors():
-            for answer in self._stub.StreamSearch(requests, timeout=seconds, metadata=self._metadata):
+            for answer in self._stub.StreamSearch(
+                requests, timeout=seconds, metadata=self._metadata
+            ):
                 yield _result(answer)
 
     def calibrate(
@@ -177,7 +194,8 @@ class SpeakerClient:
         mode: Mode = "both",
         exclude: Sequence[str] = (),
     ) -> Calibration:
-        """One speaker's predictions of each label dimension, given the mean, the spread or both of alike speakers.
+        """One speaker's predictions of each label dimension, given the mean, the spread or both of
+        alike speakers.
 
         The speaker is a `vector` [D] or in the index as `speaker_id`.
         """
@@ -188,7 +206,9 @@ class SpeakerClient:
             k=k,
             mode=MODES[mode],
             predictions=[
-                messages.Predictions(dimension=name, values=np.asarray(values, dtype=np.float32).tolist())
+                messages.Predictions(
+                    dimension=name, values=np.asarray(values, dtype=np.float32).tolist()
+                )
                 for name, values in predictions.items()
             ],
             exclude_ids=exclude,
@@ -198,17 +218,22 @@ class SpeakerClient:
         answer = self._call(self._stub.Calibrate, request)
         return Calibration(
             generation=answer.generation,
-            predictions={one.dimension: np.asarray(one.values, dtype=np.float32) for one in answer.calibrated},
+            predictions={
+                one.dimension: np.asarray(one.values, dtype=np.float32) for one in answer.calibrated
+            },
             neighbours=[_neighbor(neighbor) for neighbor in answer.neighbours],
         )
 
     def upsert(self, speakers: Sequence[Speaker]) -> int:
-        """Add or replace; returns the generation that has them, once they would survive a power loss.
+        """Add or replace; returns the generation that has them, once they would survive a power
+        loss.
 
-        Raises SpeakerIndexError; after UNAVAILABLE or DEADLINE_EXCEEDED they may or may not be there.
+        Raises SpeakerIndexError; after UNAVAILABLE or DEADLINE_EXCEEDED they may or may not be
+        there.
         """
         request = messages.UpsertRequest(
-            encoder_fingerprint=self.fingerprint, speakers=[_speaker_message(speaker) for speaker in speakers]
+            encoder_fingerprint=self.fingerprint,
+            speakers=[_speaker_message(speaker) for speaker in speakers],
         )
         return int(self._call(self._stub.Upsert, request).generation)
 
@@ -217,7 +242,9 @@ class SpeakerClient:
         return int(self._call(self._stub.Delete, messages.DeleteRequest(ids=ids)).num_deleted)
 
     def get(self, speaker_id: str) -> Speaker:
-        """A speaker as it is stored. Raises SpeakerIndexError, NOT_FOUND, for one who is not there."""
+        """A speaker as it is stored. Raises SpeakerIndexError, NOT_FOUND, for one who is not
+        there.
+        """
         found = self._call(self._stub.Get, messages.GetRequest(id=speaker_id)).speaker
         return Speaker(
             id=found.id,
@@ -228,7 +255,11 @@ class SpeakerClient:
         )
 
     def _search_request(
-        self, vectors: ArrayLike, k: int, exclude: Sequence[str], metadata_equals: Mapping[str, str] | None
+        self,
+        vectors: ArrayLike,
+        k: int,
+        exclude: Sequence[str],
+        metadata_equals: Mapping[str, str] | None,
     ) -> messages.SearchRequest:
         return messages.SearchRequest(
             encoder_fingerprint=self.fingerprint,
@@ -252,7 +283,12 @@ def _channel(target: str, ca: str | None, cert: str | None, key: str | None) -> 
         "retryableStatusCodes": ["UNAVAILABLE"],
     }
     config = {
-        "methodConfig": [{"name": [{"service": SERVICE, "method": name} for name in REPEATED], "retryPolicy": retry}]
+        "methodConfig": [
+            {
+                "name": [{"service": SERVICE, "method": name} for name in REPEATED],
+                "retryPolicy": retry,
+            }
+        ]
     }
     options = [
         ("grpc.service_config", json.dumps(config)),
@@ -284,7 +320,8 @@ def _vectors(vectors: ArrayLike) -> list[messages.Vector]:
 
 def _result(answer: messages.SearchResponse) -> SearchResult:
     return SearchResult(
-        answer.generation, [[_neighbor(neighbor) for neighbor in one.neighbours] for one in answer.results]
+        answer.generation,
+        [[_neighbor(neighbor) for neighbor in one.neighbours] for one in answer.results],
     )
 
 
@@ -293,7 +330,10 @@ def _neighbor(neighbor: messages.Neighbour) -> Neighbour:
 
 
 def _labels(labels: Iterable[messages.LabelStatistics]) -> dict[str, LabelStatistics]:
-    return {label.dimension: LabelStatistics(label.mean, label.standard_deviation, label.count) for label in labels}
+    return {
+        label.dimension: LabelStatistics(label.mean, label.standard_deviation, label.count)
+        for label in labels
+    }
 
 
 def _speaker_message(speaker: Speaker) -> messages.Speaker:
@@ -303,7 +343,10 @@ def _speaker_message(speaker: Speaker) -> messages.Speaker:
         num_utterances=speaker.num_utterances,
         labels=[
             messages.LabelStatistics(
-                dimension=name, mean=label.mean, standard_deviation=label.standard_deviation, count=label.count
+                dimension=name,
+                mean=label.mean,
+                standard_deviation=label.standard_deviation,
+                count=label.count,
             )
             for name, label in speaker.labels.items()
         ],

@@ -1,4 +1,6 @@
-"""`emostream lookup`: who in a speaker index sounds most like a recording, a vector, or one of its own speakers."""
+"""`emostream lookup`: who in a speaker index sounds most like a recording, a vector, or one of its
+own speakers.
+"""
 
 import json
 import os
@@ -27,16 +29,23 @@ class LookupConfig:
     server: str = option(help="HOST:PORT of `emostream serve`.")
     audio: tuple[str, ...] = option(default=(), help="Recordings of one speaker.")
     vector: str | None = option(default=None, help="A vector [D] as .npy.")
-    speaker: str | None = option(default=None, help="A speaker of the index; is not its own neighbor.")
+    speaker: str | None = option(
+        default=None, help="A speaker of the index; is not its own neighbor."
+    )
     k: int = option(default=5, help="How many speakers.")
     encoder: str | None = option(
-        default=None, help="Encoder for --audio, the very one the index was made with; default: spectral, if it was."
+        default=None,
+        help="Encoder for --audio, the very one the index was made with; default: spectral, if it "
+        "was.",
     )
     revision: str | None = option(default=None, help="Full commit of a hub encoder.")
     fingerprint: str | None = option(
-        default=None, help="Fingerprint of the encoder that made --vector; default: taken to be the index's."
+        default=None,
+        help="Fingerprint of the encoder that made --vector; default: taken to be the index's.",
     )
-    tls_ca: str | None = option(default=None, help="Authority of the server's certificate, PEM; with it TLS is used.")
+    tls_ca: str | None = option(
+        default=None, help="Authority of the server's certificate, PEM; with it TLS is used."
+    )
     tls_cert: str | None = option(default=None, help="Certificate of this client, PEM.")
     tls_key: str | None = option(default=None, help="Its private key, PEM.")
     timeout_seconds: float = option(default=10.0, help="For each call.")
@@ -46,9 +55,13 @@ class LookupConfig:
         asked = {"--audio": self.audio or None, "--vector": self.vector, "--speaker": self.speaker}
         given = [name for name, value in asked.items() if value is not None]
         if len(given) != 1:
-            raise ConfigError(f"got {' and '.join(given) or 'none'}, expected one of {', '.join(asked)}")
+            raise ConfigError(
+                f"got {' and '.join(given) or 'none'}, expected one of {', '.join(asked)}"
+            )
         if not self.server.rpartition(":")[2].isdigit():
-            raise ConfigError(f"--server: got {self.server}, expected HOST:PORT, as `emostream serve` prints it")
+            raise ConfigError(
+                f"--server: got {self.server}, expected HOST:PORT, as `emostream serve` prints it"
+            )
 
 
 def run_lookup(config: LookupConfig) -> int:
@@ -100,12 +113,18 @@ def _read_vector(path: str) -> NDArray[np.float32]:
     except (OSError, ValueError) as error:
         raise ConfigError(f"--vector {path}: cannot be read as .npy: {error}") from error
     if vector.ndim != 1 or not np.issubdtype(vector.dtype, np.floating):
-        raise ConfigError(f"--vector {path}: got {vector.dtype} {vector.shape}, expected one vector of floats")
+        raise ConfigError(
+            f"--vector {path}: got {vector.dtype} {vector.shape}, expected one vector of floats"
+        )
     return np.asarray(vector, dtype=np.float32)
 
 
-def embed_recordings(config: LookupConfig, description: "Description") -> tuple[NDArray[np.float32], str]:
-    """The mean vector of the recordings, by the index's encoder. Raises ConfigError when that cannot be."""
+def embed_recordings(
+    config: LookupConfig, description: "Description"
+) -> tuple[NDArray[np.float32], str]:
+    """The mean vector of the recordings, by the index's encoder. Raises ConfigError when that
+    cannot be.
+    """
     from actors.embedding.config import SPECTRAL_FINGERPRINT, EmbedderConfig, fingerprint
     from actors.embedding.embedders import make_embedder
     from actors.inference.outcomes import Missing
@@ -116,15 +135,17 @@ def embed_recordings(config: LookupConfig, description: "Description") -> tuple[
     if encoder is None:
         if description.encoder_fingerprint != SPECTRAL_FINGERPRINT:
             raise ConfigError(
-                f"--encoder: the index was made with {description.encoder} ({description.encoder_fingerprint}); name "
-                "that encoder's folder or hub name here"
+                f"--encoder: the index was made with {description.encoder} "
+                f"({description.encoder_fingerprint}); name that encoder's folder or hub name here"
             )
         encoder = "spectral"
     chosen = EmbedderConfig(encoder=encoder, revision=config.revision)
     embedder = make_embedder(chosen)
     embedder.setup(os.cpu_count() or 1)
     try:
-        sounds = [decode_audio(Path(path).read_bytes(), max_seconds=MAX_SECONDS) for path in config.audio]
+        sounds = [
+            decode_audio(Path(path).read_bytes(), max_seconds=MAX_SECONDS) for path in config.audio
+        ]
     except OSError as error:
         raise ConfigError(f"--audio {error.filename}: {error.strerror}") from error
     except BadSample as bad:
@@ -132,7 +153,9 @@ def embed_recordings(config: LookupConfig, description: "Description") -> tuple[
     rows = embedder.embed(sounds, ["the speaker"] * len(sounds))
     vectors = [row for row in rows if not isinstance(row, Missing)]
     if len(vectors) < len(rows):
-        path, bad_row = next(pair for pair in zip(config.audio, rows, strict=True) if isinstance(pair[1], Missing))
+        path, bad_row = next(
+            pair for pair in zip(config.audio, rows, strict=True) if isinstance(pair[1], Missing)
+        )
         raise ConfigError(f"--audio {path}: {bad_row}")
     return np.stack(vectors).mean(axis=0, dtype=np.float64).astype(np.float32), fingerprint(chosen)
 
@@ -142,12 +165,20 @@ def _as_json(result: "SearchResult") -> str:
 
 
 def _as_table(result: "SearchResult", description: "Description") -> str:
-    lines = [f"{'speaker':32s}{'similarity':>11s}" + "".join(f"{n:>20s}" for n in description.label_dimensions)]
+    lines = [
+        f"{'speaker':32s}{'similarity':>11s}"
+        + "".join(f"{n:>20s}" for n in description.label_dimensions)
+    ]
     for neighbor in result.neighbours[0]:
         cells = []
         for name in description.label_dimensions:
             label = neighbor.labels.get(name)
-            cells.append("" if label is None else f"{label.mean:.3f} ± {label.standard_deviation:.3f}")
-        lines.append(f"{neighbor.id:32s}{neighbor.similarity:11.4f}" + "".join(f"{cell:>20s}" for cell in cells))
+            cells.append(
+                "" if label is None else f"{label.mean:.3f} ± {label.standard_deviation:.3f}"
+            )
+        lines.append(
+            f"{neighbor.id:32s}{neighbor.similarity:11.4f}"
+            + "".join(f"{cell:>20s}" for cell in cells)
+        )
     lines.append(f"of {description.num_speakers} speakers, generation {result.generation}")
     return "\n".join(lines) + "\n"

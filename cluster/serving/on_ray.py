@@ -1,4 +1,6 @@
-"""`emostream serve --replicas N`: the speaker index on a Ray cluster, N replicas behind Ray Serve's gRPC proxies."""
+"""`emostream serve --replicas N`: the speaker index on a Ray cluster, N replicas behind Ray Serve's
+gRPC proxies.
+"""
 
 import logging
 import os
@@ -21,7 +23,9 @@ SERVICER = "protos.speaker_index_pb2_grpc.add_SpeakerIndexServicer_to_server"
 
 
 def serve_on_ray(config: "ServeConfig") -> int:
-    """Serve until SIGTERM or SIGINT. Raises ConfigError for what Serve cannot do, or a cluster that is too small."""
+    """Serve until SIGTERM or SIGINT. Raises ConfigError for what Serve cannot do, or a cluster that
+    is too small.
+    """
     from ray import serve
     from ray.serve.config import gRPCOptions
 
@@ -32,8 +36,8 @@ def serve_on_ray(config: "ServeConfig") -> int:
         num_cpus = sum(node.num_cpus for node in nodes)
         if num_cpus < config.replicas + 1:
             raise ConfigError(
-                f"--replicas: got {config.replicas}, which with the writer takes {config.replicas + 1} CPUs; the "
-                f"cluster has {num_cpus:g}"
+                f"--replicas: got {config.replicas}, which with the writer takes "
+                f"{config.replicas + 1} CPUs; the cluster has {num_cpus:g}"
             )
         grpc_options = gRPCOptions(
             port=config.listen.port,
@@ -41,15 +45,20 @@ def serve_on_ray(config: "ServeConfig") -> int:
             request_timeout_s=config.limits.max_seconds,
             enable_reflection=config.listen.reflection,
         )
-        serve.start(grpc_options=grpc_options, http_options={"host": "127.0.0.1", "port": config.http_port})
+        serve.start(
+            grpc_options=grpc_options, http_options={"host": "127.0.0.1", "port": config.http_port}
+        )
         serve.run(application, name=APPLICATION, route_prefix="/speakers")
         sys.stdout.write(
-            f"serving {config.replicas} replicas on port {config.listen.port} of every node with a replica\n"
+            f"serving {config.replicas} replicas on port {config.listen.port} of every node with a "
+            "replica\n"
         )
         sys.stdout.flush()
         ended = Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: ended.set())  # now: Ray has put handlers of its own there
+            signal.signal(
+                number, lambda *_: ended.set()
+            )  # now: Ray has put handlers of its own there
         ended.wait()
         log.info("ending the replicas, then the writer")
         serve.shutdown()
@@ -60,28 +69,37 @@ def _application(config: "ServeConfig") -> object:
     from actors.speaker_index.serving.replica_actor import speaker_application
 
     if config.speakers is None or config.follow:
-        raise ConfigError("--replicas: needs --speakers; the writer is one of the processes that are started")
+        raise ConfigError(
+            "--replicas: needs --speakers; the writer is one of the processes that are started"
+        )
     options = options_of(type(config))
     idle = [name for name in WITHOUT_EFFECT if options[name].value(config) != options[name].default]
     if idle:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
-        raise ConfigError(f"--replicas: {names} would have no effect: Ray Serve listens, logs and counts; leave it out")
+        raise ConfigError(
+            f"--replicas: {names} would have no effect: Ray Serve listens, logs and counts; leave "
+            "it out"
+        )
     if config.listen.tls_cert is not None:
         raise ConfigError(
-            "--replicas: Ray Serve's proxies have no TLS; leave --tls-cert out, and encrypt in front of them"
+            "--replicas: Ray Serve's proxies have no TLS; leave --tls-cert out, and encrypt in "
+            "front of them"
         )
     if not config.listen.allow_plaintext:
         raise ConfigError(
-            "--replicas: Ray Serve's proxies listen, without TLS, on addresses others can reach; give "
-            "--allow-plaintext where something in front of them encrypts"
+            "--replicas: Ray Serve's proxies listen, without TLS, on addresses others can reach; "
+            "give --allow-plaintext where something in front of them encrypts"
         )
     replica = ReplicaConfig(
         data=os.path.abspath(config.data),
         speakers=config.speakers if "://" in config.speakers else os.path.abspath(config.speakers),
         index=config.index,
         callers=CallersConfig(
-            tokens=None if config.callers.tokens is None else os.path.abspath(config.callers.tokens),
-            requests_per_second=config.callers.requests_per_second / config.replicas,  # calls are dealt evenly
+            tokens=None
+            if config.callers.tokens is None
+            else os.path.abspath(config.callers.tokens),
+            requests_per_second=config.callers.requests_per_second
+            / config.replicas,  # calls are dealt evenly
         ),
         limits=config.limits,
         threads=config.threads or 1,

@@ -1,7 +1,8 @@
-"""`emostream serve`: the speaker index over gRPC, from a speaker table and a folder that keeps what clients write.
+"""`emostream serve`: the speaker index over gRPC, from a speaker table and a folder that keeps what
+clients write.
 
-One process serves and writes. With --follow it serves what another process writes to the same folder; with --replicas
-Ray Serve runs a writer and followers.
+One process serves and writes. With --follow it serves what another process writes to the same
+folder; with --replicas Ray Serve runs a writer and followers.
 """
 
 import asyncio
@@ -15,7 +16,9 @@ from actors.speaker_index.serving.config import ServerConfig
 from cluster.serving.config import ServeConfig
 
 if TYPE_CHECKING:
-    from actors.speaker_index.serving.service import SpeakerIndex  # with FAISS, which the help text does not need
+    from actors.speaker_index.serving.service import (
+        SpeakerIndex,
+    )  # with FAISS, which the help text does not need
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +54,10 @@ async def _serve(config: ServeConfig, index: "SpeakerIndex") -> None:
     num_threads = config.threads or max(1, (os.cpu_count() or 1) - 1)
     service = SpeakerService(index, config.limits.of_service, num_threads=num_threads)
     offered = ServerConfig(
-        listen=config.listen, callers=config.callers, limits=config.limits, observing=config.observing
+        listen=config.listen,
+        callers=config.callers,
+        limits=config.limits,
+        observing=config.observing,
     )
     server = SpeakerServer(service, offered)
     port = await server.start()
@@ -60,7 +66,9 @@ async def _serve(config: ServeConfig, index: "SpeakerIndex") -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     generation, host = index.generation, config.listen.host
-    sys.stdout.write(f"serving {len(generation)} speakers (generation {generation.number}) on {host}:{port}\n")
+    sys.stdout.write(
+        f"serving {len(generation)} speakers (generation {generation.number}) on {host}:{port}\n"
+    )
     sys.stdout.flush()
     await ended.wait()
 

@@ -1,10 +1,12 @@
-"""`emostream compare`: evaluated runs in the papers' table layout, with significance and the personalization gap.
+"""`emostream compare`: evaluated runs in the papers' table layout, with significance and the
+personalization gap.
 
-A run is an evaluation folder (metrics.json), or NAME=FOLDER. Without a name, a method is called by its recipe and by
-every option in which the compared runs differ and that is not its default: options of the recipe, the encoder, the
-data, the engine and the evaluation alike. An encoder that another run adapted counts with that run's own options. So do
-the corpora trained and measured on, by their digests, and the truth. Runs that share a name differ in nothing but their
-seed, so that a table never averages over two methods, two corpora or two protocols.
+A run is an evaluation folder (metrics.json), or NAME=FOLDER. Without a name, a method is called by
+its recipe and by every option in which the compared runs differ and that is not its default:
+options of the recipe, the encoder, the data, the engine and the evaluation alike. An encoder that
+another run adapted counts with that run's own options. So do the corpora trained and measured on,
+by their digests, and the truth. Runs that share a name differ in nothing but their seed, so that a
+table never averages over two methods, two corpora or two protocols.
 """
 
 import json
@@ -29,7 +31,15 @@ from trainers.settings.engine import EngineConfig
 
 GROUPS = {"encoder": EncoderConfig, "data": DataConfig, "engine": EngineConfig}
 # What makes no other method of a run: where it ran, how often it wrote, its seed.
-IGNORED = {"seed", "trackers", "log_every", "checkpoint_every", "keep_checkpoints", "num_workers", "cache_mib"}
+IGNORED = {
+    "seed",
+    "trackers",
+    "log_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "num_workers",
+    "cache_mib",
+}
 EVALUATED = ("split", "set_size", "support", "pldc", "neighbors", "known_seconds")
 KNOWN = "data.known_seconds"
 
@@ -40,14 +50,18 @@ Options = Mapping[str, Any]
 class CompareConfig:
     """Options of `emostream compare`."""
 
-    runs: tuple[str, ...] = option(help="Evaluation folders, as `emostream evaluate` writes them, or NAME=FOLDER.")
+    runs: tuple[str, ...] = option(
+        help="Evaluation folders, as `emostream evaluate` writes them, or NAME=FOLDER."
+    )
     out: str = option(help="JSON file for the table.")
     baseline: str = option(default="finetune", help="Method the others are tested against.")
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One evaluated run: what it is called, if it was named, all its options, its seed, and its figures."""
+    """One evaluated run: what it is called, if it was named, all its options, its seed, and its
+    figures.
+    """
 
     name: str | None
     options: Options
@@ -63,12 +77,18 @@ def run_compare(config: CompareConfig) -> int:
     figures = _shared_figures(runs)
     methods = by_method(runs)
     if config.baseline not in methods:
-        raise ConfigError(f"--baseline {config.baseline}: not among the methods found: {', '.join(sorted(methods))}")
+        raise ConfigError(
+            f"--baseline {config.baseline}: not among the methods found: "
+            f"{', '.join(sorted(methods))}"
+        )
     table = compare(methods, config.baseline, figures)
     shown = [name for name in figures if " std" not in name]
     _print_table(table, methods, shown, config.baseline)
     document: dict[str, Any] = {
-        "methods": {method: {name: asdict(cell) for name, cell in cells.items()} for method, cells in table.items()},
+        "methods": {
+            method: {name: asdict(cell) for name, cell in cells.items()}
+            for method, cells in table.items()
+        },
         "personalisation_gap": _gaps(runs, shown),
     }
     write_json(config.out, document)
@@ -76,31 +96,48 @@ def run_compare(config: CompareConfig) -> int:
 
 
 def read_run(given: str) -> Run:
-    """The run of an evaluation folder, or of NAME=FOLDER. Raises ConfigError when part of it is missing."""
-    from trainers.evaluation.targets import target_of  # with scikit-learn, which the help text does not need
+    """The run of an evaluation folder, or of NAME=FOLDER. Raises ConfigError when part of it is
+    missing.
+    """
+    from trainers.evaluation.targets import (
+        target_of,
+    )  # with scikit-learn, which the help text does not need
 
     name, separator, folder = given.rpartition("=")
     try:
         metrics = read_json(Path(folder) / METRICS_NAME)
         training = _training_of(metrics["config"]["checkpoint"])
     except FileNotFoundError as error:
-        raise ConfigError(f"--runs {folder}: {error.filename} is missing; expected a finished evaluation") from error
+        raise ConfigError(
+            f"--runs {folder}: {error.filename} is missing; expected a finished evaluation"
+        ) from error
     measured = by_present_names(EvaluateConfig, metrics["config"])
     evaluation = {key: value for key, value in measured.items() if key in EVALUATED}
     if evaluation.get("pldc") is None:
         evaluation.pop("neighbors", None)
     checkpoint = Path(metrics["config"]["checkpoint"])
-    evaluation |= {"model": checkpoint.name, "truth": metrics["truth"], "corpus": metrics["split_digest"][:8]}
-    options = _training_options(training) | {f"evaluate.{key}": value for key, value in evaluation.items()}
+    evaluation |= {
+        "model": checkpoint.name,
+        "truth": metrics["truth"],
+        "corpus": metrics["split_digest"][:8],
+    }
+    options = _training_options(training) | {
+        f"evaluate.{key}": value for key, value in evaluation.items()
+    }
     options["data.corpus"] = _corpus_of(checkpoint)
     return Run(
-        name if separator else None, options, int(training["engine"]["seed"]), target_of(metrics).figures(metrics)
+        name if separator else None,
+        options,
+        int(training["engine"]["seed"]),
+        target_of(metrics).figures(metrics),
     )
 
 
 def by_method(runs: Sequence[Run]) -> dict[str, dict[int, Mapping[str, float]]]:
     """Method -> seed -> figures. Raises ConfigError when a method has a seed twice."""
-    values: dict[str, set[str]] = defaultdict(set)  # only of runs that have the option: the recipe tells the others
+    values: dict[str, set[str]] = defaultdict(
+        set
+    )  # only of runs that have the option: the recipe tells the others
     for run in runs:
         for key, value in run.options.items():
             values[key].add(repr(value))
@@ -110,7 +147,8 @@ def by_method(runs: Sequence[Run]) -> dict[str, dict[int, Mapping[str, float]]]:
         name = run.name or method_name(run.options, differing)
         if run.seed in methods[name]:
             raise ConfigError(
-                f"--runs: {name} with seed {run.seed} is there twice; expected runs that differ in a seed"
+                f"--runs: {name} with seed {run.seed} is there twice; expected runs that differ in "
+                "a seed"
             )
         methods[name][run.seed] = run.figures
     return dict(methods)
@@ -130,7 +168,9 @@ def method_name(options: Options, differing: set[str]) -> str:
 
 def _training_of(checkpoint: str) -> dict[str, Any]:
     """The configuration of the run that exported a checkpoint."""
-    loaded: dict[str, Any] = yaml.safe_load((Path(checkpoint).parent / "config.yaml").read_text(encoding="utf-8"))
+    loaded: dict[str, Any] = yaml.safe_load(
+        (Path(checkpoint).parent / "config.yaml").read_text(encoding="utf-8")
+    )
     return loaded
 
 
@@ -172,11 +212,15 @@ def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _defaults(options: Options) -> dict[str, Any]:
     """Of every option of a run, the origin's included."""
-    defaults: dict[str, Any] = {f"evaluate.{item.name}": item.default for item in fields(EvaluateConfig)}
+    defaults: dict[str, Any] = {
+        f"evaluate.{item.name}": item.default for item in fields(EvaluateConfig)
+    }
     defaults["evaluate.model"] = "best"
     prefix = ""
     while f"{prefix}recipe" in options:
-        defaults |= _flat(f"{prefix}model", to_mapping(recipe_called(str(options[f"{prefix}recipe"])).config()))
+        defaults |= _flat(
+            f"{prefix}model", to_mapping(recipe_called(str(options[f"{prefix}recipe"])).config())
+        )
         for group, config in GROUPS.items():
             defaults |= _flat(f"{prefix}{group}", to_mapping(config()))
         prefix += "encoder.from."
@@ -188,8 +232,8 @@ def _shared_figures(runs: Sequence[Run]) -> tuple[str, ...]:
     kinds = {tuple(run.figures) for run in runs}
     if len(kinds) != 1:
         raise ConfigError(
-            f"--runs: got {' and '.join(', '.join(kind) for kind in sorted(kinds))}; expected runs of one kind, of the "
-            "same classes or values"
+            f"--runs: got {' and '.join(', '.join(kind) for kind in sorted(kinds))}; expected runs "
+            "of one kind, of the same classes or values"
         )
     return kinds.pop()
 
@@ -199,33 +243,55 @@ def _gaps(runs: Sequence[Run], figures: Sequence[str]) -> list[dict[str, Any]]:
     from trainers.evaluation.comparison import compare
 
     scale, digits = _scale(figures)
-    sides: dict[str, dict[bool, dict[int, Mapping[str, float]]]] = defaultdict(lambda: {False: {}, True: {}})
+    sides: dict[str, dict[bool, dict[int, Mapping[str, float]]]] = defaultdict(
+        lambda: {False: {}, True: {}}
+    )
     for run in runs:
         same = {key: value for key, value in run.options.items() if key != KNOWN}
         sides[json.dumps(same, sort_keys=True)][bool(run.options[KNOWN])][run.seed] = run.figures
     gaps: list[dict[str, Any]] = []
-    for described, (independent, dependent) in ((key, (pair[False], pair[True])) for key, pair in sides.items()):
+    for described, (independent, dependent) in (
+        (key, (pair[False], pair[True])) for key, pair in sides.items()
+    ):
         seeds = sorted(set(independent) & set(dependent))
         if not seeds:
             continue
-        cells = compare({"independent": independent, "dependent": dependent}, "independent", figures)
+        cells = compare(
+            {"independent": independent, "dependent": dependent}, "independent", figures
+        )
         number = json.loads(described)["data.num_speakers"]
         for name in figures:
-            difference = sum(dependent[seed][name] - independent[seed][name] for seed in seeds) / len(seeds)
+            difference = sum(
+                dependent[seed][name] - independent[seed][name] for seed in seeds
+            ) / len(seeds)
             p = cells["dependent"][name].p
-            gaps.append({"num_speakers": number, "figure": name, "gap": difference, "seeds": len(seeds), "p": p})
+            gaps.append(
+                {
+                    "num_speakers": number,
+                    "figure": name,
+                    "gap": difference,
+                    "seeds": len(seeds),
+                    "p": p,
+                }
+            )
             sys.stdout.write(
-                f"personalization gap, {number or 'all'} training speakers: {name} {scale * difference:+.{digits}f} "
-                f"over {len(seeds)} seed{'s' if len(seeds) > 1 else ''}{'' if p is None else f', p {p:.3f}'}\n"
+                f"personalization gap, {number or 'all'} training speakers: {name} "
+                f"{scale * difference:+.{digits}f} over {len(seeds)} "
+                f"seed{'s' if len(seeds) > 1 else ''}{'' if p is None else f', p {p:.3f}'}\n"
             )
     return gaps
 
 
 def _print_table(
-    table: Mapping[str, Mapping[str, Any]], methods: Mapping[str, Mapping[int, Any]], figures: Sequence[str], base: str
+    table: Mapping[str, Mapping[str, Any]],
+    methods: Mapping[str, Mapping[int, Any]],
+    figures: Sequence[str],
+    base: str,
 ) -> None:
     width = max(len(method) for method in table)
-    sys.stdout.write(f"{'method':{width}s}{'seeds':>7s}" + "".join(f"{name:>20s}" for name in figures) + "\n")
+    sys.stdout.write(
+        f"{'method':{width}s}{'seeds':>7s}" + "".join(f"{name:>20s}" for name in figures) + "\n"
+    )
     scale, digits = _scale(figures)
     for method, cells in table.items():
         row = "".join(
@@ -235,8 +301,8 @@ def _print_table(
         )
         sys.stdout.write(f"{method:{width}s}{len(methods[method]):7d}{row}\n")
     sys.stdout.write(
-        f"{'percent; ' if scale == 100 else ''}± over seeds; * paired t-test over seeds against {base}, p < .05; "
-        "NAME=FOLDER in --runs gives a method another name\n"
+        f"{'percent; ' if scale == 100 else ''}± over seeds; * paired t-test over seeds against "
+        f"{base}, p < .05; NAME=FOLDER in --runs gives a method another name\n"
     )
 
 

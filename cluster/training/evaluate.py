@@ -1,7 +1,8 @@
 """`emostream evaluate`: a trained recognizer on a split, over utterances and over speakers.
 
-Writes metrics.json, predictions.parquet and a page. The truth is the corpus' own where it has one, else the weak label;
-the metrics say which. With --pldc, predictions are calibrated by the training speakers of the same shards.
+Writes metrics.json, predictions.parquet and a page. The truth is the corpus' own where it has one,
+else the weak label; the metrics say which. With --pldc, predictions are calibrated by the training
+speakers of the same shards.
 """
 
 import sys
@@ -19,7 +20,9 @@ from trainers.evaluation.config import METRICS_NAME, EvaluateConfig
 from trainers.evaluation.targets import target_of
 
 if TYPE_CHECKING:
-    from trainers.evaluation.measuring import Measured  # with torch, which the help text does not need
+    from trainers.evaluation.measuring import (
+        Measured,
+    )  # with torch, which the help text does not need
 
 PREDICTIONS_NAME, PAGE_NAME = "predictions.parquet", "evaluation.html"
 COPIED_COLUMNS = ["key", "shard", "speaker", "label", "emotion"]
@@ -31,11 +34,15 @@ def run_evaluate(config: EvaluateConfig) -> int:
     for name, value in target_of(metrics).figures(metrics).items():
         sys.stdout.write(f"{name:28s} {value:.4f}\n")
     sys.stdout.write(
-        f"{metrics['number']} utterances of {metrics['num_speakers']} speakers, against the {metrics['truth']}; "
-        f"in {config.out}\n{without_truth(metrics)}"
+        f"{metrics['number']} utterances of {metrics['num_speakers']} speakers, against the "
+        f"{metrics['truth']}; in {config.out}\n{without_truth(metrics)}"
     )
     if metrics["num_left_out"]:
-        why = "training heard them" if config.known_seconds else "their speakers have no other to support them"
+        why = (
+            "training heard them"
+            if config.known_seconds
+            else "their speakers have no other to support them"
+        )
         sys.stdout.write(f"{metrics['num_left_out']} more are left out: {why}\n")
     return 0
 
@@ -45,7 +52,11 @@ def without_truth(metrics: Mapping[str, Any]) -> str:
     number = metrics["num_without_truth"]
     names = ", ".join(metrics["names"])
 
-    return f"{number} more are not counted: their {metrics['truth']} is unknown or none of {names}\n" if number else ""
+    return (
+        f"{number} more are not counted: their {metrics['truth']} is unknown or none of {names}\n"
+        if number
+        else ""
+    )
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
@@ -84,6 +95,8 @@ def _write_page(config: EvaluateConfig, measured: "Measured") -> None:
         vectors = np.stack([predicted.features[rows].mean(axis=0) for rows in groups])
 
     places = place_embeddings(vectors, groups, config.seed)
-    page = evaluation_page(measured.metrics, measured.target.kind, places, measured.colors, personalized=personalized)
+    page = evaluation_page(
+        measured.metrics, measured.target.kind, places, measured.colors, personalized=personalized
+    )
     with atomic_write(str(Path(config.out) / PAGE_NAME)) as stream:
         stream.write(page.encode())

@@ -29,7 +29,8 @@ class WorkersFailedError(RuntimeError):
 def train_on_ray(config: TrainConfig) -> "TrainingResult":
     """As `num_workers` Ray Train workers, a GPU each where there are GPUs.
 
-    Raises ConfigError when the cluster has too little, WorkersFailedError when the workers failed too often.
+    Raises ConfigError when the cluster has too little, WorkersFailedError when the workers failed
+    too often.
     """
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
@@ -41,7 +42,9 @@ def train_on_ray(config: TrainConfig) -> "TrainingResult":
     from trainers.engine.run import TrainingResult
 
     out = os.path.abspath(config.out)
-    refuse_used_folder(Path(out), resume=config.resume)  # the workers cannot: to them, a restart looks the same
+    refuse_used_folder(
+        Path(out), resume=config.resume
+    )  # the workers cannot: to them, a restart looks the same
     with ray_session(config.address) as nodes, progress("train", "steps") as update:
         use_gpu = _require_resources(config.num_workers, nodes)
         # Here: on another node it would die with that node, and the run with it.
@@ -58,8 +61,11 @@ def train_on_ray(config: TrainConfig) -> "TrainingResult":
             run_config=RunConfig(
                 name="ray",
                 storage_path=out,
-                # Without a limit of its own, a cluster that is busy with other work would be waited for without end.
-                failure_config=FailureConfig(max_failures=MAX_FAILURES, controller_failure_limit=MAX_FAILURES),
+                # Without a limit of its own, a cluster that is busy with other work would be waited
+                # for without end.
+                failure_config=FailureConfig(
+                    max_failures=MAX_FAILURES, controller_failure_limit=MAX_FAILURES
+                ),
             ),
         )
         listener = _Listener(queue, update)
@@ -79,7 +85,10 @@ class _Listener:
 
     def __init__(self, queue: Any, update: OnProgress) -> None:
         self._queue, self._update = queue, update
-        self._end: tuple[str, Any] = ("refused", "the first worker ended without saying what it reached")
+        self._end: tuple[str, Any] = (
+            "refused",
+            "the first worker ended without saying what it reached",
+        )
         self._is_over = Event()
         self._thread = Thread(target=self._listen, daemon=True)
         self._thread.start()
@@ -112,7 +121,9 @@ def _work(values: dict[str, Any]) -> None:
 
     from trainers.training import run_training
 
-    if os.path.isdir(values["folder"]):  # where relative paths begin; Ray Train has moved to a folder of its own
+    if os.path.isdir(
+        values["folder"]
+    ):  # where relative paths begin; Ray Train has moved to a folder of its own
         os.chdir(values["folder"])
     config = from_mapping(TrainConfig, values["options"], where="options")
     has_checkpoint = os.path.isdir(os.path.join(config.out, CHECKPOINTS_NAME))
@@ -126,24 +137,35 @@ def _work(values: dict[str, Any]) -> None:
     try:
         result = run_training(config, lambda done, total, note="": say("step", done, total, note))
     except ConfigError as error:
-        # Every worker raises it alike. Out of here, it would be tried again as if a worker had died.
+        # Every worker raises it alike. Out of here, it would be tried again as if a worker had
+        # died.
         say("refused", str(error))
     else:
         say("result", asdict(result))
 
 
 def _require_resources(num_workers: int, nodes: "list[NodeResources]") -> bool:
-    """Whether workers get a GPU each. Raises ConfigError when the cluster is too small: Ray would wait for more."""
+    """Whether workers get a GPU each. Raises ConfigError when the cluster is too small: Ray would
+    wait for more.
+    """
     num_gpus, num_cpus = sum(node.num_gpus for node in nodes), sum(node.num_cpus for node in nodes)
     use_gpu = num_gpus >= 1
     if num_workers > (num_gpus if use_gpu else num_cpus):
-        raise ConfigError(f"--num-workers: got {num_workers}, the cluster has {num_gpus:g} GPUs and {num_cpus:g} CPUs")
+        raise ConfigError(
+            f"--num-workers: got {num_workers}, the cluster has {num_gpus:g} GPUs and {num_cpus:g} "
+            "CPUs"
+        )
     return use_gpu
 
 
 def _reason(error: Exception) -> str:
     """The last line of each worker's failure, once: the rest is Ray's own stack."""
     failures = getattr(error, "worker_failures", {0: error})
-    lines = {str(failure).strip().splitlines()[-1]: rank for rank, failure in sorted(failures.items(), reverse=True)}
-    causes = "; ".join(f"worker {rank}: {line}" for line, rank in sorted(lines.items(), key=lambda item: item[1]))
+    lines = {
+        str(failure).strip().splitlines()[-1]: rank
+        for rank, failure in sorted(failures.items(), reverse=True)
+    }
+    causes = "; ".join(
+        f"worker {rank}: {line}" for line, rank in sorted(lines.items(), key=lambda item: item[1])
+    )
     return f"the workers failed more than {MAX_FAILURES} times, at last {causes}"

@@ -1,8 +1,10 @@
-"""`emostream train`: one process here, or several as Ray Train workers, with the same code underneath.
+"""`emostream train`: one process here, or several as Ray Train workers, with the same code
+underneath.
 
-Under torchrun it is just called once a process. Ray Train places the workers and starts them again, a bounded number of
-times, after a death; they go on from the newest complete checkpoint. What the first worker has to tell comes back
-through a Ray queue: Ray Train's own reports reach the driver only with checkpoints of its own kind.
+Under torchrun it is just called once a process. Ray Train places the workers and starts them again,
+a bounded number of times, after a death; they go on from the newest complete checkpoint. What the
+first worker has to tell comes back through a Ray queue: Ray Train's own reports reach the driver
+only with checkpoints of its own kind.
 """
 
 import os
@@ -51,8 +53,9 @@ def _what_remains(config: TrainConfig) -> str:
     checkpoint = CheckpointFolder(Path(config.out) / CHECKPOINTS_NAME).newest()
     saved = read_progress(checkpoint)["reached"]["step"] if checkpoint is not None else 0
     return (
-        f"{saved}{_of_all(config)} steps are safe in {config.out}/checkpoints; remove the cause (make "
-        "room, restore the files), then run the same command with --resume to go on from there"
+        f"{saved}{_of_all(config)} steps are safe in {config.out}/checkpoints; remove the cause "
+        "(make room, restore the files), then run the same command with --resume to go on from "
+        "there"
     )
 
 
@@ -64,8 +67,9 @@ def _summary(config: TrainConfig, result: "TrainingResult") -> str:
     reached = ", ".join(f"{name} {value:.3f}" for name, value in result.best.items())
     early = ", stopped early" if result.stopped_early else ""
     return (
-        f"{result.steps} steps{early}; best at step {result.best_step} in validation: {reached}\n"
-        f"model in {config.out}/best, numbers in {config.out}/metrics.jsonl, curves in {config.out}/tensorboard\n"
+        f"{result.steps} steps{early}; best at step {result.best_step} in validation: "
+        f"{reached}\nmodel in {config.out}/best, numbers in {config.out}/metrics.jsonl, curves in "
+        f"{config.out}/tensorboard\n"
     )
 
 

@@ -20,7 +20,8 @@ class ImportConfig:
     shard_size_mb: int = option(default=256, help="Target size of a shard, in MiB.")
     num_workers: int = option(default=4, help="Shards written at once.")
     check: Check = option(
-        default="header", help="How media are checked: header (opens, has a track), decode (all of it), or none."
+        default="header",
+        help="How media are checked: header (opens, has a track), decode (all of it), or none.",
     )
 
     def __post_init__(self) -> None:

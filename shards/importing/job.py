@@ -1,14 +1,16 @@
-"""`emostream import`: a table of recordings and the folder they lie in become shards of a target size.
+"""`emostream import`: a table of recordings and the folder they lie in become shards of a target
+size.
 
-Every row ends in a shard or in import-rejected.parquet with its reason. The plan (which row goes into which shard) is
-made from the table and the files' sizes alone, so the same input gives the same bytes whatever the number of workers,
-and a shard is named after what goes into it: an import that was killed goes on at the first shard that is missing, and
-one of a longer table writes only the shards that have changed. What turned out to be unusable while a shard was written
-is noted beside it, in a hidden file, for as long as the shard is there.
+Every row ends in a shard or in import-rejected.parquet with its reason. The plan (which row goes
+into which shard) is made from the table and the files' sizes alone, so the same input gives the
+same bytes whatever the number of workers, and a shard is named after what goes into it: an import
+that was killed goes on at the first shard that is missing, and one of a longer table writes only
+the shards that have changed. What turned out to be unusable while a shard was written is noted
+beside it, in a hidden file, for as long as the shard is there.
 
-Rows with other fields than their neighbors (no transcript, another sound format) get shards of their own, because
-loaders demand identical fields within one. Threads do the work: copying is bound by the disk, and a header check costs
-microseconds beside it.
+Rows with other fields than their neighbors (no transcript, another sound format) get shards of
+their own, because loaders demand identical fields within one. Threads do the work: copying is bound
+by the disk, and a header check costs microseconds beside it.
 """
 
 import re
@@ -70,7 +72,9 @@ def import_table(config: ImportConfig, on_progress: OnProgress = unseen) -> Impo
     _refuse_foreign_shards(config.out, present, shards, folder.last_summary())
     todo = [shard for shard in shards if shard.name not in present]
     folder.reopen()
-    folder.discard(present & {notes_name(shard) for shard in todo})  # of shards that were not finished
+    folder.discard(
+        present & {notes_name(shard) for shard in todo}
+    )  # of shards that were not finished
 
     with ThreadPoolExecutor(config.num_workers) as pool:
         running = [pool.submit(write_shard, shard, source, config) for shard in todo]
@@ -83,16 +87,20 @@ def import_table(config: ImportConfig, on_progress: OnProgress = unseen) -> Impo
 def _refuse_foreign_shards(
     out: str, present: set[str], shards: Sequence[ShardOfRows], earlier: dict[str, Any] | None
 ) -> None:
-    """Shards of an older table are removed at the end; anything else would be labeled along unnoticed."""
+    """Shards of an older table are removed at the end; anything else would be labeled along
+    unnoticed.
+    """
     mine = {shard.name for shard in shards} | set(earlier["shards"] if earlier else ())
     foreign = sorted(
-        name for name in present if name.endswith(".tar") and not name.startswith(".") and name not in mine
+        name
+        for name in present
+        if name.endswith(".tar") and not name.startswith(".") and name not in mine
     )
     foreign = [name for name in foreign if earlier is None or not _SHARD_NAME.fullmatch(name)]
     if foreign:
         raise ConfigError(
-            f"--out {out}: holds {len(foreign)} shards of something else, such as {foreign[0]}; give another folder, "
-            "or remove them"
+            f"--out {out}: holds {len(foreign)} shards of something else, such as {foreign[0]}; "
+            "give another folder, or remove them"
         )
 
 
@@ -110,7 +118,9 @@ def _finish(
     *,
     num_written: int,
 ) -> ImportReport:
-    """Gather the notes, drop shards of an older table and what killed imports left, and write the report last."""
+    """Gather the notes, drop shards of an older table and what killed imports left, and write the
+    report last.
+    """
     everything = list(rejected)
     present = set(folder.names())
     for shard in shards:
@@ -134,6 +144,8 @@ def _finish(
         shards=tuple(shard.name for shard in shards),
     )
     with atomic_write(folder.place(REJECTED_NAME)) as stream:
-        pq.write_table(pa.Table.from_pylist([asdict(item) for item in everything], _REJECTED_SCHEMA), stream)
+        pq.write_table(
+            pa.Table.from_pylist([asdict(item) for item in everything], _REJECTED_SCHEMA), stream
+        )
     folder.finish(config, asdict(report))
     return report

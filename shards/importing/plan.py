@@ -1,4 +1,6 @@
-"""Which row goes into which shard: decided from the table and the files' sizes alone, before any file is opened."""
+"""Which row goes into which shard: decided from the table and the files' sizes alone, before any
+file is opened.
+"""
 
 import hashlib
 import json
@@ -12,9 +14,20 @@ import pyarrow as pa
 
 from shards.errors import BadSample
 from shards.importing.config import MIB, Check, ImportConfig
-from shards.importing.table import FILE_COLUMNS, TRANSCRIPT_COLUMN, SourceTable, metadata_of, text_cell
+from shards.importing.table import (
+    FILE_COLUMNS,
+    TRANSCRIPT_COLUMN,
+    SourceTable,
+    metadata_of,
+    text_cell,
+)
 from shards.samples.keys import key_problem, printable
-from shards.samples.sample import AUDIO_EXTENSIONS, FACE_EXTENSION, TRANSCRIPT_EXTENSION, VIDEO_EXTENSIONS
+from shards.samples.sample import (
+    AUDIO_EXTENSIONS,
+    FACE_EXTENSION,
+    TRANSCRIPT_EXTENSION,
+    VIDEO_EXTENSIONS,
+)
 
 FORMAT_VERSION = 2
 DIGEST_DIGITS = 12
@@ -34,7 +47,9 @@ class RowFile:
 
 @dataclass(frozen=True, slots=True)
 class PlannedRow:
-    """A row that passed the first look: its position in the table, and what is needed to cut shards."""
+    """A row that passed the first look: its position in the table, and what is needed to cut
+    shards.
+    """
 
     position: int
     key: str
@@ -61,7 +76,9 @@ class ShardOfRows:
 
 
 def plan_rows(source: SourceTable, root: str) -> tuple[list[PlannedRow], list[Rejected]]:
-    """Look at every row once: its key, its files' sizes. What cannot be used is rejected with its reason."""
+    """Look at every row once: its key, its files' sizes. What cannot be used is rejected with its
+    reason.
+    """
     planned: list[PlannedRow] = []
     rejected = [Rejected(place, "", reason) for place, reason in source.unreadable]
     seen: set[str] = set()
@@ -95,7 +112,10 @@ def plan_shards(rows: Sequence[PlannedRow], config: ImportConfig) -> list[ShardO
             group.append(row)
             size += row.size
         groups.append(group)
-    return [ShardOfRows(_shard_name(number, group, config.check), tuple(group)) for number, group in enumerate(groups)]
+    return [
+        ShardOfRows(_shard_name(number, group, config.check), tuple(group))
+        for number, group in enumerate(groups)
+    ]
 
 
 def tar_key(name: str | None) -> str:
@@ -114,20 +134,32 @@ def tar_key(name: str | None) -> str:
 
 
 def row_files(row: dict[str, Any], root: str) -> list[RowFile]:
-    """The files a row names, with their sizes. Raises BadSample for one that is missing, empty or outside `root`."""
-    return [_row_file(column, path, root) for column in FILE_COLUMNS if (path := text_cell(row, column)) is not None]
+    """The files a row names, with their sizes. Raises BadSample for one that is missing, empty or
+    outside `root`.
+    """
+    return [
+        _row_file(column, path, root)
+        for column in FILE_COLUMNS
+        if (path := text_cell(row, column)) is not None
+    ]
 
 
 def _row_file(column: str, relative: str, root: str) -> RowFile:
     root = os.path.abspath(root)
     path = os.path.normpath(os.path.join(root, relative))
     if os.path.isabs(relative) or path == root or os.path.commonpath([root, path]) != root:
-        raise BadSample("path_outside_root", f"{column} is '{printable(relative)}', expected a path below --root")
-    known = {"audio": AUDIO_EXTENSIONS, "video": VIDEO_EXTENSIONS, "face": frozenset({"npy"})}[column]
+        raise BadSample(
+            "path_outside_root",
+            f"{column} is '{printable(relative)}', expected a path below --root",
+        )
+    known = {"audio": AUDIO_EXTENSIONS, "video": VIDEO_EXTENSIONS, "face": frozenset({"npy"})}[
+        column
+    ]
     extension = os.path.splitext(path)[1].lstrip(".").lower()
     if extension not in known:
         raise BadSample(
-            "unknown_extension", f"{column} is '{printable(relative)}', expected {', '.join(sorted(known))}"
+            "unknown_extension",
+            f"{column} is '{printable(relative)}', expected {', '.join(sorted(known))}",
         )
     try:
         status = os.stat(path)
@@ -144,17 +176,25 @@ def _row_file(column: str, relative: str, root: str) -> RowFile:
     )
 
 
-def _plan_row(position: int, key: str, row: dict[str, Any], source: SourceTable, root: str) -> PlannedRow:
+def _plan_row(
+    position: int, key: str, row: dict[str, Any], source: SourceTable, root: str
+) -> PlannedRow:
     files = row_files(row, root)
     transcript = text_cell(row, TRANSCRIPT_COLUMN)
-    fields = [file.extension for file in files] + ([TRANSCRIPT_EXTENSION] if transcript is not None else [])
+    fields = [file.extension for file in files] + (
+        [TRANSCRIPT_EXTENSION] if transcript is not None else []
+    )
     if not fields:
-        raise BadSample("no_media", "the row has neither audio, video, face features nor a transcript")
+        raise BadSample(
+            "no_media", "the row has neither audio, video, face features nor a transcript"
+        )
     metadata = metadata_of(row, source.key_column, key, is_text=source.is_text)
     versions = [[file.extension, file.relative, file.size, file.modified_ns] for file in files]
     identity = [key, transcript, str(metadata), versions]
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
-    return PlannedRow(position, key, tuple(sorted(fields)), sum(file.size for file in files), digest)
+    return PlannedRow(
+        position, key, tuple(sorted(fields)), sum(file.size for file in files), digest
+    )
 
 
 def _rows(source: SourceTable) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -1,9 +1,11 @@
-"""The table an import starts from: CSV or Parquet rows, which columns mean what, and what becomes each sample's json.
+"""The table an import starts from: CSV or Parquet rows, which columns mean what, and what becomes
+each sample's json.
 
-A CSV has no types, and guessing them would turn the speaker "007" into 7 and the session "1e5" into 100000.0: its cells
-stay text, except in the three columns that are something else by the sample's contract. Parquet keeps its types. A cell
-that is empty, null or NaN is absent from the json. pandas was left out: it is one more dependency, holds text as Python
-objects, and turns whole numbers with a gap into floats.
+A CSV has no types, and guessing them would turn the speaker "007" into 7 and the session "1e5" into
+100000.0: its cells stay text, except in the three columns that are something else by the sample's
+contract. Parquet keeps its types. A cell that is empty, null or NaN is absent from the json. pandas
+was left out: it is one more dependency, holds text as Python objects, and turns whole numbers with
+a gap into floats.
 """
 
 import json
@@ -42,9 +44,11 @@ _TEXT_PARSERS: Mapping[str, Callable[[str], object]] = {
 
 @dataclass(frozen=True, slots=True)
 class SourceTable:
-    """The rows that could be read, each one's place in the file, and (place, reason) of those that could not.
+    """The rows that could be read, each one's place in the file, and (place, reason) of those that
+    could not.
 
-    Places count from 0, header excluded. `key_column` is the one of KEY_COLUMNS the keys are made from.
+    Places count from 0, header excluded. `key_column` is the one of KEY_COLUMNS the keys are made
+    from.
     """
 
     rows: pa.Table
@@ -60,7 +64,9 @@ class SourceTable:
 
 
 def read_table(url: str) -> SourceTable:
-    """Read `url`, local or remote, `.csv` or `.parquet`. Raises ConfigError when it is no table of utterances."""
+    """Read `url`, local or remote, `.csv` or `.parquet`. Raises ConfigError when it is no table of
+    utterances.
+    """
     if not exists(url):
         raise ConfigError(f"{url}: no such file, expected a table (.csv or .parquet)")
     try:
@@ -69,20 +75,27 @@ def read_table(url: str) -> SourceTable:
         if url.lower().endswith(".csv"):
             return _source_table(url, *_read_csv(url), is_text=True)
     except pa.ArrowInvalid as error:
-        raise ConfigError(f"{url}: cannot be read as a table ({error}); expected UTF-8 CSV or Parquet") from error
+        raise ConfigError(
+            f"{url}: cannot be read as a table ({error}); expected UTF-8 CSV or Parquet"
+        ) from error
     raise ConfigError(f"{url}: got an unknown kind of table, expected .csv or .parquet")
 
 
-def metadata_of(row: Mapping[str, Any], key_column: str, key: str, *, is_text: bool) -> dict[str, object]:
+def metadata_of(
+    row: Mapping[str, Any], key_column: str, key: str, *, is_text: bool
+) -> dict[str, object]:
     """What `row` puts into its sample's json: every column that is no field of its own.
 
-    The row's own name for itself is kept when `key` differs from it. Raises BadSample for a cell JSON cannot hold.
+    The row's own name for itself is kept when `key` differs from it. Raises BadSample for a cell
+    JSON cannot hold.
     """
     metadata: dict[str, object] = {}
     for column, cell in row.items():
         if column in FILE_COLUMNS or column in (TRANSCRIPT_COLUMN, key_column):
             continue
-        value = _parse_text(column, cell) if is_text and cell is not None else _json_value(column, cell)
+        value = (
+            _parse_text(column, cell) if is_text and cell is not None else _json_value(column, cell)
+        )
         if value is not None:
             metadata[column] = value
     if str(row[key_column]) != key:
@@ -91,7 +104,9 @@ def metadata_of(row: Mapping[str, Any], key_column: str, key: str, *, is_text: b
 
 
 def text_cell(row: Mapping[str, Any], column: str) -> str | None:
-    """The stripped text in `column`, None where it is missing, empty or NaN. Raises BadSample when it is no text."""
+    """The stripped text in `column`, None where it is missing, empty or NaN. Raises BadSample when
+    it is no text.
+    """
     cell = row.get(column)
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return None
@@ -120,21 +135,29 @@ def _read_csv(url: str) -> tuple[pa.Table, list[tuple[int, str]]]:
     with pa_csv.open_csv(
         _open(url),
         read_options=read_options,
-        parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=lambda _: "skip"),
+        parse_options=pa_csv.ParseOptions(
+            newlines_in_values=True, invalid_row_handler=lambda _: "skip"
+        ),
     ) as header:
         names = header.schema.names
     table = pa_csv.read_csv(
         _open(url),
         read_options=read_options,
-        parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=note_bad_row),
+        parse_options=pa_csv.ParseOptions(
+            newlines_in_values=True, invalid_row_handler=note_bad_row
+        ),
         convert_options=pa_csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()), null_values=[""], strings_can_be_null=True
+            column_types=dict.fromkeys(names, pa.string()),
+            null_values=[""],
+            strings_can_be_null=True,
         ),
     )
     return table.rename_columns([name.strip() for name in names]), unreadable
 
 
-def _source_table(url: str, rows: pa.Table, unreadable: list[tuple[int, str]], *, is_text: bool) -> SourceTable:
+def _source_table(
+    url: str, rows: pa.Table, unreadable: list[tuple[int, str]], *, is_text: bool
+) -> SourceTable:
     rows.validate(full=True)
     names = rows.schema.names
     repeated = sorted({name for name in names if names.count(name) > 1})
@@ -142,13 +165,21 @@ def _source_table(url: str, rows: pa.Table, unreadable: list[tuple[int, str]], *
         raise ConfigError(f"{url}: two columns are called {', '.join(repeated)}; rename one")
     key_column = next((name for name in KEY_COLUMNS if name in names), None)
     if key_column is None:
-        raise ConfigError(f"{url}: got the columns {', '.join(names)}, expected one called key or clip")
+        raise ConfigError(
+            f"{url}: got the columns {', '.join(names)}, expected one called key or clip"
+        )
     if not {*FILE_COLUMNS, TRANSCRIPT_COLUMN} & set(names):
         expected = f"at least one of {', '.join(FILE_COLUMNS)}, {TRANSCRIPT_COLUMN}"
         raise ConfigError(f"{url}: got the columns {', '.join(names)}, expected {expected}")
-    if pa.types.is_integer(rows.schema.field(key_column).type):  # a numbered corpus; as text, a key like any other
-        rows = rows.set_column(names.index(key_column), key_column, rows[key_column].cast(pa.string()))
-    places = np.delete(np.arange(rows.num_rows + len(unreadable)), [place for place, _ in unreadable])
+    if pa.types.is_integer(
+        rows.schema.field(key_column).type
+    ):  # a numbered corpus; as text, a key like any other
+        rows = rows.set_column(
+            names.index(key_column), key_column, rows[key_column].cast(pa.string())
+        )
+    places = np.delete(
+        np.arange(rows.num_rows + len(unreadable)), [place for place, _ in unreadable]
+    )
     return SourceTable(rows, places, tuple(unreadable), key_column, is_text)
 
 
@@ -161,11 +192,15 @@ def _parse_text(column: str, cell: str) -> object:
         return _json_value(column, _TEXT_PARSERS[column](cell))
     except ValueError as error:
         kind = "seconds" if column == "duration_seconds" else "a JSON object"
-        raise BadSample("bad_metadata", f"{column} is '{printable(cell, 80)}', expected {kind}") from error
+        raise BadSample(
+            "bad_metadata", f"{column} is '{printable(cell, 80)}', expected {kind}"
+        ) from error
 
 
 def _json_value(column: str, cell: object) -> object:
-    """`cell` as JSON can hold it; None for what is to be left out. In a struct that is each field that is null."""
+    """`cell` as JSON can hold it; None for what is to be left out. In a struct that is each field
+    that is null.
+    """
     if isinstance(cell, dict):
         inner = {str(name): _json_value(column, value) for name, value in cell.items()}
         return {name: value for name, value in inner.items() if value is not None}

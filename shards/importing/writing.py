@@ -12,7 +12,13 @@ from shards.media.audio import check_audio_header, decode_audio
 from shards.media.frames import check_video_header
 from shards.samples.metadata import METADATA_EXTENSION, encode_metadata
 from shards.samples.npy import decode_features
-from shards.samples.sample import AUDIO_EXTENSIONS, FACE_EXTENSION, TRANSCRIPT_EXTENSION, VIDEO_EXTENSIONS, parse_sample
+from shards.samples.sample import (
+    AUDIO_EXTENSIONS,
+    FACE_EXTENSION,
+    TRANSCRIPT_EXTENSION,
+    VIDEO_EXTENSIONS,
+    parse_sample,
+)
 from shards.storage.documents import write_json
 from shards.storage.files import atomic_write, join, read_bytes
 from shards.tar.reader import TarLimits, TarWriter
@@ -35,8 +41,12 @@ def write_shard(shard: ShardOfRows, source: SourceTable, config: ImportConfig) -
             write_json(join(config.out, notes_name(shard)), reasons)
 
 
-def read_members(key: str, row: dict[str, Any], source: SourceTable, config: ImportConfig) -> dict[str, bytes]:
-    """A row's sample, extension -> payload, checked as far as `config.check` says. Raises BadSample."""
+def read_members(
+    key: str, row: dict[str, Any], source: SourceTable, config: ImportConfig
+) -> dict[str, bytes]:
+    """A row's sample, extension -> payload, checked as far as `config.check` says. Raises
+    BadSample.
+    """
     members: dict[str, bytes] = {}
     for file in row_files(row, config.root):
         try:

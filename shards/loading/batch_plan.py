@@ -1,8 +1,10 @@
-"""Which utterances make a batch, and in which order: decided from the index and a seed alone, without torch.
+"""Which utterances make a batch, and in which order: decided from the index and a seed alone,
+without torch.
 
-Order is a pure function of (index, view, seed, epoch) and knows nothing of ranks: the global sequence of batches is the
-same at any world size, ranks take turns in it, and a run resumed on another number of workers goes on at the very next
-batch. Sampling with replacement was left out, as it would hide how often an utterance is seen.
+Order is a pure function of (index, view, seed, epoch) and knows nothing of ranks: the global
+sequence of batches is the same at any world size, ranks take turns in it, and a run resumed on
+another number of workers goes on at the very next batch. Sampling with replacement was left out, as
+it would hide how often an utterance is seen.
 """
 
 from collections.abc import Mapping
@@ -19,7 +21,9 @@ _UTTERANCES, _SETS, _EVALUATION = range(3)
 
 @dataclass(frozen=True, slots=True)
 class PlannedBatch:
-    """Row numbers of one batch, and which set each belongs to (0, 1, ...); rows of a set lie together."""
+    """Row numbers of one batch, and which set each belongs to (0, 1, ...); rows of a set lie
+    together.
+    """
 
     rows: NDArray[np.int64]
     sets: NDArray[np.int64]
@@ -36,10 +40,13 @@ class BatchPlan(Protocol):
 class UtteranceView:
     """Batches of utterances of similar length; every utterance once an epoch."""
 
-    batch_seconds: float = option(help="seconds of sound in a batch, padding included", default=60.0)
+    batch_seconds: float = option(
+        help="seconds of sound in a batch, padding included", default=60.0
+    )
     max_utterances: int = option(help="utterances in a batch at most", default=64)
     pool_batches: int = option(
-        help="utterances are sorted by length within pools of this many batches: more pads less, fewer mix better",
+        help="utterances are sorted by length within pools of this many batches: more pads less, "
+        "fewer mix better",
         default=50,
     )
 
@@ -53,10 +60,14 @@ class UtteranceView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeakerSetView:
-    """Batches of B speakers with K utterances each (SetPeER, section V-A); every speaker once an epoch."""
+    """Batches of B speakers with K utterances each (SetPeER, section V-A); every speaker once an
+    epoch.
+    """
 
     num_sets: int = option(help="speakers in a batch (B)", default=8)
-    set_size: int = option(help="utterances of a speaker in a batch (K), drawn anew every epoch", default=8)
+    set_size: int = option(
+        help="utterances of a speaker in a batch (K), drawn anew every epoch", default=8
+    )
     short_speakers: Literal["error", "leave_out", "smaller_set"] = option(
         help="what to do with speakers of fewer utterances than set_size", default="error"
     )
@@ -66,13 +77,16 @@ class SpeakerSetView:
 
 
 class UtterancePlan:
-    """Length-bucketed batches: pools of shuffled utterances, sorted within, cut at the budget, and shuffled again."""
+    """Length-bucketed batches: pools of shuffled utterances, sorted within, cut at the budget, and
+    shuffled again.
+    """
 
     def __init__(self, seconds: NDArray[np.float64], view: UtteranceView, *, seed: int) -> None:
         if not (seconds > 0).all():
             raise ConfigError(
-                "utterances: some json gives no `duration_seconds` above 0, which batches are planned by; shards that "
-                "`emostream pack` makes carry it, measured when they were labeled"
+                "utterances: some json gives no `duration_seconds` above 0, which batches are "
+                "planned by; shards that `emostream pack` makes carry it, measured when they were "
+                "labeled"
             )
         self._seconds, self._view, self._seed = seconds, view, seed
 
@@ -82,7 +96,11 @@ class UtterancePlan:
         order = rng.permutation(len(self._seconds))
         pool_size = view.typical_size(self._seconds) * view.pool_batches
         pools = np.array_split(order, max(1, round(len(order) / pool_size)))
-        batches = [rows for pool in pools for rows in self._cut(pool[np.argsort(self._seconds[pool], kind="stable")])]
+        batches = [
+            rows
+            for pool in pools
+            for rows in self._cut(pool[np.argsort(self._seconds[pool], kind="stable")])
+        ]
         return [_singles(batches[place]) for place in rng.permutation(len(batches))]
 
     def _cut(self, sorted_rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -97,9 +115,13 @@ class UtterancePlan:
 
 
 class SpeakerSetPlan:
-    """B speakers a batch, K utterances a speaker, drawn without replacement from all of the speaker's."""
+    """B speakers a batch, K utterances a speaker, drawn without replacement from all of the
+    speaker's.
+    """
 
-    def __init__(self, rows_by_speaker: Mapping[str, NDArray[np.int64]], view: SpeakerSetView, *, seed: int) -> None:
+    def __init__(
+        self, rows_by_speaker: Mapping[str, NDArray[np.int64]], view: SpeakerSetView, *, seed: int
+    ) -> None:
         self._view, self._seed = view, seed
         self._speakers = _long_enough(rows_by_speaker, view)
 
@@ -120,7 +142,8 @@ class SpeakerSetPlan:
 def evaluation_batches(
     rows_by_speaker: Mapping[str, NDArray[np.int64]], set_size: int, *, seed: int = 0
 ) -> list[PlannedBatch]:
-    """One speaker at a time in random sets of at most `set_size`, the last one smaller (SetPeER, section V-A).
+    """One speaker at a time in random sets of at most `set_size`, the last one smaller (SetPeER,
+    section V-A).
 
     Every utterance once. `set_size` 0 takes all of a speaker at once.
     """
@@ -132,13 +155,16 @@ def evaluation_batches(
     return batches
 
 
-def _long_enough(rows_by_speaker: Mapping[str, NDArray[np.int64]], view: SpeakerSetView) -> list[NDArray[np.int64]]:
+def _long_enough(
+    rows_by_speaker: Mapping[str, NDArray[np.int64]], view: SpeakerSetView
+) -> list[NDArray[np.int64]]:
     short = [speaker for speaker, rows in rows_by_speaker.items() if len(rows) < view.set_size]
     if short and view.short_speakers == "error":
         shown = f"{', '.join(short[:3])}{', ...' if len(short) > 3 else ''}"
         raise ConfigError(
-            f"data.sets.set_size: got {view.set_size}, but {len(short)} of {len(rows_by_speaker)} speakers have fewer "
-            f"utterances ({shown}); lower it, or set data.sets.short_speakers to leave_out or smaller_set"
+            f"data.sets.set_size: got {view.set_size}, but {len(short)} of {len(rows_by_speaker)} "
+            f"speakers have fewer utterances ({shown}); lower it, or set data.sets.short_speakers "
+            "to leave_out or smaller_set"
         )
     left_out = set(short) if view.short_speakers == "leave_out" else set()
     kept = [rows for speaker, rows in rows_by_speaker.items() if speaker not in left_out]
@@ -156,4 +182,6 @@ def _singles(rows: NDArray[np.int64]) -> PlannedBatch:
 
 
 def _join(sets: list[NDArray[np.int64]]) -> PlannedBatch:
-    return PlannedBatch(np.concatenate(sets), np.repeat(np.arange(len(sets)), [len(rows) for rows in sets]))
+    return PlannedBatch(
+        np.concatenate(sets), np.repeat(np.arange(len(sets)), [len(rows) for rows in sets])
+    )

@@ -1,4 +1,5 @@
-"""A model's inputs out of samples: decoded once, kept as small as they come, made ready for every batch.
+"""A model's inputs out of samples: decoded once, kept as small as they come, made ready for every
+batch.
 
 Shapes: S samples, F frames, D features, T pictures of side x side.
 """
@@ -22,10 +23,14 @@ MAX_AUDIO_SECONDS = 600.0
 class Decoder(Protocol):
     """One input out of samples."""
 
-    shape: tuple[int, ...]  # of what stands at each place of the sequence; () until a sample has told
+    shape: tuple[
+        int, ...
+    ]  # of what stands at each place of the sequence; () until a sample has told
 
     def decode(self, sample: Sample) -> NDArray[Any] | None:
-        """What is kept in memory; None where the sample lacks it. Raises BadSample for what cannot be decoded."""
+        """What is kept in memory; None where the sample lacks it. Raises BadSample for what cannot
+        be decoded.
+        """
 
     def ready(self, kept: NDArray[Any]) -> NDArray[np.float32]:
         """What a batch holds."""
@@ -66,7 +71,9 @@ class FaceDecoder:
         return kept
 
     def missing(self) -> BadSample:
-        return BadSample("no_face_features", "the sample has no face.npy, which this training needs")
+        return BadSample(
+            "no_face_features", "the sample has no face.npy, which this training needs"
+        )
 
 
 class ClipDecoder:

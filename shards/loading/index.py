@@ -1,8 +1,10 @@
-"""What lies where in packed shards: one row per utterance, read from tar headers and `json` members alone.
+"""What lies where in packed shards: one row per utterance, read from tar headers and `json` members
+alone.
 
-Everything that decides batches (speaker, split, label, duration) is known before any sound is read, so an order of
-training can be a pure function of the index and a seed. Reading samples in the order they lie and shuffling a buffer
-was left out: its order depends on the number of readers, and a resumed run would not see what an undisturbed one sees.
+Everything that decides batches (speaker, split, label, duration) is known before any sound is read,
+so an order of training can be a pure function of the index and a seed. Reading samples in the order
+they lie and shuffling a buffer was left out: its order depends on the number of readers, and a
+resumed run would not see what an undisturbed one sees.
 
 An index costs about 0.1 ms an utterance and some hundred bytes of memory.
 """
@@ -46,7 +48,9 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class CorpusIndex:
-    """Utterances (SCHEMA) sorted by shard and offset; row numbers are what plans and batches speak of."""
+    """Utterances (SCHEMA) sorted by shard and offset; row numbers are what plans and batches speak
+    of.
+    """
 
     table: pa.Table
 
@@ -85,8 +89,13 @@ class CorpusIndex:
         there = set(pc.unique(self.table["split"]).to_pylist())
         for name in names:
             if name not in there:
-                raise ConfigError(f"split {name!r}: no utterance has it; the shards hold {', '.join(sorted(there))}")
-        return CorpusIndex(self.table.filter(pc.is_in(self.table["split"], pa.array(names))).combine_chunks())
+                raise ConfigError(
+                    f"split {name!r}: no utterance has it; the shards hold "
+                    f"{', '.join(sorted(there))}"
+                )
+        return CorpusIndex(
+            self.table.filter(pc.is_in(self.table["split"], pa.array(names))).combine_chunks()
+        )
 
     def take(self, rows: NDArray[np.int64]) -> "CorpusIndex":
         """The utterances at `rows`, in that order."""
@@ -101,12 +110,16 @@ class CorpusIndex:
         return group_rows(self.speaker_of_rows)
 
     def values(self, name: str) -> NDArray[np.float64]:
-        """A number from each utterance's json (`arousal`, `demographics.age`); NaN where it is not there."""
+        """A number from each utterance's json (`arousal`, `demographics.age`); NaN where it is not
+        there.
+        """
         found = [number(dig(json.loads(text), name)) for text in self.table["json"].to_pylist()]
         return np.asarray(found, dtype=np.float64)
 
     def texts(self, name: str) -> list[str | None]:
-        """Any field of each utterance's json as text (`demographics.voice_type`); None where it is not there."""
+        """Any field of each utterance's json as text (`demographics.voice_type`); None where it is
+        not there.
+        """
         found = [dig(json.loads(text), name) for text in self.table["json"].to_pylist()]
         return [None if value is None else str(value) for value in found]
 
@@ -114,15 +127,19 @@ class CorpusIndex:
 def read_index(pattern: str, *, num_threads: int = 8) -> CorpusIndex:
     """Index the shards that match `pattern` (glob, folder or file; local or remote).
 
-    Raises ConfigError when nothing matches or a sample names no speaker, BadShard when a shard is damaged: packed
-    shards were checked when they were written, so damage is news that training must not swallow.
+    Raises ConfigError when nothing matches or a sample names no speaker, BadShard when a shard is
+    damaged: packed shards were checked when they were written, so damage is news that training must
+    not swallow.
     """
     files = list_files(pattern)
     with ThreadPoolExecutor(num_threads) as pool:
         parts = list(pool.map(lambda file: _index_one(file.url), files))
     rows = [row for part in parts for row in part]
     if not rows:
-        raise ConfigError(f"--shards {pattern}: {len(files)} shards without a single sample; expected packed shards")
+        raise ConfigError(
+            f"--shards {pattern}: {len(files)} shards without a single sample; expected packed "
+            "shards"
+        )
     return CorpusIndex(pa.Table.from_pylist(rows, schema=SCHEMA))
 
 
@@ -134,8 +151,12 @@ def _index_one(url: str) -> list[Mapping[str, object]]:
         rows = []
         for entry in index.entries:
             if entry.error is not None:
-                raise BadShard("damaged_shard", f"{url}: sample {entry.key!r}: {entry.error}; pack it again")
-            member = next((member for member in entry.members if member.extension == METADATA_EXTENSION), None)
+                raise BadShard(
+                    "damaged_shard", f"{url}: sample {entry.key!r}: {entry.error}; pack it again"
+                )
+            member = next(
+                (member for member in entry.members if member.extension == METADATA_EXTENSION), None
+            )
             data = b"{}" if member is None else reader.read_at(member.offset, member.size)
             rows.append(_row(url, entry, data))
     return rows
@@ -148,7 +169,9 @@ def _row(url: str, entry: SampleEntry, data: bytes) -> Mapping[str, object]:
         raise BadShard(bad.code, f"{url}: sample {entry.key!r}: {bad.detail}") from bad
     speaker = metadata.get("speaker")
     if speaker is None:
-        raise ConfigError(f"{url}: sample {entry.key!r} has no `speaker` in its json; training needs one")
+        raise ConfigError(
+            f"{url}: sample {entry.key!r} has no `speaker` in its json; training needs one"
+        )
     emotion = metadata.get("emotion")
     return {
         "key": entry.key,
@@ -168,7 +191,10 @@ def _row(url: str, entry: SampleEntry, data: bytes) -> Mapping[str, object]:
 def _label(value: object, url: str, key: str) -> str | None:
     if value is None or value in EMOTIONS:
         return None if value is None else str(value)
-    raise BadShard("bad_label", f"{url}: sample {key!r}: got label {value!r}, expected one of {', '.join(EMOTIONS)}")
+    raise BadShard(
+        "bad_label",
+        f"{url}: sample {key!r}: got label {value!r}, expected one of {', '.join(EMOTIONS)}",
+    )
 
 
 def _probabilities(value: object, url: str, key: str) -> Sequence[float] | None:
@@ -177,7 +203,9 @@ def _probabilities(value: object, url: str, key: str) -> Sequence[float] | None:
     numbers = value if isinstance(value, list) and all(_is_number(item) for item in value) else []
     if len(numbers) != NUM_EMOTIONS or min(numbers) < 0 or not 0.99 < sum(numbers) < 1.01:
         expected = f"{NUM_EMOTIONS} probabilities that sum to 1"
-        raise BadShard("bad_label", f"{url}: sample {key!r}: got label_probs {value!r}, expected {expected}")
+        raise BadShard(
+            "bad_label", f"{url}: sample {key!r}: got label_probs {value!r}, expected {expected}"
+        )
     return numbers
 
 

@@ -1,4 +1,5 @@
-"""The inputs of a model by name, and what of a sample they are; apart from the decoders, which need codecs.
+"""The inputs of a model by name, and what of a sample they are; apart from the decoders, which need
+codecs.
 
 `sound` is the waveform, `face` the features of `face.npy`, `clip` some pictures of the video.
 """

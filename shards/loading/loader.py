@@ -1,8 +1,9 @@
 """Packed shards as batches of tensors: decoded, padded, in the planned order, from any position on.
 
-The only file of `shards` that knows torch. Planning is done by `batch_plan`; reading is left to torch's DataLoader,
-whose processes each decode whole batches. A rank's position in the global sequence of batches is the loader's whole
-state: nothing is shuffled here, so nothing else can be lost.
+The only file of `shards` that knows torch. Planning is done by `batch_plan`; reading is left to
+torch's DataLoader, whose processes each decode whole batches. A rank's position in the global
+sequence of batches is the loader's whole state: nothing is shuffled here, so nothing else can be
+lost.
 
 Shapes: N utterances, L the longest's length, W numbers of a target.
 """
@@ -35,15 +36,18 @@ from shards.tar.reader import read_sample
 MAX_OPEN_SHARDS = 16
 READ_AHEAD_BATCHES = 2
 
-Decoded = Mapping[InputName, NDArray[Any] | None]  # the inputs of one utterance, None for one that it lacks
+Decoded = Mapping[
+    InputName, NDArray[Any] | None
+]  # the inputs of one utterance, None for one that it lacks
 
 
 @dataclass(frozen=True)  # no slots: DeepSpeed's ZeRO 3 looks for tensors in __dict__
 class Padded:
-    """One input of N utterances: float32 `values` [N, L, ...], zero behind each one's end, and int64 `lengths` [N].
+    """One input of N utterances: float32 `values` [N, L, ...], zero behind each one's end, and
+    int64 `lengths` [N].
 
-    `values` are [N, samples] of 16 kHz sound, [N, frames, numbers] of a face, [N, pictures, 3, side, side] of a clip.
-    A length of 0 is an utterance that lacks the input.
+    `values` are [N, samples] of 16 kHz sound, [N, frames, numbers] of a face, [N, pictures, 3,
+    side, side] of a clip. A length of 0 is an utterance that lacks the input.
     """
 
     values: Tensor
@@ -51,15 +55,19 @@ class Padded:
 
     def to(self, device: torch.device) -> "Padded":
         """The same on `device`."""
-        return Padded(self.values.to(device, non_blocking=True), self.lengths.to(device, non_blocking=True))
+        return Padded(
+            self.values.to(device, non_blocking=True), self.lengths.to(device, non_blocking=True)
+        )
 
 
 @dataclass(frozen=True)  # no slots, as above
 class Batch:
-    """N utterances. `number` is the batch's place in the global, endless order (-1: a repeat that evens out ranks).
+    """N utterances. `number` is the batch's place in the global, endless order (-1: a repeat that
+    evens out ranks).
 
-    `inputs` and `targets` have the names they were asked for by; a target is float32 [N, W], NaN where it is unknown.
-    `sets` [N] says which set an utterance belongs to, `rows` [N] which row of the index it is.
+    `inputs` and `targets` have the names they were asked for by; a target is float32 [N, W], NaN
+    where it is unknown. `sets` [N] says which set an utterance belongs to, `rows` [N] which row of
+    the index it is.
     """
 
     inputs: Mapping[InputName, Padded]
@@ -77,7 +85,9 @@ class Batch:
         return replace(
             self,
             inputs={name: padded.to(device) for name, padded in self.inputs.items()},
-            targets={name: target.to(device, non_blocking=True) for name, target in self.targets.items()},
+            targets={
+                name: target.to(device, non_blocking=True) for name, target in self.targets.items()
+            },
             sets=self.sets.to(device, non_blocking=True),
             rows=self.rows.to(device, non_blocking=True),
         )
@@ -86,11 +96,12 @@ class Batch:
 class BatchReader(Dataset[Batch]):
     """Planned batches to tensors; each process that uses it opens shards of its own.
 
-    `inputs` are read of every utterance, which must have one of them; `targets` are [rows of the index, W] by name.
-    `clip` is the format of clips, given exactly when they are among the inputs.
+    `inputs` are read of every utterance, which must have one of them; `targets` are [rows of the
+    index, W] by name. `clip` is the format of clips, given exactly when they are among the inputs.
 
-    Utterances are decoded once and kept until `cache_bytes` are full: a small corpus is then read from memory from its
-    second epoch on. Nothing is dropped again to make room, since every epoch asks for every utterance once.
+    Utterances are decoded once and kept until `cache_bytes` are full: a small corpus is then read
+    from memory from its second epoch on. Nothing is dropped again to make room, since every epoch
+    asks for every utterance once.
     """
 
     def __init__(
@@ -103,14 +114,19 @@ class BatchReader(Dataset[Batch]):
         clip: ClipFormat | None = None,
     ) -> None:
         if (clip is not None) != ("clip" in inputs):
-            raise ConfigError(f"clip: got {clip} for {', '.join(inputs)}, expected a clip's format exactly for clips")
+            raise ConfigError(
+                f"clip: got {clip} for {', '.join(inputs)}, expected a clip's format exactly for "
+                "clips"
+            )
         self._keys = index.table["key"].to_pylist()
         self._shards = index.table["shard"].to_pylist()
         self._offsets = index.table["offset"].to_numpy()
         self._sizes = index.table["size"].to_numpy()
         self._speakers = index.table["speaker"].to_pylist()
         self._targets = targets or {}
-        self._decoders: dict[InputName, Decoder] = {name: make_decoder(name, clip) for name in inputs}
+        self._decoders: dict[InputName, Decoder] = {
+            name: make_decoder(name, clip) for name in inputs
+        }
         self._open = OpenFiles(MAX_OPEN_SHARDS)
         self._decoded: dict[int, Decoded] = {}
         self._room_bytes = cache_bytes
@@ -128,8 +144,12 @@ class BatchReader(Dataset[Batch]):
 
         ordered = [found[row] for row in rows.tolist()]
         return Batch(
-            inputs={name: _padded(ordered, name, decoder) for name, decoder in self._decoders.items()},
-            targets={name: torch.from_numpy(target[rows]) for name, target in self._targets.items()},
+            inputs={
+                name: _padded(ordered, name, decoder) for name, decoder in self._decoders.items()
+            },
+            targets={
+                name: torch.from_numpy(target[rows]) for name, target in self._targets.items()
+            },
             sets=torch.from_numpy(planned.sets),
             rows=torch.from_numpy(rows),
             speakers=[self._speakers[row] for row in rows.tolist()],
@@ -151,7 +171,9 @@ class BatchReader(Dataset[Batch]):
         """The inputs of one utterance; BadShard names one that cannot be used."""
         key, shard = self._keys[row], self._shards[row]
         try:
-            members = read_sample(self._open[shard], key, int(self._offsets[row]), int(self._sizes[row]))
+            members = read_sample(
+                self._open[shard], key, int(self._offsets[row]), int(self._sizes[row])
+            )
             sample = parse_sample(key, members)
             found = {name: decoder.decode(sample) for name, decoder in self._decoders.items()}
             if all(array is None for array in found.values()):
@@ -164,7 +186,9 @@ class BatchReader(Dataset[Batch]):
 def _padded(ordered: Sequence[Decoded], name: InputName, decoder: Decoder) -> Padded:
     """One input of a batch."""
     lacking = np.empty((0, *decoder.shape), dtype=np.float32)
-    arrays = [lacking if (kept := found[name]) is None else decoder.ready(kept) for found in ordered]
+    arrays = [
+        lacking if (kept := found[name]) is None else decoder.ready(kept) for found in ordered
+    ]
     values, lengths = pad(arrays)
 
     return Padded(torch.from_numpy(values), torch.from_numpy(lengths))
@@ -173,8 +197,9 @@ def _padded(ordered: Sequence[Decoded], name: InputName, decoder: Decoder) -> Pa
 class TrainingLoader:
     """This rank's share of an endless stream of batches, epoch after epoch.
 
-    A step takes the next `batches_per_step` batches of the global order; rank r of R takes every R-th of these, so any
-    world size sees the same steps. Raises ConfigError when the shares would be unequal.
+    A step takes the next `batches_per_step` batches of the global order; rank r of R takes every
+    R-th of these, so any world size sees the same steps. Raises ConfigError when the shares would
+    be unequal.
     """
 
     def __init__(
@@ -190,13 +215,17 @@ class TrainingLoader:
     ) -> None:
         if batches_per_step % world_size:
             raise ConfigError(
-                f"batches_per_step: got {batches_per_step} for {world_size} workers, expected a multiple of them, so "
-                "that every worker does the same"
+                f"batches_per_step: got {batches_per_step} for {world_size} workers, expected a "
+                "multiple of them, so that every worker does the same"
             )
         self._reader, self._plan, self._identity = reader, plan, identity
         self._batches_per_step, self._rank, self._world_size = batches_per_step, rank, world_size
         self._num_workers = num_workers
-        self._epoch, self._epoch_start, self._next = 0, 0, 0  # epoch, its first batch, this stream's next batch
+        self._epoch, self._epoch_start, self._next = (
+            0,
+            0,
+            0,
+        )  # epoch, its first batch, this stream's next batch
         self.batches_per_epoch = len(plan.epoch(0))
         self.wait_seconds = 0.0
         self.padding_samples, self.total_samples = 0, 0
@@ -223,11 +252,13 @@ class TrainingLoader:
         return {"identity": self._identity, "next_batch": self._next, **start}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue at a saved position. Raises ConfigError when it belongs to other data, another view or seed."""
+        """Continue at a saved position. Raises ConfigError when it belongs to other data, another
+        view or seed.
+        """
         if state["identity"] != self._identity:
             raise ConfigError(
-                "resume: the shards, the view, the target or the seed are not those the run was started with; give a "
-                "new --out, or the old options"
+                "resume: the shards, the view, the target or the seed are not those the run was "
+                "started with; give a new --out, or the old options"
             )
         self._epoch, self._epoch_start, self._next = (
             int(state[name]) for name in ("epoch", "epoch_start", "next_batch")
@@ -278,9 +309,16 @@ class TrainingLoader:
 
 
 def read_once(
-    reader: BatchReader, batches: Sequence[PlannedBatch], *, rank: int = 0, world_size: int = 1, num_workers: int = 0
+    reader: BatchReader,
+    batches: Sequence[PlannedBatch],
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    num_workers: int = 0,
 ) -> Iterator[Batch]:
-    """This rank's part of a finite list. Every rank gets as many: surplus ones repeat the last and are numbered -1."""
+    """This rank's part of a finite list. Every rank gets as many: surplus ones repeat the last and
+    are numbered -1.
+    """
     mine = [(place, batches[place]) for place in range(rank, len(batches), world_size)]
     if batches and len(mine) < -(-len(batches) // world_size):
         mine.append((-1, batches[-1]))
@@ -307,7 +345,9 @@ def _read_in_order(
             yield outcome
         return
     with ThreadPoolExecutor(1) as pool:
-        waiting = [pool.submit(reader.__getitem__, item) for item in islice(planned, READ_AHEAD_BATCHES)]
+        waiting = [
+            pool.submit(reader.__getitem__, item) for item in islice(planned, READ_AHEAD_BATCHES)
+        ]
         while waiting:
             batch = waiting.pop(0).result()
             waiting += [pool.submit(reader.__getitem__, item) for item in islice(planned, 1)]
@@ -315,7 +355,9 @@ def _read_in_order(
 
 
 class _Outcomes(Dataset["Batch | BadShard | OSError"]):
-    """What a reader returns or raises, as a value: DataLoader wraps what a worker process raises in a traceback."""
+    """What a reader returns or raises, as a value: DataLoader wraps what a worker process raises in
+    a traceback.
+    """
 
     def __init__(self, reader: BatchReader) -> None:
         self._reader = reader

@@ -1,4 +1,6 @@
-"""What a model is to predict: which field of the json, as a class or as numbers, and the classes in their order."""
+"""What a model is to predict: which field of the json, as a class or as numbers, and the classes in
+their order.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,11 +20,16 @@ class TargetConfig:
     """The supervision."""
 
     kind: Literal["label", "label_probs", "emotion", "values"] = option(
-        help="label: the weak label; label_probs: its distribution; emotion: the truth; values: numbers in the json",
+        help="label: the weak label; label_probs: its distribution; emotion: the truth; values: "
+        "numbers in the json",
         default="label",
     )
-    classes: tuple[str, ...] = option(help="default: those the training utterances have", default=())
-    values: tuple[str, ...] = option(help="names of the numbers, for kind values: arousal,valence", default=())
+    classes: tuple[str, ...] = option(
+        help="default: those the training utterances have", default=()
+    )
+    values: tuple[str, ...] = option(
+        help="names of the numbers, for kind values: arousal,valence", default=()
+    )
 
     @property
     def target_kind(self) -> TargetKind:
@@ -32,16 +39,22 @@ class TargetConfig:
     def __post_init__(self) -> None:
         unknown = sorted(set(self.classes) - set(EMOTIONS))
         if unknown:
-            raise ConfigError(f"classes: got {', '.join(unknown)}, expected some of {', '.join(EMOTIONS)}")
+            raise ConfigError(
+                f"classes: got {', '.join(unknown)}, expected some of {', '.join(EMOTIONS)}"
+            )
         if (self.kind == "values") != bool(self.values):
-            raise ConfigError(f"values: got {self.values} for kind {self.kind}; name numbers exactly for kind values")
+            raise ConfigError(
+                f"values: got {self.values} for kind {self.kind}; name numbers exactly for kind "
+                "values"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class Targets:
     """One target of every row of an index: float32 `array` [N, W], NaN where it is unknown.
 
-    Of kind `classes` a row is a distribution over `names`; of kind `values` it holds the numbers that `names` names.
+    Of kind `classes` a row is a distribution over `names`; of kind `values` it holds the numbers
+    that `names` names.
     """
 
     kind: TargetKind
@@ -65,26 +78,32 @@ class Targets:
 
 
 def resolve_classes(index: CorpusIndex, config: TargetConfig) -> tuple[str, ...]:
-    """The configured classes, or those of `index`, in the project's order; for numbers, their names."""
+    """The configured classes, or those of `index`, in the project's order; for numbers, their
+    names.
+    """
     if config.kind == "values":
         return config.values
     column = "emotion" if config.kind == "emotion" else "label"
     present = set(index.table[column].to_pylist())
     classes = tuple(emotion for emotion in EMOTIONS if emotion in present)
-    if config.kind == "label_probs" and config.classes:  # a distribution teaches classes that are never the likeliest
+    if (
+        config.kind == "label_probs" and config.classes
+    ):  # a distribution teaches classes that are never the likeliest
         return tuple(emotion for emotion in EMOTIONS if emotion in config.classes)
     if missing := sorted(set(config.classes) - present):
         raise ConfigError(
-            f"data.target.classes: no training utterance is {' or '.join(missing)}; `{column}` in their json is one of "
-            f"{', '.join(classes) or 'nothing'}"
+            f"data.target.classes: no training utterance is {' or '.join(missing)}; `{column}` in "
+            f"their json is one of {', '.join(classes) or 'nothing'}"
         )
     if len(classes) < 2:
         raise ConfigError(
-            f"data.target.kind {config.kind}: `{column}` in the training utterances' json has {len(classes)} classes, "
-            "expected at least 2; `label` is written by `emostream pack`, or a column of an imported table, and kind "
-            "emotion learns the truth in `emotion`"
+            f"data.target.kind {config.kind}: `{column}` in the training utterances' json has "
+            f"{len(classes)} classes, expected at least 2; `label` is written by `emostream pack`, "
+            "or a column of an imported table, and kind emotion learns the truth in `emotion`"
         )
-    return classes if not config.classes else tuple(name for name in classes if name in config.classes)
+    return (
+        classes if not config.classes else tuple(name for name in classes if name in config.classes)
+    )
 
 
 def read_targets(index: CorpusIndex, config: TargetConfig, names: tuple[str, ...]) -> Targets:
@@ -97,7 +116,9 @@ def read_targets(index: CorpusIndex, config: TargetConfig, names: tuple[str, ...
 
     column = "emotion" if config.kind == "emotion" else "label"
     number = {name: place for place, name in enumerate(names)}
-    labels = np.asarray([number.get(label, -1) for label in index.table[column].to_pylist()], dtype=np.int64)
+    labels = np.asarray(
+        [number.get(label, -1) for label in index.table[column].to_pylist()], dtype=np.int64
+    )
     probs = np.full((len(index), len(names)), np.nan, dtype=np.float32)
     probs[labels >= 0] = np.eye(len(names), dtype=np.float32)[labels[labels >= 0]]
     return Targets("classes", names, probs)

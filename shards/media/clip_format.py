@@ -19,19 +19,25 @@ class ClipFormat:
 
     num_frames: int = option(help="T, pictures of an utterance")
     side_pixels: int = option(help="height and width of a picture")
-    shortest_edge_pixels: int = option(help="a whole picture's shorter side before its middle square is cut out")
+    shortest_edge_pixels: int = option(
+        help="a whole picture's shorter side before its middle square is cut out"
+    )
     resample: int = option(help="PIL's number for the filter that resizes", default=BILINEAR)
     rescale_factor: float = option(help="what bytes are multiplied by", default=1 / 255)
     mean: tuple[float, ...] = option(help="subtracted from each color", default=IMAGENET_MEAN)
     std: tuple[float, ...] = option(help="what each color is divided by", default=IMAGENET_STD)
-    faces: FaceBoxConfig = option(help="how faces are found; without a detector, none are", default=FaceBoxConfig())
+    faces: FaceBoxConfig = option(
+        help="how faces are found; without a detector, none are", default=FaceBoxConfig()
+    )
 
     def __post_init__(self) -> None:
         require_positive(self, "num_frames")
         if not 0 < self.side_pixels <= self.shortest_edge_pixels:
             raise ConfigError(
-                f"shortest_edge_pixels: got {self.shortest_edge_pixels}, expected at least the {self.side_pixels} of "
-                "side_pixels, which are cut out of it"
+                f"shortest_edge_pixels: got {self.shortest_edge_pixels}, expected at least the "
+                f"{self.side_pixels} of side_pixels, which are cut out of it"
             )
         if len(self.mean) != 3 or len(self.std) != 3 or not min(self.std) > 0:
-            raise ConfigError(f"mean, std: got {self.mean}, {self.std}, expected three numbers each, std above 0")
+            raise ConfigError(
+                f"mean, std: got {self.mean}, {self.std}, expected three numbers each, std above 0"
+            )

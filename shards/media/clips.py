@@ -1,10 +1,12 @@
-"""An utterance's video as the few pictures a video encoder sees: spread over the whole utterance, all of one size.
+"""An utterance's video as the few pictures a video encoder sees: spread over the whole utterance,
+all of one size.
 
-With a face detector the pictures are face crops, as the panel's; one in which no face is found repeats the crop before
-(at the start, the first found), since a clip has a fixed number of pictures. Without, they are whole pictures, resized
-by their shortest side and cut to the middle square. PIL resizes, for it is what the checkpoints' image processors are
-defined by; the processors themselves lost, as they need torch. Clips stay bytes until a batch is made of them: a
-quarter of the memory.
+With a face detector the pictures are face crops, as the panel's; one in which no face is found
+repeats the crop before (at the start, the first found), since a clip has a fixed number of
+pictures. Without, they are whole pictures, resized by their shortest side and cut to the middle
+square. PIL resizes, for it is what the checkpoints' image processors are defined by; the processors
+themselves lost, as they need torch. Clips stay bytes until a batch is made of them: a quarter of
+the memory.
 
 Shapes: T pictures.
 """
@@ -24,7 +26,9 @@ from shards.media.frames import spread_frames
 
 
 class ClipReader:
-    """Videos to clips; the face detector is loaded at the first one and stays, but in this process only."""
+    """Videos to clips; the face detector is loaded at the first one and stays, but in this process
+    only.
+    """
 
     def __init__(self, clip_format: ClipFormat, cropper: FaceCropper | None = None) -> None:
         self._format = clip_format
@@ -36,8 +40,8 @@ class ClipReader:
     def read(self, video: bytes) -> NDArray[np.uint8]:
         """The clip `[T, side, side, 3]` RGB of `video`.
 
-        Raises BadSample (`no_face`, or what `spread_frames` raises), and ConfigError for a detector that cannot be
-        loaded.
+        Raises BadSample (`no_face`, or what `spread_frames` raises), and ConfigError for a detector
+        that cannot be loaded.
         """
         spread = spread_frames(video, num_frames=self._format.num_frames)
         crops = [crop for picture, repeats in spread for crop in [self._crop(picture)] * repeats]
@@ -69,7 +73,9 @@ class ClipReader:
 
 
 def middle_square(picture: NDArray[np.uint8], clip_format: ClipFormat) -> NDArray[np.uint8]:
-    """The middle `[side, side, 3]` of `picture` `[height, width, 3]` resized by its shortest side."""
+    """The middle `[side, side, 3]` of `picture` `[height, width, 3]` resized by its shortest
+    side.
+    """
     height, width = picture.shape[:2]
     shortest, side = clip_format.shortest_edge_pixels, clip_format.side_pixels
     size = shortest * width // min(height, width), shortest * height // min(height, width)

@@ -1,10 +1,11 @@
 """Video to face crops: the most prominent face of each sampled picture, as a square of fixed size.
 
-The detector is YuNet through OpenCV: 320 kB, 15 ms a picture on one core, no second deep-learning framework in the
-readers. Faces are looked for in a picture scaled to 640 pixels, where YuNet finds what it finds at full size (in 1080p
-eleven times as fast), and cut from the full picture. The largest face is taken as the speaker's: in the recordings this
-project is for, the camera is on the speaker. Tracking faces over time, and telling who moves the lips, is another
-project. Alignment by the landmarks was left out: the expression classifiers on the hub are trained on plain boxes.
+The detector is YuNet through OpenCV: 320 kB, 15 ms a picture on one core, no second deep-learning
+framework in the readers. Faces are looked for in a picture scaled to 640 pixels, where YuNet finds
+what it finds at full size (in 1080p eleven times as fast), and cut from the full picture. The
+largest face is taken as the speaker's: in the recordings this project is for, the camera is on the
+speaker. Tracking faces over time, and telling who moves the lips, is another project. Alignment by
+the landmarks was left out: the expression classifiers on the hub are trained on plain boxes.
 """
 
 from collections.abc import Iterator
@@ -32,7 +33,9 @@ class FaceDetector(Protocol):
     """Finds faces in a picture."""
 
     def detect(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Faces in RGB `picture` `[height, width, 3]` as `[num_faces, 5]`: left, top, width, height, score."""
+        """Faces in RGB `picture` `[height, width, 3]` as `[num_faces, 5]`: left, top, width,
+        height, score.
+        """
 
 
 class FaceCropper:
@@ -44,10 +47,13 @@ class FaceCropper:
 
     def setup(self) -> None:
         """Load the detector. Raises ConfigError when none is named or it cannot be loaded."""
-        self._detector = YunetDetector(detector_path(self._config), score_threshold=self._config.score_threshold)
+        self._detector = YunetDetector(
+            detector_path(self._config), score_threshold=self._config.score_threshold
+        )
 
     def crops(self, video: bytes) -> NDArray[np.uint8]:
-        """Face crops `[num_faces, size, size, 3]` RGB in the order of time; pictures without a face are left out.
+        """Face crops `[num_faces, size, size, 3]` RGB in the order of time; pictures without a face
+        are left out.
 
         Raises BadSample: `no_face`, or what `sampled_frames` raises.
         """
@@ -55,7 +61,9 @@ class FaceCropper:
         config = self._config
         crops: list[NDArray[np.uint8]] = []
         num_pictures = 0
-        sampled = sampled_frames(video, frames_per_second=config.frames_per_second, max_frames=config.max_frames)
+        sampled = sampled_frames(
+            video, frames_per_second=config.frames_per_second, max_frames=config.max_frames
+        )
         for picture, repeats in sampled:
             num_pictures += repeats
             crop = self.crop(picture)
@@ -70,7 +78,9 @@ class FaceCropper:
         box = prominent_face(self._require_setup().detect(picture), picture.shape[:2])
         if box is None:
             return None
-        return square_crop(picture, box, margin=self._config.margin, size_pixels=self._config.size_pixels)
+        return square_crop(
+            picture, box, margin=self._config.margin, size_pixels=self._config.size_pixels
+        )
 
     def _require_setup(self) -> FaceDetector:
         if self._detector is None:
@@ -92,7 +102,9 @@ class YunetDetector:
                     str(path), "", (320, 320), score_threshold, _OVERLAP_THRESHOLD, _MAX_FACES
                 )
         except cv2.error as error:
-            raise ConfigError(f"face detector: {path} is no YuNet model ({error.err}); {_detector_remedy()}") from error
+            raise ConfigError(
+                f"face detector: {path} is no YuNet model ({error.err}); {_detector_remedy()}"
+            ) from error
 
     def detect(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `FaceDetector`."""
@@ -109,9 +121,13 @@ class YunetDetector:
 
 
 def detector_path(config: FaceConfig) -> Path:
-    """The detector's file on this machine, fetched from the hub if that is where it is. Raises ConfigError."""
+    """The detector's file on this machine, fetched from the hub if that is where it is. Raises
+    ConfigError.
+    """
     if config.detector is None:
-        raise ConfigError(f"detector: none is given, but faces are wanted from video; {_detector_remedy()}")
+        raise ConfigError(
+            f"detector: none is given, but faces are wanted from video; {_detector_remedy()}"
+        )
     if config.detector.endswith(".onnx"):
         return Path(config.detector)
     # Imported here: readers with a local detector need none of it, and it is slow to import.
@@ -119,14 +135,22 @@ def detector_path(config: FaceConfig) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(config.detector, DETECTOR_HUB_FILE, revision=config.detector_revision))
+        return Path(
+            hf_hub_download(config.detector, DETECTOR_HUB_FILE, revision=config.detector_revision)
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         name = f"{config.detector}@{config.detector_revision}"
-        raise ConfigError(f"face detector: {name} cannot be fetched ({error}); {_detector_remedy()}") from error
+        raise ConfigError(
+            f"face detector: {name} cannot be fetched ({error}); {_detector_remedy()}"
+        ) from error
 
 
-def prominent_face(faces: NDArray[np.float32], picture_size: tuple[int, ...]) -> NDArray[np.float32] | None:
-    """The largest of `faces` `[num_faces, 5]` (the surer one of two equals) whose middle lies in the picture."""
+def prominent_face(
+    faces: NDArray[np.float32], picture_size: tuple[int, ...]
+) -> NDArray[np.float32] | None:
+    """The largest of `faces` `[num_faces, 5]` (the surer one of two equals) whose middle lies in
+    the picture.
+    """
     height, width = picture_size
     centers = faces[:, :2] + faces[:, 2:4] / 2
     usable = np.isfinite(faces).all(axis=1) & (faces[:, 2:4] >= 1).all(axis=1)
@@ -143,7 +167,8 @@ def square_crop(
 ) -> NDArray[np.uint8]:
     """The square around `box` (left, top, width, height) and its margin, resized to `size_pixels`.
 
-    Where the square leaves the picture, the picture's edge is continued: black bars would be a feature to a classifier.
+    Where the square leaves the picture, the picture's edge is continued: black bars would be a
+    feature to a classifier.
     """
     height, width = picture.shape[:2]
     left, top, box_width, box_height = (float(value) for value in box)
@@ -155,7 +180,9 @@ def square_crop(
     columns = np.clip(np.arange(x, x + side_pixels), 0, width - 1)
     square = np.ascontiguousarray(picture[rows[:, np.newaxis], columns])
     interpolation = cv2.INTER_AREA if side_pixels > size_pixels else cv2.INTER_LINEAR
-    resized: NDArray[np.uint8] = cv2.resize(square, (size_pixels, size_pixels), interpolation=interpolation)
+    resized: NDArray[np.uint8] = cv2.resize(
+        square, (size_pixels, size_pixels), interpolation=interpolation
+    )
     return resized
 
 

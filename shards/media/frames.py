@@ -1,12 +1,14 @@
 """The pictures of a video at a steady rate, one at a time, in bounded memory.
 
-A video's frames have times, not positions: phones and screen recorders write 24 frames in one second and 3 in the
-next. So the picture at an instant is the frame *shown* then, the last one whose time has come, and a frame held for
-two seconds counts four times at two a second. Taking every n-th frame is simpler and gives each second of such a video
-another weight. Jumping from key frame to key frame would save decoding, and the picture could be seconds away from its
-instant. Frames are decoded in one thread: a reader owns a share of a core, and other readers own the rest.
+A video's frames have times, not positions: phones and screen recorders write 24 frames in one
+second and 3 in the next. So the picture at an instant is the frame *shown* then, the last one whose
+time has come, and a frame held for two seconds counts four times at two a second. Taking every n-th
+frame is simpler and gives each second of such a video another weight. Jumping from key frame to key
+frame would save decoding, and the picture could be seconds away from its instant. Frames are
+decoded in one thread: a reader owns a share of a core, and other readers own the rest.
 
-Instants come at a steady rate, or as a fixed number spread over the whole video, whose length packets tell undecoded.
+Instants come at a steady rate, or as a fixed number spread over the whole video, whose length
+packets tell undecoded.
 """
 
 from collections.abc import Iterator
@@ -33,11 +35,12 @@ _TIME_TOLERANCE_SECONDS = 1e-6
 def sampled_frames(
     data: bytes, *, frames_per_second: float, max_frames: int
 ) -> Iterator[tuple[NDArray[np.uint8], int]]:
-    """Pictures of `data` as `[height, width, 3]` RGB, upright, each with the number of instants it is shown at.
+    """Pictures of `data` as `[height, width, 3]` RGB, upright, each with the number of instants it
+    is shown at.
 
-    The instants are 0, 1/rate, 2/rate ... seconds after the first frame. Raises BadSample: `empty_video`,
-    `unknown_video_format`, `corrupt_video`, `no_video_track`, `unsupported_codec`, `frame_too_large`,
-    `video_too_long` (more than `max_frames` instants).
+    The instants are 0, 1/rate, 2/rate ... seconds after the first frame. Raises BadSample:
+    `empty_video`, `unknown_video_format`, `corrupt_video`, `no_video_track`, `unsupported_codec`,
+    `frame_too_large`, `video_too_long` (more than `max_frames` instants).
     """
     with open_media(data, kind="video") as container:
         num_instants = 0
@@ -45,7 +48,10 @@ def sampled_frames(
             until = _instants_before(end, frames_per_second)
             repeats = until - max(num_instants, _instants_before(start, frames_per_second))
             if until > max_frames:
-                raise BadSample("video_too_long", f"more than {max_frames} pictures at {frames_per_second:g} a second")
+                raise BadSample(
+                    "video_too_long",
+                    f"more than {max_frames} pictures at {frames_per_second:g} a second",
+                )
             if repeats > 0:
                 num_instants = until
                 yield _upright_rgb(frame), repeats
@@ -54,10 +60,11 @@ def sampled_frames(
 
 
 def spread_frames(data: bytes, *, num_frames: int) -> Iterator[tuple[NDArray[np.uint8], int]]:
-    """Pictures of `data` as `[height, width, 3]` RGB, upright, each with the number of instants it is shown at.
+    """Pictures of `data` as `[height, width, 3]` RGB, upright, each with the number of instants it
+    is shown at.
 
-    The instants are the middles of `num_frames` equal parts of the video; where decoding ends early, the last picture
-    stays. Raises BadSample as `sampled_frames` does.
+    The instants are the middles of `num_frames` equal parts of the video; where decoding ends
+    early, the last picture stays. Raises BadSample as `sampled_frames` does.
     """
     seconds = _shown_seconds(data)
     instants = (np.arange(num_frames) + 0.5) * seconds / num_frames
@@ -77,7 +84,9 @@ def spread_frames(data: bytes, *, num_frames: int) -> Iterator[tuple[NDArray[np.
 
 
 def check_video_header(data: bytes) -> None:
-    """Raise BadSample unless `data` opens and has a video track that can be decoded; decodes (almost) nothing."""
+    """Raise BadSample unless `data` opens and has a video track that can be decoded; decodes
+    (almost) nothing.
+    """
     with open_media(data, kind="video") as container:
         _video_track(container)
 
@@ -89,7 +98,9 @@ def _video_track(container: InputContainer) -> VideoStream:
     codec = track.codec_context
     if codec is None or codec.codec.name not in VIDEO_DECODERS:
         name = codec.codec.name if codec else "unknown"
-        raise BadSample("unsupported_codec", f"video is {name}, known: {', '.join(sorted(VIDEO_DECODERS))}")
+        raise BadSample(
+            "unsupported_codec", f"video is {name}, known: {', '.join(sorted(VIDEO_DECODERS))}"
+        )
     _check_size(codec.width, codec.height)
     return track
 
@@ -97,7 +108,8 @@ def _video_track(container: InputContainer) -> VideoStream:
 def _check_size(width: int, height: int) -> None:
     if width * height > MAX_FRAME_PIXELS:
         raise BadSample(
-            "frame_too_large", f"pictures of {width} x {height}, at most {MAX_FRAME_PIXELS} pixels are read"
+            "frame_too_large",
+            f"pictures of {width} x {height}, at most {MAX_FRAME_PIXELS} pixels are read",
         )
 
 
@@ -112,7 +124,9 @@ def _decoded(container: InputContainer) -> Iterator[VideoFrame]:
 
 
 def _shown(frames: Iterator[VideoFrame]) -> Iterator[tuple[VideoFrame, float, float]]:
-    """(frame, when it appears, when the next one takes its place), in seconds since the first; times never go back."""
+    """(frame, when it appears, when the next one takes its place), in seconds since the first;
+    times never go back.
+    """
     held: VideoFrame | None = None
     origin = start = 0.0
     for frame in frames:
@@ -149,10 +163,14 @@ def _own_seconds(frame: "VideoFrame | Packet[VideoStream]") -> float:
 
 def _instants_before(seconds: float, frames_per_second: float) -> int:
     """How many of the instants 0, 1/rate, 2/rate ... lie before `seconds`."""
-    return int(np.ceil((seconds - _TIME_TOLERANCE_SECONDS) * frames_per_second)) if seconds > 0 else 0
+    return (
+        int(np.ceil((seconds - _TIME_TOLERANCE_SECONDS) * frames_per_second)) if seconds > 0 else 0
+    )
 
 
 def _upright_rgb(frame: VideoFrame) -> NDArray[np.uint8]:
     picture = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
-    quarter_turns = round(frame.rotation / 90) % 4  # counterclockwise, as a camera held sideways notes it
+    quarter_turns = (
+        round(frame.rotation / 90) % 4
+    )  # counterclockwise, as a camera held sideways notes it
     return np.ascontiguousarray(np.rot90(picture, quarter_turns))

@@ -1,11 +1,13 @@
-"""`emostream pack`: the kept utterances as training shards, a speaker's utterances together, one split a shard.
+"""`emostream pack`: the kept utterances as training shards, a speaker's utterances together, one
+split a shard.
 
-A batch of B speakers x K utterances then streams sequentially. A job that was killed goes on where it stopped and a
-finished one opens no shard, because a packed shard is named after what goes into it. Shards of an earlier selection are
-removed before the first new one is written: a pattern like `train-*.tar` must never match a mixture of the two. A
-folder with a summary is a whole pack.
+A batch of B speakers x K utterances then streams sequentially. A job that was killed goes on where
+it stopped and a finished one opens no shard, because a packed shard is named after what goes into
+it. Shards of an earlier selection are removed before the first new one is written: a pattern like
+`train-*.tar` must never match a mixture of the two. A folder with a summary is a whole pack.
 
-Shards are written by threads: the work is reading and writing, and what computes (checksums, JSON) is a few percent.
+Shards are written by threads: the work is reading and writing, and what computes (checksums, JSON)
+is a few percent.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,11 +38,18 @@ MIB = 2**20
 class PackConfig:
     """Options of `emostream pack`."""
 
-    shards: str = option(help="The shards that were labeled: a glob, folder or file, local or remote.")
+    shards: str = option(
+        help="The shards that were labeled: a glob, folder or file, local or remote."
+    )
     selection: str = option(help="Selection folder, as `emostream select` writes it.")
-    out: str = option(help="Folder for the training shards; packed shards of an earlier selection there are replaced.")
+    out: str = option(
+        help="Folder for the training shards; packed shards of an earlier selection there are "
+        "replaced."
+    )
     shard_size_mb: int = option(
-        default=256, help="Target size of a training shard, in MiB. A speaker is divided only when it fills one alone."
+        default=256,
+        help="Target size of a training shard, in MiB. A speaker is divided only when it fills one "
+        "alone.",
     )
     num_workers: int = option(default=4, help="Shards written at once.")
 
@@ -50,7 +59,8 @@ class PackConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackSummary:
-    """What lies in the folder, in all and by split, and how many of the planned shards this run wrote.
+    """What lies in the folder, in all and by split, and how many of the planned shards this run
+    wrote.
 
     `splits` has utterances, speakers, shards and bytes of each; `shards` names the files.
     """
@@ -66,16 +76,22 @@ class PackSummary:
 def pack(config: PackConfig, on_progress: OnProgress = unseen) -> PackSummary:
     """Write the training shards that are not there yet, which progress is counted in.
 
-    Raises ConfigError when the selection or a labeled shard cannot be found, BadShard when a shard has changed since it
-    was labeled.
+    Raises ConfigError when the selection or a labeled shard cannot be found, BadShard when a shard
+    has changed since it was labeled.
     """
     selection, labeled = read_selection(config.selection, PLAN_COLUMNS)
     if selection.num_rows == 0:
-        raise ConfigError(f"--selection {config.selection}: it keeps no utterance; its summary.json says why")
+        raise ConfigError(
+            f"--selection {config.selection}: it keeps no utterance; its summary.json says why"
+        )
     sources = find_shards(config.shards, list_files(config.shards), sorted(labeled))
     _require_unchanged(sources, labeled)
     _require_other_folder(config.out, sources)
-    plan = plan_shards(selection, {name: file.version for name, file in sources.items()}, config.shard_size_mb * MIB)
+    plan = plan_shards(
+        selection,
+        {name: file.version for name, file in sources.items()},
+        config.shard_size_mb * MIB,
+    )
 
     folder = Folder(url=config.out, summary_name=SUMMARY_NAME, config_name=CONFIG_NAME)
     folder.make()
@@ -84,21 +100,34 @@ def pack(config: PackConfig, on_progress: OnProgress = unseen) -> PackSummary:
     return _finish(plan, config, folder, num_written=len(todo))
 
 
-def _require_unchanged(sources: Mapping[str, FileIdentity], labeled: Mapping[str, ShardVersion]) -> None:
-    """A copy elsewhere must have the size the labeled shard had; the very file must also have its version."""
+def _require_unchanged(
+    sources: Mapping[str, FileIdentity], labeled: Mapping[str, ShardVersion]
+) -> None:
+    """A copy elsewhere must have the size the labeled shard had; the very file must also have its
+    version.
+    """
     for name, then in labeled.items():
         now = sources[name]
         if now.size != then.size or (now.url == then.url and now.version != then.version):
-            got, expected = f"{now.size} bytes, version {now.version}", f"{then.size} bytes, version {then.version}"
+            got, expected = (
+                f"{now.size} bytes, version {now.version}",
+                f"{then.size} bytes, version {then.version}",
+            )
             remedy = "run `emostream label` and `emostream select` again"
-            raise BadShard("changed_shard", f"{now.url}: got {got}, expected {expected} as it was labeled; {remedy}")
+            raise BadShard(
+                "changed_shard",
+                f"{now.url}: got {got}, expected {expected} as it was labeled; {remedy}",
+            )
 
 
 def _require_other_folder(out: str, sources: Mapping[str, FileIdentity]) -> None:
     folder = out.rstrip("/") if is_remote(out) else local_path(out)
     for file in sources.values():
         if file.url.rpartition("/")[0] == folder:
-            raise ConfigError(f"--out: got {out}, the folder of the labeled shards, expected one for the packed shards")
+            raise ConfigError(
+                f"--out: got {out}, the folder of the labeled shards, expected one for the packed "
+                "shards"
+            )
 
 
 def _prepare(plan: Sequence[PlannedShard], folder: Folder) -> list[PlannedShard]:
@@ -106,7 +135,11 @@ def _prepare(plan: Sequence[PlannedShard], folder: Folder) -> list[PlannedShard]
     existing = set(folder.names())
     todo = [planned for planned in plan if planned.name not in existing]
     stems = {planned.stem for planned in plan}
-    stale = [name for name in sorted(existing) if (stem := stem_of(name)) is not None and stem not in stems]
+    stale = [
+        name
+        for name in sorted(existing)
+        if (stem := stem_of(name)) is not None and stem not in stems
+    ]
     if todo or stale:
         folder.reopen()
     folder.discard(stale)
@@ -114,20 +147,29 @@ def _prepare(plan: Sequence[PlannedShard], folder: Folder) -> list[PlannedShard]
 
 
 def _write_all(
-    todo: Sequence[PlannedShard], sources: Mapping[str, str], config: PackConfig, on_progress: OnProgress
+    todo: Sequence[PlannedShard],
+    sources: Mapping[str, str],
+    config: PackConfig,
+    on_progress: OnProgress,
 ) -> None:
     with ThreadPoolExecutor(config.num_workers) as pool:
-        running = [pool.submit(write_packed_shard, planned, sources, config.out) for planned in todo]
+        running = [
+            pool.submit(write_packed_shard, planned, sources, config.out) for planned in todo
+        ]
         try:
             for number, done in enumerate(as_completed(running), start=1):
                 done.result()
                 on_progress(number, len(todo))
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # shards in progress are finished, the others not begun
+            pool.shutdown(
+                wait=False, cancel_futures=True
+            )  # shards in progress are finished, the others not begun
             raise
 
 
-def _finish(plan: Sequence[PlannedShard], config: PackConfig, folder: Folder, *, num_written: int) -> PackSummary:
+def _finish(
+    plan: Sequence[PlannedShard], config: PackConfig, folder: Folder, *, num_written: int
+) -> PackSummary:
     """Remove temporary files of writers that were killed, and describe the folder."""
     folder.sweep(lambda name: stem_of(name) is not None)
     files = _packed_files(plan, config.out, frozenset(folder.names()))
@@ -142,7 +184,9 @@ def _finish(plan: Sequence[PlannedShard], config: PackConfig, folder: Folder, *,
     )
 
     document = {"format_version": FORMAT_VERSION, **asdict(summary)}
-    del document["num_written"]  # of this run, not of the folder: a resumed pack leaves the same bytes
+    del document[
+        "num_written"
+    ]  # of this run, not of the folder: a resumed pack leaves the same bytes
     folder.finish(config, document)
     return summary
 
@@ -151,10 +195,16 @@ def _packed_files(plan: Sequence[PlannedShard], out: str, names: frozenset[str])
     """Name and bytes of each file of the plan; one planned shard may have several."""
     stems = {planned.stem for planned in plan}
     deepest_first = sorted(list_files(out), key=lambda file: -file.url.count("/"))
-    return {file.name: file.size for file in deepest_first if stem_of(file.name) in stems and file.name in names}
+    return {
+        file.name: file.size
+        for file in deepest_first
+        if stem_of(file.name) in stems and file.name in names
+    }
 
 
-def _describe_split(split: str, plan: Sequence[PlannedShard], files: Mapping[str, int]) -> dict[str, int]:
+def _describe_split(
+    split: str, plan: Sequence[PlannedShard], files: Mapping[str, int]
+) -> dict[str, int]:
     mine = [planned.samples for planned in plan if planned.stem.startswith(f"{split}-")]
     sizes = [size for name, size in files.items() if name.startswith(f"{split}-")]
     speakers = {name for samples in mine for name in pc.unique(samples["speaker"]).to_pylist()}

@@ -1,9 +1,11 @@
-"""Which kept utterance goes into which training shard: decided from the selection alone, before any shard is opened.
+"""Which kept utterance goes into which training shard: decided from the selection alone, before any
+shard is opened.
 
-Utterances are sorted by split, speaker and place and cut between speakers, so a speaker is in two shards only when it
-fills one alone. A planned shard's name holds a digest of all that goes into it, so that a finished one is recognized
-by its name, whichever run or worker wrote it. Balancing the shards to equal sizes was left out: it would move every
-later boundary, and so rewrite every later shard, when one utterance is added.
+Utterances are sorted by split, speaker and place and cut between speakers, so a speaker is in two
+shards only when it fills one alone. A planned shard's name holds a digest of all that goes into it,
+so that a finished one is recognized by its name, whichever run or worker wrote it. Balancing the
+shards to equal sizes was left out: it would move every later boundary, and so rewrite every later
+shard, when one utterance is added.
 """
 
 import hashlib
@@ -20,17 +22,31 @@ from numpy.typing import NDArray
 from shards.samples.keys import MAX_KEY_BYTES
 from shards.selection.rule import SPLITS
 
-PLAN_COLUMNS = ("key", "shard", "offset", "size", "speaker", "duration_seconds", "label", "probs", "split")
+PLAN_COLUMNS = (
+    "key",
+    "shard",
+    "offset",
+    "size",
+    "speaker",
+    "duration_seconds",
+    "label",
+    "probs",
+    "split",
+)
 PACKED_KEY = "packed_key"
 FORMAT_VERSION = 2
 
 _DIGEST_DIGITS = 12
-_PACKED_NAME = re.compile(rf"((?:{'|'.join(SPLITS)})-\d{{6,}}-[0-9a-f]{{{_DIGEST_DIGITS}}})(?:-[a-z0-9-]+)?\.tar")
+_PACKED_NAME = re.compile(
+    rf"((?:{'|'.join(SPLITS)})-\d{{6,}}-[0-9a-f]{{{_DIGEST_DIGITS}}})(?:-[a-z0-9-]+)?\.tar"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedShard:
-    """One training shard to be: its name without `.tar`, and its samples (PLAN_COLUMNS and PACKED_KEY) in order."""
+    """One training shard to be: its name without `.tar`, and its samples (PLAN_COLUMNS and
+    PACKED_KEY) in order.
+    """
 
     stem: str
     samples: pa.Table
@@ -41,8 +57,11 @@ class PlannedShard:
         return f"{self.stem}.tar"
 
 
-def plan_shards(selection: pa.Table, versions: Mapping[str, str], target_bytes: int) -> list[PlannedShard]:
-    """Cut `selection` (PLAN_COLUMNS, in any order) into shards of one split and about `target_bytes`.
+def plan_shards(
+    selection: pa.Table, versions: Mapping[str, str], target_bytes: int
+) -> list[PlannedShard]:
+    """Cut `selection` (PLAN_COLUMNS, in any order) into shards of one split and about
+    `target_bytes`.
 
     `versions` names the version of each source shard: another version gives another name.
     """
@@ -58,7 +77,9 @@ def plan_shards(selection: pa.Table, versions: Mapping[str, str], target_bytes: 
 
 
 def stem_of(name: str) -> str | None:
-    """The stem of a packed shard's file name, whatever kind of samples it holds; None for other names."""
+    """The stem of a packed shard's file name, whatever kind of samples it holds; None for other
+    names.
+    """
     match = _PACKED_NAME.fullmatch(name)
     return None if match is None else match[1]
 
@@ -93,12 +114,19 @@ def _speaker_runs(samples: pa.Table) -> Iterator[tuple[int, int]]:
 
 
 def _with_packed_keys(samples: pa.Table) -> pa.Table:
-    """`samples` with the keys they are packed under: their own, told apart where two source shards share one."""
+    """`samples` with the keys they are packed under: their own, told apart where two source shards
+    share one.
+    """
     counts = samples["key"].value_counts()
-    repeated = pc.is_in(samples["key"], value_set=counts.field("values").filter(pc.greater(counts.field("counts"), 1)))
+    repeated = pc.is_in(
+        samples["key"],
+        value_set=counts.field("values").filter(pc.greater(counts.field("counts"), 1)),
+    )
     packed = samples["key"].to_numpy().copy()
     rows = np.flatnonzero(repeated.to_numpy())
-    for row, sample in zip(rows, samples.select(["key", "shard", "offset"]).take(rows).to_pylist(), strict=True):
+    for row, sample in zip(
+        rows, samples.select(["key", "shard", "offset"]).take(rows).to_pylist(), strict=True
+    ):
         packed[row] = _distinct_key(**sample)
     return samples.append_column(PACKED_KEY, pa.array(packed, pa.string()))
 

@@ -1,7 +1,7 @@
 """The json of a sample: checked once, here, against written limits, and read by dotted names.
 
-Members come from anywhere. Python's own `json` takes NaN, recurses as deep as its input asks, and keeps the last of two
-fields with one name; each of these is a reason to reject a sample.
+Members come from anywhere. Python's own `json` takes NaN, recurses as deep as its input asks, and
+keeps the last of two fields with one name; each of these is a reason to reject a sample.
 """
 
 import json
@@ -22,17 +22,24 @@ _RATED_CHANNELS = frozenset({"voice", "face", "audiovisual"})
 
 def encode_metadata(metadata: Mapping[str, object]) -> bytes:
     """`metadata` as canonical JSON: sorted names, no spaces, UTF-8. Raises ValueError for NaN."""
-    return json.dumps(metadata, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return json.dumps(
+        metadata, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+    ).encode()
 
 
 def decode_text(code: str, extension: str, data: bytes) -> str:
     if len(data) > MAX_TEXT_BYTES:
-        raise BadSample(code, f"{extension} has {len(data)} bytes, at most {MAX_TEXT_BYTES} are read")
+        raise BadSample(
+            code, f"{extension} has {len(data)} bytes, at most {MAX_TEXT_BYTES} are read"
+        )
     try:
-        # "utf-8-sig": Windows programs put a byte order mark in front, which is not part of the text.
+        # "utf-8-sig": Windows programs put a byte order mark in front, which is not part of the
+        # text.
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise BadSample(code, f"{extension} is not UTF-8: {error.reason} at byte {error.start}") from error
+        raise BadSample(
+            code, f"{extension} is not UTF-8: {error.reason} at byte {error.start}"
+        ) from error
 
 
 def parse_metadata(data: bytes) -> dict[str, object]:
@@ -57,7 +64,10 @@ def parse_metadata(data: bytes) -> dict[str, object]:
         raise BadSample("bad_json", f"json: {error.msg} at character {error.pos}") from error
     if not isinstance(metadata, dict):
         raise BadSample("bad_json", f"json holds a {type(metadata).__name__}, expected an object")
-    if text.count("{") + text.count("[") > MAX_METADATA_DEPTH and _depth(metadata) > MAX_METADATA_DEPTH:
+    if (
+        text.count("{") + text.count("[") > MAX_METADATA_DEPTH
+        and _depth(metadata) > MAX_METADATA_DEPTH
+    ):
         raise BadSample("bad_json", f"json is nested deeper than {MAX_METADATA_DEPTH}")
     _check_metadata(metadata)
     return metadata
@@ -83,7 +93,8 @@ def _finite_float(text: str) -> float:
 
 
 def _small_integer(text: str) -> int:
-    # Digits are counted first: converting a million of them takes Python seconds, or an error of its own.
+    # Digits are counted first: converting a million of them takes Python seconds, or an error of
+    # its own.
     value = int(text) if len(text) <= 20 else 1 << 63
     if not -(1 << 63) <= value < 1 << 63:
         raise BadSample("bad_json", f"json holds the integer {text[:40]}, beyond 64 bits")
@@ -91,12 +102,16 @@ def _small_integer(text: str) -> int:
 
 
 def _depth(value: object) -> int:
-    """Levels of nesting in `value`, found level by level: recursion is what the limit protects against."""
+    """Levels of nesting in `value`, found level by level: recursion is what the limit protects
+    against.
+    """
     depth, level = 0, [value]
     while level:
         children: list[object] = []
         for item in level:
-            children.extend(item.values() if isinstance(item, dict) else item if isinstance(item, list) else ())
+            children.extend(
+                item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+            )
         depth, level = depth + 1, children
     return depth
 
@@ -107,13 +122,21 @@ def _check_metadata(metadata: Mapping[str, Any]) -> None:
         if problem := speaker_problem(speaker):
             raise BadSample("bad_metadata", f"json: {problem}")
     elif speaker is not None and (isinstance(speaker, bool) or not isinstance(speaker, int)):
-        raise BadSample("bad_metadata", f"json: speaker is a {type(speaker).__name__}, expected text")
+        raise BadSample(
+            "bad_metadata", f"json: speaker is a {type(speaker).__name__}, expected text"
+        )
     for name in ("emotion", "language"):
         if not isinstance(metadata.get(name), str | None):
-            raise BadSample("bad_metadata", f"json: {name} is a {type(metadata[name]).__name__}, expected text")
+            raise BadSample(
+                "bad_metadata", f"json: {name} is a {type(metadata[name]).__name__}, expected text"
+            )
     duration = metadata.get("duration_seconds")
-    if duration is not None and (isinstance(duration, bool) or not isinstance(duration, int | float) or duration < 0):
-        raise BadSample("bad_metadata", f"json: duration_seconds is {str(duration)[:80]!r}, expected seconds")
+    if duration is not None and (
+        isinstance(duration, bool) or not isinstance(duration, int | float) or duration < 0
+    ):
+        raise BadSample(
+            "bad_metadata", f"json: duration_seconds is {str(duration)[:80]!r}, expected seconds"
+        )
     if not isinstance(metadata.get("demographics"), dict | None):
         raise BadSample("bad_metadata", "json: demographics is not an object")
     if metadata.get("ratings") is not None:
@@ -122,11 +145,18 @@ def _check_metadata(metadata: Mapping[str, Any]) -> None:
 
 def _check_ratings(ratings: object) -> None:
     if not isinstance(ratings, dict) or not ratings.keys() <= _RATED_CHANNELS:
-        raise BadSample("bad_metadata", f"json: ratings must be an object of {', '.join(sorted(_RATED_CHANNELS))}")
+        raise BadSample(
+            "bad_metadata",
+            f"json: ratings must be an object of {', '.join(sorted(_RATED_CHANNELS))}",
+        )
     for channel, votes in ratings.items():
         counts = votes.values() if isinstance(votes, dict) else [None]
-        if not all(isinstance(n, int | float) and not isinstance(n, bool) and n >= 0 for n in counts):
-            raise BadSample("bad_metadata", f"json: ratings of {channel} must map names to vote counts")
+        if not all(
+            isinstance(n, int | float) and not isinstance(n, bool) and n >= 0 for n in counts
+        ):
+            raise BadSample(
+                "bad_metadata", f"json: ratings of {channel} must map names to vote counts"
+            )
 
 
 def dig(value: object, dotted: str) -> object:
@@ -137,7 +167,9 @@ def dig(value: object, dotted: str) -> object:
 
 
 def number(value: object) -> float:
-    """A field of the json as a number, also where it was written as text, as an imported CSV's is; else NaN."""
+    """A field of the json as a number, also where it was written as text, as an imported CSV's is;
+    else NaN.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return math.nan
     try:

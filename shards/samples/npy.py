@@ -1,8 +1,9 @@
 """`face.npy` features: a reader for the one kind of array a sample may carry, and its writer.
 
-`numpy.load` is not used on hostile bytes: it evaluates the header as a Python literal, allocates what the header
-claims before looking at the data, and unpickles object arrays when asked to. Here the header is matched by a pattern,
-its claim is compared with the bytes that are really there, and only then is an array made.
+`numpy.load` is not used on hostile bytes: it evaluates the header as a Python literal, allocates
+what the header claims before looking at the data, and unpickles object arrays when asked to. Here
+the header is matched by a pattern, its claim is compared with the bytes that are really there, and
+only then is an array made.
 """
 
 import io
@@ -29,8 +30,8 @@ _FLOAT_TYPES = frozenset({"<f2", "<f4", "<f8", ">f2", ">f4", ">f8"})
 def decode_features(data: bytes) -> NDArray[np.float32]:
     """The features in `data`, `[num_frames, dim]` float32, `num_frames` possibly 0.
 
-    Reads float16, float32 and float64 of either byte order. Raises BadSample when the bytes are not such an array, when
-    header and size disagree, or when a value is not finite as float32.
+    Reads float16, float32 and float64 of either byte order. Raises BadSample when the bytes are not
+    such an array, when header and size disagree, or when a value is not finite as float32.
     """
     header, payload_offset = _split_header(data)
     descr, (num_frames, dim), order = _parse_header(header)
@@ -41,7 +42,9 @@ def decode_features(data: bytes) -> NDArray[np.float32]:
         raise BadSample("bad_features", f"face.npy: {claim}, {num_bytes} follow")
     if num_frames == 0:
         return np.empty((0, dim), dtype=np.float32)
-    values = np.frombuffer(data, dtype=dtype, offset=payload_offset).reshape((num_frames, dim), order=order)
+    values = np.frombuffer(data, dtype=dtype, offset=payload_offset).reshape(
+        (num_frames, dim), order=order
+    )
     with np.errstate(over="ignore", invalid="ignore"):
         features = values.astype(np.float32, order="C")
     if not np.isfinite(features).all():
@@ -50,9 +53,14 @@ def decode_features(data: bytes) -> NDArray[np.float32]:
 
 
 def encode_features(features: NDArray[np.float32]) -> bytes:
-    """`features` `[num_frames, dim]` as the bytes of a version 1.0 `.npy` file; the same bytes for the same values."""
+    """`features` `[num_frames, dim]` as the bytes of a version 1.0 `.npy` file; the same bytes for
+    the same values.
+    """
     if features.ndim != 2 or features.shape[1] == 0:
-        raise ValueError(f"face features: got shape {features.shape}, expected (num_frames, dim) with dim at least 1")
+        raise ValueError(
+            f"face features: got shape {features.shape}, expected (num_frames, dim) with dim at "
+            "least 1"
+        )
     buffer = io.BytesIO()
     array = np.ascontiguousarray(features, dtype="<f4")
     np.lib.format.write_array(buffer, array, version=(1, 0), allow_pickle=False)
@@ -64,11 +72,16 @@ def _split_header(data: bytes) -> tuple[bytes, int]:
         raise BadSample("bad_features", "face.npy does not begin like a .npy file")
     length_bytes = _HEADER_LENGTH_BYTES.get((data[6], data[7]))
     if length_bytes is None:
-        raise BadSample("bad_features", f"face.npy has format version {data[6]}.{data[7]}, expected 1.0, 2.0 or 3.0")
+        raise BadSample(
+            "bad_features",
+            f"face.npy has format version {data[6]}.{data[7]}, expected 1.0, 2.0 or 3.0",
+        )
     header_offset = 8 + length_bytes
     header_bytes = int.from_bytes(data[8:header_offset], "little")
     if header_bytes > _MAX_HEADER_BYTES or header_offset + header_bytes > len(data):
-        raise BadSample("bad_features", f"face.npy claims a header of {header_bytes} bytes in {len(data)}")
+        raise BadSample(
+            "bad_features", f"face.npy claims a header of {header_bytes} bytes in {len(data)}"
+        )
     payload_offset = header_offset + header_bytes
     return data[header_offset:payload_offset], payload_offset
 
@@ -79,11 +92,19 @@ def _parse_header(header: bytes) -> tuple[str, tuple[int, int], Any]:
         raise BadSample("bad_features", "face.npy has a header no array library writes")
     descr = match["descr"].decode("ascii", "replace")
     if "O" in descr:
-        raise BadSample("pickled_features", "face.npy holds Python objects; they are never unpickled")
+        raise BadSample(
+            "pickled_features", "face.npy holds Python objects; they are never unpickled"
+        )
     if descr not in _FLOAT_TYPES:
-        raise BadSample("bad_features", f"face.npy holds {descr!r}, expected float16, float32 or float64")
+        raise BadSample(
+            "bad_features", f"face.npy holds {descr!r}, expected float16, float32 or float64"
+        )
     sizes = [part.strip() for part in match["shape"].split(b",") if part.strip()]
-    if len(sizes) != 2 or not all(part.isdigit() and len(part) <= 9 for part in sizes) or int(sizes[1]) == 0:
+    if (
+        len(sizes) != 2
+        or not all(part.isdigit() and len(part) <= 9 for part in sizes)
+        or int(sizes[1]) == 0
+    ):
         shape = match["shape"].decode("ascii", "replace")
         raise BadSample("bad_features", f"face.npy has shape ({shape}), expected (num_frames, dim)")
     return descr, (int(sizes[0]), int(sizes[1])), "F" if match["fortran"] == b"True" else "C"

@@ -1,8 +1,9 @@
-"""What a sample is: the fields a shard may carry, and the only code that turns member bytes into them and back.
+"""What a sample is: the fields a shard may carry, and the only code that turns member bytes into
+them and back.
 
-Members come from anywhere, so every field is checked here, once, against a written limit; what reaches the media code
-and the labelers is a `Sample` whose metadata has the promised types. `webdataset`'s own decoders were left out: they
-guess by extension and unpickle `.pyd`/`.pickle`.
+Members come from anywhere, so every field is checked here, once, against a written limit; what
+reaches the media code and the labelers is a `Sample` whose metadata has the promised types.
+`webdataset`'s own decoders were left out: they guess by extension and unpickle `.pyd`/`.pickle`.
 """
 
 from collections.abc import Mapping
@@ -20,16 +21,19 @@ AUDIO_EXTENSIONS = frozenset({"flac", "wav", "mp3", "ogg", "opus", "m4a"})
 VIDEO_EXTENSIONS = frozenset({"mp4", "mkv", "webm"})
 FACE_EXTENSION = "face.npy"
 TRANSCRIPT_EXTENSION = "txt"
-ALLOWED_EXTENSIONS = AUDIO_EXTENSIONS | VIDEO_EXTENSIONS | {FACE_EXTENSION, TRANSCRIPT_EXTENSION, METADATA_EXTENSION}
+ALLOWED_EXTENSIONS = (
+    AUDIO_EXTENSIONS | VIDEO_EXTENSIONS | {FACE_EXTENSION, TRANSCRIPT_EXTENSION, METADATA_EXTENSION}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sample:
     """One utterance as its shard holds it, media still encoded.
 
-    `audio_format` and `video_format` are extensions ("flac", "mp4"); each is given exactly when its bytes are.
-    `face_features` is `[num_frames, dim]`. An empty `txt` and a `face.npy` of no frames count as absent: a packer
-    writes them where a sample lacks the field that its neighbors have. Not compared by value, as arrays are not.
+    `audio_format` and `video_format` are extensions ("flac", "mp4"); each is given exactly when its
+    bytes are. `face_features` is `[num_frames, dim]`. An empty `txt` and a `face.npy` of no frames
+    count as absent: a packer writes them where a sample lacks the field that its neighbors have.
+    Not compared by value, as arrays are not.
     """
 
     key: str
@@ -53,23 +57,34 @@ class Sample:
 
     @property
     def emotion(self) -> str | None:
-        """The true emotion under the project's name for it; None where it is not known or not one of the seven."""
+        """The true emotion under the project's name for it; None where it is not known or not one
+        of the seven.
+        """
         emotion = self.metadata.get("emotion")
         return canonical_emotion(emotion) if isinstance(emotion, str) else None
 
 
 def parse_sample(key: str, members: Mapping[str, bytes]) -> Sample:
-    """The sample in `members` (extension -> payload). Raises BadSample for anything outside the contract."""
+    """The sample in `members` (extension -> payload). Raises BadSample for anything outside the
+    contract.
+    """
     unknown = sorted(set(members) - ALLOWED_EXTENSIONS)
     if unknown:
         raise BadSample(
-            "unknown_extension", f"got {', '.join(unknown)}, known: {', '.join(sorted(ALLOWED_EXTENSIONS))}"
+            "unknown_extension",
+            f"got {', '.join(unknown)}, known: {', '.join(sorted(ALLOWED_EXTENSIONS))}",
         )
     audio_format = _only_one("audio", AUDIO_EXTENSIONS, members)
     video_format = _only_one("video", VIDEO_EXTENSIONS, members)
     features = decode_features(members[FACE_EXTENSION]) if FACE_EXTENSION in members else None
-    if audio_format is None and video_format is None and not members.keys() & {FACE_EXTENSION, TRANSCRIPT_EXTENSION}:
-        raise BadSample("no_media", "the sample has neither audio, video, face features nor a transcript")
+    if (
+        audio_format is None
+        and video_format is None
+        and not members.keys() & {FACE_EXTENSION, TRANSCRIPT_EXTENSION}
+    ):
+        raise BadSample(
+            "no_media", "the sample has neither audio, video, face features nor a transcript"
+        )
     return Sample(
         key=key,
         audio=None if audio_format is None else members[audio_format],
@@ -77,13 +92,19 @@ def parse_sample(key: str, members: Mapping[str, bytes]) -> Sample:
         video=None if video_format is None else members[video_format],
         video_format=video_format,
         face_features=None if features is None or len(features) == 0 else features,
-        transcript=_parse_transcript(members[TRANSCRIPT_EXTENSION]) if TRANSCRIPT_EXTENSION in members else None,
-        metadata=parse_metadata(members[METADATA_EXTENSION]) if METADATA_EXTENSION in members else {},
+        transcript=_parse_transcript(members[TRANSCRIPT_EXTENSION])
+        if TRANSCRIPT_EXTENSION in members
+        else None,
+        metadata=parse_metadata(members[METADATA_EXTENSION])
+        if METADATA_EXTENSION in members
+        else {},
     )
 
 
 def encode_sample(sample: Sample) -> dict[str, bytes]:
-    """The members of `sample`, extension -> payload; equal samples give equal bytes. Inverse of `parse_sample`."""
+    """The members of `sample`, extension -> payload; equal samples give equal bytes. Inverse of
+    `parse_sample`.
+    """
     members = {METADATA_EXTENSION: encode_metadata(sample.metadata)}
     if sample.audio is not None and sample.audio_format is not None:
         members[sample.audio_format] = sample.audio
@@ -96,8 +117,12 @@ def encode_sample(sample: Sample) -> dict[str, bytes]:
     return members
 
 
-def _check_format(name: str, payload: bytes | None, extension: str | None, known: frozenset[str]) -> None:
-    if (payload is None) != (extension is None) or (extension is not None and extension not in known):
+def _check_format(
+    name: str, payload: bytes | None, extension: str | None, known: frozenset[str]
+) -> None:
+    if (payload is None) != (extension is None) or (
+        extension is not None and extension not in known
+    ):
         expected = f"one of {', '.join(sorted(known))} exactly when {name} is given"
         raise ValueError(f"{name}_format: got {extension!r}, expected {expected}")
 
@@ -105,7 +130,9 @@ def _check_format(name: str, payload: bytes | None, extension: str | None, known
 def _only_one(name: str, extensions: frozenset[str], members: Mapping[str, bytes]) -> str | None:
     present = sorted(extensions & members.keys())
     if len(present) > 1:
-        raise BadSample(f"ambiguous_{name}", f"got {' and '.join(present)}, expected one {name} field")
+        raise BadSample(
+            f"ambiguous_{name}", f"got {' and '.join(present)}, expected one {name} field"
+        )
     return present[0] if present else None
 
 

@@ -1,4 +1,6 @@
-"""The options of `emostream select`. Apart from the rule, which has no need to know how an option is checked."""
+"""The options of `emostream select`. Apart from the rule, which has no need to know how an option
+is checked.
+"""
 
 import math
 from collections.abc import Sequence
@@ -23,13 +25,17 @@ class SelectConfig:
     predictions: str = option(help="Folder of prediction tables, as `emostream label` writes it.")
     out: str = option(help="Folder for selection.parquet, rejected.parquet and summary.json.")
     teachers: tuple[str, ...] = option(
-        help="One, two or three of audio, vision, text. The distance is KL(first || second), so text,vision and "
-        "text,audio are the published directions; of three, each pair must agree; one alone is taken at its word."
+        help="One, two or three of audio, vision, text. The distance is KL(first || second), so "
+        "text,vision and text,audio are the published directions; of three, each pair must agree; "
+        "one alone is taken at its word."
     )
-    distance: Distance = option(default="kl", help="kl as published, or js (Jensen-Shannon divergence); in nats.")
+    distance: Distance = option(
+        default="kl", help="kl as published, or js (Jensen-Shannon divergence); in nats."
+    )
     threshold: float | str = option(
         default=PUBLISHED_KL_THRESHOLD,
-        help="Largest distance that counts as agreement; with js also `match-kl`: keep as many as KL <= 1 does.",
+        help="Largest distance that counts as agreement; with js also `match-kl`: keep as many as "
+        "KL <= 1 does.",
     )
     classes: tuple[str, ...] = option(
         default=PUBLISHED_CLASSES,
@@ -37,17 +43,22 @@ class SelectConfig:
     )
     keep_rates: dict[str, float | str] = option(
         default_factory=dict,
-        help="Share of a class to keep, the rest of it is left out by chance: neutral=10000/150123,"
-        "happiness=10000/61386 as published. No speaker is brought below --min-per-speaker. Default: keep all.",
+        help="Share of a class to keep, the rest of it is left out by chance: "
+        "neutral=10000/150123,happiness=10000/61386 as published. No speaker is brought below "
+        "--min-per-speaker. Default: keep all.",
     )
     balance_to: int | None = option(
         default=None,
-        help="Instead of --keep-rates: a class with more utterances than this gets the rate of this number over its "
-        "count. More than this number remain where speakers are near their minimum.",
+        help="Instead of --keep-rates: a class with more utterances than this gets the rate of "
+        "this number over its count. More than this number remain where speakers are near their "
+        "minimum.",
     )
-    min_per_speaker: int = option(default=50, help="Speakers with fewer kept utterances are left out.")
+    min_per_speaker: int = option(
+        default=50, help="Speakers with fewer kept utterances are left out."
+    )
     split_fractions: tuple[float, ...] = option(
-        default=(0.7, 0.1, 0.2), help="Shares of speakers for train, validation, test; nobody is in two."
+        default=(0.7, 0.1, 0.2),
+        help="Shares of speakers for train, validation, test; nobody is in two.",
     )
     seed: int = option(default=0, help="Seed of the down-sampling and the split.")
 
@@ -62,10 +73,19 @@ class SelectConfig:
         require_positive(self, "--balance-to")
         require_at_least(self, 0, "--min-per-speaker")
         fractions = self.split_fractions
-        if len(fractions) != len(SPLITS) or not min(fractions) >= 0 or not abs(sum(fractions) - 1) <= 1e-6:
-            raise ConfigError(f"--split-fractions: got {fractions}, expected three shares that sum to 1")
+        if (
+            len(fractions) != len(SPLITS)
+            or not min(fractions) >= 0
+            or not abs(sum(fractions) - 1) <= 1e-6
+        ):
+            raise ConfigError(
+                f"--split-fractions: got {fractions}, expected three shares that sum to 1"
+            )
         if absolute(self.out).rstrip("/") == absolute(self.predictions).rstrip("/"):
-            raise ConfigError(f"--out: got the predictions folder {self.out}, expected another; it holds tables only")
+            raise ConfigError(
+                f"--out: got the predictions folder {self.out}, expected another; it holds tables "
+                "only"
+            )
 
     def rates(self) -> dict[str, float]:
         """`keep_rates` as numbers between 0 and 1."""
@@ -74,17 +94,28 @@ class SelectConfig:
     def _check_threshold(self) -> None:
         if isinstance(self.threshold, str):
             if self.threshold != MATCH_KL:
-                raise ConfigError(f"--threshold: got {self.threshold!r}, expected a number or {MATCH_KL}")
+                raise ConfigError(
+                    f"--threshold: got {self.threshold!r}, expected a number or {MATCH_KL}"
+                )
             if self.distance != "js":
-                raise ConfigError(f"--threshold {MATCH_KL}: got --distance {self.distance}, expected js")
+                raise ConfigError(
+                    f"--threshold {MATCH_KL}: got --distance {self.distance}, expected js"
+                )
         elif not 0 < self.threshold < math.inf:
-            raise ConfigError(f"--threshold: got {self.threshold}, expected a finite number above 0")
+            raise ConfigError(
+                f"--threshold: got {self.threshold}, expected a finite number above 0"
+            )
 
 
-def _require_known(flag: str, names: Sequence[str], known: Sequence[str], *, at_least: int = 1) -> None:
+def _require_known(
+    flag: str, names: Sequence[str], known: Sequence[str], *, at_least: int = 1
+) -> None:
     wrong = [name for name in names if name not in known]
     if wrong or len(set(names)) != len(names) or len(names) < at_least:
-        raise ConfigError(f"{flag}: got {','.join(names) or 'nothing'}, expected different ones of {', '.join(known)}")
+        raise ConfigError(
+            f"{flag}: got {','.join(names) or 'nothing'}, expected different ones of "
+            f"{', '.join(known)}"
+        )
 
 
 def _rate(name: str, share: float | str) -> float:

@@ -1,7 +1,8 @@
-"""`emostream select`: prediction tables in, selection.parquet, rejected.parquet and summary.json out.
+"""`emostream select`: prediction tables in, selection.parquet, rejected.parquet and summary.json
+out.
 
-Reads no shard and needs no GPU. A folder with a summary is a whole selection, and what reads one (`pack`, `report`) can
-tell.
+Reads no shard and needs no GPU. A folder with a summary is a whole selection, and what reads one
+(`pack`, `report`) can tell.
 """
 
 import json
@@ -58,7 +59,9 @@ def select(config: SelectConfig) -> dict[str, Any]:
     candidates = build_candidates(table, config.teachers)
     _require_teachers(candidates, infos)
     selection = choose(candidates, config)
-    summary = summarize(candidates, selection, config, infos, unfinished=unfinished_labeling(config.predictions))
+    summary = summarize(
+        candidates, selection, config, infos, unfinished=unfinished_labeling(config.predictions)
+    )
 
     folder = selection_folder(config.out)
     folder.make()
@@ -76,20 +79,30 @@ def selection_folder(url: str) -> Folder:
 
 
 def read_selection(folder: str, columns: Sequence[str]) -> tuple[pa.Table, dict[str, ShardVersion]]:
-    """Columns of a selection and the shards it was made from. Raises ConfigError when `folder` holds no whole one."""
+    """Columns of a selection and the shards it was made from. Raises ConfigError when `folder`
+    holds no whole one.
+    """
     if not selection_folder(folder).is_finished():
-        raise ConfigError(f"{folder}: no {SUMMARY_NAME}, expected a finished selection; run `emostream select` first")
+        raise ConfigError(
+            f"{folder}: no {SUMMARY_NAME}, expected a finished selection; run `emostream select` "
+            "first"
+        )
     url = join(folder, SELECTION_NAME)
     with open_ranged(url) as reader:
         stored = pa.BufferReader(reader.read_at(0, reader.size))
     try:
         table = pq.read_table(stored, columns=list(columns), page_checksum_verification=True)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise ConfigError(f"{url}: not a readable selection ({error}); run `emostream select` again") from error
+        raise ConfigError(
+            f"{url}: not a readable selection ({error}); run `emostream select` again"
+        ) from error
     footer = json.loads((table.schema.metadata or {}).get(METADATA_KEY, b"{}"))
     if footer.get("format_version") != FORMAT_VERSION:
         found = footer.get("format_version")
-        raise ConfigError(f"{folder}: got selection format {found}, expected {FORMAT_VERSION}; run `emostream select`")
+        raise ConfigError(
+            f"{folder}: got selection format {found}, expected {FORMAT_VERSION}; run `emostream "
+            "select`"
+        )
     return table, {name: ShardVersion(**version) for name, version in footer["shards"].items()}
 
 
@@ -113,7 +126,8 @@ def build_candidates(table: pa.Table, teachers: Sequence[str]) -> Candidates:
 
 
 def _explained(table: pa.Table) -> NDArray[np.object_]:
-    """Each row's error where it says why a prediction is missing: the only one that is, or all of them.
+    """Each row's error where it says why a prediction is missing: the only one that is, or all of
+    them.
 
     With some of them missing, the error may be about a modality that nobody asks for.
     """
@@ -129,7 +143,10 @@ def _require_teachers(candidates: Candidates, infos: Sequence[TableInfo]) -> Non
     for name, probs in candidates.teachers.items():
         if len(probs) and np.isnan(probs).all():
             known = ", ".join(infos[0].labelers) or "none"
-            raise ConfigError(f"--teachers {name}: no utterance has a prediction of it; the panel's labelers: {known}")
+            raise ConfigError(
+                f"--teachers {name}: no utterance has a prediction of it; the panel's labelers: "
+                f"{known}"
+            )
 
 
 def _numbers(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], list[str]]:
@@ -160,7 +177,9 @@ def _selection_table(table: pa.Table, selection: Selection, infos: Sequence[Tabl
     }
     for name, values in added.items():
         kept = kept.append_column(name, values)
-    return kept.replace_schema_metadata({METADATA_KEY: _footer(infos, set(pc.unique(kept["shard"]).to_pylist()))})
+    return kept.replace_schema_metadata(
+        {METADATA_KEY: _footer(infos, set(pc.unique(kept["shard"]).to_pylist()))}
+    )
 
 
 def _footer(infos: Sequence[TableInfo], shards: set[str]) -> str:

@@ -1,11 +1,13 @@
-"""What labels are worth where the truth is known: each teacher alone, all averaged, the kept set, and every threshold.
+"""What labels are worth where the truth is known: each teacher alone, all averaged, the kept set,
+and every threshold.
 
-Like is compared with like: every way of labeling is scored on the labels it would give. An utterance counts for it
-when it names one of the wanted classes there, as the kept set does by its own rule, and a truth outside the wanted
-classes is an error for everyone. So accuracy says what share of a label set is right, and `n` how large the set is. Two
-other readings lost. Scoring teachers on all seven emotions and the kept set on four would credit agreement with what
-the class restriction does. Leaving out utterances whose truth is outside the wanted classes would hide the very errors
-that nobody can leave out where no truth is known.
+Like is compared with like: every way of labeling is scored on the labels it would give. An
+utterance counts for it when it names one of the wanted classes there, as the kept set does by its
+own rule, and a truth outside the wanted classes is an error for everyone. So accuracy says what
+share of a label set is right, and `n` how large the set is. Two other readings lost. Scoring
+teachers on all seven emotions and the kept set on four would credit agreement with what the class
+restriction does. Leaving out utterances whose truth is outside the wanted classes would hide the
+very errors that nobody can leave out where no truth is known.
 """
 
 from collections.abc import Sequence
@@ -24,7 +26,9 @@ SIGNIFICANT_DIGITS = 4
 
 
 class Evaluation:
-    """Label quality of one selection; there is none where no utterance has a wanted class as its truth."""
+    """Label quality of one selection; there is none where no utterance has a wanted class as its
+    truth.
+    """
 
     def __init__(self, candidates: Candidates, selection: Selection, config: SelectConfig) -> None:
         self._candidates, self._selection, self._config = candidates, selection, config
@@ -39,22 +43,32 @@ class Evaluation:
         config, scorer = self._config, self._scorer
         if scorer is None:
             return None
-        alone = {name: scorer.confusion(self._wanted(self._alone(name))) for name in config.teachers}
+        alone = {
+            name: scorer.confusion(self._wanted(self._alone(name))) for name in config.teachers
+        }
         combined = scorer.confusion(self._wanted(self._selection.label[self._rows]))
-        kept = scorer.confusion(np.where(self._selection.kept, self._selection.label, -1)[self._rows])
-        best = max(alone, key=lambda name: np.nan_to_num(accuracy(alone[name].sum(axis=0)), nan=-1.0))
+        kept = scorer.confusion(
+            np.where(self._selection.kept, self._selection.label, -1)[self._rows]
+        )
+        best = max(
+            alone, key=lambda name: np.nan_to_num(accuracy(alone[name].sum(axis=0)), nan=-1.0)
+        )
         return {
             "num_with_truth": len(self._rows),
             "classes": [EMOTIONS[number] for number in self._classes],
             "teachers": {name: scorer.scores(confusion) for name, confusion in alone.items()},
             "combined": scorer.scores(combined),
             "kept": scorer.scores(kept),
-            "kept_vs_best_teacher": {"difference": scorer.difference(kept, alone[best]), "best_teacher": best},
+            "kept_vs_best_teacher": {
+                "difference": scorer.difference(kept, alone[best]),
+                "best_teacher": best,
+            },
             "confusion": self._confusion(kept),
         }
 
     def retention(self) -> list[dict[str, Any]]:
-        """What each threshold would keep by agreement and class restriction alone, and how good that would be.
+        """What each threshold would keep by agreement and class restriction alone, and how good
+        that would be.
 
         Empty for one teacher, which has no threshold.
         """
@@ -84,27 +98,39 @@ class Evaluation:
         return [self._scorer.scores(confusion) for confusion in confusions]
 
     def _thresholds(self) -> list[float]:
-        """Round values, quantiles of the distances, and the threshold in force; rising, each above 0."""
+        """Round values, quantiles of the distances, and the threshold in force; rising, each above
+        0.
+        """
         distance = self._selection.distance
         finite = distance[np.isfinite(distance)]
         shares = np.linspace(0, 1, NUM_QUANTILES + 1)[1:]
         levels = np.quantile(finite, shares) if len(finite) else finite
         rounded = {float(f"{level:.{SIGNIFICANT_DIGITS}g}") for level in levels}
-        chosen = rounded | set(ROUND_THRESHOLDS[self._config.distance]) | {float(self._selection.threshold or 0)}
+        chosen = (
+            rounded
+            | set(ROUND_THRESHOLDS[self._config.distance])
+            | {float(self._selection.threshold or 0)}
+        )
         return sorted(level for level in chosen if level > 0)
 
     def _alone(self, teacher: str) -> NDArray[np.int64]:
-        """What a teacher says of the utterances with truth; nothing where it gives no distribution."""
+        """What a teacher says of the utterances with truth; nothing where it gives no
+        distribution.
+        """
         return labels_of(self._candidates.teachers[teacher][self._rows])
 
     def _wanted(self, label: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.where(np.isin(label, class_numbers(self._config)), label, -1)
 
     def _confusion(self, kept: Confusion) -> dict[str, Any]:
-        """The kept set's truths (rows) and labels (columns), over the wanted classes and the truths that occur."""
+        """The kept set's truths (rows) and labels (columns), over the wanted classes and the truths
+        that occur.
+        """
         whole = kept.sum(axis=0)
         shown: Sequence[int] = [
-            number for number in range(len(EMOTIONS)) if whole[number].any() or number in class_numbers(self._config)
+            number
+            for number in range(len(EMOTIONS))
+            if whole[number].any() or number in class_numbers(self._config)
         ]
         matrix = whole[np.ix_(shown, shown)].astype(int).tolist()
         return {"labels": [EMOTIONS[number] for number in shown], "matrix": matrix}

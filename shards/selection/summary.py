@@ -1,6 +1,8 @@
-"""What a selection amounts to: summary.json, whose layout follows the paper's Tables I, II and V and Figure 4.
+"""What a selection amounts to: summary.json, whose layout follows the paper's Tables I, II and V
+and Figure 4.
 
-A plain mapping and no record class: it is the JSON document itself, with a format version, and the report reads it.
+A plain mapping and no record class: it is the JSON document itself, with a format version, and the
+report reads it.
 """
 
 import math
@@ -16,26 +18,37 @@ from shards.config_values import to_mapping
 from shards.emotions import EMOTIONS, NUM_EMOTIONS
 from shards.errors import reason_code
 from shards.selection.label_quality import Evaluation
-from shards.selection.rule import SPLITS, Candidates, SelectConfig, Selection, class_numbers, labels_of
+from shards.selection.rule import (
+    SPLITS,
+    Candidates,
+    SelectConfig,
+    Selection,
+    class_numbers,
+    labels_of,
+)
 from shards.storage.urls import absolute
 from shards.tables.predictions import TableInfo
 
 FORMAT_VERSION = 2
 NUM_DISTANCE_BINS = 40
 NUM_GINI_BINS = 20
-# Distances beyond are counted in the last bin: KL has no upper end, and past 4 nats teachers only differ more.
+# Distances beyond are counted in the last bin: KL has no upper end, and past 4 nats teachers only
+# differ more.
 HISTOGRAM_LIMIT = {"kl": 4.0, "js": math.log(2)}
 
 
 def gini(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Gini coefficient of each row of class counts [S, C]: 0 all classes alike, 1 - 1/C one class only.
+    """Gini coefficient of each row of class counts [S, C]: 0 all classes alike, 1 - 1/C one class
+    only.
 
     Mean absolute difference between classes over twice their mean (setpeer-emoceleb, Figure 4).
     """
     num_classes = counts.shape[1]
     ordered = np.sort(counts, axis=1)
     ranks = np.arange(1, num_classes + 1)
-    return np.asarray(((2 * ranks - num_classes - 1) * ordered).sum(axis=1) / (num_classes * ordered.sum(axis=1)))
+    return np.asarray(
+        ((2 * ranks - num_classes - 1) * ordered).sum(axis=1) / (num_classes * ordered.sum(axis=1))
+    )
 
 
 def summarize(
@@ -46,11 +59,14 @@ def summarize(
     *,
     unfinished: str | None = None,
 ) -> dict[str, Any]:
-    """The whole of summary.json; nothing in it is NaN or infinite. `unfinished` says why tables may be missing."""
+    """The whole of summary.json; nothing in it is NaN or infinite. `unfinished` says why tables may
+    be missing.
+    """
     kept, evaluation = selection.kept, Evaluation(candidates, selection, config)
     summary = {
         "format_version": FORMAT_VERSION,
-        "config": to_mapping(config) | {"predictions": absolute(config.predictions)},  # `report` runs anywhere
+        "config": to_mapping(config)
+        | {"predictions": absolute(config.predictions)},  # `report` runs anywhere
         "num_utterances": len(candidates),
         "num_kept": int(kept.sum()),
         "num_rejected": int((~kept).sum()),
@@ -60,9 +76,15 @@ def summarize(
         "shards": {
             "num": len(infos),
             "unfinished": unfinished,
-            "unreadable": [{"shard": info.shard, "error": info.shard_error} for info in infos if info.shard_error],
+            "unreadable": [
+                {"shard": info.shard, "error": info.shard_error}
+                for info in infos
+                if info.shard_error
+            ],
         },
-        "panel": {name: dict(labeler) for info in infos[:1] for name, labeler in info.labelers.items()},
+        "panel": {
+            name: dict(labeler) for info in infos[:1] for name, labeler in info.labelers.items()
+        },
         "hours": {"in": _hours(candidates.seconds), "kept": _hours(candidates.seconds[kept])},
         "keep_rates": dict(selection.rates),
         "classes": {
@@ -104,7 +126,9 @@ def _split(candidates: Candidates, rows: NDArray[np.bool_]) -> dict[str, int]:
     return {"utterances": int(rows.sum()), "speakers": _num_speakers(candidates.speaker[rows])}
 
 
-def _speaker_statistics(candidates: Candidates, selection: Selection, config: SelectConfig) -> dict[str, Any]:
+def _speaker_statistics(
+    candidates: Candidates, selection: Selection, config: SelectConfig
+) -> dict[str, Any]:
     """Utterances and Gini coefficient of the kept speakers; null where there are none."""
     kept = selection.kept
     if not kept.any():
@@ -121,7 +145,10 @@ def _speaker_statistics(candidates: Candidates, selection: Selection, config: Se
             "mean": round(float(numbers.mean()), 2),
             "max": int(numbers.max()),
         },
-        "gini": {"mean": round(float(values.mean()), 4), "histogram": _histogram(values, NUM_GINI_BINS, 1.0)},
+        "gini": {
+            "mean": round(float(values.mean()), 4),
+            "histogram": _histogram(values, NUM_GINI_BINS, 1.0),
+        },
     }
 
 
@@ -142,11 +169,16 @@ def _agreement(selection: Selection, config: SelectConfig) -> dict[str, Any] | N
 def _histogram(values: NDArray[np.float64], num_bins: int, limit: float) -> dict[str, list[float]]:
     """`values` in equal bins from 0 to `limit`, what lies outside in the first and the last."""
     heights, edges = np.histogram(np.clip(values, 0.0, limit), bins=num_bins, range=(0.0, limit))
-    return {"edges": [round(float(edge), 6) for edge in edges], "counts": [int(height) for height in heights]}
+    return {
+        "edges": [round(float(edge), 6) for edge in edges],
+        "counts": [int(height) for height in heights],
+    }
 
 
 def _same_label(candidates: Candidates, config: SelectConfig) -> dict[str, float | None]:
-    """How often each pair of teachers names the same emotion, over utterances on which both spoke."""
+    """How often each pair of teachers names the same emotion, over utterances on which both
+    spoke.
+    """
     label = {name: labels_of(candidates.teachers[name]) for name in config.teachers}
     shares: dict[str, float | None] = {}
     for first, second in combinations(config.teachers, 2):

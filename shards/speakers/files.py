@@ -1,6 +1,8 @@
-"""Speaker tables as Parquet files: what `emostream embed` writes and what the speaker index takes for the truth.
+"""Speaker tables as Parquet files: what `emostream embed` writes and what the speaker index takes
+for the truth.
 
-A file is checked as input from anywhere: a vector that is not finite, or zero, would be near to nobody or to everybody.
+A file is checked as input from anywhere: a vector that is not finite, or zero, would be near to
+nobody or to everybody.
 """
 
 import json
@@ -41,10 +43,16 @@ def write_speakers(url: str, table: SpeakerTable, extra: Mapping[str, Any] | Non
         "vector": _lists(table.vectors, pa.float32()),
         "num_utterances": pa.array(table.num_utterances, pa.int64()),
         # Without label dimensions there are no such columns: Arrow has no lists of no items.
-        **{name: _lists(getattr(table, name), kind) for name, kind in _LABELS.items() if table.dimensions},
+        **{
+            name: _lists(getattr(table, name), kind)
+            for name, kind in _LABELS.items()
+            if table.dimensions
+        },
         "metadata": pa.array([list(entry.items()) for entry in table.metadata], _METADATA),
     }
-    written = pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(footer, sort_keys=True)})
+    written = pa.table(columns).replace_schema_metadata(
+        {METADATA_KEY: json.dumps(footer, sort_keys=True)}
+    )
     with atomic_write(url) as stream:
         pq.write_table(
             written,
@@ -57,14 +65,17 @@ def write_speakers(url: str, table: SpeakerTable, extra: Mapping[str, Any] | Non
 
 
 def read_speakers(url: str) -> tuple[SpeakerTable, Mapping[str, Any]]:
-    """The table at `url` and its footer's `extra`. Raises ConfigError for a file that is none, or is damaged."""
+    """The table at `url` and its footer's `extra`. Raises ConfigError for a file that is none, or
+    is damaged.
+    """
     with open_parquet(url, remedy=REMEDY) as file:
         footer = json.loads((file.schema_arrow.metadata or {}).get(METADATA_KEY, b"{}"))
         if footer.get("kind") != KIND:
             raise ConfigError(f"{url}: not a speaker table; `emostream embed` writes one")
         if footer.get("format_version") != FORMAT_VERSION:
             raise ConfigError(
-                f"{url}: got speaker table format {footer.get('format_version')}, expected {FORMAT_VERSION}; {REMEDY}"
+                f"{url}: got speaker table format {footer.get('format_version')}, expected "
+                f"{FORMAT_VERSION}; {REMEDY}"
             )
         try:
             table = _table(file.read(), footer)
@@ -102,13 +113,21 @@ def _lists(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
 
 def _matrix(rows: pa.Table, name: str, kind: pa.DataType) -> NDArray[Any]:
     column = rows[name].combine_chunks()
-    if not pa.types.is_fixed_size_list(column.type) or column.type.value_type != kind or column.null_count:
-        raise ValueError(f"its column {name} is {column.type}, expected fixed-size lists of {kind} without null")
+    if (
+        not pa.types.is_fixed_size_list(column.type)
+        or column.type.value_type != kind
+        or column.null_count
+    ):
+        raise ValueError(
+            f"its column {name} is {column.type}, expected fixed-size lists of {kind} without null"
+        )
     return _numbers(column.flatten(), kind).reshape(len(column), column.type.list_size)
 
 
 def _numbers(column: Any, kind: pa.DataType) -> NDArray[Any]:
     if column.type != kind or column.null_count:
-        raise ValueError(f"it holds {column.type} with {column.null_count} nulls, expected {kind} without")
+        raise ValueError(
+            f"it holds {column.type} with {column.null_count} nulls, expected {kind} without"
+        )
     found: NDArray[Any] = column.to_numpy()
     return found

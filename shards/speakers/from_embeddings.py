@@ -1,7 +1,9 @@
-"""From embedding tables to a speaker table: which utterances, labels and metadata count; seconds, no encoder.
+"""From embedding tables to a speaker table: which utterances, labels and metadata count; seconds,
+no encoder.
 
-The tables of all shards that have ever been embedded into a folder count, in the order of their shards' names, so that
-a speaker table made in ten steps is the very one that all shards at once give.
+The tables of all shards that have ever been embedded into a folder count, in the order of their
+shards' names, so that a speaker table made in ten steps is the very one that all shards at once
+give.
 """
 
 import json
@@ -21,7 +23,13 @@ from shards.speakers.table import MAX_METADATA_CHARACTERS, SpeakerTable
 from shards.splits import DEFAULT_SPLIT
 from shards.storage.files import join, remove
 from shards.storage.names import list_names
-from shards.tables.embeddings import REMEDY, EmbeddingInfo, read_embedding_info, read_embeddings, vectors_of
+from shards.tables.embeddings import (
+    REMEDY,
+    EmbeddingInfo,
+    read_embedding_info,
+    read_embeddings,
+    vectors_of,
+)
 from shards.tables.names import is_table_name
 from shards.tables.replaced import find_replaced
 
@@ -34,26 +42,30 @@ def list_tables(folder: str) -> dict[str, EmbeddingInfo]:
 
 
 def require_one_encoder(tables: Mapping[str, EmbeddingInfo], fingerprint: str, folder: str) -> None:
-    """Raise ConfigError when the folder holds another encoder's vectors, which are not comparable."""
+    """Raise ConfigError when the folder holds another encoder's vectors, which are not
+    comparable.
+    """
     others = {info.encoder for info in tables.values() if info.fingerprint != fingerprint}
     if others:
         raise ConfigError(
-            f"{folder}: holds vectors of another encoder ({', '.join(sorted(others))}, or another version of it); give "
-            "another --out, or remove the folder to embed everything again"
+            f"{folder}: holds vectors of another encoder ({', '.join(sorted(others))}, or another "
+            "version of it); give another --out, or remove the folder to embed everything again"
         )
 
 
 def remove_replaced(tables: Mapping[str, EmbeddingInfo], finished: Mapping[str, str]) -> list[str]:
     """Remove tables that others have replaced; `finished` maps a shard's URL to its table's now.
 
-    Raises ConfigError when utterances would count twice otherwise, as a shard of theirs has been copied.
+    Raises ConfigError when utterances would count twice otherwise, as a shard of theirs has been
+    copied.
     """
     shard_of = {url: info.shard_url for url, info in tables.items()}
     replaced, copies = find_replaced(shard_of, finished, remedy=REMEDY)
     for url, number in copies.items():
         raise ConfigError(
-            f"{url}: holds {number} utterances that --shards has too, from {shard_of[url]}; expected each speaker's "
-            "keys once. Remove this table if that shard is a copy; give another corpus its own --out"
+            f"{url}: holds {number} utterances that --shards has too, from {shard_of[url]}; "
+            "expected each speaker's keys once. Remove this table if that shard is a copy; give "
+            "another corpus its own --out"
         )
     for url in replaced:
         remove(url)
@@ -68,7 +80,8 @@ def make_speaker_table(
     metadata: Sequence[str],
     split: str | None,
 ) -> SpeakerTable:
-    """The speakers of all usable utterances of a split (None: of all), with their labels and what they share.
+    """The speakers of all usable utterances of a split (None: of all), with their labels and what
+    they share.
 
     Raises ConfigError when there is none.
     """
@@ -76,10 +89,20 @@ def make_speaker_table(
     table = build_speakers(chunks, label_dimensions(labels), **encoder)
     wanted = "" if split is None else f" of the split {split}"
     if not len(table):
-        raise ConfigError(f"no utterance{wanted} has a vector; the tables beside --out give the reasons (`error`)")
-    labeled = [name for name, count in zip(table.dimensions, table.label_count.sum(axis=0), strict=True) if count]
-    if strange := [name for name in labels if name not in labeled and not (name == EMOTION and labeled)]:
-        raise ConfigError(f"--labels {strange[0]}: no utterance{wanted} has it in its json, {_known_fields(urls)}")
+        raise ConfigError(
+            f"no utterance{wanted} has a vector; the tables beside --out give the reasons (`error`)"
+        )
+    labeled = [
+        name
+        for name, count in zip(table.dimensions, table.label_count.sum(axis=0), strict=True)
+        if count
+    ]
+    if strange := [
+        name for name in labels if name not in labeled and not (name == EMOTION and labeled)
+    ]:
+        raise ConfigError(
+            f"--labels {strange[0]}: no utterance{wanted} has it in its json, {_known_fields(urls)}"
+        )
     if not metadata:
         return table
     shared = _shared_metadata(urls, metadata, split)
@@ -92,7 +115,9 @@ def _known_fields(urls: Sequence[str]) -> str:
     return f"where one holds {', '.join(json.loads(rows['metadata'][0].as_py()))}"
 
 
-def _chunks(urls: Sequence[str], labels: Sequence[str], split: str | None) -> Callable[[], Iterator[Chunk]]:
+def _chunks(
+    urls: Sequence[str], labels: Sequence[str], split: str | None
+) -> Callable[[], Iterator[Chunk]]:
     def chunks() -> Iterator[Chunk]:
         for url in urls:
             rows = _of_split(read_embeddings(url), split)
@@ -101,7 +126,11 @@ def _chunks(urls: Sequence[str], labels: Sequence[str], split: str | None) -> Ca
             speakers = np.asarray(rows["speaker"].to_pylist(), dtype=object)
             found = [label_row(json.loads(text), labels) for text in rows["metadata"].to_pylist()]
             width = len(label_dimensions(labels))
-            yield speakers, vectors_of(rows), np.asarray(found, dtype=np.float64).reshape(len(rows), width)
+            yield (
+                speakers,
+                vectors_of(rows),
+                np.asarray(found, dtype=np.float64).reshape(len(rows), width),
+            )
 
     return chunks
 
@@ -109,22 +138,31 @@ def _chunks(urls: Sequence[str], labels: Sequence[str], split: str | None) -> Ca
 def _of_split(rows: pa.Table, split: str | None) -> pa.Table:
     if split is None:
         return rows
-    mine = [(json.loads(text).get("split") or DEFAULT_SPLIT) == split for text in rows["metadata"].to_pylist()]
+    mine = [
+        (json.loads(text).get("split") or DEFAULT_SPLIT) == split
+        for text in rows["metadata"].to_pylist()
+    ]
     return rows.filter(pa.array(mine, pa.bool_()))
 
 
-def _shared_metadata(urls: Sequence[str], names: Sequence[str], split: str | None) -> dict[str, dict[str, str]]:
+def _shared_metadata(
+    urls: Sequence[str], names: Sequence[str], split: str | None
+) -> dict[str, dict[str, str]]:
     """For each speaker the fields in which all utterances that state them agree, as text."""
     seen: dict[str, dict[str, set[str]]] = {}
     for url in urls:
         rows = _of_split(read_embeddings(url).drop_columns(["vector"]), split)
         texts = np.asarray(rows["metadata"].to_pylist(), dtype=object)
-        for speaker, mine in group_rows(np.asarray(rows["speaker"].to_pylist(), dtype=object)).items():
+        for speaker, mine in group_rows(
+            np.asarray(rows["speaker"].to_pylist(), dtype=object)
+        ).items():
             found = seen.setdefault(speaker, {name: set() for name in names})
             for text in texts[mine]:
                 _note(json.loads(text), found)
     if strange := [name for name in names if not any(found[name] for found in seen.values())]:
-        raise ConfigError(f"--metadata {strange[0]}: no utterance has it in its json, {_known_fields(urls)}")
+        raise ConfigError(
+            f"--metadata {strange[0]}: no utterance has it in its json, {_known_fields(urls)}"
+        )
     return {
         speaker: {name: next(iter(values)) for name, values in found.items() if len(values) == 1}
         for speaker, found in seen.items()
@@ -134,5 +172,9 @@ def _shared_metadata(urls: Sequence[str], names: Sequence[str], split: str | Non
 def _note(metadata: Mapping[str, Any], found: Mapping[str, set[str]]) -> None:
     for name, values in found.items():
         value = dig(metadata, name)
-        if value is not None and not isinstance(value, Mapping | list) and len(str(value)) <= MAX_METADATA_CHARACTERS:
+        if (
+            value is not None
+            and not isinstance(value, Mapping | list)
+            and len(str(value)) <= MAX_METADATA_CHARACTERS
+        ):
             values.add(str(value))

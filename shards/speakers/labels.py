@@ -1,7 +1,8 @@
 """Which labels of an utterance describe its speaker, from the json of its sample.
 
-`emotion` stands for the seven emotions, one hot: the weak label where there is one, else the emotion the corpus states,
-as in training. Any other name is a number in the json (`arousal`, `ratings.valence`).
+`emotion` stands for the seven emotions, one hot: the weak label where there is one, else the
+emotion the corpus states, as in training. Any other name is a number in the json (`arousal`,
+`ratings.valence`).
 """
 
 import math
@@ -15,10 +16,14 @@ EMOTION = "emotion"
 
 
 def label_dimensions(labels: Sequence[str]) -> tuple[str, ...]:
-    """The names of the label dimensions. Raises ConfigError for a mixture with `emotion` or a name twice."""
+    """The names of the label dimensions. Raises ConfigError for a mixture with `emotion` or a name
+    twice.
+    """
     if EMOTION in labels:
         if len(labels) > 1:
-            raise ConfigError(f"--labels: got {', '.join(labels)}, expected emotion alone, or names of numbers")
+            raise ConfigError(
+                f"--labels: got {', '.join(labels)}, expected emotion alone, or names of numbers"
+            )
         return EMOTIONS
     if len(set(labels)) != len(labels):
         raise ConfigError(f"--labels: got {', '.join(labels)}, expected each once")

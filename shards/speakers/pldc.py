@@ -1,8 +1,9 @@
-"""Personalized label distribution calibration: predictions shifted to what similar speakers' labels look like.
+"""Personalized label distribution calibration: predictions shifted to what similar speakers' labels
+look like.
 
-papt-pldc, section 4, Eq. 2 and 3: find the k training speakers most like the target speaker, average their label means
-and standard deviations, and give the predictions that mean, that spread, or both. No label of the target is used. For
-classes the dimensions are the classes' probabilities.
+papt-pldc, section 4, Eq. 2 and 3: find the k training speakers most like the target speaker,
+average their label means and standard deviations, and give the predictions that mean, that spread,
+or both. No label of the target is used. For classes the dimensions are the classes' probabilities.
 
 Shapes: N utterances of one speaker, V label dimensions.
 """
@@ -15,15 +16,21 @@ from numpy.typing import NDArray
 from shards.speakers.table import SpeakerTable
 
 Mode = Literal["mu", "sigma", "both"]
-NO_SPREAD = 1e-9  # of the predictions' size: what is left of equal ones by rounding must not be scaled up
+NO_SPREAD = (
+    1e-9  # of the predictions' size: what is left of equal ones by rounding must not be scaled up
+)
 
 
 def calibrate(
-    predictions: NDArray[np.floating], mean: NDArray[np.floating], std: NDArray[np.floating], mode: Mode
+    predictions: NDArray[np.floating],
+    mean: NDArray[np.floating],
+    std: NDArray[np.floating],
+    mode: Mode,
 ) -> NDArray[np.float64]:
     """Eq. 3 for one speaker's predictions [N, V] and the estimated label `mean` and `std` [V].
 
-    Predictions without spread (one utterance, or all alike) have nothing to be scaled: they are only moved.
+    Predictions without spread (one utterance, or all alike) have nothing to be scaled: they are
+    only moved.
     """
     predicted = predictions.astype(np.float64)
     own_mean, own_std = predicted.mean(axis=0), predicted.std(axis=0)
@@ -43,7 +50,9 @@ def calibrate_speakers(
     neighbors: int,
     mode: Mode,
 ) -> NDArray[np.float64]:
-    """Predictions [N, V] of utterances by `speakers` [N] with pooled `features` [N, D], each speaker calibrated."""
+    """Predictions [N, V] of utterances by `speakers` [N] with pooled `features` [N, D], each
+    speaker calibrated.
+    """
     calibrated = np.empty(predictions.shape, dtype=np.float64)
     names, places = np.unique(speakers, return_inverse=True)
     for place in range(len(names)):

@@ -1,8 +1,9 @@
-"""From utterances to a speaker table, in two passes over chunks: means, then the spreads about them.
+"""From utterances to a speaker table, in two passes over chunks: means, then the spreads about
+them.
 
-One pass over sums of squares was left out: it cancels where the spread is small against the mean, as for ratings about
-5 of one speaker. Nothing is kept of earlier results, so that a table made of old and new chunks is the very one that
-all chunks at once give.
+One pass over sums of squares was left out: it cancels where the spread is small against the mean,
+as for ratings about 5 of one speaker. Nothing is kept of earlier results, so that a table made of
+old and new chunks is the very one that all chunks at once give.
 
 Shapes: S speakers, N utterances, D numbers a vector, V label dimensions.
 """
@@ -22,8 +23,11 @@ Chunk = tuple[NDArray[np.object_], NDArray[np.float32], NDArray[np.floating[Any]
 FIRST_ROOM = 1024
 
 
-def build_speakers(chunks: Callable[[], Iterable[Chunk]], dimensions: Sequence[str], **encoder: str) -> SpeakerTable:
-    """The table of the utterances in the chunks, which `chunks` yields each time it is called; speakers are sorted.
+def build_speakers(
+    chunks: Callable[[], Iterable[Chunk]], dimensions: Sequence[str], **encoder: str
+) -> SpeakerTable:
+    """The table of the utterances in the chunks, which `chunks` yields each time it is called;
+    speakers are sorted.
 
     The result is a function of the chunks and their order.
     """
@@ -44,13 +48,22 @@ class _Sums:
     rows: dict[str, int] = field(default_factory=dict)
     _columns: dict[str, NDArray[Any]] = field(default_factory=dict)
 
-    def add(self, speakers: NDArray[np.object_], features: NDArray[np.float32], labels: NDArray[Any]) -> None:
+    def add(
+        self, speakers: NDArray[np.object_], features: NDArray[np.float32], labels: NDArray[Any]
+    ) -> None:
         """Count and add up one chunk's vectors and labels."""
         ones = np.ones((len(speakers), 1))
-        parts = {"vectors": features, "numbers": ones, "labels": _or_zero(labels), "counts": np.isfinite(labels)}
+        parts = {
+            "vectors": features,
+            "numbers": ones,
+            "labels": _or_zero(labels),
+            "counts": np.isfinite(labels),
+        }
         self._add(speakers, parts)
 
-    def add_spread(self, speakers: NDArray[np.object_], labels: NDArray[Any], means: NDArray[np.float64]) -> None:
+    def add_spread(
+        self, speakers: NDArray[np.object_], labels: NDArray[Any], means: NDArray[np.float64]
+    ) -> None:
         """Add up one chunk's squared distances to the means [S, V]."""
         own_means = means[[self.rows[speaker] for speaker in speakers]]
         self._add(speakers, {"squares": _or_zero(labels - own_means) ** 2})

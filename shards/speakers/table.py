@@ -1,6 +1,7 @@
 """Speakers as vectors with the statistics of their labels, and who is most alike.
 
-A speaker's vector is the mean over utterances of mean-pooled features (papt-pldc, Eq. 2); likeness is the cosine.
+A speaker's vector is the mean over utterances of mean-pooled features (papt-pldc, Eq. 2); likeness
+is the cosine.
 
 Shapes: S speakers, D numbers a vector, V label dimensions, P queries, k neighbors.
 """
@@ -24,9 +25,10 @@ MAX_METADATA_ENTRIES, MAX_METADATA_CHARACTERS = 64, 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeakerTable:
-    """`vectors` [S, D], `num_utterances` [S]; of each label dimension the mean and the population standard deviation
-    [S, V] (NaN where `label_count` is 0) and how many labels they are of. `encoder` made the vectors: a name for
-    people, and a fingerprint that only the very same encoder has.
+    """`vectors` [S, D], `num_utterances` [S]; of each label dimension the mean and the population
+    standard deviation [S, V] (NaN where `label_count` is 0) and how many labels they are of.
+    `encoder` made the vectors: a name for people, and a fingerprint that only the very same encoder
+    has.
     """
 
     speakers: Sequence[str]
@@ -47,11 +49,17 @@ class SpeakerTable:
         """The speakers at `rows`, in that order."""
         places = rows.tolist()
         arrays: dict[str, Any] = {name: getattr(self, name)[rows] for name in _ARRAYS}
-        names, metadata = ([column[place] for place in places] for column in (self.speakers, self.metadata))
+        names, metadata = (
+            [column[place] for place in places] for column in (self.speakers, self.metadata)
+        )
         return replace(self, speakers=names, metadata=metadata, **arrays)
 
-    def nearest(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Places [P, k] and cosine similarities [P, k] of the most alike speakers, the most alike first."""
+    def nearest(
+        self, queries: NDArray[np.float32], k: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Places [P, k] and cosine similarities [P, k] of the most alike speakers, the most alike
+        first.
+        """
         return nearest(self.vectors, queries, k)
 
     def check(self, where: str) -> None:
@@ -62,8 +70,12 @@ class SpeakerTable:
 
 
 def concatenate(tables: Sequence[SpeakerTable]) -> SpeakerTable:
-    """The speakers of at least one table, which share encoder and dimensions, one table after the other."""
-    arrays: dict[str, Any] = {name: np.concatenate([getattr(table, name) for table in tables]) for name in _ARRAYS}
+    """The speakers of at least one table, which share encoder and dimensions, one table after the
+    other.
+    """
+    arrays: dict[str, Any] = {
+        name: np.concatenate([getattr(table, name) for table in tables]) for name in _ARRAYS
+    }
     names = [speaker for table in tables for speaker in table.speakers]
     metadata = [entry for table in tables for entry in table.metadata]
     return replace(tables[0], speakers=names, metadata=metadata, **arrays)
@@ -72,15 +84,18 @@ def concatenate(tables: Sequence[SpeakerTable]) -> SpeakerTable:
 def nearest(
     vectors: NDArray[np.float32], queries: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Which `vectors` [S, D] are most like each of `queries` [P, D]: places and cosines [P, k], the most alike first.
+    """Which `vectors` [S, D] are most like each of `queries` [P, D]: places and cosines [P, k], the
+    most alike first.
 
-    A k beyond the vectors takes all of them; equal similarities keep their order. Raises ConfigError for k < 1 and for
-    vectors that are not finite.
+    A k beyond the vectors takes all of them; equal similarities keep their order. Raises
+    ConfigError for k < 1 and for vectors that are not finite.
     """
     if k < 1:
         raise ConfigError(f"neighbors: got {k}, expected at least 1")
     if not np.isfinite(queries).all():
-        raise ConfigError("a speaker's vector has numbers that are not finite; its features cannot be compared")
+        raise ConfigError(
+            "a speaker's vector has numbers that are not finite; its features cannot be compared"
+        )
     similarity = cosine_similarity(queries, vectors)
     order = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
     return order, np.take_along_axis(similarity, order, axis=1)
@@ -92,7 +107,10 @@ def metadata_problem(metadata: Mapping[str, str]) -> str | None:
         return f"metadata has {len(metadata)} entries, expected at most {MAX_METADATA_ENTRIES}"
     longest = max((len(text) for pair in metadata.items() for text in pair), default=0)
     if longest > MAX_METADATA_CHARACTERS:
-        return f"metadata holds a text of {longest} characters, expected at most {MAX_METADATA_CHARACTERS}"
+        return (
+            f"metadata holds a text of {longest} characters, expected at most "
+            f"{MAX_METADATA_CHARACTERS}"
+        )
     return None
 
 
@@ -103,17 +121,23 @@ def _problem(table: SpeakerTable) -> str | None:
         return f"its vectors have {width} numbers, expected 1 to {MAX_WIDTH}"
     if num_dimensions > MAX_DIMENSIONS or len(set(table.dimensions)) != num_dimensions:
         return (
-            f"it has the label dimensions {', '.join(table.dimensions)}; expected at most {MAX_DIMENSIONS}, each once"
+            f"it has the label dimensions {', '.join(table.dimensions)}; expected at most "
+            f"{MAX_DIMENSIONS}, each once"
         )
     shapes = {part.shape for part in (table.label_mean, table.label_std, table.label_count)}
     if shapes != {(len(table.speakers), num_dimensions)}:
-        return f"its statistics have the shapes {sorted(shapes)}, expected {(len(table.speakers), num_dimensions)}"
+        return (
+            f"its statistics have the shapes {sorted(shapes)}, expected "
+            f"{(len(table.speakers), num_dimensions)}"
+        )
     return _speaker_problem(table) or _number_problem(table)
 
 
 def _speaker_problem(table: SpeakerTable) -> str | None:
     for speaker, metadata in zip(table.speakers, table.metadata, strict=True):
-        if problem := (None if speaker is None else speaker_problem(speaker)) or metadata_problem(metadata):
+        if problem := (None if speaker is None else speaker_problem(speaker)) or metadata_problem(
+            metadata
+        ):
             return problem
         if speaker is None:
             return "it has a speaker without a name"
@@ -126,9 +150,18 @@ def _number_problem(table: SpeakerTable) -> str | None:
     usable = finite & (np.abs(table.vectors).max(axis=1, initial=0.0) > 0)
     if not usable.all():
         culprit = printable(table.speakers[int(np.argmin(usable))], 80)
-        return f"the vector of speaker '{culprit}' is zero or not finite and has no direction to compare"
+        return (
+            f"the vector of speaker '{culprit}' is zero or not finite and has no direction to "
+            "compare"
+        )
     counted = table.label_count > 0
-    statistics = np.isfinite(table.label_mean) & (table.label_std >= 0) & np.isfinite(table.label_std)
-    if (counted & ~statistics).any() or (table.label_count < 0).any() or (table.num_utterances < 0).any():
+    statistics = (
+        np.isfinite(table.label_mean) & (table.label_std >= 0) & np.isfinite(table.label_std)
+    )
+    if (
+        (counted & ~statistics).any()
+        or (table.label_count < 0).any()
+        or (table.num_utterances < 0).any()
+    ):
         return "it has a label statistic that is not finite, or a negative spread or count"
     return None

@@ -1,4 +1,6 @@
-"""Small documents beside data: the options something was made with, and summaries; each appears in one step."""
+"""Small documents beside data: the options something was made with, and summaries; each appears in
+one step.
+"""
 
 import json
 import os

@@ -1,9 +1,10 @@
-"""A folder that is one finished thing: its summary is there exactly when everything else in it is whole.
+"""A folder that is one finished thing: its summary is there exactly when everything else in it is
+whole.
 
-Who writes such a folder says so with `reopen`, writes what belongs into it, each file in one step, and ends with
-`finish`, which removes what killed writers have left and writes the options and then the summary. Who reads it can
-tell by the summary whether it is finished. One rename of a whole folder was left out: it cannot replace a folder that
-is there, and object stores have none.
+Who writes such a folder says so with `reopen`, writes what belongs into it, each file in one step,
+and ends with `finish`, which removes what killed writers have left and writes the options and then
+the summary. Who reads it can tell by the summary whether it is finished. One rename of a whole
+folder was left out: it cannot replace a folder that is there, and object stores have none.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,11 +17,12 @@ from shards.storage.names import list_names
 
 
 def sweep(folder: str, is_mine: Callable[[str], bool]) -> None:
-    """Remove temporary files that killed writers have left in `folder`, of names that `is_mine` knows.
+    """Remove temporary files that killed writers have left in `folder`, of names that `is_mine`
+    knows.
 
-    It is asked about names `without_globs`. Nobody must be writing these files any more. What was to become of a
-    temporary file without a name, as earlier versions left them on file servers, cannot be known: these are removed
-    too.
+    It is asked about names `without_globs`. Nobody must be writing these files any more. What was
+    to become of a temporary file without a name, as earlier versions left them on file servers,
+    cannot be known: these are removed too.
     """
     for name in list_names(folder):
         written = written_name(name)
@@ -53,7 +55,9 @@ class Folder:
         return exists(self.place(self.summary_name))
 
     def last_summary(self) -> dict[str, Any] | None:
-        """The summary; of a folder that was reopened and not finished again, the one before; None where none was."""
+        """The summary; of a folder that was reopened and not finished again, the one before; None
+        where none was.
+        """
         for name in (self.summary_name, self._aside):
             if exists(self.place(name)):
                 summary: dict[str, Any] = read_json(self.place(name))
@@ -62,7 +66,9 @@ class Folder:
         return None
 
     def reopen(self) -> None:
-        """From now on the folder is unfinished; its last summary is put aside, under a hidden name."""
+        """From now on the folder is unfinished; its last summary is put aside, under a hidden
+        name.
+        """
         if self.is_finished():
             write_json(self.place(self._aside), read_json(self.place(self.summary_name)))
             remove(self.place(self.summary_name))

@@ -21,14 +21,20 @@ METADATA_KEY = b"emostream"
 
 @contextmanager
 def open_parquet(url: str, *, remedy: str) -> Iterator[pq.ParquetFile]:
-    """The table at `url`; damage found while it is opened or read is a ConfigError that names it and the `remedy`."""
+    """The table at `url`; damage found while it is opened or read is a ConfigError that names it
+    and the `remedy`.
+    """
     with open_ranged(url) as reader, _SeekableReader(reader) as source:
         try:
             with pa.PythonFile(source, mode="r") as stream:
                 yield pq.ParquetFile(stream, page_checksum_verification=True)
         except ConfigError:
             raise
-        except (OSError, ValueError, NotImplementedError) as error:  # all of Arrow's, those of its JSON and texts too
+        except (
+            OSError,
+            ValueError,
+            NotImplementedError,
+        ) as error:  # all of Arrow's, those of its JSON and texts too
             if source.failed:
                 raise
             raise ConfigError(f"{url}: not a readable Parquet file ({error}); {remedy}") from error
@@ -38,13 +44,17 @@ def count_errors(url: str, *, remedy: str) -> tuple[dict[str, int], float]:
     """How many rows of a table carry each reason code, and its seconds of sound."""
     with open_parquet(url, remedy=remedy) as file:
         table = file.read(columns=["error", "duration_seconds"])
-    return count_reasons(table["error"].to_pylist()), pc.sum(table["duration_seconds"]).as_py() or 0.0
+    return count_reasons(table["error"].to_pylist()), pc.sum(
+        table["duration_seconds"]
+    ).as_py() or 0.0
 
 
 class _SeekableReader(io.RawIOBase):
-    """A RangedReader as the file object Arrow wants: local and remote tables are read by the same code.
+    """A RangedReader as the file object Arrow wants: local and remote tables are read by the same
+    code.
 
-    `failed` tells a storage that does not answer from a table that is damaged; Arrow calls both OSError.
+    `failed` tells a storage that does not answer from a table that is damaged; Arrow calls both
+    OSError.
     """
 
     def __init__(self, reader: RangedReader) -> None:

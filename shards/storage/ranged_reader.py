@@ -1,15 +1,16 @@
 """Reading ranges of a file that may be local or remote, with bounded memory.
 
-Local files are read with `pread` on one descriptor: no seek, no buffer to invalidate, and a file that shrinks under us
-gives short reads, where a memory map would kill the process.
+Local files are read with `pread` on one descriptor: no seek, no buffer to invalidate, and a file
+that shrinks under us gives short reads, where a memory map would kill the process.
 
-Remote files are read through one window that adapts like a kernel's read-ahead: a jump fetches 64 KiB, and every fetch
-that carries on from the window, or at most 2 MiB behind it, doubles it up to 8 MiB. An object store takes some 30 to
-50 ms to answer and then sends about 50 to 100 MB/s, so a request costs as much as 2 to 5 MB: smaller gaps are cheaper
-to read than to skip. Indexing a shard of videos thus costs 64 KiB a video, and indexing one of small members one
-request for 8 MiB. fsspec's own caches were left out: they have one fixed block size, which is wrong for one of those
-two. Opening without them keeps what matters: s3fs puts the ETag on every request, so an object replaced during the
-read is an error and never a mixture.
+Remote files are read through one window that adapts like a kernel's read-ahead: a jump fetches 64
+KiB, and every fetch that carries on from the window, or at most 2 MiB behind it, doubles it up to 8
+MiB. An object store takes some 30 to 50 ms to answer and then sends about 50 to 100 MB/s, so a
+request costs as much as 2 to 5 MB: smaller gaps are cheaper to read than to skip. Indexing a shard
+of videos thus costs 64 KiB a video, and indexing one of small members one request for 8 MiB.
+fsspec's own caches were left out: they have one fixed block size, which is wrong for one of those
+two. Opening without them keeps what matters: s3fs puts the ETag on every request, so an object
+replaced during the read is an error and never a mixture.
 """
 
 import os
@@ -42,7 +43,10 @@ class RangedReader(ABC):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -56,7 +60,9 @@ class LocalReader(RangedReader):
         status = os.fstat(self._descriptor)
         if not stat.S_ISREG(status.st_mode):
             self.close()
-            raise OSError(f"{path}: not a regular file; give a file, a pattern or a directory of shards")
+            raise OSError(
+                f"{path}: not a regular file; give a file, a pattern or a directory of shards"
+            )
         self.size = status.st_size
 
     def read_at(self, offset: int, length: int) -> bytes:
@@ -78,7 +84,9 @@ class LocalReader(RangedReader):
 
 
 class RemoteReader(RangedReader):
-    """An open seekable binary file behind a network, read through one adaptive window of at most 8 MiB."""
+    """An open seekable binary file behind a network, read through one adaptive window of at most 8
+    MiB.
+    """
 
     def __init__(self, stream: Any, size: int) -> None:
         self._stream = stream
@@ -106,7 +114,9 @@ class RemoteReader(RangedReader):
     def _move_window(self, offset: int, length: int) -> None:
         gap = offset - (self._window_start + len(self._window))
         carries_on = offset >= self._window_start and gap <= MAX_GAP_BYTES and self._window
-        self._window_bytes = min(2 * self._window_bytes, MAX_WINDOW_BYTES) if carries_on else MIN_WINDOW_BYTES
+        self._window_bytes = (
+            min(2 * self._window_bytes, MAX_WINDOW_BYTES) if carries_on else MIN_WINDOW_BYTES
+        )
         wanted = min(max(length, self._window_bytes), self.size - offset)
         kept = self._window[offset - self._window_start :] if carries_on and gap < 0 else b""
         self._window = kept + self._fetch(offset + len(kept), wanted - len(kept))

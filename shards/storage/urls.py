@@ -1,7 +1,9 @@
-"""What a path of this project may look like: a local path, `file://`, or any URL fsspec knows (`s3://`, `hf://`, ...).
+"""What a path of this project may look like: a local path, `file://`, or any URL fsspec knows
+(`s3://`, `hf://`, ...).
 
-Credentials and endpoints are fsspec's and the provider's own configuration (`AWS_*`, `FSSPEC_S3_ENDPOINT_URL`,
-`HF_TOKEN`), so that workers get them from their environment and no option here has to carry a secret.
+Credentials and endpoints are fsspec's and the provider's own configuration (`AWS_*`,
+`FSSPEC_S3_ENDPOINT_URL`, `HF_TOKEN`), so that workers get them from their environment and no option
+here has to carry a secret.
 """
 
 import os
@@ -31,13 +33,17 @@ def is_remote(url: str) -> bool:
 
 
 def absolute(url: str) -> str:
-    """`url` such that it means the same in another folder, and to fsspec, which takes schemes in small letters only."""
+    """`url` such that it means the same in another folder, and to fsspec, which takes schemes in
+    small letters only.
+    """
     scheme = scheme_of(url)
     return scheme + url[len(scheme) :] if is_remote(url) else local_path(url)
 
 
 def local_path(url: str) -> str:
-    """The absolute local path of `url`: workers on the same node run in directories of their own."""
+    """The absolute local path of `url`: workers on the same node run in directories of their
+    own.
+    """
     return os.path.abspath(_SCHEME.sub("", url, count=1))
 
 
@@ -51,21 +57,26 @@ def join(base: str, *parts: str) -> str:
 def remote_filesystem(url: str) -> tuple[Any, str]:
     """The fsspec filesystem of `url` and the path in it.
 
-    What fsspec remembers of the path's folder is dropped: a driver that listed it an hour ago must see what its workers
-    wrote since. Raises ConfigError for a storage that nothing here can speak to.
+    What fsspec remembers of the path's folder is dropped: a driver that listed it an hour ago must
+    see what its workers wrote since. Raises ConfigError for a storage that nothing here can speak
+    to.
     """
     try:
         filesystem, path = url_to_fs(absolute(url))
     except (ImportError, ValueError) as error:
-        raise ConfigError(f"{url}: {error}; `emostream doctor` lists storage and the extras that bring it") from error
+        raise ConfigError(
+            f"{url}: {error}; `emostream doctor` lists storage and the extras that bring it"
+        ) from error
     filesystem.invalidate_cache(path)
     return filesystem, path
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """Every alternative of `{a,b}` and `{000..010}` in `pattern`, in order and once; other braces stay as they are.
+    """Every alternative of `{a,b}` and `{000..010}` in `pattern`, in order and once; other braces
+    stay as they are.
 
-    The `braceexpand` package was left out: it expands without a bound, and steps and letter ranges are not needed here.
+    The `braceexpand` package was left out: it expands without a bound, and steps and letter ranges
+    are not needed here.
     """
     pending, expanded = [pattern], []
     while pending:
@@ -75,7 +86,8 @@ def expand_braces(pattern: str) -> list[str]:
             expanded.append(current)
         elif len(pending) + len(expanded) + len(alternatives) > MAX_BRACE_ALTERNATIVES:
             raise ConfigError(
-                f"{pattern}: braces give more than {MAX_BRACE_ALTERNATIVES} names; use * or split the job"
+                f"{pattern}: braces give more than {MAX_BRACE_ALTERNATIVES} names; use * or split "
+                "the job"
             )
         else:
             pending.extend(reversed(alternatives))
@@ -86,7 +98,9 @@ def _first_alternatives(pattern: str) -> list[str] | None:
     for braces in _INNERMOST_BRACES.finditer(pattern):
         choices = _choices(braces[1])
         if choices is not None:
-            return [pattern[: braces.start()] + choice + pattern[braces.end() :] for choice in choices]
+            return [
+                pattern[: braces.start()] + choice + pattern[braces.end() :] for choice in choices
+            ]
     return None
 
 
@@ -97,5 +111,8 @@ def _choices(body: str) -> list[str] | None:
     first, last = numbers[1], numbers[2]
     width = max(len(first), len(last)) if "0" in (first[0], last[0]) else 0
     if int(last) - int(first) >= MAX_BRACE_ALTERNATIVES or int(last) < int(first):
-        raise ConfigError(f"{{{body}}}: got a range from {first} to {last}, expected a rising one of sensible length")
+        raise ConfigError(
+            f"{{{body}}}: got a range from {first} to {last}, expected a rising one of sensible "
+            "length"
+        )
     return [str(number).zfill(width) for number in range(int(first), int(last) + 1)]

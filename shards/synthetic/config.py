@@ -1,12 +1,14 @@
-"""What the embedded corpus is made of: every strength of the synthetic world, named, bounded and explained.
+"""What the embedded corpus is made of: every strength of the synthetic world, named, bounded and
+explained.
 
-A world is a story about how emotion is felt, shown and recorded (`shards/synthetic/corpus.py` tells it). Each clause of
-the story has one number here, so that an effect can be made stronger, weaker, or absent: `null_world` sets all that
-sets speakers apart to nothing, and in it no personalization can help. Units: a *cue unit* is the distance by which a
-clearly shown emotion moves a typical cue away from the speaker's habit; log-odds and log-gains are natural logarithms.
+A world is a story about how emotion is felt, shown and recorded (`shards/synthetic/corpus.py` tells
+it). Each clause of the story has one number here, so that an effect can be made stronger, weaker,
+or absent: `null_world` sets all that sets speakers apart to nothing, and in it no personalization
+can help. Units: a *cue unit* is the distance by which a clearly shown emotion moves a typical cue
+away from the speaker's habit; log-odds and log-gains are natural logarithms.
 
-Rejected: one overall "difficulty" knob (it hides which clause makes a result), and data fitted to a real corpus (its
-truth would again be somebody's opinion).
+Rejected: one overall "difficulty" knob (it hides which clause makes a result), and data fitted to a
+real corpus (its truth would again be somebody's opinion).
 """
 
 from dataclasses import dataclass
@@ -22,7 +24,9 @@ def _require_share(name: str, value: float) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """How far speakers differ: a standard deviation common to a hidden group, and one of the speaker's own."""
+    """How far speakers differ: a standard deviation common to a hidden group, and one of the
+    speaker's own.
+    """
 
     shared: float = option(help="standard deviation between hidden groups", default=0.0)
     own: float = option(help="standard deviation between speakers of one group", default=0.0)
@@ -33,9 +37,13 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Channel:
-    """One way of showing an emotion: how noisy it is, and how often it honestly shows something else."""
+    """One way of showing an emotion: how noisy it is, and how often it honestly shows something
+    else.
+    """
 
-    noise: float = option(help="utterance-to-utterance noise of every cue, in cue units", default=0.5)
+    noise: float = option(
+        help="utterance-to-utterance noise of every cue, in cue units", default=0.5
+    )
     conflict_rate: float = option(
         help="share of utterances in which this channel alone shows another emotion", default=0.1
     )
@@ -49,22 +57,29 @@ class Channel:
 class WorldConfig:
     """The whole world; the defaults are the corpus of `emostream demo`."""
 
-    seed: int = option(help="the only source of randomness: the same seed gives the same bytes", default=0)
+    seed: int = option(
+        help="the only source of randomness: the same seed gives the same bytes", default=0
+    )
 
     num_groups: int = option(
-        help="hidden groups of speakers; group g speaks with voice type g modulo the number of types", default=6
+        help="hidden groups of speakers; group g speaks with voice type g modulo the number of "
+        "types",
+        default=6,
     )
     f0_centers_hz: tuple[float, ...] = option(
         help="one voice type each: where its speakers' pitch lies", default=(115.0, 205.0)
     )
     tract_scales: tuple[float, ...] = option(
-        help="one voice type each: formant frequencies relative to a long vocal tract", default=(1.0, 1.16)
+        help="one voice type each: formant frequencies relative to a long vocal tract",
+        default=(1.0, 1.16),
     )
     group_tract_step: float = option(
         help="ratio - 1 by which formants differ between groups of one voice type", default=0.05
     )
     f0_spread_semitones: float = option(help="pitch spread of a group's speakers", default=1.2)
-    tract_spread: float = option(help="formant spread of a group's speakers, as a ratio - 1", default=0.015)
+    tract_spread: float = option(
+        help="formant spread of a group's speakers, as a ratio - 1", default=0.015
+    )
 
     mean_utterances: float = option(help="mean number of utterances of a speaker", default=36.0)
     utterance_count_spread: float = option(help="log-normal spread of that number", default=0.35)
@@ -76,7 +91,9 @@ class WorldConfig:
         help=f"how often each emotion is felt, in the order {', '.join(EMOTIONS)}",
         default=(0.34, 0.19, 0.04, 0.04, 0.20, 0.05, 0.14),
     )
-    prior: Spread = option(help="log-odds spread of speakers' label priors", default=Spread(shared=0.5, own=0.3))
+    prior: Spread = option(
+        help="log-odds spread of speakers' label priors", default=Spread(shared=0.5, own=0.3)
+    )
     intensity_spread: float = option(
         help="log-normal spread of how strongly an utterance's emotion is felt", default=0.25
     )
@@ -86,7 +103,9 @@ class WorldConfig:
     face_baseline: Spread = option(
         help="resting level of every face cue, in cue units", default=Spread(shared=0.4, own=0.4)
     )
-    log_gain: Spread = option(help="how expressive a speaker is in every cue", default=Spread(shared=0.35, own=0.2))
+    log_gain: Spread = option(
+        help="how expressive a speaker is in every cue", default=Spread(shared=0.35, own=0.2)
+    )
     talkativeness: Spread = option(
         help="log-odds spread of putting an emotion into words", default=Spread(shared=0.3, own=0.3)
     )
@@ -99,22 +118,35 @@ class WorldConfig:
     unspoken_rate: float = option(
         help="share of emotional utterances whose words are about the topic only", default=0.2
     )
-    ambiguous_rate: float = option(help="share of emotional phrases that several emotions use", default=0.2)
+    ambiguous_rate: float = option(
+        help="share of emotional phrases that several emotions use", default=0.2
+    )
     shared_conflict_rate: float = option(
         help="share of utterances in which all channels show the same other emotion", default=0.02
     )
-    min_signal_to_noise_db: float = option(help="signal-to-noise ratio of the noisiest recordings", default=15.0)
-    max_signal_to_noise_db: float = option(help="signal-to-noise ratio of the cleanest recordings", default=35.0)
+    min_signal_to_noise_db: float = option(
+        help="signal-to-noise ratio of the noisiest recordings", default=15.0
+    )
+    max_signal_to_noise_db: float = option(
+        help="signal-to-noise ratio of the cleanest recordings", default=35.0
+    )
     frames_per_second: float = option(help="rate of the face features", default=10.0)
-    face_frame_noise: float = option(help="frame-to-frame tracking noise of every face cue, in cue units", default=0.3)
+    face_frame_noise: float = option(
+        help="frame-to-frame tracking noise of every face cue, in cue units", default=0.3
+    )
 
-    num_raters: int = option(help="votes for each of the voice-only, face-only and audio-visual ratings", default=10)
-    rater_noise: float = option(help="share of votes not for what was shown, at ordinary intensity", default=0.25)
+    num_raters: int = option(
+        help="votes for each of the voice-only, face-only and audio-visual ratings", default=10
+    )
+    rater_noise: float = option(
+        help="share of votes not for what was shown, at ordinary intensity", default=0.25
+    )
     label_mean: Spread = option(
         help="shift of a speaker's arousal and valence labels", default=Spread(shared=0.15, own=0.1)
     )
     label_log_spread: Spread = option(
-        help="log of the factor on a speaker's arousal and valence", default=Spread(shared=0.35, own=0.1)
+        help="log of the factor on a speaker's arousal and valence",
+        default=Spread(shared=0.35, own=0.1),
     )
     affect_noise: float = option(help="utterance noise of arousal and valence labels", default=0.15)
 
@@ -122,10 +154,25 @@ class WorldConfig:
         _require_voices(self)
         _require_counts(self)
         if len(self.emotion_prior) != NUM_EMOTIONS or min(self.emotion_prior) <= 0:
-            raise ConfigError(f"emotion_prior: got {self.emotion_prior}, expected {NUM_EMOTIONS} numbers above 0")
-        for name in ("words_conflict_rate", "unspoken_rate", "ambiguous_rate", "shared_conflict_rate", "rater_noise"):
+            raise ConfigError(
+                f"emotion_prior: got {self.emotion_prior}, expected {NUM_EMOTIONS} numbers above 0"
+            )
+        for name in (
+            "words_conflict_rate",
+            "unspoken_rate",
+            "ambiguous_rate",
+            "shared_conflict_rate",
+            "rater_noise",
+        ):
             _require_share(name, getattr(self, name))
-        require_at_least(self, 0, "group_tract_step", "f0_spread_semitones", "tract_spread", "utterance_count_spread")
+        require_at_least(
+            self,
+            0,
+            "group_tract_step",
+            "f0_spread_semitones",
+            "tract_spread",
+            "utterance_count_spread",
+        )
         require_at_least(self, 0, "intensity_spread", "face_frame_noise", "affect_noise")
         if self.min_signal_to_noise_db > self.max_signal_to_noise_db:
             raise ConfigError(
@@ -135,7 +182,9 @@ class WorldConfig:
 
 
 def null_world(*, seed: int = 0) -> WorldConfig:
-    """A world of interchangeable speakers: one voice, one prior, one style. Personalization has nothing to find."""
+    """A world of interchangeable speakers: one voice, one prior, one style. Personalization has
+    nothing to find.
+    """
     nobody_differs = Spread()
     return WorldConfig(
         seed=seed,
@@ -164,12 +213,17 @@ def _require_voices(config: WorldConfig) -> None:
         )
     if config.num_groups < num_types:
         raise ConfigError(
-            f"num_groups: got {config.num_groups}, expected at least one for each of {num_types} voice types"
+            f"num_groups: got {config.num_groups}, expected at least one for each of {num_types} "
+            "voice types"
         )
     if not 50.0 <= min(config.f0_centers_hz) <= max(config.f0_centers_hz) <= 400.0:
-        raise ConfigError(f"f0_centers_hz: got {config.f0_centers_hz}, expected speaking pitches, 50 to 400 Hz")
+        raise ConfigError(
+            f"f0_centers_hz: got {config.f0_centers_hz}, expected speaking pitches, 50 to 400 Hz"
+        )
     if not 0.7 <= min(config.tract_scales) <= max(config.tract_scales) <= 1.6:
-        raise ConfigError(f"tract_scales: got {config.tract_scales}, expected ratios of human size, 0.7 to 1.6")
+        raise ConfigError(
+            f"tract_scales: got {config.tract_scales}, expected ratios of human size, 0.7 to 1.6"
+        )
 
 
 def _require_counts(config: WorldConfig) -> None:
@@ -177,8 +231,8 @@ def _require_counts(config: WorldConfig) -> None:
         raise ConfigError(f"seed: got {config.seed}, expected 0 or more")
     if config.min_utterances < 1 or config.mean_utterances < config.min_utterances:
         raise ConfigError(
-            f"min_utterances, mean_utterances: got {config.min_utterances}, {config.mean_utterances}, "
-            "expected 1 <= min_utterances <= mean_utterances"
+            f"min_utterances, mean_utterances: got {config.min_utterances}, "
+            f"{config.mean_utterances}, expected 1 <= min_utterances <= mean_utterances"
         )
     if not 0.5 <= config.min_seconds <= config.max_seconds <= 30.0:
         raise ConfigError(
@@ -187,5 +241,6 @@ def _require_counts(config: WorldConfig) -> None:
         )
     if config.num_raters < 1 or not config.frames_per_second > 0:
         raise ConfigError(
-            f"num_raters, frames_per_second: got {config.num_raters}, {config.frames_per_second}, expected above 0"
+            f"num_raters, frames_per_second: got {config.num_raters}, {config.frames_per_second}, "
+            "expected above 0"
         )

@@ -3,20 +3,21 @@
 It is synthetic, and every page that shows its numbers must say so.
 
 The story, clause by clause (each has its strength in `WorldConfig`):
-- A **speaker** belongs to a hidden group that can be heard, has a voice, a resting face, habits and an expressive
-  style, and feels some emotions more often than others (`synthetic_speakers`).
-- An utterance's **emotion** is felt, then shown by voice, face and words, each relative to the speaker's own habit, so
-  one utterance alone cannot tell an angry tone from an angry-sounding person. Now and then a channel honestly shows
-  something else (`synthetic_truth`).
-- What is shown is **recorded**: a waveform (`synthetic_voice`), action units (`synthetic_face`), a transcript
-  (`synthetic_words`), each with noise of its own. Raters judge what they are given to hear or see.
+- A **speaker** belongs to a hidden group that can be heard, has a voice, a resting face, habits and
+  an expressive style, and feels some emotions more often than others (`people.py`).
+- An utterance's **emotion** is felt, then shown by voice, face and words, each relative to the
+  speaker's own habit, so one utterance alone cannot tell an angry tone from an angry-sounding
+  person. Now and then a channel honestly shows something else (`truth.py`).
+- What is shown is **recorded**: a waveform (`voice.py`), action units (`face.py`), a transcript
+  (`words.py`), each with noise of its own. Raters judge what they are given to hear or see.
 
-Every draw comes from a generator keyed by (seed, speaker, utterance, part of the story): utterances can be made in any
-order and on any number of processes, and changing one channel leaves the others' bytes as they were. The bytes are
-those of one machine and one libFLAC; another CPU's vector units may round a sample differently.
+Every draw comes from a generator keyed by (seed, speaker, utterance, part of the story): utterances
+can be made in any order and on any number of processes, and changing one channel leaves the others'
+bytes as they were. The bytes are those of one machine and one libFLAC; another CPU's vector units
+may round a sample differently.
 
-Rejected: one generator drawn from in order (a corpus could only be made serially), and storing the corpus in the
-repository (a hundred megabytes to keep what twenty seconds make).
+Rejected: one generator drawn from in order (a corpus could only be made serially), and storing the
+corpus in the repository (a hundred megabytes to keep what twenty seconds make).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -45,7 +46,9 @@ _TRUTH, _VOICE, _FACE, _WORDS, _RATINGS, _AFFECT = range(6)
 
 
 class World:
-    """All speakers and utterances of a configuration, made on demand; speaker numbers are any whole numbers from 0."""
+    """All speakers and utterances of a configuration, made on demand; speaker numbers are any whole
+    numbers from 0.
+    """
 
     def __init__(self, config: WorldConfig) -> None:
         self.config = config
@@ -59,7 +62,9 @@ class World:
         return draw_truth(self.config, speaker, self._generator(speaker, utterance, _TRUTH))
 
     def sample(self, speaker: Person, utterance: int) -> Sample:
-        """One utterance as it stands in a shard: FLAC, face features, transcript, and the truth in its metadata."""
+        """One utterance as it stands in a shard: FLAC, face features, transcript, and the truth in
+        its metadata.
+        """
         truth = self.truth(speaker, utterance)
         waveform = self._record_voice(speaker, utterance, truth)
         return Sample(
@@ -75,7 +80,9 @@ class World:
         key = (_UTTERANCE_STREAM, speaker.index, utterance, part)
         return np.random.default_rng(np.random.SeedSequence(self.config.seed, spawn_key=key))
 
-    def _record_voice(self, speaker: Person, utterance: int, truth: UtteranceTruth) -> NDArray[np.float32]:
+    def _record_voice(
+        self, speaker: Person, utterance: int, truth: UtteranceTruth
+    ) -> NDArray[np.float32]:
         rng = self._generator(speaker, utterance, _VOICE)
         shown = truth.intensity * speaker.voice_gain * SHOWN_BY_VOICE[truth.shown_by_voice]
         noise = self.config.voice.noise * rng.standard_normal(NUM_VOICE_CUES)
@@ -87,7 +94,9 @@ class World:
             rng,
         )
 
-    def _record_face(self, speaker: Person, utterance: int, truth: UtteranceTruth) -> NDArray[np.float32]:
+    def _record_face(
+        self, speaker: Person, utterance: int, truth: UtteranceTruth
+    ) -> NDArray[np.float32]:
         rng = self._generator(speaker, utterance, _FACE)
         shown = truth.intensity * speaker.face_gain * SHOWN_BY_FACE[truth.shown_by_face]
         noise = self.config.face.noise * rng.standard_normal(len(shown))
@@ -111,8 +120,14 @@ class World:
         self, speaker: Person, utterance: int, truth: UtteranceTruth, duration_seconds: float
     ) -> dict[str, object]:
         """The sample's `json`; what no real corpus could know stands under `simulation`."""
-        arousal, valence = rate_affect(self.config, speaker, truth, self._generator(speaker, utterance, _AFFECT))
-        shown = {"voice": truth.shown_by_voice, "face": truth.shown_by_face, "words": truth.shown_by_words}
+        arousal, valence = rate_affect(
+            self.config, speaker, truth, self._generator(speaker, utterance, _AFFECT)
+        )
+        shown = {
+            "voice": truth.shown_by_voice,
+            "face": truth.shown_by_face,
+            "words": truth.shown_by_words,
+        }
         return {
             "speaker": speaker.name,
             "language": "en",
@@ -120,7 +135,9 @@ class World:
             "emotion": EMOTIONS[truth.emotion],
             "arousal": arousal,
             "valence": valence,
-            "ratings": rate_emotion(self.config, truth, self._generator(speaker, utterance, _RATINGS)),
+            "ratings": rate_emotion(
+                self.config, truth, self._generator(speaker, utterance, _RATINGS)
+            ),
             "demographics": {"voice_type": speaker.voice_type},
             "simulation": {
                 "group": speaker.group,
@@ -139,14 +156,23 @@ def iterate_samples(world: World, speakers: Iterable[int]) -> Iterator[Sample]:
 
 
 def write_corpus(
-    config: WorldConfig, out_dir: str, *, speakers: Sequence[int], speakers_per_shard: int = 10, num_workers: int = 1
+    config: WorldConfig,
+    out_dir: str,
+    *,
+    speakers: Sequence[int],
+    speakers_per_shard: int = 10,
+    num_workers: int = 1,
 ) -> list[str]:
-    """Write the utterances of `speakers` as shards `world-000000.tar` ... in `out_dir`; returns their paths or URLs.
+    """Write the utterances of `speakers` as shards `world-000000.tar` ... in `out_dir`; returns
+    their paths or URLs.
 
     A shard holds whole speakers. The bytes do not depend on `num_workers`, the number of processes.
     """
     make_directory(out_dir)
-    parts = [speakers[start : start + speakers_per_shard] for start in range(0, len(speakers), speakers_per_shard)]
+    parts = [
+        speakers[start : start + speakers_per_shard]
+        for start in range(0, len(speakers), speakers_per_shard)
+    ]
     urls = [join(out_dir, f"world-{number:06d}.tar") for number in range(len(parts))]
     if num_workers <= 1:
         for url, part in zip(urls, parts, strict=True):

@@ -1,10 +1,13 @@
-"""Synthetic faces: action-unit intensities over time, as a face tracker would report them, and no pixels.
+"""Synthetic faces: action-unit intensities over time, as a face tracker would report them, and no
+pixels.
 
-Seventeen action units on the 0 to 5 intensity scale and three head angles. Which units an emotion moves follows the
-prototypes of EMFACS (Friesen and Ekman 1983); a resting face has its owner's habits; the mouth also moves with speech.
+Seventeen action units on the 0 to 5 intensity scale and three head angles. Which units an emotion
+moves follows the prototypes of EMFACS (Friesen and Ekman 1983); a resting face has its owner's
+habits; the mouth also moves with speech.
 
-Rejected: rendered or drawn faces (a detector and a vision backbone would take the demo's five minutes, and a cartoon
-proves nothing about either), and abstract feature vectors (nobody could read the report's examples).
+Rejected: rendered or drawn faces (a detector and a vision backbone would take the demo's five
+minutes, and a cartoon proves nothing about either), and abstract feature vectors (nobody could read
+the report's examples).
 """
 
 import numpy as np
@@ -38,7 +41,15 @@ _PROTOTYPES: tuple[dict[str, float], ...] = (
     {},  # neutral
     {"AU04": 1.1, "AU05": 0.5, "AU07": 0.8, "AU10": 0.3, "AU23": 1.0, "pitch": -0.4},  # anger
     {"AU09": 1.2, "AU10": 0.9, "AU15": 0.5, "AU17": 0.6, "AU04": 0.3},  # disgust
-    {"AU01": 0.9, "AU02": 0.5, "AU04": 0.7, "AU05": 0.9, "AU20": 1.0, "AU26": 0.4, "pitch": 0.3},  # fear
+    {
+        "AU01": 0.9,
+        "AU02": 0.5,
+        "AU04": 0.7,
+        "AU05": 0.9,
+        "AU20": 1.0,
+        "AU26": 0.4,
+        "pitch": 0.3,
+    },  # fear
     {"AU06": 0.9, "AU12": 1.3, "AU25": 0.5, "pitch": 0.2},  # happiness
     {"AU01": 0.8, "AU04": 0.6, "AU15": 1.0, "AU17": 0.5, "pitch": -0.6},  # sadness
     {"AU01": 0.9, "AU02": 1.1, "AU05": 0.8, "AU25": 0.4, "AU26": 1.0},  # surprise
@@ -49,9 +60,32 @@ SHOWN_BY_FACE: NDArray[np.float64] = np.array(
 """[emotion, cue], relative to the speaker's resting face and in cue units."""
 
 _RESTING = np.array(
-    [0.3, 0.2, 0.5, 0.2, 0.3, 0.5, 0.1, 0.3, 0.4, 0.4, 0.2, 0.4, 0.2, 0.2, 0.6, 0.4, 0.3, 0.0, 0.0, 0.0]
+    [
+        0.3,
+        0.2,
+        0.5,
+        0.2,
+        0.3,
+        0.5,
+        0.1,
+        0.3,
+        0.4,
+        0.4,
+        0.2,
+        0.4,
+        0.2,
+        0.2,
+        0.6,
+        0.4,
+        0.3,
+        0.0,
+        0.0,
+        0.0,
+    ]
 )
-_MOVED_BY_SPEECH = np.array([0.6 if cue in ("AU25", "AU26") else 0.15 if cue == "AU17" else 0.0 for cue in FACE_CUES])
+_MOVED_BY_SPEECH = np.array(
+    [0.6 if cue in ("AU25", "AU26") else 0.15 if cue == "AU17" else 0.0 for cue in FACE_CUES]
+)
 _MAX_INTENSITY = 5.0
 
 
@@ -63,12 +97,20 @@ def show_face(
     frame_noise: float,
     rng: np.random.Generator,
 ) -> NDArray[np.float32]:
-    """Face features `[num_frames, 20]`: the expression `cues` comes and goes over the speaker's resting `habit`."""
+    """Face features `[num_frames, 20]`: the expression `cues` comes and goes over the speaker's
+    resting `habit`.
+    """
     position = (np.arange(num_frames) + 0.5) / num_frames
     apex, width = rng.uniform(0.3, 0.7), rng.uniform(0.3, 0.6)
     strength = 0.3 + 0.9 * np.exp(-(((position - apex) / width) ** 2))
     speech = np.abs(np.sin(2.0 * np.pi * (rng.uniform(1.5, 2.5) * position + rng.random())))
     tracking = lfilter([0.8], [1.0, -0.6], rng.standard_normal((num_frames, NUM_FACE_CUES)), axis=0)
-    features = _RESTING + habit + np.outer(strength, cues) + np.outer(speech, _MOVED_BY_SPEECH) + frame_noise * tracking
+    features = (
+        _RESTING
+        + habit
+        + np.outer(strength, cues)
+        + np.outer(speech, _MOVED_BY_SPEECH)
+        + frame_noise * tracking
+    )
     features[:, :_NUM_ACTION_UNITS] = np.clip(features[:, :_NUM_ACTION_UNITS], 0.0, _MAX_INTENSITY)
     return features.astype(np.float32)

@@ -1,8 +1,10 @@
-"""The people of the synthetic world: hidden groups, and speakers with a voice, a face, a style and a label prior.
+"""The people of the synthetic world: hidden groups, and speakers with a voice, a face, a style and
+a label prior.
 
-A speaker is a pure function of the configuration and the speaker's number: nobody else's draws touch it, so any part
-of the corpus can be made anywhere, in any order. A group is heard (voice type and vocal tract) and shares part of its
-style, prior and label spread with its members; that is what speaker-similarity methods can find.
+A speaker is a pure function of the configuration and the speaker's number: nobody else's draws
+touch it, so any part of the corpus can be made anywhere, in any order. A group is heard (voice type
+and vocal tract) and shares part of its style, prior and label spread with its members; that is what
+speaker-similarity methods can find.
 """
 
 from dataclasses import dataclass
@@ -54,7 +56,9 @@ class Person:
 
 def draw_speaker(config: WorldConfig, index: int) -> Person:
     """Person number `index` of the world: a draw around one of the hidden groups."""
-    rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(_SPEAKER_STREAM, index)))
+    rng = np.random.default_rng(
+        np.random.SeedSequence(config.seed, spawn_key=(_SPEAKER_STREAM, index))
+    )
     group = int(rng.integers(config.num_groups))
     style = _draw_style(config, group, rng)
     log_prior = np.log(config.emotion_prior) + style["prior"]
@@ -77,9 +81,13 @@ def draw_speaker(config: WorldConfig, index: int) -> Person:
     )
 
 
-def _draw_style(config: WorldConfig, group: int, rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
+def _draw_style(
+    config: WorldConfig, group: int, rng: np.random.Generator
+) -> dict[str, NDArray[np.float64]]:
     """Departures from the average person: what the group shares plus the speaker's own."""
-    group_rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(_GROUP_STREAM, group)))
+    group_rng = np.random.default_rng(
+        np.random.SeedSequence(config.seed, spawn_key=(_GROUP_STREAM, group))
+    )
     spreads = {
         "prior": config.prior,
         "voice_baseline": config.voice_baseline,
@@ -91,7 +99,8 @@ def _draw_style(config: WorldConfig, group: int, rng: np.random.Generator) -> di
         "label_log_spread": config.label_log_spread,
     }
     return {
-        name: spreads[name].shared * group_rng.standard_normal(width) + spreads[name].own * rng.standard_normal(width)
+        name: spreads[name].shared * group_rng.standard_normal(width)
+        + spreads[name].own * rng.standard_normal(width)
         for name, width in _STYLE_WIDTHS.items()
     }
 
@@ -103,9 +112,14 @@ def _draw_voice(config: WorldConfig, group: int, rng: np.random.Generator) -> Vo
     num_ranks = -(-(config.num_groups - voice_type) // num_types)
     steps = rank - (num_ranks - 1) / 2
     pitch, tract = rng.standard_normal(2)
-    f0_center_hz = config.f0_centers_hz[voice_type] * 2.0 ** (config.f0_spread_semitones * pitch / 12.0)
+    f0_center_hz = config.f0_centers_hz[voice_type] * 2.0 ** (
+        config.f0_spread_semitones * pitch / 12.0
+    )
     spread = (1.0 + config.group_tract_step) ** steps * (1.0 + config.tract_spread) ** tract
-    return Voice(f0_center_hz=float(f0_center_hz), tract_scale=float(config.tract_scales[voice_type] * spread))
+    return Voice(
+        f0_center_hz=float(f0_center_hz),
+        tract_scale=float(config.tract_scales[voice_type] * spread),
+    )
 
 
 def _draw_num_utterances(config: WorldConfig, rng: np.random.Generator) -> int:

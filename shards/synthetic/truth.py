@@ -1,9 +1,10 @@
-"""What is true of a synthetic utterance before anything is recorded: felt, shown in each channel, rated.
+"""What is true of a synthetic utterance before anything is recorded: felt, shown in each channel,
+rated.
 
-Felt and shown differ by honest conflicts: a masking smile, a controlled voice, a quoted sentence. Each channel draws
-its conflicts by itself, so three channels seldom err alike; only the rare shared conflict (an act played well) fools
-all of them, and nothing that compares channels can find it out. The intensity of an utterance is common to all
-channels, so weak utterances are hard for everybody.
+Felt and shown differ by honest conflicts: a masking smile, a controlled voice, a quoted sentence.
+Each channel draws its conflicts by itself, so three channels seldom err alike; only the rare shared
+conflict (an act played well) fools all of them, and nothing that compares channels can find it out.
+The intensity of an utterance is common to all channels, so weak utterances are hard for everybody.
 """
 
 from dataclasses import dataclass
@@ -43,7 +44,11 @@ def draw_truth(config: WorldConfig, speaker: Person, rng: np.random.Generator) -
     acted = _conflicting(config, emotion, config.shared_conflict_rate, rng)
     voice, face, words = (
         _conflicting(config, acted, rate, rng)
-        for rate in (config.voice.conflict_rate, config.face.conflict_rate, config.words_conflict_rate)
+        for rate in (
+            config.voice.conflict_rate,
+            config.face.conflict_rate,
+            config.words_conflict_rate,
+        )
     )
     return UtteranceTruth(
         emotion=emotion,
@@ -63,23 +68,33 @@ def _conflicting(config: WorldConfig, emotion: int, rate: float, rng: np.random.
     return int(other) if conflicts else emotion
 
 
-def rate_emotion(config: WorldConfig, truth: UtteranceTruth, rng: np.random.Generator) -> dict[str, dict[str, int]]:
+def rate_emotion(
+    config: WorldConfig, truth: UtteranceTruth, rng: np.random.Generator
+) -> dict[str, dict[str, int]]:
     """Vote counts of raters who hear only the voice, see only the face, or get everything.
 
-    A vote is for what was shown, or with probability `rater_noise / intensity` a guess: "neutral" half of the time,
-    otherwise any emotion as common as it is in the world.
+    A vote is for what was shown, or with probability `rater_noise / intensity` a guess: "neutral"
+    half of the time, otherwise any emotion as common as it is in the world.
     """
     voice, face, words = (
-        np.eye(NUM_EMOTIONS)[shown] for shown in (truth.shown_by_voice, truth.shown_by_face, truth.shown_by_words)
+        np.eye(NUM_EMOTIONS)[shown]
+        for shown in (truth.shown_by_voice, truth.shown_by_face, truth.shown_by_words)
     )
-    everything = _ATTENTION["voice"] * voice + _ATTENTION["face"] * face + _ATTENTION["words"] * words
+    everything = (
+        _ATTENTION["voice"] * voice + _ATTENTION["face"] * face + _ATTENTION["words"] * words
+    )
     noise = min(1.0, config.rater_noise / truth.intensity)
-    guesses = 0.5 * np.eye(NUM_EMOTIONS)[0] + 0.5 * np.array(config.emotion_prior) / np.sum(config.emotion_prior)
+    guesses = 0.5 * np.eye(NUM_EMOTIONS)[0] + 0.5 * np.array(config.emotion_prior) / np.sum(
+        config.emotion_prior
+    )
     counts = {
         name: rng.multinomial(config.num_raters, (1.0 - noise) * shown + noise * guesses)
         for name, shown in (("voice", voice), ("face", face), ("audiovisual", everything))
     }
-    return {name: {e: int(n) for e, n in zip(EMOTIONS, votes, strict=True)} for name, votes in counts.items()}
+    return {
+        name: {e: int(n) for e, n in zip(EMOTIONS, votes, strict=True)}
+        for name, votes in counts.items()
+    }
 
 
 def rate_affect(
@@ -87,9 +102,11 @@ def rate_affect(
 ) -> tuple[float, float]:
     """Arousal and valence labels, roughly -1 to 1: the felt emotion's, on the speaker's own scale.
 
-    The scale (mean and spread) reaches no cue, so a model cannot see it in what a speaker shows; it can only know it
-    from similar voices, as PLDC assumes.
+    The scale (mean and spread) reaches no cue, so a model cannot see it in what a speaker shows; it
+    can only know it from similar voices, as PLDC assumes.
     """
-    felt = truth.intensity * _AFFECT_OF_EMOTION[truth.emotion] + config.affect_noise * rng.standard_normal(2)
+    felt = truth.intensity * _AFFECT_OF_EMOTION[
+        truth.emotion
+    ] + config.affect_noise * rng.standard_normal(2)
     arousal, valence = speaker.label_mean + speaker.label_spread * felt
     return float(arousal), float(valence)

@@ -1,8 +1,10 @@
-"""Synthetic transcripts: a sentence about an everyday topic, and perhaps a phrase that puts the emotion into words.
+"""Synthetic transcripts: a sentence about an everyday topic, and perhaps a phrase that puts the
+emotion into words.
 
-Three honest reasons make the words fail: the emotion stays unspoken, the phrase is one that several emotions use, or
-(decided by the caller) the words are about another emotion altogether: quoted, ironic, somebody else's. The vocabulary
-is small, some 130 words, so that a small text model learns it in seconds; topics say nothing about emotion.
+Three honest reasons make the words fail: the emotion stays unspoken, the phrase is one that several
+emotions use, or (decided by the caller) the words are about another emotion altogether: quoted,
+ironic, somebody else's. The vocabulary is small, some 130 words, so that a small text model learns
+it in seconds; topics say nothing about emotion.
 
 Rejected: a language model as the writer (a download, and no truth about what its words show).
 """
@@ -50,9 +52,27 @@ PHRASES: tuple[tuple[str, ...], ...] = (
         "i have had enough of this",
         "that is outrageous",
     ),
-    ("it is disgusting", "that makes me sick", "how revolting", "i can hardly look at it", "what a filthy mess"),
-    ("i am scared", "it frightens me", "i am afraid of what comes next", "i dread it", "that is terrifying"),
-    ("i am so happy about it", "that is wonderful", "i love it", "what a lovely day", "it makes me smile"),
+    (
+        "it is disgusting",
+        "that makes me sick",
+        "how revolting",
+        "i can hardly look at it",
+        "what a filthy mess",
+    ),
+    (
+        "i am scared",
+        "it frightens me",
+        "i am afraid of what comes next",
+        "i dread it",
+        "that is terrifying",
+    ),
+    (
+        "i am so happy about it",
+        "that is wonderful",
+        "i love it",
+        "what a lovely day",
+        "it makes me smile",
+    ),
     (
         "i am so sad about it",
         "it makes me want to cry",
@@ -60,7 +80,13 @@ PHRASES: tuple[tuple[str, ...], ...] = (
         "that is heartbreaking",
         "i feel so alone",
     ),
-    ("i did not expect that at all", "what a surprise", "who would have thought", "i am astonished", "out of nowhere"),
+    (
+        "i did not expect that at all",
+        "what a surprise",
+        "who would have thought",
+        "i am astonished",
+        "out of nowhere",
+    ),
 )
 """[emotion] phrases only that emotion uses; those of neutral are fillers that anybody uses."""
 
@@ -77,14 +103,23 @@ AMBIGUOUS_PHRASES: Mapping[str, tuple[int, ...]] = {
 """Phrases and the emotions (indices) that use them."""
 
 
-def write_words(emotion: int, *, spoken_probability: float, ambiguous_rate: float, rng: np.random.Generator) -> str:
+def write_words(
+    emotion: int, *, spoken_probability: float, ambiguous_rate: float, rng: np.random.Generator
+) -> str:
     """A transcript that shows `emotion` (an index) in words, if it is spoken of at all."""
     topic = f"{_TOPICS[rng.integers(len(_TOPICS))]} {_PLACES[rng.integers(len(_PLACES))]}"
-    spoken, ambiguous, filled, phrase_first = rng.random(4) < (spoken_probability, ambiguous_rate, 0.5, 0.4)
+    spoken, ambiguous, filled, phrase_first = rng.random(4) < (
+        spoken_probability,
+        ambiguous_rate,
+        0.5,
+        0.4,
+    )
     if emotion == 0 or not spoken:
         candidates = PHRASES[0] if filled else ("",)
     elif ambiguous:
-        candidates = tuple(phrase for phrase, users in AMBIGUOUS_PHRASES.items() if emotion in users)
+        candidates = tuple(
+            phrase for phrase, users in AMBIGUOUS_PHRASES.items() if emotion in users
+        )
     else:
         candidates = PHRASES[emotion]
     phrase = candidates[rng.integers(len(candidates))]

@@ -1,8 +1,9 @@
 """Embedding tables: the vector of every utterance of one shard, and what its json says.
 
-One Parquet file per input shard, as prediction tables are: an embedding costs a pass of the encoder, and which
-speakers, labels and splits make a speaker table is a pure function of these. So new utterances update a speaker
-exactly, without the old sound, and asking for other labels costs seconds.
+One Parquet file per input shard, as prediction tables are: an embedding costs a pass of the
+encoder, and which speakers, labels and splits make a speaker table is a pure function of these. So
+new utterances update a speaker exactly, without the old sound, and asking for other labels costs
+seconds.
 """
 
 import json
@@ -25,7 +26,9 @@ REMEDY = "remove it and run `emostream embed` again"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedding:
-    """One utterance: who speaks, its vector [D], and its json (canonical); or, in `error`, why there is no vector."""
+    """One utterance: who speaks, its vector [D], and its json (canonical); or, in `error`, why
+    there is no vector.
+    """
 
     key: str
     speaker: str | None
@@ -37,7 +40,9 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingInfo:
-    """What a table's footer says: the encoder and the shard it was made from, and what is wrong with that shard."""
+    """What a table's footer says: the encoder and the shard it was made from, and what is wrong
+    with that shard.
+    """
 
     encoder: str
     fingerprint: str
@@ -65,11 +70,15 @@ def write_embeddings(url: str, rows: Sequence[Embedding], info: EmbeddingInfo) -
         }
     ).replace_schema_metadata({METADATA_KEY: json.dumps(asdict(info), sort_keys=True)})
     with atomic_write(url) as stream:
-        pq.write_table(table, stream, compression="zstd", write_statistics=False, write_page_checksum=True)
+        pq.write_table(
+            table, stream, compression="zstd", write_statistics=False, write_page_checksum=True
+        )
 
 
 def read_embedding_info(url: str) -> EmbeddingInfo:
-    """What a table's footer says. Raises ConfigError when the file is no embedding table of this version."""
+    """What a table's footer says. Raises ConfigError when the file is no embedding table of this
+    version.
+    """
     with open_parquet(url, remedy=REMEDY) as file:
         return _info(file, url)
 
@@ -78,23 +87,31 @@ def read_embeddings(url: str) -> pa.Table:
     """The usable rows of a table: those with a vector."""
     with open_parquet(url, remedy=REMEDY) as file:
         _info(file, url)
-        rows = file.read(columns=["key", "speaker", "vector", "metadata", "error"], use_threads=False)
+        rows = file.read(
+            columns=["key", "speaker", "vector", "metadata", "error"], use_threads=False
+        )
     return rows.filter(rows["error"].is_null()).drop_columns(["error"]).combine_chunks()
 
 
 def vectors_of(rows: pa.Table) -> NDArray[np.float32]:
     """The vectors [N, D] of usable rows."""
     column = rows["vector"].combine_chunks()
-    found: NDArray[np.float32] = column.flatten().to_numpy().reshape(len(column), column.type.list_size)
+    found: NDArray[np.float32] = (
+        column.flatten().to_numpy().reshape(len(column), column.type.list_size)
+    )
     return found
 
 
 def _info(file: pq.ParquetFile, url: str) -> EmbeddingInfo:
     values = json.loads((file.schema_arrow.metadata or {}).get(METADATA_KEY, b"{}"))
     if values.get("kind") != KIND:
-        raise ConfigError(f"{url}: not an embedding table; keep other Parquet files out of this folder")
+        raise ConfigError(
+            f"{url}: not an embedding table; keep other Parquet files out of this folder"
+        )
     if values.get("format_version") != FORMAT_VERSION:
-        raise ConfigError(f"{url}: got format {values.get('format_version')}, expected {FORMAT_VERSION}; {REMEDY}")
+        raise ConfigError(
+            f"{url}: got format {values.get('format_version')}, expected {FORMAT_VERSION}; {REMEDY}"
+        )
     if values.keys() != {item.name for item in fields(EmbeddingInfo)}:
         raise ValueError(f"its footer is not that of embedding table format {FORMAT_VERSION}")
     return EmbeddingInfo(**values)

@@ -2,5 +2,7 @@
 
 
 def is_table_name(name: str) -> bool:
-    """Whether a file of a predictions folder is a table; hidden names are writers' temporary files."""
+    """Whether a file of a predictions folder is a table; hidden names are writers' temporary
+    files.
+    """
     return name.endswith(".parquet") and not name.startswith((".", "_"))

@@ -1,13 +1,13 @@
 """Prediction tables: what every labeler thought of every utterance of one shard, kept or not.
 
-One small Parquet file per input shard. It holds predictions and no decisions, so that a selection is a pure function of
-tables and costs no GPU. The footer says which panel, which weights and which version of the shard made it; that is
-enough to know a table without reading a row. Arrow writes the same bytes for the same rows, which makes a repeated
-shard harmless.
+One small Parquet file per input shard. It holds predictions and no decisions, so that a selection
+is a pure function of tables and costs no GPU. The footer says which panel, which weights and which
+version of the shard made it; that is enough to know a table without reading a row. Arrow writes the
+same bytes for the same rows, which makes a repeated shard harmless.
 
-Only the columns that are asked for are read: embeddings are hundreds of times as large as the distributions beside
-them. `pyarrow.dataset` was left out: it reads tables of different panels as one without a word, drops the footers of
-all but one, and gives no order of rows.
+Only the columns that are asked for are read: embeddings are hundreds of times as large as the
+distributions beside them. `pyarrow.dataset` was left out: it reads tables of different panels as
+one without a word, drops the footers of all but one, and gives no order of rows.
 """
 
 import json
@@ -56,10 +56,11 @@ FIXED_COLUMNS = tuple(column.name for column in _FIXED_FIELDS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """One row: an utterance, its place in its shard, and what each labeler said (None: nothing, see `error`).
+    """One row: an utterance, its place in its shard, and what each labeler said (None: nothing, see
+    `error`).
 
-    `audio`, `vision`, `text` are [7] float32 distributions in the order of `EMOTIONS`; `emotion` is the ground truth a
-    sample may carry, used only to measure.
+    `audio`, `vision`, `text` are [7] float32 distributions in the order of `EMOTIONS`; `emotion` is
+    the ground truth a sample may carry, used only to measure.
     """
 
     key: str
@@ -79,7 +80,9 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableInfo:
-    """What a table's footer says: the panel and the shard it was made from, and what is wrong with that shard."""
+    """What a table's footer says: the panel and the shard it was made from, and what is wrong with
+    that shard.
+    """
 
     panel_digest: str
     panel: Mapping[str, Any]
@@ -95,9 +98,13 @@ class TableInfo:
 
 def write_predictions(url: str, rows: Sequence[Prediction], info: TableInfo) -> None:
     """Write one table; it appears whole or not at all, and the same rows give the same bytes."""
-    table = build_table(rows).replace_schema_metadata({METADATA_KEY: json.dumps(asdict(info), sort_keys=True)})
+    table = build_table(rows).replace_schema_metadata(
+        {METADATA_KEY: json.dumps(asdict(info), sort_keys=True)}
+    )
     with atomic_write(url) as stream:
-        pq.write_table(table, stream, compression="zstd", write_statistics=False, write_page_checksum=True)
+        pq.write_table(
+            table, stream, compression="zstd", write_statistics=False, write_page_checksum=True
+        )
 
 
 def build_table(rows: Sequence[Prediction]) -> pa.Table:
@@ -114,23 +121,33 @@ def build_table(rows: Sequence[Prediction]) -> pa.Table:
 
 
 def read_info(url: str) -> TableInfo:
-    """What a table's footer says. Raises ConfigError when the file is not a prediction table this version can read."""
+    """What a table's footer says. Raises ConfigError when the file is not a prediction table this
+    version can read.
+    """
     with open_parquet(url, remedy=REMEDY) as file:
         return _info(file, url)
 
 
-def load_predictions(directory: str, columns: Iterable[str] = FIXED_COLUMNS) -> tuple[pa.Table, list[TableInfo]]:
-    """All tables of a predictions folder as one, sorted by shard and offset, and what their footers say.
+def load_predictions(
+    directory: str, columns: Iterable[str] = FIXED_COLUMNS
+) -> tuple[pa.Table, list[TableInfo]]:
+    """All tables of a predictions folder as one, sorted by shard and offset, and what their footers
+    say.
 
-    `columns` are of FIXED_COLUMNS. Raises ConfigError when the folder holds no table, two tables for one shard, tables
-    of different panels, or a Parquet file that is no table.
+    `columns` are of FIXED_COLUMNS. Raises ConfigError when the folder holds no table, two tables
+    for one shard, tables of different panels, or a Parquet file that is no table.
     """
     urls = [join(directory, name) for name in list_names(directory) if is_table_name(name)]
     if not urls:
-        raise ConfigError(f"{directory}: no prediction tables there; run `emostream label --out {directory}` first")
+        raise ConfigError(
+            f"{directory}: no prediction tables there; run `emostream label --out {directory}` "
+            "first"
+        )
     wanted = list(columns)
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        loaded = sorted(pool.map(lambda url: _load(url, wanted), urls), key=lambda pair: pair[0].shard)
+        loaded = sorted(
+            pool.map(lambda url: _load(url, wanted), urls), key=lambda pair: pair[0].shard
+        )
     infos = [info for info, _ in loaded]
     _require_one_table_a_shard(directory, infos)
     _require_one_panel(directory, infos)
@@ -138,7 +155,9 @@ def load_predictions(directory: str, columns: Iterable[str] = FIXED_COLUMNS) -> 
 
 
 def unfinished_labeling(directory: str) -> str | None:
-    """Why the tables of a predictions folder may not be all there will be; None when its job says that it finished."""
+    """Why the tables of a predictions folder may not be all there will be; None when its job says
+    that it finished.
+    """
     url = join(directory, SUMMARY_NAME)
     if not exists(url):
         return f"no {SUMMARY_NAME} beside the tables, so the labeling job is at work or was stopped"
@@ -157,21 +176,27 @@ def distributions(table: pa.Table, modality: str) -> NDArray[np.float64]:
     column = table[modality].combine_chunks()
     values = np.full((len(column), NUM_EMOTIONS), math.nan)
     present = np.asarray(column.is_valid())
-    values[present] = column.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, NUM_EMOTIONS)
+    values[present] = (
+        column.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, NUM_EMOTIONS)
+    )
     return values
 
 
 def _load(url: str, columns: list[str]) -> tuple[TableInfo, pa.Table]:
     with open_parquet(url, remedy=REMEDY) as file:
         info = _info(file, url)
-        rows = file.read(columns=columns, use_threads=False)  # the tables themselves are read in parallel
+        rows = file.read(
+            columns=columns, use_threads=False
+        )  # the tables themselves are read in parallel
         return info, rows.replace_schema_metadata(None).sort_by("offset")
 
 
 def _info(file: pq.ParquetFile, url: str) -> TableInfo:
     metadata = file.schema_arrow.metadata or {}
     if METADATA_KEY not in metadata:
-        raise ConfigError(f"{url}: not a prediction table; keep other Parquet files out of the predictions folder")
+        raise ConfigError(
+            f"{url}: not a prediction table; keep other Parquet files out of the predictions folder"
+        )
     values = json.loads(metadata[METADATA_KEY])
     version = values.get("format_version")
     if version != FORMAT_VERSION:
@@ -188,8 +213,13 @@ def _require_one_table_a_shard(directory: str, infos: Sequence[TableInfo]) -> No
     counts.update(info.shard_url for info in infos)  # a shard may have been labeled under two names
     for shard, number in counts.items():
         if number > 1:
-            remedy = "run `emostream label` again, it removes the tables it has replaced once it has finished"
-            raise ConfigError(f"{directory}: {number} tables speak for shard {shard!r}, expected one; {remedy}")
+            remedy = (
+                "run `emostream label` again, it removes the tables it has replaced once it has "
+                "finished"
+            )
+            raise ConfigError(
+                f"{directory}: {number} tables speak for shard {shard!r}, expected one; {remedy}"
+            )
 
 
 def _require_one_panel(directory: str, infos: Sequence[TableInfo]) -> None:
@@ -197,7 +227,9 @@ def _require_one_panel(directory: str, infos: Sequence[TableInfo]) -> None:
     if len(panels) > 1:
         shares = ", ".join(f"{number} by {digest[:12]}" for digest, number in panels.most_common())
         remedy = "run `emostream label` over all shards with one panel"
-        raise ConfigError(f"{directory}: tables of {len(panels)} panels ({shares}), expected one; {remedy}")
+        raise ConfigError(
+            f"{directory}: tables of {len(panels)} panels ({shares}), expected one; {remedy}"
+        )
 
 
 def _plain(value: Any) -> Any:

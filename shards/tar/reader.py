@@ -1,12 +1,14 @@
-"""The samples of a tar shard: an index of where they lie, ranged reads of their members, and a writer.
+"""The samples of a tar shard: an index of where they lie, ranged reads of their members, and a
+writer.
 
-The index is made before anything is read, from headers alone, so a shard of videos is indexed without its payloads and
-a sample that is bad in any member is known before its first byte is decoded. Nothing is lost silently: a member that
-cannot be used makes its sample an entry with an error, and damage that hides the rest of the shard is the index's own
-error. The last sample before such damage is an error too, since members of it may lie behind the damage.
+The index is made before anything is read, from headers alone, so a shard of videos is indexed
+without its payloads and a sample that is bad in any member is known before its first byte is
+decoded. Nothing is lost silently: a member that cannot be used makes its sample an entry with an
+error, and damage that hides the rest of the shard is the index's own error. The last sample before
+such damage is an error too, since members of it may lie behind the damage.
 
-An end-of-archive marker is required. Some writers leave it out; their shards read as cut short, because a shard that
-lost its tail between two members looks exactly the same.
+An end-of-archive marker is required. Some writers leave it out; their shards read as cut short,
+because a shard that lost its tail between two members looks exactly the same.
 """
 
 from dataclasses import dataclass, replace
@@ -53,8 +55,9 @@ class Member:
 class SampleEntry:
     """One sample of a shard, or one thing in it that is none.
 
-    `offset` and `size` cover the sample from its first header to the padded end of its last member. `error` says why it
-    cannot be used; its key is then fit for printing, though it may not be unique.
+    `offset` and `size` cover the sample from its first header to the padded end of its last member.
+    `error` says why it cannot be used; its key is then fit for printing, though it may not be
+    unique.
     """
 
     key: str
@@ -78,7 +81,9 @@ _WHOLE_SAMPLE_BYTES = 8 << 20
 
 
 def index_shard(reader: RangedReader, limits: TarLimits = DEFAULT_LIMITS) -> ShardIndex:
-    """Index the tar in `reader`. Raises nothing for bad content, only OSError when the file cannot be read."""
+    """Index the tar in `reader`. Raises nothing for bad content, only OSError when the file cannot
+    be read.
+    """
     grouping = _Grouping(limits)
     try:
         for member in walk_members(reader, limits.max_members):
@@ -93,19 +98,27 @@ def index_shard(reader: RangedReader, limits: TarLimits = DEFAULT_LIMITS) -> Sha
 def read_members(reader: RangedReader, entry: SampleEntry) -> dict[str, bytes]:
     """The payloads of `entry`, extension -> bytes.
 
-    Raises BadSample with the entry's own reason when it is in error, and BadShard when the file has become shorter.
+    Raises BadSample with the entry's own reason when it is in error, and BadShard when the file has
+    become shorter.
     """
     if entry.error is not None:
         code, _, detail = entry.error.partition(": ")
         raise BadSample(code, detail)
     start, members = entry.offset, {}
-    # One read and slices; the members of a large sample are read one by one instead of being held twice.
+    # One read and slices; the members of a large sample are read one by one instead of being held
+    # twice.
     whole = reader.read_at(start, entry.size) if entry.size <= _WHOLE_SAMPLE_BYTES else None
     for member in entry.members:
         begin, size = member.offset, member.size
-        payload = reader.read_at(begin, size) if whole is None else whole[begin - start : begin - start + size]
+        payload = (
+            reader.read_at(begin, size)
+            if whole is None
+            else whole[begin - start : begin - start + size]
+        )
         if len(payload) != size:
-            raise BadShard("changed_shard", f"sample '{entry.key}' has lost bytes since the shard was indexed")
+            raise BadShard(
+                "changed_shard", f"sample '{entry.key}' has lost bytes since the shard was indexed"
+            )
         members[member.extension] = payload
     return members
 
@@ -113,17 +126,23 @@ def read_members(reader: RangedReader, entry: SampleEntry) -> dict[str, bytes]:
 def read_sample(
     reader: RangedReader, key: str, offset: int, size: int, limits: TarLimits = DEFAULT_LIMITS
 ) -> dict[str, bytes]:
-    """The payloads of sample `key` by its place in the tar, as prediction tables keep it; needs no index.
+    """The payloads of sample `key` by its place in the tar, as prediction tables keep it; needs no
+    index.
 
-    The headers in that range are checked as if it were a shard of its own. Raises BadShard when they are not those of
-    `key` alone. That the range is not only a part of the sample is for the shard's identity to say.
+    The headers in that range are checked as if it were a shard of its own. Raises BadShard when
+    they are not those of `key` alone. That the range is not only a part of the sample is for the
+    shard's identity to say.
     """
     if 0 < size <= limits.max_sample_bytes:
         block = BytesReader(reader.read_at(offset, size) + 2 * ZERO_BLOCK)
         index = index_shard(block, limits)
-        if index.error is None and [(e.key, e.size, e.error) for e in index.entries] == [(key, size, None)]:
+        if index.error is None and [(e.key, e.size, e.error) for e in index.entries] == [
+            (key, size, None)
+        ]:
             return read_members(block, index.entries[0])
-    detail = f"sample '{printable(key)}' is not the {size} bytes at byte {offset}; label the shard again"
+    detail = (
+        f"sample '{printable(key)}' is not the {size} bytes at byte {offset}; label the shard again"
+    )
     raise BadShard("changed_shard", detail)
 
 
@@ -169,7 +188,10 @@ class _Grouping:
         if extension not in ALLOWED_EXTENSIONS:
             return _extension_problem(extension, printable(found.name))
         if extension in self._members:
-            return "duplicate_extension", f"member '{printable(found.name)}' is the second {extension} of its sample"
+            return (
+                "duplicate_extension",
+                f"member '{printable(found.name)}' is the second {extension} of its sample",
+            )
         sample_bytes, limits = found.end - self._start, self._limits
         if found.size > limits.max_member_bytes:
             claim = f"member '{printable(found.name)}' has {found.size} bytes"
@@ -195,12 +217,16 @@ class _Grouping:
         self._key = None
 
     def _mark_repeated(self, first: int, second: SampleEntry) -> SampleEntry:
-        """Both parts of a key found in two places are errors: nothing says which of them is the sample."""
+        """Both parts of a key found in two places are errors: nothing says which of them is the
+        sample.
+        """
         earlier, key = self._entries[first], second.key
         shared = {m.extension for m in earlier.members} & {m.extension for m in second.members}
         code = "duplicate_key" if shared else "non_contiguous_key"
         if earlier.error is None:
-            self._entries[first] = replace(earlier, error=f"{code}: '{key}' comes again at byte {second.offset}")
+            self._entries[first] = replace(
+                earlier, error=f"{code}: '{key}' comes again at byte {second.offset}"
+            )
         if second.error is None:
             return replace(second, error=f"{code}: '{key}' is at byte {earlier.offset} too")
         return second
@@ -211,7 +237,11 @@ def _extension_problem(extension: str, shown: str) -> tuple[str, str]:
         return "no_extension", f"member '{shown}' has no extension, expected key.extension"
     _, _, last = extension.rpartition(".")
     if last in ALLOWED_EXTENSIONS or extension.endswith(".face.npy"):
-        return "dotted_key", f"member '{shown}': the key ends at the first dot; rename it without dots before .{last}"
+        return (
+            "dotted_key",
+            f"member '{shown}': the key ends at the first dot; rename it without dots before "
+            f".{last}",
+        )
     return "unknown_extension", f"member '{shown}', known: {', '.join(sorted(ALLOWED_EXTENSIONS))}"
 
 

@@ -1,11 +1,14 @@
-"""From header to header through a tar, payloads skipped: what members there are, where, and what is wrong with them.
+"""From header to header through a tar, payloads skipped: what members there are, where, and what is
+wrong with them.
 
-Two kinds of wrong are kept apart. A member that may not be used (a link, a device, a name that is no UTF-8) is yielded
-with its problem, because the next header can still be found. Damage after which the next header cannot be trusted
-(a checksum, a cut, a size two readers would disagree on) raises BadShard: guessing where the archive goes on is how
-two readers come to see two different archives.
+Two kinds of wrong are kept apart. A member that may not be used (a link, a device, a name that is
+no UTF-8) is yielded with its problem, because the next header can still be found. Damage after
+which the next header cannot be trusted (a checksum, a cut, a size two readers would disagree on)
+raises BadShard: guessing where the archive goes on is how two readers come to see two different
+archives.
 
-Memory is one window of 4 KiB (64 KiB for an extended header, 1 MiB for the padded end), whatever the archive claims.
+Memory is one window of 4 KiB (64 KiB for an extended header, 1 MiB for the padded end), whatever
+the archive claims.
 """
 
 from collections.abc import Iterator
@@ -28,7 +31,8 @@ MAX_EXTENDED_BYTES = 64 << 10
 # Writers pad the end to a multiple of their record, 10 KiB by default.
 MAX_END_PADDING_BYTES = 1 << 20
 
-# Headers are read this much at a time: a sample's small members and the next sample's first header come along.
+# Headers are read this much at a time: a sample's small members and the next sample's first header
+# come along.
 _WINDOW_BYTES = 4 << 10
 _REGULAR_TYPES = frozenset({b"0", b"\0", b"7"})
 _DIRECTORY_TYPE = b"5"
@@ -50,7 +54,9 @@ _MAX_SPARSE_BLOCKS = 1024
 
 
 class FoundMember(NamedTuple):
-    """A member: its bytes are `[start, end)`, headers and padding included, its payload `size` bytes at `offset`."""
+    """A member: its bytes are `[start, end)`, headers and padding included, its payload `size`
+    bytes at `offset`.
+    """
 
     name: str
     start: int
@@ -62,10 +68,12 @@ class FoundMember(NamedTuple):
 
 
 def walk_members(reader: RangedReader, max_members: int) -> Iterator[FoundMember]:
-    """Every member up to the end-of-archive marker, in order; directories, which are harmless, are passed over.
+    """Every member up to the end-of-archive marker, in order; directories, which are harmless, are
+    passed over.
 
-    Raises BadShard where the archive breaks off, and with the code `trailing_data` when it is whole but not the end of
-    the file. The end marker (two zero blocks) is required: an archive cut between two members is otherwise intact.
+    Raises BadShard where the archive breaks off, and with the code `trailing_data` when it is whole
+    but not the end of the file. The end marker (two zero blocks) is required: an archive cut
+    between two members is otherwise intact.
     """
     window = _Window(reader)
     offset = 0
@@ -84,7 +92,9 @@ def walk_members(reader: RangedReader, max_members: int) -> Iterator[FoundMember
             yield member
         if member.problem and member.problem[0] == "cut_short":
             raise BadShard(*member.problem)
-    raise BadShard("too_many_members", f"more than {max_members} members; a shard of that many is a mistake")
+    raise BadShard(
+        "too_many_members", f"more than {max_members} members; a shard of that many is a mistake"
+    )
 
 
 class _Window:
@@ -113,7 +123,9 @@ class _Window:
             size = self.reader.size
             if offset == 0:
                 check_signature(block)
-            raise BadShard("cut_short", f"the file ends at byte {size} without the end-of-archive marker")
+            raise BadShard(
+                "cut_short", f"the file ends at byte {size} without the end-of-archive marker"
+            )
         return block
 
 
@@ -144,7 +156,10 @@ def _read_member(window: _Window, header: Header, start: int) -> FoundMember:
         end = window.reader.size
         if size > end - payload:
             left = max(end - payload, 0)
-            problem = "cut_short", f"member '{printable(name)}' claims {size} bytes, the file has {left} left"
+            problem = (
+                "cut_short",
+                f"member '{printable(name)}' claims {size} bytes, the file has {left} left",
+            )
     return FoundMember(name, start, payload, size, end, is_directory, problem)
 
 
@@ -152,18 +167,32 @@ def _type_problem(header: Header, name: str, size: int, offset: int) -> tuple[st
     """What is wrong with a member that is no plain file; nothing is with a directory."""
     shown = printable(name)
     if header.type == _SPARSE_TYPE or header.type in _REGULAR_TYPES:
-        return "sparse_member", f"member '{shown}' is stored with holes; write the tar without --sparse"
+        return (
+            "sparse_member",
+            f"member '{shown}' is stored with holes; write the tar without --sparse",
+        )
     if header.type != _DIRECTORY_TYPE and header.type not in _EMPTY_TYPES:
-        return "unknown_member_type", f"member '{shown}' has the type {header.type!r}, expected a file"
+        return (
+            "unknown_member_type",
+            f"member '{shown}' has the type {header.type!r}, expected a file",
+        )
     if size:
         # Some readers skip these bytes and some do not.
-        raise BadShard("bad_header", f"'{shown}' at byte {offset} can have no content and claims {size} bytes")
+        raise BadShard(
+            "bad_header", f"'{shown}' at byte {offset} can have no content and claims {size} bytes"
+        )
     code = _EMPTY_TYPES.get(header.type)
-    return (code, f"member '{shown}' is a {code.replace('_', ' ')}, expected a file") if code else None
+    return (
+        (code, f"member '{shown}' is a {code.replace('_', ' ')}, expected a file") if code else None
+    )
 
 
-def _read_extended_headers(window: _Window, header: Header, start: int) -> tuple[dict[bytes, bytes], Header, int]:
-    """Collect what the extended headers at `start` say; returns it with the member's own header and its offset."""
+def _read_extended_headers(
+    window: _Window, header: Header, start: int
+) -> tuple[dict[bytes, bytes], Header, int]:
+    """Collect what the extended headers at `start` say; returns it with the member's own header and
+    its offset.
+    """
     records: dict[bytes, bytes] = {}
     seen: set[bytes] = set()
     offset = start
@@ -178,12 +207,16 @@ def _read_extended_headers(window: _Window, header: Header, start: int) -> tuple
             added = {b"path": payload.partition(b"\0")[0]} if header.type == _LONG_NAME_TYPE else {}
         if records.keys() & added.keys():
             # Readers disagree on which of the two counts.
-            raise BadShard("bad_header", f"two extended headers before byte {offset} contradict each other")
+            raise BadShard(
+                "bad_header", f"two extended headers before byte {offset} contradict each other"
+            )
         records |= added
         offset += BLOCK_BYTES + _padded(header.size)
         block = window.header_block(offset)
         if block == ZERO_BLOCK:
-            raise BadShard("bad_header", f"the extended header at byte {start} belongs to no member")
+            raise BadShard(
+                "bad_header", f"the extended header at byte {start} belongs to no member"
+            )
         header = parse_header(block, offset)
     if header.type == _GLOBAL_PAX_TYPE:
         raise BadShard("bad_header", f"a global header at byte {offset} where a member belongs")
@@ -205,29 +238,45 @@ def _padded(size: int) -> int:
 
 
 def _skip_global_header(window: _Window, header: Header, offset: int) -> int:
-    """Comments and times for all members are skipped; a name or size for all of them makes no sense and is refused."""
+    """Comments and times for all members are skipped; a name or size for all of them makes no sense
+    and is refused.
+    """
     records = parse_pax(_extended_payload(window, header, offset), offset)
     if any(name in (b"path", b"size") or name.startswith(b"GNU.sparse.") for name in records):
-        raise BadShard("bad_header", f"the global header at byte {offset} sets a name or size for every member")
+        raise BadShard(
+            "bad_header", f"the global header at byte {offset} sets a name or size for every member"
+        )
     return offset + BLOCK_BYTES + _padded(header.size)
 
 
 def _skip_sparse_map(window: _Window, offset: int) -> int:
-    """Where the payload of an old GNU sparse member begins: behind the continuation blocks of its map."""
+    """Where the payload of an old GNU sparse member begins: behind the continuation blocks of its
+    map.
+    """
     is_extended = window.header_block(offset)[482]
     for _ in range(_MAX_SPARSE_BLOCKS):
         offset += BLOCK_BYTES
         if not is_extended:
             return offset
         is_extended = window.header_block(offset)[504]
-    raise BadShard("bad_header", f"a sparse map longer than {_MAX_SPARSE_BLOCKS} blocks ends at byte {offset}")
+    raise BadShard(
+        "bad_header", f"a sparse map longer than {_MAX_SPARSE_BLOCKS} blocks ends at byte {offset}"
+    )
 
 
 def _check_end(window: _Window, offset: int) -> None:
-    """The zero block at `offset` must be the first of two, and only zeros may follow them, and not many."""
+    """The zero block at `offset` must be the first of two, and only zeros may follow them, and not
+    many.
+    """
     if window.header_block(offset + BLOCK_BYTES) != ZERO_BLOCK:
-        raise BadShard("cut_short", f"one zero block at byte {offset}, an archive ends with two; a hole in the file?")
+        raise BadShard(
+            "cut_short",
+            f"one zero block at byte {offset}, an archive ends with two; a hole in the file?",
+        )
     tail = offset + 2 * BLOCK_BYTES
     tail_bytes = window.reader.size - tail
     if tail_bytes > MAX_END_PADDING_BYTES or window.read(tail, tail_bytes).strip(b"\0"):
-        raise BadShard("trailing_data", f"{tail_bytes} bytes follow the end of the archive; are these two tars in one?")
+        raise BadShard(
+            "trailing_data",
+            f"{tail_bytes} bytes follow the end of the archive; are these two tars in one?",
+        )

@@ -10,6 +10,12 @@ def local_ray() -> Iterator[None]:
     """A local Ray with two CPUs, stopped at the end of the module."""
     import ray
 
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=128 * 2**20)
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=128 * 2**20,
+    )
     yield
     ray.shutdown()

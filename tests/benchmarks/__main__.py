@@ -25,7 +25,9 @@ def main() -> int:
     for name in chosen:
         sys.stdout.write(f"\n== {name}\n")
         sys.stdout.flush()
-        if subprocess.run([sys.executable, "-m", f"tests.benchmarks.{name}"], cwd=ROOT, check=False).returncode:
+        if subprocess.run(
+            [sys.executable, "-m", f"tests.benchmarks.{name}"], cwd=ROOT, check=False
+        ).returncode:
             failed.append(name)
     if failed:
         sys.stderr.write(f"failed: {', '.join(failed)}\n")

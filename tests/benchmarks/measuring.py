@@ -1,4 +1,6 @@
-"""What the benchmarks share: medians, the machine's name, a command's time and its processes' memory."""
+"""What the benchmarks share: medians, the machine's name, a command's time and its processes'
+memory.
+"""
 
 import json
 import os
@@ -23,7 +25,8 @@ MIB = 2**20
 class CommandRun:
     """One finished command: wall time, and the peak of its process tree's memory.
 
-    `peak_bytes` sums proportional set sizes over the whole tree; `peak_by_title` holds each kind of process's largest.
+    `peak_bytes` sums proportional set sizes over the whole tree; `peak_by_title` holds each kind of
+    process's largest.
     """
 
     seconds: float
@@ -62,7 +65,9 @@ def emostream(*arguments: str) -> None:
 
 
 def run_command(arguments: Sequence[str], *, log: Path) -> CommandRun:
-    """Run `python -m cluster ARGUMENTS` from the checkout and watch its memory; raises when it fails."""
+    """Run `python -m cluster ARGUMENTS` from the checkout and watch its memory; raises when it
+    fails.
+    """
     started = time.perf_counter()
     peak, by_title = 0, dict[str, int]()
     with log.open("ab") as stream:
@@ -82,7 +87,9 @@ def run_command(arguments: Sequence[str], *, log: Path) -> CommandRun:
 
 def print_result(name: str, figures: dict[str, object]) -> None:
     """The last line of a benchmark: one JSON object a program can read."""
-    sys.stdout.write("RESULT " + json.dumps({"benchmark": name, "machine": machine(), **figures}) + "\n")
+    sys.stdout.write(
+        "RESULT " + json.dumps({"benchmark": name, "machine": machine(), **figures}) + "\n"
+    )
 
 
 def _tree_memory(pid: int) -> list[tuple[str, int]]:

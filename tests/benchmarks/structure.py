@@ -3,9 +3,9 @@
     python -m tests.benchmarks.structure               # of this checkout
     python -m tests.benchmarks.structure --root OTHER  # of another, such as the last release
 
-Sizes and air are counted in the source of the product's folders, blank lines and comments as tokens. The files of a
-loss are those in which a function ran, in the training thread: from the command to the first loss, and within the call
-of the model that gave it.
+Sizes and air are counted in the source of the product's folders, blank lines and comments as
+tokens. The files of a loss are those in which a function ran, in the training thread: from the
+command to the first loss, and within the call of the model that gave it.
 """
 
 import argparse
@@ -28,28 +28,45 @@ LONG_BODY_LINES = 10
 
 def main() -> int:
     """Print a line a figure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--root", type=Path, default=Path.cwd())
     parser.add_argument("--trace", nargs=2, metavar=("SHARDS", "OUT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.trace:
         json.dump(trace_loss(*arguments.trace), sys.stdout)
         return 0
-    for name, value in {**source_figures(arguments.root), **loss_figures(arguments.root.resolve())}.items():
+    for name, value in {
+        **source_figures(arguments.root),
+        **loss_figures(arguments.root.resolve()),
+    }.items():
         sys.stdout.write(f"{name:56s} {value}\n")
     return 0
 
 
 def source_figures(root: Path) -> dict[str, str]:
     """What can be counted without running anything."""
-    files = sorted(path for folder in FOLDERS for path in (root / folder).rglob("*.py") if path.read_text().strip())
+    files = sorted(
+        path
+        for folder in FOLDERS
+        for path in (root / folder).rglob("*.py")
+        if path.read_text().strip()
+    )
     lines = {path: path.read_text(encoding="utf-8").splitlines() for path in files}
     functions = [(path, node) for path in files for node in _functions(path)]
     total = sum(map(len, lines.values()))
     blank = sum(not line.strip() for found in lines.values() for line in found)
     comments = sum(_comment_lines(path) for path in files)
-    airless = [_has_no_blank(lines[path], *body) for path, node in functions if (body := _long_body(node)) is not None]
-    rooms = {folder: sum(path.parent == folder for path in files) for folder in {path.parent for path in files}}
+    airless = [
+        _has_no_blank(lines[path], *body)
+        for path, node in functions
+        if (body := _long_body(node)) is not None
+    ]
+    rooms = {
+        folder: sum(path.parent == folder for path in files)
+        for folder in {path.parent for path in files}
+    }
     fullest = max(rooms, key=lambda folder: rooms[folder])
     longest = max(files, key=lambda path: len(lines[path]))
     path, function = max(functions, key=lambda found: _length(found[1]))
@@ -57,9 +74,13 @@ def source_figures(root: Path) -> dict[str, str]:
         "modules": str(len(files)),
         "median lines of a module": str(sorted(map(len, lines.values()))[len(files) // 2]),
         "longest module": f"{longest.relative_to(root)}, {len(lines[longest])} lines",
-        "longest function": f"{function.name} in {path.relative_to(root)}, {_length(function)} lines",
+        "longest function": (
+            f"{function.name} in {path.relative_to(root)}, {_length(function)} lines"
+        ),
         "most modules in one folder": f"{fullest.relative_to(root)}, {rooms[fullest]}",
-        f"bodies of {LONG_BODY_LINES} lines or more without a blank line": f"{_share(sum(airless), len(airless))}",
+        f"bodies of {LONG_BODY_LINES} lines or more without a blank line": (
+            _share(sum(airless), len(airless))
+        ),
         "blank lines": _share(blank, total),
         "own-line comments": _share(comments, total),
         "longest line": str(max(len(line) for found in lines.values() for line in found)),
@@ -67,22 +88,36 @@ def source_figures(root: Path) -> dict[str, str]:
 
 
 def loss_figures(root: Path) -> dict[str, str]:
-    """The files that a loss of `finetune` passes through, found by running one step of it in `root`."""
+    """The files that a loss of `finetune` passes through, found by running one step of it in
+    `root`.
+    """
     from tests.worlds.training import write_training_world
 
     with tempfile.TemporaryDirectory() as folder:
         shards = write_training_world(Path(folder) / "packed")
-        command = [sys.executable, str(Path(__file__).resolve()), "--trace", shards, f"{folder}/run"]
-        found = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, env=_environment(root))
+        command = [
+            sys.executable,
+            str(Path(__file__).resolve()),
+            "--trace",
+            shards,
+            f"{folder}/run",
+        ]
+        found = subprocess.run(
+            command, cwd=root, capture_output=True, text=True, check=True, env=_environment(root)
+        )
     counted = json.loads(found.stdout.splitlines()[-1])
     return {
         "files from the command to the first loss of finetune": str(len(counted["command"])),
-        "files within the call of the model": f"{len(counted['call'])}: {', '.join(counted['call'])}",
+        "files within the call of the model": (
+            f"{len(counted['call'])}: {', '.join(counted['call'])}"
+        ),
     }
 
 
 def trace_loss(shards: str, out: str) -> dict[str, list[str]]:
-    """Train for one step; the project's files in which a function ran until then, and within the model's call."""
+    """Train for one step; the project's files in which a function ran until then, and within the
+    model's call.
+    """
     import deepspeed
 
     root, files, call = Path.cwd(), set[str](), set[str]()
@@ -91,7 +126,11 @@ def trace_loss(shards: str, out: str) -> dict[str, list[str]]:
     def note(seen: set[str]) -> Any:
         def profile(frame: Any, event: str, _: Any) -> None:
             path = Path(frame.f_code.co_filename)
-            if event == "call" and path.is_relative_to(root) and path.relative_to(root).parts[0] in FOLDERS:
+            if (
+                event == "call"
+                and path.is_relative_to(root)
+                and path.relative_to(root).parts[0] in FOLDERS
+            ):
                 seen.add(str(path.relative_to(root)))
 
         return profile
@@ -142,7 +181,10 @@ def _comment_lines(path: Path) -> int:
     """Lines that are nothing but a comment."""
     with path.open("rb") as stream:
         tokens = list(tokenize.tokenize(stream.readline))
-    return sum(token.type == tokenize.COMMENT and not token.line[: token.start[1]].strip() for token in tokens)
+    return sum(
+        token.type == tokenize.COMMENT and not token.line[: token.start[1]].strip()
+        for token in tokens
+    )
 
 
 def _share(part: int, whole: int) -> str:

@@ -21,8 +21,12 @@ def ray_address() -> Iterator[str]:
     import ray
     from ray.cluster_utils import Cluster
 
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a throw-away cluster on this machine's loopback
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 256 * 2**20})
+    os.environ.setdefault(
+        "RAY_AUTH_MODE", "disabled"
+    )  # a throw-away cluster on this machine's loopback
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 256 * 2**20}
+    )
     yield cluster.address
     ray.shutdown()
     cluster.shutdown()

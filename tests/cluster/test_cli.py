@@ -26,18 +26,36 @@ def test_help_describes_every_option(name: str, capsys: pytest.CaptureFixture[st
     for option, declared in options_of(COMMANDS[name].config_class()).items():
         flag = "--" + option.replace("_", "-")
         is_group = option in ("encoder", "data", "engine", "model", "index")
-        word = option.upper() if declared.field.metadata["positional"] else option if is_group else flag
+        word = (
+            option.upper()
+            if declared.field.metadata["positional"]
+            else option
+            if is_group
+            else flag
+        )
         assert word in text
         assert declared.help.split()[0] in text
 
 
-def test_flags_win_over_set_and_set_over_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_flags_win_over_set_and_set_over_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Precedence is file, --set, flag; the printed configuration reads back as the same options."""
     file = tmp_path / "select.yaml"
     file.write_text("seed: 1\nmin_per_speaker: 1\nthreshold: 0.1\n")
-    arguments = [*SELECT, "--config", str(file), "--set", "min_per_speaker=2", "--set", "threshold=0.2"]
+    arguments = [
+        *SELECT,
+        "--config",
+        str(file),
+        "--set",
+        "min_per_speaker=2",
+        "--set",
+        "threshold=0.2",
+    ]
     assert main([*arguments, "--threshold", "0.3", "--print-config"]) == 0
-    config = from_mapping(COMMANDS["select"].config_class(), yaml.safe_load(capsys.readouterr().out))
+    config = from_mapping(
+        COMMANDS["select"].config_class(), yaml.safe_load(capsys.readouterr().out)
+    )
     assert (config.seed, config.min_per_speaker, float(config.threshold)) == (1, 2, 0.3)
 
 
@@ -47,7 +65,10 @@ def test_a_recipes_own_options_are_explained(capsys: pytest.CaptureFixture[str])
     printed = capsys.readouterr().out
     assert "  num_codes: 7  # M, entries of the codebook\n" in printed
     assert "  similarity: dot  # [dot | cosine] what L_NCE" in printed
-    assert from_mapping(COMMANDS["train"].config_class(), yaml.safe_load(printed)).model["num_codes"] == 7
+    assert (
+        from_mapping(COMMANDS["train"].config_class(), yaml.safe_load(printed)).model["num_codes"]
+        == 7
+    )
 
 
 @pytest.mark.parametrize(
@@ -62,7 +83,10 @@ def test_a_recipes_own_options_are_explained(capsys: pytest.CaptureFixture[str])
         ),
         ([*TRAIN, "--set", "engine.seed=x"], "engine.seed"),
         ([*SELECT, "--seed", "x"], "expected int"),
-        (["label", "--shards", "/nowhere/*.tar", "--out", "o", "--panel", "/nowhere.yaml"], "/nowhere"),
+        (
+            ["label", "--shards", "/nowhere/*.tar", "--out", "o", "--panel", "/nowhere.yaml"],
+            "/nowhere",
+        ),
     ],
 )
 def test_unusable_options_exit_with_2_and_one_line(
@@ -76,8 +100,12 @@ def test_unusable_options_exit_with_2_and_one_line(
 
 
 @pytest.mark.parametrize("content", [b"seed: [1", b"seed: '\xff'", b"- seed"])
-def test_an_unreadable_config_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes) -> None:
-    """Broken YAML, bytes that are not UTF-8 and something other than options: one line that names the file."""
+def test_an_unreadable_config_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    """Broken YAML, bytes that are not UTF-8 and something other than options: one line that names
+    the file.
+    """
     file = tmp_path / "broken.yaml"
     file.write_bytes(content)
     assert main([*SELECT, "--config", str(file)]) == 2
@@ -92,7 +120,14 @@ def test_a_file_in_the_place_of_the_output_is_one_line(
     """The line names the path and says what was expected there."""
     (tmp_path / "table.csv").write_text("key,transcript\na,yes\n")
     (tmp_path / "file").write_text("in the way")
-    command = ["import", str(tmp_path / "table.csv"), "--root", str(tmp_path), "--out", str(tmp_path / out)]
+    command = [
+        "import",
+        str(tmp_path / "table.csv"),
+        "--root",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / out),
+    ]
     assert main(command) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert f"{tmp_path / out}: got a file, expected a folder" in line
@@ -100,8 +135,13 @@ def test_a_file_in_the_place_of_the_output_is_one_line(
 
 def test_main_help_imports_no_heavy_package() -> None:
     """`emostream --help` answers without importing torch or Ray."""
-    code = "import sys, cluster.cli as c\ntry: c.main(['--help'])\nfinally: print({'torch', 'ray'} & set(sys.modules))"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    code = (
+        "import sys, cluster.cli as c\ntry: c.main(['--help'])\nfinally: print({'torch', 'ray'} & "
+        "set(sys.modules))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert answer.stdout.strip().endswith("set()")
 
 
@@ -110,7 +150,9 @@ def test_former_spellings_are_taken_with_a_warning(
 ) -> None:
     """As flags, by --set and in groups; the help shows the present ones alone."""
     evaluate = ["evaluate", "--checkpoint", "c", "--shards", "s", "--out", "o"]
-    assert main([*evaluate, "--neighbours", "7", "--colour-by", "sex", "age", "--print-config"]) == 0
+    assert (
+        main([*evaluate, "--neighbours", "7", "--colour-by", "sex", "age", "--print-config"]) == 0
+    )
     printed = yaml.safe_load(capsys.readouterr().out)
     assert (printed["neighbors"], printed["color_by"]) == (7, ["sex", "age"])
     assert "options.neighbours is now called neighbors" in caplog.text
@@ -120,7 +162,10 @@ def test_former_spellings_are_taken_with_a_warning(
     assert "options.model.normalise_codes is now called normalize_codes" in caplog.text
 
     assert main([*evaluate, "--neighbours", "7", "--neighbors", "8", "--print-config"]) == 2
-    assert "got neighbors and its former name neighbours; leave neighbours out" in capsys.readouterr().err
+    assert (
+        "got neighbors and its former name neighbours; leave neighbours out"
+        in capsys.readouterr().err
+    )
     with pytest.raises(SystemExit):
         main(["evaluate", "--help"])
     assert "neighbours" not in capsys.readouterr().out

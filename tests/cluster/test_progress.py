@@ -1,4 +1,6 @@
-"""Progress where there is no terminal: few lines, each with what is done, how fast, and how long it will take."""
+"""Progress where there is no terminal: few lines, each with what is done, how fast, and how long it
+will take.
+"""
 
 import pytest
 
@@ -23,7 +25,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_a_line_has_a_rate_and_the_time_left(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_has_a_rate_and_the_time_left(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A line every ten seconds, and one at the end however soon it comes; the end is told once."""
     with progress("pack", "shards") as update:
         for seconds, done in ((1, 2), (11, 20), (2, 24), (1, 40), (1, 40)):
@@ -35,7 +39,9 @@ def test_a_line_has_a_rate_and_the_time_left(clock: Clock, capsys: pytest.Captur
     ]
 
 
-@pytest.mark.parametrize(("done", "seconds", "text"), [(0, 9, ""), (5, 2, "2.5 a second"), (1, 40, "1.5 a minute")])
+@pytest.mark.parametrize(
+    ("done", "seconds", "text"), [(0, 9, ""), (5, 2, "2.5 a second"), (1, 40, "1.5 a minute")]
+)
 def test_slow_work_is_counted_by_the_minute(done: int, seconds: float, text: str) -> None:
     """A rate is never rounded to nothing."""
     assert rate_text(done, seconds) == text

@@ -34,7 +34,13 @@ class Outer:
 def test_text_and_plain_values_are_the_same() -> None:
     """What a command line gives as text equals what YAML gives as values."""
     text = {"name": "x", "count": "3", "items": "a,b", "rates": "a=0.5,b=1", "enabled": "true"}
-    plain = {"name": "x", "count": 3, "items": ["a", "b"], "rates": {"a": 0.5, "b": 1}, "enabled": True}
+    plain = {
+        "name": "x",
+        "count": 3,
+        "items": ["a", "b"],
+        "rates": {"a": 0.5, "b": 1},
+        "enabled": True,
+    }
     assert from_mapping(Outer, text) == from_mapping(Outer, plain)
 
 
@@ -46,7 +52,9 @@ def test_resolved_configuration_reads_back() -> None:
 
 def test_an_explained_configuration_reads_back() -> None:
     """YAML with the help text of every option, nested ones too, and what a closed list holds."""
-    config = from_mapping(Outer, {"name": "x: #1", "inner": {"rate": 0.25}, "rates": {"a": 0.5}, "items": "a,b"})
+    config = from_mapping(
+        Outer, {"name": "x: #1", "inner": {"rate": 0.25}, "rates": {"a": 0.5}, "items": "a,b"}
+    )
     text = explain(config)
     assert from_mapping(Outer, yaml.safe_load(text)) == config
     assert "  rate: 0.25  # A rate.\n" in text
@@ -55,7 +63,11 @@ def test_an_explained_configuration_reads_back() -> None:
 
 def test_a_mistake_is_told_by_the_name_that_set_takes() -> None:
     """Groups and near matches are named: what to type instead is in the message."""
-    for values, meant in (({"nmae": 1}, "name"), ({"rate": 1}, "inner.rate"), ({"inner.rat": 1}, "inner.rate")):
+    for values, meant in (
+        ({"nmae": 1}, "name"),
+        ({"rate": 1}, "inner.rate"),
+        ({"inner.rat": 1}, "inner.rate"),
+    ):
         with pytest.raises(ConfigError, match=rf"did you mean {meant}\? known"):
             from_mapping(Outer, values)
     with pytest.raises(ConfigError, match=r"unknown option quite_else; known"):

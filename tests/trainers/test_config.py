@@ -1,4 +1,6 @@
-"""Options are refused before anything is loaded, with what was got, what is expected and the remedy."""
+"""Options are refused before anything is loaded, with what was got, what is expected and the
+remedy.
+"""
 
 import subprocess
 import sys
@@ -29,21 +31,33 @@ def config(recipe: str = "setpeer", **values: Any) -> TrainConfig:
         ({"engine": {"betas": (0.9, 1.0)}}, "betas: got .*, expected two shares below 1"),
         ({"engine": {"epsilon": 0.0}}, "epsilon: got 0.0, expected more than 0"),
         ({"engine": {"num_epochs": 0}}, "num_epochs: got 0, expected at least 1"),
-        ({"engine": {"num_epochs": 2, "num_steps": 10}}, "num_epochs: got 2 and num_steps 10; give one of them"),
+        (
+            {"engine": {"num_epochs": 2, "num_steps": 10}},
+            "num_epochs: got 2 and num_steps 10; give one of them",
+        ),
         ({"engine": {"trackers": "comet"}}, "trackers: got comet, expected mlflow or wandb"),
         ({"engine": {"weight_decay": -1.0}}, "weight_decay: got -1.0, expected 0 or more"),
         ({"encoder": {"dropout": 2.0}}, "dropout: got 2.0, expected a share below 1"),
         ({"encoder": {"freeze_layers": -1}}, "freeze_layers: got -1, expected 0 or more"),
         ({"model": {"head_dropout": 1.0}}, "head_dropout: got 1.0, expected a share below 1"),
-        ({"model": {"code_width": 10}}, f"code_width: got 10, expected a multiple of P's {NUM_HEADS} heads"),
         (
-            {"model": {"class_weights": "balanced"}, "data": {"target": {"kind": "values", "values": ["arousal"]}}},
+            {"model": {"code_width": 10}},
+            f"code_width: got 10, expected a multiple of P's {NUM_HEADS} heads",
+        ),
+        (
+            {
+                "model": {"class_weights": "balanced"},
+                "data": {"target": {"kind": "values", "values": ["arousal"]}},
+            },
             "model.class_weights: got balanced for data.target.kind values",
         ),
         ({"encoder": {"hidden_size": 30}}, "hidden_size: got 30, expected a multiple of 4 heads"),
         ({"model": {"codes": 3}}, "codes"),
         ({"model": {"fusion": "addition"}}, "num_prefixes: got 4, expected 1"),
-        ({"num_workers": 2, "engine": {"batches_per_step": 3}}, "batches_per_step: got 3 for 2 workers"),
+        (
+            {"num_workers": 2, "engine": {"batches_per_step": 3}},
+            "batches_per_step: got 3 for 2 workers",
+        ),
     ],
 )
 def test_options_that_cannot_work_are_refused(values: dict[str, Any], message: str) -> None:
@@ -84,8 +98,12 @@ def test_adaptation_hears_all_speakers(data: dict[str, Any]) -> None:
         ({}, True, False),
     ],
 )
-def test_a_recipe_decides_on_convolutions_unless_told(encoder: dict[str, Any], by_default: bool, freezes: bool) -> None:
-    """Those of a checkpoint are frozen as the recipe or the option says; those of a new encoder never."""
+def test_a_recipe_decides_on_convolutions_unless_told(
+    encoder: dict[str, Any], by_default: bool, freezes: bool
+) -> None:
+    """Those of a checkpoint are frozen as the recipe or the option says; those of a new encoder
+    never.
+    """
     assert config(encoder=encoder).encoder.freezes_front_end(by_default=by_default) == freezes
 
 
@@ -101,7 +119,10 @@ def test_a_saved_configuration_is_the_same_again() -> None:
 def test_help_needs_no_torch() -> None:
     """Neither the options nor the command import torch, DeepSpeed or Ray."""
     code = (
-        "import sys, cluster.training.train, trainers.config; print({'torch', 'deepspeed', 'ray'} & set(sys.modules))"
+        "import sys, cluster.training.train, trainers.config; print({'torch', 'deepspeed', 'ray'} "
+        "& set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "set()"

@@ -9,7 +9,9 @@ from tests.trainers.golden_curves import KEPT, curve_of, differences, machine, r
 
 
 def test_every_recipe_gives_the_kept_losses(tmp_path: Path) -> None:
-    """Thirty steps of each recipe: bit for bit where the curves were made, to a thousandth elsewhere."""
+    """Thirty steps of each recipe: bit for bit where the curves were made, to a thousandth
+    elsewhere.
+    """
     torch.set_num_threads(1)
     kept = json.loads(KEPT.read_text(encoding="utf-8"))
     exact = kept["machine"] == machine()

@@ -1,4 +1,6 @@
-"""A resumed run is the run that was started: which options may differ, and how the others are named."""
+"""A resumed run is the run that was started: which options may differ, and how the others are
+named.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -12,21 +14,34 @@ from trainers.resuming import refuse_another_run, write_config
 
 
 def config(out: Path, **values: Any) -> TrainConfig:
-    return from_mapping(TrainConfig, {"recipe": "setpeer", "shards": "*.tar", "out": str(out)} | values)
+    return from_mapping(
+        TrainConfig, {"recipe": "setpeer", "shards": "*.tar", "out": str(out)} | values
+    )
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"recipe": "finetune"}, "recipe: got finetune, the run was started with setpeer"),
-        ({"encoder": {"hidden_size": 32}}, "encoder.hidden_size: got 32, the run was started with 64"),
+        (
+            {"encoder": {"hidden_size": 32}},
+            "encoder.hidden_size: got 32, the run was started with 64",
+        ),
         ({"engine": {"zero_stage": 1}}, "engine.zero_stage: got 1, the run was started with 0"),
-        ({"engine": {"learning_rate": 0.5}}, "engine.learning_rate: got 0.5, the run was started with 0.001"),
-        ({"data": {"target": {"kind": "emotion"}}}, "data.target.kind: got emotion, the run was started with label"),
+        (
+            {"engine": {"learning_rate": 0.5}},
+            "engine.learning_rate: got 0.5, the run was started with 0.001",
+        ),
+        (
+            {"data": {"target": {"kind": "emotion"}}},
+            "data.target.kind: got emotion, the run was started with label",
+        ),
         ({"model": {"num_codes": 16}}, "model.num_codes: got 16, the run was started with 512"),
     ],
 )
-def test_another_run_is_refused_by_its_options(tmp_path: Path, values: dict[str, Any], message: str) -> None:
+def test_another_run_is_refused_by_its_options(
+    tmp_path: Path, values: dict[str, Any], message: str
+) -> None:
     """What is learned, how, and how its state is divided."""
     write_config(tmp_path, config(tmp_path))
     with pytest.raises(ConfigError) as refused:
@@ -38,7 +53,12 @@ def test_another_run_is_refused_by_its_options(tmp_path: Path, values: dict[str,
 def test_where_and_how_long_it_runs_may_differ(tmp_path: Path) -> None:
     """And a default that is written out is none."""
     write_config(tmp_path, config(tmp_path))
-    changed = {"address": "auto", "resume": True, "shards": "moved/*.tar", "model": {"num_codes": 512}}
+    changed = {
+        "address": "auto",
+        "resume": True,
+        "shards": "moved/*.tar",
+        "model": {"num_codes": 512},
+    }
     engine = {"num_steps": 9, "patience": 3, "trackers": ["wandb"]}
     refuse_another_run(tmp_path, config(tmp_path / "moved", **changed, engine=engine))
 

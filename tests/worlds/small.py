@@ -1,7 +1,8 @@
-"""A corpus small enough for a test that labels it many times: tones, faces and words, and an untrained panel.
+"""A corpus small enough for a test that labels it many times: tones, faces and words, and an
+untrained panel.
 
-The labelers are real checkpoints with random weights: what is tested is that the same bytes come out, not that they
-are right.
+The labelers are real checkpoints with random weights: what is tested is that the same bytes come
+out, not that they are right.
 """
 
 from dataclasses import dataclass
@@ -40,7 +41,9 @@ def make_sample(number: int, *, seconds: float = 0.6) -> Sample:
     """A tone whose pitch, face and words follow from `number`."""
     generator = np.random.default_rng(number)
     times = np.arange(int(seconds * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
-    tone = 0.3 * np.sin(2 * np.pi * (120 + 10 * number % 400) * times) + 0.01 * generator.standard_normal(len(times))
+    tone = 0.3 * np.sin(
+        2 * np.pi * (120 + 10 * number % 400) * times
+    ) + 0.01 * generator.standard_normal(len(times))
     return Sample(
         key=f"utterance-{number:05d}",
         audio=encode_flac(tone.astype(np.float32)),
@@ -72,7 +75,9 @@ def make_small_world(folder: Path, *, num_shards: int = 8, per_shard: int = 6) -
     return SmallWorld(shards, panel, num_shards * per_shard)
 
 
-def write_checkpoints(folder: Path, *, seed: int = 0, num_face_values: int = NUM_FACE_VALUES) -> dict[str, object]:
+def write_checkpoints(
+    folder: Path, *, seed: int = 0, num_face_values: int = NUM_FACE_VALUES
+) -> dict[str, object]:
     """Three labelers with random weights; returns the panel that names them."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -87,13 +92,22 @@ def write_checkpoints(folder: Path, *, seed: int = 0, num_face_values: int = NUM
         "label2id": {name: i for i, name in enumerate(EMOTIONS)},
     }
     MelClassifier(MelClassifierConfig(**labels)).save_pretrained(folder / "voice")
-    FaceSequenceClassifier(FaceSequenceConfig(feature_size=num_face_values, **labels)).save_pretrained(folder / "face")
+    FaceSequenceClassifier(
+        FaceSequenceConfig(feature_size=num_face_values, **labels)
+    ).save_pretrained(folder / "face")
     vocabulary = {word: number for number, word in enumerate(("[PAD]", "[UNK]", *WORDS))}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]"
+    )
     tokenizer.save_pretrained(folder / "words")
-    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    small = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+    }
     config = BertConfig(vocab_size=len(vocabulary), max_position_embeddings=32, **small, **labels)
     BertForSequenceClassification(config).save_pretrained(folder / "words")
     return {

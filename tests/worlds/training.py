@@ -1,4 +1,5 @@
-"""Packed shards small enough to train on in a test: tones whose pitch tells the class, six speakers a split.
+"""Packed shards small enough to train on in a test: tones whose pitch tells the class, six speakers
+a split.
 
 Or films, without sound: a bright square whose way tells the class and its shade the speaker.
 """
@@ -29,7 +30,9 @@ def make_utterance(split: str, speaker: int, number: int) -> Sample:
     seconds = 0.2 + 0.2 * rng.random()
     times = np.arange(round(seconds * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
     label = number % len(CLASSES)
-    tone = 0.2 * np.sin(2 * np.pi * (200 * (1 + label) + 10 * speaker) * times) + 0.01 * rng.standard_normal(len(times))
+    tone = 0.2 * np.sin(
+        2 * np.pi * (200 * (1 + label) + 10 * speaker) * times
+    ) + 0.01 * rng.standard_normal(len(times))
     name = f"{split}-{speaker}"
     return Sample(
         key=f"{name}-{number:03d}",
@@ -82,7 +85,9 @@ def write_video_world(folder: Path) -> str:
 def _write_splits(folder: Path, make: Callable[[str, int, int], Sample]) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     for split in ("train", "validation", "test"):
-        samples = [make(split, speaker, number) for speaker in range(6) for number in range(PER_SPEAKER)]
+        samples = [
+            make(split, speaker, number) for speaker in range(6) for number in range(PER_SPEAKER)
+        ]
         write_shard(folder / f"{split}-000000.tar", samples)
     return f"{folder}/*.tar"
 
@@ -114,7 +119,8 @@ def small_values(shards: str, out: Path, recipe: str = "setpeer", **engine: Any)
         "out": str(out),
         "encoder": {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "intermediate_size": 32},
         "data": {"sets": {"num_sets": 2, "set_size": 4}, "utterances": {"batch_seconds": 3.0}},
-        "engine": {"num_steps": 12, "validate_every": 6, "checkpoint_every": 4, "log_every": 1} | engine,
+        "engine": {"num_steps": 12, "validate_every": 6, "checkpoint_every": 4, "log_every": 1}
+        | engine,
     }
     if recipe == "setpeer":
         values["model"] = {"code_width": 8, "num_codes": 16, "num_prefixes": 2}

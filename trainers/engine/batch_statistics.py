@@ -1,8 +1,9 @@
-"""Batch norm's running statistics, moved once a step by all of the step's batches, whichever worker computed them.
+"""Batch norm's running statistics, moved once a step by all of the step's batches, whichever worker
+computed them.
 
-Left alone, each worker keeps statistics of its own batches: the exported model would hold those of one worker, and
-validation would differ by rank. `torch.nn.SyncBatchNorm` was rejected: it also normalizes by the batches of all
-workers, so that training itself would depend on their number.
+Left alone, each worker keeps statistics of its own batches: the exported model would hold those of
+one worker, and validation would differ by rank. `torch.nn.SyncBatchNorm` was rejected: it also
+normalizes by the batches of all workers, so that training itself would depend on their number.
 """
 
 import torch
@@ -14,7 +15,11 @@ class BatchStatistics:
     """The statistics of one model; does nothing for a model without batch norm."""
 
     def __init__(self, model: nn.Module) -> None:
-        norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        norms = [
+            module
+            for module in model.modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        ]
         buffers = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]
         self._buffers: list[Tensor] = [buffer for buffer in buffers if buffer is not None]
         self._before: list[Tensor] = []
@@ -41,5 +46,7 @@ class BatchStatistics:
         joined = torch.cat([total.flatten() for total in self._sums])
         distributed.all_reduce(joined)
         sizes = [buffer.numel() for buffer in self._buffers]
-        for buffer, mean in zip(self._buffers, torch.split(joined / num_batches, sizes), strict=True):
+        for buffer, mean in zip(
+            self._buffers, torch.split(joined / num_batches, sizes), strict=True
+        ):
             buffer.copy_(mean.view_as(buffer))

@@ -1,7 +1,8 @@
-"""What a model keeps besides parameters, in a file of a checkpoint: running statistics, a codebook's restarts.
+"""What a model keeps besides parameters, in a file of a checkpoint: running statistics, a
+codebook's restarts.
 
-DeepSpeed saves buffers too, but its universal checkpoints, by which another number of workers resumes, hold parameters
-only: resumed from one, the buffers would be a new model's, without a word.
+DeepSpeed saves buffers too, but its universal checkpoints, by which another number of workers
+resumes, hold parameters only: resumed from one, the buffers would be a new model's, without a word.
 """
 
 from pathlib import Path
@@ -13,8 +14,13 @@ BUFFERS_NAME = "buffers.safetensors"
 
 
 def save_buffers(model: nn.Module, checkpoint: Path) -> None:
-    """Write what a model keeps besides parameters: running statistics, a codebook's restarts. Alike on every rank."""
-    save_file({name: buffer.contiguous() for name, buffer in _buffers(model).items()}, checkpoint / BUFFERS_NAME)
+    """Write what a model keeps besides parameters: running statistics, a codebook's restarts. Alike
+    on every rank.
+    """
+    save_file(
+        {name: buffer.contiguous() for name, buffer in _buffers(model).items()},
+        checkpoint / BUFFERS_NAME,
+    )
 
 
 def load_buffers(model: nn.Module, checkpoint: Path) -> None:

@@ -1,9 +1,10 @@
 """Checkpoints that are whole or not there: written under a temporary name, flushed, renamed.
 
-A folder `step-00000200` holds DeepSpeed's state of every rank, the model's buffers, the position in the data, what has
-been reached so far and the size of every file. Random numbers need no saving: they are drawn from (seed, batch number).
-A ZeRO checkpoint is divided among the workers that wrote it; resumed by another number of workers it is first put
-together with DeepSpeed's own universal checkpoint tool, which leaves buffers out: they have a file of their own.
+A folder `step-00000200` holds DeepSpeed's state of every rank, the model's buffers, the position in
+the data, what has been reached so far and the size of every file. Random numbers need no saving:
+they are drawn from (seed, batch number). A ZeRO checkpoint is divided among the workers that wrote
+it; resumed by another number of workers it is first put together with DeepSpeed's own universal
+checkpoint tool, which leaves buffers out: they have a file of their own.
 """
 
 import argparse
@@ -28,7 +29,9 @@ log = logging.getLogger(__name__)
 _NAME = re.compile(r"step-(\d{8})")
 STATE_TAG = "deepspeed"
 # What DeepSpeed wants to find in a checkpoint it is to put together for another number of workers.
-UNIVERSAL_CLIENT_STATE: Mapping[str, Any] = {"universal_checkpoint_info": {"universal_checkpoint_version": 0.2}}
+UNIVERSAL_CLIENT_STATE: Mapping[str, Any] = {
+    "universal_checkpoint_info": {"universal_checkpoint_version": 0.2}
+}
 CHECKPOINTS_NAME = "checkpoints"  # below the folder of a run
 PROGRESS_NAME, FILES_NAME = "progress.json", "files.json"
 RESULT_NAME = "train.json"  # beside the checkpoints, once the run has ended
@@ -88,13 +91,15 @@ def require_complete(checkpoint: Path) -> None:
     wrong = [name for name, size in sizes.items() if found.get(name) != size]
     if wrong:
         raise ConfigError(
-            f"resume: {checkpoint}: {', '.join(wrong)} missing or cut short since it was written; restore it, or "
-            "remove the whole checkpoint to go on from the one before"
+            f"resume: {checkpoint}: {', '.join(wrong)} missing or cut short since it was written; "
+            "restore it, or remove the whole checkpoint to go on from the one before"
         )
 
 
 def make_universal(checkpoint: Path) -> Path:
-    """Put a ZeRO checkpoint together so that any number of workers can load it; returns the folder to load."""
+    """Put a ZeRO checkpoint together so that any number of workers can load it; returns the folder
+    to load.
+    """
     from deepspeed.checkpoint.ds_to_universal import main as convert
 
     target = checkpoint / "universal"
@@ -120,24 +125,34 @@ def make_universal(checkpoint: Path) -> Path:
 def refuse_used_folder(out: Path, *, resume: bool) -> None:
     """A folder is one run's: a new run into it must be a resumed one."""
     if not resume and (out / CHECKPOINTS_NAME).is_dir() and any((out / CHECKPOINTS_NAME).iterdir()):
-        raise ConfigError(f"--out {out}: holds checkpoints; add --resume to go on, or give another folder")
+        raise ConfigError(
+            f"--out {out}: holds checkpoints; add --resume to go on, or give another folder"
+        )
 
 
 @contextmanager
 def storage_failures(folder: Path) -> Iterator[None]:
-    """Raise OSError for what torch and safetensors raise as errors of their own when a file cannot be written."""
+    """Raise OSError for what torch and safetensors raise as errors of their own when a file cannot
+    be written.
+    """
     try:
         yield
     except (RuntimeError, SafetensorError) as error:
-        if isinstance(error, RuntimeError) and "inline_container.cc" not in str(error):  # torch's file writer
+        if isinstance(error, RuntimeError) and "inline_container.cc" not in str(
+            error
+        ):  # torch's file writer
             raise
         free_mib = shutil.disk_usage(folder.parent).free // 2**20
         reason = str(error).strip().splitlines()[0]
-        raise OSError(errno.EIO, f"cannot write {folder} ({free_mib} MiB are free there): {reason}") from error
+        raise OSError(
+            errno.EIO, f"cannot write {folder} ({free_mib} MiB are free there): {reason}"
+        ) from error
 
 
 def replace_folder(temporary: Path, final: Path) -> None:
-    """Put `temporary` in the place of `final`; killed at any point, `recover_folder` finds one of them whole."""
+    """Put `temporary` in the place of `final`; killed at any point, `recover_folder` finds one of
+    them whole.
+    """
     old = _set_aside(final)
     if final.exists():
         shutil.rmtree(old, ignore_errors=True)

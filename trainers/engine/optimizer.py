@@ -1,4 +1,6 @@
-"""The optimizer: torch's AdamW, with the parameters that weight decay leaves alone in a group of their own."""
+"""The optimizer: torch's AdamW, with the parameters that weight decay leaves alone in a group of
+their own.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +13,9 @@ from trainers.task import TrainingModel
 
 
 def make_optimizer(model: TrainingModel, config: EngineConfig) -> torch.optim.AdamW:
-    """AdamW over what is trained. Raises ValueError when the model spares a parameter that it does not have."""
+    """AdamW over what is trained. Raises ValueError when the model spares a parameter that it does
+    not have.
+    """
     return torch.optim.AdamW(
         list(_groups(model)),
         lr=config.learning_rate,
@@ -25,11 +29,19 @@ def _groups(model: TrainingModel) -> Iterator[dict[str, Any]]:
     spared = set(model.spared_parameters())
     named = dict(model.named_parameters())
     if unknown := sorted(spared - named.keys()):
-        raise ValueError(f"{type(model).__name__}: spares {', '.join(unknown)}, which are no parameters of it")
+        raise ValueError(
+            f"{type(model).__name__}: spares {', '.join(unknown)}, which are no parameters of it"
+        )
 
-    decayed = [parameter for name, parameter in named.items() if name not in spared and parameter.requires_grad]
+    decayed = [
+        parameter
+        for name, parameter in named.items()
+        if name not in spared and parameter.requires_grad
+    ]
     yield {"params": decayed}
 
-    kept: list[nn.Parameter] = [named[name] for name in named if name in spared and named[name].requires_grad]
+    kept: list[nn.Parameter] = [
+        named[name] for name in named if name in spared and named[name].requires_grad
+    ]
     if kept:  # DeepSpeed takes no empty group
         yield {"params": kept, "weight_decay": 0.0}

@@ -13,7 +13,8 @@ from trainers.settings.engine import EngineConfig
 def join_group() -> None:
     """Join the process group torchrun or Ray Train describe, or be a group of one.
 
-    It is not left again: DeepSpeed remembers groups by themselves and cannot use another in the same process.
+    It is not left again: DeepSpeed remembers groups by themselves and cannot use another in the
+    same process.
     """
     has_gpu = torch.cuda.is_available()
     if has_gpu:
@@ -33,7 +34,9 @@ def join_group() -> None:
 
 
 def _do_without_extension() -> None:
-    """Keep DeepSpeed from compiling its shared-memory reduction at start-up: gloo does the same, without a compiler."""
+    """Keep DeepSpeed from compiling its shared-memory reduction at start-up: gloo does the same,
+    without a compiler.
+    """
     import deepspeed
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

@@ -1,8 +1,9 @@
 """What the first rank does for all, or each for itself, so that all learn how it went.
 
-A refusal met by one rank alone leaves the others waiting for it: a Ray worker that refuses ends without a failure, and
-nobody ends the rest. So what only the first rank looks at is told to every rank, a refusal as well as a result; and
-where each rank looks for itself, at files that its node may lack, they agree before they go on.
+A refusal met by one rank alone leaves the others waiting for it: a Ray worker that refuses ends
+without a failure, and nobody ends the rest. So what only the first rank looks at is told to every
+rank, a refusal as well as a result; and where each rank looks for itself, at files that its node
+may lack, they agree before they go on.
 """
 
 from collections.abc import Callable
@@ -18,9 +19,11 @@ REFUSALS = (ConfigError, BadShard, OSError)
 
 
 def on_first_rank(work: Callable[[], T]) -> T:
-    """What `work` returns on the first rank; every rank calls this. What it returns or raises must pickle.
+    """What `work` returns on the first rank; every rank calls this. What it returns or raises must
+    pickle.
 
-    ConfigError, BadShard and OSError are raised on every rank alike; any other failure is a fault and stays on one.
+    ConfigError, BadShard and OSError are raised on every rank alike; any other failure is a fault
+    and stays on one.
     """
     told: list[tuple[T | None, Exception | None] | None] = [None]
     if distributed.get_rank() == 0:
@@ -38,9 +41,11 @@ def on_first_rank(work: Callable[[], T]) -> T:
 
 
 def on_every_rank(work: Callable[[], T]) -> T:
-    """What `work` returns on this rank, once it has succeeded on all of them; every rank calls this.
+    """What `work` returns on this rank, once it has succeeded on all of them; every rank calls
+    this.
 
-    What it raises of the refusals of `on_first_rank` is raised on every rank: the first rank's that has one.
+    What it raises of the refusals of `on_first_rank` is raised on every rank: the first rank's that
+    has one.
     """
     found: T | None = None
     refusal: Exception | None = None

@@ -1,8 +1,10 @@
-"""The training loop, on DeepSpeed: the same in one process, under torchrun and in a Ray Train worker.
+"""The training loop, on DeepSpeed: the same in one process, under torchrun and in a Ray Train
+worker.
 
-Random numbers are seeded by the global number of each batch, before it is computed. So a step does not depend on how
-many workers share it nor on whether the run was interrupted, and neither order nor dropout needs saving. Keeping the
-generators' states in checkpoints was the alternative; it cannot survive a change of the number of workers.
+Random numbers are seeded by the global number of each batch, before it is computed. So a step does
+not depend on how many workers share it nor on whether the run was interrupted, and neither order
+nor dropout needs saving. Keeping the generators' states in checkpoints was the alternative; it
+cannot survive a change of the number of workers.
 
 AdamW is torch's own, handed to DeepSpeed: its fused one has to be compiled first.
 """
@@ -119,23 +121,30 @@ class TrainingRun:
     def restore(self) -> None:
         """Make the folder ready and take up the position of its newest checkpoint.
 
-        Raises ConfigError when that is of other data, is not whole, or not every rank sees the folder.
+        Raises ConfigError when that is of other data, is not whole, or not every rank sees the
+        folder.
         """
-        self._checkpoint = on_first_rank(self._make_ready)  # one for all: a network file system may show others less
+        self._checkpoint = on_first_rank(
+            self._make_ready
+        )  # one for all: a network file system may show others less
         if self._world_size > 1:
             require_shared(self._out)
 
         if self._checkpoint is not None:
             progress = read_progress(self._checkpoint)
             self._reached = _Reached(**progress["reached"])
-            self._reached.stopped_early = self._is_patience_spent()  # it may be another patience by now
+            self._reached.stopped_early = (
+                self._is_patience_spent()
+            )  # it may be another patience by now
             self._loader.load_state_dict(progress["loader"])
 
     def run(self) -> TrainingResult:
         """Build or load the model, then step until the end."""
         self._build()
         if self._checkpoint is not None and self._reached.best_step == self._reached.step:
-            self._export(BEST_NAME)  # the run may have been killed between this checkpoint and its export
+            self._export(
+                BEST_NAME
+            )  # the run may have been killed between this checkpoint and its export
 
         trackers = self._trackers()
         try:
@@ -165,7 +174,9 @@ class TrainingRun:
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         universal = self._must_convert()
 
-        self._task.prepare(self._out, lambda what: self._on_step(self._reached.step, self._num_steps, what))
+        self._task.prepare(
+            self._out, lambda what: self._on_step(self._reached.step, self._num_steps, what)
+        )
         self._model = on_every_rank(self._task.build_model)
         if self._config.gradient_checkpointing:
             self._model.checkpoint_gradients()
@@ -202,7 +213,9 @@ class TrainingRun:
         if self._rank:
             return []
 
-        return open_trackers(self._out, self._config.trackers, self._parameters, first_step=self._reached.step)
+        return open_trackers(
+            self._out, self._config.trackers, self._parameters, first_step=self._reached.step
+        )
 
     def _loop(self, trackers: list[Tracker]) -> None:
         batches = iter(self._loader)
@@ -218,10 +231,18 @@ class TrainingRun:
             is_last = reached.step == self._num_steps
             if reached.step % config.log_every == 0 or is_last:
                 self._log(trackers, outcome)
-            is_better = (reached.step % config.validate_every == 0 or is_last) and self._validate(trackers)
+            is_better = (reached.step % config.validate_every == 0 or is_last) and self._validate(
+                trackers
+            )
 
-            # Saved before it is exported: a run that resumes from an older checkpoint would leave a `best` of its past.
-            if reached.step % config.checkpoint_every == 0 or is_last or is_better or reached.stopped_early:
+            # Saved before it is exported: a run that resumes from an older checkpoint would leave a
+            # `best` of its past.
+            if (
+                reached.step % config.checkpoint_every == 0
+                or is_last
+                or is_better
+                or reached.stopped_early
+            ):
                 self._save()
             if is_better:
                 self._export(BEST_NAME)
@@ -241,16 +262,20 @@ class TrainingRun:
         for tracker in trackers:
             tracker.log(self._reached.step, numbers)
         note = (
-            f"loss {outcome.terms['loss']:.3f}, {numbers['utterances_per_second']:.0f} utterances a second, "
-            f"{numbers['data_wait_share']:.0%} waiting for data"
+            f"loss {outcome.terms['loss']:.3f}, {numbers['utterances_per_second']:.0f} utterances "
+            f"a second, {numbers['data_wait_share']:.0%} waiting for data"
         )
         self._on_step(self._reached.step, self._num_steps, note)
 
     def _validate(self, trackers: list[Tracker]) -> bool:
         """Score the validation split; whether it is the best so far."""
-        scores = self._task.validate(*validation_scores(self._task, self._model, self._engine.device))
+        scores = self._task.validate(
+            *validation_scores(self._task, self._model, self._engine.device)
+        )
         for tracker in trackers:
-            tracker.log(self._reached.step, {f"validation_{name}": value for name, value in scores.items()})
+            tracker.log(
+                self._reached.step, {f"validation_{name}": value for name, value in scores.items()}
+            )
 
         reached, better = self._reached, self._task.objective
         if not reached.best or better(scores) > better(reached.best):
@@ -268,7 +293,10 @@ class TrainingRun:
         temporary = self._checkpoints.temporary(self._reached.step)
         with storage_failures(temporary):
             self._engine.save_checkpoint(
-                str(temporary), tag=STATE_TAG, client_state=dict(UNIVERSAL_CLIENT_STATE), save_latest=False
+                str(temporary),
+                tag=STATE_TAG,
+                client_state=dict(UNIVERSAL_CLIENT_STATE),
+                save_latest=False,
             )
             if self._rank == 0:
                 save_buffers(self._model, temporary)
@@ -280,7 +308,9 @@ class TrainingRun:
                 "loader": self._loader.state_dict(),
                 "world_size": self._world_size,
             }
-            self._checkpoints.commit(self._reached.step, progress, keep=self._config.keep_checkpoints)
+            self._checkpoints.commit(
+                self._reached.step, progress, keep=self._config.keep_checkpoints
+            )
         self._barrier()
 
     def _export(self, name: str) -> None:

@@ -1,7 +1,9 @@
-"""Where a run's numbers go: one JSON line a logged step, TensorBoard, and MLflow or W&B when asked for.
+"""Where a run's numbers go: one JSON line a logged step, TensorBoard, and MLflow or W&B when asked
+for.
 
-A resumed run takes back the lines after its checkpoint: the file is the curve of the run, not of its attempts. For the
-services it is the same run again: `trackers.json` keeps the identifier that each of them gave it.
+A resumed run takes back the lines after its checkpoint: the file is the curve of the run, not of
+its attempts. For the services it is the same run again: `trackers.json` keeps the identifier that
+each of them gave it.
 """
 
 import importlib.util
@@ -32,7 +34,9 @@ class MetricsFile:
 
     def __init__(self, path: Path, *, first_step: int) -> None:
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= first_step]
-        with atomic_write(str(path)) as stream:  # cut short by a full disk, it would lose the curve so far
+        with atomic_write(
+            str(path)
+        ) as stream:  # cut short by a full disk, it would lose the curve so far
             stream.write("".join(kept).encode())
         self._stream = path.open("a", encoding="utf-8")
 
@@ -83,7 +87,9 @@ class MlflowRun:
             run = mlflow.start_run(run_id=run_id)
         else:
             run = mlflow.start_run(run_name=name)
-            mlflow.log_params({key: str(value)[:500] for key, value in parameters.items()})  # once: they cannot change
+            mlflow.log_params(
+                {key: str(value)[:500] for key, value in parameters.items()}
+            )  # once: they cannot change
         self.run_id: str = run.info.run_id
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
@@ -129,10 +135,14 @@ def require_trackers(names: Sequence[str]) -> None:
     """Raise ConfigError when the library of a named service is not installed."""
     for name in names:
         if importlib.util.find_spec(name) is None:
-            raise ConfigError(f"engine.trackers: {name} is not installed; `pip install {name}`, or leave it out")
+            raise ConfigError(
+                f"engine.trackers: {name} is not installed; `pip install {name}`, or leave it out"
+            )
 
 
-def open_trackers(out: Path, names: Sequence[str], parameters: Mapping[str, Any], *, first_step: int) -> list[Tracker]:
+def open_trackers(
+    out: Path, names: Sequence[str], parameters: Mapping[str, Any], *, first_step: int
+) -> list[Tracker]:
     """The metrics file, TensorBoard, and the named services, whose libraries must be there."""
     trackers: list[Tracker] = [
         MetricsFile(out / METRICS_NAME, first_step=first_step),
@@ -159,4 +169,8 @@ def _lines(path: Path) -> list[str]:
     """Whole lines of the file; a line a killed run left half written is dropped."""
     if not path.exists():
         return []
-    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    return [
+        line
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True)
+        if line.endswith("\n")
+    ]

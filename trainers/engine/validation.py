@@ -18,13 +18,17 @@ Scores = tuple[NDArray[np.int64], NDArray[np.float32]]  # rows [N] and their sco
 
 
 def validation_scores(task: Task, model: TrainingModel, device: torch.device) -> Scores:
-    """Rows and scores of every validation utterance, in the order of rows; every rank calls it and gets all."""
+    """Rows and scores of every validation utterance, in the order of rows; every rank calls it and
+    gets all.
+    """
     rank, world_size = distributed.get_rank(), distributed.get_world_size()
     rows = [np.empty(0, dtype=np.int64)]
     scores = [np.empty((0, task.score_width), dtype=np.float32)]
 
     model.eval()
-    batches = read_once(task.validation_reader(), task.validation_batches(), rank=rank, world_size=world_size)
+    batches = read_once(
+        task.validation_reader(), task.validation_batches(), rank=rank, world_size=world_size
+    )
     for batch in batches:
         found = model.scores(batch.to(device)).float().cpu().numpy()
         if batch.number >= 0:  # else it repeats another rank's, so that all ranks compute as often

@@ -1,11 +1,13 @@
 """Temperature scaling (Guo et al. 2017, equation 9), stored in the weights.
 
-Agreement compares two teachers' distributions, so both must mean what they say: an overconfident teacher disagrees with
-everybody. One number T divides a classifier's logits so that held-out speakers' labels become most likely. Dividing the
-last layer's weights by T has the same effect, and the checkpoint stays a plain one that any tool loads.
+Agreement compares two teachers' distributions, so both must mean what they say: an overconfident
+teacher disagrees with everybody. One number T divides a classifier's logits so that held-out
+speakers' labels become most likely. Dividing the last layer's weights by T has the same effect, and
+the checkpoint stays a plain one that any tool loads.
 
-Rejected: a calibration file beside the checkpoint (every reader would have to know it), and vector or isotonic scaling
-(they move the argmax, and a few hundred validation utterances do not feed seven more numbers).
+Rejected: a calibration file beside the checkpoint (every reader would have to know it), and vector
+or isotonic scaling (they move the argmax, and a few hundred validation utterances do not feed seven
+more numbers).
 
 Shapes: N utterances, C classes.
 """
@@ -20,9 +22,11 @@ MIN_TEMPERATURE, MAX_TEMPERATURE = 0.25, 10.0
 
 
 def fit_temperature(logits_NC: Tensor, labels_N: Tensor) -> float:
-    """The T that minimizes the cross-entropy of softmax(logits / T): convex in 1/T, so a bounded search finds it.
+    """The T that minimizes the cross-entropy of softmax(logits / T): convex in 1/T, so a bounded
+    search finds it.
 
-    Bounded because a classifier without a mistake on the validation set would be scaled to certainty.
+    Bounded because a classifier without a mistake on the validation set would be scaled to
+    certainty.
     """
 
     def cross_entropy(log_temperature: float) -> float:
@@ -40,8 +44,8 @@ def scale_logits(model: nn.Module, num_labels: int, temperature: float) -> None:
     linear_layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
     if not linear_layers or linear_layers[-1].out_features != num_labels:
         raise ValueError(
-            f"{type(model).__name__}: expected a model whose last linear layer gives the {num_labels} logits, got "
-            f"{linear_layers[-1] if linear_layers else 'no linear layer'}"
+            f"{type(model).__name__}: expected a model whose last linear layer gives the "
+            f"{num_labels} logits, got {linear_layers[-1] if linear_layers else 'no linear layer'}"
         )
     with torch.no_grad():
         for parameter in linear_layers[-1].parameters():

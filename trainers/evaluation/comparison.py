@@ -1,7 +1,9 @@
-"""Runs of several methods over several seeds, as the papers tabulate them: means, spreads, and paired significance.
+"""Runs of several methods over several seeds, as the papers tabulate them: means, spreads, and
+paired significance.
 
-A method beats the baseline when a paired t-test over the seeds both were run with gives p < .05 (the papers' star).
-With two seeds or fewer nothing is tested, and the table says so by leaving p out.
+A method beats the baseline when a paired t-test over the seeds both were run with gives p < .05
+(the papers' star). With two seeds or fewer nothing is tested, and the table says so by leaving p
+out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +18,8 @@ SIGNIFICANCE = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One figure of one method: mean and sample standard deviation over seeds (None: one seed has none), and p against
-    the baseline.
+    """One figure of one method: mean and sample standard deviation over seeds (None: one seed has
+    none), and p against the baseline.
     """
 
     mean: float
@@ -54,4 +56,6 @@ def _paired_p(
     differences = [mine[seed][figure] - theirs[seed][figure] for seed in seeds]
     if np.ptp(differences) == 0:
         return 1.0 if differences[0] == 0 else 0.0  # the t-test divides by their spread
-    return float(ttest_rel([mine[s][figure] for s in seeds], [theirs[s][figure] for s in seeds]).pvalue)
+    return float(
+        ttest_rel([mine[s][figure] for s in seeds], [theirs[s][figure] for s in seeds]).pvalue
+    )

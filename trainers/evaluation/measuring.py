@@ -1,4 +1,6 @@
-"""A trained recognizer measured on a split: predicted, calibrated where asked for, and compared with what is true."""
+"""A trained recognizer measured on a split: predicted, calibrated where asked for, and compared
+with what is true.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -33,10 +35,11 @@ from trainers.models.trained import TrainedRecognizer
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What an evaluation found: the measured utterances, their truth, what was predicted of them, and the figures.
+    """What an evaluation found: the measured utterances, their truth, what was predicted of them,
+    and the figures.
 
-    `answers` [N, W] are the predictions, calibrated where that was asked for. `metrics` is what metrics.json holds,
-    `colors` the fields of the json that the page's map is colored by.
+    `answers` [N, W] are the predictions, calibrated where that was asked for. `metrics` is what
+    metrics.json holds, `colors` the fields of the json that the page's map is colored by.
     """
 
     index: CorpusIndex
@@ -64,10 +67,15 @@ def measure(config: EvaluateConfig) -> Measured:
     truth, truth_name = target.truth(index)
     known = np.flatnonzero(truth.known)
     if not len(known):
-        raise ConfigError(f"--split {config.split}: no utterance has one of {', '.join(target.names)} as its truth")
+        raise ConfigError(
+            f"--split {config.split}: no utterance has one of {', '.join(target.names)} as its "
+            "truth"
+        )
 
     # All utterances of a speaker may support; those without a usable truth are only not counted.
-    predicted = predict(trained, index, set_size=config.set_size, support=config.support, seed=config.seed)
+    predicted = predict(
+        trained, index, set_size=config.set_size, support=config.support, seed=config.seed
+    )
     answers = predicted.scores
     if config.pldc is not None:
         answers = _calibrated(config, trained, corpus, index, predicted)
@@ -89,8 +97,9 @@ def _require_unheard(config: EvaluateConfig, model: EmotionRecognizer) -> None:
     heard = seconds_heard(model, config.split)
     if heard and heard != config.known_seconds:
         raise ConfigError(
-            f"--known-seconds: got {config.known_seconds:g}, but this model was trained on {heard:g} s of each speaker "
-            f"of {config.split}; give --known-seconds {heard:g}, which leaves them out"
+            f"--known-seconds: got {config.known_seconds:g}, but this model was trained on "
+            f"{heard:g} s of each speaker of {config.split}; give --known-seconds {heard:g}, which "
+            "leaves them out"
         )
 
 
@@ -102,7 +111,9 @@ def _measured(config: EvaluateConfig, index: CorpusIndex) -> CorpusIndex:
     if config.support == "disjoint":
         chosen[np.flatnonzero(chosen)] = can_support(index.take(np.flatnonzero(chosen)))
     if not chosen.any():
-        raise ConfigError(f"--support disjoint: every speaker of {config.split} has one utterance only")
+        raise ConfigError(
+            f"--support disjoint: every speaker of {config.split} has one utterance only"
+        )
 
     return index.take(np.flatnonzero(chosen))
 
@@ -113,22 +124,31 @@ def _colors(config: EvaluateConfig, index: CorpusIndex) -> dict[str, list[str | 
     for name, texts in colors.items():
         if not any(texts):
             known = ", ".join(json.loads(index.table["json"][0].as_py()))
-            raise ConfigError(f"--color-by {name}: no utterance has it in its json, where one holds {known}")
+            raise ConfigError(
+                f"--color-by {name}: no utterance has it in its json, where one holds {known}"
+            )
 
     return colors
 
 
-def _require_numbers(config: EvaluateConfig, index: CorpusIndex, answers: NDArray[np.float32]) -> None:
+def _require_numbers(
+    config: EvaluateConfig, index: CorpusIndex, answers: NDArray[np.float32]
+) -> None:
     wrong = np.flatnonzero(~np.isfinite(answers).all(axis=1))
     if len(wrong):
         raise ConfigError(
-            f"--checkpoint {config.checkpoint}: answered with NaN or infinity to {len(wrong)} of {len(index)} "
-            f"utterances, such as {index.keys(wrong[:1])[0]}; train it again, in float32 or with a lower learning rate"
+            f"--checkpoint {config.checkpoint}: answered with NaN or infinity to {len(wrong)} of "
+            f"{len(index)} utterances, such as {index.keys(wrong[:1])[0]}; train it again, in "
+            "float32 or with a lower learning rate"
         )
 
 
 def _calibrated(
-    config: EvaluateConfig, trained: TrainedRecognizer, corpus: CorpusIndex, index: CorpusIndex, found: Predicted
+    config: EvaluateConfig,
+    trained: TrainedRecognizer,
+    corpus: CorpusIndex,
+    index: CorpusIndex,
+    found: Predicted,
 ) -> NDArray[np.float32]:
     """PLDC by the training speakers of the same shards (papt-pldc, Eq. 3)."""
     assert config.pldc is not None  # noqa: S101 (the caller asked)
@@ -139,18 +159,29 @@ def _calibrated(
     features = predict(trained, train, set_size=config.set_size, seed=config.seed).features
     table = build_speakers(lambda: [(train.speaker_of_rows, features, labels.array)], labels.names)
     calibrated = calibrate_speakers(
-        table, index.speaker_of_rows, found.features, found.scores, neighbors=config.neighbors, mode=config.pldc
+        table,
+        index.speaker_of_rows,
+        found.features,
+        found.scores,
+        neighbors=config.neighbors,
+        mode=config.pldc,
     )
     return calibrated.astype(np.float32)
 
 
 def _metrics(
-    config: EvaluateConfig, target: Target, index: CorpusIndex, answers: NDArray[np.float32], truth_name: str
+    config: EvaluateConfig,
+    target: Target,
+    index: CorpusIndex,
+    answers: NDArray[np.float32],
+    truth_name: str,
 ) -> dict[str, Any]:
     """The figures of utterances whose truth is known, as metrics.json holds them."""
     truth, _ = target.truth(index)
     details = asdict(target.score(truth, answers, index.speaker_of_rows))
-    lists: dict[str, Any] = {name: details.pop(name) for name in ("per_speaker", "confusion") if name in details}
+    lists: dict[str, Any] = {
+        name: details.pop(name) for name in ("per_speaker", "confusion") if name in details
+    }
     number = details.pop("number")
 
     return {

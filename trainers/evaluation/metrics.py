@@ -1,10 +1,11 @@
 """The papers' figures: over all utterances, and averaged over speakers.
 
-ACC and macro-F1 over all utterances; A-ACC and A-F1 their means over speakers (setpeer-emoceleb, section V-C), so that
-a speaker with many utterances counts no more than another. For values O-CCC over all utterances and A-CCC over speakers
-(papt-pldc, section 5), with the standard deviation over speakers. The F1 of a speaker is macro-averaged over the
-classes that occur in the speaker's truth or predictions, as scikit-learn does; a speaker whose truth and prediction are
-both constant has CCC 0.
+ACC and macro-F1 over all utterances; A-ACC and A-F1 their means over speakers (setpeer-emoceleb,
+section V-C), so that a speaker with many utterances counts no more than another. For values O-CCC
+over all utterances and A-CCC over speakers (papt-pldc, section 5), with the standard deviation over
+speakers. The F1 of a speaker is macro-averaged over the classes that occur in the speaker's truth
+or predictions, as scikit-learn does; a speaker whose truth and prediction are both constant has CCC
+0.
 """
 
 from collections.abc import Mapping, Sequence
@@ -56,7 +57,9 @@ class ClassScores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValueScores:
-    """CCC of each value, overall and over speakers; `ccc` and `speaker_ccc` are means over the values."""
+    """CCC of each value, overall and over speakers; `ccc` and `speaker_ccc` are means over the
+    values.
+    """
 
     number: int
     overall: Sequence[float]
@@ -66,18 +69,29 @@ class ValueScores:
 
     def summary(self) -> dict[str, float]:
         """The figures a validation logs."""
-        return {"ccc": float(np.mean(self.overall)), "speaker_ccc": float(np.mean(self.over_speakers))}
+        return {
+            "ccc": float(np.mean(self.overall)),
+            "speaker_ccc": float(np.mean(self.over_speakers)),
+        }
 
 
 def score_classes(
-    truth: NDArray[np.int64], predicted: NDArray[np.int64], speakers: NDArray[np.object_], names: Sequence[str]
+    truth: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+    speakers: NDArray[np.object_],
+    names: Sequence[str],
 ) -> ClassScores:
     """Compare class numbers [N]; every class of `names` counts in the overall macro-F1."""
     labels = list(range(len(names)))
     per_speaker = {}
     for speaker, mine in group_rows(speakers).items():
-        accuracy, f1 = accuracy_score(truth[mine], predicted[mine]), _f1(truth[mine], predicted[mine], None)
-        per_speaker[str(speaker)] = SpeakerClassScores(number=len(mine), accuracy=float(accuracy), f1=f1)
+        accuracy, f1 = (
+            accuracy_score(truth[mine], predicted[mine]),
+            _f1(truth[mine], predicted[mine], None),
+        )
+        per_speaker[str(speaker)] = SpeakerClassScores(
+            number=len(mine), accuracy=float(accuracy), f1=f1
+        )
     accuracies = np.asarray([scores.accuracy for scores in per_speaker.values()])
     f1s = np.asarray([scores.f1 for scores in per_speaker.values()])
     return ClassScores(
@@ -99,7 +113,9 @@ def score_values(
     """Compare values [N, V]."""
     per_speaker = {}
     for speaker, mine in group_rows(speakers).items():
-        per_speaker[str(speaker)] = SpeakerValueScores(number=len(mine), ccc=_cccs(truth[mine], predicted[mine]))
+        per_speaker[str(speaker)] = SpeakerValueScores(
+            number=len(mine), ccc=_cccs(truth[mine], predicted[mine])
+        )
     table = np.asarray([scores.ccc for scores in per_speaker.values()])
     return ValueScores(
         number=len(truth),

@@ -1,8 +1,9 @@
-"""A trained recognizer on a split: one speaker at a time, with the support set the question asks for.
+"""A trained recognizer on a split: one speaker at a time, with the support set the question asks
+for.
 
-`same` is the paper's protocol: the utterances of a set are each other's support. `disjoint` and `wrong` are controls:
-support from other utterances of the same speaker must keep a personalized model's gain, support from another speaker
-must lose it.
+`same` is the paper's protocol: the utterances of a set are each other's support. `disjoint` and
+`wrong` are controls: support from other utterances of the same speaker must keep a personalized
+model's gain, support from another speaker must lose it.
 
 Shapes: N utterances, C classes or values, D width, B sets.
 """
@@ -37,9 +38,10 @@ VANILLA_SET_SIZE = 32
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """Scores [N, C] (probabilities or values), pooled features [N, D] and the number of its set [N] for every
-    utterance, in the index's order; P's embedding of each set [B, D] (None without P). `codes` are the entries of P's
-    codebook that were chosen at least once, by any layer (None without a codebook).
+    """Scores [N, C] (probabilities or values), pooled features [N, D] and the number of its set [N]
+    for every utterance, in the index's order; P's embedding of each set [B, D] (None without P).
+    `codes` are the entries of P's codebook that were chosen at least once, by any layer (None
+    without a codebook).
     """
 
     scores: NDArray[np.float32]
@@ -55,7 +57,9 @@ def load_recognizer(folder: str) -> TrainedRecognizer:
     Raises ConfigError when the folder holds none.
     """
     if not (Path(folder) / "config.json").exists():
-        raise ConfigError(f"--checkpoint {folder}: no exported model; expected a folder such as RUN/best")
+        raise ConfigError(
+            f"--checkpoint {folder}: no exported model; expected a folder such as RUN/best"
+        )
 
     transformers_logging.disable_progress_bar()  # a bar a loaded file says nothing
     try:
@@ -67,8 +71,8 @@ def load_recognizer(folder: str) -> TrainedRecognizer:
         raise ConfigError(f"--checkpoint {folder}: cannot be loaded: {error}") from error
 
     raise ConfigError(
-        f"--checkpoint {folder}: got another model, expected a recognizer; fine-tune an encoder first, with "
-        f"`emostream train finetune --set encoder.checkpoint={folder}`"
+        f"--checkpoint {folder}: got another model, expected a recognizer; fine-tune an encoder "
+        f"first, with `emostream train finetune --set encoder.checkpoint={folder}`"
     )
 
 
@@ -79,18 +83,31 @@ def target_answered(model: EmotionRecognizer) -> Target:
 
 @torch.inference_mode()
 def predict(
-    trained: TrainedRecognizer, index: CorpusIndex, *, set_size: int = 8, support: Support = "same", seed: int = 0
+    trained: TrainedRecognizer,
+    index: CorpusIndex,
+    *,
+    set_size: int = 8,
+    support: Support = "same",
+    seed: int = 0,
 ) -> Predicted:
     """Recognize every utterance of `index`, in sets of at most `set_size` of one speaker."""
     model = trained.model
     personalized = model.extractor is not None
     if support != "same" and not personalized:
-        raise ConfigError(f"--support {support}: this model is not personalized, so no support set reaches it")
+        raise ConfigError(
+            f"--support {support}: this model is not personalized, so no support set reaches it"
+        )
 
     device, target = next(model.parameters()).device, target_answered(model)
-    planned = plan_sets(index.rows_by_speaker(), set_size if personalized else VANILLA_SET_SIZE, support, seed)
+    planned = plan_sets(
+        index.rows_by_speaker(), set_size if personalized else VANILLA_SET_SIZE, support, seed
+    )
     reader = BatchReader(index, [model.input_name], clip=model.clip_format)
-    numbers = {} if trained.speakers is None else assign_speakers(trained.speakers, index, model.config.modality)
+    numbers = (
+        {}
+        if trained.speakers is None
+        else assign_speakers(trained.speakers, index, model.config.modality)
+    )
 
     answers = np.empty((len(index), len(model.config.names)), dtype=np.float32)
     features = np.empty((len(index), model.encoder.width), dtype=np.float32)
@@ -98,7 +115,8 @@ def predict(
     embeddings: list[NDArray[np.float32]] = []
     codes: list[Tensor] = []
 
-    # A planned set is what is to be predicted, and behind it its support: rows beyond `num_predicted` are only heard.
+    # A planned set is what is to be predicted, and behind it its support: rows beyond
+    # `num_predicted` are only heard.
     batches = read_once(reader, [plan for plan, _ in planned])
     for number, (batch, (plan, num_predicted)) in enumerate(zip(batches, planned, strict=True)):
         found = _recognize(model, batch.to(device), num_predicted, numbers)
@@ -120,15 +138,21 @@ def predict(
     )
 
 
-def _recognize(model: EmotionRecognizer, batch: Batch, num_predicted: int, numbers: Mapping[str, int]) -> Recognition:
-    """One batch, a set of one speaker; what follows the first `num_predicted` utterances is their support."""
+def _recognize(
+    model: EmotionRecognizer, batch: Batch, num_predicted: int, numbers: Mapping[str, int]
+) -> Recognition:
+    """One batch, a set of one speaker; what follows the first `num_predicted` utterances is their
+    support.
+    """
     heard = batch.inputs[model.input_name]
     places = torch.arange(len(batch), device=batch.rows.device)
     sets = batch.sets if model.extractor is None else torch.zeros_like(places)
     source = places >= num_predicted if num_predicted < len(batch) else None
     speakers = None
     if numbers:
-        speakers = torch.tensor([numbers[speaker] for speaker in batch.speakers], device=places.device)
+        speakers = torch.tensor(
+            [numbers[speaker] for speaker in batch.speakers], device=places.device
+        )
 
     found: Recognition = model(heard.values, heard.lengths, sets, source, speakers)
     return found
@@ -137,7 +161,8 @@ def _recognize(model: EmotionRecognizer, batch: Batch, num_predicted: int, numbe
 def plan_sets(
     rows_by_speaker: Mapping[str, NDArray[np.int64]], set_size: int, support: Support, seed: int
 ) -> list[tuple[PlannedBatch, int]]:
-    """Sets of at most `set_size` (0: all) of a speaker, each followed by its support; and how many are to be predicted.
+    """Sets of at most `set_size` (0: all) of a speaker, each followed by its support; and how many
+    are to be predicted.
 
     Raises ConfigError where there is no such support.
     """
@@ -157,21 +182,28 @@ def can_support(index: CorpusIndex) -> NDArray[np.bool_]:
 def _halved_where_needed(
     rows_by_speaker: Mapping[str, NDArray[np.int64]], set_size: int, seed: int
 ) -> list[PlannedBatch]:
-    """Sets that leave each speaker something to be supported by: of at most half the speaker's utterances.
+    """Sets that leave each speaker something to be supported by: of at most half the speaker's
+    utterances.
 
     Raises ConfigError for a speaker with one utterance.
     """
     sets: list[PlannedBatch] = []
     for place, (speaker, rows) in enumerate(rows_by_speaker.items()):
         if len(rows) < 2:
-            raise ConfigError(f"--support disjoint: speaker {speaker!r} has one utterance, which nothing else supports")
+            raise ConfigError(
+                f"--support disjoint: speaker {speaker!r} has one utterance, which nothing else "
+                "supports"
+            )
         half = len(rows) // 2
         sets += evaluation_batches({speaker: rows}, min(set_size or half, half), seed=seed + place)
     return sets
 
 
 def _with_support(
-    sets: Sequence[PlannedBatch], rows_by_speaker: Mapping[str, NDArray[np.int64]], support: Support, seed: int
+    sets: Sequence[PlannedBatch],
+    rows_by_speaker: Mapping[str, NDArray[np.int64]],
+    support: Support,
+    seed: int,
 ) -> list[tuple[PlannedBatch, int]]:
     if support == "same":
         return [(batch, len(batch.rows)) for batch in sets]
@@ -207,10 +239,14 @@ def seconds_heard(model: EmotionRecognizer, split: str) -> float:
 
 
 def utterances_learned(model: EmotionRecognizer, corpus: CorpusIndex) -> CorpusIndex:
-    """The utterances of the split train that the model was trained on: all, or those of some speakers."""
+    """The utterances of the split train that the model was trained on: all, or those of some
+    speakers.
+    """
     trained_on = model.config.trained_on
     number, seconds = trained_on.get("num_speakers"), trained_on.get("known_seconds", 0.0)
-    return training_utterances(corpus, number, seconds, trained_on.get("known_split", "")).split("train")
+    return training_utterances(corpus, number, seconds, trained_on.get("known_split", "")).split(
+        "train"
+    )
 
 
 def labels_learned(model: EmotionRecognizer, train: CorpusIndex) -> Targets:

@@ -1,7 +1,8 @@
-"""What a model answers, as one object: what fits it, what its answers are, and how they are scored and written down.
+"""What a model answers, as one object: what fits it, what its answers are, and how they are scored
+and written down.
 
-Classes of any vocabulary and values are there; another kind of target is another class here. What is only read from
-finished metrics needs no torch, so losses are imported where they are computed.
+Classes of any vocabulary and values are there; another kind of target is another class here. What
+is only read from finished metrics needs no torch, so losses are imported where they are computed.
 
 Shapes: N utterances, C classes, V values, W either.
 """
@@ -48,7 +49,9 @@ class Target(ABC):
         class_weights: "Tensor | None",
         row_weights_N: "Tensor | None",
     ) -> "Tensor":
-        """How far the model's scores are from a batch's target of this kind; rows may be weighted."""
+        """How far the model's scores are from a batch's target of this kind; rows may be
+        weighted.
+        """
 
     @abstractmethod
     def class_weights(self, targets: Targets) -> "Tensor | None":
@@ -66,11 +69,15 @@ class Target(ABC):
     def score(
         self, targets: Targets, answers: NDArray[np.float32], speakers: NDArray[np.object_]
     ) -> ClassScores | ValueScores:
-        """The figures of answers [N, W] to known `targets`, over all utterances and over speakers [N]."""
+        """The figures of answers [N, W] to known `targets`, over all utterances and over speakers
+        [N].
+        """
 
     @abstractmethod
     def columns(self, targets: Targets, answers: NDArray[np.float32]) -> dict[str, pa.Array]:
-        """Truth and answers as columns of a table, a row an utterance; null where the truth is not known."""
+        """Truth and answers as columns of a table, a row an utterance; null where the truth is not
+        known.
+        """
 
     @abstractmethod
     def figures(self, metrics: Metrics) -> dict[str, float]:
@@ -130,7 +137,9 @@ class ClassTarget(Target):
         has_truth = any(emotion is not None for emotion in index.table["emotion"].to_pylist())
         config = TargetConfig(kind="emotion" if has_truth else "label")
 
-        return read_targets(index, config, self.names), "true emotion" if has_truth else "weak label"
+        return read_targets(
+            index, config, self.names
+        ), "true emotion" if has_truth else "weak label"
 
     def score(
         self, targets: Targets, answers: NDArray[np.float32], speakers: NDArray[np.object_]
@@ -203,7 +212,9 @@ class ValueTarget(Target):
     def columns(self, targets: Targets, answers: NDArray[np.float32]) -> dict[str, pa.Array]:
         """`truth_NAME` and `score_NAME` of each value."""
         truth = {
-            f"truth_{name}": pa.array(targets.array[:, place], from_pandas=True)  # null where it is not known
+            f"truth_{name}": pa.array(
+                targets.array[:, place], from_pandas=True
+            )  # null where it is not known
             for place, name in enumerate(self.names)
         }
         return truth | _score_columns(self.names, answers)

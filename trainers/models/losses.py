@@ -12,11 +12,14 @@ from torch import Tensor
 Similarity = Literal["dot", "cosine"]
 
 
-def info_nce(first_BX: Tensor, second_BX: Tensor, temperature: float, similarity: Similarity = "dot") -> Tensor:
-    """Consistency of two halves of each speaker's set (setpeer-emoceleb, Eq. 7, whose similarity is the dot product).
+def info_nce(
+    first_BX: Tensor, second_BX: Tensor, temperature: float, similarity: Similarity = "dot"
+) -> Tensor:
+    """Consistency of two halves of each speaker's set (setpeer-emoceleb, Eq. 7, whose similarity is
+    the dot product).
 
-    Computed in float32 whatever the precision: over the temperature, dot products reach hundreds. With one speaker
-    there is nobody to tell it from, and the loss is 0.
+    Computed in float32 whatever the precision: over the temperature, dot products reach hundreds.
+    With one speaker there is nobody to tell it from, and the loss is 0.
     """
     first_BX, second_BX = first_BX.float(), second_BX.float()
     if similarity == "cosine":
@@ -35,19 +38,31 @@ def ccc(predicted_N: Tensor, truth_N: Tensor, row_weights_N: Tensor | None = Non
     mean, truth_mean = shares_N @ predicted_N.float(), shares_N @ truth_N.float()
     off_N, truth_off_N = predicted_N.float() - mean, truth_N.float() - truth_mean
     spread = shares_N @ (off_N.square() + truth_off_N.square())
-    return 2 * (shares_N @ (off_N * truth_off_N)) / (spread + (mean - truth_mean).square()).clamp_min(1e-8)
+    return (
+        2
+        * (shares_N @ (off_N * truth_off_N))
+        / (spread + (mean - truth_mean).square()).clamp_min(1e-8)
+    )
 
 
 def ccc_loss(predicted_NV: Tensor, truth_NV: Tensor, row_weights_N: Tensor | None = None) -> Tensor:
-    """1 - CCC over the batch, averaged over the values (papt-pldc, section 5); rows may be weighted."""
+    """1 - CCC over the batch, averaged over the values (papt-pldc, section 5); rows may be
+    weighted.
+    """
     columns = zip(predicted_NV.unbind(1), truth_NV.unbind(1), strict=True)
-    return torch.stack([1 - ccc(predicted_N, truth_N, row_weights_N) for predicted_N, truth_N in columns]).mean()
+    return torch.stack(
+        [1 - ccc(predicted_N, truth_N, row_weights_N) for predicted_N, truth_N in columns]
+    ).mean()
 
 
 def soft_cross_entropy(
-    logits_NC: Tensor, probs_NC: Tensor, class_weights_C: Tensor | None = None, row_weights_N: Tensor | None = None
+    logits_NC: Tensor,
+    probs_NC: Tensor,
+    class_weights_C: Tensor | None = None,
+    row_weights_N: Tensor | None = None,
 ) -> Tensor:
-    """Cross-entropy against distributions (one-hot: the usual one), a row weighted by the classes it is made of.
+    """Cross-entropy against distributions (one-hot: the usual one), a row weighted by the classes
+    it is made of.
 
     With weights it is the weighted mean, as `F.cross_entropy` defines it for hard labels.
     """

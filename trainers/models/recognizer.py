@@ -1,8 +1,10 @@
-"""The emotion recognizer: an encoder, optionally personalized by a set of the speaker's utterances, and a head.
+"""The emotion recognizer: an encoder, optionally personalized by a set of the speaker's utterances,
+and a head.
 
-Personalized, it is SetPeER (setpeer-emoceleb, section IV; see `personal/set_fusion.py`). Without, it is the vanilla
-baseline. `source` separates the utterances a prefix is made from and those it serves, which is what the controls with
-wrong or disjoint support need; by default they are the same.
+Personalized, it is SetPeER (setpeer-emoceleb, section IV; see `personal/set_fusion.py`). Without,
+it is the vanilla baseline. `source` separates the utterances a prefix is made from and those it
+serves, which is what the controls with wrong or disjoint support need; by default they are the
+same.
 
 Saved with `save_pretrained`, loaded with `from_pretrained`, whatever the encoder.
 
@@ -45,13 +47,15 @@ _MODEL_TYPE = "emostream_recognizer"
 
 
 class RecognizerConfig(PretrainedConfig):
-    """`names` are the classes, or the values when `is_values`; `encoder` is the encoder's own configuration.
+    """`names` are the classes, or the values when `is_values`; `encoder` is the encoder's own
+    configuration.
 
-    `normalise` says whether waveforms are normalized; keys of config.json keep the spelling they began with. `clip` is
-    the format of a video encoder's clips. Without a `contrast_temperature` training has no L_NCE. `speakers` are those
-    that have an embedding (PAPT). `trained_on` says which labels were learned from (`target`), of how many speakers
-    (`num_speakers`), how much of the test speakers (`known_seconds` of `known_split`), and the same of the recognizer
-    this one went on from (`start`).
+    `normalise` says whether waveforms are normalized; keys of config.json keep the spelling they
+    began with. `clip` is the format of a video encoder's clips. Without a `contrast_temperature`
+    training has no L_NCE. `speakers` are those that have an embedding (PAPT). `trained_on` says
+    which labels were learned from (`target`), of how many speakers (`num_speakers`), how much of
+    the test speakers (`known_seconds` of `known_split`), and the same of the recognizer this one
+    went on from (`start`).
     """
 
     model_type = _MODEL_TYPE
@@ -102,9 +106,9 @@ class RecognizerConfig(PretrainedConfig):
 
 @dataclass(frozen=True)  # no slots: ZeRO 3 looks for tensors in __dict__
 class Recognition:
-    """Scores [N, C] (logits, or values), pooled features [N, D], P's embeddings of each set averaged over layers and Q
-    [B, D] (None without P), the codes used, and the loss terms P adds (`nce` in training only, and then always: ranks
-    compare their terms).
+    """Scores [N, C] (logits, or values), pooled features [N, D], P's embeddings of each set
+    averaged over layers and Q [B, D] (None without P), the codes used, and the loss terms P adds
+    (`nce` in training only, and then always: ranks compare their terms).
     """
 
     scores_NC: Tensor
@@ -129,16 +133,26 @@ class EmotionRecognizer(PreTrainedModel):
         self.speakers: SpeakerEmbedding | None = None
         if config.speakers:
             self.speakers = SpeakerEmbedding(
-                len(config.speakers), self.encoder.width, config.speaker_vector_width, config.speaker_fusion
+                len(config.speakers),
+                self.encoder.width,
+                config.speaker_vector_width,
+                config.speaker_fusion,
             )
         if config.fusion != "none":
             options = dict(config.extractor)
-            normalize_codes = options.pop("normalise_codes", False)  # config.json keeps the spelling it began with
+            normalize_codes = options.pop(
+                "normalise_codes", False
+            )  # config.json keeps the spelling it began with
             self.extractor = PersonalizedFeatureExtractor(
-                self.encoder.width, len(self.encoder.layers), normalize_codes=normalize_codes, **options
+                self.encoder.width,
+                len(self.encoder.layers),
+                normalize_codes=normalize_codes,
+                **options,
             )
         if config.fusion == "cross_attention":
-            self.cross_attention = nn.MultiheadAttention(self.encoder.width, NUM_HEADS, batch_first=True)
+            self.cross_attention = nn.MultiheadAttention(
+                self.encoder.width, NUM_HEADS, batch_first=True
+            )
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -152,7 +166,11 @@ class EmotionRecognizer(PreTrainedModel):
     @property
     def clip_format(self) -> ClipFormat | None:
         """What its encoder wants to see; None when it sees no video."""
-        return None if self.config.clip is None else from_mapping(ClipFormat, self.config.clip, where="clip")
+        return (
+            None
+            if self.config.clip is None
+            else from_mapping(ClipFormat, self.config.clip, where="clip")
+        )
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> "EmotionRecognizer":
@@ -163,8 +181,8 @@ class EmotionRecognizer(PreTrainedModel):
         model, found = super().from_pretrained(folder, output_loading_info=True, **options)
         if found["missing_keys"]:
             raise ValueError(
-                f"{folder}: got a checkpoint without {', '.join(sorted(found['missing_keys']))}, expected one that "
-                "this version exported; train it again"
+                f"{folder}: got a checkpoint without {', '.join(sorted(found['missing_keys']))}, "
+                "expected one that this version exported; train it again"
             )
         return model
 
@@ -176,10 +194,12 @@ class EmotionRecognizer(PreTrainedModel):
         source: Tensor | None = None,
         speakers: Tensor | None = None,
     ) -> Recognition:
-        """Recognize utterances of the sets `sets` [N]; prefixes are made from those where `source` [N] is true.
+        """Recognize utterances of the sets `sets` [N]; prefixes are made from those where `source`
+        [N] is true.
 
-        Sets are numbered 0 to B - 1. With speaker embeddings `speakers` [N] says which each utterance gets. Raises
-        ValueError for a set without a source, and when embeddings are not named.
+        Sets are numbered 0 to B - 1. With speaker embeddings `speakers` [N] says which each
+        utterance gets. Raises ValueError for a set without a source, and when embeddings are not
+        named.
         """
         if self.speakers is not None:
             return self._recognize_known(inputs, lengths, speakers)
@@ -190,18 +210,27 @@ class EmotionRecognizer(PreTrainedModel):
         scores_NC = self.head(pooled_ND).float()
         if fuser is None:
             return Recognition(scores_NC, pooled_ND, None, (), {})
-        return Recognition(scores_NC, pooled_ND, fuser.speakers(), tuple(fuser.codes), fuser.terms())
+        return Recognition(
+            scores_NC, pooled_ND, fuser.speakers(), tuple(fuser.codes), fuser.terms()
+        )
 
-    def _fuser(self, extractor: PersonalizedFeatureExtractor, sets_N: Tensor, source_N: Tensor | None) -> SetFuser:
+    def _fuser(
+        self, extractor: PersonalizedFeatureExtractor, sets_N: Tensor, source_N: Tensor | None
+    ) -> SetFuser:
         """What P does in one pass; halves of the sets are drawn once, for all layers."""
         if source_N is None:
             source_N = torch.ones_like(sets_N, dtype=torch.bool)
         elif len(torch.unique(sets_N[source_N])) < len(torch.unique(sets_N)):
-            raise ValueError("source: a set has no utterance its prefix could be made from, expected at least one")
+            raise ValueError(
+                "source: a set has no utterance its prefix could be made from, expected at least "
+                "one"
+            )
 
         config, contrast = self.config, None
         if self.training and config.contrast_temperature is not None:
-            contrast = Contrast(halve(sets_N, source_N), config.contrast_similarity, config.contrast_temperature)
+            contrast = Contrast(
+                halve(sets_N, source_N), config.contrast_similarity, config.contrast_temperature
+            )
         return SetFuser(extractor, config.fusion, self.cross_attention, sets_N, source_N, contrast)
 
     def after_step(self) -> None:
@@ -210,7 +239,9 @@ class EmotionRecognizer(PreTrainedModel):
             self.extractor.quantizer.after_step()
 
     def start_from(self, other: "EmotionRecognizer") -> None:
-        """Take over what `other` has learned: its encoder, and P and the head where they are alike."""
+        """Take over what `other` has learned: its encoder, and P and the head where they are
+        alike.
+        """
         alike = ["encoder"]
         if _personalization(self.config) == _personalization(other.config):
             alike += ["extractor", "cross_attention", "speakers"]
@@ -221,9 +252,13 @@ class EmotionRecognizer(PreTrainedModel):
             getattr(self, name).load_state_dict(getattr(other, name).state_dict())
         log.info("taken over from the checkpoint: %s", ", ".join(taken))
 
-    def _recognize_known(self, inputs: Tensor, lengths: Tensor, speakers_N: Tensor | None) -> Recognition:
+    def _recognize_known(
+        self, inputs: Tensor, lengths: Tensor, speakers_N: Tensor | None
+    ) -> Recognition:
         if self.speakers is None or speakers_N is None:
-            raise ValueError("speakers: got none, expected the number of each utterance's speaker embedding")
+            raise ValueError(
+                "speakers: got none, expected the number of each utterance's speaker embedding"
+            )
         frames_NTD, mask_NT = self.encoder(inputs, lengths, self.speakers.before_layer(speakers_N))
         pooled_ND = masked_mean(*self.speakers.after_layers(frames_NTD, mask_NT, speakers_N))
         return Recognition(self.head(pooled_ND).float(), pooled_ND, None, (), {})
@@ -254,7 +289,9 @@ def _build_encoder(values: dict[str, Any]) -> Any:
 
 
 class _BatchNorm(Float32Buffers, nn.BatchNorm1d):
-    """In float32 whatever the precision; a batch of one has no variance, and takes what was seen so far."""
+    """In float32 whatever the precision; a batch of one has no variance, and takes what was seen so
+    far.
+    """
 
     def forward(self, hidden_ND: Tensor) -> Tensor:
         found_ND = F.batch_norm(
@@ -277,5 +314,10 @@ def _build_head(config: RecognizerConfig, width: int) -> nn.Module:
         return nn.Sequential(nn.Dropout(config.head_dropout), nn.Linear(width, num_scores))
     parts: list[nn.Module] = []
     for before, after in pairwise((width, 128, 32)):
-        parts += [nn.Linear(before, after), _BatchNorm(after), nn.ReLU(), nn.Dropout(config.head_dropout)]
+        parts += [
+            nn.Linear(before, after),
+            _BatchNorm(after),
+            nn.ReLU(),
+            nn.Dropout(config.head_dropout),
+        ]
     return nn.Sequential(*parts, nn.Linear(32, num_scores))

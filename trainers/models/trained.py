@@ -1,4 +1,6 @@
-"""What a run has exported, loaded again: the recognizer, and the speakers it was personalized by."""
+"""What a run has exported, loaded again: the recognizer, and the speakers it was personalized
+by.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,9 @@ from trainers.models.recognizer import EmotionRecognizer
 
 @dataclass(frozen=True)
 class TrainedRecognizer:
-    """A recognizer, and its speakers' embeddings with the encoder that finds proxies (None without embeddings)."""
+    """A recognizer, and its speakers' embeddings with the encoder that finds proxies (None without
+    embeddings).
+    """
 
     model: EmotionRecognizer
     speakers: SpeakerState | None
@@ -19,7 +23,8 @@ class TrainedRecognizer:
 def load_trained(folder: str | Path) -> TrainedRecognizer:
     """The recognizer in `folder`, as `train` exported it.
 
-    Raises OSError or ValueError for what cannot be read, and ConfigError when the original encoder is missing.
+    Raises OSError or ValueError for what cannot be read, and ConfigError when the original encoder
+    is missing.
     """
     model = EmotionRecognizer.from_pretrained(folder, use_safetensors=True)
     if model.speakers is None:
@@ -27,4 +32,6 @@ def load_trained(folder: str | Path) -> TrainedRecognizer:
 
     original = load_encoder(str(Path(folder) / ORIGINAL_NAME))
     config = model.config
-    return TrainedRecognizer(model, SpeakerState(config.speakers, config.speaker_fusion, model.speakers, original))
+    return TrainedRecognizer(
+        model, SpeakerState(config.speakers, config.speaker_fusion, model.speakers, original)
+    )

@@ -1,7 +1,9 @@
-"""Which speaker embedding an utterance gets: its speaker's own, or that of the most alike training speaker.
+"""Which speaker embedding an utterance gets: its speaker's own, or that of the most alike training
+speaker.
 
-The paper's rule for unseen speakers (papt-pldc, section 5): a speaker's vector is the mean over utterances of the
-original encoder's mean-pooled frames (Eq. 2), because the adapted encoder cannot be asked before a proxy is known.
+The paper's rule for unseen speakers (papt-pldc, section 5): a speaker's vector is the mean over
+utterances of the original encoder's mean-pooled frames (Eq. 2), because the adapted encoder cannot
+be asked before a proxy is known.
 
 Shapes: S speakers, V width of the original encoder.
 """
@@ -38,11 +40,17 @@ def speaker_vectors(
         total = pooled.double().sum(dim=0).cpu().numpy()
         sums[batch.speakers[0]] = sums.get(batch.speakers[0], 0.0) + total
     counts = {speaker: len(rows) for speaker, rows in index.rows_by_speaker().items()}
-    return list(sums), np.stack([total / counts[speaker] for speaker, total in sums.items()]).astype(np.float32)
+    return list(sums), np.stack(
+        [total / counts[speaker] for speaker, total in sums.items()]
+    ).astype(np.float32)
 
 
-def assign_speakers(state: SpeakerState, index: CorpusIndex, modality: Modality) -> Mapping[str, int]:
-    """The number of the embedding that each speaker of `index` gets: the speaker's own, or the proxy's."""
+def assign_speakers(
+    state: SpeakerState, index: CorpusIndex, modality: Modality
+) -> Mapping[str, int]:
+    """The number of the embedding that each speaker of `index` gets: the speaker's own, or the
+    proxy's.
+    """
     numbers = {name: number for number, name in enumerate(state.names)}
     everyone = index.table["speaker"].to_pylist()
     unseen = index.take(np.flatnonzero([speaker not in numbers for speaker in everyone]))

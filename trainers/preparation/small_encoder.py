@@ -1,4 +1,5 @@
-"""The small encoder that is trained from nothing: its sizes, and the statistics its features are standardized by.
+"""The small encoder that is trained from nothing: its sizes, and the statistics its features are
+standardized by.
 
 For video it is a small VideoMAE, whose pictures are standardized by the loader.
 
@@ -23,7 +24,9 @@ NUM_MEL_BANDS = 80
 BATCH_UTTERANCES = 32
 
 
-def small_encoder_config(encoder: EncoderConfig, modality: Modality, reader: BatchReader) -> dict[str, Any]:
+def small_encoder_config(
+    encoder: EncoderConfig, modality: Modality, reader: BatchReader
+) -> dict[str, Any]:
     """The configuration of a small encoder for what `reader` reads."""
     if modality == "video":
         return small_video_config(encoder).to_dict()
@@ -40,7 +43,9 @@ def small_encoder_config(encoder: EncoderConfig, modality: Modality, reader: Bat
 
 
 def small_video_config(encoder: EncoderConfig) -> VideoMAEConfig:
-    """VideoMAE of the small encoder's sizes, with the last layer's norm: nothing else would tame what the head sees."""
+    """VideoMAE of the small encoder's sizes, with the last layer's norm: nothing else would tame
+    what the head sees.
+    """
     return VideoMAEConfig(
         image_size=encoder.image_size,
         patch_size=encoder.patch_size,
@@ -56,8 +61,12 @@ def small_video_config(encoder: EncoderConfig) -> VideoMAEConfig:
 
 
 @torch.inference_mode()
-def set_statistics(encoder: LayerwiseEncoder, reader: BatchReader, num_utterances: int, *, seed: int) -> None:
-    """Mean and standard deviation of each feature over some of the training utterances; a video encoder has none."""
+def set_statistics(
+    encoder: LayerwiseEncoder, reader: BatchReader, num_utterances: int, *, seed: int
+) -> None:
+    """Mean and standard deviation of each feature over some of the training utterances; a video
+    encoder has none.
+    """
     small = encoder.model
     if not isinstance(small, SequenceEncoder):
         return

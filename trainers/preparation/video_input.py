@@ -1,7 +1,8 @@
-"""How clips are made for a video encoder: pictures and sides from its configuration, colors from its image processor.
+"""How clips are made for a video encoder: pictures and sides from its configuration, colors from
+its image processor.
 
-A processor that does anything else (another crop, padding, no resizing) is refused: the clips would not be what the
-encoder was trained on.
+A processor that does anything else (another crop, padding, no resizing) is refused: the clips would
+not be what the encoder was trained on.
 """
 
 from pathlib import Path
@@ -21,7 +22,8 @@ from trainers.settings.encoder import EncoderConfig
 def clip_format(encoder: EncoderConfig, faces: FaceBoxConfig) -> ClipFormat:
     """The format for `encoder`, with `faces` found as asked.
 
-    Raises ConfigError for a checkpoint that is no video encoder or says nothing that can be followed.
+    Raises ConfigError for a checkpoint that is no video encoder or says nothing that can be
+    followed.
     """
     checkpoint = encoder.checkpoint
     if checkpoint is None:
@@ -36,20 +38,27 @@ def clip_format(encoder: EncoderConfig, faces: FaceBoxConfig) -> ClipFormat:
     where: dict[str, Any] = {"revision": encoder.revision} if encoder.revision else {}
     try:
         config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False, **where)
-        processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil", trust_remote_code=False, **where)
+        processor = AutoImageProcessor.from_pretrained(
+            checkpoint, backend="pil", trust_remote_code=False, **where
+        )
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(
-            f"encoder.checkpoint {checkpoint}: no usable config.json and preprocessor_config.json, which say how "
-            f"pictures are made for a video encoder: {error}"
+            f"encoder.checkpoint {checkpoint}: no usable config.json and preprocessor_config.json, "
+            f"which say how pictures are made for a video encoder: {error}"
         ) from error
     return _as_processed(checkpoint, config, processor, faces)
 
 
 def _as_trained(checkpoint: str, faces: FaceBoxConfig) -> ClipFormat:
-    """As the run that exported `checkpoint`; where nothing is said of faces, they are found as there."""
+    """As the run that exported `checkpoint`; where nothing is said of faces, they are found as
+    there.
+    """
     saved = read_json(Path(checkpoint) / "config.json").get("clip")
     if saved is None:
-        raise ConfigError(f"encoder.checkpoint {checkpoint}: was not trained on video, expected a video recognizer")
+        raise ConfigError(
+            f"encoder.checkpoint {checkpoint}: was not trained on video, expected a video "
+            "recognizer"
+        )
     chosen = {} if faces == FaceBoxConfig() else {"faces": faces}
     return from_mapping(ClipFormat, saved | chosen, where="encoder.checkpoint: clip")
 
@@ -57,15 +66,22 @@ def _as_trained(checkpoint: str, faces: FaceBoxConfig) -> ClipFormat:
 def _as_processed(checkpoint: str, config: Any, processor: Any, faces: FaceBoxConfig) -> ClipFormat:
     if config.model_type != "videomae":
         raise ConfigError(
-            f"encoder.checkpoint {checkpoint}: got a {config.model_type} model for video, expected videomae"
+            f"encoder.checkpoint {checkpoint}: got a {config.model_type} model for video, expected "
+            "videomae"
         )
     side = config.image_size
-    steps = [processor.do_resize, processor.do_center_crop, processor.do_rescale, processor.do_normalize]
+    steps = [
+        processor.do_resize,
+        processor.do_center_crop,
+        processor.do_rescale,
+        processor.do_normalize,
+    ]
     crop, size = dict(processor.crop_size or {}), dict(processor.size or {})
     if not all(steps) or crop != {"height": side, "width": side} or "shortest_edge" not in size:
         raise ConfigError(
-            f"encoder.checkpoint {checkpoint}: preprocessor_config.json has size {size} and crop_size {crop}, expected "
-            f"a shortest_edge and the {side} x {side} of config.json, and that it resizes, crops, rescales, normalizes"
+            f"encoder.checkpoint {checkpoint}: preprocessor_config.json has size {size} and "
+            f"crop_size {crop}, expected a shortest_edge and the {side} x {side} of config.json, "
+            "and that it resizes, crops, rescales, normalizes"
         )
     return ClipFormat(
         num_frames=config.num_frames,

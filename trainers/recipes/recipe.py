@@ -1,8 +1,8 @@
 """What a family of recipes tells the rest of the house; without torch.
 
-A family is one folder: `config.py` holds its options and the mapping `RECIPES`, from the name of each recipe to a
-`Recipe`. An option that does not fit the rest of the run is refused by the recipe itself, in `check`, so that nothing
-outside the folder has to know which recipe it is dealing with.
+A family is one folder: `config.py` holds its options and the mapping `RECIPES`, from the name of
+each recipe to a `Recipe`. An option that does not fit the rest of the run is refused by the recipe
+itself, in `check`, so that nothing outside the folder has to know which recipe it is dealing with.
 """
 
 from collections.abc import Callable
@@ -53,7 +53,9 @@ class RecipeConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """One way to train: what it is for, its options, and its task as `module:Class`, which is loaded to train."""
+    """One way to train: what it is for, its options, and its task as `module:Class`, which is
+    loaded to train.
+    """
 
     summary: str
     config: type[RecipeConfig]

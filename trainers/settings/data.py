@@ -17,23 +17,32 @@ class DataConfig:
         help="sound, face.npy features, or pictures of the video", default="audio"
     )
     faces: FaceBoxConfig = option(
-        help="how faces are cut from video; without a detector, whole pictures are seen", default_factory=FaceBoxConfig
+        help="how faces are cut from video; without a detector, whole pictures are seen",
+        default_factory=FaceBoxConfig,
     )
     target: TargetConfig = option(help="what is to be predicted", default_factory=TargetConfig)
-    utterances: UtteranceView = option(help="batches of the vanilla recipe", default_factory=UtteranceView)
-    sets: SpeakerSetView = option(help="batches of the personalized recipe", default_factory=SpeakerSetView)
+    utterances: UtteranceView = option(
+        help="batches of the vanilla recipe", default_factory=UtteranceView
+    )
+    sets: SpeakerSetView = option(
+        help="batches of the personalized recipe", default_factory=SpeakerSetView
+    )
     num_speakers: int | None = option(
         help="train on so many speakers only; a smaller number's are among a larger's", default=None
     )
     known_seconds: float = option(
-        help="train on so many seconds of each speaker of known_split too, in place of as many training speakers: the "
-        "speaker-dependent side of the personalization gap; evaluate with the same --known-seconds",
+        help="train on so many seconds of each speaker of known_split too, in place of as many "
+        "training speakers: the speaker-dependent side of the personalization gap; evaluate with "
+        "the same --known-seconds",
         default=0.0,
     )
     known_split: str = option(help="whose speakers known_seconds is of", default="test")
-    num_workers: int = option(help="processes that decode; 0: a thread beside the training", default=0)
+    num_workers: int = option(
+        help="processes that decode; 0: a thread beside the training", default=0
+    )
     cache_mib: int = option(
-        help="decoded training utterances kept in memory, in each process that decodes", default=1024
+        help="decoded training utterances kept in memory, in each process that decodes",
+        default=1024,
     )
 
     @property

@@ -1,7 +1,7 @@
 """Labeled utterances for the small teachers, read through the project's own shard reader.
 
-A corpus small enough to train a demonstration teacher on fits in memory, so it is read once and kept; training corpora
-proper stream from packed shards.
+A corpus small enough to train a demonstration teacher on fits in memory, so it is read once and
+kept; training corpora proper stream from packed shards.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +22,9 @@ TeacherKind = Literal["audio", "face", "text"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingUtterance:
-    """One labeled utterance; of the three modalities only those that were asked for need be there."""
+    """One labeled utterance; of the three modalities only those that were asked for need be
+    there.
+    """
 
     speaker: str
     label: str
@@ -32,18 +34,26 @@ class TrainingUtterance:
 
 
 def read_training_utterances(pattern: str, kinds: Sequence[TeacherKind]) -> list[TrainingUtterance]:
-    """All utterances of the shards of `pattern` that carry a speaker, an emotion and every modality in `kinds`.
+    """All utterances of the shards of `pattern` that carry a speaker, an emotion and every modality
+    in `kinds`.
 
-    A label is the project's name for an emotion where it has one, else the corpus's own in lower case. Raises BadSample
-    for a sample that cannot be read: a teacher's corpus is expected to be clean.
+    A label is the project's name for an emotion where it has one, else the corpus's own in lower
+    case. Raises BadSample for a sample that cannot be read: a teacher's corpus is expected to be
+    clean.
     """
-    return [utterance for sample in _iterate_samples(pattern) for utterance in _as_utterances(sample, kinds)]
+    return [
+        utterance
+        for sample in _iterate_samples(pattern)
+        for utterance in _as_utterances(sample, kinds)
+    ]
 
 
 def classes_of(utterances: Iterable[TrainingUtterance]) -> tuple[str, ...]:
     """The labels that occur: the project's emotions in their own order, then others by name."""
     labels = {utterance.label for utterance in utterances}
-    return tuple(name for name in EMOTIONS if name in labels) + tuple(sorted(labels - set(EMOTIONS)))
+    return tuple(name for name in EMOTIONS if name in labels) + tuple(
+        sorted(labels - set(EMOTIONS))
+    )
 
 
 def _iterate_samples(pattern: str) -> Iterator[Sample]:
@@ -56,7 +66,11 @@ def _iterate_samples(pattern: str) -> Iterator[Sample]:
 def _as_utterances(sample: Sample, kinds: Sequence[TeacherKind]) -> Iterator[TrainingUtterance]:
     label = sample.metadata.get("emotion")
     payloads = {"audio": sample.audio, "face": sample.face_features, "text": sample.transcript}
-    if sample.speaker is None or not isinstance(label, str) or any(payloads[kind] is None for kind in kinds):
+    if (
+        sample.speaker is None
+        or not isinstance(label, str)
+        or any(payloads[kind] is None for kind in kinds)
+    ):
         return
     yield TrainingUtterance(
         speaker=sample.speaker,

@@ -1,8 +1,8 @@
-"""The three small teachers, each the same four things: an empty model, its inputs prepared once, logits of a batch with
-or without augmentation, and what a labeler needs beside the weights.
+"""The three small teachers, each the same four things: an empty model, its inputs prepared once,
+logits of a batch with or without augmentation, and what a labeler needs beside the weights.
 
-Speakers are few, so augmentation is about speakers: a shifted spectrum is another vocal tract, a stretched one another
-tempo, an offset another resting face, an unknown word another vocabulary.
+Speakers are few, so augmentation is about speakers: a shifted spectrum is another vocal tract, a
+stretched one another tempo, an offset another resting face, an unknown word another vocabulary.
 
 Shapes: B batch, S samples, T frames or tokens, M mel bands, D features, C classes.
 """
@@ -30,10 +30,14 @@ from trainers.models.classifiers.mel import MelClassifier, MelClassifierConfig
 from trainers.models.parts.pooling import masked_mean_and_std
 from trainers.teachers.inputs import TeacherKind, TrainingUtterance
 
-# Mild on purpose: with gains, shifts and masks two to four times as large the voice teacher did not get to learn in its
-# 800 steps (RAVDESS, 12 unseen actors, unweighted recall over 8 classes .35 against .45; logistic regression .42).
+# Mild on purpose: with gains, shifts and masks two to four times as large the voice teacher did not
+# get to learn in its 800 steps (RAVDESS, 12 unseen actors, unweighted recall over 8 classes .35
+# against .45; logistic regression .42).
 _MAX_GAIN_DB = 1.0
-_MEAN_ROOM_BELOW, _ROOM_SPREAD = 7.0, 3.0  # natural log of energy, below the mean of the utterance's log energies
+_MEAN_ROOM_BELOW, _ROOM_SPREAD = (
+    7.0,
+    3.0,
+)  # natural log of energy, below the mean of the utterance's log energies
 _MAX_BAND_SHIFT = 1
 _MAX_TEMPO_CHANGE = 0.15
 _MAX_MASKED_BANDS, _MAX_MASKED_SHARE = 8, 0.08
@@ -43,7 +47,9 @@ _SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 
 class Teacher(Protocol):
-    """One modality's model and how it is fed. Inputs are what `prepare` returned, in any grouping."""
+    """One modality's model and how it is fed. Inputs are what `prepare` returned, in any
+    grouping.
+    """
 
     model: PreTrainedModel
 
@@ -58,9 +64,14 @@ class Teacher(Protocol):
 
 
 def build_teacher(
-    kind: TeacherKind, utterances: Sequence[TrainingUtterance], classes: Sequence[str], dropout: float
+    kind: TeacherKind,
+    utterances: Sequence[TrainingUtterance],
+    classes: Sequence[str],
+    dropout: float,
 ) -> Teacher:
-    """An untrained teacher for `classes`; statistics and vocabulary come from `utterances`, its training set."""
+    """An untrained teacher for `classes`; statistics and vocabulary come from `utterances`, its
+    training set.
+    """
     labels: dict[str, Any] = {
         "id2label": dict(enumerate(classes)),
         "label2id": {name: number for number, name in enumerate(classes)},
@@ -69,7 +80,9 @@ def build_teacher(
         return AudioTeacher(MelClassifierConfig(dropout_probability=dropout, **labels), utterances)
     if kind == "face":
         size = _features(utterances[0]).shape[1]
-        return FaceTeacher(FaceSequenceConfig(feature_size=size, dropout_probability=dropout, **labels), utterances)
+        return FaceTeacher(
+            FaceSequenceConfig(feature_size=size, dropout_probability=dropout, **labels), utterances
+        )
     tokenizer = build_tokenizer(_transcript(utterance) for utterance in utterances)
     config = BertConfig(
         vocab_size=len(tokenizer),
@@ -77,7 +90,8 @@ def build_teacher(
         num_hidden_layers=2,
         num_attention_heads=4,
         intermediate_size=128,
-        initializer_range=0.1,  # BERT's 0.02 suits 768 dimensions; at 64, one seed in two had not begun to learn
+        # BERT's 0.02 suits 768 dimensions; at 64, one seed in two had not begun to learn
+        initializer_range=0.1,
         max_position_embeddings=tokenizer.model_max_length,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
@@ -90,26 +104,37 @@ def build_teacher(
 class AudioTeacher:
     """Log-mel classifier; the spectra are computed once, and training runs on them."""
 
-    def __init__(self, config: MelClassifierConfig, utterances: Sequence[TrainingUtterance]) -> None:
+    def __init__(
+        self, config: MelClassifierConfig, utterances: Sequence[TrainingUtterance]
+    ) -> None:
         self.model = MelClassifier(config)
         frames_FM = torch.cat(self.prepare(utterances))
         self.model.set_statistics(frames_FM.mean(dim=0), frames_FM.std(dim=0))
 
     def prepare(self, utterances: Sequence[TrainingUtterance]) -> list[Tensor]:
-        return [self.model.log_mel(torch.from_numpy(_audio(utterance)).unsqueeze(0))[0] for utterance in utterances]
+        return [
+            self.model.log_mel(torch.from_numpy(_audio(utterance)).unsqueeze(0))[0]
+            for utterance in utterances
+        ]
 
     def logits(self, inputs: Sequence[Tensor], augment: torch.Generator | None = None) -> Tensor:
         if augment is not None:
             inputs = [_perturb_spectrum(mel_TM, augment) for mel_TM in inputs]
-        standardized = [(mel_TM - self.model.feature_mean) / self.model.feature_std for mel_TM in inputs]
+        standardized = [
+            (mel_TM - self.model.feature_mean) / self.model.feature_std for mel_TM in inputs
+        ]
         if augment is not None:
             standardized = [_mask_spectrum(mel_TM, augment) for mel_TM in standardized]
         frames_B = torch.tensor([len(mel_TM) for mel_TM in standardized])
-        hidden_BTD, mask_BT = self.model.encode(pad_sequence(standardized, batch_first=True), frames_B)
+        hidden_BTD, mask_BT = self.model.encode(
+            pad_sequence(standardized, batch_first=True), frames_B
+        )
         return self.model.head(self.model.dropout(masked_mean_and_std(hidden_BTD, mask_BT)))
 
     def save_preprocessing(self, folder: Path) -> None:
-        """Nothing: the model standardizes its spectra itself and keeps the level of the voice, which is a cue."""
+        """Nothing: the model standardizes its spectra itself and keeps the level of the voice,
+        which is a cue.
+        """
 
 
 class FaceTeacher:
@@ -149,7 +174,9 @@ class TextTeacher:
         return [torch.tensor(ids) for ids in self.tokenizer(texts, truncation=True)["input_ids"]]
 
     def logits(self, inputs: Sequence[Tensor], augment: torch.Generator | None = None) -> Tensor:
-        ids_BT = pad_sequence(list(inputs), batch_first=True, padding_value=self.tokenizer.pad_token_id)
+        ids_BT = pad_sequence(
+            list(inputs), batch_first=True, padding_value=self.tokenizer.pad_token_id
+        )
         mask_BT = pad_sequence([torch.ones_like(ids) for ids in inputs], batch_first=True)
         if augment is not None:
             dropped_BT = torch.rand(ids_BT.shape, generator=augment) < _WORD_DROPOUT
@@ -162,16 +189,26 @@ class TextTeacher:
 
 
 def build_tokenizer(transcripts: Iterable[str], max_tokens: int = 128) -> PreTrainedTokenizerFast:
-    """A lower-casing word tokenizer whose vocabulary is the words of `transcripts`, in alphabetical order."""
+    """A lower-casing word tokenizer whose vocabulary is the words of `transcripts`, in alphabetical
+    order.
+    """
     splitter = pre_tokenizers.Whitespace()
     normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    words = {word for text in transcripts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))}
-    vocabulary = {word: number for number, word in enumerate([*_SPECIAL_TOKENS, *sorted(words - set(_SPECIAL_TOKENS))])}
+    words = {
+        word
+        for text in transcripts
+        for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))
+    }
+    vocabulary = {
+        word: number
+        for number, word in enumerate([*_SPECIAL_TOKENS, *sorted(words - set(_SPECIAL_TOKENS))])
+    }
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))  # noqa: S106 (a token of text, not of access)
     tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = splitter
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")]
+        single="[CLS] $A [SEP]",
+        special_tokens=[(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")],
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -196,7 +233,9 @@ def _perturb_spectrum(mel_TM: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _mask_spectrum(mel_TM: Tensor, generator: torch.Generator) -> Tensor:
-    """SpecAugment (Park et al. 2019): a span of bands and one of frames at their mean, which is 0 once standardized."""
+    """SpecAugment (Park et al. 2019): a span of bands and one of frames at their mean, which is 0
+    once standardized.
+    """
     num_frames, num_bands = mel_TM.shape
     band, bands, frame, frames = torch.rand(4, generator=generator).tolist()
     first_band, first_frame = int(band * num_bands), int(frame * num_frames)
@@ -208,19 +247,26 @@ def _mask_spectrum(mel_TM: Tensor, generator: torch.Generator) -> Tensor:
 
 def _audio(utterance: TrainingUtterance) -> NDArray[np.float32]:
     if utterance.audio is None:
-        raise ValueError(f"{utterance.speaker}: got an utterance without audio, expected audio for an audio teacher")
+        raise ValueError(
+            f"{utterance.speaker}: got an utterance without audio, expected audio for an audio "
+            "teacher"
+        )
     return utterance.audio
 
 
 def _features(utterance: TrainingUtterance) -> Tensor:
     if utterance.face_features is None:
         raise ValueError(
-            f"{utterance.speaker}: got an utterance without face features, expected some for a face teacher"
+            f"{utterance.speaker}: got an utterance without face features, expected some for a "
+            "face teacher"
         )
     return torch.from_numpy(utterance.face_features)
 
 
 def _transcript(utterance: TrainingUtterance) -> str:
     if utterance.transcript is None:
-        raise ValueError(f"{utterance.speaker}: got an utterance without a transcript, expected one for a text teacher")
+        raise ValueError(
+            f"{utterance.speaker}: got an utterance without a transcript, expected one for a text "
+            "teacher"
+        )
     return utterance.transcript

@@ -1,17 +1,21 @@
-"""Trains the small teachers: a voice, a face and a words classifier, each on one modality, in about a minute or less.
+"""Trains the small teachers: a voice, a face and a words classifier, each on one modality, in about
+a minute or less.
 
-They make the demonstration self-contained (no download) and give a corpus without public teachers its own. The loop is
-plain and short on purpose: the engine for real training recipes (sharded, resumable, distributed) is a separate part of
-`trainers`, and three models of 0.2 million parameters need none of it.
+They make the demonstration self-contained (no download) and give a corpus without public teachers
+its own. The loop is plain and short on purpose: the engine for real training recipes (sharded,
+resumable, distributed) is a separate part of `trainers`, and three models of 0.2 million parameters
+need none of it.
 
-Whole speakers are held out. They do not choose the model; they tell how good it is on people it has not heard, and fit
-its temperature (`trainers.evaluation.calibration`), because agreement compares distributions.
+Whole speakers are held out. They do not choose the model; they tell how good it is on people it has
+not heard, and fit its temperature (`trainers.evaluation.calibration`), because agreement compares
+distributions.
 
-One thread: sums are then split alike on every machine, so the result is a function of the seed and the utterances, and
-models this small gain little from a second one (56 against 42 ms a step for the largest).
+One thread: sums are then split alike on every machine, so the result is a function of the seed and
+the utterances, and models this small gain little from a second one (56 against 42 ms a step for the
+largest).
 
-Rejected: early stopping on the held-out speakers (with two to eight of them it picks noise, and the report would no
-longer be honest).
+Rejected: early stopping on the held-out speakers (with two to eight of them it picks noise, and the
+report would no longer be honest).
 """
 
 import time
@@ -37,7 +41,9 @@ REPORT_NAME = "teacher_report.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherConfig:
-    """How long and how hard to train; `for_kind` gives defaults that suit a few thousand utterances."""
+    """How long and how hard to train; `for_kind` gives defaults that suit a few thousand
+    utterances.
+    """
 
     num_steps: int = option(help="optimizer steps", default=600)
     batch_size: int = option(help="utterances a step", default=32)
@@ -45,21 +51,28 @@ class TeacherConfig:
     weight_decay: float = option(help="AdamW's", default=0.05)
     dropout: float = option(help="dropout probability of the model", default=0.2)
     label_smoothing: float = option(
-        help="share of every target spread over all classes; so that few speakers are not learned by heart",
+        help="share of every target spread over all classes; so that few speakers are not learned "
+        "by heart",
         default=0.1,
     )
-    validation_share: float = option(help="share of the speakers held out, at least one", default=0.2)
+    validation_share: float = option(
+        help="share of the speakers held out, at least one", default=0.2
+    )
     seed: int = option(help="held-out speakers, initial weights, order, augmentation", default=0)
 
     def __post_init__(self) -> None:
         require_positive(self, "num_steps", "batch_size", "learning_rate")
         require_share(self, "dropout", "label_smoothing")
         if not 0.0 < self.validation_share < 1.0:
-            raise ConfigError(f"validation_share: got {self.validation_share}, expected a share between 0 and 1")
+            raise ConfigError(
+                f"validation_share: got {self.validation_share}, expected a share between 0 and 1"
+            )
 
     @classmethod
     def for_kind(cls, kind: TeacherKind) -> "TeacherConfig":
-        """What works for each modality: sound needs the most steps, faces are soonest learned by heart."""
+        """What works for each modality: sound needs the most steps, faces are soonest learned by
+        heart.
+        """
         if kind == "audio":
             return cls(num_steps=800, learning_rate=4e-3)
         if kind == "face":
@@ -69,7 +82,9 @@ class TeacherConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherReport:
-    """How the training went; quality and cross-entropy (before and after calibration) are on the held-out speakers."""
+    """How the training went; quality and cross-entropy (before and after calibration) are on the
+    held-out speakers.
+    """
 
     kind: TeacherKind
     classes: tuple[str, ...]
@@ -86,17 +101,24 @@ class TeacherReport:
 
 
 def train_teacher(
-    kind: TeacherKind, utterances: Sequence[TrainingUtterance], config: TeacherConfig, out_dir: str | Path
+    kind: TeacherKind,
+    utterances: Sequence[TrainingUtterance],
+    config: TeacherConfig,
+    out_dir: str | Path,
 ) -> TeacherReport:
-    """Train one teacher and save it in `out_dir` as transformers does, with its preprocessing and its report.
+    """Train one teacher and save it in `out_dir` as transformers does, with its preprocessing and
+    its report.
 
-    The report is written last: a folder with one is complete. Raises ValueError when the utterances have fewer than two
-    speakers or two labels, or lack the modality.
+    The report is written last: a folder with one is complete. Raises ValueError when the utterances
+    have fewer than two speakers or two labels, or lack the modality.
     """
     started = time.perf_counter()
     classes = classes_of(utterances)
     if len(classes) < 2:
-        raise ValueError(f"got utterances with {len(classes)} label(s), expected at least 2: nothing to tell apart")
+        raise ValueError(
+            f"got utterances with {len(classes)} label(s), expected at least 2: nothing to tell "
+            "apart"
+        )
     training, validation = split_speakers(utterances, config.validation_share, config.seed)
     with _reproducible(config.seed):
         teacher = build_teacher(kind, training, classes, config.dropout)
@@ -122,10 +144,15 @@ def train_teacher(
 def split_speakers(
     utterances: Sequence[TrainingUtterance], validation_share: float, seed: int
 ) -> tuple[list[TrainingUtterance], list[TrainingUtterance]]:
-    """Training and held-out utterances, no speaker in both; independent of the utterances' order."""
+    """Training and held-out utterances, no speaker in both; independent of the utterances'
+    order.
+    """
     speakers = sorted({utterance.speaker for utterance in utterances})
     if len(speakers) < 2:
-        raise ValueError(f"got utterances of {len(speakers)} speaker(s), expected at least 2: one must be held out")
+        raise ValueError(
+            f"got utterances of {len(speakers)} speaker(s), expected at least 2: one must be held "
+            "out"
+        )
     order = torch.randperm(len(speakers), generator=torch.Generator().manual_seed(seed)).tolist()
     num_held_out = min(len(speakers) - 1, max(1, round(validation_share * len(speakers))))
     held_out = {speakers[position] for position in order[:num_held_out]}
@@ -140,12 +167,16 @@ def predict_logits(teacher: Teacher, inputs: Sequence[Tensor], batch_size: int =
     """Logits [N, C] without augmentation or dropout."""
     teacher.model.eval()
     starts = range(0, len(inputs), batch_size)
-    return torch.cat([teacher.logits(inputs[start : start + batch_size]) for start in starts]).clone()
+    return torch.cat(
+        [teacher.logits(inputs[start : start + batch_size]) for start in starts]
+    ).clone()
 
 
 @contextmanager
 def _reproducible(seed: int) -> Iterator[None]:
-    """One thread and a seeded global generator (initial weights and dropout draw from it); both are put back."""
+    """One thread and a seeded global generator (initial weights and dropout draw from it); both are
+    put back.
+    """
     num_threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -156,8 +187,12 @@ def _reproducible(seed: int) -> Iterator[None]:
             torch.set_num_threads(num_threads)
 
 
-def _optimize(teacher: Teacher, inputs: Sequence[Tensor], labels: Tensor, config: TeacherConfig) -> None:
-    optimizer = torch.optim.AdamW(teacher.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+def _optimize(
+    teacher: Teacher, inputs: Sequence[Tensor], labels: Tensor, config: TeacherConfig
+) -> None:
+    optimizer = torch.optim.AdamW(
+        teacher.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=config.learning_rate, total_steps=config.num_steps + 1, pct_start=0.15
     )
@@ -175,7 +210,9 @@ def _optimize(teacher: Teacher, inputs: Sequence[Tensor], labels: Tensor, config
         schedule.step()
 
 
-def _endless_batches(num_inputs: int, batch_size: int, generator: torch.Generator) -> Iterator[list[int]]:
+def _endless_batches(
+    num_inputs: int, batch_size: int, generator: torch.Generator
+) -> Iterator[list[int]]:
     """Positions of batch after batch, every input once before any comes again."""
     queue: list[int] = []
     while True:

@@ -17,18 +17,24 @@ class LabelerConfig(CheckpointConfig):
         default=("contempt", "other", "no_agreement"),
     )
     label_names: Mapping[str, str] = option(
-        help="what classes with other names mean, as CLASS=EMOTION (calm=neutral, LABEL_0=anger)", default_factory=dict
+        help="what classes with other names mean, as CLASS=EMOTION (calm=neutral, LABEL_0=anger)",
+        default_factory=dict,
     )
 
     def __post_init__(self) -> None:
         CheckpointConfig.__post_init__(self)
         for label, emotion in self.label_names.items():
             if emotion not in EMOTIONS:
-                raise ConfigError(f"label_names: got {emotion!r} for {label!r}, expected one of {', '.join(EMOTIONS)}")
+                raise ConfigError(
+                    f"label_names: got {emotion!r} for {label!r}, expected one of "
+                    f"{', '.join(EMOTIONS)}"
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechRecognitionConfig(CheckpointConfig):
     """Transcription (Whisper family) of utterances that come without a transcript."""
 
-    language: str | None = option(help="spoken language (en, de, ...); default: detected per window", default=None)
+    language: str | None = option(
+        help="spoken language (en, de, ...); default: detected per window", default=None
+    )

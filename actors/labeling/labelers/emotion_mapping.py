@@ -1,13 +1,15 @@
-"""From a checkpoint's own classes to the seven emotions: every labeler's probabilities pass through here.
+"""From a checkpoint's own classes to the seven emotions: every labeler's probabilities pass through
+here.
 
-A checkpoint names its classes in `id2label`. Each name must mean one of the seven emotions, by itself ("Happy", "joy")
-or because the panel says so (`label_names`), or be listed in `drop_labels`; anything else is refused, as a class left
-out by accident shifts every probability. What stays is summed per emotion and renormalized (EmoCeleb drops
-"contempt" in this way).
+A checkpoint names its classes in `id2label`. Each name must mean one of the seven emotions, by
+itself ("Happy", "joy") or because the panel says so (`label_names`), or be listed in `drop_labels`;
+anything else is refused, as a class left out by accident shifts every probability. What stays is
+summed per emotion and renormalized (EmoCeleb drops "contempt" in this way).
 
-A checkpoint may know fewer than seven emotions; the others get probability 0. Mind the agreement rule then:
-KL(text || other) is infinite wherever the text says something to which the other gives 0, so an utterance whose text
-shows an emotion the other labeler does not know is always rejected. The Jensen-Shannon distance has no such edge.
+A checkpoint may know fewer than seven emotions; the others get probability 0. Mind the agreement
+rule then: KL(text || other) is infinite wherever the text says something to which the other gives
+0, so an utterance whose text shows an emotion the other labeler does not know is always rejected.
+The Jensen-Shannon distance has no such edge.
 """
 
 from collections.abc import Collection, Mapping
@@ -21,7 +23,9 @@ from shards.config import ConfigError
 from shards.emotions import EMOTIONS, NUM_EMOTIONS, canonical_emotion
 
 MIN_EMOTIONS = 2
-MIN_MASS = 1e-6  # below it the classes that were kept say nothing: renormalizing would blow up rounding
+MIN_MASS = (
+    1e-6  # below it the classes that were kept say nothing: renormalizing would blow up rounding
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +43,17 @@ class EmotionMapping:
         label_names: Mapping[str, str],
         checkpoint: str,
     ) -> "EmotionMapping":
-        """Map `id2label`. Raises ConfigError naming every class that means none of the seven and is not dropped."""
+        """Map `id2label`. Raises ConfigError naming every class that means none of the seven and is
+        not dropped.
+        """
         names = {_fold(label): emotion for label, emotion in label_names.items()}
-        dropped = {_fold(label) for label in drop_labels} - names.keys()  # a class with a meaning is not left out
+        dropped = {
+            _fold(label) for label in drop_labels
+        } - names.keys()  # a class with a meaning is not left out
         if strange := sorted(names.keys() - {_fold(label) for label in id2label.values()}):
             raise ConfigError(
-                f"checkpoint {checkpoint}: label_names speaks of {', '.join(strange)}, but its classes are "
-                f"{', '.join(id2label[index] for index in range(len(id2label)))}"
+                f"checkpoint {checkpoint}: label_names speaks of {', '.join(strange)}, but its "
+                f"classes are {', '.join(id2label[index] for index in range(len(id2label)))}"
             )
         matrix = np.zeros((len(id2label), NUM_EMOTIONS))
         unknown = []
@@ -63,10 +71,16 @@ class EmotionMapping:
     @property
     def missing_emotions(self) -> tuple[str, ...]:
         """Emotions no class counts toward."""
-        return tuple(emotion for emotion, column in zip(EMOTIONS, self.matrix.T, strict=True) if not column.any())
+        return tuple(
+            emotion
+            for emotion, column in zip(EMOTIONS, self.matrix.T, strict=True)
+            if not column.any()
+        )
 
     def apply(self, probabilities: NDArray[np.float64]) -> NDArray[np.float32] | None:
-        """Class probabilities [num_classes] as a distribution [7], or None when next to nothing of them is mapped."""
+        """Class probabilities [num_classes] as a distribution [7], or None when next to nothing of
+        them is mapped.
+        """
         emotions = probabilities.astype(np.float64) @ self.matrix
         mass = emotions.sum()
         return (emotions / mass).astype(np.float32) if mass > MIN_MASS else None
@@ -76,19 +90,22 @@ def _fold(label: str) -> str:
     return label.strip().casefold()
 
 
-def _check(mapping: EmotionMapping, unknown: list[str], id2label: Mapping[int, str], checkpoint: str) -> None:
+def _check(
+    mapping: EmotionMapping, unknown: list[str], id2label: Mapping[int, str], checkpoint: str
+) -> None:
     labels = ", ".join(id2label[index] for index in range(len(id2label)))
     if unknown:
         raise ConfigError(
-            f"checkpoint {checkpoint}: cannot map {', '.join(unknown)} (of its classes {labels}) onto "
-            f"{', '.join(EMOTIONS)}. Say what they mean with label_names (calm: neutral) or leave them out with "
-            "drop_labels"
+            f"checkpoint {checkpoint}: cannot map {', '.join(unknown)} (of its classes {labels}) "
+            f"onto {', '.join(EMOTIONS)}. Say what they mean with label_names (calm: neutral) or "
+            "leave them out with drop_labels"
         )
     num_known = NUM_EMOTIONS - len(mapping.missing_emotions)
     if num_known < MIN_EMOTIONS:
         raise ConfigError(
-            f"checkpoint {checkpoint}: its classes {labels} cover {num_known} of {', '.join(EMOTIONS)}, expected at "
-            f"least {MIN_EMOTIONS}; choose another checkpoint, or say what its classes mean with label_names"
+            f"checkpoint {checkpoint}: its classes {labels} cover {num_known} of "
+            f"{', '.join(EMOTIONS)}, expected at least {MIN_EMOTIONS}; choose another checkpoint, "
+            "or say what its classes mean with label_names"
         )
 
 
@@ -98,5 +115,7 @@ def emotions(mapping: EmotionMapping, probabilities: NDArray[np.float64]) -> Out
         return Missing("non_finite_prediction: the model answered with NaN or infinity")
     mapped = mapping.apply(probabilities)
     if mapped is None:
-        return Missing("unmapped_prediction: nearly all probability is on classes that drop_labels leaves out")
+        return Missing(
+            "unmapped_prediction: nearly all probability is on classes that drop_labels leaves out"
+        )
     return mapped

@@ -1,9 +1,10 @@
-"""Extra columns for multimodal adaptive pre-training (multimodal-adaptive-pretraining): targets another model learns to
-predict, computed while the utterance is decoded anyway. Each is made only when the panel asks for it.
+"""Extra columns for multimodal adaptive pre-training (multimodal-adaptive-pretraining): targets
+another model learns to predict, computed while the utterance is decoded anyway. Each is made only
+when the panel asks for it.
 
-`egemaps` [25]: openSMILE's eGeMAPSv02 low-level descriptors, averaged over time. `sentiment` [3]: negative, neutral,
-positive. `face_embedding` [D]: pooled features of an image backbone, averaged over frames. `speaker_vector` [D]: last
-layer of an audio backbone, averaged over time.
+`egemaps` [25]: openSMILE's eGeMAPSv02 low-level descriptors, averaged over time. `sentiment` [3]:
+negative, neutral, positive. `face_embedding` [D]: pooled features of an image backbone, averaged
+over frames. `speaker_vector` [D]: last layer of an audio backbone, averaged over time.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,16 +34,21 @@ _SENTIMENT_NAMES = {"neg": "negative", "neu": "neutral", "pos": "positive"}
 
 
 class Egemaps:
-    """The 25 low-level descriptors of eGeMAPSv02, averaged over time (openSMILE, licensed for research only)."""
+    """The 25 low-level descriptors of eGeMAPSv02, averaged over time (openSMILE, licensed for
+    research only).
+    """
 
     def setup(self) -> None:
         """Make the extractor. Raises ConfigError when openSMILE is not installed."""
         try:
             import opensmile  # an optional extra
         except ImportError as error:
-            raise ConfigError("objectives.egemaps: openSMILE is missing; pip install 'emostream[opensmile]'") from error
+            raise ConfigError(
+                "objectives.egemaps: openSMILE is missing; pip install 'emostream[opensmile]'"
+            ) from error
         self._smile = opensmile.Smile(
-            feature_set=opensmile.FeatureSet.eGeMAPSv02, feature_level=opensmile.FeatureLevel.LowLevelDescriptors
+            feature_set=opensmile.FeatureSet.eGeMAPSv02,
+            feature_level=opensmile.FeatureLevel.LowLevelDescriptors,
         )
 
     def compute(self, waveforms: Sequence[Waveform]) -> list[Outcome]:
@@ -52,7 +58,9 @@ class Egemaps:
     def _compute_one(self, waveform: Waveform) -> Outcome:
         if len(waveform) < MIN_SAMPLES:
             return Missing(f"audio_too_short: under {MIN_SAMPLES} samples (0.1 s)")
-        descriptors = self._smile.process_signal(np.ascontiguousarray(waveform), SAMPLE_RATE_HZ).to_numpy()
+        descriptors = self._smile.process_signal(
+            np.ascontiguousarray(waveform), SAMPLE_RATE_HZ
+        ).to_numpy()
         return _finite(descriptors.mean(axis=0))
 
 
@@ -64,7 +72,9 @@ class Sentiment:
         self._classifier = TextClassifier("sentiment")
 
     def setup(self, folder: Path, runtime: Runtime) -> Settled:
-        """Load the checkpoint in `folder`. Raises ConfigError unless its classes are the three sentiments."""
+        """Load the checkpoint in `folder`. Raises ConfigError unless its classes are the three
+        sentiments.
+        """
         settled = self._classifier.setup(folder, runtime)
         self._order = sentiment_order(self._classifier.id2label, self._checkpoint)
         return settled
@@ -88,7 +98,9 @@ class FaceEmbedding:
 
     def compute(self, crops: Sequence[NDArray[np.uint8]]) -> list[Outcome]:
         """[D] for each utterance's crops [F, S, S, 3]."""
-        rows = mean_rows(crops, lambda batch: self._embed(self._model, batch), budget=self._runtime.face_frames)
+        rows = mean_rows(
+            crops, lambda batch: self._embed(self._model, batch), budget=self._runtime.face_frames
+        )
         return [row if isinstance(row, Missing) else _finite(row) for row in rows]
 
     @torch.inference_mode()
@@ -120,7 +132,9 @@ class SpeakerVector:
         return settled
 
     def compute(self, waveforms: Sequence[Waveform]) -> list[Outcome]:
-        """[D] for each waveform. Batches hold one length only: a mean over time must not see padding."""
+        """[D] for each waveform. Batches hold one length only: a mean over time must not see
+        padding.
+        """
         rows = windowed_rows(
             waveforms,
             lambda batch: self._embed(self._model, batch),
@@ -136,23 +150,31 @@ class SpeakerVector:
         return model(**inputs).last_hidden_state.float().mean(dim=1)
 
     def _probe(self, model: Any) -> NDArray[np.float64]:
-        return np.concatenate([_unit(self._embed(model, [waveform])) for waveform in probe_waveforms()])
+        return np.concatenate(
+            [_unit(self._embed(model, [waveform])) for waveform in probe_waveforms()]
+        )
 
 
 def sentiment_order(id2label: Mapping[int, str], checkpoint: str) -> list[int]:
-    """Class indices of negative, neutral, positive. Raises ConfigError when the classes are not exactly these."""
+    """Class indices of negative, neutral, positive. Raises ConfigError when the classes are not
+    exactly these.
+    """
     names = {index: label.strip().casefold() for index, label in id2label.items()}
     found = {_SENTIMENT_NAMES.get(name, name): index for index, name in names.items()}
     if set(found) != set(SENTIMENTS) or len(id2label) != len(SENTIMENTS):
         raise ConfigError(
-            f"objectives.sentiment {checkpoint}: got the classes {', '.join(id2label.values())}, expected "
-            f"{', '.join(SENTIMENTS)} (name them so in the checkpoint's id2label)"
+            f"objectives.sentiment {checkpoint}: got the classes {', '.join(id2label.values())}, "
+            f"expected {', '.join(SENTIMENTS)} (name them so in the checkpoint's id2label)"
         )
     return [found[name] for name in SENTIMENTS]
 
 
 def _settle_backbone(
-    name: str, load: Callable[[Path, torch.dtype, torch.device], Any], folder: Path, runtime: Runtime, probe: Probe
+    name: str,
+    load: Callable[[Path, torch.dtype, torch.device], Any],
+    folder: Path,
+    runtime: Runtime,
+    probe: Probe,
 ) -> Settled:
     model = load(folder, torch.float32, runtime.device)
     return settle(name, runtime, model, lambda dtype: load(folder, dtype, runtime.device), probe)
@@ -163,15 +185,21 @@ def _audio_backbone(folder: Path, dtype: torch.dtype, device: torch.device) -> A
 
 
 def _image_backbone(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
-    """The backbone; of a classifier without its last layer (AutoModel would want a pooler most of them lack)."""
+    """The backbone; of a classifier without its last layer (AutoModel would want a pooler most of
+    them lack).
+    """
     architectures = AutoConfig.from_pretrained(folder, trust_remote_code=False).architectures or ()
     if any(name.endswith("ForImageClassification") for name in architectures):
-        return load_model(AutoModelForImageClassification, folder, dtype=dtype, device=device).base_model
+        return load_model(
+            AutoModelForImageClassification, folder, dtype=dtype, device=device
+        ).base_model
     return load_model(AutoModel, folder, dtype=dtype, device=device)
 
 
 def _unit(vectors: Tensor) -> NDArray[np.float64]:
-    """Vectors at length 1, so that the bound on drift means the same for embeddings as for probabilities."""
+    """Vectors at length 1, so that the bound on drift means the same for embeddings as for
+    probabilities.
+    """
     return torch.nn.functional.normalize(vectors.double(), dim=-1).cpu().numpy()
 
 

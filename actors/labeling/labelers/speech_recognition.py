@@ -1,8 +1,9 @@
 """Transcripts by speech recognition (Whisper family) for utterances that come without one.
 
-Greedy decoding: a beam costs five times as much and sampling would give another transcript on every run. Recordings
-beyond the model's 30 s are cut into equal windows and the pieces joined; Whisper's own long-form decoding feeds each
-window's words to the next and falls back to sampling, and so depends on more than the sound.
+Greedy decoding: a beam costs five times as much and sampling would give another transcript on every
+run. Recordings beyond the model's 30 s are cut into equal windows and the pieces joined; Whisper's
+own long-form decoding feeds each window's words to the next and falls back to sampling, and so
+depends on more than the sound.
 """
 
 from collections.abc import Sequence
@@ -36,14 +37,22 @@ class SpeechRecognizer:
         self._config = config
 
     def setup(self, folder: Path, runtime: Runtime) -> Settled:
-        """Load the checkpoint in `folder`. Raises ConfigError when it is no Whisper, or knows no such language."""
+        """Load the checkpoint in `folder`. Raises ConfigError when it is no Whisper, or knows no
+        such language.
+        """
         self._runtime = runtime
         self._processor = _load_processor(folder)
         self._window_samples = int(self._processor.feature_extractor.n_samples)
         self._batch_size = max(1, runtime.audio_samples // self._window_samples)
         model = self._load(folder, torch.float32)
         self._options = self._generation_options(model.generation_config)
-        settled = settle("speech_recognition", runtime, model, lambda dtype: self._load(folder, dtype), self._probe)
+        settled = settle(
+            "speech_recognition",
+            runtime,
+            model,
+            lambda dtype: self._load(folder, dtype),
+            self._probe,
+        )
         self._model = settled.model
         return settled
 
@@ -54,21 +63,36 @@ class SpeechRecognizer:
         for waveform in waveforms:
             first = len(windows)
             if len(waveform) >= MIN_SAMPLES:
-                windows += [waveform[part] for part in cut_windows(len(waveform), self._window_samples)]
+                windows += [
+                    waveform[part] for part in cut_windows(len(waveform), self._window_samples)
+                ]
             spans.append(range(first, len(windows)))
         texts = self._transcribe_windows(windows)
-        too_short = Missing(f"audio_too_short: under {MIN_SAMPLES} samples (0.1 s), nothing to transcribe")
-        return [" ".join(filter(None, (texts[index] for index in span))) if span else too_short for span in spans]
+        too_short = Missing(
+            f"audio_too_short: under {MIN_SAMPLES} samples (0.1 s), nothing to transcribe"
+        )
+        return [
+            " ".join(filter(None, (texts[index] for index in span))) if span else too_short
+            for span in spans
+        ]
 
     def _transcribe_windows(self, windows: Sequence[Waveform]) -> list[str]:
         size = self._batch_size
-        batches = [range(start, min(start + size, len(windows))) for start in range(0, len(windows), size)]
-        rows = run_batches(batches, lambda batch: self._generate([windows[index] for index in batch]))
+        batches = [
+            range(start, min(start + size, len(windows))) for start in range(0, len(windows), size)
+        ]
+        rows = run_batches(
+            batches, lambda batch: self._generate([windows[index] for index in batch])
+        )
         decode = self._processor.tokenizer.decode
-        return [decode(rows[index], skip_special_tokens=True).strip() for index in range(len(windows))]
+        return [
+            decode(rows[index], skip_special_tokens=True).strip() for index in range(len(windows))
+        ]
 
     def _load(self, folder: Path, dtype: torch.dtype) -> Any:
-        return load_model(AutoModelForSpeechSeq2Seq, folder, dtype=dtype, device=self._runtime.device)
+        return load_model(
+            AutoModelForSpeechSeq2Seq, folder, dtype=dtype, device=self._runtime.device
+        )
 
     def _features(self, model: Any, waveforms: Sequence[Waveform]) -> dict[str, Tensor]:
         device = self._runtime.device
@@ -79,7 +103,9 @@ class SpeechRecognizer:
             return_tensors="pt",
             device=device.type,
         )
-        return cast_floats({name: to_device(values, device) for name, values in batch.items()}, model.dtype)
+        return cast_floats(
+            {name: to_device(values, device) for name, values in batch.items()}, model.dtype
+        )
 
     @torch.inference_mode()
     def _generate(self, waveforms: Sequence[Waveform]) -> Tensor:
@@ -88,23 +114,32 @@ class SpeechRecognizer:
 
     def _generation_options(self, defaults: Any) -> dict[str, Any]:
         options: dict[str, Any] = {"do_sample": False, "num_beams": 1, "return_timestamps": False}
-        languages = getattr(defaults, "lang_to_id", None) if getattr(defaults, "is_multilingual", False) else None
+        languages = (
+            getattr(defaults, "lang_to_id", None)
+            if getattr(defaults, "is_multilingual", False)
+            else None
+        )
         if languages is None:
             if self._config.language not in (None, "en"):
                 raise ConfigError(
-                    f"language: got {self._config.language!r}, but {self._config.checkpoint} is English only"
+                    f"language: got {self._config.language!r}, but {self._config.checkpoint} is "
+                    "English only"
                 )
             return options
         if self._config.language is not None and f"<|{self._config.language}|>" not in languages:
             known = ", ".join(sorted(name.strip("<|>") for name in languages))
-            raise ConfigError(f"language: got {self._config.language!r}, {self._config.checkpoint} knows {known}")
+            raise ConfigError(
+                f"language: got {self._config.language!r}, {self._config.checkpoint} knows {known}"
+            )
         return {**options, "task": "transcribe", "language": self._config.language}
 
     @torch.inference_mode()
     def _probe(self, model: Any) -> NDArray[np.float64]:
         """Probabilities of the first token of some fixed sounds."""
         features = self._features(model, probe_waveforms())["input_features"]
-        start = torch.full((len(features), 1), model.config.decoder_start_token_id, device=features.device)
+        start = torch.full(
+            (len(features), 1), model.config.decoder_start_token_id, device=features.device
+        )
         logits = model(input_features=features, decoder_input_ids=start).logits[:, -1]
         return torch.softmax(logits.float(), dim=-1).cpu().numpy().astype(np.float64)
 
@@ -112,7 +147,9 @@ class SpeechRecognizer:
 def _load_processor(folder: Path) -> Any:
     # Asked first: on other checkpoints AutoProcessor fails in as many ways as there are families.
     if (found := model_type(folder)) != WHISPER:
-        raise ConfigError(f"checkpoint {folder}: got a {found} model, expected a {WHISPER}-family checkpoint")
+        raise ConfigError(
+            f"checkpoint {folder}: got a {found} model, expected a {WHISPER}-family checkpoint"
+        )
     try:
         return AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:

@@ -26,14 +26,17 @@ PADDING_TOLERANCE = 1e-4
 MAX_TOKENS = 8192  # of a text, where neither tokenizer nor model states a limit
 PROBE_TEXTS = (
     "I am so glad.",
-    "No. I told you never to touch that again, and I meant every single word of it, so put it back right now!",
+    "No. I told you never to touch that again, and I meant every single word of it, so put it back "
+    "right now!",
     "Well, it happened, I suppose, and there is nothing anybody could have done.",
     "oh my god what was that",
 )
 
 
 class TextClassifier:
-    """Texts to class probabilities; the emotion labeler and the sentiment objective are made of it."""
+    """Texts to class probabilities; the emotion labeler and the sentiment objective are made of
+    it.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -44,8 +47,12 @@ class TextClassifier:
         model = self._load(folder, torch.float32)
         self._tokenizer = _load_tokenizer(folder, model.config)
         self._max_tokens = longest_text(self._tokenizer, model.config)
-        self._equal_lengths = self._tokenizer.pad_token_id is None or self._is_disturbed_by_padding(model)
-        settled = settle(self._name, runtime, model, lambda dtype: self._load(folder, dtype), self._probe)
+        self._equal_lengths = self._tokenizer.pad_token_id is None or self._is_disturbed_by_padding(
+            model
+        )
+        settled = settle(
+            self._name, runtime, model, lambda dtype: self._load(folder, dtype), self._probe
+        )
         self._model = settled.model
         return settled
 
@@ -55,7 +62,9 @@ class TextClassifier:
         return dict(self._model.config.id2label)
 
     def probabilities(self, texts: Sequence[str]) -> list[NDArray[np.float64] | Missing]:
-        """Class probabilities of each text, in order; one without words is Missing. Long texts are cut at the end."""
+        """Class probabilities of each text, in order; one without words is Missing. Long texts are
+        cut at the end.
+        """
         encoded = [self._encode(text) for text in texts]
         # Some tokenizers make nothing of a text that is not blank (control characters, say).
         spoken = [index for index, text in enumerate(texts) if text.strip() and encoded[index]]
@@ -64,16 +73,22 @@ class TextClassifier:
             budget=self._runtime.text_tokens,
             equal_lengths=self._equal_lengths,
         )
-        rows = run_batches(batches, lambda batch: self._forward(self._model, [encoded[spoken[i]] for i in batch]))
+        rows = run_batches(
+            batches, lambda batch: self._forward(self._model, [encoded[spoken[i]] for i in batch])
+        )
         found = {spoken[index]: row.numpy().astype(np.float64) for index, row in rows.items()}
         blank = Missing("empty_transcript: holds no words")
         return [found.get(index, blank) for index in range(len(texts))]
 
     def _load(self, folder: Path, dtype: torch.dtype) -> Any:
-        return load_model(AutoModelForSequenceClassification, folder, dtype=dtype, device=self._runtime.device)
+        return load_model(
+            AutoModelForSequenceClassification, folder, dtype=dtype, device=self._runtime.device
+        )
 
     def _encode(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, truncation=True, max_length=self._max_tokens)["input_ids"])
+        return list(
+            self._tokenizer(text, truncation=True, max_length=self._max_tokens)["input_ids"]
+        )
 
     @torch.inference_mode()
     def _forward(self, model: Any, encoded: Sequence[list[int]]) -> Tensor:
@@ -92,9 +107,18 @@ class TextClassifier:
 
     def _is_disturbed_by_padding(self, model: Any) -> bool:
         short, long = (self._encode(text) for text in PROBE_TEXTS[:2])
-        difference = (self._forward(model, [short]) - self._forward(model, [short, long])[:1]).abs().max().item()
+        difference = (
+            (self._forward(model, [short]) - self._forward(model, [short, long])[:1])
+            .abs()
+            .max()
+            .item()
+        )
         if difference > PADDING_TOLERANCE:
-            log.info("%s: padding moves a probability by %.5f; batches of equal length only", self._name, difference)
+            log.info(
+                "%s: padding moves a probability by %.5f; batches of equal length only",
+                self._name,
+                difference,
+            )
         return difference > PADDING_TOLERANCE
 
 
@@ -123,23 +147,33 @@ class TextLabeler:
 
 
 def longest_text(tokenizer: Any, config: Any) -> int:
-    """Tokens the model can read. Tokenizers that were saved without a limit claim 1e30, models without one say -1."""
-    # RoBERTa and its kin count positions from behind the padding index and so have two more than they can use.
-    limits = [int(tokenizer.model_max_length), int(getattr(config, "max_position_embeddings", None) or 0) - 2]
+    """Tokens the model can read. Tokenizers that were saved without a limit claim 1e30, models
+    without one say -1.
+    """
+    # RoBERTa and its kin count positions from behind the padding index and so have two more than
+    # they can use.
+    limits = [
+        int(tokenizer.model_max_length),
+        int(getattr(config, "max_position_embeddings", None) or 0) - 2,
+    ]
     return min([limit for limit in limits if limit > 0] + [MAX_TOKENS])
 
 
 def _load_tokenizer(folder: Path, config: Any) -> Any:
     # Without any of these transformers makes an empty tokenizer, to which every word is unknown.
-    if not any(path for pattern in ("tokenizer.json", "vocab*", "*.model") for path in folder.glob(pattern)):
-        raise ConfigError(f"checkpoint {folder}: no usable tokenizer: expected tokenizer.json, vocab.* or *.model")
+    if not any(
+        path for pattern in ("tokenizer.json", "vocab*", "*.model") for path in folder.glob(pattern)
+    ):
+        raise ConfigError(
+            f"checkpoint {folder}: no usable tokenizer: expected tokenizer.json, vocab.* or *.model"
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"checkpoint {folder}: no usable tokenizer: {error}") from error
     if len(tokenizer) > config.vocab_size:
         raise ConfigError(
-            f"checkpoint {folder}: its tokenizer knows {len(tokenizer)} tokens, its model {config.vocab_size}; "
-            "expected the tokenizer the model was trained with"
+            f"checkpoint {folder}: its tokenizer knows {len(tokenizer)} tokens, its model "
+            f"{config.vocab_size}; expected the tokenizer the model was trained with"
         )
     return tokenizer

@@ -1,7 +1,9 @@
-"""Emotion from the face: an image classifier over face crops, or a classifier over precomputed features.
+"""Emotion from the face: an image classifier over face crops, or a classifier over precomputed
+features.
 
-Frame logits are averaged over the utterance and then turned into probabilities (EmoCeleb; averaging probabilities would
-let one confident frame count less than the many undecided ones). Which of the two a checkpoint is, its model type says.
+Frame logits are averaged over the utterance and then turned into probabilities (EmoCeleb; averaging
+probabilities would let one confident frame count less than the many undecided ones). Which of the
+two a checkpoint is, its model type says.
 """
 
 from collections.abc import Sequence
@@ -37,7 +39,9 @@ class VisionLabeler:
         self._config = config
 
     def setup(self, folder: Path, runtime: Runtime) -> Settled:
-        """Load the checkpoint in `folder`: over `face.npy` when it is a FaceSequenceClassifier, else over crops."""
+        """Load the checkpoint in `folder`: over `face.npy` when it is a FaceSequenceClassifier,
+        else over crops.
+        """
         over_features = model_type(folder) == FaceSequenceConfig.model_type
         self._classifier: _FeatureClassifier | _CropClassifier = (
             _FeatureClassifier() if over_features else _CropClassifier()
@@ -58,7 +62,9 @@ class VisionLabeler:
         return isinstance(self._classifier, _CropClassifier)
 
     def input_of(self, utterance: Utterance) -> Any:
-        """What this labeler looks at: the utterance's crops or its features, None where it has none."""
+        """What this labeler looks at: the utterance's crops or its features, None where it has
+        none.
+        """
         return self._classifier.input_of(utterance)
 
     def label(self, faces: Sequence[Any]) -> list[Outcome]:
@@ -69,7 +75,11 @@ class VisionLabeler:
         ]
 
     def _probabilities(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
-        return class_probabilities(torch.from_numpy(logits), self._class_config).numpy().astype(np.float64)
+        return (
+            class_probabilities(torch.from_numpy(logits), self._class_config)
+            .numpy()
+            .astype(np.float64)
+        )
 
 
 class _CropClassifier:
@@ -79,7 +89,9 @@ class _CropClassifier:
         self._runtime = runtime
         self._inputs = FrameInputs(folder)
         model = self._load(folder, torch.float32)
-        settled = settle("vision", runtime, model, lambda dtype: self._load(folder, dtype), self._probe)
+        settled = settle(
+            "vision", runtime, model, lambda dtype: self._load(folder, dtype), self._probe
+        )
         self._model = settled.model
         return settled
 
@@ -87,10 +99,16 @@ class _CropClassifier:
         return utterance.faces
 
     def logits(self, crops: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float64] | Missing]:
-        return mean_rows(crops, lambda frames: self._forward(self._model, frames), budget=self._runtime.face_frames)
+        return mean_rows(
+            crops,
+            lambda frames: self._forward(self._model, frames),
+            budget=self._runtime.face_frames,
+        )
 
     def _load(self, folder: Path, dtype: torch.dtype) -> Any:
-        return load_model(AutoModelForImageClassification, folder, dtype=dtype, device=self._runtime.device)
+        return load_model(
+            AutoModelForImageClassification, folder, dtype=dtype, device=self._runtime.device
+        )
 
     @torch.inference_mode()
     def _forward(self, model: Any, frames: NDArray[np.uint8]) -> Tensor:
@@ -108,17 +126,27 @@ class _FeatureClassifier:
     def setup(self, folder: Path, runtime: Runtime) -> Settled:
         """Always in float32: the model is a thousandth of the others' work."""
         self._device = runtime.device
-        self._model = load_model(FaceSequenceClassifier, folder, dtype=torch.float32, device=runtime.device)
+        self._model = load_model(
+            FaceSequenceClassifier, folder, dtype=torch.float32, device=runtime.device
+        )
         return Settled(self._model, torch.float32, None)
 
     def input_of(self, utterance: Utterance) -> Any:
         return utterance.face_features
 
-    def logits(self, sequences: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float64] | Missing]:
-        outcomes: list[NDArray[np.float64] | Missing] = [self._problem(features) for features in sequences]
+    def logits(
+        self, sequences: Sequence[NDArray[np.float32]]
+    ) -> list[NDArray[np.float64] | Missing]:
+        outcomes: list[NDArray[np.float64] | Missing] = [
+            self._problem(features) for features in sequences
+        ]
         usable = [index for index, features in enumerate(sequences) if self._fits(features)]
-        batches = plan_batches([len(sequences[index]) for index in usable], budget=FEATURE_FRAMES_PER_BATCH)
-        rows = run_batches(batches, lambda batch: self._forward([sequences[usable[i]] for i in batch]))
+        batches = plan_batches(
+            [len(sequences[index]) for index in usable], budget=FEATURE_FRAMES_PER_BATCH
+        )
+        rows = run_batches(
+            batches, lambda batch: self._forward([sequences[usable[i]] for i in batch])
+        )
         for index, row in rows.items():
             outcomes[usable[index]] = row.numpy().astype(np.float64)
         return outcomes
@@ -128,8 +156,8 @@ class _FeatureClassifier:
 
     def _problem(self, features: NDArray[np.float32]) -> Missing:
         return Missing(
-            f"face_features_shape: got {features.shape[0]} frames of {features.shape[1]} values, expected at least 1 "
-            f"of {self._model.config.feature_size}"
+            f"face_features_shape: got {features.shape[0]} frames of {features.shape[1]} values, "
+            f"expected at least 1 of {self._model.config.feature_size}"
         )
 
     @torch.inference_mode()

@@ -1,11 +1,13 @@
-"""One state of the speaker index, which never changes: readers hold on to it while the next is made beside it.
+"""One state of the speaker index, which never changes: readers hold on to it while the next is made
+beside it.
 
-A generation is a large indexed part, a small part of what was written since (searched exactly), and which speakers of
-the large part are no longer there. So a write costs what it writes and not what is stored. Speakers are numbered within
-a generation: first the large part's, then the small one's.
+A generation is a large indexed part, a small part of what was written since (searched exactly), and
+which speakers of the large part are no longer there. So a write costs what it writes and not what
+is stored. Speakers are numbered within a generation: first the large part's, then the small one's.
 
-Who must not be found is dropped from a longer list of neighbors, and where that leaves too few, the allowed ones are
-searched exactly. FAISS' selectors were left out: a flat index searches seven times slower with one, and GPUs have none.
+Who must not be found is dropped from a longer list of neighbors, and where that leaves too few, the
+allowed ones are searched exactly. FAISS' selectors were left out: a flat index searches seven times
+slower with one, and GPUs have none.
 
 Shapes: N speakers, D numbers a vector, P queries, k neighbors.
 """
@@ -23,7 +25,8 @@ MAX_LIST = 2048  # neighbors FAISS finds at once on a GPU
 SPARE = 16  # neighbors beyond what should do
 FEW_ALLOWED = 20_000  # so few are searched exactly at once
 
-# Numbers [P, k] of the most alike speakers, the most alike first (-1: none left), and their cosines [P, k].
+# Numbers [P, k] of the most alike speakers, the most alike first (-1: none left), and their cosines
+# [P, k].
 Neighbors = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
@@ -67,7 +70,9 @@ class Part:
         assert self.units is not None  # noqa: S101 (a part has one or the other)
         return exact_search(self.units, queries, k)
 
-    def search_among(self, queries: NDArray[np.float32], k: int, rows: NDArray[np.int64]) -> Neighbors:
+    def search_among(
+        self, queries: NDArray[np.float32], k: int, rows: NDArray[np.int64]
+    ) -> Neighbors:
         """Exactly, among some rows: as many neighbors as there are, at most k."""
         if not len(rows):
             return _nobody(len(queries))
@@ -116,41 +121,60 @@ class Generation:
     def numbers(self) -> NDArray[np.int64]:
         """Of every speaker there is."""
         split = len(self.base.table)
-        return np.concatenate([np.flatnonzero(~self.gone), split + np.arange(len(self.recent.table))])
+        return np.concatenate(
+            [np.flatnonzero(~self.gone), split + np.arange(len(self.recent.table))]
+        )
 
     def table(self) -> SpeakerTable:
         """All speakers."""
         return concatenate([self.base.table.take(np.flatnonzero(~self.gone)), self.recent.table])
 
     def changed(self, number: int, removed: Iterable[str], added: SpeakerTable) -> "Generation":
-        """A later generation: without those of `removed` there are, then with `added`, none of whom is left."""
+        """A later generation: without those of `removed` there are, then with `added`, none of whom
+        is left.
+        """
         names = list(removed)
         gone = self.gone.copy()
         gone[[row for row in map(self.base.row_of.get, names) if row is not None]] = True
         left = [row for row in map(self.recent.row_of.get, names) if row is not None]
         stay = np.delete(np.arange(len(self.recent.table)), left)
         recent = concatenate([self.recent.table.take(stay), added])
-        return Generation(number, self.base, Part.scanned(recent), gone, int(np.count_nonzero(gone)))
+        return Generation(
+            number, self.base, Part.scanned(recent), gone, int(np.count_nonzero(gone))
+        )
 
-    def search(self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None = None) -> Neighbors:
-        """Numbers [P, k] and cosines [P, k] of the most alike speakers to unit `queries` [P, D], the most alike first.
+    def search(
+        self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None = None
+    ) -> Neighbors:
+        """Numbers [P, k] and cosines [P, k] of the most alike speakers to unit `queries` [P, D],
+        the most alike first.
 
         Number -1 where there are fewer than k. With `allowed` [numbers] only those are found.
         """
         split, num_recent = len(self.base.table), len(self.recent.table)
-        found = self._search_base(queries, k, None if allowed is None else allowed[:split] & ~self.gone)
+        found = self._search_base(
+            queries, k, None if allowed is None else allowed[:split] & ~self.gone
+        )
         if not num_recent:
             return found
         if allowed is None:
             rows, similarities = self.recent.search(queries, min(k, num_recent))
         else:
-            rows, similarities = self.recent.search_among(queries, k, np.flatnonzero(allowed[split:]))
+            rows, similarities = self.recent.search_among(
+                queries, k, np.flatnonzero(allowed[split:])
+            )
         return _best(
-            np.concatenate([found[0], rows + split], axis=1), np.concatenate([found[1], similarities], axis=1), k
+            np.concatenate([found[0], rows + split], axis=1),
+            np.concatenate([found[1], similarities], axis=1),
+            k,
         )
 
-    def allowed(self, excluded: Iterable[int], metadata_equals: Mapping[str, str]) -> NDArray[np.bool_]:
-        """Which numbers a search may find: those whose metadata has all the entries asked for, and not excluded."""
+    def allowed(
+        self, excluded: Iterable[int], metadata_equals: Mapping[str, str]
+    ) -> NDArray[np.bool_]:
+        """Which numbers a search may find: those whose metadata has all the entries asked for, and
+        not excluded.
+        """
         masks = [part.having(metadata_equals) for part in (self.base, self.recent)]
         allowed = np.concatenate(masks)
         allowed[list(excluded)] = False
@@ -161,7 +185,9 @@ class Generation:
         counts = [part.table.label_count[:, dimensions] for part in (self.base, self.recent)]
         return np.concatenate([(count > 0).all(axis=1) for count in counts])
 
-    def _search_base(self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None) -> Neighbors:
+    def _search_base(
+        self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None
+    ) -> Neighbors:
         """Rows of the large part, without those gone."""
         if not len(self.base.table):
             return _best(*_nobody(len(queries)), k)
@@ -188,9 +214,14 @@ def _nobody(num_queries: int) -> Neighbors:
 
 
 def _best(rows: NDArray[np.int64], similarities: NDArray[np.float32], k: int) -> Neighbors:
-    """The k most alike of each query, and -1 in place of those there are not; equal ones keep their order."""
+    """The k most alike of each query, and -1 in place of those there are not; equal ones keep their
+    order.
+    """
     order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
-    rows, similarities = np.take_along_axis(rows, order, axis=1), np.take_along_axis(similarities, order, axis=1)
+    rows, similarities = (
+        np.take_along_axis(rows, order, axis=1),
+        np.take_along_axis(similarities, order, axis=1),
+    )
     missing = ((0, 0), (0, k - rows.shape[1]))
     similarities = np.pad(similarities, missing, constant_values=-np.inf)
     return np.where(np.isfinite(similarities), np.pad(rows, missing), -1), similarities

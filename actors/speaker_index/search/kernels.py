@@ -1,10 +1,11 @@
 """FAISS, told what machine it runs on.
 
-FAISS' wheels carry an OpenBLAS of 2021, which takes processors it does not know for a Prescott of 2004, and FAISS as
-installed does not multiply matrices for batches of queries at all. On a Sapphire Rapids, 256 queries against 7,000
-vectors of 192 numbers take 44 ms as installed, 20 ms through that OpenBLAS, and 6 ms through its kernels for AVX-512.
-Which kernels to take is decided when the library is loaded, so it has to be said before. Results are compared with
-numpy's once: kernels that compute wrong (old ones did, on some processors) are not used.
+FAISS' wheels carry an OpenBLAS of 2021, which takes processors it does not know for a Prescott of
+2004, and FAISS as installed does not multiply matrices for batches of queries at all. On a Sapphire
+Rapids, 256 queries against 7,000 vectors of 192 numbers take 44 ms as installed, 20 ms through that
+OpenBLAS, and 6 ms through its kernels for AVX-512. Which kernels to take is decided when the
+library is loaded, so it has to be said before. Results are compared with numpy's once: kernels that
+compute wrong (old ones did, on some processors) are not used.
 """
 
 import functools
@@ -19,7 +20,8 @@ import numpy as np
 log = logging.getLogger(__name__)
 
 CORE_TYPE = "OPENBLAS_CORETYPE"
-# From this many queries on a matrix product is faster than a scan for each (measured at 1,000 to 100,000 vectors).
+# From this many queries on a matrix product is faster than a scan for each (measured at 1,000 to
+# 100,000 vectors).
 BLAS_QUERIES = 5
 NEVER = 1 << 30
 TOLERANCE = 1e-4
@@ -32,7 +34,9 @@ def load_faiss() -> Any:
     mine = core is not None and CORE_TYPE not in os.environ
     if core is not None and mine:
         os.environ[CORE_TYPE] = core
-    logging.getLogger("faiss").setLevel(logging.WARNING)  # its loader tells of every build it does not find
+    logging.getLogger("faiss").setLevel(
+        logging.WARNING
+    )  # its loader tells of every build it does not find
     try:
         import faiss
     finally:
@@ -40,13 +44,18 @@ def load_faiss() -> Any:
             del os.environ[CORE_TYPE]  # children choose for themselves
     faiss.cvar.distance_compute_blas_threshold = BLAS_QUERIES
     if not _computes_right(faiss):
-        log.warning("FAISS' OpenBLAS computes wrong with %s kernels; searching without it, which is slower", core)
+        log.warning(
+            "FAISS' OpenBLAS computes wrong with %s kernels; searching without it, which is slower",
+            core,
+        )
         faiss.cvar.distance_compute_blas_threshold = NEVER
     return faiss
 
 
 def _core_type(flags: frozenset[str]) -> str | None:
-    """OpenBLAS' name for kernels that a processor with these flags runs; None leaves the choice to OpenBLAS."""
+    """OpenBLAS' name for kernels that a processor with these flags runs; None leaves the choice to
+    OpenBLAS.
+    """
     if platform.machine() != "x86_64":
         return None
     if {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"} <= flags:

@@ -1,11 +1,13 @@
 """Nearest vectors by cosine: FAISS over unit vectors, exact while that is fast, approximate beyond.
 
-Up to 100,000 vectors the index is flat, that is exact. Beyond, vectors are kept in lists around centroids (IVF) of
-which a search probes some; beyond two million, stored at eight bits a number. How many lists are probed is not guessed:
-at building, recall is measured against exact search on vectors of the index, and probes are doubled until it suffices.
-That is for few neighbors: a query whose lists hold fewer than are asked for is searched again with ever more probes.
+Up to 100,000 vectors the index is flat, that is exact. Beyond, vectors are kept in lists around
+centroids (IVF) of which a search probes some; beyond two million, stored at eight bits a number.
+How many lists are probed is not guessed: at building, recall is measured against exact search on
+vectors of the index, and probes are doubled until it suffices. That is for few neighbors: a query
+whose lists hold fewer than are asked for is searched again with ever more probes.
 
-Graphs (HNSW) were left out: they take about as much memory again for their links, and forget nothing.
+Graphs (HNSW) were left out: they take about as much memory again for their links, and forget
+nothing.
 
 Shapes: N vectors, D numbers a vector, P queries, k neighbors.
 """
@@ -31,7 +33,9 @@ SEED = 1234
 
 @dataclass(frozen=True, slots=True)
 class VectorIndex:
-    """A built index; `searched` is `cpu` or its copy on GPUs. Searching from several threads at once is safe."""
+    """A built index; `searched` is `cpu` or its copy on GPUs. Searching from several threads at
+    once is safe.
+    """
 
     cpu: Any
     searched: Any
@@ -43,17 +47,27 @@ class VectorIndex:
         """The kind, and what an approximate one finds: `ivf1024 probes=16 recall@10=0.981`."""
         if self.kind == "flat":
             return self.kind
-        return f"{self.kind} lists={self.cpu.nlist} probes={self.cpu.nprobe} recall@10={self.recall:.3f}"
+        return (
+            f"{self.kind} lists={self.cpu.nlist} probes={self.cpu.nprobe} "
+            f"recall@10={self.recall:.3f}"
+        )
 
-    def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Places [P, k] and similarities [P, k] for unit `queries` [P, D]; place -1 where k is more than N."""
+    def search(
+        self, queries: NDArray[np.float32], k: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Places [P, k] and similarities [P, k] for unit `queries` [P, D]; place -1 where k is more
+        than N.
+        """
         similarities, places = self.searched.search(queries, k)
         if self.kind != "flat":
             self._search_on(queries, places, similarities)
         return places, similarities
 
     def _search_on(
-        self, queries: NDArray[np.float32], places: NDArray[np.int64], similarities: NDArray[np.float32]
+        self,
+        queries: NDArray[np.float32],
+        places: NDArray[np.int64],
+        similarities: NDArray[np.float32],
     ) -> None:
         """Fill the rows that lack neighbors, as the lists probed held too few."""
         k, probes = places.shape[1], self.cpu.nprobe
@@ -79,8 +93,14 @@ def build_index(vectors: NDArray[np.float32], config: IndexConfig) -> VectorInde
         index = faiss.IndexIVFFlat(coarse, width, num_lists, faiss.METRIC_INNER_PRODUCT)
     else:
         bits = faiss.ScalarQuantizer.QT_8bit
-        index = faiss.IndexIVFScalarQuantizer(coarse, width, num_lists, bits, faiss.METRIC_INNER_PRODUCT)
-    index.cp.spherical, index.cp.seed, index.cp.max_points_per_centroid = True, SEED, TRAINING_VECTORS_PER_LIST
+        index = faiss.IndexIVFScalarQuantizer(
+            coarse, width, num_lists, bits, faiss.METRIC_INNER_PRODUCT
+        )
+    index.cp.spherical, index.cp.seed, index.cp.max_points_per_centroid = (
+        True,
+        SEED,
+        TRAINING_VECTORS_PER_LIST,
+    )
     index.train(vectors)
     index.add(vectors)
     recall = _probe(index, vectors, config.recall)
@@ -105,12 +125,16 @@ def exact_search(
     stored: NDArray[np.float32], queries: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The same over unit vectors [N, D] that are in no index; k is at most N."""
-    similarities, places = load_faiss().knn(queries, stored, k, metric=load_faiss().METRIC_INNER_PRODUCT)
+    similarities, places = load_faiss().knn(
+        queries, stored, k, metric=load_faiss().METRIC_INNER_PRODUCT
+    )
     return places, similarities
 
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A copy [N, D] at length 1; the length is taken in float64, which no finite float32 overflows."""
+    """A copy [N, D] at length 1; the length is taken in float64, which no finite float32
+    overflows.
+    """
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     return (vectors / lengths).astype(np.float32)
 
@@ -130,8 +154,12 @@ def _num_lists(number: int) -> int:
 
 
 def _probe(index: Any, vectors: NDArray[np.float32], wanted: float) -> float:
-    """Double the probes until `wanted` of the true neighbors are found, or all lists are probed; the recall."""
-    rows = np.random.default_rng(SEED).choice(len(vectors), min(PROBED_QUERIES, len(vectors)), replace=False)
+    """Double the probes until `wanted` of the true neighbors are found, or all lists are probed;
+    the recall.
+    """
+    rows = np.random.default_rng(SEED).choice(
+        len(vectors), min(PROBED_QUERIES, len(vectors)), replace=False
+    )
     queries, k = vectors[rows], min(PROBED_NEIGHBORS, len(vectors) - 1)
     truth, _ = exact_search(vectors, queries, k + 1)
     index.nprobe = 1
@@ -152,7 +180,7 @@ def _place(index: Any, config: IndexConfig) -> Any:
     faiss = load_faiss()
     if not hasattr(faiss, "StandardGpuResources") or not faiss.get_num_gpus():
         raise ConfigError(
-            "index.gpu: this FAISS sees no GPU; install a faiss-gpu wheel for your CUDA release instead of faiss-cpu, "
-            "or leave the option out"
+            "index.gpu: this FAISS sees no GPU; install a faiss-gpu wheel for your CUDA release "
+            "instead of faiss-cpu, or leave the option out"
         )
     return faiss.index_cpu_to_all_gpus(index)

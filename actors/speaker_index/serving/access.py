@@ -1,8 +1,9 @@
 """Who may do what, and how often.
 
-A token file has a line for every client: `read NAME TOKEN` or `write NAME TOKEN`; who may write may read. It is read
-again when it changes, so that tokens are replaced without a restart. Tokens are compared by their digests, all of them
-each time and in constant time: how long a refusal takes says nothing about them.
+A token file has a line for every client: `read NAME TOKEN` or `write NAME TOKEN`; who may write may
+read. It is read again when it changes, so that tokens are replaced without a restart. Tokens are
+compared by their digests, all of them each time and in constant time: how long a refusal takes says
+nothing about them.
 """
 
 import collections
@@ -51,8 +52,14 @@ class Tokens:
         """Whose token the call carries. Raises NotAuthenticatedError without one that is known."""
         self._look_again()
         given = [value for name, value in metadata if name == "authorization"]
-        if len(given) != 1 or not isinstance(given[0], str) or not given[0].lower().startswith(SCHEME):
-            raise NotAuthenticatedError("got no bearer token; send the metadata `authorization: Bearer TOKEN`")
+        if (
+            len(given) != 1
+            or not isinstance(given[0], str)
+            or not given[0].lower().startswith(SCHEME)
+        ):
+            raise NotAuthenticatedError(
+                "got no bearer token; send the metadata `authorization: Bearer TOKEN`"
+            )
         digest = _digest(given[0][len(SCHEME) :].strip())
         found = None
         for known, client in self._clients:
@@ -99,7 +106,9 @@ class RateLimit:
         if len(self._buckets) > MAX_CLIENTS:
             self._buckets.popitem(last=False)
         if left < 1.0:
-            raise OverloadedError(f"more than {self._per_second:g} requests a second; try again later")
+            raise OverloadedError(
+                f"more than {self._per_second:g} requests a second; try again later"
+            )
 
 
 def require_role(client: Client, role: Role) -> None:
@@ -109,7 +118,9 @@ def require_role(client: Client, role: Role) -> None:
 
 
 def read_tokens(path: Path) -> list[tuple[bytes, Client]]:
-    """Digests of tokens and whose they are. Raises ConfigError, without the token, for a line that is none."""
+    """Digests of tokens and whose they are. Raises ConfigError, without the token, for a line that
+    is none.
+    """
     status = path.stat()
     if status.st_mode & (stat.S_IROTH | stat.S_IWOTH) and os.name == "posix":
         raise ConfigError(f"--tokens {path}: others may read or write it; chmod 600 {path}")
@@ -120,12 +131,14 @@ def read_tokens(path: Path) -> list[tuple[bytes, Client]]:
             continue
         if len(words) != 3 or words[0] not in ROLES or len(words[2]) < MIN_TOKEN_CHARACTERS:
             raise ConfigError(
-                f"--tokens {path}: line {number}: expected `read NAME TOKEN` or `write NAME TOKEN`, the token of at "
-                f"least {MIN_TOKEN_CHARACTERS} characters"
+                f"--tokens {path}: line {number}: expected `read NAME TOKEN` or `write NAME "
+                f"TOKEN`, the token of at least {MIN_TOKEN_CHARACTERS} characters"
             )
         digest = _digest(words[2])
         if digest in found:
-            raise ConfigError(f"--tokens {path}: line {number}: {words[1]} has the token of {found[digest].name}")
+            raise ConfigError(
+                f"--tokens {path}: line {number}: {words[1]} has the token of {found[digest].name}"
+            )
         found[digest] = Client(words[1], "read" if words[0] == "read" else "write")
     if not found:
         raise ConfigError(f"--tokens {path}: holds no token; nobody could ask anything")

@@ -1,4 +1,6 @@
-"""What all servers of the speaker index share: its methods, who may call them, and the status for what went wrong."""
+"""What all servers of the speaker index share: its methods, who may call them, and the status for
+what went wrong.
+"""
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -48,7 +50,9 @@ STATUSES: tuple[tuple[type[BaseException], grpc.StatusCode], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A method of the service: its messages, who may call it, what answers, and how much is asked for."""
+    """A method of the service: its messages, who may call it, what answers, and how much is asked
+    for.
+    """
 
     request: type[Message]
     response: type[Message]
@@ -59,11 +63,19 @@ class Method:
 
 METHODS: Mapping[str, Method] = {
     "Search": Method(
-        messages.SearchRequest, messages.SearchResponse, "read", SpeakerService.search, lambda asked: len(asked.vectors)
+        messages.SearchRequest,
+        messages.SearchResponse,
+        "read",
+        SpeakerService.search,
+        lambda asked: len(asked.vectors),
     ),
-    "Calibrate": Method(messages.CalibrateRequest, messages.CalibrateResponse, "read", SpeakerService.calibrate),
+    "Calibrate": Method(
+        messages.CalibrateRequest, messages.CalibrateResponse, "read", SpeakerService.calibrate
+    ),
     "Get": Method(messages.GetRequest, messages.GetResponse, "read", SpeakerService.get),
-    "Describe": Method(messages.DescribeRequest, messages.DescribeResponse, "read", SpeakerService.describe),
+    "Describe": Method(
+        messages.DescribeRequest, messages.DescribeResponse, "read", SpeakerService.describe
+    ),
     "Upsert": Method(
         messages.UpsertRequest,
         messages.UpsertResponse,
@@ -72,7 +84,11 @@ METHODS: Mapping[str, Method] = {
         lambda asked: len(asked.speakers),
     ),
     "Delete": Method(
-        messages.DeleteRequest, messages.DeleteResponse, "write", SpeakerService.delete, lambda asked: len(asked.ids)
+        messages.DeleteRequest,
+        messages.DeleteResponse,
+        "write",
+        SpeakerService.delete,
+        lambda asked: len(asked.ids),
     ),
 }
 STREAM, STREAMED = "StreamSearch", "Search"
@@ -86,7 +102,8 @@ class Admission:
         self._rate = RateLimit(config.requests_per_second)
 
     def admit(self, role: Role, metadata: Iterable[tuple[str, str | bytes]], peer: str) -> Client:
-        """The client of a call, or of one more request of a stream: a token may be taken back while one is open.
+        """The client of a call, or of one more request of a stream: a token may be taken back while
+        one is open.
 
         Raises what `refusal` maps; without tokens everybody may do everything.
         """
@@ -95,7 +112,9 @@ class Admission:
         return client
 
     def known(self, role: Role, metadata: Iterable[tuple[str, str | bytes]]) -> Client | None:
-        """Whose token a call carries, None without tokens; it is not counted. Raises as `admit` does."""
+        """Whose token a call carries, None without tokens; it is not counted. Raises as `admit`
+        does.
+        """
         if self._tokens is None:
             return None
         client = self._tokens.client(metadata)
@@ -103,9 +122,15 @@ class Admission:
         return client
 
 
-def refusal(error: Exception, method: str, request_id: str, seconds: float) -> tuple[grpc.StatusCode, str]:
-    """The status and the words for what went wrong; what nobody expected is told to the log alone."""
-    code = next((code for kind, code in STATUSES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+def refusal(
+    error: Exception, method: str, request_id: str, seconds: float
+) -> tuple[grpc.StatusCode, str]:
+    """The status and the words for what went wrong; what nobody expected is told to the log
+    alone.
+    """
+    code = next(
+        (code for kind, code in STATUSES if isinstance(error, kind)), grpc.StatusCode.INTERNAL
+    )
     if code is grpc.StatusCode.INTERNAL:
         log.error("request %s failed", request_id, exc_info=error)
         return code, f"an error of the server, noted there under request {request_id}"

@@ -1,4 +1,6 @@
-"""How the speaker index is offered: groups of options that one process, its writer and its replicas share."""
+"""How the speaker index is offered: groups of options that one process, its writer and its replicas
+share.
+"""
 
 import ipaddress
 from dataclasses import dataclass
@@ -28,9 +30,15 @@ class ListenConfig:
     port: int = option(default=50051, help="Port to listen on; 0 takes a free one.")
     tls_cert: str | None = option(default=None, help="Certificate chain of the server, PEM.")
     tls_key: str | None = option(default=None, help="Private key of the server's certificate, PEM.")
-    client_ca: str | None = option(default=None, help="Clients need a certificate of this authority, PEM.")
-    allow_plaintext: bool = option(default=False, help="Listen without TLS on an address others can reach.")
-    reflection: bool = option(default=False, help="Tell clients such as grpcurl the methods and messages.")
+    client_ca: str | None = option(
+        default=None, help="Clients need a certificate of this authority, PEM."
+    )
+    allow_plaintext: bool = option(
+        default=False, help="Listen without TLS on an address others can reach."
+    )
+    reflection: bool = option(
+        default=False, help="Tell clients such as grpcurl the methods and messages."
+    )
 
     def __post_init__(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
@@ -41,8 +49,8 @@ class ListenConfig:
             raise ConfigError(f"--port: got {self.port}, expected 0 to 65535")
         if self.tls_cert is None and not self.allow_plaintext and not _is_loopback(self.host):
             raise ConfigError(
-                f"--host {self.host}: others could read voices and tokens on their way; give --tls-cert and --tls-key, "
-                "or --allow-plaintext where something else encrypts"
+                f"--host {self.host}: others could read voices and tokens on their way; give "
+                "--tls-cert and --tls-key, or --allow-plaintext where something else encrypts"
             )
 
 
@@ -50,17 +58,27 @@ class ListenConfig:
 class CallersConfig:
     """Who may call, and how often."""
 
-    tokens: str | None = option(default=None, help="File of bearer tokens, a line each: `read|write NAME TOKEN`.")
-    requests_per_second: float = option(default=0.0, help="The most requests a second of one client; 0: no limit.")
+    tokens: str | None = option(
+        default=None, help="File of bearer tokens, a line each: `read|write NAME TOKEN`."
+    )
+    requests_per_second: float = option(
+        default=0.0, help="The most requests a second of one client; 0: no limit."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsConfig:
     """What one request may ask for."""
 
-    max_seconds: float = option(default=30.0, help="Seconds after which a request is given up, whatever its deadline.")
-    max_vectors: int = option(default=4096, help="The most vectors, speakers or names in one request.")
-    max_k: int = option(default=1000, help="The most neighbors of one vector that a request may ask for.")
+    max_seconds: float = option(
+        default=30.0, help="Seconds after which a request is given up, whatever its deadline."
+    )
+    max_vectors: int = option(
+        default=4096, help="The most vectors, speakers or names in one request."
+    )
+    max_k: int = option(
+        default=1000, help="The most neighbors of one vector that a request may ask for."
+    )
     max_message_mib: int = option(default=32, help="The largest request, in MiB.")
 
     def __post_init__(self) -> None:
@@ -81,7 +99,9 @@ class LimitsConfig:
 class ObservingConfig:
     """What a server says of itself."""
 
-    log_requests: LogRequests = option(default="all", help="Which requests get a line of JSON on standard error.")
+    log_requests: LogRequests = option(
+        default="all", help="Which requests get a line of JSON on standard error."
+    )
     metrics_port: int = option(default=0, help="Port for Prometheus; 0: none.")
 
 

@@ -1,8 +1,8 @@
 """What the server says of itself: a line for every request, and metrics for Prometheus.
 
-A line is JSON: when, request id, method, client, status, milliseconds, how many vectors or speakers; never a vector, a
-label or a token. Lines are gathered and written ten times a second, since a write for each would cost more than
-answering it. Metrics are counted per method and status.
+A line is JSON: when, request id, method, client, status, milliseconds, how many vectors or
+speakers; never a vector, a label or a token. Lines are gathered and written ten times a second,
+since a write for each would cost more than answering it. Metrics are counted per method and status.
 """
 
 import asyncio
@@ -75,22 +75,40 @@ class Metrics:
     def __init__(self, methods: Iterable[str]) -> None:
         self.registry = CollectorRegistry()
         labels = ("method", "code")
-        self._requests = Counter("emostream_requests", "Requests by status.", labels, registry=self.registry)
+        self._requests = Counter(
+            "emostream_requests", "Requests by status.", labels, registry=self.registry
+        )
         self._items = Counter(
-            "emostream_items", "Vectors searched, speakers written.", ("method",), registry=self.registry
+            "emostream_items",
+            "Vectors searched, speakers written.",
+            ("method",),
+            registry=self.registry,
         )
         self._seconds = Histogram(
-            "emostream_request_seconds", "Time to answer.", ("method",), buckets=SECONDS_BUCKETS, registry=self.registry
+            "emostream_request_seconds",
+            "Time to answer.",
+            ("method",),
+            buckets=SECONDS_BUCKETS,
+            registry=self.registry,
         )
         # Bound once: looking a child up by its labels costs more than counting.
         self._of_method = {
-            m: (self._requests.labels(m, "OK"), self._items.labels(m), self._seconds.labels(m)) for m in methods
+            m: (self._requests.labels(m, "OK"), self._items.labels(m), self._seconds.labels(m))
+            for m in methods
         }
-        self.speakers = Gauge("emostream_speakers", "Speakers in the index.", registry=self.registry)
-        self.generation = Gauge("emostream_generation", "Generation that is served.", registry=self.registry)
-        self.waiting = Gauge("emostream_waiting_vectors", "Vectors that wait to be searched.", registry=self.registry)
+        self.speakers = Gauge(
+            "emostream_speakers", "Speakers in the index.", registry=self.registry
+        )
+        self.generation = Gauge(
+            "emostream_generation", "Generation that is served.", registry=self.registry
+        )
+        self.waiting = Gauge(
+            "emostream_waiting_vectors", "Vectors that wait to be searched.", registry=self.registry
+        )
         self.unindexed = Gauge(
-            "emostream_unindexed", "Speakers written since the last rebuild.", registry=self.registry
+            "emostream_unindexed",
+            "Speakers written since the last rebuild.",
+            registry=self.registry,
         )
 
     def add(self, served: Served) -> None:
@@ -119,8 +137,9 @@ def request_id_of(metadata: Iterable[tuple[str, str | bytes]]) -> str:
 def _line(served: Served) -> str:
     detail = f', "detail": {json.dumps(printable(served.detail, 300))}' if served.detail else ""
     return (
-        f'{{"time": "{_second(int(time.time()))}", "request": {json.dumps(served.request_id)}, "method": '
-        f'"{served.method}", "client": {json.dumps(printable(served.client))}, "code": "{served.code}", "ms": '
+        f'{{"time": "{_second(int(time.time()))}", "request": {json.dumps(served.request_id)}, '
+        f'"method": "{served.method}", "client": {json.dumps(printable(served.client))}, '
+        f'"code": "{served.code}", "ms": '
         f'{1000 * served.seconds:.2f}, "items": {served.num_items}{detail}}}\n'
     )
 

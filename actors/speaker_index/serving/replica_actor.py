@@ -1,8 +1,10 @@
-"""The speaker index on Ray Serve: one writer, and replicas that follow it, behind Serve's gRPC proxy.
+"""The speaker index on Ray Serve: one writer, and replicas that follow it, behind Serve's gRPC
+proxy.
 
-The same service as the server of one process. Replicas read the folder the writer writes to, which all nodes must see,
-and hand writes on to it. A write is answered with its generation; a replica shows it a fraction of a second later, and
-every answer says which generation it is of. Serve has no TLS of its own: put it behind something that has.
+The same service as the server of one process. Replicas read the folder the writer writes to, which
+all nodes must see, and hand writes on to it. A write is answered with its generation; a replica
+shows it a fraction of a second later, and every answer says which generation it is of. Serve has no
+TLS of its own: put it behind something that has.
 """
 
 import asyncio
@@ -46,7 +48,9 @@ class SpeakerWriter:
         try:
             request = METHODS[method].request.FromString(data)
             async with asyncio.timeout(self._config.limits.max_seconds):
-                return "OK", await METHODS[method].answer(self._service, request, self._config.limits.max_seconds)
+                return "OK", await METHODS[method].answer(
+                    self._service, request, self._config.limits.max_seconds
+                )
         except Exception as error:  # noqa: BLE001 (mapped to a status, which crosses to the replica)
             code, detail = refusal(error, method, "of the writer", time.perf_counter() - started)
             return code.name, detail
@@ -61,12 +65,16 @@ class SpeakerWriter:
 
 
 class SpeakerReplica:
-    """Answers reads from what it follows, and hands writes on. Method names are those of the service."""
+    """Answers reads from what it follows, and hands writes on. Method names are those of the
+    service.
+    """
 
     def __init__(self, config: ReplicaConfig, writer: Any) -> None:
         self._config, self._writer = config, writer
         self._index = _follow(config)
-        self._service = SpeakerService(self._index, config.limits.of_service, num_threads=config.threads)
+        self._service = SpeakerService(
+            self._index, config.limits.of_service, num_threads=config.threads
+        )
         self._admission = Admission(config.callers)
 
     async def Search(self, request: Any, grpc_context: Any) -> Any:
@@ -93,7 +101,9 @@ class SpeakerReplica:
         """See the service."""
         return await self._hand_on("Delete", request, grpc_context)
 
-    async def StreamSearch(self, requests: AsyncIterator[Any], grpc_context: Any) -> AsyncIterator[Any]:
+    async def StreamSearch(
+        self, requests: AsyncIterator[Any], grpc_context: Any
+    ) -> AsyncIterator[Any]:
         """See the service; a request is begun when the one before it has been answered."""
         self._admit("read", STREAM, grpc_context)
         first = True
@@ -117,7 +127,9 @@ class SpeakerReplica:
         try:
             self._check_size(request)
             async with asyncio.timeout(self._config.limits.max_seconds):
-                data = await METHODS[method].answer(self._service, request, self._config.limits.max_seconds)
+                data = await METHODS[method].answer(
+                    self._service, request, self._config.limits.max_seconds
+                )
         except Exception as error:
             raise _refused(error, method, grpc_context, started) from error
         return METHODS[method].response.FromString(data)
@@ -131,7 +143,9 @@ class SpeakerReplica:
         except TooLargeError as error:
             raise _refused(error, method, grpc_context, started) from error
         except (RayActorError, DeploymentUnavailableError, ReplicaUnavailableError) as error:
-            lost = WriterLostError("the writer has gone and is started again; the write may or may not be there")
+            lost = WriterLostError(
+                "the writer has gone and is started again; the write may or may not be there"
+            )
             raise _refused(lost, method, grpc_context, started) from error
         if status == "OK":
             return METHODS[method].response.FromString(answer)
@@ -143,19 +157,27 @@ class SpeakerReplica:
         """Serve's proxy takes messages of any size."""
         got, most = request.ByteSize(), self._config.limits.max_message_bytes
         if got > most:
-            raise TooLargeError(f"got a message of {got} bytes, expected at most {most}; send less at a time")
+            raise TooLargeError(
+                f"got a message of {got} bytes, expected at most {most}; send less at a time"
+            )
 
     def _admit(self, role: Any, method: str, grpc_context: Any) -> None:
         try:
-            self._admission.admit(role, grpc_context.invocation_metadata() or (), grpc_context.peer())
+            self._admission.admit(
+                role, grpc_context.invocation_metadata() or (), grpc_context.peer()
+            )
         except Exception as error:
             raise _refused(error, method, grpc_context, time.perf_counter()) from error
 
 
 def speaker_application(config: ReplicaConfig, num_replicas: int) -> Any:
     """The application to run: replicas bound to the writer."""
-    writer = serve.deployment(num_replicas=1, max_ongoing_requests=MAX_ONGOING)(SpeakerWriter).bind(config)
-    replica = serve.deployment(num_replicas=num_replicas, max_ongoing_requests=MAX_ONGOING)(SpeakerReplica)
+    writer = serve.deployment(num_replicas=1, max_ongoing_requests=MAX_ONGOING)(SpeakerWriter).bind(
+        config
+    )
+    replica = serve.deployment(num_replicas=num_replicas, max_ongoing_requests=MAX_ONGOING)(
+        SpeakerReplica
+    )
     return replica.bind(config, writer)
 
 

@@ -1,10 +1,11 @@
 """Searches of many clients, answered together.
 
-Sixteen queries at once cost FAISS a third a query of what they cost one by one, 256 a seventh. While one batch is being
-searched on a worker thread, what arrives waits, and is the next batch. It is begun when between two looks, 0.3 ms
-apart, nothing more has come, when one has waited for 10 ms, or when it is full; a request alone, after a batch of one,
-is searched at once. To begin as soon as the last batch was over lost: on one core batches stayed at two or three, and
-the server at half its rate. Requests that may find only some speakers are searched by themselves, on another thread.
+Sixteen queries at once cost FAISS a third a query of what they cost one by one, 256 a seventh.
+While one batch is being searched on a worker thread, what arrives waits, and is the next batch. It
+is begun when between two looks, 0.3 ms apart, nothing more has come, when one has waited for 10 ms,
+or when it is full; a request alone, after a batch of one, is searched at once. To begin as soon as
+the last batch was over lost: on one core batches stayed at two or three, and the server at half its
+rate. Requests that may find only some speakers are searched by themselves, on another thread.
 """
 
 import asyncio
@@ -29,7 +30,8 @@ LOOK_SECONDS, LONGEST_SECONDS = 0.0003, 0.01
 MAX_WAITING_VECTORS = 1 << 16
 
 Answer = TypeVar("Answer")
-# Which numbers of a generation may be found (None: all), and which of those found are to be left out.
+# Which numbers of a generation may be found (None: all), and which of those found are to be left
+# out.
 Allowed = Callable[[Generation], "NDArray[np.bool_] | None"]
 
 
@@ -62,8 +64,12 @@ class SearchQueue:
         self._last_batch = 0
         self._num_seen = 0  # waiting at the last look
         self._first_arrival = 0.0
-        self._workers = ThreadPoolExecutor(1, "search", initializer=_use_threads, initargs=(num_threads,))
-        self._filtered = ThreadPoolExecutor(1, "filtered-search", initializer=_use_threads, initargs=(1,))
+        self._workers = ThreadPoolExecutor(
+            1, "search", initializer=_use_threads, initargs=(num_threads,)
+        )
+        self._filtered = ThreadPoolExecutor(
+            1, "filtered-search", initializer=_use_threads, initargs=(1,)
+        )
 
     @property
     def num_waiting(self) -> int:
@@ -73,12 +79,16 @@ class SearchQueue:
     async def answer(self, search: Search[Answer]) -> Answer:
         """What `finish` makes of the neighbors. Raises OverloadedError when too much is waiting."""
         if self._num_waiting + search.num_vectors > MAX_WAITING_VECTORS:
-            raise OverloadedError(f"{self._num_waiting} vectors are waiting to be searched; try again later")
+            raise OverloadedError(
+                f"{self._num_waiting} vectors are waiting to be searched; try again later"
+            )
         loop = asyncio.get_running_loop()
         self._num_waiting += search.num_vectors
         if search.allowed is not all_allowed:
             try:
-                return await loop.run_in_executor(self._filtered, _search_alone, self._current, search)
+                return await loop.run_in_executor(
+                    self._filtered, _search_alone, self._current, search
+                )
             finally:
                 self._num_waiting -= search.num_vectors
         search.done = loop.create_future()
@@ -105,7 +115,9 @@ class SearchQueue:
         if batch:
             self._last_batch, self._num_seen = len(batch), 0
             future = self._workers.submit(_search_together, self._current, batch)
-            future.add_done_callback(lambda done: loop.call_soon_threadsafe(self._finish, loop, batch, done))
+            future.add_done_callback(
+                lambda done: loop.call_soon_threadsafe(self._finish, loop, batch, done)
+            )
 
     def _is_time(self) -> bool:
         seen, self._num_seen = self._num_seen, len(self._plain)
@@ -129,7 +141,9 @@ class SearchQueue:
     def _take_batch(self) -> list[Search[Any]]:
         batch: list[Search[Any]] = []
         num_vectors, now = 0, time.monotonic()
-        while self._plain and (not batch or num_vectors + self._plain[0].num_vectors <= BATCH_VECTORS):
+        while self._plain and (
+            not batch or num_vectors + self._plain[0].num_vectors <= BATCH_VECTORS
+        ):
             search = self._plain.popleft()
             self._num_waiting -= search.num_vectors
             if search.done.done():
@@ -145,7 +159,9 @@ class SearchQueue:
 def _search_together(current: Callable[[], Generation], batch: list[Search[Any]]) -> list[Any]:
     """The answer to each of the batch, or what is wrong with it."""
     generation = current()
-    vectors = unpack_vectors(b"".join([search.packed for search in batch]), generation.base.table.vectors.shape[1])
+    vectors = unpack_vectors(
+        b"".join([search.packed for search in batch]), generation.base.table.vectors.shape[1]
+    )
     usable = have_direction(vectors)
     if not usable.all():
         vectors = np.where(usable[:, None], vectors, np.float32(1.0))

@@ -1,9 +1,9 @@
 """The speaker index over gRPC: connections, who may call, deadlines, statuses, and an orderly end.
 
-Requests arrive as bytes and are parsed here, so that what is no message of ours is INVALID_ARGUMENT and not an internal
-error. Every call goes through one function, which also maps exceptions to statuses; interceptors were left out, as
-each costs a layer of coroutines per call. Tokens are looked at before a request is read: what others send, or begin to
-send, is not kept.
+Requests arrive as bytes and are parsed here, so that what is no message of ours is INVALID_ARGUMENT
+and not an internal error. Every call goes through one function, which also maps exceptions to
+statuses; interceptors were left out, as each costs a layer of coroutines per call. Tokens are
+looked at before a request is read: what others send, or begin to send, is not kept.
 """
 
 import asyncio
@@ -20,7 +20,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
-from actors.speaker_index.serving.calls import METHODS, SERVICE, STREAM, STREAMED, Admission, refusal
+from actors.speaker_index.serving.calls import (
+    METHODS,
+    SERVICE,
+    STREAM,
+    STREAMED,
+    Admission,
+    refusal,
+)
 from actors.speaker_index.serving.config import ListenConfig, ServerConfig
 from actors.speaker_index.serving.observing import Metrics, RequestLog, Served, request_id_of
 from actors.speaker_index.serving.service import SpeakerService
@@ -42,15 +49,23 @@ class SpeakerServer:
         self._log = RequestLog(config.observing.log_requests)
         self._metrics = Metrics([*METHODS, STREAM])
         self._health = health.HealthServicer()
-        self._server = grpc.aio.server(options=_options(config), maximum_concurrent_rpcs=config.max_calls)
+        self._server = grpc.aio.server(
+            options=_options(config), maximum_concurrent_rpcs=config.max_calls
+        )
         self._watcher: asyncio.Task[None] | None = None
 
     async def start(self) -> int:
-        """Listen; returns the port. Raises ConfigError for an address or certificate that cannot be used."""
+        """Listen; returns the port. Raises ConfigError for an address or certificate that cannot be
+        used.
+        """
         self._server.add_generic_rpc_handlers((_Handlers(self._handlers(), self._turning_away),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if self._config.listen.reflection:
-            names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
+            names = (
+                SERVICE,
+                health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+                reflection.SERVICE_NAME,
+            )
             reflection.enable_server_reflection(names, self._server)
         port = self._listen()
         await self._server.start()
@@ -71,18 +86,24 @@ class SpeakerServer:
         self._log.write()
 
     def _handlers(self) -> dict[str, Any]:
-        handlers: dict[str, Any] = {name: grpc.unary_unary_rpc_method_handler(self._unary(name)) for name in METHODS}
+        handlers: dict[str, Any] = {
+            name: grpc.unary_unary_rpc_method_handler(self._unary(name)) for name in METHODS
+        }
         return handlers | {STREAM: grpc.stream_stream_rpc_method_handler(self._stream)}
 
     def _turning_away(self, name: str, metadata: Any) -> Any:
-        """What ends a call of one who may not make it, without reading what is sent; None for those who may."""
+        """What ends a call of one who may not make it, without reading what is sent; None for those
+        who may.
+        """
         try:
             self._admission.known("read" if name == STREAM else METHODS[name].role, metadata)
         except Exception as error:  # noqa: BLE001 (as below)
             problem = error
 
             async def handle(_: AsyncIterator[bytes], context: Any) -> None:
-                await self._refuse(_Call(name, request_id_of(metadata), time.perf_counter(), context), problem)
+                await self._refuse(
+                    _Call(name, request_id_of(metadata), time.perf_counter(), context), problem
+                )
 
             return grpc.stream_stream_rpc_method_handler(handle)
         return None
@@ -95,7 +116,9 @@ class SpeakerServer:
                 return int(self._server.add_insecure_port(address))
             return int(self._server.add_secure_port(address, _credentials(listen)))
         except RuntimeError as error:
-            raise ConfigError(f"--host {listen.host} --port {listen.port}: cannot listen there: {error}") from error
+            raise ConfigError(
+                f"--host {listen.host} --port {listen.port}: cannot listen there: {error}"
+            ) from error
 
     def _unary(self, name: str) -> Callable[[bytes, Any], Awaitable[bytes]]:
         async def handle(data: bytes, context: Any) -> bytes:
@@ -147,17 +170,22 @@ class SpeakerServer:
             await self._refuse(call, error)
 
     async def _write_stream(self, call: "_Call", ahead: AnswersAhead) -> None:
-        """Send answers as the client takes them. Raises TimeoutError when it takes none for long."""
+        """Send answers as the client takes them. Raises TimeoutError when it takes none for
+        long.
+        """
         while (answer := await ahead.first()) is not None:
             try:
                 async with asyncio.timeout(self._config.idle_seconds):
                     await call.context.write(answer)
             except grpc.aio.InternalError as error:
-                raise asyncio.CancelledError from error  # the client has gone: no status reaches it either
+                # the client has gone: no status reaches it either
+                raise asyncio.CancelledError from error
             ahead.taken()
             call.num_items += 1
 
-    async def _read_stream(self, requests: AsyncIterator[bytes], call: "_Call", ahead: AnswersAhead) -> None:
+    async def _read_stream(
+        self, requests: AsyncIterator[bytes], call: "_Call", ahead: AnswersAhead
+    ) -> None:
         """Begin to answer requests as they come."""
         try:
             for number in itertools.count():
@@ -166,8 +194,16 @@ class SpeakerServer:
                 if data is None:
                     return
                 if number:  # the first was admitted with the stream
-                    self._admission.admit("read", call.context.invocation_metadata() or (), call.context.peer())
-                part = _Call(STREAMED, f"{call.request_id}.{number}", time.perf_counter(), call.context, call.client)
+                    self._admission.admit(
+                        "read", call.context.invocation_metadata() or (), call.context.peer()
+                    )
+                part = _Call(
+                    STREAMED,
+                    f"{call.request_id}.{number}",
+                    time.perf_counter(),
+                    call.context,
+                    call.client,
+                )
                 request = messages.SearchRequest.FromString(data)
                 weight = len(request.vectors) * request.k
                 await ahead.make_room(weight)
@@ -180,14 +216,18 @@ class SpeakerServer:
         return most if left is None else min(float(left), most)
 
     async def _refuse(self, call: "_Call", error: Exception) -> bytes:
-        code, detail = refusal(error, call.method, call.request_id, time.perf_counter() - call.started)
+        code, detail = refusal(
+            error, call.method, call.request_id, time.perf_counter() - call.started
+        )
         self._over(call, code.name, detail)
         await call.context.abort(code, detail)
         raise AssertionError  # abort raises
 
     def _over(self, call: "_Call", code: str, detail: str = "") -> None:
         seconds = time.perf_counter() - call.started
-        served = Served(call.request_id, call.method, call.client, code, seconds, call.num_items, detail)
+        served = Served(
+            call.request_id, call.method, call.client, code, seconds, call.num_items, detail
+        )
         self._metrics.add(served)
         self._log.add(served)
 
@@ -211,10 +251,14 @@ class SpeakerServer:
 
 
 class _Handlers(grpc.GenericRpcHandler):
-    """The handlers of the methods, or what `turning_away` has in place of one: asked for before anything is read."""
+    """The handlers of the methods, or what `turning_away` has in place of one: asked for before
+    anything is read.
+    """
 
     def __init__(self, handlers: dict[str, Any], turning_away: Callable[[str, Any], Any]) -> None:
-        self._handlers = {f"/{SERVICE}/{name}": (name, handler) for name, handler in handlers.items()}
+        self._handlers = {
+            f"/{SERVICE}/{name}": (name, handler) for name, handler in handlers.items()
+        }
         self._turning_away = turning_away
 
     def service(self, handler_call_details: Any) -> Any:
@@ -250,14 +294,20 @@ def _options(config: ServerConfig) -> list[tuple[str, int]]:
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.max_connection_idle_ms", round(config.idle_seconds * 1000)),
-        ("grpc.so_reuseport", 0),  # two servers on one port would share its clients without anybody noticing
+        (
+            "grpc.so_reuseport",
+            0,
+        ),  # two servers on one port would share its clients without anybody noticing
     ]
 
 
 def _credentials(listen: ListenConfig) -> grpc.ServerCredentials:
     """TLS, mutual where there is a client CA."""
     try:
-        key, certificate = Path(str(listen.tls_key)).read_bytes(), Path(str(listen.tls_cert)).read_bytes()
+        key, certificate = (
+            Path(str(listen.tls_key)).read_bytes(),
+            Path(str(listen.tls_cert)).read_bytes(),
+        )
         authority = None if listen.client_ca is None else Path(listen.client_ca).read_bytes()
     except OSError as error:
         raise ConfigError(f"--tls-cert, --tls-key, --client-ca: cannot be read: {error}") from error

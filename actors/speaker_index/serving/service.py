@@ -1,4 +1,5 @@
-"""What each method of the speaker index does with a checked client's request; knows nothing of connections.
+"""What each method of the speaker index does with a checked client's request; knows nothing of
+connections.
 
 The gRPC server and the Ray Serve deployment answer with the same object.
 """
@@ -82,7 +83,9 @@ class SpeakerService:
             def finish(generation: Generation, found: Neighbors) -> bytes:
                 return encode_search(generation, _without(found, _numbers(generation, excluded), k))
 
-            return await self._find(packed, len(request.vectors), k + len(excluded), finish, all_allowed, seconds)
+            return await self._find(
+                packed, len(request.vectors), k + len(excluded), finish, all_allowed, seconds
+            )
         wanted = dict(request.metadata_equals)
 
         def allowed(generation: Generation) -> NDArray[np.bool_]:
@@ -91,7 +94,9 @@ class SpeakerService:
         return await self._find(packed, len(request.vectors), k, encode_search, allowed, seconds)
 
     async def calibrate(self, request: messages.CalibrateRequest, seconds: float) -> bytes:
-        """A CalibrateResponse, encoded: Eq. 3 of papt-pldc by the k most alike speakers that have the labels."""
+        """A CalibrateResponse, encoded: Eq. 3 of papt-pldc by the k most alike speakers that have
+        the labels.
+        """
         self._check_k(request.k, 1)
         mode = MODES.get(request.mode)
         if mode is None:
@@ -115,7 +120,9 @@ class SpeakerService:
         """An UpsertResponse, encoded, once the write would survive a power loss."""
         check_fingerprint(request.encoder_fingerprint, self.index.layout)
         if not 0 < len(request.speakers) <= self._limits.max_vectors:
-            raise RequestError(f"speakers: got {len(request.speakers)}, expected 1 to {self._limits.max_vectors}")
+            raise RequestError(
+                f"speakers: got {len(request.speakers)}, expected 1 to {self._limits.max_vectors}"
+            )
         table = speakers_to_table(request.speakers, self.index.layout)
         written = await asyncio.wrap_future(self.index.submit(Upsert(table, request)))
         return messages.UpsertResponse(generation=written.generation).SerializeToString()
@@ -125,8 +132,12 @@ class SpeakerService:
         self._check_names(request.ids)
         if not request.ids:
             raise RequestError("ids: got none, expected at least one")
-        written = await asyncio.wrap_future(self.index.submit(Deletion(tuple(dict.fromkeys(request.ids)))))
-        answer = messages.DeleteResponse(generation=written.generation, num_deleted=written.num_known)
+        written = await asyncio.wrap_future(
+            self.index.submit(Deletion(tuple(dict.fromkeys(request.ids))))
+        )
+        answer = messages.DeleteResponse(
+            generation=written.generation, num_deleted=written.num_known
+        )
         return answer.SerializeToString()
 
     async def get(self, request: messages.GetRequest, _: float) -> bytes:
@@ -158,11 +169,24 @@ class SpeakerService:
         self.queue.close()
 
     async def _find(
-        self, packed: bytes, num_vectors: int, k: int, finish: Finish, allowed: Allowed, seconds: float
+        self,
+        packed: bytes,
+        num_vectors: int,
+        k: int,
+        finish: Finish,
+        allowed: Allowed,
+        seconds: float,
     ) -> bytes:
         deadline = time.monotonic() + seconds
         return await self.queue.answer(
-            Search(packed=packed, num_vectors=num_vectors, k=k, finish=finish, allowed=allowed, deadline=deadline)
+            Search(
+                packed=packed,
+                num_vectors=num_vectors,
+                k=k,
+                finish=finish,
+                allowed=allowed,
+                deadline=deadline,
+            )
         )
 
     def _check_k(self, k: int, num_vectors: int) -> None:
@@ -173,13 +197,15 @@ class SpeakerService:
             raise RequestError(f"vectors: got {num_vectors}, expected 1 to {limits.max_vectors}")
         if num_vectors * k > limits.max_neighbors:
             raise RequestError(
-                f"vectors and k: got {num_vectors} times {k} neighbors, expected at most {limits.max_neighbors} in "
-                "one answer; send fewer vectors at a time"
+                f"vectors and k: got {num_vectors} times {k} neighbors, expected at most "
+                f"{limits.max_neighbors} in one answer; send fewer vectors at a time"
             )
 
     def _check_names(self, names: Sequence[str]) -> None:
         if len(names) > self._limits.max_vectors:
-            raise RequestError(f"ids: got {len(names)}, expected at most {self._limits.max_vectors}")
+            raise RequestError(
+                f"ids: got {len(names)}, expected at most {self._limits.max_vectors}"
+            )
         for name in names:
             if problem := speaker_problem(name):
                 raise RequestError(f"id: {problem}")
@@ -216,10 +242,14 @@ class SpeakerService:
             if one.dimension not in self.index.layout.dimensions or one.dimension in found:
                 known = ", ".join(self.index.layout.dimensions) or "none"
                 got = printable(one.dimension, 80)
-                raise RequestError(f"predictions: got dimension '{got}', expected each of {known} at most once")
+                raise RequestError(
+                    f"predictions: got dimension '{got}', expected each of {known} at most once"
+                )
             values = np.asarray(one.values, dtype=np.float64)
             if not len(values) or not np.isfinite(values).all():
-                raise RequestError(f"predictions of {one.dimension}: expected at least one number, all finite")
+                raise RequestError(
+                    f"predictions of {one.dimension}: expected at least one number, all finite"
+                )
             found[one.dimension] = values
         return found
 
@@ -236,7 +266,9 @@ def _without(found: Neighbors, excluded: list[int], k: int) -> Neighbors:
         return numbers[:, :k], similarities[:, :k]
     left_out = np.isin(numbers, excluded)
     order = np.argsort(left_out, axis=1, kind="stable")[:, :k]
-    kept = np.where(np.take_along_axis(left_out, order, axis=1), -1, np.take_along_axis(numbers, order, axis=1))
+    kept = np.where(
+        np.take_along_axis(left_out, order, axis=1), -1, np.take_along_axis(numbers, order, axis=1)
+    )
     return kept, np.take_along_axis(similarities, order, axis=1)
 
 
@@ -257,10 +289,14 @@ def _calibrated(
     calibrated = [
         messages.Predictions(
             dimension=name,
-            values=calibrate(values[:, None], mean[place, None], std[place, None], mode)[:, 0].tolist(),
+            values=calibrate(values[:, None], mean[place, None], std[place, None], mode)[
+                :, 0
+            ].tolist(),
         )
         for place, (name, values) in enumerate(predictions.items())
     ]
     return messages.CalibrateResponse(
-        generation=generation.number, calibrated=calibrated, neighbours=neighbor_messages(generation, found)
+        generation=generation.number,
+        calibrated=calibrated,
+        neighbours=neighbor_messages(generation, found),
     ).SerializeToString()

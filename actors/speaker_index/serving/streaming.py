@@ -1,7 +1,8 @@
-"""Answers of a stream that are worked on before those in front of them are taken: in order, and not too many.
+"""Answers of a stream that are worked on before those in front of them are taken: in order, and not
+too many.
 
-A queue of tasks was left out: it bounds their number and not what they hold, and its end can only be put into it when
-there is room.
+A queue of tasks was left out: it bounds their number and not what they hold, and its end can only
+be put into it when there is room.
 """
 
 import asyncio
@@ -22,7 +23,9 @@ class AnswersAhead:
 
     async def make_room(self, weight: int) -> None:
         """Wait until an answer of this weight may be begun; where there is no other, any may."""
-        while self._begun and (len(self._begun) >= self._max_number or self._weight + weight > self._max_weight):
+        while self._begun and (
+            len(self._begun) >= self._max_number or self._weight + weight > self._max_weight
+        ):
             self._has_fewer.clear()
             await self._has_fewer.wait()
 
@@ -38,7 +41,9 @@ class AnswersAhead:
         self._has_more.set()
 
     async def first(self) -> bytes | None:
-        """The answer in front, which counts until it is `taken`; None when all are. Raises what went wrong with it."""
+        """The answer in front, which counts until it is `taken`; None when all are. Raises what
+        went wrong with it.
+        """
         while not self._begun and not self._is_over:
             self._has_more.clear()
             await self._has_more.wait()

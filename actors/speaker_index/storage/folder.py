@@ -1,9 +1,10 @@
 """The files of a speaker index: snapshots, journals, and the built index as a cache.
 
-`speakers-G.parquet` is all speakers at generation G, `journal-G.log` the writes after it. At any moment the newest
-snapshot and the journals from it on are the whole truth. `index-G.faiss` only saves building the index of snapshot G
-again: it is used when `index-G.json`, which appears after it, says that it is of that very snapshot, configuration and
-FAISS, and when its digest is right. FAISS itself trusts what it reads.
+`speakers-G.parquet` is all speakers at generation G, `journal-G.log` the writes after it. At any
+moment the newest snapshot and the journals from it on are the whole truth. `index-G.faiss` only
+saves building the index of snapshot G again: it is used when `index-G.json`, which appears after
+it, says that it is of that very snapshot, configuration and FAISS, and when its digest is right.
+FAISS itself trusts what it reads.
 """
 
 import hashlib
@@ -56,16 +57,24 @@ class IndexFolder:
         return sorted(int(match[2]) for match in matches if match and match[1] == kind)
 
     def newest_snapshot(self) -> Snapshot | None:
-        """None in a folder without any. Raises ConfigError when it is damaged, or is missing beside journals."""
+        """None in a folder without any. Raises ConfigError when it is damaged, or is missing beside
+        journals.
+        """
         found = self.generations("speakers")
         if not found:
             if self.generations("journal"):
-                raise ConfigError(f"{self.path}: holds journals and no snapshot; restore it, or give another --data")
+                raise ConfigError(
+                    f"{self.path}: holds journals and no snapshot; restore it, or give another "
+                    "--data"
+                )
             return None
         path = self.name("speakers", found[-1])
         table, extra = read_speakers(str(path))
         if extra.get("generation") != found[-1]:
-            raise ConfigError(f"{path}: is the snapshot of generation {extra.get('generation')}, under another's name")
+            raise ConfigError(
+                f"{path}: is the snapshot of generation {extra.get('generation')}, under another's "
+                "name"
+            )
         return Snapshot(found[-1], table, str(extra.get("source")))
 
     def write_snapshot(self, snapshot: Snapshot) -> None:
@@ -89,17 +98,23 @@ class IndexFolder:
                     continue
                 if record.generation != last + 1:
                     raise ConfigError(
-                        f"{path}: goes from generation {last} to {record.generation}; a journal is missing"
+                        f"{path}: goes from generation {last} to {record.generation}; a journal is "
+                        "missing"
                     )
                 records.append(record)
                 last = record.generation
             check_tail(path, part, last)
             if part.rest and generation != files[-1]:
-                raise ConfigError(f"{path}: is damaged at byte {part.end}, before a later journal; restore a backup")
+                raise ConfigError(
+                    f"{path}: is damaged at byte {part.end}, before a later journal; restore a "
+                    "backup"
+                )
         return records, part
 
     def write_index(self, generation: int, index: VectorIndex, config: IndexConfig) -> None:
-        """Keep the built index of snapshot `generation`; a flat one is as quick to build as to read."""
+        """Keep the built index of snapshot `generation`; a flat one is as quick to build as to
+        read.
+        """
         if index.kind == "flat":
             return
         path = self.name("index", generation)
@@ -109,24 +124,34 @@ class IndexFolder:
         write_json(path.with_suffix(".json"), described)
 
     def read_index(self, snapshot: Snapshot, config: IndexConfig) -> VectorIndex | None:
-        """The kept index of a snapshot; None, with the reason in the log, when it cannot be trusted."""
+        """The kept index of a snapshot; None, with the reason in the log, when it cannot be
+        trusted.
+        """
         path = self.name("index", snapshot.generation)
         if not path.exists():
             return None
         try:
             described = read_json(path.with_suffix(".json"))
-            expected = self._description(snapshot.generation, config) | {"digest": table_digest(str(path))}
+            expected = self._description(snapshot.generation, config) | {
+                "digest": table_digest(str(path))
+            }
             wrong = [name for name, value in expected.items() if described[name] != value]
             kind, recall = str(described["kind"]), float(described["recall"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             wrong = [f"description ({error!r})"]
         if wrong:
-            log.warning("%s is refused, its %s is not the expected one; building the index", path, ", ".join(wrong))
+            log.warning(
+                "%s is refused, its %s is not the expected one; building the index",
+                path,
+                ", ".join(wrong),
+            )
             return None
         return read_index_file(path, kind, recall, config)
 
     def remove_before(self, generation: int) -> None:
-        """Remove what the snapshot of `generation` has made needless, and leftovers of killed writers."""
+        """Remove what the snapshot of `generation` has made needless, and leftovers of killed
+        writers.
+        """
         for name in os.listdir(self.path):
             match = _NAME.fullmatch(name)
             if (match and int(match[2]) < generation) or written_name(name) is not None:

@@ -1,10 +1,11 @@
-"""The speaker index of a replica: it follows the folder another process writes to, and takes no writes.
+"""The speaker index of a replica: it follows the folder another process writes to, and takes no
+writes.
 
-It reads the newest snapshot, then the journals as they grow, whole records that are known to be on the disk, so that
-each of its generations is one of the writer's and none is ever taken back. When the writer has removed a journal that
-was not read to its end, the newest snapshot holds what it said, and the follower begins again from there. Polling was
-chosen over being told: the folder may lie on any shared file system, and a follower that was cut off needs no protocol
-to catch up.
+It reads the newest snapshot, then the journals as they grow, whole records that are known to be on
+the disk, so that each of its generations is one of the writer's and none is ever taken back. When
+the writer has removed a journal that was not read to its end, the newest snapshot holds what it
+said, and the follower begins again from there. Polling was chosen over being told: the folder may
+lie on any shared file system, and a follower that was cut off needs no protocol to catch up.
 """
 
 import logging
@@ -32,7 +33,9 @@ BEGINNINGS = 5
 class SpeakerFollower:
     """`generation` may be read by any thread."""
 
-    def __init__(self, path: str, config: IndexConfig, *, poll_seconds: float = POLL_SECONDS) -> None:
+    def __init__(
+        self, path: str, config: IndexConfig, *, poll_seconds: float = POLL_SECONDS
+    ) -> None:
         self._folder, self._config = IndexFolder(Path(path)), config
         self.generation = self._newest()
         self._journal = self.generation.number  # the one that is read
@@ -41,7 +44,9 @@ class SpeakerFollower:
         self.failure: BaseException | None = None
         self.catch_up()
         self._ended = Event()
-        self._thread = Thread(target=self._follow, args=(poll_seconds,), name="speaker-follower", daemon=True)
+        self._thread = Thread(
+            target=self._follow, args=(poll_seconds,), name="speaker-follower", daemon=True
+        )
         self._thread.start()
 
     def submit(self, write: Write) -> Future[Written]:
@@ -54,7 +59,9 @@ class SpeakerFollower:
         self._thread.join()
 
     def catch_up(self) -> None:
-        """Read what has been written since the last look. Raises ConfigError when the writer is too quick for that."""
+        """Read what has been written since the last look. Raises ConfigError when the writer is too
+        quick for that.
+        """
         for _ in range(BEGINNINGS):
             if self._read_on():
                 return
@@ -73,14 +80,17 @@ class SpeakerFollower:
                 self.failure = error
 
     def _begin_again(self) -> None:
-        """From a later snapshot of the same index. Raises ConfigError for another index in the same folder."""
+        """From a later snapshot of the same index. Raises ConfigError for another index in the same
+        folder.
+        """
         generation = self._newest()
         layout = Layout.of(generation.base.table)
         if layout != self.layout or generation.number < self.generation.number:
             raise ConfigError(
-                f"--data {self._folder.path}: was begun anew: holds generation {generation.number} of {layout.encoder} "
-                f"('{layout.fingerprint}'), expected at least {self.generation.number} of {self.layout.encoder} "
-                f"('{self.layout.fingerprint}'); restart this replica"
+                f"--data {self._folder.path}: was begun anew: holds generation {generation.number} "
+                f"of {layout.encoder} ('{layout.fingerprint}'), expected at least "
+                f"{self.generation.number} of {self.layout.encoder} ('{self.layout.fingerprint}'); "
+                "restart this replica"
             )
         self.generation = generation  # which the writer may have replaced again by now
         self._journal, self._last = generation.number, None
@@ -91,19 +101,25 @@ class SpeakerFollower:
             try:
                 snapshot = self._folder.newest_snapshot()
                 if snapshot is None:
-                    raise ConfigError(f"--data {self._folder.path}: holds no snapshot yet; start the writer first")
+                    raise ConfigError(
+                        f"--data {self._folder.path}: holds no snapshot yet; start the writer first"
+                    )
                 return indexed(self._folder, snapshot, self._config, keep=False)
             except FileNotFoundError:  # the writer has just replaced it
                 continue
         raise self._outrun()
 
     def _outrun(self) -> ConfigError:
-        return ConfigError(f"--data {self._folder.path}: snapshots come and go faster than they can be read")
+        return ConfigError(
+            f"--data {self._folder.path}: snapshots come and go faster than they can be read"
+        )
 
     def _read_on(self) -> bool:
         """Apply what is durable and new; False when a part of it is no longer there."""
         while True:
-            later = [number for number in self._folder.generations("journal") if number > self._journal]
+            later = [
+                number for number in self._folder.generations("journal") if number > self._journal
+            ]
             try:
                 part = self._read_part(self._folder.name("journal", self._journal))
             except FileNotFoundError:
@@ -118,7 +134,9 @@ class SpeakerFollower:
             self._journal, self._last = later[0], None
 
     def _read_part(self, path: Path) -> JournalPart | None:
-        """What lies behind the last write that was applied; None when the file is another of the same name."""
+        """What lies behind the last write that was applied; None when the file is another of the
+        same name.
+        """
         if self._last is None:
             return read_journal(path)
         return read_journal(path, self._last.end) if self._last.is_in(path) else None
@@ -134,7 +152,11 @@ class SpeakerFollower:
 
     def _reindex(self) -> None:
         generation = self.generation
-        if generation.num_unindexed <= max(MIN_UNINDEXED, UNINDEXED_SHARE * len(generation.base.table)):
+        if generation.num_unindexed <= max(
+            MIN_UNINDEXED, UNINDEXED_SHARE * len(generation.base.table)
+        ):
             return
         table = generation.table()
-        self.generation = Generation.start(generation.number, table, build_index(unit(table.vectors), self._config))
+        self.generation = Generation.start(
+            generation.number, table, build_index(unit(table.vectors), self._config)
+        )

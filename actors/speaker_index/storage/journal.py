@@ -1,10 +1,11 @@
 """Writes since the last snapshot, each on the disk before it is acknowledged.
 
-A journal is one file of records, appended and flushed in groups. A record says which generation it makes and up to
-which one everything was known to be on the disk when it was written; a record without a write follows each flush to
-say just that. So followers show what is durable and nothing else, and what a power loss tore (never acknowledged, and
-dropped) is told from damage to what was acknowledged: if a later record is whole and says so, opening is refused. A
-database was left out: one writer, hardly any reads, and a file that followers can tail.
+A journal is one file of records, appended and flushed in groups. A record says which generation it
+makes and up to which one everything was known to be on the disk when it was written; a record
+without a write follows each flush to say just that. So followers show what is durable and nothing
+else, and what a power loss tore (never acknowledged, and dropped) is told from damage to what was
+acknowledged: if a later record is whole and says so, opening is refused. A database was left out:
+one writer, hardly any reads, and a file that followers can tail.
 """
 
 import contextlib
@@ -20,7 +21,8 @@ from shards.storage.files import flush
 
 MAGIC = b"emostream speaker journal 1\n"
 _MARK = b"\xabSPK"
-# Mark, bytes of the payload, checksum of all that follows it, generation, generation known to be on the disk.
+# Mark, bytes of the payload, checksum of all that follows it, generation, generation known to be on
+# the disk.
 _RECORD = struct.Struct("<4sIIQQ")
 _CHECKED = struct.Struct("<QQ")
 MAX_PAYLOAD_BYTES = 1 << 30
@@ -29,8 +31,8 @@ MAX_PAYLOAD_BYTES = 1 << 30
 class StorageFailedError(RuntimeError):
     """The disk did not take a write: it was not acknowledged and is not shown.
 
-    What could be taken back has no effect at all. After a failed flush, which ends all writes, it may be there after a
-    restart.
+    What could be taken back has no effect at all. After a failed flush, which ends all writes, it
+    may be there after a restart.
     """
 
 
@@ -51,7 +53,9 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Bookmark:
-    """How far a file was read: to byte `end`, by a record that begins at `start` with `head`, and so its checksum."""
+    """How far a file was read: to byte `end`, by a record that begins at `start` with `head`, and
+    so its checksum.
+    """
 
     start: int
     head: bytes
@@ -66,7 +70,9 @@ class Bookmark:
 
 @dataclass(frozen=True, slots=True)
 class JournalPart:
-    """Whole records from some place on, where the next begins, and what lies behind it that is no whole record."""
+    """Whole records from some place on, where the next begins, and what lies behind it that is no
+    whole record.
+    """
 
     records: tuple[Record, ...]
     end: int
@@ -85,8 +91,8 @@ class Journal:
     def create(cls, path: Path, last: int) -> "Journal":
         """A new file for the writes after generation `last`.
 
-        Raises OSError when there is none, and StorageFailedError when there may be one: the older journal must not
-        grow beside it, as followers and recovery go on to the newer.
+        Raises OSError when there is none, and StorageFailedError when there may be one: the older
+        journal must not grow beside it, as followers and recovery go on to the newer.
         """
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
@@ -102,10 +108,12 @@ class Journal:
     def reopen(cls, path: Path, part: JournalPart, last: int) -> "Journal":
         """Go on behind the whole records of `part`; what a power loss tore is cut off.
 
-        The records are written again: after a failed flush they may be in the kernel's memory alone, which calls them
-        written, and flushing would write nothing.
+        The records are written again: after a failed flush they may be in the kernel's memory
+        alone, which calls them written, and flushing would write nothing.
         """
-        data = MAGIC + b"".join(_encode(one.generation, one.payload, one.known_durable) for one in part.records)
+        data = MAGIC + b"".join(
+            _encode(one.generation, one.payload, one.known_durable) for one in part.records
+        )
         descriptor = os.open(path, os.O_WRONLY)
         try:
             os.ftruncate(descriptor, part.end)
@@ -118,7 +126,9 @@ class Journal:
 
     @property
     def is_broken(self) -> bool:
-        """Whether what the file holds is not known any more, and only starting again from it is safe."""
+        """Whether what the file holds is not known any more, and only starting again from it is
+        safe.
+        """
         return self._is_broken
 
     @property
@@ -127,10 +137,16 @@ class Journal:
         return self._end
 
     def append(self, writes: Sequence[tuple[int, bytes]]) -> None:
-        """Have (generation, payload) pairs on the disk. Raises StorageFailedError: none is, unless `is_broken`."""
+        """Have (generation, payload) pairs on the disk. Raises StorageFailedError: none is, unless
+        `is_broken`.
+        """
         if self._is_broken:
-            raise StorageFailedError(f"{self.path}: an earlier write could not be taken back; restart the server")
-        data = b"".join(_encode(generation, payload, self._durable) for generation, payload in writes)
+            raise StorageFailedError(
+                f"{self.path}: an earlier write could not be taken back; restart the server"
+            )
+        data = b"".join(
+            _encode(generation, payload, self._durable) for generation, payload in writes
+        )
         try:
             _write_all(self._descriptor, data, self._end)
         except OSError as error:
@@ -139,9 +155,12 @@ class Journal:
         try:
             os.fsync(self._descriptor)
         except OSError as error:
-            # The kernel forgets which pages it failed to write: asking again would answer without having written them.
+            # The kernel forgets which pages it failed to write: asking again would answer without
+            # having written them.
             self._is_broken = True
-            raise StorageFailedError(f"{self.path}: cannot be flushed: {error}; restart the server") from error
+            raise StorageFailedError(
+                f"{self.path}: cannot be flushed: {error}; restart the server"
+            ) from error
         self._end += len(data)
         self._durable = writes[-1][0]
         self._mark()
@@ -153,7 +172,9 @@ class Journal:
         os.close(self._descriptor)
 
     def _mark(self) -> None:
-        """Say up to where everything is on the disk. Not flushed: it is only of use while it can be read."""
+        """Say up to where everything is on the disk. Not flushed: it is only of use while it can be
+        read.
+        """
         mark = _encode(self._durable, b"", self._durable)
         with contextlib.suppress(OSError):
             _write_all(self._descriptor, mark, self._end)
@@ -168,12 +189,16 @@ class Journal:
 
 
 def read_journal(path: Path, start: int = 0) -> JournalPart:
-    """Whole records from byte `start` on (0: the beginning). Raises ConfigError for a file that is no journal."""
+    """Whole records from byte `start` on (0: the beginning). Raises ConfigError for a file that is
+    no journal.
+    """
     with path.open("rb") as stream:
         if start == 0:
             head = stream.read(len(MAGIC))
             if head != MAGIC[: len(head)]:
-                raise ConfigError(f"{path}: not a journal of this release; expected {MAGIC!r}, got {head!r}")
+                raise ConfigError(
+                    f"{path}: not a journal of this release; expected {MAGIC!r}, got {head!r}"
+                )
             if len(head) < len(MAGIC):
                 return JournalPart((), 0, b"")  # its writer died, or is, making it
             start = len(MAGIC)
@@ -187,13 +212,16 @@ def read_journal(path: Path, start: int = 0) -> JournalPart:
 
 
 def check_tail(path: Path, part: JournalPart, last: int) -> None:
-    """Raise ConfigError when what follows the whole records, up to generation `last`, was acknowledged."""
+    """Raise ConfigError when what follows the whole records, up to generation `last`, was
+    acknowledged.
+    """
     for record in _later_records(part.rest):
         if record.known_durable > last:
             raise ConfigError(
-                f"{path}: damaged at byte {part.end}: the writes of generations {last + 1} to {record.known_durable} "
-                "were acknowledged and cannot be read. Restore the folder from a replica or a backup; to go on without "
-                f"these writes, cut the file there (truncate -s {part.end}) and remove every later journal"
+                f"{path}: damaged at byte {part.end}: the writes of generations {last + 1} to "
+                f"{record.known_durable} were acknowledged and cannot be read. Restore the folder "
+                "from a replica or a backup; to go on without these writes, cut the file there "
+                f"(truncate -s {part.end}) and remove every later journal"
             )
 
 
@@ -205,7 +233,9 @@ def _discard(path: Path, descriptor: int) -> None:
         path.unlink()
         flush(path.parent)
     except OSError as error:
-        raise StorageFailedError(f"{path}: cannot be begun, nor removed: {error}; restart the server") from error
+        raise StorageFailedError(
+            f"{path}: cannot be begun, nor removed: {error}; restart the server"
+        ) from error
 
 
 def _later_records(data: bytes) -> Iterator[Record]:

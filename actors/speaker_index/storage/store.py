@@ -1,9 +1,11 @@
-"""The speaker index that takes writes: one process, one folder, generations that readers take as they are.
+"""The speaker index that takes writes: one process, one folder, generations that readers take as
+they are.
 
-A write is on the disk before it is acknowledged, and visible before it is acknowledged; writes that wait together are
-flushed together. When much has been written, the index is built anew beside the one in use, a snapshot is written, and
-the new one takes its place with what was written meanwhile on top. A journal for these later writes is begun before the
-snapshot is, so that a crash at any moment leaves the newest snapshot and the journals from it on: the whole truth.
+A write is on the disk before it is acknowledged, and visible before it is acknowledged; writes that
+wait together are flushed together. When much has been written, the index is built anew beside the
+one in use, a snapshot is written, and the new one takes its place with what was written meanwhile
+on top. A journal for these later writes is begun before the snapshot is, so that a crash at any
+moment leaves the newest snapshot and the journals from it on: the whole truth.
 """
 
 import fcntl
@@ -36,7 +38,9 @@ MAX_JOURNAL_BYTES = 1 << 28
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The generation in which a write is, and how many of the speakers it names were there before."""
+    """The generation in which a write is, and how many of the speakers it names were there
+    before.
+    """
 
     generation: int
     num_known: int
@@ -75,15 +79,17 @@ class SpeakerStore:
         self._source, self._config = source, config
         self._min_unindexed, self._max_journal_bytes = min_unindexed, MAX_JOURNAL_BYTES
         self._queue: queue.Queue[_Waiting | _Rebuilt | None] = queue.Queue()
-        self._since_rebuild: list[Write] | None = None  # writes since a rebuild began; None while there is none
+        self._since_rebuild: list[Write] | None = (
+            None  # writes since a rebuild began; None while there is none
+        )
         self._is_closed = False
         self.failure: BaseException | None = None
         self._writer = Thread(target=self._serve, name="speaker-writer", daemon=True)
         self._writer.start()
 
     def submit(self, write: Write) -> "Future[Written]":
-        """Queue a write. The future fails with StorageFailedError when the disk does not take it; a future that is
-        cancelled while it waits leaves no trace.
+        """Queue a write. The future fails with StorageFailedError when the disk does not take it; a
+        future that is cancelled while it waits leaves no trace.
         """
         if self._is_closed:
             raise ReadOnlyError("the index is being closed and takes no more writes")
@@ -91,7 +97,9 @@ class SpeakerStore:
             raise StorageFailedError(f"the index failed: {self.failure!r}; restart the server")
         waiting = _Waiting(write, write.encode())
         self._queue.put(waiting)
-        if self.failure is not None or not self._writer.is_alive():  # it ended between the look and the queueing
+        if (
+            self.failure is not None or not self._writer.is_alive()
+        ):  # it ended between the look and the queueing
             self._refuse_waiting()
         return waiting.done
 
@@ -128,7 +136,9 @@ class SpeakerStore:
         reason = f"failed: {self.failure!r}" if self.failure is not None else "was closed"
         while (item := _get_now(self._queue)) is not _EMPTY:
             if isinstance(item, _Waiting) and item.done.set_running_or_notify_cancel():
-                item.done.set_exception(StorageFailedError(f"the index {reason}; restart the server"))
+                item.done.set_exception(
+                    StorageFailedError(f"the index {reason}; restart the server")
+                )
 
     def _next_group(self) -> tuple[list[_Waiting], _Rebuilt | None, bool]:
         """What waits: writes up to the first thing that is none, and that."""
@@ -151,7 +161,9 @@ class SpeakerStore:
         first = self.generation.number + 1
         writes = [waiting.write for waiting in group]
         try:
-            self._journal.append([(first + place, waiting.payload) for place, waiting in enumerate(group)])
+            self._journal.append(
+                [(first + place, waiting.payload) for place, waiting in enumerate(group)]
+            )
             self.generation, counts = apply_writes(self.generation, writes)
         except BaseException as error:
             for waiting in group:
@@ -166,10 +178,15 @@ class SpeakerStore:
 
     def _must_rebuild(self) -> bool:
         limit = max(self._min_unindexed, UNINDEXED_SHARE * len(self.generation.base.table))
-        return self.generation.num_unindexed > limit or self._journal.num_bytes > self._max_journal_bytes
+        return (
+            self.generation.num_unindexed > limit
+            or self._journal.num_bytes > self._max_journal_bytes
+        )
 
     def _begin_rebuild(self) -> None:
-        """Begin the next journal, then build and snapshot what was before it on a thread of its own."""
+        """Begin the next journal, then build and snapshot what was before it on a thread of its
+        own.
+        """
         generation = self.generation
         path = self._folder.name("journal", generation.number)
         if path != self._journal.path:  # a killed rebuild may have begun it
@@ -182,7 +199,9 @@ class SpeakerStore:
             self._journal.close()
             self._journal = following
         self._since_rebuild = []
-        Thread(target=self._rebuild, args=(generation,), name="speaker-rebuild", daemon=True).start()
+        Thread(
+            target=self._rebuild, args=(generation,), name="speaker-rebuild", daemon=True
+        ).start()
 
     def _put_off_rebuild(self) -> None:
         """Until twice as much waits: what failed now would fail again at the next write."""
@@ -194,7 +213,9 @@ class SpeakerStore:
         try:
             rebuilt = write_rebuilt(self._folder, generation, self._source, self._config)
         except OSError:
-            log.exception("no snapshot of generation %d; the journals keep all writes", generation.number)
+            log.exception(
+                "no snapshot of generation %d; the journals keep all writes", generation.number
+            )
         finally:
             self._queue.put(_Rebuilt(rebuilt))
 
@@ -208,7 +229,9 @@ class SpeakerStore:
         self._folder.remove_before(rebuilt.generation.number)
 
 
-def write_rebuilt(folder: IndexFolder, generation: Generation, source: str, config: IndexConfig) -> Generation:
+def write_rebuilt(
+    folder: IndexFolder, generation: Generation, source: str, config: IndexConfig
+) -> Generation:
     """The same state with everything indexed, and its snapshot on the disk."""
     table = generation.table()
     index = build_index(unit(table.vectors), config)
@@ -226,9 +249,9 @@ def open_store(
 ) -> SpeakerStore:
     """The index kept in folder `path`, begun from the table `speakers` when the folder is empty.
 
-    When the table is another than the one the folder was begun with, its speakers replace those of the same name.
-    Raises ConfigError for an unusable table or folder, another encoder's table, or a folder that another process has
-    open.
+    When the table is another than the one the folder was begun with, its speakers replace those of
+    the same name. Raises ConfigError for an unusable table or folder, another encoder's table, or a
+    folder that another process has open.
     """
     folder = IndexFolder(Path(path))
     folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)  # voices are personal
@@ -242,7 +265,9 @@ def open_store(
     generation = indexed(folder, snapshot, config, keep=True)
     layout = Layout.of(snapshot.table)
     records, part = folder.read_journals(snapshot.generation)
-    generation, _ = apply_writes(generation, [decode_write(record.payload, layout) for record in records])
+    generation, _ = apply_writes(
+        generation, [decode_write(record.payload, layout) for record in records]
+    )
     if part is None:
         journal = Journal.create(folder.name("journal", snapshot.generation), generation.number)
     else:
@@ -251,11 +276,17 @@ def open_store(
     if snapshot.source != source:
         generation, journal = _with_table(folder, generation, journal, speakers, source, config)
     folder.remove_before(snapshot.generation)
-    return SpeakerStore(folder, lock, generation, journal, source, config, min_unindexed=min_unindexed)
+    return SpeakerStore(
+        folder, lock, generation, journal, source, config, min_unindexed=min_unindexed
+    )
 
 
-def indexed(folder: IndexFolder, snapshot: Snapshot, config: IndexConfig, *, keep: bool) -> Generation:
-    """A snapshot with its index, read from the folder or built; built, it is written there with `keep`."""
+def indexed(
+    folder: IndexFolder, snapshot: Snapshot, config: IndexConfig, *, keep: bool
+) -> Generation:
+    """A snapshot with its index, read from the folder or built; built, it is written there with
+    `keep`.
+    """
     index = folder.read_index(snapshot, config)
     if index is None:
         index = build_index(unit(snapshot.table.vectors), config)
@@ -276,29 +307,42 @@ def _with_table(
     table, _ = read_speakers(speakers)
     _require_same_layout(Layout.of(table), Layout.of(generation.base.table), speakers)
     changed = generation.changed(generation.number + 1, table.speakers, table)
-    log.info("%s is another table than before: its %d speakers replace those of the same name", speakers, len(table))
+    log.info(
+        "%s is another table than before: its %d speakers replace those of the same name",
+        speakers,
+        len(table),
+    )
     rebuilt = write_rebuilt(folder, changed, source, config)  # nobody writes meanwhile
     journal.close()
     return rebuilt, Journal.create(folder.name("journal", changed.number), changed.number)
 
 
 def _require_same_layout(new: Layout, old: Layout, speakers: str) -> None:
-    if new.fingerprint != old.fingerprint or new.width != old.width or new.dimensions != old.dimensions:
+    if (
+        new.fingerprint != old.fingerprint
+        or new.width != old.width
+        or new.dimensions != old.dimensions
+    ):
         raise ConfigError(
-            f"--speakers {speakers}: made by {new.encoder} ('{new.fingerprint}', {new.width} numbers, labels "
-            f"{', '.join(new.dimensions) or 'none'}), but --data holds speakers of {old.encoder} ('{old.fingerprint}', "
-            f"{old.width} numbers, labels {', '.join(old.dimensions) or 'none'}); give another --data folder"
+            f"--speakers {speakers}: made by {new.encoder} ('{new.fingerprint}', {new.width} "
+            f"numbers, labels {', '.join(new.dimensions) or 'none'}), but --data holds speakers of "
+            f"{old.encoder} ('{old.fingerprint}', {old.width} numbers, labels "
+            f"{', '.join(old.dimensions) or 'none'}); give another --data folder"
         )
 
 
 def _lock(folder: Path) -> IO[str]:
-    """Held until it is closed or the process ends. Raises ConfigError when another process has it."""
+    """Held until it is closed or the process ends. Raises ConfigError when another process has
+    it.
+    """
     lock = (folder / "lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         lock.close()
-        raise ConfigError(f"--data {folder}: another server writes to it; one folder has one writer") from error
+        raise ConfigError(
+            f"--data {folder}: another server writes to it; one folder has one writer"
+        ) from error
     lock.write(f"{os.getpid()}\n")
     lock.flush()
     return lock

@@ -1,4 +1,6 @@
-"""What changes the speaker index: upserts and deletions, as requests bring them and as the journal keeps them."""
+"""What changes the speaker index: upserts and deletions, as requests bring them and as the journal
+keeps them.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,9 +75,11 @@ class Deletion:
 
 
 def apply_writes(generation: Generation, writes: Sequence[Write]) -> tuple[Generation, list[int]]:
-    """The generation after all of `writes`, in order, and how many of those leaving were there, for each.
+    """The generation after all of `writes`, in order, and how many of those leaving were there, for
+    each.
 
-    Done at once: one after the other, a thousand small writes would copy what is recent a thousand times.
+    Done at once: one after the other, a thousand small writes would copy what is recent a thousand
+    times.
     """
     tables = [table for write in writes if (table := write.coming) is not None]
     firsts = iter(np.cumsum([0, *(len(table) for table in tables)]).tolist())
@@ -83,12 +87,15 @@ def apply_writes(generation: Generation, writes: Sequence[Write]) -> tuple[Gener
     counts = []
     for write in writes:
         known = [
-            there[name] is not None if name in there else generation.find(name) is not None for name in write.leaving
+            there[name] is not None if name in there else generation.find(name) is not None
+            for name in write.leaving
         ]
         counts.append(sum(known))
         there |= dict.fromkeys(write.leaving)
         if write.coming is not None:
-            there |= {name: row for row, name in enumerate(write.coming.speakers, start=next(firsts))}
+            there |= {
+                name: row for row, name in enumerate(write.coming.speakers, start=next(firsts))
+            }
     nobody = generation.recent.table.take(np.empty(0, dtype=np.int64))
     rows = np.asarray([row for row in there.values() if row is not None], dtype=np.int64)
     added = concatenate([nobody, *tables]).take(rows)
@@ -96,7 +103,9 @@ def apply_writes(generation: Generation, writes: Sequence[Write]) -> tuple[Gener
 
 
 def decode_write(payload: bytes, layout: Layout) -> Write:
-    """What `encode` made; its checksum has been verified. Raises RequestError for another encoder's vectors."""
+    """What `encode` made; its checksum has been verified. Raises RequestError for another encoder's
+    vectors.
+    """
     kind, body = payload[:1], payload[1:]
     if kind == _DELETION:
         return Deletion(tuple(messages.DeleteRequest.FromString(body).ids))

@@ -27,13 +27,22 @@ def test_a_norm_reads_the_result_as_it_lies() -> None:
 def test_a_model_computes_the_same_as_before(norm: str, num_replaced: int) -> None:
     """Layer-norm extractors are rebuilt, group-norm extractors left alone, and no output moves."""
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    sizes = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
     convolutions = {"conv_dim": (16, 16, 16), "conv_kernel": (10, 3, 3), "conv_stride": (5, 2, 2)}
-    config = HubertConfig(feat_extract_norm=norm, num_conv_pos_embeddings=16, **sizes, **convolutions)
+    config = HubertConfig(
+        feat_extract_norm=norm, num_conv_pos_embeddings=16, **sizes, **convolutions
+    )
     model = HubertModel(config).eval()
     rebuilt = copy.deepcopy(model)
     avoid_layout_copies(rebuilt)
-    assert sum(isinstance(module, ChannelsLastConv1d) for module in rebuilt.modules()) == num_replaced
+    assert (
+        sum(isinstance(module, ChannelsLastConv1d) for module in rebuilt.modules()) == num_replaced
+    )
     sound = torch.randn(2, 4000)
     with torch.inference_mode():
         expected, found = (one(sound).last_hidden_state for one in (model, rebuilt))

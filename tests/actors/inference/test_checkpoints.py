@@ -4,7 +4,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from actors.inference.checkpoints import CheckpointConfig, identify, locate, model_type, weight_digest
+from actors.inference.checkpoints import (
+    CheckpointConfig,
+    identify,
+    locate,
+    model_type,
+    weight_digest,
+)
 from shards.config import ConfigError
 from tests.actors.inference.tiny_checkpoints import write_face_sequence
 
@@ -29,7 +35,9 @@ def test_a_pinned_hub_checkpoint_is_identified_without_a_download() -> None:
     assert identify(config) == {"checkpoint": "owner/model", "revision": COMMIT}
 
 
-@pytest.mark.parametrize("checkpoint", ["", "no-such-folder", "/no/such/folder", "a/b/c", "https://x/y"])
+@pytest.mark.parametrize(
+    "checkpoint", ["", "no-such-folder", "/no/such/folder", "a/b/c", "https://x/y"]
+)
 def test_what_is_neither_folder_nor_hub_name_is_refused(checkpoint: str) -> None:
     """A mistyped path is not looked up on the hub."""
     with pytest.raises(ConfigError, match="no folder here and no owner/model name"):
@@ -37,7 +45,9 @@ def test_what_is_neither_folder_nor_hub_name_is_refused(checkpoint: str) -> None
 
 
 def test_a_folder_is_known_by_its_contents(folder: Path, tmp_path: Path) -> None:
-    """The digest survives a move and notes beside the weights, and changes with a weight or the configuration."""
+    """The digest survives a move and notes beside the weights, and changes with a weight or the
+    configuration.
+    """
     digest = weight_digest(folder)
     moved = Path(shutil.copytree(folder, tmp_path / "elsewhere"))
     (moved / "README.md").write_text("trained on a Tuesday")
@@ -59,7 +69,9 @@ def test_pickled_weights_are_refused(folder: Path) -> None:
 
 
 def test_model_type_comes_from_config_json(folder: Path) -> None:
-    """The architecture is read without loading anything; a broken config.json is an error that names the folder."""
+    """The architecture is read without loading anything; a broken config.json is an error that
+    names the folder.
+    """
     assert model_type(folder) == "emostream_face_sequence"
     (folder / "config.json").write_text("{")
     with pytest.raises(ConfigError, match="not JSON"):

@@ -25,10 +25,14 @@ class SmallMemory:
 
 
 def test_a_batch_too_large_for_memory_is_halved() -> None:
-    """Seven items where two fit: halves are tried until they fit, and every item keeps its own row."""
+    """Seven items where two fit: halves are tried until they fit, and every item keeps its own
+    row.
+    """
     memory = SmallMemory(room=2)
     rows = run_batches([[0, 1, 2, 3, 4, 5, 6], [7]], memory)
-    assert {index: int(row) for index, row in rows.items()} == {index: index * 10 for index in range(8)}
+    assert {index: int(row) for index, row in rows.items()} == {
+        index: index * 10 for index in range(8)
+    }
     assert memory.sizes == [7, 3, 1, 2, 4, 2, 2, 1]
 
 
@@ -53,14 +57,18 @@ def test_multi_label_checkpoints_use_independent_probabilities() -> None:
     """problem_type decides between softmax and sigmoid, as in the transformers pipeline."""
     logits = torch.tensor([[0.0, 2.0]])
     single = class_probabilities(logits, type("Config", (), {"problem_type": None}))
-    several = class_probabilities(logits, type("Config", (), {"problem_type": "multi_label_classification"}))
+    several = class_probabilities(
+        logits, type("Config", (), {"problem_type": "multi_label_classification"})
+    )
     np.testing.assert_allclose(single[0], np.exp([0, 2]) / np.exp([0, 2]).sum(), rtol=1e-6)
     np.testing.assert_allclose(several[0], 1 / (1 + np.exp([0, -2])), rtol=1e-6)
 
 
 def test_nan_from_a_model_is_a_reason_and_not_a_row() -> None:
     """A prediction that is not finite is missing, with its reason."""
-    mapping = EmotionMapping.of(dict(enumerate(EMOTIONS)), drop_labels=(), label_names={}, checkpoint="x")
+    mapping = EmotionMapping.of(
+        dict(enumerate(EMOTIONS)), drop_labels=(), label_names={}, checkpoint="x"
+    )
     outcome = emotions(mapping, np.full(7, np.nan))
     assert isinstance(outcome, Missing)
     assert outcome.reason.startswith("non_finite_prediction: ")

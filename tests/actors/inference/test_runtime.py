@@ -37,8 +37,12 @@ def probe(model: Any) -> NDArray[np.float64]:
 
 
 def measured_drift(model: nn.Linear) -> float:
-    """What rounding weights and input to bfloat16 does, by hand: products of the rounded numbers, rounded once more."""
-    weight, bias, values = (tensor.detach().bfloat16().double().numpy() for tensor in (model.weight, model.bias, INPUT))
+    """What rounding weights and input to bfloat16 does, by hand: products of the rounded numbers,
+    rounded once more.
+    """
+    weight, bias, values = (
+        tensor.detach().bfloat16().double().numpy() for tensor in (model.weight, model.bias, INPUT)
+    )
     rounded = torch.from_numpy(values @ weight.T + bias).bfloat16().double().numpy()
     return float(np.abs(rounded - probe(model)).max())
 
@@ -58,29 +62,40 @@ def test_float32_is_float32_and_nothing_is_measured(model: nn.Linear, hardware: 
     assert (settled.precision, settled.drift) == ("float32", None)
 
 
-def test_auto_is_float32_where_the_hardware_lacks_bfloat16(model: nn.Linear, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_float32_where_the_hardware_lacks_bfloat16(
+    model: nn.Linear, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Emulated bfloat16 is slower than float32, so it is not even tried."""
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: False)
     settled = settle("audio", cpu_runtime(precision="auto"), model, never, probe)
     assert (settled.model, settled.precision, settled.drift) == (model, "float32", None)
 
 
-def test_auto_is_bfloat16_while_the_drift_is_within_the_bound(model: nn.Linear, hardware: None) -> None:
+def test_auto_is_bfloat16_while_the_drift_is_within_the_bound(
+    model: nn.Linear, hardware: None
+) -> None:
     """The drift that is reported is the one computed by hand; a bound just above it is kept."""
     drift = measured_drift(model)
-    settled = settle("audio", cpu_runtime(precision="auto", max_drift=1.1 * drift), model, in_dtype(model), probe)
+    settled = settle(
+        "audio", cpu_runtime(precision="auto", max_drift=1.1 * drift), model, in_dtype(model), probe
+    )
     assert settled.precision == "bfloat16"
     assert settled.model.weight.dtype == torch.bfloat16
-    # The order of a dot product's additions may move the last rounding by one step of bfloat16 (2 ** -8 of the value).
+    # The order of a dot product's additions may move the last rounding by one step of bfloat16 (2
+    # ** -8 of the value).
     assert settled.drift == pytest.approx(drift, abs=2**-8)
 
 
 def test_auto_falls_back_when_the_drift_exceeds_the_bound(
     model: nn.Linear, hardware: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Beyond the bound float32 stays; the drift that decided is reported and logged with the bound."""
+    """Beyond the bound float32 stays; the drift that decided is reported and logged with the
+    bound.
+    """
     with caplog.at_level(logging.INFO):
-        settled = settle("audio", cpu_runtime(precision="auto", max_drift=1e-7), model, in_dtype(model), probe)
+        settled = settle(
+            "audio", cpu_runtime(precision="auto", max_drift=1e-7), model, in_dtype(model), probe
+        )
     assert settled.model is model
     assert settled.precision == "float32"
     assert settled.drift is not None
@@ -102,9 +117,13 @@ def test_auto_falls_back_when_bfloat16_is_not_a_number(model: nn.Linear, hardwar
 def test_forced_bfloat16_is_kept_with_a_warning(
     model: nn.Linear, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Who asks for bfloat16 gets it, on any hardware and beyond the bound, and is told what it costs."""
+    """Who asks for bfloat16 gets it, on any hardware and beyond the bound, and is told what it
+    costs.
+    """
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: False)
-    settled = settle("audio", cpu_runtime(precision="bfloat16", max_drift=1e-7), model, in_dtype(model), probe)
+    settled = settle(
+        "audio", cpu_runtime(precision="bfloat16", max_drift=1e-7), model, in_dtype(model), probe
+    )
     assert settled.precision == "bfloat16"
     assert settled.drift is not None
     assert [record.levelname for record in caplog.records] == ["WARNING"]
@@ -118,12 +137,21 @@ def test_the_processor_says_whether_it_has_bfloat16() -> None:
     assert has_bfloat16(torch.device("cpu")) == bool({"avx512_bf16", "amx_bf16"} & set(flags))
 
 
-def test_a_cpu_takes_single_recordings_unless_the_panel_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cpu_takes_single_recordings_unless_the_panel_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Defaults of a CPU and of a GPU, and the panel's own budgets on either."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     default = Runtime.of("auto", 0.02, BatchingConfig())
-    assert (default.device.type, default.audio_samples, default.text_tokens, default.face_frames) == ("cpu", 0, 512, 8)
-    given = Runtime.of("auto", 0.02, BatchingConfig(audio_seconds=2.5, text_tokens=7, face_frames=3))
+    assert (
+        default.device.type,
+        default.audio_samples,
+        default.text_tokens,
+        default.face_frames,
+    ) == ("cpu", 0, 512, 8)
+    given = Runtime.of(
+        "auto", 0.02, BatchingConfig(audio_seconds=2.5, text_tokens=7, face_frames=3)
+    )
     assert (given.audio_samples, given.text_tokens, given.face_frames) == (40_000, 7, 3)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     gpu = Runtime.of("auto", 0.02, BatchingConfig())
@@ -138,7 +166,9 @@ def torch_settings() -> Iterator[None]:
 
 
 def test_torch_gets_its_share_of_threads_and_no_shortcuts(torch_settings: None) -> None:
-    """The thread count follows the CPU share; TF32 would make float32 mean something else on a GPU."""
+    """The thread count follows the CPU share; TF32 would make float32 mean something else on a
+    GPU.
+    """
     prepare_torch(3)
     assert torch.get_num_threads() == 3
     assert not torch.backends.cuda.matmul.allow_tf32

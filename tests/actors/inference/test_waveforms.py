@@ -16,8 +16,12 @@ lengths = st.lists(st.integers(1_600, 5_000), min_size=1, max_size=5)
 
 @given(lengths, st.integers(0, 1_000), st.booleans())
 @settings(max_examples=30, deadline=None)
-def test_raw_inputs_equal_the_feature_extractor(sizes: list[int], seed: int, normalize: bool) -> None:
-    """Padding, mask and zero-mean unit-variance normalization are those of Wav2Vec2FeatureExtractor."""
+def test_raw_inputs_equal_the_feature_extractor(
+    sizes: list[int], seed: int, normalize: bool
+) -> None:
+    """Padding, mask and zero-mean unit-variance normalization are those of
+    Wav2Vec2FeatureExtractor.
+    """
     generator = np.random.default_rng(seed)
     waveforms = [(0.2 + 0.1 * generator.normal(size=size)).astype(np.float32) for size in sizes]
     extractor = Wav2Vec2FeatureExtractor(do_normalize=normalize, return_attention_mask=True)
@@ -39,7 +43,9 @@ def test_read_only_waveforms_are_accepted() -> None:
 
 
 def test_spectrogram_models_get_their_own_features(tmp_path: Path) -> None:
-    """Whisper and AST checkpoints are fed by their own extractors, and only as much sound as those do not cut off."""
+    """Whisper and AST checkpoints are fed by their own extractors, and only as much sound as those
+    do not cut off.
+    """
     for name, extractor, longest in (
         ("whisper", WhisperFeatureExtractor(), 480_000),
         ("ast", ASTFeatureExtractor(max_length=200), 32_000),

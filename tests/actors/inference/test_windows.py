@@ -23,17 +23,28 @@ def test_windows_cover_everything_once_in_equal_parts(num_samples: int, max_samp
 
 
 def test_a_long_recording_is_the_mean_of_its_windows() -> None:
-    """70 s at most 30 s a window: three windows, whose rows are averaged; another recording is not mixed in."""
-    waveforms = [np.repeat([1.0, 2.0, 6.0], 2_000).astype(np.float32), np.full(1_700, 5.0, dtype=np.float32)]
-    rows = windowed_rows(waveforms, forward_means, max_samples=2_571, budget=4_000, equal_lengths=False)
+    """70 s at most 30 s a window: three windows, whose rows are averaged; another recording is not
+    mixed in.
+    """
+    waveforms = [
+        np.repeat([1.0, 2.0, 6.0], 2_000).astype(np.float32),
+        np.full(1_700, 5.0, dtype=np.float32),
+    ]
+    rows = windowed_rows(
+        waveforms, forward_means, max_samples=2_571, budget=4_000, equal_lengths=False
+    )
     np.testing.assert_allclose(rows[0], [3.0, 2_000])
     np.testing.assert_allclose(rows[1], [5.0, 1_700])
 
 
 def test_windows_count_by_their_length() -> None:
-    """Windows one sample apart are weighted by their samples, so the mean of the recording comes out exactly."""
+    """Windows one sample apart are weighted by their samples, so the mean of the recording comes
+    out exactly.
+    """
     waveform = np.random.default_rng(0).normal(size=5_003).astype(np.float32)
-    (row,) = windowed_rows([waveform], forward_means, max_samples=2_000, budget=0, equal_lengths=False)
+    (row,) = windowed_rows(
+        [waveform], forward_means, max_samples=2_000, budget=0, equal_lengths=False
+    )
     assert isinstance(row, np.ndarray)
     np.testing.assert_allclose(row[0], waveform.astype(np.float64).mean(), rtol=1e-6)
 
@@ -41,7 +52,11 @@ def test_windows_count_by_their_length() -> None:
 def test_less_than_a_tenth_of_a_second_is_missing() -> None:
     """Too short for a receptive field: a reason instead of a crash inside a convolution."""
     rows = windowed_rows(
-        [np.zeros(MIN_SAMPLES - 1, np.float32), np.zeros(MIN_SAMPLES, np.float32), np.zeros(0, np.float32)],
+        [
+            np.zeros(MIN_SAMPLES - 1, np.float32),
+            np.zeros(MIN_SAMPLES, np.float32),
+            np.zeros(0, np.float32),
+        ],
         forward_means,
         max_samples=10_000,
         budget=100_000,

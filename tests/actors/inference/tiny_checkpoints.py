@@ -1,6 +1,8 @@
-"""Checkpoints of every family, a few thousand random weights each, written the way their authors publish them.
+"""Checkpoints of every family, a few thousand random weights each, written the way their authors
+publish them.
 
-The last layer is drawn wide, so that probabilities spread over the classes and a change in the input shows.
+The last layer is drawn wide, so that probabilities spread over the classes and a change in the
+input shows.
 """
 
 from pathlib import Path
@@ -36,7 +38,21 @@ from trainers.models.classifiers.odyssey import OdysseyClassifier, OdysseyConfig
 
 SEVEN = dict(enumerate(EMOTIONS))
 ODYSSEY_LABELS = ("Angry", "Sad", "Happy", "Surprise", "Fear", "Disgust", "Contempt", "Neutral")
-WORDS = ("the", "door", "is", "open", "and", "nobody", "cares", "wonderful", "awful", "rain", ".", ",", "!")
+WORDS = (
+    "the",
+    "door",
+    "is",
+    "open",
+    "and",
+    "nobody",
+    "cares",
+    "wonderful",
+    "awful",
+    "rain",
+    ".",
+    ",",
+    "!",
+)
 
 _SPEECH = {
     "hidden_size": 32,
@@ -49,16 +65,32 @@ _SPEECH = {
     "classifier_proj_size": 24,
 }
 _FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
-    "wav2vec2_layer": (Wav2Vec2Config, Wav2Vec2ForSequenceClassification, {"feat_extract_norm": "layer"}),
-    "wav2vec2_group": (Wav2Vec2Config, Wav2Vec2ForSequenceClassification, {"feat_extract_norm": "group"}),
-    "hubert": (HubertConfig, HubertForSequenceClassification, {"feat_extract_norm": "layer", "conv_bias": True}),
+    "wav2vec2_layer": (
+        Wav2Vec2Config,
+        Wav2Vec2ForSequenceClassification,
+        {"feat_extract_norm": "layer"},
+    ),
+    "wav2vec2_group": (
+        Wav2Vec2Config,
+        Wav2Vec2ForSequenceClassification,
+        {"feat_extract_norm": "group"},
+    ),
+    "hubert": (
+        HubertConfig,
+        HubertForSequenceClassification,
+        {"feat_extract_norm": "layer", "conv_bias": True},
+    ),
     "hubert_group": (HubertConfig, HubertForSequenceClassification, {"feat_extract_norm": "group"}),
     "wavlm": (
         WavLMConfig,
         WavLMForSequenceClassification,
         {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "num_buckets": 16},
     ),
-    "wavlm_group": (WavLMConfig, WavLMForSequenceClassification, {"feat_extract_norm": "group", "num_buckets": 16}),
+    "wavlm_group": (
+        WavLMConfig,
+        WavLMForSequenceClassification,
+        {"feat_extract_norm": "group", "num_buckets": 16},
+    ),
     "data2vec": (
         Data2VecAudioConfig,
         Data2VecAudioForSequenceClassification,
@@ -69,17 +101,23 @@ AUDIO_FAMILIES = (*_FAMILIES, "mel", "odyssey")
 
 
 def write_audio(folder: Path, family: str, id2label: dict[int, str] | None = None) -> Path:
-    """An audio classifier of the family, with its preprocessor_config.json where the family has one."""
+    """An audio classifier of the family, with its preprocessor_config.json where the family has
+    one.
+    """
     torch.manual_seed(7)
     if family == "mel":
         return _save(MelClassifier(MelClassifierConfig(**_labels(id2label or SEVEN))), folder)
     if family == "odyssey":
         sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
         names = _labels(dict(enumerate(ODYSSEY_LABELS)))
-        return _save(OdysseyClassifier(OdysseyConfig(mean=-8e-5, std=0.085, **sizes, **names)), folder)
+        return _save(
+            OdysseyClassifier(OdysseyConfig(mean=-8e-5, std=0.085, **sizes, **names)), folder
+        )
     config, model, extra = _FAMILIES[family]
     is_layer = extra.get("feat_extract_norm", "layer") == "layer"
-    Wav2Vec2FeatureExtractor(do_normalize=is_layer, return_attention_mask=is_layer).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(do_normalize=is_layer, return_attention_mask=is_layer).save_pretrained(
+        folder
+    )
     return _save(model(config(**{**_SPEECH, **extra, **_labels(id2label or SEVEN)})), folder)
 
 
@@ -89,9 +127,21 @@ def write_text(folder: Path, id2label: dict[int, str] | None = None) -> Path:
     vocabulary = {word: number for number, word in enumerate(("[PAD]", "[UNK]", *WORDS))}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)
-    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
-    config = BertConfig(vocab_size=len(vocabulary), max_position_embeddings=26, **small, **_labels(id2label or SEVEN))
+    PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]"
+    ).save_pretrained(folder)
+    small = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 48,
+    }
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        max_position_embeddings=26,
+        **small,
+        **_labels(id2label or SEVEN),
+    )
     return _save(BertForSequenceClassification(config), folder)
 
 
@@ -100,8 +150,15 @@ def write_image(folder: Path, processor: dict[str, Any] | None = None) -> Path:
     import json
 
     torch.manual_seed(9)
-    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
-    model = ViTForImageClassification(ViTConfig(image_size=32, patch_size=8, **small, **_labels(SEVEN)))
+    small = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 48,
+    }
+    model = ViTForImageClassification(
+        ViTConfig(image_size=32, patch_size=8, **small, **_labels(SEVEN))
+    )
     _save(model, folder)
     settings = processor or {
         "image_processor_type": "ViTImageProcessor",
@@ -123,17 +180,29 @@ def write_face_sequence(folder: Path, feature_size: int = 6) -> Path:
 
 
 def write_whisper(folder: Path, *, max_tokens: int = 12, languages: tuple[str, ...] = ()) -> Path:
-    """A Whisper that hears two seconds at a time and stutters words of a toy vocabulary; English-only by default."""
+    """A Whisper that hears two seconds at a time and stutters words of a toy vocabulary;
+    English-only by default.
+    """
     torch.manual_seed(11)
     spoken_in = tuple(f"<|{language}|>" for language in languages)
-    special = ("<|endoftext|>", "<|startoftranscript|>", "<|transcribe|>", *spoken_in, "<|notimestamps|>")
+    special = (
+        "<|endoftext|>",
+        "<|startoftranscript|>",
+        "<|transcribe|>",
+        *spoken_in,
+        "<|notimestamps|>",
+    )
     # <|notimestamps|> comes last: whatever comes after it means a time.
     ordered = (*special[:-1], "[UNK]", *WORDS, special[-1])
     vocabulary = {word: number for number, word in enumerate(ordered)}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words, eos_token=special[0], bos_token=special[0], pad_token=special[0], unk_token="[UNK]"
+        tokenizer_object=words,
+        eos_token=special[0],
+        bos_token=special[0],
+        pad_token=special[0],
+        unk_token="[UNK]",
     )
     tokenizer.add_special_tokens({"additional_special_tokens": list(special[1:])})
     config = WhisperConfig(
@@ -165,7 +234,10 @@ def write_whisper(folder: Path, *, max_tokens: int = 12, languages: tuple[str, .
     }
     if languages:
         whisper_settings["lang_to_id"] = {name: vocabulary[name] for name in spoken_in}
-    for name, value in whisper_settings.items():  # `update` would skip the fields that only Whisper has
+    for (
+        name,
+        value,
+    ) in whisper_settings.items():  # `update` would skip the fields that only Whisper has
         setattr(model.generation_config, name, value)
     model.save_pretrained(folder)
     WhisperProcessor(WhisperFeatureExtractor(chunk_length=2), tokenizer).save_pretrained(folder)

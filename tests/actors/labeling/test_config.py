@@ -41,7 +41,9 @@ def write_panel(folder: Path, values: Any) -> str:
     return str(path)
 
 
-def test_checkpoints_beside_the_panel_file_are_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_beside_the_panel_file_are_found(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Relative names mean folders beside the file, wherever the command is run."""
     (folder / "elsewhere").mkdir()
     monkeypatch.chdir(folder / "elsewhere")
@@ -55,9 +57,13 @@ def test_checkpoints_beside_the_panel_file_are_found(folder: Path, monkeypatch: 
 
 @pytest.mark.parametrize("part", ["audio", "vision", "text", "speech_recognition"])
 @pytest.mark.parametrize("revision", [None, "main", COMMIT[:10]])
-def test_a_hub_name_without_its_commit_is_refused(folder: Path, part: str, revision: str | None) -> None:
+def test_a_hub_name_without_its_commit_is_refused(
+    folder: Path, part: str, revision: str | None
+) -> None:
     """In every place a panel names a model: a branch may move and change labels halfway."""
-    values = {"text": {"checkpoint": "text"}} | {part: {"checkpoint": "owner/model", "revision": revision}}
+    values = {"text": {"checkpoint": "text"}} | {
+        part: {"checkpoint": "owner/model", "revision": revision}
+    }
     with pytest.raises(ConfigError, match="expected the full commit"):
         PanelConfig.load(write_panel(folder, values))
 
@@ -84,11 +90,16 @@ def test_a_hub_name_with_its_commit_is_identified_by_it(folder: Path) -> None:
         ("{text: {checkpoint: text}, precision: float16}", "precision"),
         ("{text: {checkpoint: text}, batching: {text_tokens: 0}}", "text_tokens: got 0"),
         ("{text: {checkpoint: text}, media: {max_audio_seconds: -1}}", "max_audio_seconds: got -1"),
-        ("{text: {checkpoint: text, label_names: {calm: quiet}}}", "label_names: got 'quiet' for 'calm'"),
+        (
+            "{text: {checkpoint: text, label_names: {calm: quiet}}}",
+            "label_names: got 'quiet' for 'calm'",
+        ),
         ("{text: {checkpoint: text}, color: red}", "color"),
     ],
 )
-def test_a_panel_file_that_cannot_be_meant_is_refused(folder: Path, content: str, message: str) -> None:
+def test_a_panel_file_that_cannot_be_meant_is_refused(
+    folder: Path, content: str, message: str
+) -> None:
     """Every error names the option, or what the file holds instead."""
     (folder / "panel.yaml").write_text(content)
     with pytest.raises(ConfigError, match=message):
@@ -104,7 +115,9 @@ def test_a_panel_file_that_is_not_there(tmp_path: Path) -> None:
 def test_what_changes_no_label_leaves_the_panel_the_same(folder: Path, config: PanelConfig) -> None:
     """Batch sizes may be tuned and checkpoint folders moved without labeling anything again."""
     digest = panel_identity(config).digest
-    tuned = dataclasses.replace(config, batching=BatchingConfig(audio_seconds=9, text_tokens=9, face_frames=9))
+    tuned = dataclasses.replace(
+        config, batching=BatchingConfig(audio_seconds=9, text_tokens=9, face_frames=9)
+    )
     assert panel_identity(tuned).digest == digest
     moved = (folder / "face").rename(folder / "moved")
     elsewhere = dataclasses.replace(config, vision=LabelerConfig(checkpoint=str(moved)))
@@ -123,10 +136,14 @@ def test_whatever_can_change_a_label_makes_another_panel(folder: Path, config: P
         dataclasses.replace(config, window_seconds=20.0),
         dataclasses.replace(config, vision=None),
         dataclasses.replace(config, text=LabelerConfig(checkpoint=text, drop_labels=("surprise",))),
-        dataclasses.replace(config, text=LabelerConfig(checkpoint=text, label_names={"surprise": "fear"})),
+        dataclasses.replace(
+            config, text=LabelerConfig(checkpoint=text, label_names={"surprise": "fear"})
+        ),
         dataclasses.replace(config, objectives=ObjectivesConfig(egemaps=True)),
         dataclasses.replace(config, speech_recognition=SpeechRecognitionConfig(checkpoint=text)),
-        dataclasses.replace(config, speech_recognition=SpeechRecognitionConfig(checkpoint=text, language="de")),
+        dataclasses.replace(
+            config, speech_recognition=SpeechRecognitionConfig(checkpoint=text, language="de")
+        ),
         dataclasses.replace(config, media=MediaConfig(max_audio_seconds=60)),
         dataclasses.replace(config, media=MediaConfig(faces=FaceConfig(frames_per_second=1.0))),
         dataclasses.replace(config, media=MediaConfig(faces=FaceConfig(detector=str(detector)))),
@@ -134,6 +151,8 @@ def test_whatever_can_change_a_label_makes_another_panel(folder: Path, config: P
     digests = [panel_identity(one).digest for one in changed]
     detector.write_bytes(b"two")
     digests.append(panel_identity(changed[-1]).digest)
-    (folder / "face" / "config.json").write_bytes((folder / "face" / "config.json").read_bytes() + b"\n")
+    (folder / "face" / "config.json").write_bytes(
+        (folder / "face" / "config.json").read_bytes() + b"\n"
+    )
     digests.append(panel_identity(config).digest)
     assert len(set(digests)) == len(digests)

@@ -1,4 +1,6 @@
-"""The whole panel, every labeler real and tiny: what becomes a row, and that the company it keeps changes nothing."""
+"""The whole panel, every labeler real and tiny: what becomes a row, and that the company it keeps
+changes nothing.
+"""
 
 import hashlib
 import itertools
@@ -28,7 +30,13 @@ from shards.config import ConfigError
 from shards.tables.predictions import Prediction
 from tests import ROOT
 from tests.actors.inference.runtimes import cpu_runtime
-from tests.actors.inference.tiny_checkpoints import WORDS, write_audio, write_image, write_text, write_whisper
+from tests.actors.inference.tiny_checkpoints import (
+    WORDS,
+    write_audio,
+    write_image,
+    write_text,
+    write_whisper,
+)
 
 OBJECTIVE_WIDTHS = {"sentiment": 3, "face_embedding": 32, "speaker_vector": 32}
 ONE_AT_A_TIME = {"text_tokens": 1, "face_frames": 1}
@@ -101,7 +109,9 @@ def utterance(number: int) -> Utterance:
         emotion="anger",
         duration_seconds=length / 16_000,
         audio=(0.1 * generator.normal(size=length)).astype(np.float32) if has_audio else None,
-        faces=generator.integers(0, 256, (1 + number % 4, 32, 32, 3), dtype=np.uint8) if has_faces else None,
+        faces=generator.integers(0, 256, (1 + number % 4, 32, 32, 3), dtype=np.uint8)
+        if has_faces
+        else None,
         transcript=" ".join(generator.choice(WORDS, size=1 + number % 9)) if has_words else None,
     )
 
@@ -113,9 +123,21 @@ def fingerprint(predictions: list[Prediction]) -> str:
     """A digest of every bit of every row."""
     digest = hashlib.sha256()
     for row in predictions:
-        columns = (row.audio, row.vision, row.text, *(row.objectives.get(name) for name in sorted(OBJECTIVE_WIDTHS)))
+        columns = (
+            row.audio,
+            row.vision,
+            row.text,
+            *(row.objectives.get(name) for name in sorted(OBJECTIVE_WIDTHS)),
+        )
         digest.update(
-            repr((row.key, row.transcript, row.error, [c if c is None else c.tobytes() for c in columns])).encode()
+            repr(
+                (
+                    row.key,
+                    row.transcript,
+                    row.error,
+                    [c if c is None else c.tobytes() for c in columns],
+                )
+            ).encode()
         )
     return digest.hexdigest()
 
@@ -140,12 +162,23 @@ def assert_same_labels(found: list[Prediction], expected: list[Prediction]) -> N
 
 
 def test_rows_come_in_order_and_keep_what_the_reader_knew(panel: Panel) -> None:
-    """One row an utterance, with its place, speaker, duration and ground truth; the shard is the caller's to name."""
+    """One row an utterance, with its place, speaker, duration and ground truth; the shard is the
+    caller's to name.
+    """
     rows = panel.label(WINDOW)
     assert len(rows) == len(WINDOW)
     for row, item in zip(rows, WINDOW, strict=True):
-        assert (row.key, row.offset, row.size, row.speaker) == (item.key, item.offset, item.size, item.speaker)
-        assert (row.duration_seconds, row.emotion, row.shard) == (item.duration_seconds, "anger", "")
+        assert (row.key, row.offset, row.size, row.speaker) == (
+            item.key,
+            item.offset,
+            item.size,
+            item.speaker,
+        )
+        assert (row.duration_seconds, row.emotion, row.shard) == (
+            item.duration_seconds,
+            "anger",
+            "",
+        )
     assert panel.label([]) == []
 
 
@@ -155,19 +188,27 @@ def test_missing_modalities_are_empty_and_no_error(panel: Panel) -> None:
         assert (row.audio is not None) == (item.audio is not None)
         assert (row.vision is not None) == (item.faces is not None)
         assert (row.text is not None) == (item.transcript is not None or item.audio is not None)
-        expected = {"sentiment": row.text, "face_embedding": item.faces, "speaker_vector": item.audio}
+        expected = {
+            "sentiment": row.text,
+            "face_embedding": item.faces,
+            "speaker_vector": item.audio,
+        }
         assert {name: len(values) for name, values in row.objectives.items()} == {
             name: OBJECTIVE_WIDTHS[name] for name, given_ in expected.items() if given_ is not None
         }
         for labels in filter(lambda labels: labels is not None, (row.audio, row.vision, row.text)):
             assert labels.dtype == np.float32
             assert labels.sum() == pytest.approx(1, abs=1e-5)
-        has_anything = item.audio is not None or item.faces is not None or item.transcript is not None
+        has_anything = (
+            item.audio is not None or item.faces is not None or item.transcript is not None
+        )
         assert (row.error is None) == has_anything
 
 
 def test_each_column_is_its_labelers_own(panel: Panel, folder: Path) -> None:
-    """The panel adds nothing: a complete utterance gets what each labeler says when asked directly."""
+    """The panel adds nothing: a complete utterance gets what each labeler says when asked
+    directly.
+    """
     item = utterance(0)
     runtime = cpu_runtime()
     audio = AudioLabeler(LabelerConfig(checkpoint=str(folder / "audio")), window_seconds=30.0)
@@ -182,7 +223,9 @@ def test_each_column_is_its_labelers_own(panel: Panel, folder: Path) -> None:
 
 
 def test_transcripts_are_made_where_missing_and_only_there(panel: Panel, folder: Path) -> None:
-    """What came with the corpus stays; what did not is heard, and the text labeler reads what was heard."""
+    """What came with the corpus stays; what did not is heard, and the text labeler reads what was
+    heard.
+    """
     recognizer = SpeechRecognizer(SpeechRecognitionConfig(checkpoint=str(folder / "whisper")))
     recognizer.setup(folder / "whisper", cpu_runtime())
     text = TextLabeler(LabelerConfig(checkpoint=str(folder / "text")))
@@ -199,19 +242,28 @@ def test_transcripts_are_made_where_missing_and_only_there(panel: Panel, folder:
 
 
 def test_an_utterance_with_an_error_passes_through(panel: Panel) -> None:
-    """Nothing looks at it, even where a modality is there; its neighbors are labeled as without it."""
+    """Nothing looks at it, even where a modality is there; its neighbors are labeled as without
+    it.
+    """
     broken = utterance(0)
     broken.error = "corrupt_audio: cut short"
     rows = panel.label([WINDOW[3], broken, WINDOW[4]])
     assert rows[1].error == "corrupt_audio: cut short"
-    assert (rows[1].audio, rows[1].vision, rows[1].text, dict(rows[1].objectives)) == (None, None, None, {})
+    assert (rows[1].audio, rows[1].vision, rows[1].text, dict(rows[1].objectives)) == (
+        None,
+        None,
+        None,
+        {},
+    )
     assert_same_labels([rows[0], rows[2]], panel.label([WINDOW[3], WINDOW[4]]))
 
 
 def test_an_utterance_with_nothing_in_it_says_so(panel: Panel) -> None:
     """By the reader's remark where there is one."""
     empty = Utterance(index=0, key="empty", offset=0, size=1)
-    remarked = Utterance(index=1, key="faceless", offset=1, size=1, remark="no_face: in 12 pictures")
+    remarked = Utterance(
+        index=1, key="faceless", offset=1, size=1, remark="no_face: in 12 pictures"
+    )
     reasons = [row.error for row in panel.label([empty, remarked])]
     assert reasons[0] is not None
     assert reasons[0].startswith("nothing_to_label: ")
@@ -219,7 +271,9 @@ def test_an_utterance_with_nothing_in_it_says_so(panel: Panel) -> None:
 
 
 def test_what_fails_in_one_modality_leaves_the_others(panel: Panel) -> None:
-    """Sound too short to hear and NaN: reasons, each once, beside the faces' and the words' predictions."""
+    """Sound too short to hear and NaN: reasons, each once, beside the faces' and the words'
+    predictions.
+    """
     short, broken, blank = utterance(0), utterance(0), utterance(0)
     short.audio = np.zeros(100, np.float32)
     broken.audio = np.full(5_000, np.nan, np.float32)
@@ -233,7 +287,9 @@ def test_what_fails_in_one_modality_leaves_the_others(panel: Panel) -> None:
 
 
 def test_the_same_window_gives_the_same_bits(panel: Panel, batching_panel: Panel) -> None:
-    """On a CPU's batches and on a GPU's, however often it is asked, and not changing what it is given."""
+    """On a CPU's batches and on a GPU's, however often it is asked, and not changing what it is
+    given.
+    """
     before = [None if item.audio is None else item.audio.copy() for item in WINDOW]
     for one in (panel, batching_panel):
         assert fingerprint(one.label(WINDOW)) == fingerprint(one.label(WINDOW))
@@ -248,7 +304,11 @@ def test_two_processes_give_the_same_bits(folder: Path) -> None:
         "sys.stdout.write(f(sys.argv[1]))"
     )
     other = subprocess.run(
-        [sys.executable, "-c", code, str(folder)], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, str(folder)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert other.stdout == label_in_this_process(str(folder))
 
@@ -258,7 +318,9 @@ def test_two_processes_give_the_same_bits(folder: Path) -> None:
 def test_a_label_does_not_depend_on_its_window(
     batching_panel: Panel, rows_alone: list[Prediction], order: list[int], cuts: set[int]
 ) -> None:
-    """In any order, cut into any windows, in large padded batches: every utterance gets the row it gets alone."""
+    """In any order, cut into any windows, in large padded batches: every utterance gets the row it
+    gets alone.
+    """
     found: list[Prediction] = []
     edges = [0, *sorted(cuts), len(order)]
     for start, end in itertools.pairwise(edges):
@@ -267,9 +329,17 @@ def test_a_label_does_not_depend_on_its_window(
 
 
 def test_what_made_a_label_is_on_record(panel: Panel, folder: Path) -> None:
-    """For every model its checkpoint, the digest of its weights and its precision; for every stage its seconds."""
+    """For every model its checkpoint, the digest of its weights and its precision; for every stage
+    its seconds.
+    """
     identity = panel_identity(PanelConfig.load(str(folder / "panel.yaml")))
-    assert set(panel.labelers) == {"audio", "vision", "text", "speech_recognition", *OBJECTIVE_WIDTHS}
+    assert set(panel.labelers) == {
+        "audio",
+        "vision",
+        "text",
+        "speech_recognition",
+        *OBJECTIVE_WIDTHS,
+    }
     for name, labeler in panel.labelers.items():
         assert labeler == {**identity.labelers[name], "precision": "float32"}
         assert labeler["weights"].startswith("sha256:")
@@ -283,7 +353,9 @@ def test_what_made_a_label_is_on_record(panel: Panel, folder: Path) -> None:
 def test_auto_precision_follows_the_measured_drift(
     folder: Path, monkeypatch: pytest.MonkeyPatch, max_drift: float, expected: str
 ) -> None:
-    """Beyond the bound every model falls back to float32, and its labels are float32's to the bit."""
+    """Beyond the bound every model falls back to float32, and its labels are float32's to the
+    bit.
+    """
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
     automatic = load(folder, precision="auto", max_drift=max_drift)
     assert {labeler["precision"] for labeler in automatic.labelers.values()} == {expected}
@@ -292,7 +364,9 @@ def test_auto_precision_follows_the_measured_drift(
 
 
 def test_bfloat16_moves_probabilities_by_little(folder: Path, panel: Panel) -> None:
-    """Every distribution stays within a few hundredths of float32's, although the toy heads are drawn wide."""
+    """Every distribution stays within a few hundredths of float32's, although the toy heads are
+    drawn wide.
+    """
     pairs = zip(load(folder, precision="bfloat16").label(WINDOW), panel.label(WINDOW), strict=True)
     for half, full in pairs:
         for name in ("audio", "vision"):
@@ -301,7 +375,9 @@ def test_bfloat16_moves_probabilities_by_little(folder: Path, panel: Panel) -> N
 
 
 def test_another_nodes_checkpoints_are_refused(folder: Path, tmp_path: Path) -> None:
-    """A worker whose folder holds other weights than the driver's would label half a corpus differently."""
+    """A worker whose folder holds other weights than the driver's would label half a corpus
+    differently.
+    """
     checkpoint = write_text(tmp_path / "text")
     config = PanelConfig(text=LabelerConfig(checkpoint=str(checkpoint)), precision="float32")
     identity = panel_identity(config)

@@ -5,7 +5,8 @@ from pathlib import Path
 from tests import ROOT
 
 ABSENT = ("ray", "av", "soundfile", "cv2", "deepspeed", "faiss", "opensmile")
-# A module that is None in sys.modules counts as not installed, also to libraries that look before they import.
+# A module that is None in sys.modules counts as not installed, also to libraries that look before
+# they import.
 LABEL_WITHOUT = f"""
 import sys
 sys.modules.update(dict.fromkeys({ABSENT}))
@@ -19,7 +20,9 @@ print(label_all(panel, make_utterances(2)).shape)
 
 
 def test_the_panel_needs_neither_ray_nor_codecs(tmp_path: Path) -> None:
-    """A GPU machine with torch and transformers alone can load a panel, label sound and run the panel's benchmark."""
+    """A GPU machine with torch and transformers alone can load a panel, label sound and run the
+    panel's benchmark.
+    """
     command = [sys.executable, "-c", LABEL_WITHOUT, str(tmp_path)]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert found.stdout.strip() == "(2, 7)", found.stderr

@@ -1,4 +1,6 @@
-"""The unit of work: windows that do not depend on arrival, and a table that is the same however often it is made."""
+"""The unit of work: windows that do not depend on arrival, and a table that is the same however
+often it is made.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,12 +22,16 @@ from tests.worlds.small import make_small_world
 
 
 def utterance(index: int, num_samples: int = 0) -> Utterance:
-    return Utterance(index=index, key=str(index), offset=0, size=0, audio=np.zeros(num_samples, dtype=np.float32))
+    return Utterance(
+        index=index, key=str(index), offset=0, size=0, audio=np.zeros(num_samples, dtype=np.float32)
+    )
 
 
 @given(st.lists(st.integers(0, 2_000_000), max_size=60))
 def test_windows_keep_every_utterance_in_order_and_stay_small(sizes: list[int]) -> None:
-    """Windows are a cut of the stream: nothing lost or moved, and at most one utterance beyond the bound in bytes."""
+    """Windows are a cut of the stream: nothing lost or moved, and at most one utterance beyond the
+    bound in bytes.
+    """
     stream = [utterance(index, size) for index, size in enumerate(sizes)]
     progress = ShardProgress()
     cut = list(windows(stream, progress))
@@ -56,16 +62,22 @@ def utterances_of(shard: str) -> Iterator[Utterance]:
 def test_a_writer_believed_dead_that_commits_late_changes_nothing(
     panel_and_shard: tuple[Panel, str], tmp_path: Path
 ) -> None:
-    """While one worker is in the middle of a shard, another commits it; the late commit is the same bytes."""
+    """While one worker is in the middle of a shard, another commits it; the late commit is the same
+    bytes.
+    """
     panel, shard = panel_and_shard
     table = tmp_path / "table.parquet"
-    task = ShardTask(url=shard, name="small-000.tar", size=1, version="1", table_url=str(table), maker="d")
+    task = ShardTask(
+        url=shard, name="small-000.tar", size=1, version="1", table_url=str(table), maker="d"
+    )
     committed: list[bytes] = []
 
     def interrupted() -> Iterator[Utterance]:
         for item in utterances_of(shard):
             if item.index == 3:
-                label_shard(task, panel, utterances_of(shard), shard_error=None, progress=ShardProgress())
+                label_shard(
+                    task, panel, utterances_of(shard), shard_error=None, progress=ShardProgress()
+                )
                 committed.append(table.read_bytes())
             yield item
 

@@ -1,4 +1,6 @@
-"""From tar to utterances: decoded once, in order, with reasons, and the same however it is cut into chunks."""
+"""From tar to utterances: decoded once, in order, with reasons, and the same however it is cut into
+chunks.
+"""
 
 import io
 from collections.abc import Callable
@@ -33,7 +35,9 @@ from tests.worlds.small import make_sample, write_checkpoints, write_shard
 EVERYTHING = Needs(audio=True, vision=True)
 
 
-def read(path: Path, needs: Needs = EVERYTHING, **options: object) -> tuple[ShardOpened, list[Utterance]]:
+def read(
+    path: Path, needs: Needs = EVERYTHING, **options: object
+) -> tuple[ShardOpened, list[Utterance]]:
     stream = ShardReader(MediaConfig(), needs).read(str(path), **options)  # type: ignore[arg-type]
     opened = next(stream)
     assert isinstance(opened, ShardOpened)
@@ -54,10 +58,16 @@ def test_an_utterance_holds_what_its_sample_holds(shard: Path) -> None:
     assert opened == ShardOpened(8, None)
     for number, utterance in enumerate(utterances):
         sample = make_sample(number)
-        assert (utterance.index, utterance.key, utterance.speaker) == (number, sample.key, sample.speaker)
+        assert (utterance.index, utterance.key, utterance.speaker) == (
+            number,
+            sample.key,
+            sample.speaker,
+        )
         assert utterance.audio is not None
         np.testing.assert_array_equal(utterance.audio, decode_audio(sample.audio or b""))
-        assert utterance.duration_seconds == pytest.approx(len(utterance.audio) / SAMPLE_RATE_HZ, abs=1e-3)
+        assert utterance.duration_seconds == pytest.approx(
+            len(utterance.audio) / SAMPLE_RATE_HZ, abs=1e-3
+        )
         np.testing.assert_array_equal(utterance.face_features, sample.face_features)
         assert (utterance.transcript, utterance.emotion) == (sample.transcript, sample.emotion)
 
@@ -106,9 +116,13 @@ FACE = [np.pad(gray(230, width=24, height=24), ((12, 12), (20, 20), (0, 0)))] * 
 NO_FACE = [gray(20)] * 24
 
 
-def watched(video: bytes, needs: Needs = EVERYTHING, faces: FaceConfig = FACES, **fields: object) -> Utterance:
+def watched(
+    video: bytes, needs: Needs = EVERYTHING, faces: FaceConfig = FACES, **fields: object
+) -> Utterance:
     """What a sample of this video, a transcript and `fields` is decoded to."""
-    sample = Sample(key="a", video=video, video_format="mp4", transcript="the door is open", **fields)  # type: ignore[arg-type]
+    sample = Sample(
+        key="a", video=video, video_format="mp4", transcript="the door is open", **fields
+    )  # type: ignore[arg-type]
     stream = io.BytesIO()
     with TarWriter(stream) as writer:
         writer.add(sample.key, encode_sample(sample))
@@ -119,7 +133,9 @@ def watched(video: bytes, needs: Needs = EVERYTHING, faces: FaceConfig = FACES, 
 
 
 def without_tables(video: bytes) -> bytes:
-    """A recording that was never closed: the tables, written last, are missing, and nothing in it can be found."""
+    """A recording that was never closed: the tables, written last, are missing, and nothing in it
+    can be found.
+    """
     return video[: video.index(b"moov") - 4]
 
 
@@ -157,7 +173,9 @@ def test_a_video_that_lacks_something_keeps_the_rest(
     has_faces: bool,
     codes: list[str],
 ) -> None:
-    """What is there is decoded, the words stay, and each missing modality is remarked with its own reason."""
+    """What is there is decoded, the words stay, and each missing modality is remarked with its own
+    reason.
+    """
     if pictures is None:
         utterance = watched(encode_sound(TONE, rate_hz=48_000, container="mp4", codec="aac"))
     else:
@@ -169,8 +187,12 @@ def test_a_video_that_lacks_something_keeps_the_rest(
     assert [reason_code(reason) for reason in utterance.remark.split("; ")] == codes
 
 
-@pytest.mark.parametrize("damage", [without_tables, without_media, lambda _: b"", lambda _: b"no video at all"])
-def test_a_broken_video_that_was_all_the_sound_is_a_lost_sample(damage: Callable[[bytes], bytes]) -> None:
+@pytest.mark.parametrize(
+    "damage", [without_tables, without_media, lambda _: b"", lambda _: b"no video at all"]
+)
+def test_a_broken_video_that_was_all_the_sound_is_a_lost_sample(
+    damage: Callable[[bytes], bytes],
+) -> None:
     """Like a broken sound field: nothing of it is labeled, not even the words."""
     utterance = watched(damage(encode_video(FACE, sound=TONE)))
     assert utterance.error is not None
@@ -189,12 +211,16 @@ def test_a_broken_video_beside_a_sound_field_costs_the_face_alone() -> None:
 
 def test_a_broken_sound_field_beside_a_whole_video_is_a_lost_sample() -> None:
     """The sound field is the sound; the video's track does not stand in for it."""
-    utterance = watched(encode_video(FACE, sound=TONE), audio=b"fLaC not really", audio_format="flac")
+    utterance = watched(
+        encode_video(FACE, sound=TONE), audio=b"fLaC not really", audio_format="flac"
+    )
     assert (utterance.error or "").startswith("corrupt_audio: ")
 
 
 def test_pictures_nobody_looks_at_are_not_missed() -> None:
-    """Without a detector, or without a need for faces, or with face.npy, a video is its sound track."""
+    """Without a detector, or without a need for faces, or with face.npy, a video is its sound
+    track.
+    """
     video = encode_video(NO_FACE, sound=TONE)
     features = np.ones((3, 8), np.float32)
     unwatched = [
@@ -208,23 +234,35 @@ def test_pictures_nobody_looks_at_are_not_missed() -> None:
 
 
 def test_what_a_video_lacks_reaches_the_table(tmp_path: Path) -> None:
-    """The rows of such videos have the predictions there can be, and the reason for each there cannot."""
+    """The rows of such videos have the predictions there can be, and the reason for each there
+    cannot.
+    """
     panel = crop_panel(tmp_path)
     videos = [encode_video(FACE, sound=TONE), encode_video(FACE), encode_video(NO_FACE, sound=TONE)]
     utterances = [watched(video) for video in [*videos, encode_video(NO_FACE), b"no video at all"]]
     task = ShardTask(
-        url="shard.tar", name="shard.tar", size=1, version="1", table_url=str(tmp_path / "t.parquet"), maker="d"
+        url="shard.tar",
+        name="shard.tar",
+        size=1,
+        version="1",
+        table_url=str(tmp_path / "t.parquet"),
+        maker="d",
     )
     outcome = label_shard(task, panel, utterances, shard_error=None, progress=ShardProgress())
     rows = pq.read_table(task.table_url).to_pylist()
-    assert [tuple(row[name] is not None for name in ("audio", "vision", "text")) for row in rows] == [
+    assert [
+        tuple(row[name] is not None for name in ("audio", "vision", "text")) for row in rows
+    ] == [
         (True, True, True),
         (False, True, True),
         (True, False, True),
         (False, False, True),
         (False, False, False),
     ]
-    codes = [row["error"] and [reason_code(reason) for reason in row["error"].split("; ")] for row in rows]
+    codes = [
+        row["error"] and [reason_code(reason) for reason in row["error"].split("; ")]
+        for row in rows
+    ]
     assert codes == [
         None,
         ["no_audio_track"],

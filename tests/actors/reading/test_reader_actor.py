@@ -1,4 +1,6 @@
-"""Streams of utterances survive their readers, and a sample no reader survives becomes a row with its reason."""
+"""Streams of utterances survive their readers, and a sample no reader survives becomes a row with
+its reason.
+"""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +12,12 @@ import ray
 
 from actors.reading.config import MediaConfig
 from actors.reading.reader import Needs, ShardOpened, ShardReader
-from actors.reading.reader_actor import CRASHES_BEFORE_BLAME, ReaderLostError, ReaderSlot, ShardStream
+from actors.reading.reader_actor import (
+    CRASHES_BEFORE_BLAME,
+    ReaderLostError,
+    ReaderSlot,
+    ShardStream,
+)
 from actors.reading.utterance import Utterance
 from tests.worlds.small import make_sample, write_shard
 
@@ -19,14 +26,20 @@ NEEDS = Needs(audio=True, vision=False)
 
 @ray.remote(max_restarts=0, num_cpus=0)
 class FragileReader:
-    """A reader whose process dies as a codec would kill it: at `fatal`, the first `num_deaths` times it gets there."""
+    """A reader whose process dies as a codec would kill it: at `fatal`, the first `num_deaths`
+    times it gets there.
+    """
 
     def __init__(self, fatal: int, diary: str, num_deaths: int) -> None:
         self._fatal, self._diary, self._num_deaths = fatal, Path(diary), num_deaths
 
-    def read(self, url: str, start: int, one_by_one: bool) -> Iterator[ShardOpened | list[Utterance]]:
+    def read(
+        self, url: str, start: int, one_by_one: bool
+    ) -> Iterator[ShardOpened | list[Utterance]]:
         for item in ShardReader(MediaConfig(), NEEDS).read(url, start=start, one_by_one=one_by_one):
-            numbers = [-1] if isinstance(item, ShardOpened) else [utterance.index for utterance in item]
+            numbers = (
+                [-1] if isinstance(item, ShardOpened) else [utterance.index for utterance in item]
+            )
             deaths = len(self._diary.read_text()) if self._diary.exists() else 0
             if self._fatal in numbers and deaths < self._num_deaths:
                 self._diary.write_text("x" * (deaths + 1))
@@ -61,7 +74,9 @@ def shard(tmp_path: Path) -> Path:
 
 @pytest.mark.usefixtures("local_ray")
 def test_a_lost_reader_is_replaced_and_nothing_is_read_twice(shard: Path) -> None:
-    """After a crash the stream goes on at the next undelivered utterance; each arrives once, all without error."""
+    """After a crash the stream goes on at the next undelivered utterance; each arrives once, all
+    without error.
+    """
     utterances = list(fragile_stream(shard, fatal=3, num_deaths=1))
     assert [utterance.index for utterance in utterances] == [0, 1, 2, 3, 4, 5]
     assert [utterance.error for utterance in utterances] == [None] * 6
@@ -69,7 +84,9 @@ def test_a_lost_reader_is_replaced_and_nothing_is_read_twice(shard: Path) -> Non
 
 @pytest.mark.usefixtures("local_ray")
 def test_a_sample_no_reader_survives_is_named(shard: Path) -> None:
-    """The culprit becomes a row with its own key and place and the reason; those behind it are read as usual."""
+    """The culprit becomes a row with its own key and place and the reason; those behind it are read
+    as usual.
+    """
     utterances = list(fragile_stream(shard, fatal=3, num_deaths=99))
     assert [utterance.index for utterance in utterances] == [0, 1, 2, 3, 4, 5]
     culprit = utterances.pop(3)
@@ -82,7 +99,9 @@ def test_a_sample_no_reader_survives_is_named(shard: Path) -> None:
 
 @pytest.mark.usefixtures("local_ray")
 def test_readers_that_never_open_a_shard_are_not_the_samples_fault(shard: Path) -> None:
-    """When readers die before opening, no sample is blamed: the stream ends with an error of the node's."""
+    """When readers die before opening, no sample is blamed: the stream ends with an error of the
+    node's.
+    """
     with pytest.raises(ReaderLostError, match="before they could open"):
         list(fragile_stream(shard, fatal=-1, num_deaths=99))
 

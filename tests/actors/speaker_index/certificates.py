@@ -28,19 +28,27 @@ class Authority:
         own = _builder(self._name, self._name, self._key.public_key(), days=2)
         own = own.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         self.ca = str(folder / f"{name}.pem")
-        Path(self.ca).write_bytes(own.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        Path(self.ca).write_bytes(
+            own.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+        )
 
     def sign(self, name: str, *, days: int = 2) -> Signed:
-        """A certificate for localhost, valid from three days ago for `days` from now (negative: expired)."""
+        """A certificate for localhost, valid from three days ago for `days` from now (negative:
+        expired).
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _builder(_named(name), self._name, key.public_key(), days=days)
-        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        builder = builder.add_extension(
+            x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False
+        )
         signed = Signed(str(self._folder / f"{name}.crt"), str(self._folder / f"{name}.key"))
         certificate = builder.sign(self._key, hashes.SHA256())
         Path(signed.cert).write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         Path(signed.key).write_bytes(
             key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
             )
         )
         return signed

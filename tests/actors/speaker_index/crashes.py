@@ -1,8 +1,8 @@
 """A fixed story of writes to a speaker index, and processes that die in the middle of it.
 
-Every step is a call that changes what a disk holds. A process counts them and dies before the one it is told to; or, to
-tell what a power loss leaves, keeps a copy of what has been flushed: a file's content when it was last flushed, under
-the name its folder had for it when that was last flushed.
+Every step is a call that changes what a disk holds. A process counts them and dies before the one
+it is told to; or, to tell what a power loss leaves, keeps a copy of what has been flushed: a file's
+content when it was last flushed, under the name its folder had for it when that was last flushed.
 """
 
 import os
@@ -56,7 +56,9 @@ def num_acknowledged(notes: Path) -> int:
 def state_of(generation: Generation) -> dict[str, bytes]:
     """Every speaker with the bytes of its vector."""
     table = generation.table()
-    return {name: vector.tobytes() for name, vector in zip(table.speakers, table.vectors, strict=True)}
+    return {
+        name: vector.tobytes() for name, vector in zip(table.speakers, table.vectors, strict=True)
+    }
 
 
 def die_before(step: int, folder: Path, speakers: str, acknowledged: Path) -> None:
@@ -95,7 +97,9 @@ def watched(before: Callable[..., None]) -> Iterator[None]:
 
 
 class PowerLosses:
-    """What each loss of power would leave of a folder, in a folder of its own, and what was acknowledged by then."""
+    """What each loss of power would leave of a folder, in a folder of its own, and what was
+    acknowledged by then.
+    """
 
     def __init__(self, folder: Path, acknowledged: Path, copies: Path) -> None:
         self._folder, self._acknowledged, self._copies = folder, acknowledged, copies

@@ -35,12 +35,21 @@ class Running:
 
 @contextmanager
 def running_server(
-    folder: Path, *, num_speakers: int = 40, index: SpeakerIndex | None = None, limits: Limits = LIMITS, **config: Any
+    folder: Path,
+    *,
+    num_speakers: int = 40,
+    index: SpeakerIndex | None = None,
+    limits: Limits = LIMITS,
+    **config: Any,
 ) -> Iterator[Running]:
     """Serve a small table from `folder`; stopped, and closed, at the end."""
     folder.mkdir(parents=True, exist_ok=True)
     if index is None:
-        index = open_store(str(folder / "data"), write_table(folder / "speakers.parquet", num_speakers), IndexConfig())
+        index = open_store(
+            str(folder / "data"),
+            write_table(folder / "speakers.parquet", num_speakers),
+            IndexConfig(),
+        )
     values: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "log_requests": "none"} | config
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)

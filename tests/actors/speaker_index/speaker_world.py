@@ -49,7 +49,9 @@ def write_table(path: Path, number: int, seed: int = 0) -> str:
 
 def make_message(name: str, vector: Sequence[float], **changes: object) -> messages.Speaker:
     """A speaker with one label statistic."""
-    labels = [messages.LabelStatistics(dimension="arousal", mean=0.5, standard_deviation=0.25, count=4)]
+    labels = [
+        messages.LabelStatistics(dimension="arousal", mean=0.5, standard_deviation=0.25, count=4)
+    ]
     values: dict[str, object] = {"num_utterances": 4, "labels": labels, "metadata": {"sex": "male"}}
     return messages.Speaker(id=name, vector=messages.Vector(values=vector), **(values | changes))  # type: ignore[arg-type]
 
@@ -57,6 +59,8 @@ def make_message(name: str, vector: Sequence[float], **changes: object) -> messa
 def make_upsert(names: Sequence[str], seed: int = 7) -> Upsert:
     """These speakers with vectors drawn by `seed`."""
     vectors = make_vectors(len(names), seed)
-    speakers = [make_message(name, vector.tolist()) for name, vector in zip(names, vectors, strict=True)]
+    speakers = [
+        make_message(name, vector.tolist()) for name, vector in zip(names, vectors, strict=True)
+    ]
     request = messages.UpsertRequest(encoder_fingerprint=FINGERPRINT, speakers=speakers)
     return Upsert(speakers_to_table(request.speakers, LAYOUT), request)

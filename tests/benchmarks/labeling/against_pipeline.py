@@ -1,22 +1,26 @@
-"""Labeling with a HuBERT-base-sized model on a CPU: our workers against one `transformers.pipeline` call per file.
+"""Labeling with a HuBERT-base-sized model on a CPU: our workers against one `transformers.pipeline`
+call per file.
 
 `python -m tests.benchmarks.labeling.against_pipeline [--utterances 30] [--layers 12] [--repeats 5]`
 
 To try it, 4 utterances and 2 layers do.
 
-The pipeline computes with every core. Ours are what `emostream label` starts on a machine without a GPU: one
-single-threaded worker a core, each labeling windows of its own shards; here without Ray, whose share is measured by
-`ray_overhead`. On a CPU workers beat batches: padded length buckets cost 1.3 times the pipeline's time, because padding
-is computed too. Sounds lie decoded in memory, and loading the models is left out, on both sides. Rounds alternate
-between the pipeline, our float32 and our bfloat16. Measure on a quiet machine: threads that wait for each other, the
-pipeline's, suffer most from a busy one, and the ratios come out too good.
+The pipeline computes with every core. Ours are what `emostream label` starts on a machine without a
+GPU: one single-threaded worker a core, each labeling windows of its own shards; here without Ray,
+whose share is measured by `ray_overhead`. On a CPU workers beat batches: padded length buckets cost
+1.3 times the pipeline's time, because padding is computed too. Sounds lie decoded in memory, and
+loading the models is left out, on both sides. Rounds alternate between the pipeline, our float32
+and our bfloat16. Measure on a quiet machine: threads that wait for each other, the pipeline's,
+suffer most from a busy one, and the ratios come out too good.
 
-Two differences are measured over all probabilities: our float32 against the pipeline's, which is rounding, and our
-bfloat16 against our float32, which is the price of the speed. The weights are random, the head as wide as a trained
-one's; on a real checkpoint the second is what `max_drift` bounds.
+Two differences are measured over all probabilities: our float32 against the pipeline's, which is
+rounding, and our bfloat16 against our float32, which is the price of the speed. The weights are
+random, the head as wide as a trained one's; on a real checkpoint the second is what `max_drift`
+bounds.
 
-The limit of the float32 ratio is the share of the pipeline's time in which its threads wait for each other, and the
-layout copies that `actors/inference/channels_last.py` saves: both sides multiply the same matrices with one library.
+The limit of the float32 ratio is the share of the pipeline's time in which its threads wait for
+each other, and the layout copies that `actors/inference/channels_last.py` saves: both sides
+multiply the same matrices with one library.
 """
 
 import argparse
@@ -60,13 +64,17 @@ _sounds: list[Utterance] = []
 
 
 class Workers:
-    """One single-threaded process a core, each with its panels and its share of the utterances loaded."""
+    """One single-threaded process a core, each with its panels and its share of the utterances
+    loaded.
+    """
 
     def __init__(self, checkpoint: Path, shares: Sequence[Sequence[int]]) -> None:
         self._shares = shares
         spawn = get_context("spawn")
         self._pools = [
-            ProcessPoolExecutor(1, mp_context=spawn, initializer=_load, initargs=(str(checkpoint), share))
+            ProcessPoolExecutor(
+                1, mp_context=spawn, initializer=_load, initargs=(str(checkpoint), share)
+            )
             for share in shares
         ]
 
@@ -85,10 +93,14 @@ class Workers:
 
 
 def equal_shares(utterances: Sequence[Utterance], num_shares: int) -> list[list[int]]:
-    """The utterances dealt out, longest first, to whoever has least: a job's many shards even out the same way."""
+    """The utterances dealt out, longest first, to whoever has least: a job's many shards even out
+    the same way.
+    """
     shares: list[list[int]] = [[] for _ in range(num_shares)]
     seconds = [0.0] * num_shares
-    for number in sorted(range(len(utterances)), key=lambda number: -total_seconds(utterances[number : number + 1])):
+    for number in sorted(
+        range(len(utterances)), key=lambda number: -total_seconds(utterances[number : number + 1])
+    ):
         least = seconds.index(min(seconds))
         shares[least].append(number)
         seconds[least] += total_seconds(utterances[number : number + 1])
@@ -114,9 +126,13 @@ def bfloat16_instructions() -> list[str]:
 
 def main() -> None:
     """Make the model and the sounds, label them each way in turn, print the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--utterances", type=int, default=30, help="utterances a round")
-    parser.add_argument("--layers", type=int, default=12, help="transformer layers; 12 is HuBERT base")
+    parser.add_argument(
+        "--layers", type=int, default=12, help="transformer layers; 12 is HuBERT base"
+    )
     parser.add_argument("--repeats", type=int, default=5, help="rounds; medians are compared")
     options = parser.parse_args()
     transformers_logging.disable_progress_bar()
@@ -126,7 +142,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = write_hubert(Path(folder) / "hubert", num_layers=options.layers)
         seconds, probabilities = measure(checkpoint, utterances, cores, options.repeats)
-    report({name: statistics.median(times) for name, times in seconds.items()}, probabilities, utterances, options)
+    report(
+        {name: statistics.median(times) for name, times in seconds.items()},
+        probabilities,
+        utterances,
+        options,
+    )
 
 
 def measure(
@@ -168,15 +189,22 @@ def report(
     sys.stdout.write(f"{machine()}; bfloat16 in hardware: {', '.join(instructions) or 'no'}\n")
     sound = total_seconds(utterances)
     sys.stdout.write(
-        f"{len(utterances)} utterances, {sound:.0f} s of sound, {options.layers} layers, medians of {options.repeats}, "
-        "models already loaded\n"
+        f"{len(utterances)} utterances, {sound:.0f} s of sound, {options.layers} layers, medians "
+        f"of {options.repeats}, models already loaded\n"
     )
     for name, median in medians.items():
         sys.stdout.write(f"  {name:18s} {median:6.2f} s")
-        sys.stdout.write(f"  ratio {ratios[name]:.2f} (target {TARGETS[name]})\n" if name in ratios else "\n")
+        sys.stdout.write(
+            f"  ratio {ratios[name]:.2f} (target {TARGETS[name]})\n" if name in ratios else "\n"
+        )
     for name, difference in differences.items():
         sys.stdout.write(f"  largest difference in a probability, {name}: {difference:.2g}\n")
-    figures = {"seconds": medians, "ratios": ratios, "targets": TARGETS, "largest_difference": differences}
+    figures = {
+        "seconds": medians,
+        "ratios": ratios,
+        "targets": TARGETS,
+        "largest_difference": differences,
+    }
     print_result("labeling", {**figures, "bfloat16_instructions": instructions})
 
 

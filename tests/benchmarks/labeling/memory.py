@@ -1,7 +1,8 @@
 """Peak memory of a labeling job at one and at ten times the corpus: more shards, and larger shards.
 
-A job's memory is chunks in flight, one window and one shard's rows a labeler, whatever the corpus. Measured over the
-job's own processes (driver, labelers, readers); Ray's services are shown beside them. Target: at most +10 %.
+A job's memory is chunks in flight, one window and one shard's rows a labeler, whatever the corpus.
+Measured over the job's own processes (driver, labelers, readers); Ray's services are shown beside
+them. Target: at most +10 %.
 """
 
 import argparse
@@ -30,7 +31,10 @@ def own_peak(run: CommandRun) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--speakers", type=int, default=20, help="speakers of the small corpus; the large has ten times"
+        "--speakers",
+        type=int,
+        default=20,
+        help="speakers of the small corpus; the large has ten times",
     )
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
@@ -38,13 +42,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         panel = folder / "panel.yaml"
-        panel.write_text(yaml.safe_dump(write_checkpoints(folder / "checkpoints", num_face_values=NUM_FACE_CUES)))
+        panel.write_text(
+            yaml.safe_dump(write_checkpoints(folder / "checkpoints", num_face_values=NUM_FACE_CUES))
+        )
         corpora = {"1x": (1, 5), "10x, more shards": (10, 5), "10x, larger shards": (10, 50)}
         for what, (factor, per_shard) in corpora.items():
             shards = folder / what.replace(", ", "-").replace(" ", "-")
             speakers = range(options.speakers * factor)
             write_corpus(
-                WorldConfig(seed=1), str(shards), speakers=speakers, speakers_per_shard=per_shard, num_workers=2
+                WorldConfig(seed=1),
+                str(shards),
+                speakers=speakers,
+                speakers_per_shard=per_shard,
+                num_workers=2,
             )
             command = ["label", "--shards", f"{shards}/*.tar", "--panel", str(panel)]
             runs[what] = [
@@ -57,11 +67,14 @@ def main() -> None:
     for what, of in runs.items():
         everything = statistics.median(run.peak_bytes for run in of)
         sys.stdout.write(
-            f"{what:20s} own processes {own[what] / MIB:7.0f} MiB  {growth[what]:+.1%} (target: at most "
-            f"{TARGET_GROWTH:+.0%})  all {everything / MIB:7.0f} MiB\n"
+            f"{what:20s} own processes {own[what] / MIB:7.0f} MiB  {growth[what]:+.1%} (target: at "
+            f"most {TARGET_GROWTH:+.0%})  all {everything / MIB:7.0f} MiB\n"
         )
     own_mib = {what: round(peak / MIB) for what, peak in own.items()}
-    print_result("memory", {"own_mib": own_mib, "growth": growth, "target": TARGET_GROWTH, "repeats": options.repeats})
+    print_result(
+        "memory",
+        {"own_mib": own_mib, "growth": growth, "target": TARGET_GROWTH, "repeats": options.repeats},
+    )
 
 
 if __name__ == "__main__":

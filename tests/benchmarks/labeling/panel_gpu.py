@@ -1,18 +1,23 @@
-"""The panel without Ray on one device: audio-hours per hour, against one `transformers.pipeline` call per file.
+"""The panel without Ray on one device: audio-hours per hour, against one `transformers.pipeline`
+call per file.
 
-`python -m tests.benchmarks.labeling.panel_gpu [--size base|large] [--utterances N] [--layers N] [--repeats 5]`
+`python -m tests.benchmarks.labeling.panel_gpu [--size base|large] [--utterances N] [--layers N]
+[--repeats 5]`
 
-Needs torch and transformers only (no Ray, no codec): decoded sound goes in, as readers hand it over. On a GPU the panel
-forms length buckets under its token budget; on a CPU, where batches lose, it takes single utterances, and this script
-then runs a smaller model on less sound, so that it can be tried anywhere.
+Needs torch and transformers only (no Ray, no codec): decoded sound goes in, as readers hand it
+over. On a GPU the panel forms length buckets under its token budget; on a CPU, where batches lose,
+it takes single utterances, and this script then runs a smaller model on less sound, so that it can
+be tried anywhere.
 
-GPU-busy share: time during which at least one kernel ran, over wall time, from a separate profiled pass
-(`torch.profiler`, merged intervals of what ran on the device); the timed rounds are not profiled. Profiling slows the
-Python that feeds the GPU, so the share is a lower bound; what is missing to 100 % is what a faster feeder could gain. A
-CPU has no such share. Peak memory is what torch allocated on the GPU, or the process's resident set on a CPU, over the
-whole run: models in both precisions and the pipeline's. Loading is left out of every time.
+GPU-busy share: time during which at least one kernel ran, over wall time, from a separate profiled
+pass (`torch.profiler`, merged intervals of what ran on the device); the timed rounds are not
+profiled. Profiling slows the Python that feeds the GPU, so the share is a lower bound; what is
+missing to 100 % is what a faster feeder could gain. A CPU has no such share. Peak memory is what
+torch allocated on the GPU, or the process's resident set on a CPU, over the whole run: models in
+both precisions and the pipeline's. Loading is left out of every time.
 
-Differences are over all probabilities: float32 against the pipeline's (rounding), bfloat16 against float32 (its price).
+Differences are over all probabilities: float32 against the pipeline's (rounding), bfloat16 against
+float32 (its price).
 """
 
 import argparse
@@ -51,7 +56,9 @@ def busy_share(panel: Panel, utterances: list[Utterance]) -> float:
     with torch.profiler.profile(activities=activities) as profile:
         seconds, _ = timed(label_all, panel, utterances)
     kernels = sorted(
-        (event.time_range.start, event.time_range.end) for event in profile.events() if event.device_type.name == "CUDA"
+        (event.time_range.start, event.time_range.end)
+        for event in profile.events()
+        if event.device_type.name == "CUDA"
     )
     busy, reached = 0.0, float("-inf")
     for start, end in kernels:
@@ -63,24 +70,42 @@ def busy_share(panel: Panel, utterances: list[Utterance]) -> float:
 def main() -> None:
     """Make the model and the sounds, label them each way in turn, print the comparison."""
     on_gpu = torch.cuda.is_available()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", choices=sorted(SIZES), default="base", help="of HuBERT")
-    parser.add_argument("--utterances", type=int, default=2000 if on_gpu else 16, help="utterances a round")
-    parser.add_argument("--layers", type=int, default=None if on_gpu else 3, help="fewer than the size has")
+    parser.add_argument(
+        "--utterances", type=int, default=2000 if on_gpu else 16, help="utterances a round"
+    )
+    parser.add_argument(
+        "--layers", type=int, default=None if on_gpu else 3, help="fewer than the size has"
+    )
     parser.add_argument("--repeats", type=int, default=5, help="rounds; medians are compared")
     options = parser.parse_args()
     transformers_logging.disable_progress_bar()
     device = "cuda" if on_gpu else "cpu"
     utterances = make_utterances(options.utterances)
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = write_hubert(Path(folder) / "hubert", size=options.size, num_layers=options.layers)
+        checkpoint = write_hubert(
+            Path(folder) / "hubert", size=options.size, num_layers=options.layers
+        )
         classify = load_pipeline(checkpoint, device)
-        panels = {name: load_panel(checkpoint, name, torch.get_num_threads()) for name in PRECISIONS}
+        panels = {
+            name: load_panel(checkpoint, name, torch.get_num_threads()) for name in PRECISIONS
+        }
         seconds, probabilities = measure(classify, panels, utterances, options.repeats)
-        busy = {name: busy_share(panel, utterances) for name, panel in panels.items()} if on_gpu else {}
+        busy = (
+            {name: busy_share(panel, utterances) for name, panel in panels.items()}
+            if on_gpu
+            else {}
+        )
     differences = {
-        "float32 to pipeline": float(np.abs(probabilities["float32"] - probabilities["pipeline"]).max()),
-        "bfloat16 to float32": float(np.abs(probabilities["bfloat16"] - probabilities["float32"]).max()),
+        "float32 to pipeline": float(
+            np.abs(probabilities["float32"] - probabilities["pipeline"]).max()
+        ),
+        "bfloat16 to float32": float(
+            np.abs(probabilities["bfloat16"] - probabilities["float32"]).max()
+        ),
     }
     hours = total_seconds(utterances) / 3600
     rates = {name: hours / (statistics.median(times) / 3600) for name, times in seconds.items()}
@@ -90,7 +115,9 @@ def main() -> None:
 def measure(
     classify: Any, panels: dict[str, Panel], utterances: list[Utterance], repeats: int
 ) -> tuple[dict[str, list[float]], dict[str, NDArray[np.float32]]]:
-    """Seconds of every round of each side, which alternate, and its probabilities [N, 7] in the last one."""
+    """Seconds of every round of each side, which alternate, and its probabilities [N, 7] in the
+    last one.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in ("pipeline", *panels)}
     probabilities: dict[str, NDArray[np.float32]] = {}
     for panel in panels.values():
@@ -106,25 +133,43 @@ def measure(
 
 
 def report(
-    options: argparse.Namespace, rates: dict[str, float], differences: dict[str, float], busy: dict[str, float]
+    options: argparse.Namespace,
+    rates: dict[str, float],
+    differences: dict[str, float],
+    busy: dict[str, float],
 ) -> None:
     """The table, and the line of JSON."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     depth = "all" if options.layers is None else options.layers
-    sys.stdout.write(f"{machine()}; {device}; HuBERT {options.size}, {depth} layers, medians of {options.repeats}\n")
+    sys.stdout.write(
+        f"{machine()}; {device}; HuBERT {options.size}, {depth} layers, medians of "
+        f"{options.repeats}\n"
+    )
     for name, rate in rates.items():
-        line = f"  {name:10s} {rate:10.1f} audio-hours an hour  ratio {rate / rates['pipeline']:.2f}"
+        line = (
+            f"  {name:10s} {rate:10.1f} audio-hours an hour  ratio {rate / rates['pipeline']:.2f}"
+        )
         sys.stdout.write(line + (f"  GPU busy {busy[name]:.0%}" if name in busy else "") + "\n")
     for name, difference in differences.items():
         sys.stdout.write(f"  largest difference in a probability, {name}: {difference:.2g}\n")
     peak = peak_mib()
     sys.stdout.write(f"  peak memory {peak:.0f} MiB\n")
-    figures = {"device": device, "size": options.size, "layers": options.layers, "audio_hours_an_hour": rates}
-    print_result("panel_gpu", {**figures, "largest_difference": differences, "gpu_busy": busy, "peak_mib": peak})
+    figures = {
+        "device": device,
+        "size": options.size,
+        "layers": options.layers,
+        "audio_hours_an_hour": rates,
+    }
+    print_result(
+        "panel_gpu",
+        {**figures, "largest_difference": differences, "gpu_busy": busy, "peak_mib": peak},
+    )
 
 
 def peak_mib() -> float:
-    """On a GPU what torch allocated at most, else this process's largest resident set (which Linux gives in KiB)."""
+    """On a GPU what torch allocated at most, else this process's largest resident set (which Linux
+    gives in KiB).
+    """
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / MIB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,6 +1,8 @@
-"""What the two labeling benchmarks share: seeded utterances, the pipeline they are compared with, and one panel.
+"""What the two labeling benchmarks share: seeded utterances, the pipeline they are compared with,
+and one panel.
 
-Imports neither Ray nor a codec, so that it runs on a GPU machine that has only torch and transformers.
+Imports neither Ray nor a codec, so that it runs on a GPU machine that has only torch and
+transformers.
 """
 
 import time
@@ -24,22 +26,32 @@ WINDOW = 64  # utterances a panel is given at once, as in a labeling job
 
 
 def make_utterances(number: int, seed: int = 0) -> list[Utterance]:
-    """Noise of 1.5 to 12 s, lengths log-uniform with a mean of 5 s. Speed does not depend on what is heard."""
+    """Noise of 1.5 to 12 s, lengths log-uniform with a mean of 5 s. Speed does not depend on what
+    is heard.
+    """
     rng = np.random.default_rng(seed)
     sounds = []
     for _ in range(number):
         length = np.exp(rng.uniform(np.log(MIN_SECONDS), np.log(MAX_SECONDS)))
         sounds.append(0.1 * rng.standard_normal(round(length * SAMPLE_RATE_HZ)).astype(np.float32))
-    return [Utterance(index=i, key=f"u{i}", offset=0, size=0, audio=sound) for i, sound in enumerate(sounds)]
+    return [
+        Utterance(index=i, key=f"u{i}", offset=0, size=0, audio=sound)
+        for i, sound in enumerate(sounds)
+    ]
 
 
 def total_seconds(utterances: Sequence[Utterance]) -> float:
     """Seconds of sound."""
-    return sum(len(utterance.audio) for utterance in utterances if utterance.audio is not None) / SAMPLE_RATE_HZ
+    return (
+        sum(len(utterance.audio) for utterance in utterances if utterance.audio is not None)
+        / SAMPLE_RATE_HZ
+    )
 
 
 def load_panel(checkpoint: Path, precision: str, num_threads: int) -> Panel:
-    """A panel of one audio labeler, ready to label. A forced precision is kept whatever its drift."""
+    """A panel of one audio labeler, ready to label. A forced precision is kept whatever its
+    drift.
+    """
     values = {"audio": {"checkpoint": str(checkpoint)}, "precision": precision, "max_drift": 0.99}
     panel = Panel(from_mapping(PanelConfig, values))
     panel.setup(num_threads)
@@ -55,10 +67,14 @@ def label_all(panel: Panel, utterances: Sequence[Utterance]) -> NDArray[np.float
 
 
 def load_pipeline(checkpoint: Path, device: str) -> Any:
-    """The named alternative: `transformers.pipeline`, called once per file as its documentation shows."""
+    """The named alternative: `transformers.pipeline`, called once per file as its documentation
+    shows.
+    """
     from transformers import pipeline
 
-    return pipeline("audio-classification", model=str(checkpoint), device=device, top_k=len(EMOTIONS))
+    return pipeline(
+        "audio-classification", model=str(checkpoint), device=device, top_k=len(EMOTIONS)
+    )
 
 
 def pipeline_all(classify: Any, utterances: Sequence[Utterance]) -> NDArray[np.float32]:

@@ -1,12 +1,12 @@
 """Label quality on real recordings: RAVDESS through the very commands a user types.
 
-A voice teacher and a face teacher (35 facial action units per clip) learn from actors 1 to 12. `import`, `label`,
-`select` and `pack` then treat actors 13 to 24 as an unlabeled corpus, and the stored truth tells how good each
-teacher, the pair, and the agreement-filtered labels are. Calm counts as neutral. Three real mp4 files go through the
-video path: sound track, face crops, labels.
+A voice teacher and a face teacher (35 facial action units per clip) learn from actors 1 to 12.
+`import`, `label`, `select` and `pack` then treat actors 13 to 24 as an unlabeled corpus, and the
+stored truth tells how good each teacher, the pair, and the agreement-filtered labels are. Calm
+counts as neutral. Three real mp4 files go through the video path: sound track, face crops, labels.
 
-The transcripts of RAVDESS carry no emotion, so voice and face are the teachers here: the shape of the experiment is the
-paper's, its modalities are not.
+The transcripts of RAVDESS carry no emotion, so voice and face are the teachers here: the shape of
+the experiment is the paper's, its modalities are not.
 """
 
 import argparse
@@ -31,7 +31,9 @@ TEACHERS: dict[str, TeacherKind] = {"audio": "audio", "vision": "face"}
 
 
 def write_tables(ravdess: Path, folder: Path) -> dict[str, Path]:
-    """The clips of the training and the labeled actors as import tables, with their action units as .npy files."""
+    """The clips of the training and the labeled actors as import tables, with their action units as
+    .npy files.
+    """
     units = pq.read_table(ravdess / "face_clips.parquet").to_pydict()
     (folder / "face").mkdir()
     for clip, values in zip(units["clip"], units["action_units"], strict=True):
@@ -60,23 +62,46 @@ def train_panel(shards: str, folder: Path, seed: int) -> Path:
     utterances = read_training_utterances(shards, tuple(TEACHERS.values()))
     for name, kind in TEACHERS.items():
         report = train_teacher(
-            kind, utterances, replace(TeacherConfig.for_kind(kind), seed=seed), folder / f"{name}-teacher"
+            kind,
+            utterances,
+            replace(TeacherConfig.for_kind(kind), seed=seed),
+            folder / f"{name}-teacher",
         )
-        sys.stdout.write(f"{name} teacher, held-out training actors: accuracy {report.accuracy:.3f}\n")
+        sys.stdout.write(
+            f"{name} teacher, held-out training actors: accuracy {report.accuracy:.3f}\n"
+        )
     panel = folder / "panel.yaml"
-    panel.write_text(yaml.safe_dump({name: {"checkpoint": str(folder / f"{name}-teacher")} for name in TEACHERS}))
+    panel.write_text(
+        yaml.safe_dump({name: {"checkpoint": str(folder / f"{name}-teacher")} for name in TEACHERS})
+    )
     return panel
 
 
-def label_actors(tables: dict[str, Path], ravdess: Path, folder: Path, seed: int) -> dict[str, object]:
+def label_actors(
+    tables: dict[str, Path], ravdess: Path, folder: Path, seed: int
+) -> dict[str, object]:
     """The four commands; returns the selection's summary."""
     for part, table in tables.items():
-        emostream("import", str(table), "--root", str(folder), "--out", str(folder / f"shards-{part}"))
+        emostream(
+            "import", str(table), "--root", str(folder), "--out", str(folder / f"shards-{part}")
+        )
     panel = train_panel(f"{folder}/shards-train/*.tar", folder, seed)
     shards, selection = f"{folder}/shards-label/*.tar", str(folder / "selection")
-    emostream("label", "--shards", shards, "--out", str(folder / "predictions"), "--panel", str(panel))
-    select = ["select", "--predictions", str(folder / "predictions"), "--out", selection, "--teachers", "audio,vision"]
-    emostream(*select, "--classes", ",".join(EMOTIONS), "--min-per-speaker", "5", "--seed", str(seed))
+    emostream(
+        "label", "--shards", shards, "--out", str(folder / "predictions"), "--panel", str(panel)
+    )
+    select = [
+        "select",
+        "--predictions",
+        str(folder / "predictions"),
+        "--out",
+        selection,
+        "--teachers",
+        "audio,vision",
+    ]
+    emostream(
+        *select, "--classes", ",".join(EMOTIONS), "--min-per-speaker", "5", "--seed", str(seed)
+    )
     emostream("pack", "--shards", shards, "--selection", selection, "--out", str(folder / "packed"))
     emostream("report", selection, "--out", str(folder / "report.html"))
     summary: dict[str, object] = json.loads((folder / "selection" / "summary.json").read_text())
@@ -84,34 +109,66 @@ def label_actors(tables: dict[str, Path], ravdess: Path, folder: Path, seed: int
 
 
 def label_videos(data: Path, folder: Path) -> list[dict[str, object]]:
-    """The mp4 files through import and label: the trained voice teacher hears them, an untrained one sees the faces."""
+    """The mp4 files through import and label: the trained voice teacher hears them, an untrained
+    one sees the faces.
+    """
     import torch
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
     torch.manual_seed(0)
-    labels = {"id2label": dict(enumerate(EMOTIONS)), "label2id": {name: i for i, name in enumerate(EMOTIONS)}}
-    small = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
-    ViTForImageClassification(ViTConfig(image_size=96, **small, **labels)).save_pretrained(folder / "faces")
+    labels = {
+        "id2label": dict(enumerate(EMOTIONS)),
+        "label2id": {name: i for i, name in enumerate(EMOTIONS)},
+    }
+    small = {
+        "hidden_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 96,
+    }
+    ViTForImageClassification(ViTConfig(image_size=96, **small, **labels)).save_pretrained(
+        folder / "faces"
+    )
     ViTImageProcessor(size={"height": 96, "width": 96}).save_pretrained(folder / "faces")
     table = folder / "videos.csv"
     videos = sorted(path.name for path in (data / "video").glob("*.mp4"))
-    table.write_text("key,video,speaker\n" + "".join(f"video-{n},{video},someone\n" for n, video in enumerate(videos)))
-    faces = {"detector": str(data / "models" / "face_detection_yunet.onnx"), "frames_per_second": 2.0}
-    panel = {"audio": {"checkpoint": str(folder / "audio-teacher")}, "vision": {"checkpoint": str(folder / "faces")}}
+    table.write_text(
+        "key,video,speaker\n"
+        + "".join(f"video-{n},{video},someone\n" for n, video in enumerate(videos))
+    )
+    faces = {
+        "detector": str(data / "models" / "face_detection_yunet.onnx"),
+        "frames_per_second": 2.0,
+    }
+    panel = {
+        "audio": {"checkpoint": str(folder / "audio-teacher")},
+        "vision": {"checkpoint": str(folder / "faces")},
+    }
     (folder / "video-panel.yaml").write_text(yaml.safe_dump({**panel, "media": {"faces": faces}}))
-    emostream("import", str(table), "--root", str(data / "video"), "--out", str(folder / "video-shards"))
+    emostream(
+        "import", str(table), "--root", str(data / "video"), "--out", str(folder / "video-shards")
+    )
     out = folder / "video-predictions"
     command = ["label", "--shards", f"{folder}/video-shards/*.tar", "--out", str(out)]
     emostream(*command, "--panel", str(folder / "video-panel.yaml"))
     columns = ["key", "duration_seconds", "audio", "vision", "error"]
-    return [row for path in sorted(out.glob("*.parquet")) for row in pq.read_table(path, columns=columns).to_pylist()]
+    return [
+        row
+        for path in sorted(out.glob("*.parquet"))
+        for row in pq.read_table(path, columns=columns).to_pylist()
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, default=None, help="folder to work in and keep; default: a temporary one")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        default=None,
+        help="folder to work in and keep; default: a temporary one",
+    )
     options = parser.parse_args()
     if not (options.data / "ravdess" / "clips.csv").exists():
         sys.stdout.write(f"no RAVDESS in {options.data}: skipped; see --data\n")
@@ -138,7 +195,9 @@ def print_tables(summary: dict[str, object], videos: list[dict[str, object]]) ->
     for point in retention:  # type: ignore[attr-defined]
         if point["accuracy"] is not None:
             line = f"{point['threshold']:9.3f} {point['kept']:6d} {point['share']:6.2f}"
-            sys.stdout.write(f"{line} {point['accuracy']['value']:9.3f} {point['macro_f1']['value']:9.3f}\n")
+            sys.stdout.write(
+                f"{line} {point['accuracy']['value']:9.3f} {point['macro_f1']['value']:9.3f}\n"
+            )
     for video in videos:
         sys.stdout.write(f"{video}\n")
     print_result("ravdess_labels", {"quality": quality, "retention": retention, "videos": videos})

@@ -1,9 +1,10 @@
 """The whole Ray job against the same panel in a plain loop in one process.
 
-Both read the same shards, label with the same panel and write the same tables; the loop reads, labels and writes one
-shard after another with torch on all cores. The job pays for Ray's start, for a second copy of every import, and for
-moving chunks between processes; it gains by reading ahead and by one labeler a core. The limit it is compared with is
-therefore the loop's own time: overhead = job / loop - 1. Target: at most +15 % with a labeler a core.
+Both read the same shards, label with the same panel and write the same tables; the loop reads,
+labels and writes one shard after another with torch on all cores. The job pays for Ray's start, for
+a second copy of every import, and for moving chunks between processes; it gains by reading ahead
+and by one labeler a core. The limit it is compared with is therefore the loop's own time: overhead
+= job / loop - 1. Target: at most +15 % with a labeler a core.
 """
 
 import argparse
@@ -52,14 +53,22 @@ def plain_loop(shards: str, out: str, panel_file: str) -> None:
         stream = reader.read(task.url)
         opened = next(stream)
         assert isinstance(opened, ShardOpened)
-        utterances = (utterance for chunk in stream if isinstance(chunk, list) for utterance in chunk)
+        utterances = (
+            utterance for chunk in stream if isinstance(chunk, list) for utterance in chunk
+        )
         label_shard(task, panel, utterances, shard_error=opened.error, progress=ShardProgress())
 
 
 def prepare(folder: Path, num_speakers: int) -> tuple[str, str]:
-    """A synthetic corpus and a panel whose audio labeler is a four-layer HuBERT; returns shards and panel file."""
+    """A synthetic corpus and a panel whose audio labeler is a four-layer HuBERT; returns shards and
+    panel file.
+    """
     write_corpus(
-        WorldConfig(seed=1), str(folder / "shards"), speakers=range(num_speakers), speakers_per_shard=5, num_workers=2
+        WorldConfig(seed=1),
+        str(folder / "shards"),
+        speakers=range(num_speakers),
+        speakers_per_shard=5,
+        num_workers=2,
     )
     panel = write_checkpoints(folder / "checkpoints", num_face_values=NUM_FACE_CUES)
     panel["audio"] = {"checkpoint": str(write_hubert(folder / "hubert", num_layers=4))}
@@ -88,9 +97,16 @@ def main() -> None:
     sys.stdout.write(f"{machine()}\n")
     for what, median in medians.items():
         target = f" (target: at most {TARGET_OVERHEAD:+.0%})" if what == TARGET_JOB else ""
-        sys.stdout.write(f"{what:16s} {median:7.1f} s  overhead {median / medians['loop'] - 1:+.1%}{target}\n")
+        sys.stdout.write(
+            f"{what:16s} {median:7.1f} s  overhead {median / medians['loop'] - 1:+.1%}{target}\n"
+        )
     overhead = {what: round(median / medians["loop"] - 1, 4) for what, median in medians.items()}
-    figures = {"seconds": medians, "overhead": overhead, "target": TARGET_OVERHEAD, "repeats": options.repeats}
+    figures = {
+        "seconds": medians,
+        "overhead": overhead,
+        "target": TARGET_OVERHEAD,
+        "repeats": options.repeats,
+    }
     print_result("ray_overhead", figures)
 
 

@@ -1,10 +1,13 @@
-"""Reading every sample of a tar shard: index and ranged reads here, against `webdataset.WebDataset` undecoded.
+"""Reading every sample of a tar shard: index and ranged reads here, against `webdataset.WebDataset`
+undecoded.
 
-`python -m tests.benchmarks.labeling.tar_reading [--num-samples 2000] [--sample-bytes 40000] [--repeats 5]`
+`python -m tests.benchmarks.labeling.tar_reading [--num-samples 2000] [--sample-bytes 40000]
+[--repeats 5]`
 
-Both sides turn the same file, in the page cache, into one mapping of extension to bytes for every sample; each pass
-opens the file anew. Passes alternate, so that a busy machine slows both, and medians are compared. What a pass must
-deliver is counted outside the clock. Prints a table and, as its last line, `RESULT {...}`.
+Both sides turn the same file, in the page cache, into one mapping of extension to bytes for every
+sample; each pass opens the file anew. Passes alternate, so that a busy machine slows both, and
+medians are compared. What a pass must deliver is counted outside the clock. Prints a table and, as
+its last line, `RESULT {...}`.
 """
 
 import argparse
@@ -30,10 +33,14 @@ def write_shard(path: Path, num_samples: int, sample_bytes: int) -> None:
     random_bytes = random.Random(0).randbytes
     with path.open("wb") as stream, TarWriter(stream) as writer:
         for number in range(num_samples):
-            metadata = json.dumps({"speaker": f"speaker{number % 50:03d}", "language": "en"}).encode()
+            metadata = json.dumps(
+                {"speaker": f"speaker{number % 50:03d}", "language": "en"}
+            ).encode()
             transcript = b"it is what it is, and then some"
             audio = random_bytes(sample_bytes - len(metadata) - len(transcript))
-            writer.add(f"utterance{number:06d}", {"flac": audio, "json": metadata, "txt": transcript})
+            writer.add(
+                f"utterance{number:06d}", {"flac": audio, "json": metadata, "txt": transcript}
+            )
 
 
 def read_with_index(path: Path) -> Iterator[Mapping[str, bytes]]:
@@ -63,10 +70,16 @@ def payload_bytes(read: Callable[[Path], Iterator[Mapping[str, bytes]]], path: P
 
 def main() -> None:
     """Make a shard, read it both ways, print the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--num-samples", type=int, default=2000, help="samples in the shard")
-    parser.add_argument("--sample-bytes", type=int, default=40_000, help="payload bytes of a sample")
-    parser.add_argument("--repeats", type=int, default=5, help="passes of each reader; medians are compared")
+    parser.add_argument(
+        "--sample-bytes", type=int, default=40_000, help="payload bytes of a sample"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="passes of each reader; medians are compared"
+    )
     arguments = parser.parse_args()
     readers = {"shards.tar.reader": read_with_index, "webdataset": read_with_webdataset}
     with tempfile.TemporaryDirectory() as folder:
@@ -78,18 +91,28 @@ def main() -> None:
             for name, read in readers.items():
                 seconds[name].append(seconds_for(read, path))
     if len(set(delivered.values())) != 1:
-        raise SystemExit(f"the readers delivered different numbers of bytes: {delivered}; the comparison is void")
+        raise SystemExit(
+            f"the readers delivered different numbers of bytes: {delivered}; the comparison is void"
+        )
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     ratio = medians["webdataset"] / medians["shards.tar.reader"]
-    print(f"{arguments.num_samples} samples of {arguments.sample_bytes} bytes, medians of {arguments.repeats}")
+    print(
+        f"{arguments.num_samples} samples of {arguments.sample_bytes} bytes, medians of "
+        f"{arguments.repeats}"
+    )
     for name, median in medians.items():
         rate = arguments.num_samples / median
-        print(f"  {name:<12} {median / arguments.num_samples * 1e6:7.1f} us a sample {rate:10.0f} samples/s")
+        print(
+            f"  {name:<12} {median / arguments.num_samples * 1e6:7.1f} us a sample {rate:10.0f} "
+            "samples/s"
+        )
     print(f"  ratio {ratio:.2f} (target {TARGET_RATIO:.0f})")
     figures: dict[str, object] = {
         "num_samples": arguments.num_samples,
         "sample_bytes": arguments.sample_bytes,
-        "samples_per_second": {name: arguments.num_samples / median for name, median in medians.items()},
+        "samples_per_second": {
+            name: arguments.num_samples / median for name, median in medians.items()
+        },
         "ratio": ratio,
         "target_ratio": TARGET_RATIO,
     }

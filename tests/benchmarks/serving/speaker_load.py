@@ -1,11 +1,15 @@
-"""A client of the speaker index for benchmarks, and the bare gRPC echo it is compared with; each a process of its own.
+"""A client of the speaker index for benchmarks, and the bare gRPC echo it is compared with; each a
+process of its own.
 
-    python -m tests.benchmarks.serving.speaker_load load TARGET --batch B --concurrency C [--seconds S]
+    python -m tests.benchmarks.serving.speaker_load load TARGET --batch B --concurrency C
+        [--seconds S]
     python -m tests.benchmarks.serving.speaker_load echo FILE
 
-The first prints a line of JSON; the second answers every call with the bytes of FILE, and prints its port.
+The first prints a line of JSON; the second answers every call with the bytes of FILE, and prints
+its port.
 
-Requests are put together beforehand and answers are not parsed: what is measured is the server, on another core.
+Requests are put together beforehand and answers are not parsed: what is measured is the server, on
+another core.
 """
 
 import argparse
@@ -32,18 +36,26 @@ def make_requests(batch: int, k: int) -> list[bytes]:
     vectors = make_vectors(batch * NUM_REQUESTS, QUERY_SEED).reshape(NUM_REQUESTS, batch, WIDTH)
     return [
         messages.SearchRequest(
-            encoder_fingerprint=FINGERPRINT, k=k, vectors=[messages.Vector(values=row) for row in rows.tolist()]
+            encoder_fingerprint=FINGERPRINT,
+            k=k,
+            vectors=[messages.Vector(values=row) for row in rows.tolist()],
         ).SerializeToString()
         for rows in vectors
     ]
 
 
-async def load(target: str, batch: int, concurrency: int, seconds: float, k: int) -> dict[str, float]:
-    """Calls a second, vectors a second, and the median and 99th percentile of the time to an answer."""
+async def load(
+    target: str, batch: int, concurrency: int, seconds: float, k: int
+) -> dict[str, float]:
+    """Calls a second, vectors a second, and the median and 99th percentile of the time to an
+    answer.
+    """
     requests = make_requests(batch, k)
     times: list[float] = []
     async with grpc.aio.insecure_channel(target, options=OPTIONS) as channel:
-        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/Search")
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+            f"/{SERVICE}/Search"
+        )
         for request in requests[:8]:
             await call(request)
         started = time.perf_counter()
@@ -74,7 +86,9 @@ async def echo(answer: bytes) -> None:
         return answer
 
     server = grpc.aio.server(options=OPTIONS)
-    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {"Search": grpc.unary_unary_rpc_method_handler(handle)}
+    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+        "Search": grpc.unary_unary_rpc_method_handler(handle)
+    }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -84,7 +98,9 @@ async def echo(answer: bytes) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["load", "echo"])
     parser.add_argument("where", help="HOST:PORT of a server, or the file with the echo's answer")
     parser.add_argument("--batch", type=int, default=1)
@@ -95,7 +111,9 @@ def main() -> None:
     if options.what == "echo":
         asyncio.run(echo(Path(options.where).read_bytes()))
         return
-    found = asyncio.run(load(options.where, options.batch, options.concurrency, options.seconds, options.k))
+    found = asyncio.run(
+        load(options.where, options.batch, options.concurrency, options.seconds, options.k)
+    )
     sys.stdout.write(json.dumps(found) + "\n")
 
 

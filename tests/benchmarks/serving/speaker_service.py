@@ -1,18 +1,22 @@
-"""The speaker index as a service: against FAISS called in the process, and against gRPC that does nothing.
+"""The speaker index as a service: against FAISS called in the process, and against gRPC that does
+nothing.
 
-`python -m tests.benchmarks.serving.speaker_service [--sizes 7000 100000 1000000] [--repeats 5] [--mixed-seconds 600]`
+`python -m tests.benchmarks.serving.speaker_service [--sizes 7000 100000 1000000] [--repeats 5]
+[--mixed-seconds 600]`
 
-Server and client have a core each. Every figure is the median of the repeats, in which the sides take turns. Two
-limits: FAISS, searching the same vectors in batches of 256 on one core, as installed and with the kernels the server
-gives it (`actors/speaker_index/search/kernels.py`); and a server that answers every call with the same bytes as the
-index would.
-The service is compared with the lower of them, and with both after one another, which is all that one core can do:
-1 / (1 / echo + 1 / FAISS). milvus-lite, where it is installed, is there for reference.
+Server and client have a core each. Every figure is the median of the repeats, in which the sides
+take turns. Two limits: FAISS, searching the same vectors in batches of 256 on one core, as
+installed and with the kernels the server gives it (`actors/speaker_index/search/kernels.py`); and a
+server that answers every call with the same bytes as the index would. The service is compared with
+the lower of them, and with both after one another, which is all that one core can do: 1 / (1 / echo
++ 1 / FAISS). milvus-lite, where it is installed, is there for reference.
 
-Beyond 100,000 speakers the index is approximate: its recall@10 is counted against exact search. Memory is what the
-server's process takes, shared pages counted once. Reload is from the kept index, build from the table alone.
+Beyond 100,000 speakers the index is approximate: its recall@10 is counted against exact search.
+Memory is what the server's process takes, shared pages counted once. Reload is from the kept index,
+build from the table alone.
 
-The mixed part writes and reads from many clients at once and checks that every answer is of one whole generation.
+The mixed part writes and reads from many clients at once and checks that every answer is of one
+whole generation.
 """
 
 import argparse
@@ -74,13 +78,17 @@ print(json.dumps(searched / (time.perf_counter() - started)))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sizes", type=int, nargs="+", default=[7_000, 100_000, 1_000_000])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of every measurement")
     parser.add_argument("--mixed-seconds", type=float, default=600.0)
     options = parser.parse_args()
-    sys.stdout.write(f"{machine()}; server and client on a core each, medians of {options.repeats}\n")
+    sys.stdout.write(
+        f"{machine()}; server and client on a core each, medians of {options.repeats}\n"
+    )
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -101,16 +109,24 @@ def measure(folder: Path, size: int, options: argparse.Namespace) -> dict[str, A
         memory = psutil.Process(process.pid).memory_full_info().pss
         answers = {name: first_answer(target, batch) for name, (batch, _) in LOADS.items()}
         recall = recall_of(target, size)
-    figures: dict[str, Any] = {"index": described["index_kind"], "build_seconds": build, "recall": recall}
+    figures: dict[str, Any] = {
+        "index": described["index_kind"],
+        "build_seconds": build,
+        "recall": recall,
+    }
     begun = time.perf_counter()
     rounds: dict[str, list[Mapping[str, float]]] = {}
     with serving(folder, size) as (target, _):
         figures["reload_seconds"] = time.perf_counter() - begun
         for _ in range(options.repeats):
             for name, (batch, concurrency) in LOADS.items():
-                rounds.setdefault(f"service {name}", []).append(load(target, batch, concurrency, options.seconds))
+                rounds.setdefault(f"service {name}", []).append(
+                    load(target, batch, concurrency, options.seconds)
+                )
                 with echoing(folder, answers[name]) as other:
-                    rounds.setdefault(f"echo {name}", []).append(load(other, batch, concurrency, options.seconds))
+                    rounds.setdefault(f"echo {name}", []).append(
+                        load(other, batch, concurrency, options.seconds)
+                    )
     figures |= {name: _medians(found) for name, found in rounds.items()}
     figures["bytes_per_speaker"] = memory / size
     figures["faiss"] = {side: in_process(side, size, options) for side in ("as installed", "ours")}
@@ -123,7 +139,19 @@ def measure(folder: Path, size: int, options: argparse.Namespace) -> dict[str, A
 def serving(folder: Path, size: int) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     """`emostream serve` on its core; yields where it listens."""
     table, data = f"{folder}/{size}.parquet", f"{folder}/data-{size}"
-    command = ["-m", "cluster", "serve", "--speakers", table, "--data", data, "--port", "0", "--threads", "1"]
+    command = [
+        "-m",
+        "cluster",
+        "serve",
+        "--speakers",
+        table,
+        "--data",
+        data,
+        "--port",
+        "0",
+        "--threads",
+        "1",
+    ]
     with started(command, folder) as found:
         yield found
 
@@ -132,12 +160,16 @@ def serving(folder: Path, size: int) -> Iterator[tuple[str, "subprocess.Popen[st
 def echoing(folder: Path, answer: bytes) -> Iterator[str]:
     """The echo on the server's core."""
     (folder / "answer").write_bytes(answer)
-    with started(["-m", "tests.benchmarks.serving.speaker_load", "echo", f"{folder}/answer"], folder) as (target, _):
+    with started(
+        ["-m", "tests.benchmarks.serving.speaker_load", "echo", f"{folder}/answer"], folder
+    ) as (target, _):
         yield target
 
 
 @contextmanager
-def started(arguments: Sequence[str], folder: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+def started(
+    arguments: Sequence[str], folder: Path
+) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     with (folder / "log").open("a") as log:
         process = subprocess.Popen(
             [sys.executable, *arguments],
@@ -160,8 +192,19 @@ def started(arguments: Sequence[str], folder: Path) -> Iterator[tuple[str, "subp
 
 def load(target: str, batch: int, concurrency: int, seconds: float) -> Mapping[str, float]:
     """What a client on its own core reaches."""
-    options = ["--batch", str(batch), "--concurrency", str(concurrency), "--seconds", str(seconds), "--k", str(K)]
-    said = _on_core(CLIENT_CORE, ["-m", "tests.benchmarks.serving.speaker_load", "load", target, *options])
+    options = [
+        "--batch",
+        str(batch),
+        "--concurrency",
+        str(concurrency),
+        "--seconds",
+        str(seconds),
+        "--k",
+        str(K),
+    ]
+    said = _on_core(
+        CLIENT_CORE, ["-m", "tests.benchmarks.serving.speaker_load", "load", target, *options]
+    )
     figures: Mapping[str, float] = json.loads(said)
 
     return figures
@@ -184,10 +227,15 @@ def milvus_lite(folder: Path, size: int, seconds: float) -> float | None:
     except ImportError:
         return None
     client = MilvusClient(f"{folder}/milvus-{size}.db")
-    client.create_collection("speakers", dimension=WIDTH, metric_type="COSINE", consistency_level="Strong")
+    client.create_collection(
+        "speakers", dimension=WIDTH, metric_type="COSINE", consistency_level="Strong"
+    )
     vectors = make_vectors(size, 3)
     for start in range(0, size, 5000):
-        rows = [{"id": start + row, "vector": vector} for row, vector in enumerate(vectors[start : start + 5000])]
+        rows = [
+            {"id": start + row, "vector": vector}
+            for row, vector in enumerate(vectors[start : start + 5000])
+        ]
         client.insert("speakers", rows)
     queries = list(make_vectors(FAISS_BATCH, QUERY_SEED))
     searched, begun = 0, time.perf_counter()
@@ -201,7 +249,9 @@ def milvus_lite(folder: Path, size: int, seconds: float) -> float | None:
 def first_answer(target: str, batch: int) -> bytes:
     """What the index answers to the first request of a load."""
     with grpc.insecure_channel(target, options=OPTIONS) as channel:
-        search: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/Search")
+        search: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+            f"/{SERVICE}/Search"
+        )
         answer: bytes = search(make_requests(batch, K)[0], timeout=60)
     return answer
 
@@ -225,7 +275,9 @@ def recall_of(target: str, size: int) -> float:
 
 
 def mixed(folder: Path, seconds: float) -> dict[str, float]:
-    """Writers and readers together, five speakers always written as one; counts, and answers that mix versions."""
+    """Writers and readers together, five speakers always written as one; counts, and answers that
+    mix versions.
+    """
     size, ends = 7_000, time.monotonic() + seconds
     write_table(str(folder / f"{size}.parquet"), size)
     center = make_vectors(1, 12345)[0] * 1000
@@ -258,9 +310,14 @@ def mixed(folder: Path, seconds: float) -> dict[str, float]:
             seen.append((result.generation, means, len(five)))
 
     with serving(folder, size) as (target, _):
-        clients = [SpeakerClient(target, fingerprint=FINGERPRINT, timeout_seconds=30) for _ in range(12)]
+        clients = [
+            SpeakerClient(target, fingerprint=FINGERPRINT, timeout_seconds=30) for _ in range(12)
+        ]
         threads = [threading.Thread(target=write, args=(clients[0],))]
-        threads += [threading.Thread(target=write_others, args=(client, n)) for n, client in enumerate(clients[1:4])]
+        threads += [
+            threading.Thread(target=write_others, args=(client, n))
+            for n, client in enumerate(clients[1:4])
+        ]
         threads += [threading.Thread(target=read, args=(client,)) for client in clients[4:]]
         for thread in threads:
             thread.start()
@@ -270,7 +327,12 @@ def mixed(folder: Path, seconds: float) -> dict[str, float]:
     first = min(versions)
     torn = [one for one in seen if one[0] >= first and (one[2] != 5 or len(one[1]) != 1)]
     wrong = [one for one in seen if one[0] in versions and one[1] != {versions[one[0]]}]
-    figures = {"seconds": seconds, "reads": len(seen), "writes": generation - 1, "torn": len(torn) + len(wrong)}
+    figures = {
+        "seconds": seconds,
+        "reads": len(seen),
+        "writes": generation - 1,
+        "torn": len(torn) + len(wrong),
+    }
     sys.stdout.write(
         f"mixed, {seconds:.0f} s: {len(seen)} reads and {generation - 1} writes by 12 clients; "
         f"{figures['torn']:.0f} answers of no whole generation\n"
@@ -297,9 +359,9 @@ def _medians(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
 def _print(size: int, figures: Mapping[str, Any]) -> None:
     write, total = sys.stdout.write, figures["bytes_per_speaker"] * size / MIB
     write(
-        f"\n{size} speakers: {figures['index']}, recall@10 {figures['recall']:.3f}; {figures['bytes_per_speaker']:.0f} "
-        f"bytes a speaker ({total:.0f} MiB); from the table {figures['build_seconds']:.1f} s, again "
-        f"{figures['reload_seconds']:.1f} s\n"
+        f"\n{size} speakers: {figures['index']}, recall@10 {figures['recall']:.3f}; "
+        f"{figures['bytes_per_speaker']:.0f} bytes a speaker ({total:.0f} MiB); from the table "
+        f"{figures['build_seconds']:.1f} s, again {figures['reload_seconds']:.1f} s\n"
     )
     for side, rate in figures["faiss"].items():
         write(f"  exact FAISS in the process, {side}: {rate:.0f} vectors a second\n")
@@ -307,12 +369,14 @@ def _print(size: int, figures: Mapping[str, Any]) -> None:
         service, echo = figures[f"service {name}"], figures[f"echo {name}"]["vectors_per_second"]
         rate = service["vectors_per_second"]
         write(
-            f"  {name}: {rate:.0f} vectors a second, p50 {service['p50_ms']:.2f} ms, p99 {service['p99_ms']:.2f} ms\n"
+            f"  {name}: {rate:.0f} vectors a second, p50 {service['p50_ms']:.2f} ms, p99 "
+            f"{service['p99_ms']:.2f} ms\n"
         )
         for side, faiss in figures["faiss"].items():
             write(
                 f"    {rate / faiss:.2f} of FAISS {side}, {rate / echo:.2f} of the echo, "
-                f"{rate / min(faiss, echo):.2f} of the lower, {rate * (1 / echo + 1 / faiss):.2f} of both in turn\n"
+                f"{rate / min(faiss, echo):.2f} of the lower, {rate * (1 / echo + 1 / faiss):.2f} "
+                "of both in turn\n"
             )
     if figures["milvus_lite"] is not None:
         write(f"  milvus-lite in the process: {figures['milvus_lite']:.0f} vectors a second\n")

@@ -1,6 +1,8 @@
-"""Speaker vectors for benchmarks: drawn around many centers, with a spectrum that falls, as encoders' vectors are.
+"""Speaker vectors for benchmarks: drawn around many centers, with a spectrum that falls, as
+encoders' vectors are.
 
-Independent normal numbers would be the hardest case there is for any index but an exact one, and like no encoder.
+Independent normal numbers would be the hardest case there is for any index but an exact one, and
+like no encoder.
 """
 
 import numpy as np
@@ -19,7 +21,9 @@ BLOCK = 100_000
 def make_vectors(number: int, seed: int) -> NDArray[np.float32]:
     """[number, 192] float32."""
     scale = (np.arange(1, WIDTH + 1) ** -0.5).astype(np.float32)
-    centers = np.random.default_rng(CENTER_SEED).standard_normal((NUM_CENTERS, WIDTH), dtype=np.float32)
+    centers = np.random.default_rng(CENTER_SEED).standard_normal(
+        (NUM_CENTERS, WIDTH), dtype=np.float32
+    )
     rng = np.random.default_rng(seed)
     parts = []
     for start in range(0, number, BLOCK):

@@ -1,11 +1,13 @@
-"""Who is speaking, on real recordings: held-out utterances looked up among enrolled speakers, through the service.
+"""Who is speaking, on real recordings: held-out utterances looked up among enrolled speakers,
+through the service.
 
 `python -m tests.benchmarks.serving.speakers [--data FOLDER] [--steps 400] [--keep FOLDER]`
 
-RAVDESS: each actor is enrolled by one sentence, in all emotions, and asked for by the other. LibriSpeech: the ten
-speakers with ten utterances are enrolled by five and asked for by the rest, among 251 others of one utterance each. By
-spectral statistics, and by a small encoder trained here: masked prediction on LibriSpeech, from nothing. It has heard
-LibriSpeech's sound, never who speaks, and nothing of RAVDESS.
+RAVDESS: each actor is enrolled by one sentence, in all emotions, and asked for by the other.
+LibriSpeech: the ten speakers with ten utterances are enrolled by five and asked for by the rest,
+among 251 others of one utterance each. By spectral statistics, and by a small encoder trained here:
+masked prediction on LibriSpeech, from nothing. It has heard LibriSpeech's sound, never who speaks,
+and nothing of RAVDESS.
 """
 
 import argparse
@@ -37,7 +39,9 @@ Row = dict[str, str]
 
 
 def import_corpus(source: Path, folder: Path, split_of: Callable[[Row, int], str]) -> str:
-    """Import a corpus; `split_of` is given each row and its place among its speaker's. Returns the shards."""
+    """Import a corpus; `split_of` is given each row and its place among its speaker's. Returns the
+    shards.
+    """
     with (source / "clips.csv").open(newline="") as stream:
         rows = sorted(csv.DictReader(stream), key=lambda row: row["clip"])
     folder.mkdir()
@@ -48,7 +52,9 @@ def import_corpus(source: Path, folder: Path, split_of: Callable[[Row, int], str
         for row in rows:
             writer.writerow(row | {"split": split_of(row, seen[row["speaker"]])})
             seen[row["speaker"]] += 1
-    emostream("import", str(folder / "table.csv"), "--root", str(source), "--out", str(folder / "shards"))
+    emostream(
+        "import", str(folder / "table.csv"), "--root", str(source), "--out", str(folder / "shards")
+    )
     return f"{folder}/shards/*.tar"
 
 
@@ -57,7 +63,11 @@ def train_encoder(librispeech: Path, folder: Path, steps: int) -> str:
     speakers: dict[str, int] = {}
 
     def split_of(row: Row, _: int) -> str:
-        return "validation" if speakers.setdefault(row["speaker"], len(speakers)) % 10 == 0 else "train"
+        return (
+            "validation"
+            if speakers.setdefault(row["speaker"], len(speakers)) % 10 == 0
+            else "train"
+        )
 
     options = {
         "recipe": "tapt",
@@ -74,14 +84,18 @@ def train_encoder(librispeech: Path, folder: Path, steps: int) -> str:
 
 
 def retrieve(shards: str, encoder: str, folder: Path) -> dict[str, float]:
-    """Embed, serve the enrolled, ask for every held-out utterance: shares of top 1 and top 5, and mean 1 / rank."""
+    """Embed, serve the enrolled, ask for every held-out utterance: shares of top 1 and top 5, and
+    mean 1 / rank.
+    """
     out = f"{folder}/speakers.parquet"
     emostream("embed", "--shards", shards, "--encoder", encoder, "--out", out, "--split", ENROLLED)
     tables = list_tables(EmbedConfig(shards=shards, encoder=encoder, out=out).folder)
     rows = [read_embeddings(url) for url in tables]
     vectors = np.concatenate([vectors_of(part) for part in rows])
     speakers = [speaker for part in rows for speaker in part["speaker"].to_pylist()]
-    asked = [json.loads(text)["split"] == ASKED for part in rows for text in part["metadata"].to_pylist()]
+    asked = [
+        json.loads(text)["split"] == ASKED for part in rows for text in part["metadata"].to_pylist()
+    ]
     ranks = []
     with serving(out, f"{folder}/index") as server, SpeakerClient(server) as client:
         description = client.describe()
@@ -92,14 +106,26 @@ def retrieve(shards: str, encoder: str, folder: Path) -> dict[str, float]:
             ranks.append(1 + [neighbor.id for neighbor in neighbors].index(speaker))
     found = np.asarray(ranks)
     shares = {"top_1": (found == 1).mean(), "top_5": (found <= 5).mean(), "mrr": (1 / found).mean()}
-    return {name: float(value) for name, value in shares.items()} | {"asked": len(found), "speakers": k}
+    return {name: float(value) for name, value in shares.items()} | {
+        "asked": len(found),
+        "speakers": k,
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
-    parser.add_argument("--steps", type=int, default=400, help="training steps of the small encoder")
-    parser.add_argument("--keep", type=Path, default=None, help="folder to work in and keep; default: a temporary one")
+    parser.add_argument(
+        "--steps", type=int, default=400, help="training steps of the small encoder"
+    )
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        default=None,
+        help="folder to work in and keep; default: a temporary one",
+    )
     options = parser.parse_args()
     sources = {name: options.data / name for name in ("ravdess", "librispeech")}
     if not all((source / "clips.csv").exists() for source in sources.values()):
@@ -114,14 +140,21 @@ def main() -> None:
 def _measure(sources: Mapping[str, Path], folder: Path, steps: int) -> dict[str, dict[str, float]]:
     shards = {
         "ravdess": import_corpus(
-            sources["ravdess"], folder / "ravdess", lambda row, _: ENROLLED if "Kids" in row["transcript"] else ASKED
+            sources["ravdess"],
+            folder / "ravdess",
+            lambda row, _: ENROLLED if "Kids" in row["transcript"] else ASKED,
         ),
         "librispeech": import_corpus(
-            sources["librispeech"], folder / "librispeech", lambda _, place: ENROLLED if place < 5 else ASKED
+            sources["librispeech"],
+            folder / "librispeech",
+            lambda _, place: ENROLLED if place < 5 else ASKED,
         ),
     }
     found = {}
-    encoders = {"spectral": "spectral", "small encoder": train_encoder(sources["librispeech"], folder, steps)}
+    encoders = {
+        "spectral": "spectral",
+        "small encoder": train_encoder(sources["librispeech"], folder, steps),
+    }
     for name, encoder in encoders.items():
         for corpus, pattern in shards.items():
             work = folder / f"{corpus}-{name.replace(' ', '-')}"
@@ -132,10 +165,14 @@ def _measure(sources: Mapping[str, Path], folder: Path, steps: int) -> dict[str,
 
 def _report(found: Mapping[str, Mapping[str, float]]) -> None:
     columns: Sequence[str] = ("asked", "speakers", "top_1", "top_5", "mrr")
-    sys.stdout.write(f"\n{machine()}\n{'':30s}" + "".join(f"{name:>10s}" for name in columns) + "\n")
+    sys.stdout.write(
+        f"\n{machine()}\n{'':30s}" + "".join(f"{name:>10s}" for name in columns) + "\n"
+    )
     for name, row in found.items():
         counts = "".join(f"{row[column]:10.0f}" for column in columns[:2])
-        sys.stdout.write(f"{name:30s}{counts}" + "".join(f"{row[column]:10.3f}" for column in columns[2:]) + "\n")
+        sys.stdout.write(
+            f"{name:30s}{counts}" + "".join(f"{row[column]:10.3f}" for column in columns[2:]) + "\n"
+        )
     print_result("speakers", dict(found))
 
 

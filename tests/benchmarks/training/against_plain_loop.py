@@ -1,16 +1,19 @@
-"""Training on a CPU: the engine against the same model in a plain PyTorch loop whose batches lie in memory.
+"""Training on a CPU: the engine against the same model in a plain PyTorch loop whose batches lie in
+memory.
 
-`python -m tests.benchmarks.training.against_plain_loop [--repeats 5]`; `--worker FILE` is what it starts.
+`python -m tests.benchmarks.training.against_plain_loop [--repeats 5]`; `--worker FILE` is what it
+starts.
 
-Both sides build the same model from the same configuration, take the very same batches in the same order, clip, step
-AdamW and its schedule; the loop has no DeepSpeed, no checkpoint, no log and no reading. Steps are timed when the engine
-has decoded the corpus: after an epoch of utterances, or twenty of sets, each of which takes K utterances of a speaker.
-Rounds alternate, each in a process of its own. The padding that a view cannot avoid is that of each set by itself: K
-utterances of one speaker, drawn at random, belong together.
+Both sides build the same model from the same configuration, take the very same batches in the same
+order, clip, step AdamW and its schedule; the loop has no DeepSpeed, no checkpoint, no log and no
+reading. Steps are timed when the engine has decoded the corpus: after an epoch of utterances, or
+twenty of sets, each of which takes K utterances of a speaker. Rounds alternate, each in a process
+of its own. The padding that a view cannot avoid is that of each set by itself: K utterances of one
+speaker, drawn at random, belong together.
 
-The limit is the loop's own rate: DeepSpeed's bookkeeping and the logs cannot be free. Beside it: the share of time the
-engine waited for data, the padding, ZeRO 0 to 2 with one worker and with two (a core each), and the time from starting
-a process to its first new step, fresh and resumed.
+The limit is the loop's own rate: DeepSpeed's bookkeeping and the logs cannot be free. Beside it:
+the share of time the engine waited for data, the padding, ZeRO 0 to 2 with one worker and with two
+(a core each), and the time from starting a process to its first new step, fresh and resumed.
 """
 
 import argparse
@@ -42,7 +45,10 @@ from trainers.engine.schedules import batch_seed, rate_at
 from trainers.training import make_task, run_training
 
 WORLD = "world-0"
-STEPS = {"finetune": 140, "setpeer": 360}  # of a run, so that the corpus is decoded before the timed ones
+STEPS = {
+    "finetune": 140,
+    "setpeer": 360,
+}  # of a run, so that the corpus is decoded before the timed ones
 TIMED_STEPS = 60  # the last ones of a run
 RESUMED_STEPS = 50  # that a run does before it is resumed, and after
 WARM_UP_STEPS = 10  # of the plain loop, which has nothing to decode
@@ -50,7 +56,9 @@ STARTED = "EMOSTREAM_BENCHMARK_STARTED"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--worker", type=Path, default=None, help="options of one side, as YAML")
     options = parser.parse_args()
@@ -63,7 +71,10 @@ def main() -> None:
         figures = {recipe: _against_loop(folder, recipe, options.repeats) for recipe in STEPS}
         stages = _stages(folder)
         resume = _resume(folder, options.repeats)
-    print_result("training", {**figures, "zero": stages, "seconds_to_first_step": resume, "repeats": options.repeats})
+    print_result(
+        "training",
+        {**figures, "zero": stages, "seconds_to_first_step": resume, "repeats": options.repeats},
+    )
 
 
 def _against_loop(folder: Path, recipe: str, repeats: int) -> dict[str, float]:
@@ -78,41 +89,53 @@ def _against_loop(folder: Path, recipe: str, repeats: int) -> dict[str, float]:
             rates[side].append(found[side]["steps_per_second"])
         ratios.append(found["engine"]["steps_per_second"] / found["loop"]["steps_per_second"])
         last = found
-    figures = {f"{side}_steps_per_second": statistics.median(values) for side, values in rates.items()}
+    figures = {
+        f"{side}_steps_per_second": statistics.median(values) for side, values in rates.items()
+    }
     figures |= {"ratio": statistics.median(ratios), "lowest_ratio": min(ratios)}
-    figures |= {"data_wait_share": last["engine"]["data_wait_share"], "padding_share": last["engine"]["padding_share"]}
+    figures |= {
+        "data_wait_share": last["engine"]["data_wait_share"],
+        "padding_share": last["engine"]["padding_share"],
+    }
     figures["least_padding_share"] = last["loop"]["least_padding_share"]
     sys.stdout.write(
-        f"{machine()}\n{recipe}: engine {figures['engine_steps_per_second']:.2f} steps a second, plain loop "
-        f"{figures['loop_steps_per_second']:.2f}: {figures['ratio']:.2f} times (lowest {figures['lowest_ratio']:.2f}); "
-        f"waiting for data {figures['data_wait_share']:.1%}; padding {figures['padding_share']:.1%}, at least "
-        f"{figures['least_padding_share']:.1%} with these sets\n"
+        f"{machine()}\n{recipe}: engine {figures['engine_steps_per_second']:.2f} steps a second, "
+        f"plain loop {figures['loop_steps_per_second']:.2f}: {figures['ratio']:.2f} times (lowest "
+        f"{figures['lowest_ratio']:.2f}); waiting for data {figures['data_wait_share']:.1%}; "
+        f"padding {figures['padding_share']:.1%}, at least {figures['least_padding_share']:.1%} "
+        "with these sets\n"
     )
     sys.stdout.flush()
     return figures
 
 
 def _stages(folder: Path) -> dict[str, dict[str, float]]:
-    """Steps a second of ZeRO 0, 1 and 2, with two batches a step, by one worker and by two of one core each."""
+    """Steps a second of ZeRO 0, 1 and 2, with two batches a step, by one worker and by two of one
+    core each.
+    """
     found: dict[str, dict[str, float]] = {}
     for stage in (0, 1, 2):
         found[str(stage)] = {}
         for workers in (1, 2):
             engine = {"batches_per_step": 2, "zero_stage": stage}
-            values = _values(folder, "finetune", STEPS["finetune"], out=f"zero-{stage}-{workers}", **engine)
+            values = _values(
+                folder, "finetune", STEPS["finetune"], out=f"zero-{stage}-{workers}", **engine
+            )
             line = _run(folder, values | {"side": "engine"}, workers=workers)
             found[str(stage)][str(workers)] = line["steps_per_second"]
         one, two = found[str(stage)].values()
         sys.stdout.write(
-            f"ZeRO {stage}, two batches a step: {one:.2f} steps a second by one worker on one core, {two:.2f} by two "
-            f"on two: {two / one:.2f} times\n"
+            f"ZeRO {stage}, two batches a step: {one:.2f} steps a second by one worker on one "
+            f"core, {two:.2f} by two on two: {two / one:.2f} times\n"
         )
         sys.stdout.flush()
     return found
 
 
 def _resume(folder: Path, repeats: int) -> dict[str, float]:
-    """Seconds from the start of the process to its first step, fresh, and resumed by one and by two workers."""
+    """Seconds from the start of the process to its first step, fresh, and resumed by one and by two
+    workers.
+    """
     seconds: dict[str, list[float]] = {"fresh": [], "resumed": [], "resumed by two, ZeRO 1": []}
     for repeat in range(repeats):
         out = f"resume-{repeat}"
@@ -148,8 +171,12 @@ def _run(folder: Path, values: dict[str, Any], *, workers: int = 1) -> dict[str,
     options = folder / "worker.yaml"
     options.write_text(yaml.safe_dump(values))
     one_core = values["engine"].get("batches_per_step", 1) > 1
-    environment = os.environ | {STARTED: str(time.time())} | ({"OMP_NUM_THREADS": "1"} if one_core else {})
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(workers)] if workers > 1 else []
+    environment = (
+        os.environ | {STARTED: str(time.time())} | ({"OMP_NUM_THREADS": "1"} if one_core else {})
+    )
+    launcher = (
+        ["-m", "torch.distributed.run", "--nproc-per-node", str(workers)] if workers > 1 else []
+    )
     command = [
         sys.executable,
         *launcher,
@@ -158,9 +185,13 @@ def _run(folder: Path, values: dict[str, Any], *, workers: int = 1) -> dict[str,
         "--worker",
         str(options),
     ]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} exited with {done.returncode}: {done.stderr[-3000:]}")
+        raise RuntimeError(
+            f"{' '.join(command)} exited with {done.returncode}: {done.stderr[-3000:]}"
+        )
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -179,7 +210,9 @@ def _work(file: Path) -> None:
 def _engine(config: TrainConfig) -> dict[str, float]:
     clock = _StepClock()
     result = run_training(config, clock)
-    metrics = [json.loads(line) for line in (Path(config.out) / "metrics.jsonl").read_text().splitlines()]
+    metrics = [
+        json.loads(line) for line in (Path(config.out) / "metrics.jsonl").read_text().splitlines()
+    ]
     waits = [line["data_wait_share"] for line in metrics if "data_wait_share" in line]
     return {
         "steps_per_second": clock.rate(),
@@ -209,12 +242,18 @@ class _StepClock:
 
 
 def _plain_loop(config: TrainConfig) -> dict[str, float]:
-    """Steps a second of PyTorch alone, on the batches the engine would take; and the least padding of these."""
+    """Steps a second of PyTorch alone, on the batches the engine would take; and the least padding
+    of these.
+    """
     task, engine = make_task(config, read_index(config.shards)), config.engine
     model = task.build_model().train()
     batches = _last_in_memory(task, engine.num_steps)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=engine.learning_rate, weight_decay=engine.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(step, engine.num_steps, engine))
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=engine.learning_rate, weight_decay=engine.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: rate_at(step, engine.num_steps, engine)
+    )
     started = 0.0
     for step, batch in enumerate(batches, start=1):
         if batch.number == engine.num_steps - TIMED_STEPS:

@@ -1,4 +1,6 @@
-"""Large-model stand-ins for benchmarks: real architectures, random weights (speed does not depend on those)."""
+"""Large-model stand-ins for benchmarks: real architectures, random weights (speed does not depend
+on those).
+"""
 
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,14 @@ SIZES: dict[str, dict[str, Any]] = {
         "do_stable_layer_norm": True,
     },
 }
-HEAD_STD = 0.3  # spreads the logits by about 2, as a fine-tuned head does; 0.02 would hide any drift
+HEAD_STD = (
+    0.3  # spreads the logits by about 2, as a fine-tuned head does; 0.02 would hide any drift
+)
 
 
 def write_hubert(folder: Path, *, size: str = "base", num_layers: int | None = None) -> Path:
-    """A HuBERT classifier with the layer-norm feature extractor (of HuBERT large), which padding cannot change.
+    """A HuBERT classifier with the layer-norm feature extractor (of HuBERT large), which padding
+    cannot change.
 
     `num_layers` makes it shallower than its size, for a run that has to be short.
     """

@@ -1,7 +1,9 @@
-"""How much a corpus has to gain from knowing who speaks, without any network: statistics standardized by speaker.
+"""How much a corpus has to gain from knowing who speaks, without any network: statistics
+standardized by speaker.
 
-Logistic regression on means and deviations of cepstra over each utterance; plain, with each speaker's utterances
-standardized by that speaker's own mean and deviation, which needs no label, and by another speaker's.
+Logistic regression on means and deviations of cepstra over each utterance; plain, with each
+speaker's utterances standardized by that speaker's own mean and deviation, which needs no label,
+and by another speaker's.
 
 Shapes: N utterances, X statistics.
 """
@@ -21,17 +23,27 @@ REGULARIZATION, MAX_ITERATIONS = 0.1, 1000
 
 
 def normalized_accuracies(shards: str) -> dict[str, float]:
-    """A-ACC in percent on the split test, standardized by nobody, by the speaker and by a wrong one."""
+    """A-ACC in percent on the split test, standardized by nobody, by the speaker and by a wrong
+    one.
+    """
     join_group()
     splits = [read_index(shards).split(name) for name in ("train", "test")]
-    train, test = (measure_utterances(split, "audio", functionals_of("cepstra", "audio")) for split in splits)
-    labels, truth = (np.asarray(split.table["label"].to_pylist(), dtype=np.str_) for split in splits)
+    train, test = (
+        measure_utterances(split, "audio", functionals_of("cepstra", "audio")) for split in splits
+    )
+    labels, truth = (
+        np.asarray(split.table["label"].to_pylist(), dtype=np.str_) for split in splits
+    )
     found = {}
     for by, at_test in (("nobody", ("nobody",)), ("speaker", ("speaker", "wrong"))):
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=REGULARIZATION, max_iter=MAX_ITERATIONS))
+        model = make_pipeline(
+            StandardScaler(), LogisticRegression(C=REGULARIZATION, max_iter=MAX_ITERATIONS)
+        )
         model.fit(_standardized(train, by), labels)
         for given in at_test:
-            found[given] = _over_speakers(model.predict(_standardized(test, given)) == truth, test.speakers)
+            found[given] = _over_speakers(
+                model.predict(_standardized(test, given)) == truth, test.speakers
+            )
     return found
 
 

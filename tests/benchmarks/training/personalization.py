@@ -1,9 +1,11 @@
-"""SetPeER, Sridhar weighting, TAPT, PAPT and PLDC against the vanilla baseline, on speakers nobody has heard.
+"""SetPeER, Sridhar weighting, TAPT, PAPT and PLDC against the vanilla baseline, on speakers nobody
+has heard.
 
-In synthetic worlds, whose truth is known, or on RAVDESS. Every choice is made on validation speakers, also how many of
-a speaker's utterances SetPeER sees together at test; "eights" are sets of 8, as in training. Controls keep it honest:
-support from another speaker must cost what personalization gained, support from other utterances of the same speaker
-must keep it, and in a null world, where speakers do not differ, no method may win. Significance is a paired t-test over
+In synthetic worlds, whose truth is known, or on RAVDESS. Every choice is made on validation
+speakers, also how many of a speaker's utterances SetPeER sees together at test; "eights" are sets
+of 8, as in training. Controls keep it honest: support from another speaker must cost what
+personalization gained, support from other utterances of the same speaker must keep it, and in a
+null world, where speakers do not differ, no method may win. Significance is a paired t-test over
 worlds and training seeds. A kept folder goes on where it was stopped.
 """
 
@@ -83,7 +85,9 @@ class Job:
         run = bench.train(self.corpus, self.method, self.seed)
         if self.kind == "set-sizes":
             found = {str(size): _in_sets(bench, run, self.corpus, size) for size in SET_SIZES}
-            return {name: 100 * metrics["scores"]["speaker_accuracy"] for name, metrics in found.items()}
+            return {
+                name: 100 * metrics["scores"]["speaker_accuracy"] for name, metrics in found.items()
+            }
         if self.kind == "training-sizes":
             sized = _in_sets(bench, run, self.corpus, self.method.set_size or TRAINING_SIZE)
             return {"same": 100 * sized["scores"]["speaker_accuracy"]}
@@ -91,7 +95,9 @@ class Job:
             measured = _in_chosen_sets(bench, run, self.corpus)
         else:
             measured = {"same": bench.evaluate(run, self.corpus, "same")}
-        scores = {name: 100 * metrics["scores"]["speaker_accuracy"] for name, metrics in measured.items()}
+        scores = {
+            name: 100 * metrics["scores"]["speaker_accuracy"] for name, metrics in measured.items()
+        }
         scores["f1"] = 100 * measured["same"]["scores"]["speaker_f1"]
         if "codes_used" in measured["same"]:
             scores["codes"] = measured["same"]["codes_used"]
@@ -107,17 +113,25 @@ def _in_sets(
 
 
 def _in_chosen_sets(bench: Bench, run: Path, corpus: str) -> dict[str, dict[str, Any]]:
-    """Metrics of the test speakers and the controls, in sets of the size that is best for the validation speakers."""
+    """Metrics of the test speakers and the controls, in sets of the size that is best for the
+    validation speakers.
+    """
     tried = {
-        size: _in_sets(bench, run, corpus, size, "validation")["scores"]["speaker_accuracy"] for size in TRIED_SIZES
+        size: _in_sets(bench, run, corpus, size, "validation")["scores"]["speaker_accuracy"]
+        for size in TRIED_SIZES
     }
     best = max(TRIED_SIZES, key=lambda size: tried[size])
-    measured = {support: _in_sets(bench, run, corpus, best, support=support) for support in ("same", *CONTROLS)}
+    measured = {
+        support: _in_sets(bench, run, corpus, best, support=support)
+        for support in ("same", *CONTROLS)
+    }
     return measured | {"eights": _in_sets(bench, run, corpus, TRAINING_SIZE)}
 
 
 def _pldc(bench: Bench, corpus: str, seed: int) -> dict[str, float]:
-    """A-CCC (mean of arousal and valence) as predicted, and calibrated; k is the best for mu on validation speakers."""
+    """A-CCC (mean of arousal and valence) as predicted, and calibrated; k is the best for mu on
+    validation speakers.
+    """
     run = bench.train(corpus, REGRESSION, seed, target={"kind": "values", "values": LABELS})
 
     def ccc(name: str, *arguments: str) -> float:
@@ -127,7 +141,9 @@ def _pldc(bench: Bench, corpus: str, seed: int) -> dict[str, float]:
     def chosen(k: int) -> list[str]:
         return ["--neighbors", str(k), "--pldc"]
 
-    tried = {k: ccc(f"validation-{k}", "--split", "validation", *chosen(k), "mu") for k in NEIGHBORS}
+    tried = {
+        k: ccc(f"validation-{k}", "--split", "validation", *chosen(k), "mu") for k in NEIGHBORS
+    }
     best = max(NEIGHBORS, key=lambda k: tried[k])
     figures = {"as predicted": ccc("base"), "k": float(best)}
     for mode in ("mu", "sigma", "both"):
@@ -137,18 +153,40 @@ def _pldc(bench: Bench, corpus: str, seed: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--corpus", choices=["synthetic", "ravdess"], default="synthetic")
-    parser.add_argument("--ravdess", type=Path, default=DEFAULT_RAVDESS, help="folder with clips.csv and audio/")
-    parser.add_argument("--worlds", type=int, default=3, help="synthetic worlds, or folds of RAVDESS (at most 3)")
-    parser.add_argument("--nulls", type=int, default=None, help="null worlds, with the first seed; default: as worlds")
+    parser.add_argument(
+        "--ravdess", type=Path, default=DEFAULT_RAVDESS, help="folder with clips.csv and audio/"
+    )
+    parser.add_argument(
+        "--worlds", type=int, default=3, help="synthetic worlds, or folds of RAVDESS (at most 3)"
+    )
+    parser.add_argument(
+        "--nulls",
+        type=int,
+        default=None,
+        help="null worlds, with the first seed; default: as worlds",
+    )
     parser.add_argument("--seeds", type=int, default=3, help="training seeds a world")
     parser.add_argument("--steps", type=int, default=400, help="training steps of every recognizer")
-    parser.add_argument("--adaptation-steps", type=int, default=400, help="steps of each masked prediction")
+    parser.add_argument(
+        "--adaptation-steps", type=int, default=400, help="steps of each masked prediction"
+    )
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
-    parser.add_argument("--methods", nargs="+", default=None, choices=list(METHODS), help="default: all that apply")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs at a time, one thread each")
-    parser.add_argument("--keep", type=Path, default=None, help="folder to work in and keep; default: a temporary one")
+    parser.add_argument(
+        "--methods", nargs="+", default=None, choices=list(METHODS), help="default: all that apply"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count(), help="runs at a time, one thread each"
+    )
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        default=None,
+        help="folder to work in and keep; default: a temporary one",
+    )
     options = parser.parse_args()
     jobs = _jobs(options)
     with tempfile.TemporaryDirectory() as name:
@@ -163,9 +201,13 @@ def main() -> None:
 def _jobs(options: argparse.Namespace) -> list[Job]:
     """The longest-awaited first: all worlds with the first seed, then with the second."""
     is_synthetic = options.corpus == "synthetic"
-    worlds = [f"{'world' if is_synthetic else 'ravdess'}-{number}" for number in range(options.worlds)]
+    worlds = [
+        f"{'world' if is_synthetic else 'ravdess'}-{number}" for number in range(options.worlds)
+    ]
     # The general encoder has heard synthetic speech: starting from it says nothing on RAVDESS.
-    methods = {name: method for name, method in METHODS.items() if is_synthetic or method.start is None}
+    methods = {
+        name: method for name, method in METHODS.items() if is_synthetic or method.start is None
+    }
     methods = {name: methods[name] for name in options.methods or methods}
     jobs: list[Job] = []
     if "normalization" in options.parts:
@@ -175,19 +217,38 @@ def _jobs(options: argparse.Namespace) -> list[Job]:
             jobs.append(Job("general", GENERAL, "general", 0, METHODS[PLAIN]))
         num_nulls = options.worlds if options.nulls is None else options.nulls
         nulls = [f"null-{number}" for number in range(num_nulls if is_synthetic else 0)]
-        seeds = [(w, s) for s in range(options.seeds) for w in [*worlds, *(nulls if s == 0 else [])]]
+        seeds = [
+            (w, s) for s in range(options.seeds) for w in [*worlds, *(nulls if s == 0 else [])]
+        ]
         jobs += [Job("methods", w, n, s, m) for w, s in seeds for n, m in methods.items()]
     for part in ("few-speakers", "scarce-speakers"):
         if part in options.parts and is_synthetic:
             kind = part.partition("-")[0]
-            few = [(f"{kind}-{number}", seed) for seed in range(options.seeds) for number in range(options.worlds)]
-            jobs += [Job(part, world, name, seed, METHODS[name]) for world, seed in few for name in FEW_METHODS]
+            few = [
+                (f"{kind}-{number}", seed)
+                for seed in range(options.seeds)
+                for number in range(options.worlds)
+            ]
+            jobs += [
+                Job(part, world, name, seed, METHODS[name])
+                for world, seed in few
+                for name in FEW_METHODS
+            ]
     for part, variants in (("ablations", ABLATIONS), ("training-sizes", TRAINING_SIZES)):
         if part in options.parts:
             wanted = {REFERENCE: METHODS[REFERENCE], **variants}
-            jobs += [Job(part, w, n, s, m) for s in range(options.seeds) for w in worlds for n, m in wanted.items()]
+            jobs += [
+                Job(part, w, n, s, m)
+                for s in range(options.seeds)
+                for w in worlds
+                for n, m in wanted.items()
+            ]
     if "set-sizes" in options.parts:
-        jobs += [Job("set-sizes", w, REFERENCE, s, METHODS[REFERENCE]) for s in range(options.seeds) for w in worlds]
+        jobs += [
+            Job("set-sizes", w, REFERENCE, s, METHODS[REFERENCE])
+            for s in range(options.seeds)
+            for w in worlds
+        ]
     if "pldc" in options.parts and is_synthetic:
         jobs += [
             Job("pldc", f"linked-{n}", "PLDC", s, REGRESSION)
@@ -204,7 +265,9 @@ def _run_all(jobs: Sequence[Job], bench: Bench, workers: int) -> dict[Job, Score
     log = str(bench.folder / "log")
     for kind in dict.fromkeys(job.kind for job in jobs):
         spawn = get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_to_log, initargs=(log,)) as pool:
+        with ProcessPoolExecutor(
+            workers, mp_context=spawn, initializer=_to_log, initargs=(log,)
+        ) as pool:
             running: dict[Future[dict[str, float]], Job] = {
                 pool.submit(job.run, bench): job for job in jobs if job.kind == kind
             }
@@ -212,7 +275,9 @@ def _run_all(jobs: Sequence[Job], bench: Bench, workers: int) -> dict[Job, Score
                 job = running[future]
                 found[job] = future.result()
                 shown = ", ".join(f"{name} {value:.1f}" for name, value in found[job].items())
-                sys.stderr.write(f"{job.kind}: {job.corpus}, {job.name}, seed {job.seed}: {shown}\n")
+                sys.stderr.write(
+                    f"{job.kind}: {job.corpus}, {job.name}, seed {job.seed}: {shown}\n"
+                )
     return found
 
 
@@ -227,8 +292,14 @@ def _report(found: Mapping[Job, Scores], out: TextIO) -> None:
     out.write(f"{machine()}\nA-ACC in percent over speakers unseen in training; p: paired t-test\n")
     figures: dict[str, object] = {}
     for kind in ("world", "null", "ravdess"):
-        runs = {job: scores for job, scores in found.items() if job.kind == "methods" and job.corpus.startswith(kind)}
-        figures |= {f"{kind}: {n}": row for n, row in _table(runs, PLAIN, f"methods, {kind}", out).items()}
+        runs = {
+            job: scores
+            for job, scores in found.items()
+            if job.kind == "methods" and job.corpus.startswith(kind)
+        }
+        figures |= {
+            f"{kind}: {n}": row for n, row in _table(runs, PLAIN, f"methods, {kind}", out).items()
+        }
     for part, baseline, title in (
         ("few-speakers", PLAIN, "a tenth of the training speakers, ten times as much of each"),
         ("scarce-speakers", PLAIN, "a tenth of the training speakers, 60 utterances of each"),
@@ -236,9 +307,14 @@ def _report(found: Mapping[Job, Scores], out: TextIO) -> None:
         ("training-sizes", REFERENCE, "set size in training and test (Fig. 8)"),
     ):
         runs = {job: scores for job, scores in found.items() if job.kind == part}
-        figures |= {f"{part}: {name}": row for name, row in _table(runs, baseline, title, out).items()}
+        figures |= {
+            f"{part}: {name}": row for name, row in _table(runs, baseline, title, out).items()
+        }
     for kind, title in (
-        ("normalization", "logistic regression on statistics standardized by nobody, the speaker, a wrong one"),
+        (
+            "normalization",
+            "logistic regression on statistics standardized by nobody, the speaker, a wrong one",
+        ),
         ("set-sizes", "utterances in a set at test, 0: all"),
         ("pldc", "PLDC, A-CCC in percent"),
     ):
@@ -247,25 +323,42 @@ def _report(found: Mapping[Job, Scores], out: TextIO) -> None:
             figures[kind] = {name: statistics.mean(row[name] for row in rows) for name in rows[0]}
             out.write(f"\n{title}, mean of {len(rows)} runs, difference to the first\n")
             for name in rows[0]:
-                mine, first = [row[name] for row in rows], [next(iter(row.values())) for row in rows]
+                mine, first = (
+                    [row[name] for row in rows],
+                    [next(iter(row.values())) for row in rows],
+                )
                 out.write(f"{name:>14s} {statistics.mean(mine):5.1f}{_difference(mine, first)}\n")
     print_result("personalization", figures)
 
 
-def _table(runs: Mapping[Job, Scores], baseline: str, title: str, out: TextIO) -> dict[str, dict[str, object]]:
-    """One line a method: mean and standard deviation, difference to the baseline and its p, and the controls."""
+def _table(
+    runs: Mapping[Job, Scores], baseline: str, title: str, out: TextIO
+) -> dict[str, dict[str, object]]:
+    """One line a method: mean and standard deviation, difference to the baseline and its p, and the
+    controls.
+    """
     rows: dict[str, dict[str, object]] = {}
     if runs:
         out.write(f"\n{title}\n")
-    base = {(job.corpus, job.seed): scores["same"] for job, scores in runs.items() if job.name == baseline}
+    base = {
+        (job.corpus, job.seed): scores["same"]
+        for job, scores in runs.items()
+        if job.name == baseline
+    }
     for name in dict.fromkeys(job.name for job in runs):
         mine = {(job.corpus, job.seed): scores for job, scores in runs.items() if job.name == name}
         own = [scores["same"] for scores in mine.values()]
-        row: dict[str, object] = {"runs": len(own), "a_acc": statistics.mean(own), "std": _spread(own)}
+        row: dict[str, object] = {
+            "runs": len(own),
+            "a_acc": statistics.mean(own),
+            "std": _spread(own),
+        }
         line = f"{name:24s} {row['a_acc']:5.1f} ± {row['std']:3.1f}"
         pairs = [(scores["same"], base[key]) for key, scores in mine.items() if key in base]
         if name != baseline and len(pairs) > 1:
-            worlds = _world_means({key: scores["same"] - base[key] for key, scores in mine.items() if key in base})
+            worlds = _world_means(
+                {key: scores["same"] - base[key] for key, scores in mine.items() if key in base}
+            )
             row |= {"gain": statistics.mean(one - other for one, other in pairs), "worlds": worlds}
             line += _difference(*zip(*pairs, strict=True))
             line += f", worlds {' '.join(f'{gain:+.1f}' for gain in worlds)}"
@@ -290,7 +383,10 @@ def _difference(mine: Sequence[float], others: Sequence[float]) -> str:
 def _world_means(gains: Mapping[tuple[str, int], float]) -> list[float]:
     """The mean gain in each world, over its training seeds."""
     worlds = sorted({world for world, _ in gains})
-    return [statistics.mean(gain for (world, _), gain in gains.items() if world == mine) for mine in worlds]
+    return [
+        statistics.mean(gain for (world, _), gain in gains.items() if world == mine)
+        for mine in worlds
+    ]
 
 
 def _spread(values: Iterable[float]) -> float:

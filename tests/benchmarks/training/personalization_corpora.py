@@ -1,10 +1,12 @@
-"""Corpora of the personalization benchmark: packed shards with the splits train, validation and test by speaker.
+"""Corpora of the personalization benchmark: packed shards with the splits train, validation and
+test by speaker.
 
-Synthetic worlds have 120 training, 20 validation and 40 test speakers and four emotions, labeled with the truth, so
-that what is measured is the method. `world-S` has speakers who differ; `few-S` is that world with a tenth of the
-training speakers, as many as a fold of RAVDESS has, and ten times as much of each; `scarce-S` has as much of them as
-RAVDESS has of an actor; in `null-S` nobody differs, and no method may win; in `linked-S` how widely a speaker's arousal
-and valence labels spread follows the group one hears, and predictions do not; `general-S` is what the original encoder
+Synthetic worlds have 120 training, 20 validation and 40 test speakers and four emotions, labeled
+with the truth, so that what is measured is the method. `world-S` has speakers who differ; `few-S`
+is that world with a tenth of the training speakers, as many as a fold of RAVDESS has, and ten times
+as much of each; `scarce-S` has as much of them as RAVDESS has of an actor; in `null-S` nobody
+differs, and no method may win; in `linked-S` how widely a speaker's arousal and valence labels
+spread follows the group one hears, and predictions do not; `general-S` is what the original encoder
 is pre-trained on. RAVDESS is read in three folds of eight test actors.
 """
 
@@ -29,7 +31,9 @@ from tests import ROOT
 CLASSES = ("neutral", "anger", "happiness", "surprise")
 SPLITS = {"train": range(120), "validation": range(120, 140), "test": range(140, 180)}
 PRIOR = (0.25, 0.25, 1e-6, 1e-6, 0.25, 1e-6, 0.25)
-BASELINE = Spread(shared=0.7, own=0.7)  # how far speakers' habits lie apart, in units of what an emotion changes
+BASELINE = Spread(
+    shared=0.7, own=0.7
+)  # how far speakers' habits lie apart, in units of what an emotion changes
 NUM_FEW = 12  # training speakers, where they are few
 FEW_UTTERANCES = {"few": 360.0, "scarce": 60.0}  # the mean of each of them
 GENERAL_SEED = 100  # a world that none of the others is
@@ -44,7 +48,9 @@ def write_corpora(folder: Path, names: Sequence[str], ravdess: Path) -> None:
         for name in missing:
             (folder / name).mkdir(exist_ok=True)
             if not name.startswith("ravdess"):
-                running += [pool.submit(_write_split, name, split, str(folder / name)) for split in SPLITS]
+                running += [
+                    pool.submit(_write_split, name, split, str(folder / name)) for split in SPLITS
+                ]
         for future in running:
             future.result()
     for name in missing:
@@ -74,7 +80,9 @@ def _write_split(name: str, split: str, folder: str) -> None:
         for sample in iterate_samples(World(config), speakers):
             emotion = sample.metadata["emotion"]
             if emotion in CLASSES:
-                labeled = replace(sample, metadata={**sample.metadata, "label": emotion, "split": split})
+                labeled = replace(
+                    sample, metadata={**sample.metadata, "label": emotion, "split": split}
+                )
                 writer.add(sample.key, encode_sample(labeled))
         writer.close()
 
@@ -82,7 +90,10 @@ def _write_split(name: str, split: str, folder: str) -> None:
 def _import_actors(ravdess: Path, folder: Path, *, fold: int) -> None:
     """Through `emostream import`: the table's `label` and `split` end up in each sample's json."""
     order = [(actor + fold * TEST_ACTORS) % NUM_ACTORS for actor in range(NUM_ACTORS)]
-    cuts = {"test": order[:TEST_ACTORS], "validation": order[TEST_ACTORS : TEST_ACTORS + VALIDATION_ACTORS]}
+    cuts = {
+        "test": order[:TEST_ACTORS],
+        "validation": order[TEST_ACTORS : TEST_ACTORS + VALIDATION_ACTORS],
+    }
     split_of = {actor: split for split, actors in cuts.items() for actor in actors}
     with (ravdess / "clips.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -91,7 +102,9 @@ def _import_actors(ravdess: Path, folder: Path, *, fold: int) -> None:
         writer = csv.DictWriter(stream, [*rows[0], "label", "split"])
         writer.writeheader()
         for row in rows:
-            emotion = canonical_emotion(row["emotion"].replace("calm", "neutral"))  # the corpus' eighth class
+            emotion = canonical_emotion(
+                row["emotion"].replace("calm", "neutral")
+            )  # the corpus' eighth class
             split = split_of.get(int(row["speaker"].rpartition("_")[2]) - 1, "train")
             writer.writerow(row | {"emotion": emotion, "label": emotion, "split": split})
     command = ["import", str(table), "--root", str(ravdess), "--out", str(folder)]

@@ -1,7 +1,8 @@
-"""Methods of the personalization benchmark, and their runs: commands of `emostream`, one after the other in a process.
+"""Methods of the personalization benchmark, and their runs: commands of `emostream`, one after the
+other in a process.
 
-A run lies in a folder of its own and is not repeated when it is there. Every recognizer sees 64 utterances a step, for
-the same number of steps; its checkpoint is chosen on validation speakers.
+A run lies in a folder of its own and is not repeated when it is there. Every recognizer sees 64
+utterances a step, for the same number of steps; its checkpoint is chosen on validation speakers.
 """
 
 import json
@@ -23,16 +24,24 @@ from trainers.evaluation.metrics import score_values
 from trainers.evaluation.targets import ValueTarget
 
 UTTERANCES = {"batch_seconds": 400.0, "max_utterances": 64}
-# What keeps the codebook in use, and a loss over halves whose temperature means something: see docs/decisions.md.
+# What keeps the codebook in use, and a loss over halves whose temperature means something: see
+# docs/decisions.md.
 IN_USE = {"normalize_codes": True, "restart_codes": True, "similarity": "cosine"}
-MASKING = {"num_labels": 100, "mask_length": 4, "min_samples": 8000, "label_layer": 2}  # 25 frames a second
+MASKING = {
+    "num_labels": 100,
+    "mask_length": 4,
+    "min_samples": 8000,
+    "label_layer": 2,
+}  # 25 frames a second
 GENERAL = f"general-{GENERAL_SEED}"
 PLAIN = "vanilla"
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A recipe, its options, its sets, and what it starts from: nothing, or the encoder one of `STARTS` leaves."""
+    """A recipe, its options, its sets, and what it starts from: nothing, or the encoder one of
+    `STARTS` leaves.
+    """
 
     recipe: str = "finetune"
     model: Mapping[str, Any] = field(default_factory=dict)
@@ -40,7 +49,8 @@ class Method:
     set_size: int | None = None
 
 
-# What an encoder learns before fine-tuning: in general, then from the corpus' sound, then from it and who speaks.
+# What an encoder learns before fine-tuning: in general, then from the corpus' sound, then from it
+# and who speaks.
 STARTS: Mapping[str, Method] = {
     "general": Method("tapt", {**MASKING, "label_layer": None}),
     "tapt": Method("tapt", MASKING, "general"),
@@ -90,7 +100,10 @@ class Bench:
         out.mkdir(parents=True, exist_ok=True)
         encoder: dict[str, Any] = {}
         if method.start is not None:
-            encoder = {"checkpoint": str(self.adapt(method.start, corpus, seed)), "freeze_front_end": False}
+            encoder = {
+                "checkpoint": str(self.adapt(method.start, corpus, seed)),
+                "freeze_front_end": False,
+            }
         sets = (
             {}
             if method.set_size is None
@@ -118,12 +131,23 @@ class Bench:
             out.mkdir(parents=True, exist_ok=True)
             encoder: dict[str, Any] = {}
             if method.start is not None:
-                encoder = {"checkpoint": str(self.adapt(method.start, corpus, seed)), "freeze_front_end": False}
+                encoder = {
+                    "checkpoint": str(self.adapt(method.start, corpus, seed)),
+                    "freeze_front_end": False,
+                }
             options = {"encoder": encoder, "data": {"utterances": UTTERANCES}}
             self._run(out, method, where, seed, self.adaptation_steps, options)
         return out / "train" / "best"
 
-    def _run(self, out: Path, method: Method, corpus: str, seed: int, steps: int, options: Mapping[str, Any]) -> None:
+    def _run(
+        self,
+        out: Path,
+        method: Method,
+        corpus: str,
+        seed: int,
+        steps: int,
+        options: Mapping[str, Any],
+    ) -> None:
         values = {
             **options,
             "recipe": method.recipe,
@@ -149,8 +173,8 @@ def command(*arguments: str) -> None:
 
 
 def true_calibration(evaluation: Path, shards: str, mode: Mode) -> float:
-    """Mean over-speaker CCC when Eq. 3 is given each test speaker's true label mean and standard deviation: how far
-    PLDC could go.
+    """Mean over-speaker CCC when Eq. 3 is given each test speaker's true label mean and standard
+    deviation: how far PLDC could go.
     """
     predictions = pq.read_table(evaluation / "predictions.parquet")
     index = read_index(shards).split("test")

@@ -1,15 +1,19 @@
-"""A training step of a HuBERT-sized recognizer on one device: model FLOPs utilization, PyTorch alone and the engine.
+"""A training step of a HuBERT-sized recognizer on one device: model FLOPs utilization, PyTorch
+alone and the engine.
 
-    python -m tests.benchmarks.training.training_gpu [--size base|large] [--layers N] [--recipe finetune|setpeer]
+    python -m tests.benchmarks.training.training_gpu [--size base|large] [--layers N]
+        [--recipe finetune|setpeer]
         [--repeats 5]
 
 Utilization is the floating-point operations the model asks for (forward and backward, counted by
-`torch.utils.flop_counter` on one step) over what the device multiplies in the same time, measured in the same run by a
-large matrix product in the same precision: that product is the limit. Attention and convolutions are counted; norms,
-activations and the optimizer are not, so that 100 % cannot be reached.
+`torch.utils.flop_counter` on one step) over what the device multiplies in the same time, measured
+in the same run by a large matrix product in the same precision: that product is the limit.
+Attention and convolutions are counted; norms, activations and the optimizer are not, so that 100 %
+cannot be reached.
 
-Sounds are noise of one length, already on the device: what is measured is the step. Needs no Ray; without deepspeed
-PyTorch alone is measured, and a line says so. On a CPU a shallow model on little sound runs through the same code.
+Sounds are noise of one length, already on the device: what is measured is the step. Needs no Ray;
+without deepspeed PyTorch alone is measured, and a line says so. On a CPU a shallow model on little
+sound runs through the same code.
 """
 
 import argparse
@@ -41,13 +45,23 @@ SET_SIZE = 8
 
 def main() -> None:
     on_gpu = torch.cuda.is_available()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", choices=sorted(SIZES), default="base", help="of HuBERT")
-    parser.add_argument("--layers", type=int, default=None if on_gpu else 2, help="fewer than the size has")
+    parser.add_argument(
+        "--layers", type=int, default=None if on_gpu else 2, help="fewer than the size has"
+    )
     parser.add_argument("--recipe", choices=["finetune", "setpeer"], default="finetune")
-    parser.add_argument("--utterances", type=int, default=64 if on_gpu else 8, help="in a batch, in sets of 8")
-    parser.add_argument("--seconds", type=float, default=5.0 if on_gpu else 2.0, help="of each utterance")
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="bfloat16" if on_gpu else "float32")
+    parser.add_argument(
+        "--utterances", type=int, default=64 if on_gpu else 8, help="in a batch, in sets of 8"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=5.0 if on_gpu else 2.0, help="of each utterance"
+    )
+    parser.add_argument(
+        "--precision", choices=["float32", "bfloat16"], default="bfloat16" if on_gpu else "float32"
+    )
     parser.add_argument("--steps", type=int, default=20 if on_gpu else 3, help="in a round")
     parser.add_argument("--repeats", type=int, default=5, help="rounds; medians are given")
     options = parser.parse_args()
@@ -56,20 +70,26 @@ def main() -> None:
     dtype = getattr(torch, options.precision)
     flops = count_flops(make_model(options).to(device), batch)
     limit = matrix_flops_per_second(device, dtype, 8192 if on_gpu else 2048)
-    sides: dict[str, Callable[[], None]] = {"PyTorch": plain_step(make_model(options).to(device), batch, dtype)}
+    sides: dict[str, Callable[[], None]] = {
+        "PyTorch": plain_step(make_model(options).to(device), batch, dtype)
+    }
     if importlib.util.find_spec("deepspeed") is not None:
         sides["engine"] = engine_step(make_model(options), batch, options.precision)
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(options.repeats):
         for name, step in sides.items():
             seconds[name].append(timed(step, options.steps) / options.steps)
-    report(options, flops, limit, {name: statistics.median(times) for name, times in seconds.items()})
+    report(
+        options, flops, limit, {name: statistics.median(times) for name, times in seconds.items()}
+    )
 
 
 def make_model(options: argparse.Namespace) -> RecognitionModel:
     """A recognizer of the size asked for, with random weights."""
     depth = {} if options.layers is None else {"num_hidden_layers": options.layers}
-    encoder = HubertConfig(**(SIZES[options.size] | depth), feat_extract_norm="layer", conv_bias=True)
+    encoder = HubertConfig(
+        **(SIZES[options.size] | depth), feat_extract_norm="layer", conv_bias=True
+    )
     torch.manual_seed(0)
 
     term_weights, personal = {"supervised": 1.0}, dict[str, Any]()
@@ -96,7 +116,9 @@ def make_batch(number: int, seconds: float) -> Batch:
     samples = round(seconds * SAMPLE_RATE_HZ)
     labels = torch.arange(number) % len(EMOTIONS)
     return Batch(
-        inputs={"sound": Padded(0.1 * torch.randn(number, samples), torch.full((number,), samples))},
+        inputs={
+            "sound": Padded(0.1 * torch.randn(number, samples), torch.full((number,), samples))
+        },
         targets={"classes": torch.nn.functional.one_hot(labels, len(EMOTIONS)).float()},
         sets=torch.arange(number) // SET_SIZE,
         rows=torch.arange(number),
@@ -145,7 +167,9 @@ def engine_step(model: RecognitionModel, batch: Batch, precision: Any) -> Callab
     join_group()
     config = deepspeed_config(EngineConfig(precision=precision), 1, universal=False)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
-    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config, dist_init_required=False)
+    engine, *_ = deepspeed.initialize(
+        model=model, optimizer=optimizer, config=config, dist_init_required=False
+    )
 
     steps = itertools.count()
 
@@ -172,27 +196,41 @@ def timed(step: Callable[[], Any], number: int) -> float:
     return time.perf_counter() - started
 
 
-def report(options: argparse.Namespace, flops: int, limit: float, seconds: dict[str, float]) -> None:
+def report(
+    options: argparse.Namespace, flops: int, limit: float, seconds: dict[str, float]
+) -> None:
     """The table, and the line of JSON."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     depth = "all" if options.layers is None else options.layers
     sys.stdout.write(
-        f"{machine()}; {device}; HuBERT {options.size}, {depth} layers, {options.recipe}, {options.utterances} x "
-        f"{options.seconds:g} s, {options.precision}: {flops / 1e9:.0f} GFLOP a step; the limit, a matrix product, "
-        f"reaches {limit / 1e12:.2f} TFLOP/s\n"
+        f"{machine()}; {device}; HuBERT {options.size}, {depth} layers, {options.recipe}, "
+        f"{options.utterances} x {options.seconds:g} s, {options.precision}: {flops / 1e9:.0f} "
+        f"GFLOP a step; the limit, a matrix product, reaches {limit / 1e12:.2f} TFLOP/s\n"
     )
     utilization = {name: flops / time_ / limit for name, time_ in seconds.items()}
     for name, time_ in seconds.items():
         share = options.utterances / time_
-        sys.stdout.write(f"  {name:8s} {share:8.1f} utterances a second  utilization {utilization[name]:.1%}\n")
+        sys.stdout.write(
+            f"  {name:8s} {share:8.1f} utterances a second  utilization {utilization[name]:.1%}\n"
+        )
     if "engine" in seconds:
-        sys.stdout.write(f"  the engine runs at {seconds['PyTorch'] / seconds['engine']:.2f} of PyTorch alone\n")
+        sys.stdout.write(
+            f"  the engine runs at {seconds['PyTorch'] / seconds['engine']:.2f} of PyTorch alone\n"
+        )
     else:
         sys.stdout.write("  deepspeed is not installed here: the engine was not measured\n")
-    figures: dict[str, Any] = {"device": device, "size": options.size, "layers": options.layers, "flops": flops}
+    figures: dict[str, Any] = {
+        "device": device,
+        "size": options.size,
+        "layers": options.layers,
+        "flops": flops,
+    }
     if torch.cuda.is_available():
         figures["peak_mib"] = torch.cuda.max_memory_allocated() / MIB
-    print_result("training_gpu", figures | {"limit_flops": limit, "seconds": seconds, "utilization": utilization})
+    print_result(
+        "training_gpu",
+        figures | {"limit_flops": limit, "seconds": seconds, "utilization": utilization},
+    )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ TEACHER_STEPS = 60
 
 
 def begin_demo(out: Path) -> None:
-    """What an interrupted demo has left: the corpus and the teachers, here of fewer steps than the demo takes."""
+    """What an interrupted demo has left: the corpus and the teachers, here of fewer steps than the
+    demo takes.
+    """
     from trainers.teachers.inputs import read_training_utterances
     from trainers.teachers.train import TeacherConfig, train_teacher
 
@@ -35,7 +37,9 @@ def run_demo(out: Path, root: Path, *options: str) -> "subprocess.CompletedProce
     for name, value in SIZES.items():
         command += ["--set", f"{name}={value}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    return subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, timeout=400, check=False
+    )
 
 
 def models(out: Path) -> dict[Path, int]:
@@ -67,7 +71,9 @@ def test_the_demo_ends_in_a_report_and_two_models(tmp_path: Path) -> None:
 
 
 def test_a_folder_holds_one_demo(tmp_path: Path) -> None:
-    """Another seed in the same folder would report on a mixture: refused before anything is made."""
+    """Another seed in the same folder would report on a mixture: refused before anything is
+    made.
+    """
     refuse_other_demo(DemoConfig(out=str(tmp_path), **SIZES), tmp_path)
     other = run_demo(tmp_path, ROOT, "--seed", "1")
     assert other.returncode == 2

@@ -3,8 +3,9 @@
 import importlib.metadata
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -15,7 +16,12 @@ from cluster.doctor import examine as doctor
 from cluster.doctor import machine as doctor_machine
 from cluster.doctor import software as doctor_software
 from cluster.doctor.examine import DoctorConfig, Finding, examine, run_doctor
-from cluster.doctor.machine import check_files, check_shared_memory, check_storage, free_memory_bytes
+from cluster.doctor.machine import (
+    check_files,
+    check_shared_memory,
+    check_storage,
+    free_memory_bytes,
+)
 from cluster.doctor.ray_cluster import check_ray
 from cluster.doctor.software import (
     CODECS,
@@ -39,11 +45,23 @@ def test_this_machine_is_examined_whole() -> None:
     """Every check has its say, and whatever is not all right comes with a remedy."""
     findings = examine(DoctorConfig())
     names = {finding.name for finding in findings}
-    assert {"python", "torch", "ray", "codecs", "faces", "storage", "memory", "open files", "cpu"} <= names
+    assert {
+        "python",
+        "torch",
+        "ray",
+        "codecs",
+        "faces",
+        "storage",
+        "memory",
+        "open files",
+        "cpu",
+    } <= names
     assert all(bool(finding.remedy) == (finding.status != "ok") for finding in findings)
 
 
-@pytest.mark.parametrize(("status", "remedy"), [("ok", "do this"), ("problem", ""), ("warning", "")])
+@pytest.mark.parametrize(
+    ("status", "remedy"), [("ok", "do this"), ("problem", ""), ("warning", "")]
+)
 def test_a_fault_without_a_remedy_cannot_be_made(status: doctor.Status, remedy: str) -> None:
     """The rule that each problem has its remedy is the record's own."""
     with pytest.raises(ValueError, match="remedy"):
@@ -80,7 +98,9 @@ def test_tones_are_what_they_claim(extension: str) -> None:
 
 
 def test_a_codec_that_is_gone_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A build without an encoder cannot be tried, which is said; the other formats are still checked."""
+    """A build without an encoder cannot be tried, which is said; the other formats are still
+    checked.
+    """
     monkeypatch.setitem(CODECS, "mp3", ("mp3", "no_such_encoder", SAMPLE_RATE_HZ))
     working, gone = check_codecs()
     assert (working.status, gone.status) == ("ok", "warning")
@@ -91,15 +111,26 @@ def test_a_codec_that_is_gone_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_format_that_cannot_be_read_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes that do not decode are a problem with the format's name."""
     real = encode_tone
-    damaged: Callable[..., bytes] = lambda *codec: b"not sound" if codec[0] == "wav" else real(*codec)  # noqa: E731
+
+    def damaged(*codec: Any) -> bytes:
+        return b"not sound" if codec[0] == "wav" else real(*codec)
+
     monkeypatch.setattr(doctor_software, "encode_tone", damaged)
     problem = [finding for finding in check_codecs() if finding.status == "problem"]
     assert [finding.detail.split()[0] for finding in problem] == ["wav"]
 
 
 def test_packages_are_compared_with_the_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A missing package and an old one are problems with the very requirement as remedy; extras are not asked for."""
-    required = ["numpy>=9999", "no-such-package>=1.2", "pyarrow>=1", "absent; extra == 's3'", "old; python_version<'3'"]
+    """A missing package and an old one are problems with the very requirement as remedy; extras are
+    not asked for.
+    """
+    required = [
+        "numpy>=9999",
+        "no-such-package>=1.2",
+        "pyarrow>=1",
+        "absent; extra == 's3'",
+        "old; python_version<'3'",
+    ]
     monkeypatch.setattr(importlib.metadata, "requires", lambda _name: required)
     findings = list(check_packages())
     assert [(finding.name, finding.status) for finding in findings] == [
@@ -125,8 +156,12 @@ def test_an_old_python_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("has_driver", "status"), [(True, "problem"), (False, "warning")])
-def test_a_gpu_that_torch_does_not_see(monkeypatch: pytest.MonkeyPatch, has_driver: bool, status: str) -> None:
-    """No GPU is a warning; a driver without a visible GPU is a problem, for the money is being spent."""
+def test_a_gpu_that_torch_does_not_see(
+    monkeypatch: pytest.MonkeyPatch, has_driver: bool, status: str
+) -> None:
+    """No GPU is a warning; a driver without a visible GPU is a problem, for the money is being
+    spent.
+    """
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -135,7 +170,9 @@ def test_a_gpu_that_torch_does_not_see(monkeypatch: pytest.MonkeyPatch, has_driv
 
 
 def test_storage_is_left_as_it_was(tmp_path: Path) -> None:
-    """The probe is written, read and deleted; nothing stays, also in memory and on remote file systems."""
+    """The probe is written, read and deleted; nothing stays, also in memory and on remote file
+    systems.
+    """
     assert only(check_storage(str(tmp_path))).status == "ok"
     assert list(tmp_path.iterdir()) == []
     assert only(check_storage("memory://doctor/probe")).status == "ok"
@@ -150,7 +187,9 @@ def test_a_missing_file_system_names_the_extra(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_memory_is_the_containers(tmp_path: Path) -> None:
-    """A control group's limit counts where it is less than the machine's; without one the machine's does."""
+    """A control group's limit counts where it is less than the machine's; without one the machine's
+    does.
+    """
     machine = free_memory_bytes(tmp_path / "nothing")
     (tmp_path / "memory.max").write_text("1000000\n")
     (tmp_path / "memory.current").write_text("400000\n")
@@ -160,7 +199,9 @@ def test_memory_is_the_containers(tmp_path: Path) -> None:
 
 
 def test_little_shared_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Docker's 64 MiB are too few for Ray's object store; a system without the folder has nothing to say."""
+    """Docker's 64 MiB are too few for Ray's object store; a system without the folder has nothing
+    to say.
+    """
     usage = type("Usage", (), {"free": 64 << 20})
     monkeypatch.setattr(doctor_machine.psutil, "disk_usage", lambda _path: usage)
     assert "--shm-size" in only(check_shared_memory()).remedy
@@ -177,7 +218,9 @@ def test_little_shared_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_
         (-1, -1, "ok", ""),
     ],
 )
-def test_open_files(monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, status: str, remedy: str) -> None:
+def test_open_files(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, status: str, remedy: str
+) -> None:
     """The remedy raises the limit no further than the system allows."""
     monkeypatch.setattr(doctor_machine.resource, "getrlimit", lambda _what: (soft, hard))
     finding = only(check_files())

@@ -23,10 +23,15 @@ def import_rows(folder: Path, transcripts: list[str]) -> int:
 def test_import_tells_of_rejected_rows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], transcripts: list[str], status: int
 ) -> None:
-    """The status is 3 when a row could not be read, and the reason is counted on the screen and in the summary."""
+    """The status is 3 when a row could not be read, and the reason is counted on the screen and in
+    the summary.
+    """
     assert import_rows(tmp_path, transcripts) == status
     rejected = {"no_media": 1} if status else {}
-    assert json.loads((tmp_path / "shards" / "import-summary.json").read_text())["rejected"] == rejected
+    assert (
+        json.loads((tmp_path / "shards" / "import-summary.json").read_text())["rejected"]
+        == rejected
+    )
     printed = capsys.readouterr().out
     assert f"{2 - len(rejected)} of 2 rows in 1 shards" in printed
     assert ("rejected 1 x no_media" in printed) == bool(rejected)

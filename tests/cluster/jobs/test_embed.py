@@ -1,4 +1,6 @@
-"""The embedding job: exact in steps, one encoder a folder, and the same calibration through the service."""
+"""The embedding job: exact in steps, one encoder a folder, and the same calibration through the
+service.
+"""
 
 import dataclasses
 import json
@@ -32,12 +34,22 @@ from tests.actors.speaker_index.running_server import running_server
 from tests.worlds.small import SmallWorld, make_sample, write_shard
 from tests.worlds.training import make_utterance, small_values, write_training_world
 
-MASKING = {"num_labels": 4, "mask_length": 2, "mask_probability": 0.6, "min_samples": 1600, "projection_size": 8}
+MASKING = {
+    "num_labels": 4,
+    "mask_length": 2,
+    "mask_probability": 0.6,
+    "min_samples": 1600,
+    "projection_size": 8,
+}
 
 
 @pytest.fixture(scope="module")
-def made(small_world: SmallWorld, ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three of the shards, 18 utterances of 5 speakers, and their table with the statistics of emotions."""
+def made(
+    small_world: SmallWorld, ray_address: str, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Three of the shards, 18 utterances of 5 speakers, and their table with the statistics of
+    emotions.
+    """
     folder = tmp_path_factory.mktemp("made")
     (folder / "shards").mkdir()
     for path in sorted(small_world.shards.glob("*.tar"))[:3]:
@@ -48,7 +60,9 @@ def made(small_world: SmallWorld, ray_address: str, tmp_path_factory: pytest.Tem
 
 @pytest.fixture
 def world(made: Path, tmp_path: Path) -> Iterator[Path]:
-    """The same, free to be changed: put back at the end, as tables remember where their shards lie."""
+    """The same, free to be changed: put back at the end, as tables remember where their shards
+    lie.
+    """
     shutil.copytree(made, tmp_path / "kept")
     yield made
     shutil.rmtree(made)
@@ -56,8 +70,15 @@ def world(made: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 def options(world: Path, address: str, name: str = "speakers", **changes: Any) -> EmbedConfig:
-    values = {"shards": f"{world}/shards/*.tar", "encoder": "spectral", "labels": ("emotion",), "num_workers": 1}
-    return EmbedConfig(**(values | {"out": f"{world}/{name}.parquet", "address": address} | changes))  # type: ignore[arg-type]
+    values = {
+        "shards": f"{world}/shards/*.tar",
+        "encoder": "spectral",
+        "labels": ("emotion",),
+        "num_workers": 1,
+    }
+    return EmbedConfig(
+        **(values | {"out": f"{world}/{name}.parquet", "address": address} | changes)
+    )  # type: ignore[arg-type]
 
 
 def table_of(path: Path) -> SpeakerTable:
@@ -65,9 +86,14 @@ def table_of(path: Path) -> SpeakerTable:
 
 
 def test_a_table_made_in_steps_is_the_one_made_at_once(world: Path, ray_address: str) -> None:
-    """New shards update speakers to the very bytes that all shards give, and the old ones are not opened again."""
+    """New shards update speakers to the very bytes that all shards give, and the old ones are not
+    opened again.
+    """
     wanted = (world / "speakers.parquet").read_bytes()
-    new, first = world / "shards" / "small-000.tar", next((world / "speakers-utterances").glob("small-000-*.parquet"))
+    new, first = (
+        world / "shards" / "small-000.tar",
+        next((world / "speakers-utterances").glob("small-000-*.parquet")),
+    )
     first.unlink()
     hidden = shutil.move(new, world)
     before = embed(options(world, ray_address))
@@ -81,15 +107,23 @@ def test_a_table_made_in_steps_is_the_one_made_at_once(world: Path, ray_address:
 
 
 def test_vectors_are_means_over_a_speakers_utterances(made: Path) -> None:
-    """Recomputed from the recordings one by one; the statistics of labels are those of the speaker's own emotions."""
+    """Recomputed from the recordings one by one; the statistics of labels are those of the
+    speaker's own emotions.
+    """
     table = table_of(made / "speakers.parquet")
     embedder = make_embedder(EmbedderConfig(encoder="spectral"))
     embedder.setup(1)
     for place, speaker in enumerate(table.speakers):
         mine = [make_sample(number) for number in range(18) if f"speaker-{number % 5}" == speaker]
         sounds = [decode_audio(sample.audio or b"") for sample in mine]
-        rows = [row for row in embedder.embed(sounds, [speaker] * len(mine)) if not isinstance(row, Missing)]
-        np.testing.assert_allclose(table.vectors[place], np.mean(rows, axis=0), rtol=1e-5, atol=1e-6)
+        rows = [
+            row
+            for row in embedder.embed(sounds, [speaker] * len(mine))
+            if not isinstance(row, Missing)
+        ]
+        np.testing.assert_allclose(
+            table.vectors[place], np.mean(rows, axis=0), rtol=1e-5, atol=1e-6
+        )
         emotions = [str((sample.metadata or {})["emotion"]) for sample in mine]
         shares = [emotions.count(name) / len(mine) for name in EMOTIONS]
         assert table.num_utterances[place] == len(mine)
@@ -108,11 +142,15 @@ def test_other_labels_need_no_encoder(world: Path, monkeypatch: pytest.MonkeyPat
     assert table_of(world / "speakers.parquet").dimensions == ()
 
 
-@pytest.mark.parametrize("mistyped", [{"labels": ("emotoin",)}, {"labels": (), "metadata": ("emotoin",)}])
+@pytest.mark.parametrize(
+    "mistyped", [{"labels": ("emotoin",)}, {"labels": (), "metadata": ("emotoin",)}]
+)
 def test_fields_that_nobody_has_are_refused(world: Path, mistyped: dict[str, Any]) -> None:
     """A table of statistics of nothing is not written over a good one."""
     before = (world / "speakers.parquet").read_bytes()
-    with pytest.raises(ConfigError, match=r"--(labels|metadata) emotoin: no utterance has it in its json, where"):
+    with pytest.raises(
+        ConfigError, match=r"--(labels|metadata) emotoin: no utterance has it in its json, where"
+    ):
         embed(options(world, "nowhere:1", **mistyped))
     assert (world / "speakers.parquet").read_bytes() == before
 
@@ -128,26 +166,36 @@ def test_vectors_of_two_encoders_are_not_mixed(world: Path) -> None:
         embed(options(world, "nowhere:1"))
 
 
-def test_a_relative_table_is_that_of_the_drivers_folder(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_table_is_that_of_the_drivers_folder(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing is taken for another table than it is, whichever way --out is written."""
     before = {path.name: path.read_bytes() for path in (world / "speakers-utterances").iterdir()}
     monkeypatch.chdir(world)
     summary = embed(options(world, "nowhere:1", out="speakers.parquet"))
     assert (summary.num_embedded, summary.job.num_reused, summary.num_tables_removed) == (0, 3, 0)
-    assert {path.name: path.read_bytes() for path in (world / "speakers-utterances").iterdir()} == before
+    assert {
+        path.name: path.read_bytes() for path in (world / "speakers-utterances").iterdir()
+    } == before
 
 
 def test_a_corpus_that_has_moved_is_not_counted_twice(world: Path) -> None:
-    """Tables of where its shards lay go, those of copies are refused, and those of other utterances count along."""
+    """Tables of where its shards lay go, those of copies are refused, and those of other utterances
+    count along.
+    """
     path = next((world / "speakers-utterances").glob("small-000-*.parquet"))
     wanted = table_of(world / "speakers.parquet").num_utterances.sum()
     table = pq.read_table(path)
-    footer = json.loads(table.schema.metadata[METADATA_KEY]) | {"shard_url": str(world / "packed-before.tar")}
+    footer = json.loads(table.schema.metadata[METADATA_KEY]) | {
+        "shard_url": str(world / "packed-before.tar")
+    }
     table = table.replace_schema_metadata({METADATA_KEY: json.dumps(footer)})
     other = path.with_name("packed-before-0123456789ab.parquet")
     pq.write_table(table, other)
     (world / "packed-before.tar").touch()
-    with pytest.raises(ConfigError, match=r"packed-before-0123456789ab.*holds 6 utterances that --shards has too"):
+    with pytest.raises(
+        ConfigError, match=r"packed-before-0123456789ab.*holds 6 utterances that --shards has too"
+    ):
         embed(options(world, "nowhere:1"))
     (world / "packed-before.tar").unlink()
     assert embed(options(world, "nowhere:1")).num_tables_removed == 1
@@ -163,16 +211,29 @@ def test_a_corpus_that_has_moved_is_not_counted_twice(world: Path) -> None:
 def test_a_changed_shard_and_what_cannot_be_embedded(
     world: Path, ray_address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A shard written anew replaces its vectors; one cut off, a nameless speaker and a breath are reasons, status 3."""
+    """A shard written anew replaces its vectors; one cut off, a nameless speaker and a breath are
+    reasons, status 3.
+    """
     nameless, short = make_sample(600), make_sample(601, seconds=0.05)
     write_shard(world / "shards/small-000.tar", [make_sample(500)])
     write_shard(world / "shards/odd.tar", [dataclasses.replace(nameless, metadata={}), short])
     whole = (world / "shards/small-001.tar").read_bytes()
     (world / "shards/small-001.tar").write_bytes(whole[: len(whole) // 2])
     command = ["embed", "--shards", f"{world}/shards/*.tar", "--encoder", "spectral", "--out"]
-    assert main([*command, f"{world}/speakers.parquet", "--address", ray_address, "--num-workers", "1"]) == 3
+    assert (
+        main(
+            [*command, f"{world}/speakers.parquet", "--address", ray_address, "--num-workers", "1"]
+        )
+        == 3
+    )
     printed = capsys.readouterr().out
-    said = ["1 x no_speaker", "1 x audio_too_short", "damaged shard small-001.tar", "removed: 2 tables", "3 embedded"]
+    said = [
+        "1 x no_speaker",
+        "1 x audio_too_short",
+        "damaged shard small-001.tar",
+        "removed: 2 tables",
+        "3 embedded",
+    ]
     assert [words for words in said if words not in printed] == []
     with tarfile.open(world / "shards/small-002.tar") as shard:
         whole_keys = {member.name.split(".")[0] for member in shard}
@@ -180,12 +241,17 @@ def test_a_changed_shard_and_what_cannot_be_embedded(
     assert 0 < read < 6
 
 
-def test_unusable_options_are_refused(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unusable_options_are_refused(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Before any work, in one line."""
     command = ["embed", "--shards", f"{made}/shards/*.tar", "--encoder", "spectral"]
     for more, said in (
         (["--out", f"{tmp_path}/speakers"], "expected a file NAME.parquet"),
-        (["--out", f"{tmp_path}/s.parquet", "--labels", "emotion,arousal"], "expected emotion alone"),
+        (
+            ["--out", f"{tmp_path}/s.parquet", "--labels", "emotion,arousal"],
+            "expected emotion alone",
+        ),
         (["--out", f"{tmp_path}/s.parquet", "--encoder", f"{tmp_path}/nowhere"], "nowhere"),
     ):
         assert main([*command, *more]) == 2
@@ -215,14 +281,21 @@ def sounds_of(split: str, speaker: int) -> Sequence[np.ndarray]:  # type: ignore
     return [decode_audio(sample.audio or b"") for sample in samples]
 
 
-def test_calibration_through_the_service_is_that_of_evaluate(packed: str, ray_address: str, tmp_path: Path) -> None:
-    """Embedded, served and asked over a connection, or computed by `evaluate --pldc`: the same numbers."""
+def test_calibration_through_the_service_is_that_of_evaluate(
+    packed: str, ray_address: str, tmp_path: Path
+) -> None:
+    """Embedded, served and asked over a connection, or computed by `evaluate --pldc`: the same
+    numbers.
+    """
     values = {"target": {"kind": "values", "values": ["arousal"]}}
     best = train(packed, tmp_path / "run", "finetune", data=values)
     scores = {}
     for name, more in (("plain", []), ("pldc", ["--pldc", "both", "--neighbors", "3"])):
         out = tmp_path / name
-        assert main(["evaluate", "--checkpoint", best, "--shards", packed, "--out", str(out), *more]) == 0
+        assert (
+            main(["evaluate", "--checkpoint", best, "--shards", packed, "--out", str(out), *more])
+            == 0
+        )
         rows = pq.read_table(out / "predictions.parquet").to_pylist()
         scores[name] = {row["key"]: row["score_arousal"] for row in rows}
     parts = {}
@@ -230,7 +303,9 @@ def test_calibration_through_the_service_is_that_of_evaluate(packed: str, ray_ad
         run = {"shards": packed, "encoder": best, "labels": ("arousal",), "split": split}
         found = embed(options(tmp_path, ray_address, **run))
         assert (found.job.num_utterances, found.num_embedded) == (108, 3 if split == "train" else 0)
-        parts[split] = table_of(shutil.copy2(tmp_path / "speakers.parquet", tmp_path / f"{split}.parquet"))
+        parts[split] = table_of(
+            shutil.copy2(tmp_path / "speakers.parquet", tmp_path / f"{split}.parquet")
+        )
     assert parts["train"].speakers == [f"train-{number}" for number in range(6)]
     index = open_store(str(tmp_path / "data"), str(tmp_path / "train.parquet"), IndexConfig())
     fingerprint = parts["test"].fingerprint
@@ -258,12 +333,18 @@ def test_every_trained_encoder_embeds(packed: str, ray_address: str, tmp_path: P
         "papt": train(packed, tmp_path / "papt", "papt", **pretrained, model=MASKING),
     }
     for name, export in exports.items():
-        embed(options(tmp_path, ray_address, name, shards=packed, encoder=export, split="test", labels=()))
+        embed(
+            options(
+                tmp_path, ray_address, name, shards=packed, encoder=export, split="test", labels=()
+            )
+        )
         table = table_of(tmp_path / f"{name}.parquet")
         embedder = make_embedder(EmbedderConfig(encoder=export))
         embedder.setup(1)
         for place, speaker in enumerate(table.speakers):
             rows = embedder.embed(sounds_of("test", int(speaker[-1])), [speaker] * 6)
             found = np.asarray([row for row in rows if not isinstance(row, Missing)])
-            np.testing.assert_allclose(table.vectors[place], found.mean(axis=0), rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(
+                table.vectors[place], found.mean(axis=0), rtol=1e-4, atol=1e-5
+            )
         assert len({vector.tobytes() for vector in table.vectors}) == 6

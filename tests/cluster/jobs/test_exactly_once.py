@@ -20,7 +20,8 @@ NUM_SHARDS = 40
 PER_SHARD = 24
 TIME_LIMIT_SECONDS = 600.0
 POLL_SECONDS = 0.02
-# Struck in this order, spread over the tables. A driver costs a new start of everything, so there are few.
+# Struck in this order, spread over the tables. A driver costs a new start of everything, so there
+# are few.
 VICTIMS = (
     *["reader", "labeler", "reader", "reader", "driver"],
     *["reader", "reader", "labeler", "reader", "reader"],
@@ -31,18 +32,33 @@ PROCESS_TITLES = {"reader": "ray::ReaderActor", "labeler": "ray::LabelerActor"}
 @pytest.fixture(scope="module")
 def long_world(tmp_path_factory: pytest.TempPathFactory) -> SmallWorld:
     """Shards enough that a run has a middle to be struck in."""
-    return make_small_world(tmp_path_factory.mktemp("long-world"), num_shards=NUM_SHARDS, per_shard=PER_SHARD)
+    return make_small_world(
+        tmp_path_factory.mktemp("long-world"), num_shards=NUM_SHARDS, per_shard=PER_SHARD
+    )
 
 
-def start_driver(world: SmallWorld, out: Path, address: str, root: Path) -> "subprocess.Popen[bytes]":
+def start_driver(
+    world: SmallWorld, out: Path, address: str, root: Path
+) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "cluster", "label", "--shards", world.glob, "--out", str(out)]
-    command += ["--panel", str(world.panel), "--address", address, "--num-labelers", "2", "--set", "max_attempts=50"]
+    command += [
+        "--panel",
+        str(world.panel),
+        "--address",
+        address,
+        "--num-labelers",
+        "2",
+        "--set",
+        "max_attempts=50",
+    ]
     with (out.parent / "driver.log").open("ab") as log:
         return subprocess.Popen(command, cwd=root, stdout=log, stderr=log)
 
 
 def live(kind: str, driver: "subprocess.Popen[bytes]") -> list[psutil.Process]:
-    """Live processes of that kind below this test's own cluster; Ray writes the actor's class into their titles."""
+    """Live processes of that kind below this test's own cluster; Ray writes the actor's class into
+    their titles.
+    """
     if kind == "driver":
         return [psutil.Process(driver.pid)]
     found = []
@@ -65,16 +81,22 @@ def label_undisturbed(world: SmallWorld, out: Path, address: str, root: Path) ->
 @pytest.mark.slow
 @pytest.mark.timeout(720)
 def test_kills_leave_no_trace(long_world: SmallWorld, ray_address: str, tmp_path: Path) -> None:
-    """Readers, labelers and drivers die by SIGKILL amid a run, twenty in all; the tables equal an undisturbed run's."""
+    """Readers, labelers and drivers die by SIGKILL amid a run, twenty in all; the tables equal an
+    undisturbed run's.
+    """
     expected = label_undisturbed(long_world, tmp_path / "expected", ray_address, ROOT)
     assert len(expected) == NUM_SHARDS
     choice = random.Random(7)
     deadline = time.monotonic() + TIME_LIMIT_SECONDS
     struck = rounds = 0
-    while struck < len(VICTIMS):  # a fast machine finishes a run before all are struck: then there is another one
+    while struck < len(
+        VICTIMS
+    ):  # a fast machine finishes a run before all are struck: then there is another one
         rounds += 1
         out = tmp_path / f"disturbed-{rounds}"
-        struck += label_disturbed(VICTIMS[struck:], long_world, out, ray_address, ROOT, choice, deadline)
+        struck += label_disturbed(
+            VICTIMS[struck:], long_world, out, ray_address, ROOT, choice, deadline
+        )
         assert tables(out) == expected
 
 
@@ -87,9 +109,13 @@ def label_disturbed(
     choice: random.Random,
     deadline: float,
 ) -> int:
-    """One run from nothing to its end; how many of the victims died when some tables were written, but not all."""
+    """One run from nothing to its end; how many of the victims died when some tables were written,
+    but not all.
+    """
     struck = 0
-    marks = [0.5 * NUM_SHARDS * (place + choice.random()) / len(victims) for place in range(len(victims))]
+    marks = [
+        0.5 * NUM_SHARDS * (place + choice.random()) / len(victims) for place in range(len(victims))
+    ]
     driver = start_driver(world, out, address, root)
     while (status := driver.poll()) != 0:
         assert time.monotonic() < deadline, f"not finished in time; struck in this run: {struck}"

@@ -16,7 +16,13 @@ from shards.storage.files import open_ranged
 from shards.tables.predictions import load_predictions
 from shards.tar.reader import index_shard
 from tests.actors.inference.tiny_checkpoints import write_image
-from tests.worlds.small import SmallWorld, make_sample, make_small_world, write_checkpoints, write_shard
+from tests.worlds.small import (
+    SmallWorld,
+    make_sample,
+    make_small_world,
+    write_checkpoints,
+    write_shard,
+)
 
 
 @pytest.fixture
@@ -30,7 +36,13 @@ def world(small_world: SmallWorld, tmp_path: Path) -> SmallWorld:
 
 
 def options(world: SmallWorld, out: Path, address: str, **changes: object) -> LabelConfig:
-    values = {"shards": world.glob, "out": str(out), "panel": str(world.panel), "address": address, "num_labelers": 1}
+    values = {
+        "shards": world.glob,
+        "out": str(out),
+        "panel": str(world.panel),
+        "address": address,
+        "num_labelers": 1,
+    }
     return LabelConfig(**(values | changes))  # type: ignore[arg-type]
 
 
@@ -38,14 +50,20 @@ def modification_times(out: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in out.glob("*.parquet")}
 
 
-def test_every_sample_is_a_row_in_tar_order(world: SmallWorld, ray_address: str, tmp_path: Path) -> None:
-    """One row a sample with three distributions that sum to one, and offsets that lead back to the sample."""
+def test_every_sample_is_a_row_in_tar_order(
+    world: SmallWorld, ray_address: str, tmp_path: Path
+) -> None:
+    """One row a sample with three distributions that sum to one, and offsets that lead back to the
+    sample.
+    """
     summary = label(options(world, tmp_path / "out", ray_address))
     table, infos = load_predictions(str(tmp_path / "out"))
     assert summary.job.num_utterances == table.num_rows == 18
     assert summary.job.exit_status == 0
     for info in infos:
-        entries = {entry.offset: entry for entry in index_shard(open_ranged(info.shard_url)).entries}
+        entries = {
+            entry.offset: entry for entry in index_shard(open_ranged(info.shard_url)).entries
+        }
         rows = [row for row in table.to_pylist() if row["shard"] == info.shard]
         assert [entries[row["offset"]].key for row in rows] == [row["key"] for row in rows]
     for row in table.to_pylist():
@@ -57,7 +75,9 @@ def test_every_sample_is_a_row_in_tar_order(world: SmallWorld, ray_address: str,
 def test_a_finished_job_opens_no_shard_and_loads_no_model(
     world: SmallWorld, ray_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Run again, it neither connects to a cluster nor reads a byte of a shard, and changes no table."""
+    """Run again, it neither connects to a cluster nor reads a byte of a shard, and changes no
+    table.
+    """
     out = tmp_path / "out"
     first = label(options(world, out, ray_address))
     before = modification_times(out)
@@ -67,27 +87,40 @@ def test_a_finished_job_opens_no_shard_and_loads_no_model(
         os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     again = label(options(world, out, "no-such-cluster:1"))
     assert (again.num_labeled, again.job.num_reused) == (0, 3)
-    assert (again.job.num_utterances, again.job.rejected) == (first.job.num_utterances, first.job.rejected)
+    assert (again.job.num_utterances, again.job.rejected) == (
+        first.job.num_utterances,
+        first.job.rejected,
+    )
     assert modification_times(out) == before
 
 
 @pytest.mark.slow
-def test_a_changed_shard_is_labeled_again_and_no_other(world: SmallWorld, ray_address: str, tmp_path: Path) -> None:
+def test_a_changed_shard_is_labeled_again_and_no_other(
+    world: SmallWorld, ray_address: str, tmp_path: Path
+) -> None:
     """Changing one shard replaces exactly its table."""
     out = tmp_path / "out"
     label(options(world, out, ray_address))
     before = modification_times(out)
     write_shard(world.shards / "small-001.tar", [make_sample(900), make_sample(901)])
     summary = label(options(world, out, ray_address))
-    assert (summary.num_labeled, summary.job.num_reused, summary.superseded_tables_removed) == (1, 2, 1)
+    assert (summary.num_labeled, summary.job.num_reused, summary.superseded_tables_removed) == (
+        1,
+        2,
+        1,
+    )
     after = modification_times(out)
     assert len(set(after.items()) & set(before.items())) == 2
     assert load_predictions(str(out))[0].num_rows == 14
 
 
 @pytest.mark.slow
-def test_a_changed_panel_labels_everything_again(world: SmallWorld, ray_address: str, tmp_path: Path) -> None:
-    """Other weights under the same names are another panel: every table is replaced, and the old ones are gone."""
+def test_a_changed_panel_labels_everything_again(
+    world: SmallWorld, ray_address: str, tmp_path: Path
+) -> None:
+    """Other weights under the same names are another panel: every table is replaced, and the old
+    ones are gone.
+    """
     panel = tmp_path / "panel.yaml"
     panel.write_text(yaml.safe_dump(write_checkpoints(tmp_path / "checkpoints", seed=0)))
     out = tmp_path / "out"
@@ -102,7 +135,9 @@ def test_a_changed_panel_labels_everything_again(world: SmallWorld, ray_address:
 def test_rows_and_unreadable_shards_account_for_every_input(
     world: SmallWorld, ray_address: str, tmp_path: Path
 ) -> None:
-    """Bad samples are rows with reasons, bad shards are named, the exit status says so, and a second run agrees."""
+    """Bad samples are rows with reasons, bad shards are named, the exit status says so, and a
+    second run agrees.
+    """
     good = world.shards / "small-000.tar"
     (world.shards / "small-cut.tar").write_bytes(good.read_bytes()[:20_000])
     (world.shards / "small-empty.tar").write_bytes(b"")
@@ -120,7 +155,9 @@ def test_rows_and_unreadable_shards_account_for_every_input(
         "small-noise.tar",
     }
     table, _ = load_predictions(str(out))
-    errors = {row["key"]: row["error"] for row in table.to_pylist() if row["shard"] == "small-bad.tar"}
+    errors = {
+        row["key"]: row["error"] for row in table.to_pylist() if row["shard"] == "small-bad.tar"
+    }
     assert [bool(error) for error in errors.values()] == [True, True, False, False]
     assert summary.job.num_utterances == table.num_rows
     assert (
@@ -130,11 +167,16 @@ def test_rows_and_unreadable_shards_account_for_every_input(
     )
     assert json.loads((out / "label-summary.json").read_text())["rejected"] == summary.job.rejected
     again = label(options(world, out, ray_address))
-    assert (again.job.rejected, again.job.unreadable) == (summary.job.rejected, summary.job.unreadable)
+    assert (again.job.rejected, again.job.unreadable) == (
+        summary.job.rejected,
+        summary.job.unreadable,
+    )
     assert again.job.exit_status == ExitStatus.DAMAGED
 
 
-def test_two_workers_write_what_one_writes(world: SmallWorld, ray_address: str, tmp_path: Path) -> None:
+def test_two_workers_write_what_one_writes(
+    world: SmallWorld, ray_address: str, tmp_path: Path
+) -> None:
     """The tables do not depend on which labeler made them, or how many there were."""
     label(options(world, tmp_path / "one", ray_address, num_labelers=1, num_readers=1))
     label(options(world, tmp_path / "two", ray_address, num_labelers=2, num_readers=3))
@@ -146,7 +188,9 @@ def test_two_workers_write_what_one_writes(world: SmallWorld, ray_address: str, 
 def test_a_panel_that_cannot_be_loaded_is_one_clear_error(
     small_world: SmallWorld, ray_address: str, tmp_path: Path
 ) -> None:
-    """A checkpoint without readable weights stops the job at once and says so; no earlier run's summary hides it."""
+    """A checkpoint without readable weights stops the job at once and says so; no earlier run's
+    summary hides it.
+    """
     panel = tmp_path / "panel.yaml"
     panel.write_text(yaml.safe_dump(write_checkpoints(tmp_path / "checkpoints")))
     weights = tmp_path / "checkpoints" / "voice" / "model.safetensors"
@@ -161,15 +205,22 @@ def test_a_panel_that_cannot_be_loaded_is_one_clear_error(
 
 @pytest.mark.parametrize(
     ("faces", "message"),
-    [({}, "detector: none is given, but faces are wanted"), ({"detector": "nowhere.onnx"}, "nowhere.onnx is no file")],
+    [
+        ({}, "detector: none is given, but faces are wanted"),
+        ({"detector": "nowhere.onnx"}, "nowhere.onnx is no file"),
+    ],
 )
 def test_an_unusable_face_detector_is_one_clear_error(
     world: SmallWorld, ray_address: str, tmp_path: Path, faces: dict[str, str], message: str
 ) -> None:
-    """A classifier over face crops without a detector that can be loaded stops the job before the first sample."""
+    """A classifier over face crops without a detector that can be loaded stops the job before the
+    first sample.
+    """
     panel = tmp_path / "panel.yaml"
     vision = {"checkpoint": str(write_image(tmp_path / "vit"))}
-    panel.write_text(yaml.safe_dump({"vision": vision, "precision": "float32", "media": {"faces": faces}}))
+    panel.write_text(
+        yaml.safe_dump({"vision": vision, "precision": "float32", "media": {"faces": faces}})
+    )
     with pytest.raises(ConfigError, match=message):
         label(options(world, tmp_path / "out", ray_address, panel=str(panel)))
     assert not list((tmp_path / "out").glob("*.parquet"))

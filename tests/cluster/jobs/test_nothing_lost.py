@@ -1,4 +1,6 @@
-"""One labeling job over one of everything that can be wrong with a corpus: every input is a row or a named shard."""
+"""One labeling job over one of everything that can be wrong with a corpus: every input is a row or
+a named shard.
+"""
 
 import gzip
 import io
@@ -66,7 +68,10 @@ def bad_tar_members(good: GoodSamples) -> Iterator[tuple[bytes, list[str | None]
     yield header(b"holes.flac", b"4", b"S", magic=b"ustar  ") + pad(b"data"), ["sparse_member"]
     sparse = record(b"GNU.sparse.major", b"1") + record(b"GNU.sparse.name", b"pax-holes.flac")
     yield pax(sparse) + file("GNUSparseFile.0/pax-holes.flac"), ["sparse_member"]
-    yield good.tar("twice") + good.tar("between") + good.tar("twice"), ["duplicate_key", GOOD, "duplicate_key"]
+    yield (
+        good.tar("twice") + good.tar("between") + good.tar("twice"),
+        ["duplicate_key", GOOD, "duplicate_key"],
+    )
     parted = list(good.fields().items())
     halves = members("parted", dict(parted[:2])), members("parted", dict(parted[2:]))
     yield halves[0] + good.tar() + halves[1], ["non_contiguous_key", GOOD, "non_contiguous_key"]
@@ -109,7 +114,10 @@ def bad_contents(good: GoodSamples) -> Iterator[tuple[bytes, list[str | None]]]:
         yield members(f"bad-{number}", good.fields() | {extension: payload}), [code]
         yield good.tar(), [GOOD]
     yield members("words-to-come", {"json": b"{}"}), ["no_media"]
-    yield members("silent-film", {"mp4": encode_video([gray(90)] * 4), "txt": b"the rain"}), ["no_audio_track"]
+    yield (
+        members("silent-film", {"mp4": encode_video([gray(90)] * 4), "txt": b"the rain"}),
+        ["no_audio_track"],
+    )
     yield members("no-film", {"mp4": b"<html>", "txt": b"the rain"}), ["unknown_audio_format"]
 
 
@@ -137,9 +145,15 @@ def damaged(good: GoodSamples) -> dict[str, SaltedShard]:
     flipped[last.offset + 3] ^= 1
     return {
         "whole": SaltedShard(whole, [GOOD] * 3),
-        "cut-in-header": SaltedShard(whole[: last.offset + 100], [GOOD, "incomplete_sample"], "cut_short"),
-        "cut-in-payload": SaltedShard(whole[: payload + 100], [GOOD, GOOD, "cut_short"], "cut_short"),
-        "no-end-marker": SaltedShard(whole[: -len(END)], [GOOD, GOOD, "incomplete_sample"], "cut_short"),
+        "cut-in-header": SaltedShard(
+            whole[: last.offset + 100], [GOOD, "incomplete_sample"], "cut_short"
+        ),
+        "cut-in-payload": SaltedShard(
+            whole[: payload + 100], [GOOD, GOOD, "cut_short"], "cut_short"
+        ),
+        "no-end-marker": SaltedShard(
+            whole[: -len(END)], [GOOD, GOOD, "incomplete_sample"], "cut_short"
+        ),
         "flipped-bit": SaltedShard(bytes(flipped), [GOOD, "incomplete_sample"], "bad_checksum"),
         "second-archive": SaltedShard(whole + whole, [GOOD] * 3, "trailing_data"),
         "compressed": SaltedShard(gzip.compress(whole), [], "hidden_compression"),
@@ -161,9 +175,14 @@ def write_too_large(path: Path, good: GoodSamples) -> list[str | None]:
 def test_rows_and_unreadable_shards_account_for_every_input(
     small_world: SmallWorld, ray_address: str, tmp_path: Path
 ) -> None:
-    """Each bad sample is a row with its reason, each bad shard is named with its own, and good ones lose nothing."""
+    """Each bad sample is a row with its reason, each bad shard is named with its own, and good ones
+    lose nothing.
+    """
     good = GoodSamples()
-    shards = {"tar-members": mixed(bad_tar_members(good), good), "contents": mixed(bad_contents(good), good)}
+    shards = {
+        "tar-members": mixed(bad_tar_members(good), good),
+        "contents": mixed(bad_contents(good), good),
+    }
     shards |= damaged(good)
     corpus, out = tmp_path / "corpus", tmp_path / "out"
     corpus.mkdir()
@@ -171,7 +190,12 @@ def test_rows_and_unreadable_shards_account_for_every_input(
         (corpus / f"{name}.tar").write_bytes(shard.data)
     expected = {f"{name}.tar": shard.rows for name, shard in shards.items()}
     expected["too-large.tar"] = write_too_large(corpus / "too-large.tar", good)
-    options = {"shards": f"{corpus}/*.tar", "out": str(out), "panel": str(small_world.panel), "address": ray_address}
+    options = {
+        "shards": f"{corpus}/*.tar",
+        "out": str(out),
+        "panel": str(small_world.panel),
+        "address": ray_address,
+    }
 
     assert run_label(LabelConfig(**options, num_labelers=1)) == ExitStatus.DAMAGED == 3
 
@@ -185,9 +209,13 @@ def test_rows_and_unreadable_shards_account_for_every_input(
         for row in rows:
             has = [row[modality] is not None for modality in MODALITIES]
             only_words = row["key"] == "silent-film"
-            assert has == ([False, False, True] if only_words else [row["error"] is None] * 3), row["key"]
+            assert has == ([False, False, True] if only_words else [row["error"] is None] * 3), row[
+                "key"
+            ]
     assert found == expected
-    assert errors == {"too-large.tar": None} | {f"{name}.tar": shard.error for name, shard in shards.items()}
+    assert errors == {"too-large.tar": None} | {
+        f"{name}.tar": shard.error for name, shard in shards.items()
+    }
     assert_summary(json.loads((out / "label-summary.json").read_text()), expected, errors)
 
 
@@ -204,4 +232,8 @@ def assert_summary(
     assert summary["rejected"] == rejected
     assert summary["num_rejected"] == rejected.total()
     assert summary["num_utterances"] == sum(map(len, rows.values()))
-    assert (summary["num_shards"], summary["num_labeled"], summary["failed"]) == (len(rows), len(rows), [])
+    assert (summary["num_shards"], summary["num_labeled"], summary["failed"]) == (
+        len(rows),
+        len(rows),
+        [],
+    )

@@ -13,7 +13,12 @@ from cluster.jobs.plan import ShardPlan, make_plan, refuse_other_corpora, remove
 from shards.config import ConfigError
 from shards.config_values import from_mapping
 from shards.storage.files import list_files
-from shards.tables.predictions import FORMAT_VERSION, Prediction, load_predictions, write_predictions
+from shards.tables.predictions import (
+    FORMAT_VERSION,
+    Prediction,
+    load_predictions,
+    write_predictions,
+)
 from tests.shards.selection.inputs import INFO
 from tests.worlds.small import SmallWorld
 
@@ -27,13 +32,17 @@ def corpus(folder: Path, *names: str) -> Path:
 
 
 def plan_of(shards: Path, out: Path, panel: str = "new") -> ShardPlan:
-    return make_plan(f"{shards}/*.tar", list_files(f"{shards}/*.tar"), str(out), panel, FORMAT_VERSION)
+    return make_plan(
+        f"{shards}/*.tar", list_files(f"{shards}/*.tar"), str(out), panel, FORMAT_VERSION
+    )
 
 
 def commit(plan: ShardPlan) -> set[str]:
     """Write every table of `plan`; returns their names."""
     for task in plan.tasks:
-        info = dataclasses.replace(INFO, shard=task.name, shard_url=task.url, panel_digest=task.maker)
+        info = dataclasses.replace(
+            INFO, shard=task.name, shard_url=task.url, panel_digest=task.maker
+        )
         write_predictions(task.table_url, [], info)
     return {Path(task.table_url).name for task in plan.tasks}
 
@@ -47,8 +56,12 @@ def out(tmp_path: Path) -> Path:
 
 def finished_job(world: SmallWorld, out: Path) -> tuple[LabelConfig, set[str]]:
     """A job whose tables are all there, and their names; `label` needs no cluster for it."""
-    mine = commit(plan_of(world.shards, out, panel_identity(PanelConfig.load(str(world.panel))).digest))
-    return LabelConfig(shards=world.glob, out=str(out), panel=str(world.panel), address="nowhere:1"), mine
+    mine = commit(
+        plan_of(world.shards, out, panel_identity(PanelConfig.load(str(world.panel))).digest)
+    )
+    return LabelConfig(
+        shards=world.glob, out=str(out), panel=str(world.panel), address="nowhere:1"
+    ), mine
 
 
 def names(out: Path) -> set[str]:
@@ -68,29 +81,44 @@ def test_tables_of_an_older_panel_are_superseded(out: Path, tmp_path: Path) -> N
 
 
 def test_tables_of_shards_that_were_cut_anew_are_superseded(out: Path, tmp_path: Path) -> None:
-    """A longer import names its shards anew: tables of gone shards whose utterances are there again go, others stay."""
+    """A longer import names its shards anew: tables of gone shards whose utterances are there again
+    go, others stay.
+    """
     shards = corpus(tmp_path / "corpus", "old.tar", "apart.tar", "copied.tar", "new.tar")
     rows = {"old.tar": (1, 2), "apart.tar": (9,), "copied.tar": (3,), "new.tar": (1, 2, 3, 4)}
     every = plan_of(shards, out)
     for task in every.tasks:
-        info = dataclasses.replace(INFO, shard=task.name, shard_url=task.url, panel_digest=task.maker)
+        info = dataclasses.replace(
+            INFO, shard=task.name, shard_url=task.url, panel_digest=task.maker
+        )
         numbers = rows[task.name]
-        found = [Prediction(key=f"key-{n}", shard=task.name, offset=512 * n, size=512) for n in numbers]
+        found = [
+            Prediction(key=f"key-{n}", shard=task.name, offset=512 * n, size=512) for n in numbers
+        ]
         write_predictions(task.table_url, found, dataclasses.replace(info, num_rows=len(found)))
     for name in ("old.tar", "apart.tar"):
         (shards / name).unlink()
     kept = {Path(task.table_url).name for task in every.tasks if task.name != "old.tar"}
-    plan = make_plan(f"{shards}/new.tar", list_files(f"{shards}/new.tar"), str(out), "new", FORMAT_VERSION)
+    plan = make_plan(
+        f"{shards}/new.tar", list_files(f"{shards}/new.tar"), str(out), "new", FORMAT_VERSION
+    )
     assert remove_superseded(plan) == (1, 2)
     assert names(out) == kept
 
 
-def test_tables_lie_where_the_driver_says(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers start in folders of their own: a relative --out is made absolute before they hear of it."""
+def test_tables_lie_where_the_driver_says(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers start in folders of their own: a relative --out is made absolute before they hear of
+    it.
+    """
     shards = corpus(tmp_path / "corpus", "a.tar")
     monkeypatch.chdir(tmp_path)
     files = list_files(f"{shards}/*.tar")
-    assert make_plan(f"{shards}/*.tar", files, "out", "new", FORMAT_VERSION).tasks == plan_of(shards, out).tasks
+    assert (
+        make_plan(f"{shards}/*.tar", files, "out", "new", FORMAT_VERSION).tasks
+        == plan_of(shards, out).tasks
+    )
 
 
 def test_the_options_lie_beside_the_tables(small_world: SmallWorld, out: Path) -> None:
@@ -101,7 +129,9 @@ def test_the_options_lie_beside_the_tables(small_world: SmallWorld, out: Path) -
 
 
 def test_leftovers_of_killed_writers_are_swept(small_world: SmallWorld, out: Path) -> None:
-    """A temporary file of a writer killed before its rename is gone after the job, and was never taken for a table."""
+    """A temporary file of a writer killed before its rename is gone after the job, and was never
+    taken for a table.
+    """
     config, mine = finished_job(small_world, out)
     leftover = out / f".{min(mine)}.tmp-0123456789abcdef"
     leftover.write_bytes((out / min(mine)).read_bytes()[:100])
@@ -112,7 +142,9 @@ def test_leftovers_of_killed_writers_are_swept(small_world: SmallWorld, out: Pat
 
 
 def test_a_late_commit_of_an_older_panel_does_no_harm(small_world: SmallWorld, out: Path) -> None:
-    """A worker believed dead commits after its successors: `select` refuses the mixture, and `label` clears it away."""
+    """A worker believed dead commits after its successors: `select` refuses the mixture, and
+    `label` clears it away.
+    """
     config, mine = finished_job(small_world, out)
     assert label(config).superseded_tables_removed == 0
     late = plan_of(small_world.shards, out, "old").tasks[3:4]
@@ -135,10 +167,14 @@ def test_a_commit_of_an_older_panel_during_the_job_is_swept(out: Path, tmp_path:
 
 
 def test_another_corpus_of_the_same_names_is_refused(out: Path, tmp_path: Path) -> None:
-    """Its tables would have to go, or be mixed with ours: the user is asked, and nothing is removed."""
+    """Its tables would have to go, or be mixed with ours: the user is asked, and nothing is
+    removed.
+    """
     theirs = commit(plan_of(corpus(tmp_path / "theirs", "a.tar"), out, "old"))
     plan = plan_of(corpus(tmp_path / "mine", "a.tar"), out)
-    with pytest.raises(ConfigError, match=r"theirs/a.tar, which is called 'a.tar' like .*mine/a.tar"):
+    with pytest.raises(
+        ConfigError, match=r"theirs/a.tar, which is called 'a.tar' like .*mine/a.tar"
+    ):
         refuse_other_corpora(plan)
     mine = commit(plan)
     assert remove_superseded(plan) == (0, 1)

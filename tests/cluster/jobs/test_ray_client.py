@@ -1,4 +1,6 @@
-"""Labeling from outside the cluster: through Ray Client, where packages are sent and references are copies."""
+"""Labeling from outside the cluster: through Ray Client, where packages are sent and references are
+copies.
+"""
 
 import os
 from collections.abc import Iterator
@@ -26,11 +28,19 @@ def client_address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     cluster.shutdown()
 
 
-def test_a_ray_client_labels_everything(small_world: SmallWorld, client_address: str, tmp_path: Path) -> None:
-    """The driver knows the end of a set-up from the end of a shard, though Ray Client hands out equal references."""
+def test_a_ray_client_labels_everything(
+    small_world: SmallWorld, client_address: str, tmp_path: Path
+) -> None:
+    """The driver knows the end of a set-up from the end of a shard, though Ray Client hands out
+    equal references.
+    """
     out = tmp_path / "out"
     config = LabelConfig(
-        shards=small_world.glob, out=str(out), panel=str(small_world.panel), address=client_address, num_labelers=1
+        shards=small_world.glob,
+        out=str(out),
+        panel=str(small_world.panel),
+        address=client_address,
+        num_labelers=1,
     )
     summary = label(config)
     assert (summary.job.exit_status, summary.num_labeled, summary.job.num_utterances) == (

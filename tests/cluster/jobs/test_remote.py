@@ -1,4 +1,6 @@
-"""The whole way on an object store, against a local S3 server; and as a job submitted to a cluster with a token."""
+"""The whole way on an object store, against a local S3 server; and as a job submitted to a cluster
+with a token.
+"""
 
 import json
 import os
@@ -39,26 +41,45 @@ def s3_environment() -> Iterator[dict[str, str]]:
     server.stop()
 
 
-def run(command: list[str], folder: Path, environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+def run(
+    command: list[str], folder: Path, environment: dict[str, str]
+) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=240, check=False
+        command,
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
 
 
-def emostream(arguments: list[str], root: Path, environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+def emostream(
+    arguments: list[str], root: Path, environment: dict[str, str]
+) -> "subprocess.CompletedProcess[str]":
     return run([sys.executable, "-m", "cluster", *arguments], root, environment)
 
 
 @pytest.mark.slow
-def test_label_select_and_pack_on_s3(small_world: SmallWorld, s3_environment: dict[str, str], tmp_path: Path) -> None:
-    """Shards, predictions, selection and packed shards all in a bucket; the tables equal those made locally."""
+def test_label_select_and_pack_on_s3(
+    small_world: SmallWorld, s3_environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Shards, predictions, selection and packed shards all in a bucket; the tables equal those made
+    locally.
+    """
     import s3fs
 
     filesystem = s3fs.S3FileSystem(
-        key="test", secret="test", endpoint_url=s3_environment["AWS_ENDPOINT_URL"], skip_instance_cache=True
+        key="test",
+        secret="test",
+        endpoint_url=s3_environment["AWS_ENDPOINT_URL"],
+        skip_instance_cache=True,
     )
     filesystem.mkdir(BUCKET)
-    filesystem.put([str(path) for path in sorted(small_world.shards.glob("*.tar"))], f"{BUCKET}/shards/")
+    filesystem.put(
+        [str(path) for path in sorted(small_world.shards.glob("*.tar"))], f"{BUCKET}/shards/"
+    )
     shards, predictions = f"s3://{BUCKET}/shards/*.tar", f"s3://{BUCKET}/predictions"
     label = [
         "label",
@@ -75,13 +96,36 @@ def test_label_select_and_pack_on_s3(small_world: SmallWorld, s3_environment: di
     assert first.returncode == 0, first.stderr
     again = emostream(label, ROOT, s3_environment)
     assert "0 labeled now, 8 before" in again.stdout, again.stdout + again.stderr
-    local = ["label", "--shards", small_world.glob, "--out", str(tmp_path / "local"), "--panel", str(small_world.panel)]
+    local = [
+        "label",
+        "--shards",
+        small_world.glob,
+        "--out",
+        str(tmp_path / "local"),
+        "--panel",
+        str(small_world.panel),
+    ]
     assert emostream(local, ROOT, {}).returncode == 0
     filesystem.get(f"{BUCKET}/predictions/", str(tmp_path / "remote"), recursive=True)
     assert rows_of(tmp_path / "remote") == rows_of(tmp_path / "local")
     selection = f"s3://{BUCKET}/selection"
-    select = ["select", "--predictions", predictions, "--out", selection, "--teachers", "text,vision"]
-    rule = ["--threshold", "100", "--min-per-speaker", "1", "--set", "classes=" + ",".join(small_classes())]
+    select = [
+        "select",
+        "--predictions",
+        predictions,
+        "--out",
+        selection,
+        "--teachers",
+        "text,vision",
+    ]
+    rule = [
+        "--threshold",
+        "100",
+        "--min-per-speaker",
+        "1",
+        "--set",
+        "classes=" + ",".join(small_classes()),
+    ]
     chosen = emostream([*select, *rule], ROOT, s3_environment)
     assert chosen.returncode == 0, chosen.stderr
     pack = ["pack", "--shards", shards, "--selection", selection, "--out", f"s3://{BUCKET}/packed"]
@@ -105,19 +149,31 @@ def small_classes() -> tuple[str, ...]:
 
 @pytest.fixture
 def cluster_with_token(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """A head node with a dashboard that asks for a token; yields the jobs address and the environment to reach it."""
+    """A head node with a dashboard that asks for a token; yields the jobs address and the
+    environment to reach it.
+    """
     port, dashboard, agent = free_port(), free_port(), free_port()
     environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    start = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}", "--num-cpus=2"]
+    start = [
+        str(Path(sys.executable).with_name("ray")),
+        "start",
+        "--head",
+        "--block",
+        f"--port={port}",
+        "--num-cpus=2",
+    ]
     start += [
         f"--dashboard-port={dashboard}",
-        f"--dashboard-agent-listen-port={agent}",  # the usual one may be taken by another test's Ray
+        # the usual one may be taken by another test's Ray
+        f"--dashboard-agent-listen-port={agent}",
         "--include-dashboard=true",
         f"--temp-dir=/tmp/ray-{secrets.token_hex(4)}",
     ]
     start += [f"--object-store-memory={256 * 2**20}"]
     with (tmp_path / "head.log").open("wb") as log:
-        head = subprocess.Popen(start, env=os.environ | environment, stdout=log, stderr=log, start_new_session=True)
+        head = subprocess.Popen(
+            start, env=os.environ | environment, stdout=log, stderr=log, start_new_session=True
+        )
     try:
         yield f"http://127.0.0.1:{dashboard}", environment
     finally:
@@ -132,19 +188,44 @@ def test_submitted_to_a_cluster_with_a_token(
     cluster_with_token: tuple[str, dict[str, str]],
     tmp_path: Path,
 ) -> None:
-    """`ray job submit --working-dir . -- python -m cluster label` runs from the upload, with the token only."""
+    """`ray job submit --working-dir . -- python -m cluster label` runs from the upload, with the
+    token only.
+    """
     address, environment = cluster_with_token
     working_dir = tmp_path / "checkout"
     for package in ("shards", "trainers", "actors", "cluster", "protos"):
-        shutil.copytree(ROOT / package, working_dir / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / package, working_dir / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
     out = tmp_path / "out"
-    submit = [str(Path(sys.executable).with_name("ray")), "job", "submit", "--address", address, "--working-dir", "."]
-    job = ["--", sys.executable, "-m", "cluster", "label", "--shards", small_world.glob, "--out", str(out)]
+    submit = [
+        str(Path(sys.executable).with_name("ray")),
+        "job",
+        "submit",
+        "--address",
+        address,
+        "--working-dir",
+        ".",
+    ]
+    job = [
+        "--",
+        sys.executable,
+        "-m",
+        "cluster",
+        "label",
+        "--shards",
+        small_world.glob,
+        "--out",
+        str(out),
+    ]
     job += ["--panel", str(small_world.panel)]
     answer = submit_when_ready([*submit, *job], working_dir, environment)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert len(list(out.glob("*.parquet"))) == 8
-    assert json.loads((out / "label-summary.json").read_text())["num_utterances"] == small_world.num_utterances
+    assert (
+        json.loads((out / "label-summary.json").read_text())["num_utterances"]
+        == small_world.num_utterances
+    )
     stranger = environment | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
     assert run([*submit, *job], working_dir, stranger).returncode != 0
 

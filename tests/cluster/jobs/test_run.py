@@ -1,4 +1,6 @@
-"""The driver of a job over shards: what it charges to whom when workers die, and what it asks of a worker at first."""
+"""The driver of a job over shards: what it charges to whom when workers die, and what it asks of a
+worker at first.
+"""
 
 import os
 from collections.abc import Callable
@@ -20,7 +22,14 @@ POISON = "poison"
 
 def tasks(out: Path, *names: str) -> list[ShardTask]:
     return [
-        ShardTask(url=f"/{name}.tar", name=name, size=1, version="1", table_url=f"{out}/{name}.parquet", maker="m")
+        ShardTask(
+            url=f"/{name}.tar",
+            name=name,
+            size=1,
+            version="1",
+            table_url=f"{out}/{name}.parquet",
+            maker="m",
+        )
         for name in names
     ]
 
@@ -45,7 +54,13 @@ def run(address: str, todo: list[ShardTask], out: Path, max_attempts: int) -> Sh
         def work(self, task: ShardTask) -> ShardOutcome:
             if task.name.startswith(POISON):
                 os._exit(1)
-            return ShardOutcome(name=task.name, num_utterances=1, seconds_of_audio=1.0, rejected={}, shard_error=None)
+            return ShardOutcome(
+                name=task.name,
+                num_utterances=1,
+                seconds_of_audio=1.0,
+                rejected={},
+                shard_error=None,
+            )
 
     actor: Callable[[type], Any] = ray.remote(max_restarts=0, max_task_retries=0)
     with ray_session(address) as nodes:
@@ -64,7 +79,9 @@ def run(address: str, todo: list[ShardTask], out: Path, max_attempts: int) -> Sh
 
 @pytest.fixture(autouse=True)
 def losses_per_place(monkeypatch: pytest.MonkeyPatch) -> int:
-    """So many shards over which a place may lose workers: fewer than usual, as each loss takes a second."""
+    """So many shards over which a place may lose workers: fewer than usual, as each loss takes a
+    second.
+    """
     monkeypatch.setattr("cluster.jobs.run.LOSSES_PER_PLACE", 3)
     return 3
 
@@ -72,7 +89,9 @@ def losses_per_place(monkeypatch: pytest.MonkeyPatch) -> int:
 def test_shards_that_kill_workers_cost_the_others_nothing(
     ray_address: str, tmp_path: Path, losses_per_place: int
 ) -> None:
-    """A few such shards, each tried as often as allowed, are given up; the ones behind them are done."""
+    """A few such shards, each tried as often as allowed, are given up; the ones behind them are
+    done.
+    """
     names = [f"{POISON}-{number}" for number in range(2)]
     done = run(ray_address, tasks(tmp_path, *names, "good-0", "good-1"), tmp_path, max_attempts=2)
     assert losses_per_place < 2 * 2
@@ -93,7 +112,9 @@ def test_a_place_that_loses_workers_over_every_shard_is_given_up(
 
 def test_a_folder_that_workers_cannot_write_costs_no_work(ray_address: str, tmp_path: Path) -> None:
     """A folder on the driver's machine alone is noticed before any shard is read."""
-    with pytest.raises(ConfigError, match=r"--out .*missing: the worker on .* cannot write there .*all nodes share"):
+    with pytest.raises(
+        ConfigError, match=r"--out .*missing: the worker on .* cannot write there .*all nodes share"
+    ):
         run(ray_address, tasks(tmp_path / "missing", "good"), tmp_path / "missing", max_attempts=1)
     require_writable(str(tmp_path))
     assert list(tmp_path.iterdir()) == []

@@ -18,15 +18,22 @@ def test_a_gpu_gets_one_labeler_and_its_share_of_the_cpus() -> None:
 
 
 def test_without_gpus_labelers_share_the_cores() -> None:
-    """One labeler a core by default; fewer labelers get more threads each, and never more CPUs than a node has."""
-    assert [placement.num_threads for placement in place_workers([NodeResources(2, 0)], None)] == [1, 1]
+    """One labeler a core by default; fewer labelers get more threads each, and never more CPUs than
+    a node has.
+    """
+    assert [placement.num_threads for placement in place_workers([NodeResources(2, 0)], None)] == [
+        1,
+        1,
+    ]
     (one,) = place_workers([NodeResources(2, 0)], 1)
     assert one.num_threads == 2
     uneven = place_workers([NodeResources(6, 0), NodeResources(2, 0)], 4)
     assert [placement.num_threads for placement in uneven] == [2, 2, 2, 2]
 
 
-@pytest.mark.parametrize(("nodes", "wanted"), [([NodeResources(2, 0)], 3), ([NodeResources(8, 1)], 2)])
+@pytest.mark.parametrize(
+    ("nodes", "wanted"), [([NodeResources(2, 0)], 3), ([NodeResources(8, 1)], 2)]
+)
 def test_more_labelers_than_fit_are_refused(nodes: list[NodeResources], wanted: int) -> None:
     """A request the cluster can never meet is an error at once, not a wait for ever."""
     with pytest.raises(ConfigError, match="workers, "):

@@ -1,7 +1,8 @@
-"""A headless Chromium driven over plain HTTP (W3C WebDriver): enough to open a page and ask what it looks like.
+"""A headless Chromium driven over plain HTTP (W3C WebDriver): enough to open a page and ask what it
+looks like.
 
-Selenium and Playwright were left out: three requests are all that is needed, and either would be one more thing to
-keep in step with the browser.
+Selenium and Playwright were left out: three requests are all that is needed, and either would be
+one more thing to keep in step with the browser.
 """
 
 import base64
@@ -22,7 +23,9 @@ from typing import Any
 import pytest
 
 OWN = ("data:", "chrome:")  # what needs no network: a page's own data, and the browser's first page
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 CHROMEDRIVER = shutil.which("chromedriver")
 needs_browser = pytest.mark.skipif(
     not (CHROMIUM and CHROMEDRIVER), reason="needs chromium and chromedriver on the PATH"
@@ -50,12 +53,15 @@ CHART_FAULTS = """
 const faults = [];
 for (const chart of document.querySelectorAll('svg.chart')) {
   const frame = chart.getBoundingClientRect();
-  const boxes = [...chart.querySelectorAll('text')].map(text => [text.textContent, text.getBoundingClientRect()]);
+  const boxes = [...chart.querySelectorAll('text')]
+    .map(text => [text.textContent, text.getBoundingClientRect()]);
   boxes.forEach(([words, box], index) => {
-    if (box.left < frame.left - 1 || box.right > frame.right + 1) faults.push(words + ' leaves its chart');
+    if (box.left < frame.left - 1 || box.right > frame.right + 1)
+      faults.push(words + ' leaves its chart');
     for (const [others, other] of boxes.slice(index + 1))
       if (box.left < other.right - 1 && other.left < box.right - 1
-          && box.top + 4 < other.bottom && other.top + 4 < box.bottom) faults.push(words + ' lies over ' + others);
+          && box.top + 4 < other.bottom && other.top + 4 < box.bottom)
+        faults.push(words + ' lies over ' + others);
   });
 }
 return faults;
@@ -72,8 +78,13 @@ class Browser:
     def __init__(self, driver_url: str, profile: Path) -> None:
         self._base = driver_url
         options = {"binary": CHROMIUM, "args": [*_FLAGS, f"--user-data-dir={profile}"]}
-        wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"}}
-        session = self._call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
+        wanted = {
+            "goog:chromeOptions": options,
+            "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
+        }
+        session = self._call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})[
+            "sessionId"
+        ]
         self._base = f"{driver_url}/session/{session}"
 
     def resize(self, width: int, height: int, *, phone: bool = False) -> None:
@@ -103,11 +114,15 @@ class Browser:
         self.open(page)
 
     def page_faults(self, page: Path, screen: str) -> list[str]:
-        """What a self-contained page must not do: scroll sideways, write to the console, fetch anything."""
+        """What a self-contained page must not do: scroll sideways, write to the console, fetch
+        anything.
+        """
         self.show(page, screen)
         faults = [entry["message"] for entry in self.log("browser")]
         # data: are sounds within the page, and the icons of the browser's own players.
-        faults += [url for url in self.requested_urls() if not url.startswith(OWN) and url != page.as_uri()]
+        faults += [
+            url for url in self.requested_urls() if not url.startswith(OWN) and url != page.as_uri()
+        ]
         overflow = self.evaluate("return document.documentElement.scrollWidth - window.innerWidth")
         shown = self.evaluate("return window.innerWidth")
         if overflow > 0 or shown != SCREENS[screen][0]:
@@ -115,10 +130,15 @@ class Browser:
         return faults
 
     def chart_faults(self) -> list[str]:
-        """Labels of the open page's charts that leave them, lie over each other or are too small to read."""
+        """Labels of the open page's charts that leave them, lie over each other or are too small to
+        read.
+        """
         faults: list[str] = self.evaluate(CHART_FAULTS)
         smallest = self.evaluate(SMALLEST_CHART_TEXT)
-        return [*faults, *([f"text of {smallest} pixels"] if smallest < SMALLEST_TEXT_PIXELS else [])]
+        return [
+            *faults,
+            *([f"text of {smallest} pixels"] if smallest < SMALLEST_TEXT_PIXELS else []),
+        ]
 
     def log(self, kind: str) -> list[dict[str, Any]]:
         """New entries of the `browser` (console) or the `performance` (network) log."""
@@ -128,7 +148,11 @@ class Browser:
     def requested_urls(self) -> list[str]:
         """What the page has asked for since the last call, itself included."""
         events = [json.loads(entry["message"])["message"] for entry in self.log("performance")]
-        return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+        return [
+            e["params"]["request"]["url"]
+            for e in events
+            if e["method"] == "Network.requestWillBeSent"
+        ]
 
     def screenshot(self, path: Path) -> None:
         """The whole page as PNG."""
@@ -154,7 +178,9 @@ class Browser:
 def running_browser(profile: Path) -> Iterator[Browser]:
     """Start driver and browser; whatever happens, neither outlives the block."""
     command = [str(CHROMEDRIVER), "--port=0"]
-    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+    driver = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         browser = Browser(f"http://127.0.0.1:{_port(driver)}", profile)
         try:

@@ -1,4 +1,6 @@
-"""A selection folder as a labeling job leaves it, made without models: drawn predictions over a real corpus of tars."""
+"""A selection folder as a labeling job leaves it, made without models: drawn predictions over a
+real corpus of tars.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,11 @@ from shards.storage.files import open_ranged
 from shards.tables.predictions import Prediction, TableInfo, write_predictions
 from shards.tar.reader import SampleEntry, index_shard, read_members
 
-SKILL = {"text": 1.6, "vision": 1.5, "audio": 1.0}  # log-odds a teacher gives the truth over the rest
+SKILL = {
+    "text": 1.6,
+    "vision": 1.5,
+    "audio": 1.0,
+}  # log-odds a teacher gives the truth over the rest
 NOISE = 1.0
 DIGEST = "0123456789abcdef" * 4
 
@@ -28,12 +34,21 @@ class Selected:
     selection: Path
 
 
-def make_selected(root: Path, shards: Path, *, with_truth: bool = True, **options: object) -> Selected:
-    """Draw predictions for every shard in `shards`, write their tables and select from them with `options`."""
+def make_selected(
+    root: Path, shards: Path, *, with_truth: bool = True, **options: object
+) -> Selected:
+    """Draw predictions for every shard in `shards`, write their tables and select from them with
+    `options`.
+    """
     predictions = root / "predictions"
     predictions.mkdir(parents=True)
     for number, path in enumerate(sorted(shards.glob("*.tar"))):
-        write_table(path, predictions / f"{path.stem}-0123456789ab.parquet", seed=number, with_truth=with_truth)
+        write_table(
+            path,
+            predictions / f"{path.stem}-0123456789ab.parquet",
+            seed=number,
+            with_truth=with_truth,
+        )
     settings = {"teachers": ("text", "vision"), "min_per_speaker": 2} | options
     select(SelectConfig(predictions=str(predictions), out=str(root / "selection"), **settings))  # type: ignore[arg-type]
     return Selected(shards, predictions, root / "selection")
@@ -45,13 +60,22 @@ def write_table(shard: Path, url: Path, *, seed: int, with_truth: bool = True) -
     with open_ranged(str(shard)) as reader:
         index = index_shard(reader)
         rows = [
-            _row(shard.name, entry, parse_sample(entry.key, read_members(reader, entry)), generator, with_truth)
+            _row(
+                shard.name,
+                entry,
+                parse_sample(entry.key, read_members(reader, entry)),
+                generator,
+                with_truth,
+            )
             for entry in index.entries
         ]
     info = TableInfo(
         panel_digest="0" * 64,
         panel={},
-        labelers={name: {"checkpoint": f"teachers/{name}", "weights": f"sha256:{DIGEST}"} for name in SKILL},
+        labelers={
+            name: {"checkpoint": f"teachers/{name}", "weights": f"sha256:{DIGEST}"}
+            for name in SKILL
+        },
         shard=shard.name,
         shard_url=str(shard),
         shard_size=shard.stat().st_size,
@@ -67,7 +91,9 @@ def _row(
 ) -> Prediction:
     place = {"key": entry.key, "shard": shard, "offset": entry.offset, "size": entry.size}
     if generator.random() < 0.02:
-        return Prediction(**place, speaker=sample.speaker, error="corrupt_audio: the flac stream ends in a frame")
+        return Prediction(
+            **place, speaker=sample.speaker, error="corrupt_audio: the flac stream ends in a frame"
+        )
     truth = EMOTIONS.index(sample.emotion or "neutral")
     return Prediction(
         **place,

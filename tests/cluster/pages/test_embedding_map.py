@@ -13,7 +13,9 @@ def test_neighbors_in_space_are_neighbors_on_the_plane() -> None:
     rows = [np.asarray([number]) for number in range(60)]
     places = place_embeddings(vectors, rows, seed=1)
     assert places is not None
-    distances = np.linalg.norm(places.points[:, None] - places.points[None], axis=-1) + np.diag(np.full(60, np.inf))
+    distances = np.linalg.norm(places.points[:, None] - places.points[None], axis=-1) + np.diag(
+        np.full(60, np.inf)
+    )
     assert (kinds[distances.argmin(axis=1)] == kinds).all()
     again = place_embeddings(vectors, rows, seed=1)
     assert again is not None
@@ -23,7 +25,10 @@ def test_neighbors_in_space_are_neighbors_on_the_plane() -> None:
 def test_few_points_are_not_placed_and_many_are_sampled() -> None:
     """Under 8 nothing is drawn; of 2,100 a seeded 2,000 are, each with its own rows."""
     rng = np.random.default_rng(0)
-    assert place_embeddings(rng.standard_normal((7, 4)).astype(np.float32), [np.arange(1)] * 7, seed=0) is None
+    assert (
+        place_embeddings(rng.standard_normal((7, 4)).astype(np.float32), [np.arange(1)] * 7, seed=0)
+        is None
+    )
     vectors = rng.standard_normal((2100, 2)).astype(np.float32)
     places = place_embeddings(vectors, [np.asarray([number]) for number in range(2100)], seed=0)
     assert places is not None

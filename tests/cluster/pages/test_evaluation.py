@@ -1,4 +1,6 @@
-"""The evaluation's page says what metrics.json says, and stays a page whatever speakers are called."""
+"""The evaluation's page says what metrics.json says, and stays a page whatever speakers are
+called.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,11 @@ CONFIG = {
 def class_metrics() -> dict[str, Any]:
     """What `evaluate` writes for a classifier; one speaker has a hostile name."""
     speakers = {
-        f"{'s' * 30}-{number:02d}": {"number": 10 + number, "accuracy": number / NUM_SPEAKERS, "f1": 0.5}
+        f"{'s' * 30}-{number:02d}": {
+            "number": 10 + number,
+            "accuracy": number / NUM_SPEAKERS,
+            "f1": 0.5,
+        }
         for number in range(NUM_SPEAKERS)
     }
     speakers[HOSTILE] = {"number": 3, "accuracy": 0.0, "f1": 0.0}
@@ -53,8 +59,14 @@ def class_metrics() -> dict[str, Any]:
 
 def value_metrics() -> dict[str, Any]:
     """The same for two numbers, one of them badly predicted."""
-    speakers = {f"s{number}": {"number": 5, "ccc": [0.5 - number / 10, -0.4]} for number in range(4)}
-    scores = {"overall": [0.41, 0.02], "over_speakers": [0.35, -0.4], "over_speakers_std": [0.11, 0.0]}
+    speakers = {
+        f"s{number}": {"number": 5, "ccc": [0.5 - number / 10, -0.4]} for number in range(4)
+    }
+    scores = {
+        "overall": [0.41, 0.02],
+        "over_speakers": [0.35, -0.4],
+        "over_speakers_std": [0.11, 0.0],
+    }
     return class_metrics() | {
         "names": ["arousal", "valence"],
         "scores": scores,
@@ -69,15 +81,30 @@ def places(number: int) -> Places:
 
 
 def render(metrics: dict[str, Any], number: int = 20) -> str:
-    columns = {"speaker": [HOSTILE] * number, "demographics.age": [str(20 + row) for row in range(number)]}
+    columns = {
+        "speaker": [HOSTILE] * number,
+        "demographics.age": [str(20 + row) for row in range(number)],
+    }
     kind = target_of(metrics).kind
-    return evaluation_page(metrics, kind, places(number) if number else None, columns, personalized=True)
+    return evaluation_page(
+        metrics, kind, places(number) if number else None, columns, personalized=True
+    )
 
 
 def test_the_page_shows_the_figures() -> None:
-    """The papers' four figures with their spread, the confusion, the worst speakers, and one dot a speaker."""
+    """The papers' four figures with their spread, the confusion, the worst speakers, and one dot a
+    speaker.
+    """
     page = Elements(render(class_metrics()))
-    for words in ("ACC", "51.2 %", "49.8 %", "61.3 ± 12.4 %", "40.1 ± 20.0 %", "true emotion", "59"):
+    for words in (
+        "ACC",
+        "51.2 %",
+        "49.8 %",
+        "61.3 ± 12.4 %",
+        "40.1 ± 20.0 %",
+        "true emotion",
+        "59",
+    ):
         assert words in page.text
     dots = page.named("circle")
     assert len(dots) == NUM_SPEAKERS + 1 + 2 * 20  # speakers, and two maps
@@ -102,7 +129,10 @@ def test_names_cannot_become_markup() -> None:
 
 def test_too_few_embeddings_are_said_to_be() -> None:
     """A page without a map says why."""
-    assert "Too few to place on a plane: at least 8 are needed." in Elements(render(class_metrics(), number=0)).text
+    assert (
+        "Too few to place on a plane: at least 8 are needed."
+        in Elements(render(class_metrics(), number=0)).text
+    )
 
 
 @needs_browser

@@ -62,7 +62,9 @@ def write_corpus(folder: Path, samples: list[Sample]) -> Path:
     return folder
 
 
-def sample_with(number: int, *, seconds: float = 0.2, transcript: str | None = None, **metadata: object) -> Sample:
+def sample_with(
+    number: int, *, seconds: float = 0.2, transcript: str | None = None, **metadata: object
+) -> Sample:
     plain = make_sample(number, seconds=seconds)
     return Sample(
         key=plain.key,
@@ -76,7 +78,9 @@ def sample_with(number: int, *, seconds: float = 0.2, transcript: str | None = N
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """120 utterances of five speakers."""
-    return write_corpus(tmp_path_factory.mktemp("corpus") / "shards", [sample_with(number) for number in range(120)])
+    return write_corpus(
+        tmp_path_factory.mktemp("corpus") / "shards", [sample_with(number) for number in range(120)]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +90,9 @@ def selected(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Selected
 
 
 def page_of(selected: Selected, out: Path) -> str:
-    return Path(write_report(ReportConfig(dir=str(selected.selection), out=str(out)))).read_text(encoding="utf-8")
+    return Path(write_report(ReportConfig(dir=str(selected.selection), out=str(out)))).read_text(
+        encoding="utf-8"
+    )
 
 
 def summary_of(selected: Selected) -> dict[str, object]:
@@ -120,7 +126,9 @@ def test_same_selection_gives_the_same_page(selected: Selected, tmp_path: Path) 
 
 
 def test_every_section_has_its_chart(selected: Selected, tmp_path: Path) -> None:
-    """Six charts, each an image with a title and a description that are on the page under their ids."""
+    """Six charts, each an image with a title and a description that are on the page under their
+    ids.
+    """
     elements = Elements(page_of(selected, tmp_path / "page.html"))
     ids = {attributes.get("id") for _, attributes in elements.found}
     charts = [svg for svg in elements.named("svg") if svg["class"] == "chart"]
@@ -131,12 +139,16 @@ def test_every_section_has_its_chart(selected: Selected, tmp_path: Path) -> None
 
 
 def test_page_needs_nothing_from_outside(selected: Selected, tmp_path: Path) -> None:
-    """The policy forbids everything but inline style and sound, and no element asks for anything else."""
+    """The policy forbids everything but inline style and sound, and no element asks for anything
+    else.
+    """
     elements = Elements(page_of(selected, tmp_path / "page.html"))
     policy = next(meta["content"] for meta in elements.named("meta") if meta.get("http-equiv"))
     assert policy is not None
     assert "default-src 'none'" in policy
-    assert not {"script", "img", "link", "iframe", "object", "embed", "form"} & {tag for tag, _ in elements.found}
+    assert not {"script", "img", "link", "iframe", "object", "embed", "form"} & {
+        tag for tag, _ in elements.found
+    }
     for _, attributes in elements.found:
         assert (attributes.get("src") or "data:audio/flac").startswith("data:audio/flac")
         assert (attributes.get("href") or "#").startswith("#")
@@ -162,10 +174,17 @@ def test_long_and_many_sounds_keep_the_page_small(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).uniform(-0.9, 0.9, 30 * SAMPLE_RATE_HZ).astype(np.float32)
     sound = encode_flac(noise)
     samples = [
-        Sample(key=f"n{n:03d}", audio=sound, audio_format="flac", metadata={"speaker": f"s{n % 3}", "emotion": "anger"})
+        Sample(
+            key=f"n{n:03d}",
+            audio=sound,
+            audio_format="flac",
+            metadata={"speaker": f"s{n % 3}", "emotion": "anger"},
+        )
         for n in range(40)
     ]
-    page = page_of(make_selected(tmp_path, write_corpus(tmp_path / "shards", samples)), tmp_path / "page.html")
+    page = page_of(
+        make_selected(tmp_path, write_corpus(tmp_path / "shards", samples)), tmp_path / "page.html"
+    )
     sounds = Elements(page).named("audio")
     first = base64.b64decode(str(sounds[0]["src"]).partition(",")[2])
     assert soundfile.info(io.BytesIO(first)).duration == pytest.approx(15.0)
@@ -174,13 +193,20 @@ def test_long_and_many_sounds_keep_the_page_small(tmp_path: Path) -> None:
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
-    """Markup, template code and direction overrides in speakers, transcripts and errors are shown, never obeyed."""
+    """Markup, template code and direction overrides in speakers, transcripts and errors are shown,
+    never obeyed.
+    """
     samples = [
-        sample_with(number, transcript=HOSTILE, speaker="s" + HOSTILE.replace("\u202e", "")) for number in range(60)
+        sample_with(number, transcript=HOSTILE, speaker="s" + HOSTILE.replace("\u202e", ""))
+        for number in range(60)
     ]
     selected = make_selected(tmp_path, write_corpus(tmp_path / "shards", samples))
     summary = summary_of(selected)
-    summary["shards"] = {"num": 1, "unfinished": HOSTILE, "unreadable": [{"shard": HOSTILE, "error": HOSTILE}]}
+    summary["shards"] = {
+        "num": 1,
+        "unfinished": HOSTILE,
+        "unreadable": [{"shard": HOSTILE, "error": HOSTILE}],
+    }
     summary["panel"] = {HOSTILE: {HOSTILE: HOSTILE}}
     summary["rejected"] = {HOSTILE: 1}
     (selected.selection / "summary.json").write_text(json.dumps(summary))
@@ -188,7 +214,9 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     elements = Elements(page)
     assert not elements.named("script")
     assert not elements.named("img")
-    assert not [name for _, attributes in elements.found for name in attributes if name.startswith("on")]
+    assert not [
+        name for _, attributes in elements.found for name in attributes if name.startswith("on")
+    ]
     assert "<script>alert(2)" in elements.text
     assert "{{ 7 * 7 }}" in elements.text
     assert "\u202e" not in page
@@ -197,7 +225,9 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
 @settings(max_examples=25, deadline=None)
 @given(text=st.text(min_size=1, max_size=80))
 def test_no_text_changes_the_structure(text: str) -> None:
-    """Whatever keys, shards, reasons and paths hold, the page has the elements that plain ones would give."""
+    """Whatever keys, shards, reasons and paths hold, the page has the elements that plain ones
+    would give.
+    """
     plain, strange = (structure_with(word) for word in ("plain", text))
     assert [tag for tag, _ in strange.found] == [tag for tag, _ in plain.found]
 
@@ -245,7 +275,11 @@ def structure_with(text: str) -> Elements:
         ({}, False, "the samples carry no ground truth"),
         ({"min_per_speaker": 10_000}, True, "Nothing passed the selection"),
         ({"min_per_speaker": 10_000}, False, "Nothing passed the selection"),
-        ({"teachers": ("text", "vision", "audio"), "distance": "js", "threshold": 0.2}, True, "all teachers agree"),
+        (
+            {"teachers": ("text", "vision", "audio"), "distance": "js", "threshold": 0.2},
+            True,
+            "all teachers agree",
+        ),
         ({"classes": ("neutral",)}, True, "Gini coefficient over the 1 kept classes"),
     ],
 )
@@ -258,7 +292,9 @@ def test_selections_that_lack_something(
 
 
 def test_missing_predictions_are_said(shards: Path, tmp_path: Path) -> None:
-    """Without the tables the numbers are all there, and the examples' place says what is missing."""
+    """Without the tables the numbers are all there, and the examples' place says what is
+    missing.
+    """
     selected = make_selected(tmp_path, shards)
     selected.predictions.rename(tmp_path / "elsewhere")
     text = Elements(page_of(selected, tmp_path / "page.html")).text
@@ -286,16 +322,24 @@ def test_moved_run_still_finds_its_predictions(shards: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("simulation", "expected"), [({"group": 1}, True), (None, False)])
-def test_synthetic_corpora_are_called_so(tmp_path: Path, simulation: object, expected: bool) -> None:
+def test_synthetic_corpora_are_called_so(
+    tmp_path: Path, simulation: object, expected: bool
+) -> None:
     """The notice stands on the page exactly when samples say they were simulated."""
     metadata = {} if simulation is None else {"simulation": simulation}
     samples = [sample_with(number, **metadata) for number in range(60)]
-    page = page_of(make_selected(tmp_path, write_corpus(tmp_path / "shards", samples)), tmp_path / "page.html")
+    page = page_of(
+        make_selected(tmp_path, write_corpus(tmp_path / "shards", samples)), tmp_path / "page.html"
+    )
     assert ("This corpus is synthetic" in page) is expected
 
 
-def test_command_writes_beside_the_selection(selected: Selected, capsys: pytest.CaptureFixture[str]) -> None:
-    """DIR may be the selection or the folder that holds it; the page goes into DIR and its place is printed."""
+def test_command_writes_beside_the_selection(
+    selected: Selected, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DIR may be the selection or the folder that holds it; the page goes into DIR and its place is
+    printed.
+    """
     assert find_selection(str(selected.selection.parent)) == str(selected.selection)
     assert run_report(ReportConfig(dir=str(selected.selection.parent))) == 0
     assert (selected.selection.parent / "report.html").exists()
@@ -306,15 +350,26 @@ def test_command_writes_beside_the_selection(selected: Selected, capsys: pytest.
 def test_an_unfinished_labeling_is_said(
     shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], *, is_finished: bool
 ) -> None:
-    """What was selected while shards had no predictions is no whole corpus: `select` warns, and the page repeats it."""
+    """What was selected while shards had no predictions is no whole corpus: `select` warns, and the
+    page repeats it.
+    """
     selected = make_selected(tmp_path, shards)
     failed = [] if is_finished else [{"name": "lost.tar"}]
     (selected.predictions / "label-summary.json").write_text(json.dumps({"failed": failed}))
-    options = ["--out", str(selected.selection), "--teachers", "text,vision", "--min-per-speaker", "2"]
+    options = [
+        "--out",
+        str(selected.selection),
+        "--teachers",
+        "text,vision",
+        "--min-per-speaker",
+        "2",
+    ]
     assert main(["select", "--predictions", str(selected.predictions), *options]) == 0
     warning = capsys.readouterr().err
     assert ("gave up 1 shards (lost.tar)" in warning) is not is_finished
-    assert ("gave up 1 shards (lost.tar)" in page_of(selected, tmp_path / "page.html")) is not is_finished
+    assert (
+        "gave up 1 shards (lost.tar)" in page_of(selected, tmp_path / "page.html")
+    ) is not is_finished
 
 
 @pytest.mark.parametrize("broken", ["missing", "not json", "other version", "no table"])
@@ -334,7 +389,12 @@ def test_unusable_folders_are_refused(tmp_path: Path, broken: str) -> None:
 
 def test_losses_add_up_in_the_order_of_the_rule() -> None:
     """Unusable samples first, then the selection's steps, and no utterance is lost on the way."""
-    rejected = {"speaker_below_minimum": 5, "disagreement": 40, "corrupt_audio": 2, "class_excluded": 9}
+    rejected = {
+        "speaker_below_minimum": 5,
+        "disagreement": 40,
+        "corrupt_audio": 2,
+        "class_excluded": 9,
+    }
     losses = ordered_losses(rejected)
     assert [count for _, count in losses] == [2, 40, 9, 5]
     assert losses[0][0] == "corrupt audio"
@@ -362,19 +422,25 @@ def test_headline_compares_with_the_best_teacher() -> None:
         },
     }
     assert headline(summary) == (
-        "4,320 utterances in, 1,903 kept (44 %). Labels are right 91 % of the time where both teachers agree; "
-        "the best single teacher (vision) alone, 74 %."
+        "4,320 utterances in, 1,903 kept (44 %). Labels are right 91 % of the time where both "
+        "teachers agree; the best single teacher (vision) alone, 74 %."
     )
-    summary["quality"]["teachers"]["vision"]["accuracy"]["value"] = None  # alone it names none of the wanted classes
+    summary["quality"]["teachers"]["vision"]["accuracy"]["value"] = (
+        None  # alone it names none of the wanted classes
+    )
     assert headline(summary).endswith("right 91 % of the time where both teachers agree.")
 
 
 def test_a_report_is_of_its_own_corpus_wherever_it_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder of predictions that is called alike, where the command runs, is not mistaken for the selection's."""
+    """A folder of predictions that is called alike, where the command runs, is not mistaken for the
+    selection's.
+    """
     for name, words in (("mine", "mine and mine alone"), ("other", "somebody else's")):
-        corpus = write_corpus(tmp_path / f"{name}-shards", [sample_with(n, transcript=words) for n in range(60)])
+        corpus = write_corpus(
+            tmp_path / f"{name}-shards", [sample_with(n, transcript=words) for n in range(60)]
+        )
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
         make_selected(Path(), corpus)
@@ -402,7 +468,11 @@ def test_logarithmic_ticks_lie_on_the_axis() -> None:
 def test_bars_are_as_long_as_their_shares() -> None:
     """A bar from a quarter to three quarters covers half of the 420 units."""
     bar = Bar(begin=0.25, end=0.75, kind="accepted")
-    chart = Elements(row_chart(Caption(name="a", title="b", description="c"), [Row(label="x", value="y", bars=(bar,))]))
+    chart = Elements(
+        row_chart(
+            Caption(name="a", title="b", description="c"), [Row(label="x", value="y", bars=(bar,))]
+        )
+    )
     drawn = next(rect for rect in chart.named("rect") if rect["class"] == "accepted")
     assert (drawn["x"], drawn["width"]) == ("105.0", "210.0")
 

@@ -1,4 +1,6 @@
-"""The report in a real browser, at the widths of a desktop and a phone. Skipped where there is no Chromium."""
+"""The report in a real browser, at the widths of a desktop and a phone. Skipped where there is no
+Chromium.
+"""
 
 from pathlib import Path
 
@@ -28,7 +30,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report whose names are as long as names may be."""
     root = tmp_path_factory.mktemp("browser")
     (root / "shards").mkdir()
-    write_shard(root / "shards" / f"{'s' * 80}.tar", [lengthy_sample(number) for number in range(90)])
+    write_shard(
+        root / "shards" / f"{'s' * 80}.tar", [lengthy_sample(number) for number in range(90)]
+    )
     selected = make_selected(root, root / "shards")
     return Path(write_report(ReportConfig(dir=str(selected.selection))))
 
@@ -46,7 +50,9 @@ def lengthy_sample(number: int) -> Sample:
 
 @pytest.mark.parametrize("screen", SCREENS)
 def test_page_fits_and_is_quiet(browser: Browser, page: Path, screen: str) -> None:
-    """Nothing scrolls sideways, the console stays empty, and nothing is fetched but the file itself."""
+    """Nothing scrolls sideways, the console stays empty, and nothing is fetched but the file
+    itself.
+    """
     assert browser.page_faults(page, screen) == []
 
 
@@ -70,5 +76,7 @@ def test_dark_scheme_is_dark(browser: Browser, page: Path) -> None:
     backgrounds = {}
     for scheme in ("light", "dark"):
         browser.show(page, "desktop", scheme)
-        backgrounds[scheme] = browser.evaluate("return getComputedStyle(document.body).backgroundColor")
+        backgrounds[scheme] = browser.evaluate(
+            "return getComputedStyle(document.body).backgroundColor"
+        )
     assert backgrounds == {"light": "rgb(246, 246, 243)", "dark": "rgb(20, 23, 26)"}

@@ -1,4 +1,6 @@
-"""A client nobody here wrote: Node with @grpc/grpc-js, from the .proto alone. Skipped where there is no Node or npm."""
+"""A client nobody here wrote: Node with @grpc/grpc-js, from the .proto alone. Skipped where there
+is no Node or npm.
+"""
 
 import json
 import shutil
@@ -23,7 +25,9 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("node") / "client"
     shutil.copytree(CLIENT, folder, ignore=shutil.ignore_patterns("node_modules"))
     command = [str(NPM), "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=200, check=False
+    )
     if done.returncode and "ENOTFOUND" in done.stderr + done.stdout:
         pytest.skip("the npm registry cannot be reached")
     assert done.returncode == 0, done.stderr
@@ -33,22 +37,32 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ask(client: Path, running: Running, *more: str) -> "subprocess.CompletedProcess[str]":
     proto = ROOT / "protos" / "speaker_index.proto"
     command = [str(NODE), "client.mjs", running.target, str(proto), "s003", *more]
-    return subprocess.run(command, cwd=client, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, cwd=client, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def test_node_finds_and_calibrates_as_python_does(client: Path, tmp_path: Path) -> None:
     """The same neighbors, similarities, labels and calibrated predictions."""
-    with running_server(tmp_path) as running, SpeakerClient(running.target, fingerprint=FINGERPRINT) as python:
+    with (
+        running_server(tmp_path) as running,
+        SpeakerClient(running.target, fingerprint=FINGERPRINT) as python,
+    ):
         done = ask(client, running)
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout)
         assert found["description"]["num_speakers"] == python.describe().num_speakers == 40
         expected = python.search(python.get("s003").vector, 3, exclude=["s003"]).neighbours[0]
         neighbors = found["search"]["results"][0]["neighbours"]
-        assert [(n["id"], n["similarity"]) for n in neighbors] == [(n.id, n.similarity) for n in expected]
+        assert [(n["id"], n["similarity"]) for n in neighbors] == [
+            (n.id, n.similarity) for n in expected
+        ]
         assert [len(n["labels"]) for n in neighbors] == [len(n.labels) for n in expected]
         calibrated = python.calibrate({"arousal": [0.1, 0.5, 0.9]}, speaker_id="s003", k=3)
-        assert found["calibration"]["calibrated"][0]["values"] == calibrated.predictions["arousal"].tolist()
+        assert (
+            found["calibration"]["calibrated"][0]["values"]
+            == calibrated.predictions["arousal"].tolist()
+        )
 
 
 def test_node_is_told_why_it_is_refused(client: Path, tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Replicas on Ray Serve: they answer as one, follow one writer, and survive the death of any of them."""
+"""Replicas on Ray Serve: they answer as one, follow one writer, and survive the death of any of
+them.
+"""
 
 import os
 import signal
@@ -54,8 +56,12 @@ def roomy_cluster() -> Iterator[RoomyCluster]:
     import ray
     from ray.cluster_utils import Cluster
 
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a throw-away cluster on this machine's loopback
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "object_store_memory": 128 * 2**20})
+    os.environ.setdefault(
+        "RAY_AUTH_MODE", "disabled"
+    )  # a throw-away cluster on this machine's loopback
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 4, "object_store_memory": 128 * 2**20}
+    )
     yield RoomyCluster(cluster.address, cluster.head_node.all_processes["raylet"][0].process.pid)
     ray.shutdown()
     cluster.shutdown()
@@ -70,10 +76,21 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_replicas_follow_one_writer_and_survive_deaths(roomy_cluster: RoomyCluster, tmp_path: Path) -> None:
-    """Writes show on both replicas; with one replica, then the writer, killed, reads go on and no write is lost."""
+def test_replicas_follow_one_writer_and_survive_deaths(
+    roomy_cluster: RoomyCluster, tmp_path: Path
+) -> None:
+    """Writes show on both replicas; with one replica, then the writer, killed, reads go on and no
+    write is lost.
+    """
     port = free_port()
-    command = [sys.executable, "-m", "cluster", "serve", "--speakers", write_table(tmp_path / "s.parquet", 40)]
+    command = [
+        sys.executable,
+        "-m",
+        "cluster",
+        "serve",
+        "--speakers",
+        write_table(tmp_path / "s.parquet", 40),
+    ]
     command += [
         "--data",
         str(tmp_path / "data"),
@@ -89,15 +106,25 @@ def test_replicas_follow_one_writer_and_survive_deaths(roomy_cluster: RoomyClust
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
     try:
         assert process.stdout is not None
-        until(lambda: process.stdout.readline().startswith("serving 2 replicas"), "not served in time")  # type: ignore[union-attr]
-        with SpeakerClient(f"127.0.0.1:{port}", fingerprint=FINGERPRINT, timeout_seconds=20) as client:
+        until(
+            lambda: process.stdout.readline().startswith("serving 2 replicas"), "not served in time"
+        )  # type: ignore[union-attr]
+        with SpeakerClient(
+            f"127.0.0.1:{port}", fingerprint=FINGERPRINT, timeout_seconds=20
+        ) as client:
             written = client.upsert([speaker("first")])
-            until(lambda: all(client.describe().generation == written for _ in range(8)), "a replica does not follow")
+            until(
+                lambda: all(client.describe().generation == written for _ in range(8)),
+                "a replica does not follow",
+            )
             with pytest.raises(SpeakerIndexError, match="INVALID_ARGUMENT: k: got 0"):
                 client.search(make_vectors(1), 0)
             with pytest.raises(SpeakerIndexError, match="INVALID_ARGUMENT: id: speaker is"):
                 client.delete(["a\nb"])
-            assert [len(one.neighbours) for one in client.stream_search([make_vectors(2), make_vectors(3)], 2)] == [
+            assert [
+                len(one.neighbours)
+                for one in client.stream_search([make_vectors(2), make_vectors(3)], 2)
+            ] == [
                 2,
                 3,
             ]
@@ -106,7 +133,10 @@ def test_replicas_follow_one_writer_and_survive_deaths(roomy_cluster: RoomyClust
             roomy_cluster.processes_of(WRITER)[0].kill()
             assert client.describe().generation >= written
             until(lambda: can_write(client), "no writer was started again")
-            until(lambda: all(client.describe().num_speakers == 42 for _ in range(8)), "a write was lost")
+            until(
+                lambda: all(client.describe().num_speakers == 42 for _ in range(8)),
+                "a write was lost",
+            )
             assert client.get("first").id == "first"
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 0
@@ -126,11 +156,22 @@ def test_a_limit_is_that_of_all_replicas(tmp_path: Path, monkeypatch: pytest.Mon
     """Each grants its share; the size of a message is each's own."""
     found: list[ReplicaConfig] = []
     monkeypatch.setattr(
-        "actors.speaker_index.serving.replica_actor.speaker_application", lambda config, _: found.append(config)
+        "actors.speaker_index.serving.replica_actor.speaker_application",
+        lambda config, _: found.append(config),
     )
-    options = {"speakers": "s.parquet", "data": str(tmp_path), "replicas": 4, "allow_plaintext": True}
-    _application(from_mapping(ServeConfig, options | {"requests_per_second": 10.0, "max_message_mib": 2}))
-    assert (found[0].callers.requests_per_second, found[0].limits.max_message_bytes) == (2.5, 2 << 20)
+    options = {
+        "speakers": "s.parquet",
+        "data": str(tmp_path),
+        "replicas": 4,
+        "allow_plaintext": True,
+    }
+    _application(
+        from_mapping(ServeConfig, options | {"requests_per_second": 10.0, "max_message_mib": 2})
+    )
+    assert (found[0].callers.requests_per_second, found[0].limits.max_message_bytes) == (
+        2.5,
+        2 << 20,
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""`serve` and `lookup` as people run them: processes, signals, exit statuses; and the Python client's own rules."""
+"""`serve` and `lookup` as people run them: processes, signals, exit statuses; and the Python
+client's own rules.
+"""
 
 import json
 import os
@@ -40,9 +42,21 @@ from tests.ports import free_port
 
 
 @contextmanager
-def serving(folder: Path, root: Path, *options: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+def serving(
+    folder: Path, root: Path, *options: str
+) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     """A server process and its address; killed at the end if it has not ended by itself."""
-    command = [sys.executable, "-m", "cluster", "serve", "--data", f"{folder}/data", "--port", "0", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "cluster",
+        "serve",
+        "--data",
+        f"{folder}/data",
+        "--port",
+        "0",
+        *options,
+    ]
     with (folder / "server.log").open("w") as log:
         process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=log, text=True)
     try:
@@ -57,11 +71,19 @@ def serving(folder: Path, root: Path, *options: str) -> Iterator[tuple["subproce
 
 def speaker(name: str, seed: int = 3) -> Speaker:
     labels = {"arousal": LabelStatistics(0.5, 0.25, 4)}
-    return Speaker(id=name, vector=make_vectors(1, seed)[0], num_utterances=4, labels=labels, metadata={"sex": "male"})
+    return Speaker(
+        id=name,
+        vector=make_vectors(1, seed)[0],
+        num_utterances=4,
+        labels=labels,
+        metadata={"sex": "male"},
+    )
 
 
 def test_what_was_acknowledged_survives_a_kill_and_a_term(tmp_path: Path) -> None:
-    """SIGKILL right after an answer; SIGTERM ends in order with status 0; both times all writes are there again."""
+    """SIGKILL right after an answer; SIGTERM ends in order with status 0; both times all writes are
+    there again.
+    """
     table = write_table(tmp_path / "speakers.parquet", 6)
     for number, how in enumerate((signal.SIGKILL, signal.SIGTERM)):
         with serving(tmp_path, ROOT, "--speakers", table) as (process, target):
@@ -75,12 +97,16 @@ def test_what_was_acknowledged_survives_a_kill_and_a_term(tmp_path: Path) -> Non
         found = client.get("new-1")
         assert found.labels == speaker("new-1").labels
         np.testing.assert_array_equal(found.vector, speaker("new-1").vector)
-        with pytest.raises(SpeakerIndexError, match="FAILED_PRECONDITION: this replica only follows"):
+        with pytest.raises(
+            SpeakerIndexError, match="FAILED_PRECONDITION: this replica only follows"
+        ):
             client.delete(["new-1"])
 
 
 def test_a_request_in_progress_is_answered_before_the_end(tmp_path: Path) -> None:
-    """SIGTERM during a stream: what was asked is answered, new calls are refused, and the status is 0."""
+    """SIGTERM during a stream: what was asked is answered, new calls are refused, and the status is
+    0.
+    """
     table = write_table(tmp_path / "speakers.parquet", 6)
     with serving(tmp_path, ROOT, "--speakers", table) as (process, target):
         asked, go_on = threading.Event(), threading.Event()
@@ -96,7 +122,10 @@ def test_a_request_in_progress_is_answered_before_the_end(tmp_path: Path) -> Non
             first = next(results)
             assert asked.wait(20)
             process.send_signal(signal.SIGTERM)
-            with SpeakerClient(target, timeout_seconds=3) as other, pytest.raises(SpeakerIndexError):
+            with (
+                SpeakerClient(target, timeout_seconds=3) as other,
+                pytest.raises(SpeakerIndexError),
+            ):
                 ask_for_ever(other)
             go_on.set()
             assert len(next(results).neighbours) == 3
@@ -134,7 +163,10 @@ def test_what_cannot_be_served_is_one_clear_line(
     monkeypatch.chdir(tmp_path)
     table = write_table(tmp_path / "speakers.parquet", 3)
     Path(table).chmod(0o644)
-    assert main(["serve", "--speakers", table, "--data", f"{tmp_path}/data", "--port", "0", *options]) == 2
+    assert (
+        main(["serve", "--speakers", table, "--data", f"{tmp_path}/data", "--port", "0", *options])
+        == 2
+    )
     assert message in capsys.readouterr().err
 
 
@@ -145,7 +177,9 @@ def test_a_port_in_use_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[st
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        assert main(["serve", "--speakers", table, "--data", f"{tmp_path}/data", "--port", port]) == 2
+        assert (
+            main(["serve", "--speakers", table, "--data", f"{tmp_path}/data", "--port", port]) == 2
+        )
     assert "cannot listen there" in capsys.readouterr().err
 
 
@@ -154,7 +188,9 @@ def voice(pitch: float, seed: int) -> "np.ndarray":  # type: ignore[type-arg]
     rng = np.random.default_rng(seed)
     times = np.arange(SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
     tones = [np.sin(2 * np.pi * pitch * n * times + rng.uniform(0, 6)) / n for n in range(1, 20)]
-    return (0.05 * np.sum(tones, axis=0) + 0.002 * rng.standard_normal(len(times))).astype(np.float32)
+    return (0.05 * np.sum(tones, axis=0) + 0.002 * rng.standard_normal(len(times))).astype(
+        np.float32
+    )
 
 
 @pytest.fixture
@@ -185,14 +221,21 @@ def voices(tmp_path: Path) -> str:
 def test_lookup_finds_a_voice_a_vector_and_a_speaker(
     voices: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Recordings go through the index's own encoder; a speaker of the index is not its own neighbor."""
+    """Recordings go through the index's own encoder; a speaker of the index is not its own
+    neighbor.
+    """
     (tmp_path / "new.flac").write_bytes(encode_flac(voice(172.0, 5)))
     with serving(tmp_path, ROOT, "--speakers", voices) as (_, target):
-        assert main(["lookup", "--server", target, "--audio", f"{tmp_path}/new.flac", "-k", "2"]) == 0
+        assert (
+            main(["lookup", "--server", target, "--audio", f"{tmp_path}/new.flac", "-k", "2"]) == 0
+        )
         assert capsys.readouterr().out.splitlines()[1].split()[0] == "middle"
         with SpeakerClient(target) as client:
             np.save(tmp_path / "vector.npy", client.get("high").vector)
-        assert main(["lookup", "--server", target, "--vector", f"{tmp_path}/vector.npy", "--json"]) == 0
+        assert (
+            main(["lookup", "--server", target, "--vector", f"{tmp_path}/vector.npy", "--json"])
+            == 0
+        )
         found = json.loads(capsys.readouterr().out)["neighbours"][0]
         assert (found[0]["id"], round(found[0]["similarity"], 5), len(found)) == ("high", 1.0, 3)
         assert main(["lookup", "--server", target, "--speaker", "high", "-k", "5", "--json"]) == 0
@@ -205,14 +248,19 @@ def test_lookup_finds_a_voice_a_vector_and_a_speaker(
 def test_lookup_says_what_is_wrong(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An encoder it cannot guess, unreadable input, a server that is not there, a token that is missing."""
+    """An encoder it cannot guess, unreadable input, a server that is not there, a token that is
+    missing.
+    """
     (tmp_path / "noise.flac").write_bytes(b"nothing")
     np.save(tmp_path / "two.npy", np.ones((2, WIDTH)))
     np.save(tmp_path / "one.npy", np.ones(WIDTH, dtype=np.float32))
     tokens = tmp_path / "tokens"
     tokens.write_text("read me a-token-of-my-own-12\n")
     tokens.chmod(0o600)
-    with running_server(tmp_path) as running, running_server(tmp_path / "closed", tokens=str(tokens)) as closed:
+    with (
+        running_server(tmp_path) as running,
+        running_server(tmp_path / "closed", tokens=str(tokens)) as closed,
+    ):
         lookup = ["lookup", "--server", running.target]
         for arguments, message in (
             (["--audio", f"{tmp_path}/noise.flac"], "the index was made with test-encoder"),
@@ -220,8 +268,14 @@ def test_lookup_says_what_is_wrong(
             (["--vector", f"{tmp_path}/two.npy"], "expected one vector of floats"),
             (["--vector", f"{tmp_path}/noise.flac"], "cannot be read as .npy"),
             ([], "got none, expected one of --audio, --vector, --speaker"),
-            (["--speaker", "a", "--vector", "v.npy"], "got --vector and --speaker, expected one of"),
-            (["--audio", f"{tmp_path}/none.flac", "--encoder", "spectral"], f"--audio {tmp_path}/none.flac: No such"),
+            (
+                ["--speaker", "a", "--vector", "v.npy"],
+                "got --vector and --speaker, expected one of",
+            ),
+            (
+                ["--audio", f"{tmp_path}/none.flac", "--encoder", "spectral"],
+                f"--audio {tmp_path}/none.flac: No such",
+            ),
         ):
             assert main([*lookup, *arguments]) == 2
             assert message in capsys.readouterr().err
@@ -235,7 +289,10 @@ def test_lookup_says_what_is_wrong(
     assert main(["lookup", "--server", "localhost:1", *one, "--timeout-seconds", "1"]) == 4
     said = capsys.readouterr().err
     assert "emostream lookup: localhost:1: DEADLINE_EXCEEDED" in said
-    assert "check that `emostream serve` runs at localhost:1, and that it does not ask for TLS (--tls-ca)" in said
+    assert (
+        "check that `emostream serve` runs at localhost:1, and that it does not ask for TLS "
+        "(--tls-ca)" in said
+    )
     assert main(["lookup", "--server", "localhost", *one]) == 2
     assert "--server: got localhost, expected HOST:PORT" in capsys.readouterr().err
 
@@ -263,16 +320,23 @@ def test_a_call_is_repeated_while_the_server_is_not_there_and_only_then(tmp_path
 
 
 def test_a_write_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether the first was made is not known, and another client may have written since: the caller decides."""
+    """Whether the first was made is not known, and another client may have written since: the
+    caller decides.
+    """
     asked: list[Write] = []
 
     def submit(write: Write) -> None:
         asked.append(write)
         raise StorageFailedError("the disk did not take it")
 
-    with running_server(tmp_path) as running, SpeakerClient(running.target, fingerprint=FINGERPRINT) as client:
+    with (
+        running_server(tmp_path) as running,
+        SpeakerClient(running.target, fingerprint=FINGERPRINT) as client,
+    ):
         monkeypatch.setattr(running.index, "submit", submit)
-        for number, write in enumerate((lambda: client.upsert([speaker("x")]), lambda: client.delete(["x"])), start=1):
+        for number, write in enumerate(
+            (lambda: client.upsert([speaker("x")]), lambda: client.delete(["x"])), start=1
+        ):
             with pytest.raises(SpeakerIndexError, match="UNAVAILABLE: the disk"):
                 write()
             assert len(asked) == number
@@ -280,7 +344,10 @@ def test_a_write_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_the_client_speaks_the_whole_service(tmp_path: Path) -> None:
     """Search, streams, calibration, writes: typed results that agree with each other."""
-    with running_server(tmp_path) as running, SpeakerClient(running.target, fingerprint=FINGERPRINT) as client:
+    with (
+        running_server(tmp_path) as running,
+        SpeakerClient(running.target, fingerprint=FINGERPRINT) as client,
+    ):
         assert client.upsert([speaker("x", 1), speaker("y", 2)]) == 2
         vectors = make_vectors(3, 1)
         result = client.search(vectors, 4, exclude=["s001"], metadata_equals={"sex": "male"})
@@ -331,7 +398,9 @@ def test_every_option_reaches_the_server(tmp_path: Path, monkeypatch: pytest.Mon
     }
     table = write_table(tmp_path / "speakers.parquet", 3)
     with pytest.raises(StopHereError):
-        run_serve(from_mapping(ServeConfig, {"speakers": table, "data": f"{tmp_path}/data"} | given))
+        run_serve(
+            from_mapping(ServeConfig, {"speakers": table, "data": f"{tmp_path}/data"} | given)
+        )
     ((service, config),) = offered
     service.close()
 
@@ -339,4 +408,6 @@ def test_every_option_reaches_the_server(tmp_path: Path, monkeypatch: pytest.Mon
     assert {name: reached[name] for name in given} == given
     assert config.limits.max_message_bytes == 2 << 20
     assert service._limits == Limits(max_vectors=7, max_k=5)
-    assert options_of(ServerConfig).keys() & options_of(ServeConfig).keys() == given.keys()  # a new option is tried too
+    assert (
+        options_of(ServerConfig).keys() & options_of(ServeConfig).keys() == given.keys()
+    )  # a new option is tried too

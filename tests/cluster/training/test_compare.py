@@ -1,4 +1,6 @@
-"""Runs side by side: methods told apart by all that differs, classes and values, the personalization gap."""
+"""Runs side by side: methods told apart by all that differs, classes and values, the
+personalization gap.
+"""
 
 import json
 from pathlib import Path
@@ -43,12 +45,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(folder: Path, name: str, recipe: str = "finetune", evaluated: tuple[str, ...] = (), **values: Any) -> str:
+def run(
+    folder: Path,
+    name: str,
+    recipe: str = "finetune",
+    evaluated: tuple[str, ...] = (),
+    **values: Any,
+) -> str:
     """Train and evaluate; returns the evaluation's folder."""
     out = folder / name
     if not (out / "train.json").exists():
         engine = {"num_steps": 2, "validate_every": 2, "checkpoint_every": 2, "log_every": 2}
-        options = small_values(f"{folder}/packed/*.tar", out, recipe, **(engine | values.pop("engine", {})))
+        options = small_values(
+            f"{folder}/packed/*.tar", out, recipe, **(engine | values.pop("engine", {}))
+        )
         for group, given in values.items():
             options[group] = options.get(group, {}) | given
         (folder / "options.yaml").write_text(yaml.safe_dump(options))
@@ -73,17 +83,25 @@ def compare(folder: Path, *arguments: str) -> dict[str, Any]:
     return found
 
 
-def test_methods_are_told_apart_by_all_that_differs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """An encoder that another run adapted, options of engine and evaluation: each has a name; seeds share one."""
+def test_methods_are_told_apart_by_all_that_differs(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An encoder that another run adapted, options of engine and evaluation: each has a name; seeds
+    share one.
+    """
     adaptation = {"num_labels": 4, "min_samples": 800, "mask_length": 2}
     out = folder / "tapt"
-    values = small_values(f"{folder}/packed/*.tar", out, "tapt", num_steps=2, validate_every=2, checkpoint_every=2)
+    values = small_values(
+        f"{folder}/packed/*.tar", out, "tapt", num_steps=2, validate_every=2, checkpoint_every=2
+    )
     (folder / "options.yaml").write_text(yaml.safe_dump(values | {"model": adaptation}))
     assert main(["train", "--config", str(folder / "options.yaml")]) == 0
     runs = [run(folder, f"plain-{seed}", engine={"seed": seed}) for seed in SEEDS]
     runs.append(run(folder, "adapted", encoder={"checkpoint": f"{out}/best"}))
     runs.append(run(folder, "faster", engine={"learning_rate": 0.01}))
-    runs += [run(folder, "plain-0", evaluated=("--pldc", "mu", "--neighbors", k)) for k in ("1", "3")]
+    runs += [
+        run(folder, "plain-0", evaluated=("--pldc", "mu", "--neighbors", k)) for k in ("1", "3")
+    ]
     methods = by_method([read_run(folder) for folder in runs])
     assert {name: sorted(seeds) for name, seeds in methods.items()} == {
         "finetune": [0, 1, 2],
@@ -96,17 +114,31 @@ def test_methods_are_told_apart_by_all_that_differs(folder: Path, capsys: pytest
     assert "finetune with seed 0 is there twice" in capsys.readouterr().err
     table = compare(folder, "--runs", *runs[:3], f"ours={runs[3]}")["methods"]
     assert set(table) == {"finetune", "ours"}
-    own = [json.loads((Path(one) / "metrics.json").read_text())["scores"]["accuracy"] for one in runs[:3]]
+    own = [
+        json.loads((Path(one) / "metrics.json").read_text())["scores"]["accuracy"]
+        for one in runs[:3]
+    ]
     assert table["finetune"]["ACC"]["mean"] == pytest.approx(sum(own) / 3)
     assert table["finetune"]["ACC"]["p"] is None
 
 
-def test_values_are_compared_by_concordance(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """O-CCC and A-CCC of each value, their spread over speakers, and significance; classes do not mix with values."""
+def test_values_are_compared_by_concordance(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """O-CCC and A-CCC of each value, their spread over speakers, and significance; classes do not
+    mix with values.
+    """
     target = {"target": {"kind": "values", "values": ["arousal", "valence"]}}
     runs = [run(folder, f"values-{seed}", data=target, engine={"seed": seed}) for seed in SEEDS]
     heads = [
-        run(folder, f"head-{seed}", data=target, model={"head": "interpreter"}, engine={"seed": seed}) for seed in SEEDS
+        run(
+            folder,
+            f"head-{seed}",
+            data=target,
+            model={"head": "interpreter"},
+            engine={"seed": seed},
+        )
+        for seed in SEEDS
     ]
     table = compare(folder, "--runs", *runs, *heads)["methods"]
     assert set(table) == {"finetune", "finetune head=interpreter"}
@@ -114,46 +146,94 @@ def test_values_are_compared_by_concordance(folder: Path, capsys: pytest.Capture
     assert {"O-CCC arousal", "A-CCC valence", "A-CCC std valence"} <= set(figures)
     assert 0 <= figures["A-CCC arousal"]["p"] <= 1
     scores = [json.loads((Path(one) / "metrics.json").read_text())["scores"] for one in heads]
-    assert figures["A-CCC valence"]["mean"] == pytest.approx(np.mean([score["over_speakers"][1] for score in scores]))
+    assert figures["A-CCC valence"]["mean"] == pytest.approx(
+        np.mean([score["over_speakers"][1] for score in scores])
+    )
     assert "O-CCC arousal" in capsys.readouterr().out
     mixed = [runs[0], run(folder, "plain-0")]
     assert main(["compare", "--runs", *mixed, "--out", str(folder / "t.json")]) == 2
     assert "expected runs of one kind" in capsys.readouterr().err
 
 
-def test_the_gap_is_what_knowing_the_speakers_gains(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Dependent minus independent on the same utterances, over seeds; a model is not measured on what it has heard."""
+def test_the_gap_is_what_knowing_the_speakers_gains(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Dependent minus independent on the same utterances, over seeds; a model is not measured on
+    what it has heard.
+    """
     known, left_out = {"known_seconds": 0.5}, ("--known-seconds", "0.5")
-    dependent = [run(folder, f"dependent-{s}", data=known, engine={"seed": s}, evaluated=left_out) for s in SEEDS]
-    independent = [run(folder, f"plain-{seed}", engine={"seed": seed}, evaluated=left_out) for seed in SEEDS]
-    gaps = compare(folder, "--runs", *independent, *dependent, "--baseline", "finetune data.known_seconds=0.5")
-    metrics = [json.loads((Path(one) / "metrics.json").read_text()) for one in (*dependent, *independent)]
+    dependent = [
+        run(folder, f"dependent-{s}", data=known, engine={"seed": s}, evaluated=left_out)
+        for s in SEEDS
+    ]
+    independent = [
+        run(folder, f"plain-{seed}", engine={"seed": seed}, evaluated=left_out) for seed in SEEDS
+    ]
+    gaps = compare(
+        folder, "--runs", *independent, *dependent, "--baseline", "finetune data.known_seconds=0.5"
+    )
+    metrics = [
+        json.loads((Path(one) / "metrics.json").read_text()) for one in (*dependent, *independent)
+    ]
     assert len({one["number"] for one in metrics}) == 1
-    assert len(pq.read_table(Path(dependent[0]) / "predictions.parquet")) + metrics[0]["num_left_out"] == 18
+    assert (
+        len(pq.read_table(Path(dependent[0]) / "predictions.parquet")) + metrics[0]["num_left_out"]
+        == 18
+    )
     accuracies = [one["scores"]["accuracy"] for one in metrics]
     (gap,) = (entry for entry in gaps["personalisation_gap"] if entry["figure"] == "ACC")
     assert gap["gap"] == pytest.approx(np.mean(accuracies[:3]) - np.mean(accuracies[3:]))
     assert gap["seeds"] == 3
     assert "personalization gap, all training speakers: ACC" in capsys.readouterr().out
-    checkpoint = ["--checkpoint", f"{folder}/dependent-0/best", "--shards", f"{folder}/packed/*.tar"]
+    checkpoint = [
+        "--checkpoint",
+        f"{folder}/dependent-0/best",
+        "--shards",
+        f"{folder}/packed/*.tar",
+    ]
     assert main(["evaluate", *checkpoint, "--out", str(folder / "refused")]) == 2
     assert "give --known-seconds 0.5" in capsys.readouterr().err
     chained = {"checkpoint": f"{folder}/dependent-0/best"}
-    run(folder, "chained", encoder=chained, evaluated=left_out)  # what its start has heard, it has heard
+    run(
+        folder, "chained", encoder=chained, evaluated=left_out
+    )  # what its start has heard, it has heard
     assert (
-        main(["evaluate", "--checkpoint", f"{folder}/chained/best", *checkpoint[2:], "--out", str(folder / "r")]) == 2
+        main(
+            [
+                "evaluate",
+                "--checkpoint",
+                f"{folder}/chained/best",
+                *checkpoint[2:],
+                "--out",
+                str(folder / "r"),
+            ]
+        )
+        == 2
     )
     assert "give --known-seconds 0.5" in capsys.readouterr().err
 
 
-def test_other_corpora_truths_and_checkpoints_are_other_methods(folder: Path, tmp_path: Path) -> None:
-    """Seeds are averaged over one corpus, against one truth, at one kind of checkpoint; the name says which."""
+def test_other_corpora_truths_and_checkpoints_are_other_methods(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Seeds are averaged over one corpus, against one truth, at one kind of checkpoint; the name
+    says which.
+    """
     (tmp_path / "packed").mkdir()
     for split in ("train", "validation", "test"):
-        samples = [mislabeled(split, speaker, number) for speaker in range(4) for number in range(6)]
+        samples = [
+            mislabeled(split, speaker, number) for speaker in range(4) for number in range(6)
+        ]
         write_shard(tmp_path / "packed" / f"{split}-000000.tar", samples)
     here, elsewhere = run(folder, "plain-0"), run(tmp_path, "plain-1", engine={"seed": 1})
-    last = ["--checkpoint", f"{folder}/plain-0/last", "--shards", f"{folder}/packed/*.tar", "--out", f"{folder}/last"]
+    last = [
+        "--checkpoint",
+        f"{folder}/plain-0/last",
+        "--shards",
+        f"{folder}/packed/*.tar",
+        "--out",
+        f"{folder}/last",
+    ]
     assert main(["evaluate", *last]) == 0
     names = sorted(by_method([read_run(one) for one in (here, elsewhere, f"{folder}/last")]))
     assert len(names) == 3
@@ -162,7 +242,9 @@ def test_other_corpora_truths_and_checkpoints_are_other_methods(folder: Path, tm
 
 
 def test_calibration_knows_the_labels_that_were_learned(folder: Path) -> None:
-    """PLDC by all training speakers gives each speaker the mean of their weak labels, not of the truth."""
+    """PLDC by all training speakers gives each speaker the mean of their weak labels, not of the
+    truth.
+    """
     evaluated = ("--pldc", "mu", "--neighbors", "12")
     out = run(folder, "plain-0", evaluated=evaluated)
     table = pq.read_table(Path(out) / "predictions.parquet").to_pandas()

@@ -1,4 +1,6 @@
-"""`emostream train` when things go wrong: a disk that fills, a shard that vanishes, a Ray worker that dies."""
+"""`emostream train` when things go wrong: a disk that fills, a shard that vanishes, a Ray worker
+that dies.
+"""
 
 import json
 import os
@@ -29,7 +31,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_training_world(tmp_path_factory.mktemp("packed"))
 
 
-def start(values: dict[str, Any], *options: str, before: Callable[[], None] | None = None) -> subprocess.Popen[str]:
+def start(
+    values: dict[str, Any], *options: str, before: Callable[[], None] | None = None
+) -> subprocess.Popen[str]:
     file = Path(values["out"]).with_suffix(".yaml")
     file.write_text(yaml.safe_dump(values))
     return subprocess.Popen(
@@ -62,14 +66,20 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) ->
 
 
 def forbid_large_files() -> None:
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails instead, as it does on a full disk
+    signal.signal(
+        signal.SIGXFSZ, signal.SIG_IGN
+    )  # the write fails instead, as it does on a full disk
     resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE_BYTES, MAX_FILE_BYTES))
 
 
 def test_a_checkpoint_that_cannot_be_written_stops_the_run(shards: str, tmp_path: Path) -> None:
-    """The kernel refuses the bytes: exit status 4 with what is safe and the remedy; then it resumes to the end."""
+    """The kernel refuses the bytes: exit status 4 with what is safe and the remedy; then it resumes
+    to the end.
+    """
     before = small_values(shards, tmp_path / "before", "finetune", num_steps=1, validate_every=1)
-    assert finish(start(before))[0] == 0  # DeepSpeed compiles its extension at first use, into files that are larger
+    assert (
+        finish(start(before))[0] == 0
+    )  # DeepSpeed compiles its extension at first use, into files that are larger
     values = small_values(shards, tmp_path / "full", "finetune", num_steps=6, validate_every=6)
     status, output = finish(start(values, before=forbid_large_files))
     assert status == 4, output
@@ -83,7 +93,9 @@ def test_a_checkpoint_that_cannot_be_written_stops_the_run(shards: str, tmp_path
 
 
 def test_a_vanished_shard_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Emptied under a running process: the shard is named, the last checkpoint is whole, and put back it resumes."""
+    """Emptied under a running process: the shard is named, the last checkpoint is whole, and put
+    back it resumes.
+    """
     shards = write_training_world(tmp_path / "packed")
     shard = tmp_path / "packed" / "train-000000.tar"
     kept = shard.read_bytes()
@@ -108,17 +120,22 @@ def test_a_vanished_shard_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFi
 
 @pytest.mark.slow
 def test_a_killed_ray_worker_is_started_again(shards: str, tmp_path: Path) -> None:
-    """SIGKILL to one of two workers: the run goes on from its checkpoint, and its curve is one process's own.
+    """SIGKILL to one of two workers: the run goes on from its checkpoint, and its curve is one
+    process's own.
 
     The workers are given a relative path to the shards, as people write them.
     """
     engine: dict[str, Any] = {"num_steps": 120, "batches_per_step": 2, "validate_every": 200}
     alone, out = tmp_path / "alone", tmp_path / "shared"
     assert finish(start(small_values(shards, alone, "setpeer", **engine)))[0] == 0
-    process = start(small_values(os.path.relpath(shards, ROOT), out, "setpeer", **engine) | {"num_workers": 2})
+    process = start(
+        small_values(os.path.relpath(shards, ROOT), out, "setpeer", **engine) | {"num_workers": 2}
+    )
     wait_for(lambda: list((out / "checkpoints").glob("step-*")), process)
     family = psutil.Process(process.pid).children(recursive=True)
-    workers = [child for child in family if any("RayTrainWorker" in word for word in child.cmdline())]
+    workers = [
+        child for child in family if any("RayTrainWorker" in word for word in child.cmdline())
+    ]
     assert len(workers) == 2
     workers[1].send_signal(signal.SIGKILL)
     status, output = finish(process)
@@ -131,12 +148,18 @@ def test_a_killed_ray_worker_is_started_again(shards: str, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_ray_workers_that_cannot_work_say_why(shards: str, tmp_path: Path) -> None:
-    """A cluster too small and a used folder are refused at once, what the workers refuse comes back as one line."""
-    values = small_values(shards, tmp_path / "large", "finetune", batches_per_step=64) | {"num_workers": 64}
+    """A cluster too small and a used folder are refused at once, what the workers refuse comes back
+    as one line.
+    """
+    values = small_values(shards, tmp_path / "large", "finetune", batches_per_step=64) | {
+        "num_workers": 64
+    }
     status, output = finish(start(values))
     assert status == 2, output
     assert "--num-workers: got 64, the cluster has" in output
-    broken = small_values(shards, tmp_path / "broken", "finetune", batches_per_step=2) | {"num_workers": 2}
+    broken = small_values(shards, tmp_path / "broken", "finetune", batches_per_step=2) | {
+        "num_workers": 2
+    }
     broken["data"]["target"] = {"kind": "values", "values": ["no_such_field"]}
     status, output = finish(start(broken))
     assert status == 2, output
@@ -150,7 +173,9 @@ def test_ray_workers_that_cannot_work_say_why(shards: str, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_what_one_ray_worker_refuses_ends_all(shards: str, tmp_path: Path) -> None:
-    """Clustering is the first worker's: with more clusters than frames the run ends with its message, and no wait."""
+    """Clustering is the first worker's: with more clusters than frames the run ends with its
+    message, and no wait.
+    """
     values = small_values(shards, tmp_path / "run", "tapt", batches_per_step=2) | {"num_workers": 2}
     values["model"] = {"num_labels": 60_000, "min_samples": 1600, "cluster_frames": 500}
     status, output = finish(start(values))
@@ -165,6 +190,8 @@ def test_a_tracker_that_is_missing_is_refused_at_once(
     monkeypatch.setitem(sys.modules, "mlflow", None)
     out = tmp_path / "run"
     options = ["finetune", "--shards", shards, "--out", str(out), "--set", "engine.trackers=mlflow"]
-    assert main(["train", *options, "--num-workers", "2", "--set", "engine.batches_per_step=2"]) == 2
+    assert (
+        main(["train", *options, "--num-workers", "2", "--set", "engine.batches_per_step=2"]) == 2
+    )
     assert "mlflow is not installed; `pip install mlflow`" in capsys.readouterr().err
     assert not out.exists()

@@ -26,14 +26,22 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for seed in range(3):
             out = folder / f"{recipe}-{seed}"
             options = folder / "options.yaml"
-            options.write_text(yaml.safe_dump(small_values(shards, out, recipe, seed=seed, num_steps=6)))
+            options.write_text(
+                yaml.safe_dump(small_values(shards, out, recipe, seed=seed, num_steps=6))
+            )
             assert main(["train", "--config", str(options)]) == 0
             evaluate(folder, f"{recipe}-{seed}")
     return folder
 
 
 def evaluate(folder: Path, run: str, *options: str, name: str = "evaluation") -> int:
-    command = ["evaluate", "--checkpoint", f"{folder}/{run}/best", "--shards", f"{folder}/packed/*.tar"]
+    command = [
+        "evaluate",
+        "--checkpoint",
+        f"{folder}/{run}/best",
+        "--shards",
+        f"{folder}/packed/*.tar",
+    ]
     return main([*command, "--out", f"{folder}/{run}/{name}", *options])
 
 
@@ -57,12 +65,18 @@ def test_the_accuracy_is_that_of_the_predictions(runs: Path) -> None:
     table = pq.read_table(runs / "finetune-1" / "evaluation" / "predictions.parquet").to_pandas()
     names = ["neutral", "anger", "happiness"]
     predicted = table[[f"score_{name}" for name in names]].to_numpy().argmax(axis=1)
-    right = [names[place] == emotion for place, emotion in zip(predicted, table["emotion"], strict=True)]
-    assert metrics(runs, "finetune-1")["scores"]["accuracy"] == pytest.approx(sum(right) / len(right))  # type: ignore[index]
+    right = [
+        names[place] == emotion for place, emotion in zip(predicted, table["emotion"], strict=True)
+    ]
+    assert metrics(runs, "finetune-1")["scores"]["accuracy"] == pytest.approx(
+        sum(right) / len(right)
+    )  # type: ignore[index]
 
 
 def test_predictions_and_metrics_tell_what_was_compared(runs: Path) -> None:
-    """Truth and prediction lie beside the scores, a speaker's figures have names, and both agree."""
+    """Truth and prediction lie beside the scores, a speaker's figures have names, and both
+    agree.
+    """
     table = pq.read_table(runs / "finetune-1" / "evaluation" / "predictions.parquet").to_pandas()
     found = metrics(runs, "finetune-1")
     assert (table["truth"] == table["emotion"]).all()
@@ -72,24 +86,45 @@ def test_predictions_and_metrics_tell_what_was_compared(runs: Path) -> None:
         assert mine["accuracy"] == pytest.approx((rows["truth"] == rows["predicted"]).mean())
 
 
-def test_a_field_that_nobody_has_is_refused_first(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_field_that_nobody_has_is_refused_first(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A mistyped --color-by gives no map of what is not known."""
     assert evaluate(runs, "setpeer-0", "--color-by", "speakr", name="mistyped") == 2
-    assert "--color-by speakr: no utterance has it in its json, where one holds" in capsys.readouterr().err
+    assert (
+        "--color-by speakr: no utterance has it in its json, where one holds"
+        in capsys.readouterr().err
+    )
     assert not (runs / "setpeer-0" / "mistyped").exists()
 
 
 def test_truths_the_model_has_no_class_for_are_counted(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A speaker's sad utterances beside: no figure counts them, and the metrics, the output and the page say so."""
+    """A speaker's sad utterances beside: no figure counts them, and the metrics, the output and the
+    page say so.
+    """
     plain = [make_utterance("test", speaker, number) for speaker in range(2) for number in range(6)]
-    sad = [replace(one, metadata={**one.metadata, "emotion": "sadness"}) for one in plain if one.key.endswith("3")]
+    sad = [
+        replace(one, metadata={**one.metadata, "emotion": "sadness"})
+        for one in plain
+        if one.key.endswith("3")
+    ]
     shards = f"{tmp_path}/test.tar"
     write_shard(Path(shards), [one for one in plain if not one.key.endswith("3")] + sad)
-    command = ["evaluate", "--checkpoint", f"{runs}/finetune-0/best", "--shards", shards, "--out", f"{tmp_path}/out"]
+    command = [
+        "evaluate",
+        "--checkpoint",
+        f"{runs}/finetune-0/best",
+        "--shards",
+        shards,
+        "--out",
+        f"{tmp_path}/out",
+    ]
     assert main(command) == 0
-    said = "2 more are not counted: their true emotion is unknown or none of neutral, anger, happiness"
+    said = (
+        "2 more are not counted: their true emotion is unknown or none of neutral, anger, happiness"
+    )
     assert said in capsys.readouterr().out
     found = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert (found["number"], found["num_without_truth"]) == (10, 2)
@@ -97,8 +132,12 @@ def test_truths_the_model_has_no_class_for_are_counted(
 
 
 def test_disjoint_support_leaves_nobody_out_silently(runs: Path) -> None:
-    """All utterances of a speaker at once would leave no other support: sets are smaller then, and all are counted."""
-    assert evaluate(runs, "setpeer-0", "--support", "disjoint", "--set-size", "0", name="halves") == 0
+    """All utterances of a speaker at once would leave no other support: sets are smaller then, and
+    all are counted.
+    """
+    assert (
+        evaluate(runs, "setpeer-0", "--support", "disjoint", "--set-size", "0", name="halves") == 0
+    )
     found = metrics(runs, "setpeer-0", "halves")
     assert (found["number"], found["num_left_out"]) == (36, 0)
 
@@ -108,14 +147,20 @@ def test_a_page_is_written_with_a_map_by_any_field(runs: Path) -> None:
     colors = ["--color-by", "speaker", "demographics.sex"]
     assert evaluate(runs, "setpeer-0", *colors, "--set-size", "3", name="page") == 0
     page = (runs / "setpeer-0" / "page" / "evaluation.html").read_text()
-    assert page.count("<title>demographics.sex: female</title>") == 6  # three speakers in two sets each
+    assert (
+        page.count("<title>demographics.sex: female</title>") == 6
+    )  # three speakers in two sets each
     assert "By <bdi>demographics.sex</bdi>" in page
 
 
-def test_support_from_elsewhere_is_for_personalized_models(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_support_from_elsewhere_is_for_personalized_models(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """SetPeER takes disjoint and wrong support; the vanilla model refuses with the reason."""
     for support in ("disjoint", "wrong"):
-        assert evaluate(runs, "setpeer-0", "--support", support, "--set-size", "3", name=support) == 0
+        assert (
+            evaluate(runs, "setpeer-0", "--support", support, "--set-size", "3", name=support) == 0
+        )
         assert metrics(runs, "setpeer-0", support)["number"] == 36
     assert evaluate(runs, "finetune-0", "--support", "wrong", name="wrong") == 2
     assert "not personalized" in capsys.readouterr().err
@@ -126,14 +171,18 @@ def test_calibration_changes_scores_and_says_so(runs: Path) -> None:
     assert evaluate(runs, "finetune-0", "--pldc", "mu", "--neighbors", "6", name="pldc") == 0
     table = pq.read_table(runs / "finetune-0" / "pldc" / "predictions.parquet").to_pandas()
     means = table.groupby("speaker")["score_anger"].mean()
-    assert means.to_numpy() == pytest.approx(1 / 3, abs=1e-5)  # every training speaker is a neighbor, classes are even
+    assert means.to_numpy() == pytest.approx(
+        1 / 3, abs=1e-5
+    )  # every training speaker is a neighbor, classes are even
 
 
 def test_a_full_disk_stops_the_run_and_it_resumes(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit status 4 and the remedy; resumed, the curve is that of a run whose disk never filled."""
-    values = small_values(f"{runs}/packed/*.tar", tmp_path / "full", "finetune", num_steps=6, checkpoint_every=2)
+    values = small_values(
+        f"{runs}/packed/*.tar", tmp_path / "full", "finetune", num_steps=6, checkpoint_every=2
+    )
     options = tmp_path / "options.yaml"
     options.write_text(yaml.safe_dump(values))
     real, num_calls = checkpoints.flush_tree, 0
@@ -155,11 +204,15 @@ def test_a_full_disk_stops_the_run_and_it_resumes(
 
 @pytest.mark.slow
 def test_ray_workers_do_what_one_process_does(runs: Path, tmp_path: Path) -> None:
-    """Two Ray Train workers share each step of two batches; the curve is one process', to float rounding."""
+    """Two Ray Train workers share each step of two batches; the curve is one process', to float
+    rounding.
+    """
     curves = []
     for num_workers in (1, 2):
         out = tmp_path / str(num_workers)
-        values = small_values(f"{runs}/packed/*.tar", out, "setpeer", num_steps=4, batches_per_step=2)
+        values = small_values(
+            f"{runs}/packed/*.tar", out, "setpeer", num_steps=4, batches_per_step=2
+        )
         options = tmp_path / "options.yaml"
         options.write_text(yaml.safe_dump(values))
         assert main(["train", "--config", str(options), "--num-workers", str(num_workers)]) == 0
@@ -173,7 +226,9 @@ def curve(out: Path) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
-def test_a_folder_without_a_model_is_refused(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_a_model_is_refused(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The message says what was expected."""
     assert evaluate(runs, "packed") == 2
     assert "expected a folder such as RUN/best" in capsys.readouterr().err

@@ -1,4 +1,6 @@
-"""Video through the command line: films in packed shards to a VideoMAE recognizer, resumed, evaluated, gone on with."""
+"""Video through the command line: films in packed shards to a VideoMAE recognizer, resumed,
+evaluated, gone on with.
+"""
 
 import json
 from pathlib import Path
@@ -28,7 +30,15 @@ def train(values: dict[str, Any], folder: Path, *flags: str) -> int:
 
 
 def evaluate(run: Path, shards: str) -> int:
-    command = ["evaluate", "--checkpoint", f"{run}/best", "--shards", shards, "--out", f"{run}/evaluation"]
+    command = [
+        "evaluate",
+        "--checkpoint",
+        f"{run}/best",
+        "--shards",
+        shards,
+        "--out",
+        f"{run}/evaluation",
+    ]
     return main([*command, "--set-size", "3"])
 
 
@@ -44,7 +54,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("films")
     shards = write_video_world(path / "packed")
     for recipe, steps in (("finetune", 120), ("setpeer", 8)):
-        often = {"num_steps": steps, "validate_every": 40, "checkpoint_every": 4, "learning_rate": 3e-3}
+        often = {
+            "num_steps": steps,
+            "validate_every": 40,
+            "checkpoint_every": 4,
+            "learning_rate": 3e-3,
+        }
         assert train(video_values(shards, path / recipe, recipe, **often), path) == 0
         assert evaluate(path / recipe, shards) == 0
     return path
@@ -75,8 +90,15 @@ def test_what_is_evaluated_is_what_the_exported_model_says(folder: Path, recipe:
 
 def test_a_resumed_run_is_the_undisturbed_one(folder: Path, tmp_path: Path) -> None:
     """Stopped after half of the steps and resumed, the curve is the same."""
-    values = video_values(f"{folder}/packed/*.tar", tmp_path / "run", "setpeer", num_steps=8, learning_rate=3e-3)
-    values["engine"] |= {"validate_every": 40, "checkpoint_every": 4, "schedule": "constant", "warmup_share": 0.0}
+    values = video_values(
+        f"{folder}/packed/*.tar", tmp_path / "run", "setpeer", num_steps=8, learning_rate=3e-3
+    )
+    values["engine"] |= {
+        "validate_every": 40,
+        "checkpoint_every": 4,
+        "schedule": "constant",
+        "warmup_share": 0.0,
+    }
     values["engine"]["num_steps"] = 4
     assert train(values, tmp_path) == 0
     values["engine"]["num_steps"] = 8
@@ -87,16 +109,26 @@ def test_a_resumed_run_is_the_undisturbed_one(folder: Path, tmp_path: Path) -> N
     assert curve(tmp_path / "run") == curve(tmp_path / "whole")
 
 
-def test_a_pretrained_videomae_is_fine_tuned_but_for_its_frozen_parts(folder: Path, tmp_path: Path) -> None:
-    """Pictures are made as its processor says; the patch embedding and the lowest layer stay, the rest is trained; what
-    comes out can be gone on with.
+def test_a_pretrained_videomae_is_fine_tuned_but_for_its_frozen_parts(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Pictures are made as its processor says; the patch embedding and the lowest layer stay, the
+    rest is trained; what comes out can be gone on with.
     """
     torch.manual_seed(0)
-    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    small = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
     model = VideoMAEModel(VideoMAEConfig(image_size=16, patch_size=8, num_frames=4, **small))
     model.save_pretrained(tmp_path / "videomae")
     processor = VideoMAEImageProcessorPil(
-        size={"shortest_edge": 20}, crop_size={"height": 16, "width": 16}, image_mean=[0.4] * 3, image_std=[0.2] * 3
+        size={"shortest_edge": 20},
+        crop_size={"height": 16, "width": 16},
+        image_mean=[0.4] * 3,
+        image_std=[0.2] * 3,
     )
     processor.save_pretrained(tmp_path / "videomae")
     for start, out in (("videomae", "first"), ("first/best", "second")):
@@ -105,17 +137,26 @@ def test_a_pretrained_videomae_is_fine_tuned_but_for_its_frozen_parts(folder: Pa
         assert train(values, tmp_path) == 0
         found = EmotionRecognizer.from_pretrained(tmp_path / out / "last")
         assert found.clip_format is not None
-        assert (found.clip_format.shortest_edge_pixels, found.clip_format.mean) == (20, (0.4, 0.4, 0.4))
+        assert (found.clip_format.shortest_edge_pixels, found.clip_format.mean) == (
+            20,
+            (0.4, 0.4, 0.4),
+        )
         trained = found.encoder.model.state_dict()
-        same = {name for name, value in model.state_dict().items() if torch.equal(value, trained[name])}
-        assert same == {name for name in trained if name.startswith(("embeddings.", "encoder.layer.0."))}
+        same = {
+            name for name, value in model.state_dict().items() if torch.equal(value, trained[name])
+        }
+        assert same == {
+            name for name in trained if name.startswith(("embeddings.", "encoder.layer.0."))
+        }
         assert len(same) < len(trained)
 
 
 def test_a_film_that_is_damaged_or_missing_is_named(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Training stops as resumable, evaluation as unusable, both with the sample's key and the reason."""
+    """Training stops as resumable, evaluation as unusable, both with the sample's key and the
+    reason.
+    """
     for name, video, reason in (
         ("cut", (make_film("train", 0, 0).video or b"")[:-200], "corrupt_video"),
         ("no", None, "no_video"),
@@ -124,10 +165,17 @@ def test_a_film_that_is_damaged_or_missing_is_named(
         packed.mkdir()
         for split in ("train", "validation", "test"):
             films = [make_film(split, speaker, n) for speaker in range(2) for n in range(6)]
-            broken = {"video": video, "video_format": "mp4" if video else None, "transcript": "a word"}
+            broken = {
+                "video": video,
+                "video_format": "mp4" if video else None,
+                "transcript": "a word",
+            }
             films[7] = Sample(key=films[7].key, metadata=films[7].metadata, **broken)  # type: ignore[arg-type]
             write_shard(packed / f"{split}.tar", films)
-        assert train(video_values(f"{packed}/*.tar", tmp_path / f"{name}-run", "finetune"), tmp_path) == 4
+        assert (
+            train(video_values(f"{packed}/*.tar", tmp_path / f"{name}-run", "finetune"), tmp_path)
+            == 4
+        )
         assert reason in (said := capsys.readouterr().err)
         assert "sample 'train-1-001'" in said
         assert evaluate(folder / "finetune", f"{packed}/*.tar") == 2
@@ -146,9 +194,13 @@ def test_a_detector_that_is_not_there_stops_the_run(
 
 
 @pytest.mark.parametrize("engine", [{"zero_stage": 3}, {"precision": "bfloat16", "zero_stage": 1}])
-def test_sharded_and_in_half_precision_it_trains_too(folder: Path, tmp_path: Path, engine: dict[str, Any]) -> None:
+def test_sharded_and_in_half_precision_it_trains_too(
+    folder: Path, tmp_path: Path, engine: dict[str, Any]
+) -> None:
     """The steps finish with finite losses that fall, and the exported model loads."""
-    values = video_values(f"{folder}/packed/*.tar", tmp_path / "run", "finetune", num_steps=40, learning_rate=3e-3)
+    values = video_values(
+        f"{folder}/packed/*.tar", tmp_path / "run", "finetune", num_steps=40, learning_rate=3e-3
+    )
     values["engine"] |= {"validate_every": 40, "checkpoint_every": 40} | engine
     assert train(values, tmp_path) == 0
     losses = curve(tmp_path / "run")

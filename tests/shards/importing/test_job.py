@@ -1,4 +1,6 @@
-"""Import: every row ends in a shard or among the rejected, the bytes depend on the input alone, and work resumes."""
+"""Import: every row ends in a shard or among the rejected, the bytes depend on the input alone, and
+work resumes.
+"""
 
 import csv
 import json
@@ -74,12 +76,17 @@ def samples(out: Path) -> list[Sample]:
         with open_ranged(str(shard)) as reader:
             index = index_shard(reader)
             assert index.error is None
-            found.extend(parse_sample(entry.key, read_members(reader, entry)) for entry in index.entries)
+            found.extend(
+                parse_sample(entry.key, read_members(reader, entry)) for entry in index.entries
+            )
     return found
 
 
 def rejected(out: Path) -> dict[int, str]:
-    return {item["row"]: item["reason"] for item in pq.read_table(out / "import-rejected.parquet").to_pylist()}
+    return {
+        item["row"]: item["reason"]
+        for item in pq.read_table(out / "import-rejected.parquet").to_pylist()
+    }
 
 
 def shard_bytes(out: Path) -> dict[str, bytes]:
@@ -88,7 +95,9 @@ def shard_bytes(out: Path) -> dict[str, bytes]:
 
 def test_a_row_becomes_a_sample(root: Path, tmp_path: Path) -> None:
     """Files, transcript and every other column arrive; CSV cells stay text but for the duration."""
-    report = run(write_csv(tmp_path / "t.csv", [row(number) for number in range(8)]), root, tmp_path / "out")
+    report = run(
+        write_csv(tmp_path / "t.csv", [row(number) for number in range(8)]), root, tmp_path / "out"
+    )
     assert (report.num_imported, report.num_rejected) == (8, 0)
     for number, sample in enumerate(samples(tmp_path / "out")):
         assert sample.key == f"clip-{number}"
@@ -96,14 +105,26 @@ def test_a_row_becomes_a_sample(root: Path, tmp_path: Path) -> None:
         assert sample.face_features is not None
         np.testing.assert_array_equal(sample.face_features, np.full((3, 4), number))
         assert sample.transcript == f"words {number}"
-        expected = {"speaker": f"00{number % 3}", "emotion": "happy", "duration_seconds": 0.25, "take": "1e5"}
+        expected = {
+            "speaker": f"00{number % 3}",
+            "emotion": "happy",
+            "duration_seconds": 0.25,
+            "take": "1e5",
+        }
         assert sample.metadata == expected
 
 
 def test_parquet_cells_keep_their_types(root: Path, tmp_path: Path) -> None:
     """Numbers and nested vote counts come through as they are; null is left out."""
     ratings = {"voice": {"happiness": 3}}
-    cells = {"key": "a", "audio": "0.flac", "speaker": "s", "session": 7, "ratings": ratings, "language": None}
+    cells = {
+        "key": "a",
+        "audio": "0.flac",
+        "speaker": "s",
+        "session": 7,
+        "ratings": ratings,
+        "language": None,
+    }
     pq.write_table(pa.Table.from_pylist([cells]), tmp_path / "t.parquet")
     run(tmp_path / "t.parquet", root, tmp_path / "out")
     (sample,) = samples(tmp_path / "out")
@@ -113,7 +134,9 @@ def test_parquet_cells_keep_their_types(root: Path, tmp_path: Path) -> None:
 def test_the_options_lie_beside_the_shards(root: Path, tmp_path: Path) -> None:
     """import.yaml runs the very same import again."""
     run(write_csv(tmp_path / "t.csv", [row(0)]), root, tmp_path / "out", check="decode")
-    saved = from_mapping(ImportConfig, yaml.safe_load((tmp_path / "out" / "import.yaml").read_text()))
+    saved = from_mapping(
+        ImportConfig, yaml.safe_load((tmp_path / "out" / "import.yaml").read_text())
+    )
     assert saved == ImportConfig(
         table=str(tmp_path / "t.csv"), root=str(root), out=str(tmp_path / "out"), check="decode"
     )
@@ -121,7 +144,10 @@ def test_the_options_lie_beside_the_shards(root: Path, tmp_path: Path) -> None:
 
 def test_whole_numbers_are_keys(root: Path, tmp_path: Path) -> None:
     """A Parquet table may number its rows; a row without a number has no key."""
-    pq.write_table(pa.table({"key": [7, None, 12], "audio": ["0.flac", "1.flac", "2.flac"]}), tmp_path / "t.parquet")
+    pq.write_table(
+        pa.table({"key": [7, None, 12], "audio": ["0.flac", "1.flac", "2.flac"]}),
+        tmp_path / "t.parquet",
+    )
     report = run(tmp_path / "t.parquet", root, tmp_path / "out")
     assert [sample.key for sample in samples(tmp_path / "out")] == ["7", "12"]
     assert report.rejected == {"no_key": 1}
@@ -162,7 +188,8 @@ def test_absolute_paths_are_refused(root: Path, tmp_path: Path) -> None:
 def test_bytes_do_not_depend_on_the_number_of_workers(root: Path, tmp_path: Path) -> None:
     """One worker and three write the same shards under the same names."""
     table = write_csv(
-        tmp_path / "t.csv", [row(number, face="") for number in range(8)] + [row(9, audio="0.flac", face="")]
+        tmp_path / "t.csv",
+        [row(number, face="") for number in range(8)] + [row(9, audio="0.flac", face="")],
     )
     run(table, root, tmp_path / "one", num_workers=1)
     run(table, root, tmp_path / "three", num_workers=3)
@@ -171,17 +198,23 @@ def test_bytes_do_not_depend_on_the_number_of_workers(root: Path, tmp_path: Path
 
 def test_samples_of_a_shard_have_the_same_fields(root: Path, tmp_path: Path) -> None:
     """A row without a transcript goes to another shard than those with one."""
-    table = write_csv(tmp_path / "t.csv", [row(n, transcript="" if n % 2 else "words") for n in range(6)])
+    table = write_csv(
+        tmp_path / "t.csv", [row(n, transcript="" if n % 2 else "words") for n in range(6)]
+    )
     report = run(table, root, tmp_path / "out")
     assert report.num_shards == 2
     for shard in (tmp_path / "out").glob("*.tar"):
         with open_ranged(str(shard)) as reader:
-            fields = {tuple(m.extension for m in entry.members) for entry in index_shard(reader).entries}
+            fields = {
+                tuple(m.extension for m in entry.members) for entry in index_shard(reader).entries
+            }
         assert len(fields) == 1
 
 
 def test_an_interrupted_import_goes_on(root: Path, tmp_path: Path) -> None:
-    """Only the missing shard is written again; a finished import writes no shard and gives the same report."""
+    """Only the missing shard is written again; a finished import writes no shard and gives the same
+    report.
+    """
     rows = [
         row(n, transcript=t, audio=f"{n}.flac" if n < 5 else "noise.flac")
         for n in range(6)
@@ -191,11 +224,15 @@ def test_an_interrupted_import_goes_on(root: Path, tmp_path: Path) -> None:
     table = write_csv(tmp_path / "t.csv", rows)
     first = run(table, root, tmp_path / "out")
     expected = shard_bytes(tmp_path / "out")
-    assert run(table, root, tmp_path / "out") == ImportReport(**{**as_dict(first), "num_written": 0})
+    assert run(table, root, tmp_path / "out") == ImportReport(
+        **{**as_dict(first), "num_written": 0}
+    )
     lost = sorted(expected)[0]
     (tmp_path / "out" / lost).unlink()
     (tmp_path / "out" / "import-summary.json").unlink()
-    (tmp_path / "out" / f".{lost}.rejected.json").write_text(json.dumps({"of": "a run that was killed"}))
+    (tmp_path / "out" / f".{lost}.rejected.json").write_text(
+        json.dumps({"of": "a run that was killed"})
+    )
     (tmp_path / "out" / f".{lost}.tmp-12ab").write_bytes(b"half a shard")
     again = run(table, root, tmp_path / "out")
     assert again == ImportReport(**{**as_dict(first), "num_written": 1})
@@ -215,13 +252,19 @@ def test_a_lost_shard_is_written_again(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_longer_table_writes_what_is_new(root: Path, tmp_path: Path) -> None:
-    """Shards that have not changed are left alone, so that they are not labeled again; their rejects stay known."""
+    """Shards that have not changed are left alone, so that they are not labeled again; their
+    rejects stay known.
+    """
     (root / "noise.flac").write_bytes(b"no sound at all" * 20)
-    silent = [row(n, transcript="", audio="noise.flac" if n == 1 else f"{n}.flac") for n in range(3)]
+    silent = [
+        row(n, transcript="", audio="noise.flac" if n == 1 else f"{n}.flac") for n in range(3)
+    ]
     spoken = [row(n) for n in range(4, 6)]
     run(write_csv(tmp_path / "t.csv", silent + spoken[:1]), root, tmp_path / "out")
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.tar")}
-    report = run(write_csv(tmp_path / "t.csv", spoken[1:] + silent + spoken[:1]), root, tmp_path / "out")
+    report = run(
+        write_csv(tmp_path / "t.csv", spoken[1:] + silent + spoken[:1]), root, tmp_path / "out"
+    )
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.tar")}
     assert (report.num_written, report.num_shards) == (1, 2)
     assert len(before.items() & after.items()) == 1
@@ -229,11 +272,17 @@ def test_a_longer_table_writes_what_is_new(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_row_that_names_another_file_changes_its_shard(root: Path, tmp_path: Path) -> None:
-    """Files of one size and time are told apart by their paths: a corrected table is not the old one."""
+    """Files of one size and time are told apart by their paths: a corrected table is not the old
+    one.
+    """
     for number in range(2):
         os.utime(root / f"{number}.npy", (1e9, 1e9))
     assert (root / "0.npy").stat().st_size == (root / "1.npy").stat().st_size
-    run(write_csv(tmp_path / "t.csv", [row(0, face="1.npy"), row(1, face="0.npy")]), root, tmp_path / "out")
+    run(
+        write_csv(tmp_path / "t.csv", [row(0, face="1.npy"), row(1, face="0.npy")]),
+        root,
+        tmp_path / "out",
+    )
     run(write_csv(tmp_path / "t.csv", [row(0), row(1)]), root, tmp_path / "out")
     faces = [sample.face_features for sample in samples(tmp_path / "out")]
     assert [face[0, 0] for face in faces if face is not None] == [0.0, 1.0]
@@ -241,14 +290,20 @@ def test_a_row_that_names_another_file_changes_its_shard(root: Path, tmp_path: P
 
 def test_changed_reasons_are_reported(root: Path, tmp_path: Path) -> None:
     """The same shards with other rejected rows are another report."""
-    run(write_csv(tmp_path / "t.csv", [row(0), row(1, audio="nowhere.flac")]), root, tmp_path / "out")
+    run(
+        write_csv(tmp_path / "t.csv", [row(0), row(1, audio="nowhere.flac")]),
+        root,
+        tmp_path / "out",
+    )
     report = run(write_csv(tmp_path / "t.csv", [row(0), row(1, clip="")]), root, tmp_path / "out")
     assert report.rejected == {"no_key": 1}
     assert rejected(tmp_path / "out")[1].startswith("no_key")
 
 
 def test_spaces_around_csv_cells_say_nothing(root: Path, tmp_path: Path) -> None:
-    """A speaker is one speaker, and a column one column, whatever spaces a spreadsheet left around them."""
+    """A speaker is one speaker, and a column one column, whatever spaces a spreadsheet left around
+    them.
+    """
     table = tmp_path / "t.csv"
     table.write_text("clip, audio , speaker,emotion\na, 0.flac,bob ,happy\nb,1.flac , bob,sad\n")
     import_table(ImportConfig(table=f"file://{table}", root=str(root), out=str(tmp_path / "out")))
@@ -261,9 +316,13 @@ def test_spaces_around_csv_cells_say_nothing(root: Path, tmp_path: Path) -> None
 def test_the_root_may_be_here(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`--root .` is a folder like any other; what leaves it is still refused."""
     monkeypatch.chdir(root)
-    table = write_csv(tmp_path / "t.csv", [row(0), row(1, audio="../recordings2/1.flac"), row(2, audio="..")])
+    table = write_csv(
+        tmp_path / "t.csv", [row(0), row(1, audio="../recordings2/1.flac"), row(2, audio="..")]
+    )
     for number, here in enumerate((".", "./", "../recordings/.")):
-        report = import_table(ImportConfig(table=str(table), root=here, out=str(tmp_path / f"out-{number}")))
+        report = import_table(
+            ImportConfig(table=str(table), root=here, out=str(tmp_path / f"out-{number}"))
+        )
         assert (report.num_imported, report.rejected) == (1, {"path_outside_root": 2})
 
 
@@ -301,12 +360,16 @@ def test_a_target_size_cuts_shards(root: Path, tmp_path: Path) -> None:
     table = write_csv(tmp_path / "t.csv", [row(number) for number in range(4)])
     report = run(table, root, tmp_path / "out", shard_size_mb=1)
     assert report.num_shards == 4
-    assert [sample.key for sample in samples(tmp_path / "out")] == [f"clip-{number}" for number in range(4)]
+    assert [sample.key for sample in samples(tmp_path / "out")] == [
+        f"clip-{number}" for number in range(4)
+    ]
 
 
 @given(st.text(max_size=40))
 def test_any_name_becomes_a_usable_key_or_a_reason(name: str) -> None:
-    """Whatever a table calls its rows, the key is one every reader accepts, or the row is rejected."""
+    """Whatever a table calls its rows, the key is one every reader accepts, or the row is
+    rejected.
+    """
     try:
         key = tar_key(name)
     except BadSample:

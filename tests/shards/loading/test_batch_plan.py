@@ -1,4 +1,6 @@
-"""Plans: everything once an epoch, little padding, the same order for everyone, loud when impossible."""
+"""Plans: everything once an epoch, little padding, the same order for everyone, loud when
+impossible.
+"""
 
 from collections import Counter
 
@@ -8,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shards.config import ConfigError
-from shards.loading.batch_plan import SpeakerSetPlan, SpeakerSetView, UtterancePlan, UtteranceView, evaluation_batches
+from shards.loading.batch_plan import (
+    SpeakerSetPlan,
+    SpeakerSetView,
+    UtterancePlan,
+    UtteranceView,
+    evaluation_batches,
+)
 
 lengths = st.lists(st.floats(0.3, 20.0), min_size=1, max_size=120)
 speaker_sizes = st.lists(st.integers(1, 30), min_size=1, max_size=25)
@@ -17,7 +25,8 @@ speaker_sizes = st.lists(st.integers(1, 30), min_size=1, max_size=25)
 def speakers_of(sizes: list[int]) -> dict[str, np.ndarray]:
     ends = np.cumsum(sizes)
     return {
-        f"s{place:02d}": np.arange(end - size, end) for place, (size, end) in enumerate(zip(sizes, ends, strict=True))
+        f"s{place:02d}": np.arange(end - size, end)
+        for place, (size, end) in enumerate(zip(sizes, ends, strict=True))
     }
 
 
@@ -29,7 +38,9 @@ def test_every_utterance_is_in_one_batch_under_the_budget(
     """Padded to its longest, a batch fits the budget, unless one utterance alone exceeds it."""
     view = UtteranceView(batch_seconds=budget, max_utterances=largest, pool_batches=3)
     batches = UtterancePlan(np.asarray(seconds), view, seed=1).epoch(epoch)
-    assert sorted(np.concatenate([batch.rows for batch in batches]).tolist()) == list(range(len(seconds)))
+    assert sorted(np.concatenate([batch.rows for batch in batches]).tolist()) == list(
+        range(len(seconds))
+    )
     for batch in batches:
         longest = max(seconds[row] for row in batch.rows)
         assert len(batch.rows) == 1 or longest * len(batch.rows) <= budget + 1e-9
@@ -50,7 +61,10 @@ def test_orders_differ_by_epoch_and_seed_only() -> None:
     seconds = np.random.default_rng(0).uniform(1, 5, 300)
 
     def order(seed: int, epoch: int) -> list[list[int]]:
-        return [batch.rows.tolist() for batch in UtterancePlan(seconds, UtteranceView(), seed=seed).epoch(epoch)]
+        return [
+            batch.rows.tolist()
+            for batch in UtterancePlan(seconds, UtteranceView(), seed=seed).epoch(epoch)
+        ]
 
     assert order(0, 0) == order(0, 0)
     assert order(0, 0) != order(0, 1)
@@ -62,7 +76,9 @@ def test_orders_differ_by_epoch_and_seed_only() -> None:
 def test_every_speaker_is_in_one_batch_with_distinct_utterances(
     sizes: list[int], num_sets: int, set_size: int, epoch: int
 ) -> None:
-    """K different utterances of the speaker's own, fewer only where there are fewer; batches differ by one speaker."""
+    """K different utterances of the speaker's own, fewer only where there are fewer; batches differ
+    by one speaker.
+    """
     rows = speakers_of(sizes)
     owner = {int(row): speaker for speaker, mine in rows.items() for row in mine}
     view = SpeakerSetView(num_sets=num_sets, set_size=set_size, short_speakers="smaller_set")
@@ -93,7 +109,10 @@ def test_utterances_are_drawn_from_all_of_a_speakers() -> None:
 def test_short_speakers_are_an_error_unless_said_otherwise() -> None:
     """The error says how many, who, and what to do; leaving them out leaves the others."""
     rows = speakers_of([8, 3, 9])
-    with pytest.raises(ConfigError, match=r"1 of 3 speakers have fewer utterances \(s01\); lower it, or set data.sets"):
+    with pytest.raises(
+        ConfigError,
+        match=r"1 of 3 speakers have fewer utterances \(s01\); lower it, or set data.sets",
+    ):
         SpeakerSetPlan(rows, SpeakerSetView(), seed=0)
     (batch,) = SpeakerSetPlan(rows, SpeakerSetView(short_speakers="leave_out"), seed=0).epoch(0)
     assert len(batch.rows) == 16
@@ -103,12 +122,16 @@ def test_short_speakers_are_an_error_unless_said_otherwise() -> None:
 
 @settings(deadline=None)
 @given(speaker_sizes, st.integers(0, 9))
-def test_evaluation_sees_every_utterance_once_among_its_own(sizes: list[int], set_size: int) -> None:
+def test_evaluation_sees_every_utterance_once_among_its_own(
+    sizes: list[int], set_size: int
+) -> None:
     """One speaker at a time, sets of at most K, only a speaker's last set smaller."""
     rows = speakers_of(sizes)
     owner = {int(row): speaker for speaker, mine in rows.items() for row in mine}
     batches = evaluation_batches(rows, set_size)
-    assert sorted(np.concatenate([batch.rows for batch in batches]).tolist()) == list(range(sum(sizes)))
+    assert sorted(np.concatenate([batch.rows for batch in batches]).tolist()) == list(
+        range(sum(sizes))
+    )
     per_speaker: dict[str, list[int]] = {}
     for batch in batches:
         (speaker,) = {owner[row] for row in batch.rows.tolist()}

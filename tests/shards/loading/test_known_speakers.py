@@ -1,4 +1,6 @@
-"""Which utterances of test speakers a speaker-dependent model hears, and which training speakers make room for them."""
+"""Which utterances of test speakers a speaker-dependent model hears, and which training speakers
+make room for them.
+"""
 
 from itertools import pairwise
 
@@ -21,7 +23,9 @@ def speakers_of(index: CorpusIndex, prefix: str) -> set[str]:
 
 
 def test_at_least_so_many_seconds_of_each_speaker_are_known(corpus: CorpusIndex) -> None:
-    """No fewer, and without the last of them fewer; always the same ones; some are left of everybody."""
+    """No fewer, and without the last of them fewer; always the same ones; some are left of
+    everybody.
+    """
     test = corpus.split("test")
     known = known_utterances(test, 0.7)
     assert (known == known_utterances(test, 0.7)).all()
@@ -51,7 +55,9 @@ def test_fewer_speakers_are_part_of_more(corpus: CorpusIndex) -> None:
 def test_known_speakers_take_the_place_of_training_speakers(corpus: CorpusIndex) -> None:
     """As many speakers as without them; what is known of them is what evaluation leaves out."""
     some = CorpusIndex(
-        corpus.table.filter(np.asarray([s not in ("test-4", "test-5") for s in corpus.table["speaker"].to_pylist()]))
+        corpus.table.filter(
+            np.asarray([s not in ("test-4", "test-5") for s in corpus.table["speaker"].to_pylist()])
+        )
     )
     dependent = training_utterances(some, 5, 0.7, "test")
     assert len(speakers_of(dependent, "test")) == 4
@@ -60,7 +66,9 @@ def test_known_speakers_take_the_place_of_training_speakers(corpus: CorpusIndex)
     test = some.split("test")
     heard = set(dependent.table["key"].to_pylist())
     assert {
-        k for k, known in zip(test.table["key"].to_pylist(), known_utterances(test, 0.7), strict=True) if known
+        k
+        for k, known in zip(test.table["key"].to_pylist(), known_utterances(test, 0.7), strict=True)
+        if known
     } <= heard
     with pytest.raises(ConfigError, match="expected more than the 4 of test"):
         training_utterances(some, 4, 0.7, "test")
@@ -68,12 +76,16 @@ def test_known_speakers_take_the_place_of_training_speakers(corpus: CorpusIndex)
 
 def test_every_number_of_speakers_is_part_of_the_next(corpus: CorpusIndex) -> None:
     """So that a curve over their number adds speakers and never exchanges them."""
-    chosen = [set(training_utterances(corpus, number, 0.0, "test").speakers) for number in range(1, 7)]
+    chosen = [
+        set(training_utterances(corpus, number, 0.0, "test").speakers) for number in range(1, 7)
+    ]
     assert all(fewer < more for fewer, more in pairwise(chosen))
 
 
 def test_a_speaker_whose_last_utterance_would_be_needed_is_refused(corpus: CorpusIndex) -> None:
-    """So many seconds that every utterance is heard leave nothing to measure on; one utterance less is enough."""
+    """So many seconds that every utterance is heard leave nothing to measure on; one utterance less
+    is enough.
+    """
     mine = corpus.split("test").take(next(iter(corpus.split("test").rows_by_speaker().values())))
     with pytest.raises(ConfigError, match="some have to be left to measure on"):
         known_utterances(mine, float(mine.durations.sum()) - 1e-6)

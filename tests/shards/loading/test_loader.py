@@ -1,4 +1,6 @@
-"""The loader: the planned order at any world size and from any position, and tensors that are what the shards hold."""
+"""The loader: the planned order at any world size and from any position, and tensors that are what
+the shards hold.
+"""
 
 import itertools
 from collections.abc import Iterator
@@ -35,11 +37,20 @@ NUM_SAMPLES = 23
 def packed(number: int) -> Sample:
     sample = make_sample(number, seconds=0.2 + 0.05 * (number % 7))
     probs = np.roll([0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], number % 7).tolist()
-    labels = {"label": EMOTIONS[number % 4], "label_probs": probs, "split": "test" if number % 5 == 4 else "train"}
+    labels = {
+        "label": EMOTIONS[number % 4],
+        "label_probs": probs,
+        "split": "test" if number % 5 == 4 else "train",
+    }
     object.__setattr__(
         sample,
         "metadata",
-        {**sample.metadata, **labels, "duration_seconds": 0.2 + 0.05 * (number % 7), "arousal": number / 10},
+        {
+            **sample.metadata,
+            **labels,
+            "duration_seconds": 0.2 + 0.05 * (number % 7),
+            "arousal": number / 10,
+        },
     )
     return sample
 
@@ -60,14 +71,18 @@ def index(folder: Path) -> CorpusIndex:
 
 def reader_of(index: CorpusIndex, config: TargetConfig | None = None) -> BatchReader:
     config = config or TargetConfig()
-    return BatchReader(index, ["sound"], read_targets(index, config, resolve_classes(index, config)).by_name)
+    return BatchReader(
+        index, ["sound"], read_targets(index, config, resolve_classes(index, config)).by_name
+    )
 
 
 def loader_of(index: CorpusIndex, *, sets: bool = False, **options: int) -> TrainingLoader:
     plan = (
         SpeakerSetPlan(index.rows_by_speaker(), SpeakerSetView(num_sets=2, set_size=3), seed=5)
         if sets
-        else UtterancePlan(index.durations, UtteranceView(batch_seconds=1.0, pool_batches=2), seed=5)
+        else UtterancePlan(
+            index.durations, UtteranceView(batch_seconds=1.0, pool_batches=2), seed=5
+        )
     )
     return TrainingLoader(reader_of(index), plan, identity="this", **options)
 
@@ -78,14 +93,20 @@ def rows(batches: Iterator[Batch], number: int) -> list[tuple[int, list[int]]]:
 
 def test_the_index_is_what_the_shards_say(index: CorpusIndex, folder: Path) -> None:
     """Keys in tar order, splits, labels and any json field."""
-    assert index.table["key"].to_pylist() == [f"utterance-{number:05d}" for number in range(NUM_SAMPLES)]
+    assert index.table["key"].to_pylist() == [
+        f"utterance-{number:05d}" for number in range(NUM_SAMPLES)
+    ]
     assert index.speakers == [f"speaker-{number}" for number in range(5)]
     assert len(index.split("test")) == 4
-    assert index.table["label"].to_pylist() == [EMOTIONS[number % 4] for number in range(NUM_SAMPLES)]
+    assert index.table["label"].to_pylist() == [
+        EMOTIONS[number % 4] for number in range(NUM_SAMPLES)
+    ]
     np.testing.assert_allclose(index.values("arousal"), np.arange(NUM_SAMPLES) / 10)
     assert np.isnan(index.values("demographics.age")).all()
     assert index.texts("speaker")[:2] == ["speaker-0", "speaker-1"]
-    assert sorted(np.concatenate(list(index.rows_by_speaker().values())).tolist()) == list(range(NUM_SAMPLES))
+    assert sorted(np.concatenate(list(index.rows_by_speaker().values())).tolist()) == list(
+        range(NUM_SAMPLES)
+    )
     assert read_index(f"{folder}/*.tar").digest == index.digest
     with pytest.raises(ConfigError, match="the shards hold test, train"):
         index.split("dev")
@@ -105,7 +126,9 @@ def test_a_batch_holds_what_the_samples_hold(index: CorpusIndex) -> None:
 
 
 def test_soft_targets_are_restricted_and_renormalized(index: CorpusIndex) -> None:
-    """`label_probs` over the classes in use sum to 1; values come from the json; strangers are unknown."""
+    """`label_probs` over the classes in use sum to 1; values come from the json; strangers are
+    unknown.
+    """
     soft = read_targets(index, TargetConfig(kind="label_probs"), ("neutral", "anger"))
     np.testing.assert_allclose(soft.array[0], [0.8, 0.2], rtol=1e-6)
     hard = read_targets(index, TargetConfig(), ("neutral", "anger"))
@@ -117,17 +140,24 @@ def test_soft_targets_are_restricted_and_renormalized(index: CorpusIndex) -> Non
 
 
 def test_classes_are_those_that_can_be_learned(index: CorpusIndex) -> None:
-    """In the project's order, all or those asked for; one that no utterance has is refused, but in distributions."""
+    """In the project's order, all or those asked for; one that no utterance has is refused, but in
+    distributions.
+    """
     present = tuple(EMOTIONS[:4])
     assert resolve_classes(index, TargetConfig()) == present
     assert resolve_classes(index, TargetConfig(classes=("fear", "neutral"))) == tuple(
         name for name in present if name in ("fear", "neutral")
     )
     wanted = ("neutral", "surprise")
-    with pytest.raises(ConfigError, match=r"data.target.classes: no training utterance is surprise; `label` in their"):
+    with pytest.raises(
+        ConfigError,
+        match=r"data.target.classes: no training utterance is surprise; `label` in their",
+    ):
         resolve_classes(index, TargetConfig(classes=wanted))
     assert resolve_classes(index, TargetConfig(kind="label_probs", classes=wanted)) == wanted
-    with pytest.raises(ConfigError, match=r"`emotion` in the training utterances' json has [01] classes"):
+    with pytest.raises(
+        ConfigError, match=r"`emotion` in the training utterances' json has [01] classes"
+    ):
         resolve_classes(index.take(np.asarray([0])), TargetConfig(kind="emotion"))
 
 
@@ -142,14 +172,18 @@ def test_ranks_together_see_the_one_global_order(
     assert [number for number, _ in expected] == list(range(num_batches))
     found = []
     for rank in range(world_size):
-        loader = loader_of(index, sets=sets, batches_per_step=per_step, rank=rank, world_size=world_size)
+        loader = loader_of(
+            index, sets=sets, batches_per_step=per_step, rank=rank, world_size=world_size
+        )
         found += rows(iter(loader), num_batches // world_size)
     assert sorted(found) == expected
 
 
 @pytest.mark.parametrize("sets", [False, True])
 @pytest.mark.parametrize("steps", [0, 1, 3, 7])
-def test_a_resumed_loader_goes_on_at_the_very_next_batch(index: CorpusIndex, sets: bool, steps: int) -> None:
+def test_a_resumed_loader_goes_on_at_the_very_next_batch(
+    index: CorpusIndex, sets: bool, steps: int
+) -> None:
     """From any step, also at another world size."""
     whole = rows(iter(loader_of(index, sets=sets, batches_per_step=2)), 24)
     first = loader_of(index, sets=sets, batches_per_step=2, rank=1, world_size=2)
@@ -171,9 +205,13 @@ def test_reading_in_other_processes_changes_nothing(index: CorpusIndex) -> None:
 def test_one_pass_gives_ranks_equally_many_batches(index: CorpusIndex) -> None:
     """Surplus batches repeat the last one and are numbered -1; the rest is every utterance once."""
     batches = evaluation_batches(index.rows_by_speaker(), 4)
-    parts = [list(read_once(reader_of(index), batches, rank=rank, world_size=4)) for rank in range(4)]
+    parts = [
+        list(read_once(reader_of(index), batches, rank=rank, world_size=4)) for rank in range(4)
+    ]
     assert len({len(part) for part in parts}) == 1
-    seen = [row for part in parts for batch in part if batch.number >= 0 for row in batch.rows.tolist()]
+    seen = [
+        row for part in parts for batch in part if batch.number >= 0 for row in batch.rows.tolist()
+    ]
     assert sorted(seen) == list(range(NUM_SAMPLES))
 
 
@@ -187,7 +225,9 @@ def test_other_data_is_not_resumed(index: CorpusIndex) -> None:
 
 
 def test_a_second_epoch_is_read_from_memory(tmp_path: Path) -> None:
-    """What the cache has room for is decoded once; the rest is read again, and misses what has gone."""
+    """What the cache has room for is decoded once; the rest is read again, and misses what has
+    gone.
+    """
     write_shard(tmp_path / "a.tar", [packed(number) for number in range(4)])
     index = read_index(str(tmp_path))
     batches = evaluation_batches(index.rows_by_speaker(), 4)
@@ -205,13 +245,21 @@ def test_a_second_epoch_is_read_from_memory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_sample_that_cannot_be_used_is_named(tmp_path: Path, num_workers: int) -> None:
-    """Training does not skip: what was packed must be readable. The error is the same one from a worker process."""
+    """Training does not skip: what was packed must be readable. The error is the same one from a
+    worker process.
+    """
     broken = packed(0)
     object.__setattr__(broken, "audio", b"fLaC" + bytes(50))
     write_shard(tmp_path / "a.tar", [broken, packed(1)])
     index = read_index(str(tmp_path))
     with pytest.raises(BadShard, match=r"a\.tar: sample 'utterance-00000'") as raised:
-        list(read_once(reader_of(index), evaluation_batches(index.rows_by_speaker(), 4), num_workers=num_workers))
+        list(
+            read_once(
+                reader_of(index),
+                evaluation_batches(index.rows_by_speaker(), 4),
+                num_workers=num_workers,
+            )
+        )
     assert "Traceback" not in str(raised.value)
     assert raised.value.code == "corrupt_audio"
     (tmp_path / "a.tar").write_bytes((tmp_path / "a.tar").read_bytes()[:3000])
@@ -288,7 +336,9 @@ def test_sound_and_face_come_together(tmp_path: Path) -> None:
     assert face.values.shape == (3, 6, 8)
     assert not sound.values[0].any()
     np.testing.assert_array_equal(face.values[1].numpy(), both.face_features)
-    torch.testing.assert_close(batch.targets["values"], torch.tensor([[0.25], [0.5], [torch.nan]]), equal_nan=True)
+    torch.testing.assert_close(
+        batch.targets["values"], torch.tensor([[0.25], [0.5], [torch.nan]]), equal_nan=True
+    )
 
     alone = reader[0, PlannedBatch(np.asarray([1]), np.arange(1))].inputs["face"]
     assert (alone.lengths.tolist(), alone.values.shape) == ([0], (1, 0, 8))
@@ -303,7 +353,12 @@ def utterances(tmp_path_factory: pytest.TempPathFactory) -> CorpusIndex:
 
 def kept_bytes(reader: BatchReader) -> int:
     """What it holds in memory."""
-    return sum(array.nbytes for found in reader._decoded.values() for array in found.values() if array is not None)
+    return sum(
+        array.nbytes
+        for found in reader._decoded.values()
+        for array in found.values()
+        if array is not None
+    )
 
 
 def test_memory_holds_what_was_said_and_no_more(utterances: CorpusIndex) -> None:
@@ -320,12 +375,16 @@ def test_memory_holds_what_was_said_and_no_more(utterances: CorpusIndex) -> None
 
 
 def test_padding_and_epochs_are_counted(utterances: CorpusIndex) -> None:
-    """The share of what is handed out that is padding, and how much of the corpus has been handed out, by hand."""
+    """The share of what is handed out that is padding, and how much of the corpus has been handed
+    out, by hand.
+    """
     plan = UtterancePlan(utterances.durations, UtteranceView(batch_seconds=2.0), seed=0)
     loader = TrainingLoader(BatchReader(utterances, ["sound"]), plan, identity="this")
     batches = iter(loader)
     number = len(plan.epoch(0)) + 1
     given = [next(batches) for _ in range(number)]
     padding = sum(int((values.shape[1] - lengths).sum()) for values, lengths in map(heard, given))
-    assert loader.padding_share == pytest.approx(padding / sum(heard(batch)[0].numel() for batch in given))
+    assert loader.padding_share == pytest.approx(
+        padding / sum(heard(batch)[0].numel() for batch in given)
+    )
     assert loader.epochs == pytest.approx(1 + 1 / len(plan.epoch(0)))

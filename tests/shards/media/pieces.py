@@ -1,4 +1,6 @@
-"""Sound and video encoded on the spot by FFmpeg, and the crafted damage, for the tests of the media code."""
+"""Sound and video encoded on the spot by FFmpeg, and the crafted damage, for the tests of the media
+code.
+"""
 
 import io
 from collections.abc import Sequence
@@ -12,7 +14,10 @@ from numpy.typing import NDArray
 Picture = NDArray[np.uint8]
 
 CLOCK_HZ = 12_800
-_NEARLY_LOSSLESS = {"libx264": {"qp": "1", "preset": "ultrafast"}, "libvpx": {"crf": "4", "b": "2M"}}
+_NEARLY_LOSSLESS = {
+    "libx264": {"qp": "1", "preset": "ultrafast"},
+    "libvpx": {"crf": "4", "b": "2M"},
+}
 
 
 def tone(
@@ -22,7 +27,9 @@ def tone(
     return level * np.sin(2 * np.pi * frequency_hz * np.arange(round(seconds * rate_hz)) / rate_hz)
 
 
-def encode_sound(samples: NDArray[np.float64], *, rate_hz: int, container: str, codec: str) -> bytes:
+def encode_sound(
+    samples: NDArray[np.float64], *, rate_hz: int, container: str, codec: str
+) -> bytes:
     """`samples` (mono) in a container of FFmpeg's."""
     stream = io.BytesIO()
     with av.open(stream, "w", format=container) as output:
@@ -47,14 +54,24 @@ def encode_video(
     sound_rate_hz: int = 48_000,
     sound_codec: str = "aac",
 ) -> bytes:
-    """`pictures`, shown at `times` or at a steady rate, nearly without loss, and perhaps a sound track."""
-    shown_at = [number / frames_per_second for number in range(len(pictures))] if times is None else times
+    """`pictures`, shown at `times` or at a steady rate, nearly without loss, and perhaps a sound
+    track.
+    """
+    shown_at = (
+        [number / frames_per_second for number in range(len(pictures))] if times is None else times
+    )
     stream = io.BytesIO()
     with av.open(stream, "w", format=container) as output:
-        track: Any = output.add_stream(codec, rate=frames_per_second, options=_NEARLY_LOSSLESS.get(codec, {}))
+        track: Any = output.add_stream(
+            codec, rate=frames_per_second, options=_NEARLY_LOSSLESS.get(codec, {})
+        )
         track.height, track.width = pictures[0].shape[:2]
         track.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-        sound_track = None if sound is None else output.add_stream(sound_codec, rate=sound_rate_hz, layout="mono")
+        sound_track = (
+            None
+            if sound is None
+            else output.add_stream(sound_codec, rate=sound_rate_hz, layout="mono")
+        )
         output.mux(_picture_packets(track, pictures, shown_at))
         if sound_track is not None and sound is not None:
             output.mux(_sound_packets(sound_track, sound, sound_rate_hz))
@@ -62,12 +79,18 @@ def encode_video(
 
 
 def with_rotation(mp4: bytes, quarter_turns_clockwise: int) -> bytes:
-    """`mp4` with the matrix by which a phone says how it was held, written into its (first) track header."""
+    """`mp4` with the matrix by which a phone says how it was held, written into its (first) track
+    header.
+    """
     matrices = {1: (0, 1, -1, 0), 2: (-1, 0, 0, -1), 3: (0, -1, 1, 0)}
     a, b, c, d = (value << 16 for value in matrices[quarter_turns_clockwise])
     values = (a, b, 0, c, d, 0, 0, 0, 1 << 30)
     at = mp4.index(b"tkhd") + 4 + 40
-    return mp4[:at] + b"".join(value.to_bytes(4, "big", signed=True) for value in values) + mp4[at + 36 :]
+    return (
+        mp4[:at]
+        + b"".join(value.to_bytes(4, "big", signed=True) for value in values)
+        + mp4[at + 36 :]
+    )
 
 
 def with_flips(data: bytes, flips: Sequence[tuple[float, int]]) -> bytes:

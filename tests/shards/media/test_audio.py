@@ -23,7 +23,8 @@ from tests.shards.media.pieces import encode_sound, encode_video, gray, tone, wi
 
 FREQUENCY_HZ = 440.0
 LEVEL = 0.4
-# name: FFmpeg's container, its codec, sampling rate, and the longest delay and padding of the codec in seconds
+# name: FFmpeg's container, its codec, sampling rate, and the longest delay and padding of the codec
+# in seconds
 CODECS = {
     "flac": ("flac", "flac", 44_100, 0.0),
     "wav": ("wav", "pcm_s16le", 44_100, 0.0),
@@ -45,21 +46,29 @@ def encoded(name: str, seconds: float = 1.0) -> bytes:
     return encode_sound(source, rate_hz=rate_hz, container=container, codec=codec)
 
 
-def written(samples: NDArray[np.float64], rate_hz: int = SAMPLE_RATE_HZ, *, subtype: str, kind: str = "WAV") -> bytes:
+def written(
+    samples: NDArray[np.float64], rate_hz: int = SAMPLE_RATE_HZ, *, subtype: str, kind: str = "WAV"
+) -> bytes:
     """A file by libsndfile, the other library that knows these formats."""
     stream = io.BytesIO()
     soundfile.write(stream, samples, rate_hz, format=kind, subtype=subtype)
     return stream.getvalue()
 
 
-def assert_is_the_tone(sound: NDArray[np.float32], frequency_hz: float, level: float, tolerance: float) -> None:
-    """The middle of `sound` is a sine of that frequency and level, up to a residual of `tolerance` (RMS)."""
+def assert_is_the_tone(
+    sound: NDArray[np.float32], frequency_hz: float, level: float, tolerance: float
+) -> None:
+    """The middle of `sound` is a sine of that frequency and level, up to a residual of `tolerance`
+    (RMS).
+    """
     assert (sound.dtype, sound.ndim) == (np.float32, 1)
     middle = sound[len(sound) // 5 : -len(sound) // 5].astype(np.float64)
     phases = 2 * np.pi * frequency_hz * np.arange(len(middle)) / SAMPLE_RATE_HZ
     basis = np.stack([np.sin(phases), np.cos(phases)], axis=1)
     weights, *_ = np.linalg.lstsq(basis, middle, rcond=None)
-    assert np.hypot(*weights) == pytest.approx(level, rel=0.06)  # LAME writes an mp3 5 % below what it was given
+    assert np.hypot(*weights) == pytest.approx(
+        level, rel=0.06
+    )  # LAME writes an mp3 5 % below what it was given
     assert np.sqrt(np.mean((middle - basis @ weights) ** 2)) < tolerance
 
 
@@ -82,7 +91,9 @@ def test_every_container_gives_back_the_tone_it_holds(name: str) -> None:
 
 def test_vorbis_gives_back_the_tone_it_holds() -> None:
     """An ogg file by libsndfile, as FFmpeg's own encoder is not fit for use."""
-    data = written(tone(FREQUENCY_HZ, rate_hz=44_100, level=LEVEL), 44_100, subtype="VORBIS", kind="OGG")
+    data = written(
+        tone(FREQUENCY_HZ, rate_hz=44_100, level=LEVEL), 44_100, subtype="VORBIS", kind="OGG"
+    )
     sound = decode_audio(data)
     assert_is_the_tone(sound, FREQUENCY_HZ, LEVEL, tolerance=0.02)
     assert len(sound) == pytest.approx(SAMPLE_RATE_HZ, abs=200)
@@ -92,7 +103,9 @@ def test_vorbis_gives_back_the_tone_it_holds() -> None:
     ("container", "video_codec", "sound_codec"),
     [("mp4", "libx264", "aac"), ("matroska", "libx264", "aac"), ("webm", "libvpx", "libopus")],
 )
-def test_the_sound_track_of_a_video_is_its_sound(container: str, video_codec: str, sound_codec: str) -> None:
+def test_the_sound_track_of_a_video_is_its_sound(
+    container: str, video_codec: str, sound_codec: str
+) -> None:
     """Pictures do not get in the way."""
     data = encode_video(
         [gray(90)] * 24,
@@ -127,7 +140,9 @@ def test_a_video_without_sound_says_so() -> None:
 )
 def test_every_width_of_wav_has_the_same_scale(subtype: str, tolerance: float) -> None:
     """Full scale is 1, whatever the integers' size; at 16 kHz the samples are the source's."""
-    source = tone(FREQUENCY_HZ, rate_hz=SAMPLE_RATE_HZ, level=0.9) * np.linspace(0, 1, SAMPLE_RATE_HZ)
+    source = tone(FREQUENCY_HZ, rate_hz=SAMPLE_RATE_HZ, level=0.9) * np.linspace(
+        0, 1, SAMPLE_RATE_HZ
+    )
     sound = decode_audio(written(source, subtype=subtype))
     np.testing.assert_allclose(sound[: len(source)], source, atol=tolerance, rtol=0)
     assert np.all(np.abs(sound[len(source) :]) < 1)
@@ -139,7 +154,9 @@ def test_floating_point_files_keep_their_range() -> None:
     np.testing.assert_allclose(decode_audio(written(source, subtype="FLOAT")), source, atol=1e-6)
 
 
-@pytest.mark.parametrize(("kind", "subtype"), [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("FLAC", "PCM_24")])
+@pytest.mark.parametrize(
+    ("kind", "subtype"), [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("FLAC", "PCM_24")]
+)
 @pytest.mark.parametrize("num_channels", [2, 6, 8])
 def test_channels_count_alike(kind: str, subtype: str, num_channels: int) -> None:
     """The sound is the plain mean over channels, however many and wherever they are played."""
@@ -150,7 +167,9 @@ def test_channels_count_alike(kind: str, subtype: str, num_channels: int) -> Non
 
 @pytest.mark.parametrize("rate_hz", [8_000, 11_025, 22_050, 44_100, 48_000, 192_000])
 def test_any_rate_becomes_16_khz(rate_hz: int) -> None:
-    """Pitch, level and length stay, and so does the start: nothing is shifted by the resampler's delay."""
+    """Pitch, level and length stay, and so does the start: nothing is shifted by the resampler's
+    delay.
+    """
     source = tone(1000.0, rate_hz=rate_hz, level=LEVEL)
     sound = decode_audio(written(source, rate_hz, subtype="PCM_24"))
     assert len(sound) == pytest.approx(SAMPLE_RATE_HZ, abs=1)
@@ -162,13 +181,17 @@ def test_any_rate_becomes_16_khz(rate_hz: int) -> None:
 def test_what_16_khz_cannot_hold_is_filtered_out() -> None:
     """A tone above 8 kHz does not come back as another one below."""
     source = tone(11_000.0, rate_hz=48_000, level=LEVEL) + tone(1000.0, rate_hz=48_000, level=LEVEL)
-    assert_is_the_tone(decode_audio(written(source, 48_000, subtype="PCM_24")), 1000.0, LEVEL, tolerance=0.001)
+    assert_is_the_tone(
+        decode_audio(written(source, 48_000, subtype="PCM_24")), 1000.0, LEVEL, tolerance=0.001
+    )
 
 
 def test_flac_is_written_and_read_without_loss() -> None:
     """Whole steps of 16 bits survive exactly; what is beyond full scale is clipped."""
     steps = np.random.default_rng(0).integers(-32768, 32768, 5000)
-    np.testing.assert_array_equal(decode_audio(encode_flac((steps / 32768).astype(np.float32))), steps / 32768)
+    np.testing.assert_array_equal(
+        decode_audio(encode_flac((steps / 32768).astype(np.float32))), steps / 32768
+    )
     loud = decode_audio(encode_flac(np.linspace(-2, 2, 1000, dtype=np.float32)))
     assert (loud.min(), loud.max()) == (-1.0, 32767 / 32768)
 
@@ -192,7 +215,10 @@ UNUSABLE = {
     "NaN": (lambda: written(with_value(np.nan), subtype="FLOAT"), "non_finite_audio"),
     "infinite": (lambda: written(with_value(-np.inf), subtype="FLOAT"), "non_finite_audio"),
     "beyond float32": (lambda: written(with_value(1e300), subtype="DOUBLE"), "non_finite_audio"),
-    "NaN before resampling": (lambda: written(with_value(np.nan), 44_100, subtype="FLOAT"), "non_finite_audio"),
+    "NaN before resampling": (
+        lambda: written(with_value(np.nan), 44_100, subtype="FLOAT"),
+        "non_finite_audio",
+    ),
     "text": (lambda: b"not sound at all", "unknown_audio_format"),
     "AIFF": (lambda: written(SECOND, subtype="PCM_16", kind="AIFF"), "unknown_audio_format"),
 }
@@ -208,7 +234,9 @@ def test_what_cannot_be_heard_has_a_reason(name: str) -> None:
 @pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 0.3, 0.5, 0.75, 0.9, 0.99, 0.999])
 @pytest.mark.parametrize("name", CODECS)
 def test_a_file_cut_short_is_refused_or_is_the_beginning(name: str, share: float) -> None:
-    """flac, wav, ogg and mp4 notice these cuts; of the others, what comes out is the beginning of the whole."""
+    """flac, wav, ogg and mp4 notice these cuts; of the others, what comes out is the beginning of
+    the whole.
+    """
     data = encoded(name)
     whole = decode_audio(data)
     try:
@@ -224,7 +252,9 @@ def test_a_file_cut_short_is_refused_or_is_the_beginning(name: str, share: float
 def checksummed(kind: str) -> bytes:
     noise = np.random.default_rng(0).normal(0, 0.1, 40_000)
     if kind == "opus":
-        return encode_sound(tone(FREQUENCY_HZ, seconds=3.0), rate_hz=48_000, container="ogg", codec="libopus")
+        return encode_sound(
+            tone(FREQUENCY_HZ, seconds=3.0), rate_hz=48_000, container="ogg", codec="libopus"
+        )
     kind, subtype = {"flac": ("FLAC", "PCM_16"), "vorbis": ("OGG", "VORBIS")}[kind]
     return written(np.concatenate([SECOND, noise]), subtype=subtype, kind=kind)
 
@@ -291,7 +321,9 @@ def test_a_wav_that_claims_more_than_it_has_is_cut_short(claim: int) -> None:
 @pytest.mark.parametrize("claim", [0x7FFFF000, 0xFFFFFFFF])
 def test_a_wav_written_into_a_pipe_is_what_is_there(claim: int) -> None:
     """Its writer could not know the size, and says so with the largest one."""
-    np.testing.assert_allclose(decode_audio(wav_header(data_bytes=claim) + SAMPLES), SECOND, atol=1e-4)
+    np.testing.assert_allclose(
+        decode_audio(wav_header(data_bytes=claim) + SAMPLES), SECOND, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("rate_hz", [1, 999, 2**31 - 1])
@@ -305,7 +337,9 @@ def test_an_absurd_rate_is_refused(rate_hz: int) -> None:
 def test_an_absurd_number_of_channels_is_refused_or_averaged(num_channels: int) -> None:
     """No channel count makes anything but a reason or sound."""
     try:
-        sound = decode_audio(wav_header(num_channels=num_channels, data_bytes=len(SAMPLES)) + SAMPLES)
+        sound = decode_audio(
+            wav_header(num_channels=num_channels, data_bytes=len(SAMPLES)) + SAMPLES
+        )
     except BadSample:
         return
     assert np.isfinite(sound).all()
@@ -347,13 +381,20 @@ for path in sys.argv[1:]:
 
 
 def test_no_claim_and_no_length_costs_memory(tmp_path: Path) -> None:
-    """An hour of sound, and tables that claim months, are refused within the memory of twenty seconds."""
+    """An hour of sound, and tables that claim months, are refused within the memory of twenty
+    seconds.
+    """
     hour = written(np.tile([0.5, -0.5], 3600 * 4000), 8000, subtype="PCM_16", kind="FLAC")
     table = encoded("m4a", seconds=0.2)
     at = table.index(b"stsz") + 8
-    claims = table[:at] + (6).to_bytes(4, "big") + (200_000_000).to_bytes(4, "big") + table[at + 8 :]
+    claims = (
+        table[:at] + (6).to_bytes(4, "big") + (200_000_000).to_bytes(4, "big") + table[at + 8 :]
+    )
     files = {
-        "20-seconds": (written(np.tile([0.5, -0.5], 20 * 24_000), 48_000, subtype="PCM_16", kind="FLAC"), "none"),
+        "20-seconds": (
+            written(np.tile([0.5, -0.5], 20 * 24_000), 48_000, subtype="PCM_16", kind="FLAC"),
+            "none",
+        ),
         "hour": (hour, "audio_too_long"),
         "claims": (claims, "corrupt_audio"),
         "gigabyte": (wav_header(data_bytes=2**30) + SAMPLES, "truncated_audio"),
@@ -388,13 +429,21 @@ PLAYLISTS = {
 }
 
 
-@pytest.mark.parametrize("prefix", [b"", b"ID3\x04\x00\x00\x00\x00\x00\x00", bytes(64), b"\xff\xfb\x90\x00"])
+@pytest.mark.parametrize(
+    "prefix", [b"", b"ID3\x04\x00\x00\x00\x00\x00\x00", bytes(64), b"\xff\xfb\x90\x00"]
+)
 @pytest.mark.parametrize("name", PLAYLISTS)
-def test_a_playlist_opens_nothing(name: str, prefix: bytes, listener: socket.socket, tmp_path: Path) -> None:
+def test_a_playlist_opens_nothing(
+    name: str, prefix: bytes, listener: socket.socket, tmp_path: Path
+) -> None:
     """Neither a file beside it nor a server is touched, whatever the playlist is dressed up as."""
     good = tmp_path / "good.wav"
     good.write_bytes(written(SECOND, subtype="PCM_16"))
-    for url in (str(good), f"file://{good}", f"http://127.0.0.1:{listener.getsockname()[1]}/good.wav"):
+    for url in (
+        str(good),
+        f"file://{good}",
+        f"http://127.0.0.1:{listener.getsockname()[1]}/good.wav",
+    ):
         code = code_of(prefix + PLAYLISTS[name].format(url=url).encode())
         assert code in {"unknown_audio_format", "corrupt_audio", "audio_too_short"}
     with pytest.raises(BlockingIOError):
@@ -422,7 +471,16 @@ def assert_is_sound_or_a_reason(data: bytes) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.sampled_from([b"", b"fLaC", b"RIFF\0\0\0\0WAVEfmt ", b"OggS\0\2", b"\x1a\x45\xdf\xa3", b"\0\0\0\x18ftypisom"]),
+    st.sampled_from(
+        [
+            b"",
+            b"fLaC",
+            b"RIFF\0\0\0\0WAVEfmt ",
+            b"OggS\0\2",
+            b"\x1a\x45\xdf\xa3",
+            b"\0\0\0\x18ftypisom",
+        ]
+    ),
     st.binary(max_size=400),
 )
 def test_bytes_behind_any_signature_are_sound_or_a_reason(signature: bytes, noise: bytes) -> None:

@@ -1,4 +1,6 @@
-"""Clips: pictures spread over the utterance, framed as the encoder's image processor frames them, or by the face."""
+"""Clips: pictures spread over the utterance, framed as the encoder's image processor frames them,
+or by the face.
+"""
 
 import pickle
 from collections.abc import Sequence
@@ -22,7 +24,12 @@ from tests.shards.media.test_faces import number_of, numbered
 
 CONTAINERS = {"mp4": "libx264", "matroska": "libx264", "webm": "libvpx"}
 SMALL = ClipFormat(num_frames=4, side_pixels=32, shortest_edge_pixels=32)
-FACES = ClipFormat(num_frames=4, side_pixels=32, shortest_edge_pixels=32, faces=FaceBoxConfig(detector="yunet.onnx"))
+FACES = ClipFormat(
+    num_frames=4,
+    side_pixels=32,
+    shortest_edge_pixels=32,
+    faces=FaceBoxConfig(detector="yunet.onnx"),
+)
 BOX = (10.0, 6.0, 20.0, 20.0)
 
 
@@ -30,15 +37,23 @@ class BrightFaces:
     """Finds one face, always at the same place, in pictures that are bright enough."""
 
     def __init__(self, threshold: float) -> None:
-        self._is_face = lambda picture: picture.mean() > threshold  # what a loaded net has too: it does not pickle
+        self._is_face = lambda picture: (
+            picture.mean() > threshold
+        )  # what a loaded net has too: it does not pickle
 
     def detect(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return np.asarray([[*BOX, 0.9]] if self._is_face(picture) else [], np.float32).reshape(-1, 5)
+        return np.asarray([[*BOX, 0.9]] if self._is_face(picture) else [], np.float32).reshape(
+            -1, 5
+        )
 
 
 def spread(data: bytes, num_frames: int) -> list[int]:
     """The numbers of the pictures at each instant."""
-    return [number_of(picture) for picture, n in spread_frames(data, num_frames=num_frames) for _ in range(n)]
+    return [
+        number_of(picture)
+        for picture, n in spread_frames(data, num_frames=num_frames)
+        for _ in range(n)
+    ]
 
 
 def face_reader(threshold: float) -> ClipReader:
@@ -46,7 +61,9 @@ def face_reader(threshold: float) -> ClipReader:
 
 
 def textured(seed: int, *, width: int, height: int) -> Picture:
-    coarse = np.random.default_rng(seed).integers(0, 255, (height // 8, width // 8, 3), dtype=np.uint8)
+    coarse = np.random.default_rng(seed).integers(
+        0, 255, (height // 8, width // 8, 3), dtype=np.uint8
+    )
     return np.repeat(np.repeat(coarse, 8, axis=0), 8, axis=1)
 
 
@@ -55,39 +72,60 @@ def textured(seed: int, *, width: int, height: int) -> Picture:
     ("num_frames", "expected"),
     [(1, [10]), (4, [2, 7, 12, 17]), (10, list(range(1, 20, 2))), (20, list(range(20)))],
 )
-def test_pictures_lie_in_the_middle_of_equal_parts(container: str, num_frames: int, expected: list[int]) -> None:
+def test_pictures_lie_in_the_middle_of_equal_parts(
+    container: str, num_frames: int, expected: list[int]
+) -> None:
     """Of two seconds at ten pictures a second."""
     pictures = [numbered(n) for n in range(20)]
-    data = encode_video(pictures, frames_per_second=10, container=container, codec=CONTAINERS[container])
+    data = encode_video(
+        pictures, frames_per_second=10, container=container, codec=CONTAINERS[container]
+    )
     assert spread(data, num_frames) == expected
 
 
 def test_a_video_of_fewer_pictures_repeats_them_evenly() -> None:
     """There are always as many as asked for."""
-    assert spread(encode_video([numbered(n) for n in range(2)], frames_per_second=5), 8) == [0] * 4 + [1] * 4
+    assert (
+        spread(encode_video([numbered(n) for n in range(2)], frames_per_second=5), 8)
+        == [0] * 4 + [1] * 4
+    )
     assert spread(encode_video([numbered(3)]), 5) == [3] * 5
 
 
 @given(st.lists(st.integers(1, 1500), min_size=1, max_size=12), st.sampled_from([1, 3, 16]))
 @settings(max_examples=25, deadline=None)
-def test_every_instant_shows_the_last_picture_whose_time_has_come(gaps: list[int], num_frames: int) -> None:
-    """Against the definition, for pictures at any times (in milliseconds), the last shown as the track says."""
+def test_every_instant_shows_the_last_picture_whose_time_has_come(
+    gaps: list[int], num_frames: int
+) -> None:
+    """Against the definition, for pictures at any times (in milliseconds), the last shown as the
+    track says.
+    """
     times = np.cumsum([0, *gaps]) / 1000
-    data = encode_video([numbered(n) for n in range(len(times))], times=list(times), container="matroska")
+    data = encode_video(
+        [numbered(n) for n in range(len(times))], times=list(times), container="matroska"
+    )
     found = spread(data, num_frames)
     possible = []
     for last_seconds in (1 / 24, 1 / 25):  # what the track's rate says, or where it says nothing
         instants = (np.arange(num_frames) + 0.5) * (times[-1] + last_seconds) / num_frames
-        possible.append([int(np.searchsorted(times, instant + 1e-6, side="right")) - 1 for instant in instants])
+        possible.append(
+            [int(np.searchsorted(times, instant + 1e-6, side="right")) - 1 for instant in instants]
+        )
     assert found in possible
 
 
 @pytest.mark.parametrize(("width", "height"), [(64, 48), (48, 80), (40, 40), (64, 56)])
 @pytest.mark.parametrize("shortest", [32, 40])
-def test_whole_pictures_are_what_the_image_processor_makes(width: int, height: int, shortest: int) -> None:
-    """Bytes to the number, standardized values to 1e-5, against transformers' own processor on the same pictures."""
+def test_whole_pictures_are_what_the_image_processor_makes(
+    width: int, height: int, shortest: int
+) -> None:
+    """Bytes to the number, standardized values to 1e-5, against transformers' own processor on the
+    same pictures.
+    """
     clip_format = ClipFormat(num_frames=4, side_pixels=32, shortest_edge_pixels=shortest)
-    data = encode_video([textured(n, width=width, height=height) for n in range(4)], frames_per_second=4)
+    data = encode_video(
+        [textured(n, width=width, height=height) for n in range(4)], frames_per_second=4
+    )
     pictures = [picture for picture, _ in spread_frames(data, num_frames=4)]
     processor = VideoMAEImageProcessorPil(
         size={"shortest_edge": shortest},
@@ -96,7 +134,9 @@ def test_whole_pictures_are_what_the_image_processor_makes(width: int, height: i
         image_mean=list(clip_format.mean),
         image_std=list(clip_format.std),
     )
-    expected = processor(pictures, return_tensors="np", input_data_format="channels_last")["pixel_values"][0]
+    expected = processor(pictures, return_tensors="np", input_data_format="channels_last")[
+        "pixel_values"
+    ][0]
     reader = ClipReader(clip_format)
     clip = reader.read(data)
     assert (clip.shape, clip.dtype) == ((4, 32, 32, 3), np.uint8)
@@ -104,7 +144,9 @@ def test_whole_pictures_are_what_the_image_processor_makes(width: int, height: i
 
 
 def test_faces_fill_the_pictures_where_there_is_a_detector() -> None:
-    """The crop is the panel's; a picture without a face repeats the one before, the first ones the first found."""
+    """The crop is the panel's; a picture without a face repeats the one before, the first ones the
+    first found.
+    """
     data = encode_video([numbered(n) for n in (1, 20, 2, 22)], frames_per_second=4)
     crops = face_reader(100).read(data)
     assert [number_of(crop) for crop in crops] == [20, 20, 20, 22]
@@ -114,7 +156,9 @@ def test_faces_fill_the_pictures_where_there_is_a_detector() -> None:
 
 
 def test_a_reader_with_a_loaded_detector_travels_to_a_worker() -> None:
-    """The detector stays behind; whole pictures need none, a face reader would load its own and cannot here."""
+    """The detector stays behind; whole pictures need none, a face reader would load its own and
+    cannot here.
+    """
     data = encode_video([numbered(20)] * 4)
     traveled = pickle.loads(pickle.dumps(face_reader(100)))
     with pytest.raises(ConfigError, match=r"yunet\.onnx is no file"):
@@ -140,10 +184,16 @@ def test_a_video_that_cannot_be_used_says_why() -> None:
     assert code_of(b"", ClipReader(SMALL)) == "empty_video"
 
 
-VIDEOS = [encode_video([textured(n, width=64, height=48) for n in range(6)], container=c) for c in ("mp4", "matroska")]
+VIDEOS = [
+    encode_video([textured(n, width=64, height=48) for n in range(6)], container=c)
+    for c in ("mp4", "matroska")
+]
 
 
-@given(st.sampled_from(VIDEOS), st.lists(st.tuples(st.floats(0, 1), st.integers(1, 255)), min_size=1, max_size=8))
+@given(
+    st.sampled_from(VIDEOS),
+    st.lists(st.tuples(st.floats(0, 1), st.integers(1, 255)), min_size=1, max_size=8),
+)
 @settings(max_examples=60, deadline=None)
 def test_damage_is_a_bad_sample_or_a_clip(data: bytes, flips: Sequence[tuple[float, int]]) -> None:
     """Whatever bytes change, a whole clip comes out or a reason; nothing else is raised."""

@@ -1,4 +1,6 @@
-"""Pictures at a steady rate, faces cut from them where they are, and every way a video can be bad."""
+"""Pictures at a steady rate, faces cut from them where they are, and every way a video can be
+bad.
+"""
 
 import subprocess
 import sys
@@ -60,12 +62,24 @@ def code_of(data: bytes, *, frames_per_second: float = 4.0, max_frames: int = 10
 @pytest.mark.parametrize("name", CODECS)
 @pytest.mark.parametrize(
     ("frames_per_second", "expected"),
-    [(2.0, [0, 5, 10, 15]), (1.0, [0, 10]), (5.0, list(range(0, 20, 2))), (10.0, list(range(20))), (0.1, [0])],
+    [
+        (2.0, [0, 5, 10, 15]),
+        (1.0, [0, 10]),
+        (5.0, list(range(0, 20, 2))),
+        (10.0, list(range(20))),
+        (0.1, [0]),
+    ],
 )
-def test_the_pictures_at_a_steady_rate_are_chosen(name: str, frames_per_second: float, expected: list[int]) -> None:
-    """Of two seconds at ten pictures a second, exactly those shown at the instants asked for come out, in order."""
+def test_the_pictures_at_a_steady_rate_are_chosen(
+    name: str, frames_per_second: float, expected: list[int]
+) -> None:
+    """Of two seconds at ten pictures a second, exactly those shown at the instants asked for come
+    out, in order.
+    """
     container, codec = CODECS[name]
-    data = encode_video([numbered(n) for n in range(20)], frames_per_second=10, container=container, codec=codec)
+    data = encode_video(
+        [numbered(n) for n in range(20)], frames_per_second=10, container=container, codec=codec
+    )
     assert sampled(data, frames_per_second) == expected
     check_video_header(data)
 
@@ -84,19 +98,31 @@ def test_a_video_with_an_uneven_rate_is_sampled_by_time() -> None:
 
 def test_a_video_that_starts_late_starts_with_its_first_picture() -> None:
     """Instants are counted from the first picture."""
-    data = encode_video([numbered(n) for n in range(20)], times=[5 + n / 10 for n in range(20)], container="matroska")
+    data = encode_video(
+        [numbered(n) for n in range(20)],
+        times=[5 + n / 10 for n in range(20)],
+        container="matroska",
+    )
     assert sampled(data, 2.0) == [0, 5, 10, 15]
 
 
-@given(st.lists(st.integers(1, 1500), min_size=1, max_size=12), st.sampled_from([1.0, 2.0, 3.0, 7.0]))
+@given(
+    st.lists(st.integers(1, 1500), min_size=1, max_size=12), st.sampled_from([1.0, 2.0, 3.0, 7.0])
+)
 @settings(max_examples=25, deadline=None)
-def test_every_instant_shows_the_last_picture_whose_time_has_come(gaps: list[int], frames_per_second: float) -> None:
+def test_every_instant_shows_the_last_picture_whose_time_has_come(
+    gaps: list[int], frames_per_second: float
+) -> None:
     """Against the definition, for pictures at any times (in milliseconds)."""
     times = np.cumsum([0, *gaps]) / 1000
-    data = encode_video([numbered(n) for n in range(len(times))], times=list(times), container="matroska")
+    data = encode_video(
+        [numbered(n) for n in range(len(times))], times=list(times), container="matroska"
+    )
     numbers = sampled(data, frames_per_second)
     instants = np.arange(len(numbers)) / frames_per_second
-    assert numbers == [int(np.searchsorted(times, instant + 1e-6, side="right")) - 1 for instant in instants]
+    assert numbers == [
+        int(np.searchsorted(times, instant + 1e-6, side="right")) - 1 for instant in instants
+    ]
     assert instants[-1] + 1 / frames_per_second > times[-1]
 
 
@@ -119,7 +145,10 @@ def test_a_camera_held_sideways_gives_upright_pictures(quarter_turns: int) -> No
 
 def test_a_video_without_pictures_says_so() -> None:
     """A sound track alone, in a container for video."""
-    assert code_of(encode_sound(tone(440), rate_hz=48_000, container="mp4", codec="aac")) == "no_video_track"
+    assert (
+        code_of(encode_sound(tone(440), rate_hz=48_000, container="mp4", codec="aac"))
+        == "no_video_track"
+    )
 
 
 def without_tables(video: bytes) -> bytes:
@@ -184,16 +213,23 @@ for path in sys.argv[1:]:
 
 
 def test_no_claim_and_no_length_costs_memory(tmp_path: Path) -> None:
-    """Pictures said to be gigantic, tables said to be endless, and a long video cost no more than a short one."""
+    """Pictures said to be gigantic, tables said to be endless, and a long video cost no more than a
+    short one.
+    """
     table = encode_video([gray(90)] * 3)
     at = table.index(b"stsz") + 8
-    claims = table[:at] + (6).to_bytes(4, "big") + (200_000_000).to_bytes(4, "big") + table[at + 8 :]
+    claims = (
+        table[:at] + (6).to_bytes(4, "big") + (200_000_000).to_bytes(4, "big") + table[at + 8 :]
+    )
     files = {
         "short": (encode_video([gray(90)] * 20, frames_per_second=10), {"none"}),
         "huge": (jpeg_of_claimed_size(60_000, 60_000), {"corrupt_video", "frame_too_large"}),
         "huge in mp4": (mp4_of_claimed_size(60_000, 60_000), {"none"}),  # the pictures know better
         "claims": (claims, {"corrupt_video"}),
-        "long": (encode_video([gray(n % 200) for n in range(600)], frames_per_second=10), {"video_too_long"}),
+        "long": (
+            encode_video([gray(n % 200) for n in range(600)], frames_per_second=10),
+            {"video_too_long"},
+        ),
     }
     for name, (data, _) in files.items():
         (tmp_path / name).write_bytes(data)
@@ -212,7 +248,11 @@ def test_the_largest_picture_that_is_read_and_one_beyond() -> None:
     data = encode_video([gray(90, width=width, height=height)], codec="mjpeg", container="matroska")
     ((picture, repeats),) = sampled_frames(data, frames_per_second=1, max_frames=10)
     assert (picture.shape, repeats) == ((height, width, 3), 1)
-    assert code_of(encode_video([gray(90, width=width, height=height + 2)], codec="mjpeg", container="matroska")) in {
+    assert code_of(
+        encode_video(
+            [gray(90, width=width, height=height + 2)], codec="mjpeg", container="matroska"
+        )
+    ) in {
         "frame_too_large",
         "corrupt_video",
     }
@@ -222,10 +262,15 @@ def test_the_largest_picture_that_is_read_and_one_beyond() -> None:
 
 
 class BrightFaces:
-    """A detector that takes the parts of two shades for faces: 250 is a sure one, 200 a less sure one."""
+    """A detector that takes the parts of two shades for faces: 250 is a sure one, 200 a less sure
+    one.
+    """
 
     def detect(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
-        faces = [self._box(np.abs(picture[..., 0].astype(int) - shade) < 12, score) for shade, score in SCORES.items()]
+        faces = [
+            self._box(np.abs(picture[..., 0].astype(int) - shade) < 12, score)
+            for shade, score in SCORES.items()
+        ]
         return np.array([face for face in faces if face is not None], np.float32).reshape(-1, 5)
 
     @staticmethod
@@ -262,13 +307,17 @@ def test_crops_are_the_face_in_the_order_of_time() -> None:
 
 def test_the_larger_of_two_faces_is_taken() -> None:
     """Even where the detector is surer of the smaller one."""
-    crops = cropper().crops(encode_video([scene((4, 4, 24, 24, 250), (60, 20, 48, 48, 200))] * 4, frames_per_second=4))
+    crops = cropper().crops(
+        encode_video([scene((4, 4, 24, 24, 250), (60, 20, 48, 48, 200))] * 4, frames_per_second=4)
+    )
     assert 180 < crops[:, 1:-1, 1:-1].min() <= crops[:, 1:-1, 1:-1].max() < 220
 
 
 def test_the_margin_is_around_the_face() -> None:
     """A fifth of the longer side on each side: the face is then 5/7 of the crop, in its middle."""
-    crops = cropper(margin=0.2, size_pixels=70).crops(encode_video([scene((40, 24, 50, 50, 250))] * 2))
+    crops = cropper(margin=0.2, size_pixels=70).crops(
+        encode_video([scene((40, 24, 50, 50, 250))] * 2)
+    )
     bright = crops[0, :, :, 0] > 135
     for axis in (0, 1):
         inside = np.flatnonzero(bright.any(axis=axis))
@@ -315,8 +364,12 @@ def test_a_crop_is_the_square_around_the_middle_of_its_box(
 ) -> None:
     """Every pixel is the one expected; beyond the border the picture's edge goes on."""
     crop = square_crop(coordinates(), box(*face), margin=0.0, size_pixels=16)
-    np.testing.assert_array_equal(crop[..., 0], np.tile(np.clip(np.arange(left, left + 16), 0, 59), (16, 1)))
-    np.testing.assert_array_equal(crop[..., 1], np.tile(np.clip(np.arange(top, top + 16), 0, 39), (16, 1)).T)
+    np.testing.assert_array_equal(
+        crop[..., 0], np.tile(np.clip(np.arange(left, left + 16), 0, 59), (16, 1))
+    )
+    np.testing.assert_array_equal(
+        crop[..., 1], np.tile(np.clip(np.arange(top, top + 16), 0, 39), (16, 1)).T
+    )
 
 
 def test_a_crop_is_scaled_to_its_size() -> None:
@@ -333,7 +386,9 @@ def test_a_crop_is_scaled_to_its_size() -> None:
     st.floats(0, 1),
 )
 @settings(max_examples=60, deadline=None)
-def test_any_box_gives_a_crop(face: tuple[float, ...], width: int, height: int, margin: float) -> None:
+def test_any_box_gives_a_crop(
+    face: tuple[float, ...], width: int, height: int, margin: float
+) -> None:
     """Of the size asked for, with nothing in it that the picture does not hold."""
     crop = square_crop(coordinates(width, height), box(*face), margin=margin, size_pixels=16)
     assert crop.shape == (16, 16, 3)
@@ -398,11 +453,18 @@ def test_a_damaged_video_is_pictures_or_a_reason(
     data = seeds[name]
     share = 1.0 if where == "anywhere" else min(1.0, 800 / len(data))
     start = 1 - share if where == "tail" else 0.0
-    assert_is_pictures_or_a_reason(with_flips(data, [(start + place * share, mask) for place, mask in flips]))
+    assert_is_pictures_or_a_reason(
+        with_flips(data, [(start + place * share, mask) for place, mask in flips])
+    )
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.sampled_from([b"", b"\x1a\x45\xdf\xa3", b"\0\0\0\x18ftypisom", b"\0\0\0\x08moov"]), st.binary(max_size=400))
-def test_bytes_behind_any_signature_are_pictures_or_a_reason(signature: bytes, noise: bytes) -> None:
+@given(
+    st.sampled_from([b"", b"\x1a\x45\xdf\xa3", b"\0\0\0\x18ftypisom", b"\0\0\0\x08moov"]),
+    st.binary(max_size=400),
+)
+def test_bytes_behind_any_signature_are_pictures_or_a_reason(
+    signature: bytes, noise: bytes
+) -> None:
     """No bytes raise anything but BadSample."""
     assert_is_pictures_or_a_reason(signature + noise)

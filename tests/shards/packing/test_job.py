@@ -1,4 +1,6 @@
-"""Packed shards: the kept samples and no others, readable by the libraries people train with, the same every time."""
+"""Packed shards: the kept samples and no others, readable by the libraries people train with, the
+same every time.
+"""
 
 import json
 import os
@@ -32,7 +34,9 @@ NUM_UTTERANCES = 12
 
 
 def utterances(first: int = 0) -> list[Sample]:
-    """Utterances `first` and after of every speaker, the speakers taking turns; sadness is not kept."""
+    """Utterances `first` and after of every speaker, the speakers taking turns; sadness is not
+    kept.
+    """
     emotions = ("neutral", "anger", "sadness", "happiness")
     return [
         sample(f"{speaker}-{number}", speaker, emotions[number % 4], transcript=f"number {number}")
@@ -41,14 +45,26 @@ def utterances(first: int = 0) -> list[Sample]:
     ]
 
 
-def make_selection(folder: Path, samples: dict[str, list[Sample]] | None = None, **options: Any) -> None:
-    write_corpus(folder, {"a": utterances(), "b": utterances(NUM_UTTERANCES // 2)} if samples is None else samples)  # type: ignore[arg-type]
+def make_selection(
+    folder: Path, samples: dict[str, list[Sample]] | None = None, **options: Any
+) -> None:
+    write_corpus(
+        folder,
+        {"a": utterances(), "b": utterances(NUM_UTTERANCES // 2)} if samples is None else samples,
+    )  # type: ignore[arg-type]
     settings = {"teachers": ("text", "vision"), "min_per_speaker": 1} | options
-    select(SelectConfig(predictions=str(folder / "predictions"), out=str(folder / "selection"), **settings))
+    select(
+        SelectConfig(
+            predictions=str(folder / "predictions"), out=str(folder / "selection"), **settings
+        )
+    )
 
 
 def run(folder: Path, out: str = "packed", **options: Any) -> PackSummary:
-    settings = {"shards": str(folder / "shards" / "*.tar"), "selection": str(folder / "selection")} | options
+    settings = {
+        "shards": str(folder / "shards" / "*.tar"),
+        "selection": str(folder / "selection"),
+    } | options
     return pack(PackConfig(out=str(folder / out), **settings))
 
 
@@ -70,11 +86,16 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_exactly_the_kept_samples_are_packed(tmp_path: Path) -> None:
-    """Each kept utterance is in one shard, its media untouched, its json with label, probabilities and split."""
+    """Each kept utterance is in one shard, its media untouched, its json with label, probabilities
+    and split.
+    """
     make_selection(tmp_path)
     summary = run(tmp_path)
     originals = {one.key: one for one in (*utterances(), *utterances(NUM_UTTERANCES // 2))}
-    kept = {row["key"]: row for row in pq.read_table(tmp_path / "selection" / "selection.parquet").to_pylist()}
+    kept = {
+        row["key"]: row
+        for row in pq.read_table(tmp_path / "selection" / "selection.parquet").to_pylist()
+    }
     packed: dict[str, Mapping[str, bytes]] = {}
     for name in summary.shards:
         packed |= contents(tmp_path / "packed" / name)
@@ -82,7 +103,11 @@ def test_exactly_the_kept_samples_are_packed(tmp_path: Path) -> None:
     assert len(packed) == summary.num_utterances == 90
     for key, members in packed.items():
         found, original = parse_sample(key, members), originals[key]
-        assert (found.audio, found.transcript, found.speaker) == (original.audio, original.transcript, original.speaker)
+        assert (found.audio, found.transcript, found.speaker) == (
+            original.audio,
+            original.transcript,
+            original.speaker,
+        )
         assert found.metadata == {
             "speaker": original.speaker,
             "emotion": original.emotion,
@@ -95,14 +120,20 @@ def test_exactly_the_kept_samples_are_packed(tmp_path: Path) -> None:
         assert EMOTIONS[int(np.argmax(found.metadata["label_probs"]))] == found.metadata["label"]
 
 
-def test_shards_hold_one_split_and_whole_speakers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A speaker's utterances, from whichever labeled shards, lie together in one shard of their split."""
+def test_shards_hold_one_split_and_whole_speakers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A speaker's utterances, from whichever labeled shards, lie together in one shard of their
+    split.
+    """
     small_shards(monkeypatch)
     make_selection(tmp_path)
     summary = run(tmp_path, shard_size_mb=80)
     homes: dict[str, str] = {}
     for name in summary.shards:
-        metadata = [json.loads(members["json"]) for members in contents(tmp_path / "packed" / name).values()]
+        metadata = [
+            json.loads(members["json"]) for members in contents(tmp_path / "packed" / name).values()
+        ]
         assert {one["split"] for one in metadata} == {name.partition("-")[0]}
         for speaker, group in groupby(metadata, key=lambda one: one["speaker"]):
             assert speaker not in homes
@@ -127,7 +158,10 @@ def test_summary(tmp_path: Path) -> None:
     assert summary.splits["train"]["utterances"] == 63
     for split, counts in summary.splits.items():
         files = list((tmp_path / "packed").glob(f"{split}-*.tar"))
-        assert (counts["shards"], counts["bytes"]) == (len(files), sum(path.stat().st_size for path in files))
+        assert (counts["shards"], counts["bytes"]) == (
+            len(files),
+            sum(path.stat().st_size for path in files),
+        )
     on_disk = json.loads((tmp_path / "packed" / "pack-summary.json").read_text())
     assert on_disk["shards"] == list(summary.shards)
     assert on_disk["splits"] == summary.splits
@@ -135,7 +169,9 @@ def test_summary(tmp_path: Path) -> None:
     assert (tmp_path / "packed" / "pack.yaml").exists()
 
 
-def test_the_same_bytes_on_one_worker_or_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_bytes_on_one_worker_or_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Shards do not depend on how many were written at once."""
     small_shards(monkeypatch)
     make_selection(tmp_path)
@@ -154,11 +190,15 @@ def test_a_finished_pack_opens_no_shard(tmp_path: Path, monkeypatch: pytest.Monk
     summary = run(tmp_path)
     assert summary.num_written == 0
     assert summary.num_utterances == 90
-    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "packed").glob("*.tar")} == before
+    assert {
+        path.name: path.stat().st_mtime_ns for path in (tmp_path / "packed").glob("*.tar")
+    } == before
 
 
 def test_an_interrupted_pack_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a failure in the middle only what is missing is written, and the result is that of an undisturbed run."""
+    """After a failure in the middle only what is missing is written, and the result is that of an
+    undisturbed run.
+    """
     small_shards(monkeypatch)
     make_selection(tmp_path)
     run(tmp_path, "undisturbed", shard_size_mb=30)
@@ -194,7 +234,9 @@ def test_another_selection_replaces_the_shards_of_the_last(tmp_path: Path) -> No
 
 
 def test_samples_of_another_kind_go_to_a_file_beside(tmp_path: Path) -> None:
-    """Every file has the same fields in all its samples: mp3s apart from flacs, faces apart from no faces."""
+    """Every file has the same fields in all its samples: mp3s apart from flacs, faces apart from no
+    faces.
+    """
     features = np.ones((2, 3), dtype=np.float32)
     samples = [
         sample("one", "s", transcript=None),
@@ -207,7 +249,12 @@ def test_samples_of_another_kind_go_to_a_file_beside(tmp_path: Path) -> None:
     summary = run(tmp_path)
     found = {name: contents(tmp_path / "packed" / name) for name in summary.shards}
     kinds = {name.partition("-000000-")[2][12:]: list(samples) for name, samples in found.items()}
-    assert kinds == {".tar": ["one", "four"], "-face-flac.tar": ["two"], "-mp3.tar": ["three"], "-text.tar": ["five"]}
+    assert kinds == {
+        ".tar": ["one", "four"],
+        "-face-flac.tar": ["two"],
+        "-mp3.tar": ["three"],
+        "-text.tar": ["five"],
+    }
     for members in found.values():
         assert len({frozenset(one) for one in members.values()}) == 1
     plain = next(members for members in found.values() if "one" in members)
@@ -218,8 +265,12 @@ def test_samples_of_another_kind_go_to_a_file_beside(tmp_path: Path) -> None:
     assert run(tmp_path).num_written == 0
 
 
-def test_a_planned_shard_is_finished_only_with_all_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file that says a planned shard is done appears after those beside it, also when one of these fails."""
+def test_a_planned_shard_is_finished_only_with_all_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file that says a planned shard is done appears after those beside it, also when one of
+    these fails.
+    """
     make_selection(tmp_path, {"a": [sample("one", "s"), sample("two", "s", audio_format="mp3")]})
     published: list[str] = []
     real = os.replace
@@ -239,8 +290,12 @@ def test_a_planned_shard_is_finished_only_with_all_its_files(tmp_path: Path, mon
     assert [name.endswith("-mp3.tar") for name in published[1:3]] == [True, False]
 
 
-def test_a_replacement_that_fails_leaves_no_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder with a summary is a whole pack: an earlier one's is removed before anything changes."""
+def test_a_replacement_that_fails_leaves_no_summary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder with a summary is a whole pack: an earlier one's is removed before anything
+    changes.
+    """
     make_selection(tmp_path)
     run(tmp_path)
     make_selection(tmp_path, classes=("anger",))
@@ -252,7 +307,9 @@ def test_a_replacement_that_fails_leaves_no_summary(tmp_path: Path, monkeypatch:
 
 def test_keys_shared_by_two_shards_are_both_packed(tmp_path: Path) -> None:
     """The same key in two labeled shards is two utterances."""
-    make_selection(tmp_path, {"a": [sample("same", "s", size=10)], "b": [sample("same", "s", size=20)]})
+    make_selection(
+        tmp_path, {"a": [sample("same", "s", size=10)], "b": [sample("same", "s", size=20)]}
+    )
     [name] = run(tmp_path).shards
     packed = contents(tmp_path / "packed" / name)
     assert sorted(len(members["flac"]) for members in packed.values()) == [10, 20]
@@ -267,7 +324,9 @@ def test_packed_shards_open_in_webdataset(tmp_path: Path) -> None:
     found = list(webdataset.WebDataset(urls, shardshuffle=False).decode())
     assert len(found) == 63
     assert all({"__key__", "flac", "json", "txt"} <= set(one) for one in found)
-    assert all(one["json"]["split"] == "train" and len(one["json"]["label_probs"]) == 7 for one in found)
+    assert all(
+        one["json"]["split"] == "train" and len(one["json"]["label_probs"]) == 7 for one in found
+    )
 
 
 # What the README tells those without torchcodec to do: the sound as it is in the shard.
@@ -286,14 +345,23 @@ UNDECODED = datasets.Features(
 
 
 def test_packed_shards_open_in_datasets(tmp_path: Path) -> None:
-    """The Hugging Face loader reads all splits, and sound, label and probabilities are what was packed."""
+    """The Hugging Face loader reads all splits, and sound, label and probabilities are what was
+    packed.
+    """
     make_selection(tmp_path)
     run(tmp_path)
-    files = {split: str(tmp_path / "packed" / f"{split}-*.tar") for split in ("train", "validation", "test")}
+    files = {
+        split: str(tmp_path / "packed" / f"{split}-*.tar")
+        for split in ("train", "validation", "test")
+    }
     loaded = datasets.load_dataset(
         "webdataset", data_files=files, cache_dir=str(tmp_path / "cache"), features=UNDECODED
     )
-    assert {name: part.num_rows for name, part in loaded.items()} == {"train": 63, "validation": 9, "test": 18}
+    assert {name: part.num_rows for name, part in loaded.items()} == {
+        "train": 63,
+        "validation": 9,
+        "test": 18,
+    }
     metadata = loaded["train"]["json"]
     assert {one["split"] for one in metadata} == {"train"}
     assert {one["label"] for one in metadata} == {"neutral", "anger", "happiness"}
@@ -302,10 +370,15 @@ def test_packed_shards_open_in_datasets(tmp_path: Path) -> None:
 
 
 def test_nulls_in_metadata_do_not_stop_the_hugging_face_loader(tmp_path: Path) -> None:
-    """A name that is null in the first samples and text later is a schema error there unless nulls are left out."""
+    """A name that is null in the first samples and text later is a schema error there unless nulls
+    are left out.
+    """
     samples = [sample(f"k{number}", "s") for number in range(8)]
     for number, one in enumerate(samples):
-        details = {"accent": None if number < 6 else "scots", "demographics": {"age": None if number < 6 else 40}}
+        details = {
+            "accent": None if number < 6 else "scots",
+            "demographics": {"age": None if number < 6 else 40},
+        }
         # Words alone: the schema is inferred, and `datasets` would want to decode a sound.
         metadata = {**one.metadata, **details}
         samples[number] = sample(one.key, "s", metadata=metadata, audio=None, audio_format=None)
@@ -324,7 +397,9 @@ def test_a_shard_changed_since_labeling_is_an_error(tmp_path: Path) -> None:
     """A shard of another size or version is named before anything is written."""
     make_selection(tmp_path)
     os.utime(tmp_path / "shards" / "b.tar", ns=(1, 1))
-    with pytest.raises(BadShard, match=r"changed_shard: .*b.tar: got .*version 1, expected .*emostream label"):
+    with pytest.raises(
+        BadShard, match=r"changed_shard: .*b.tar: got .*version 1, expected .*emostream label"
+    ):
         run(tmp_path)
     assert not (tmp_path / "packed").exists()
 
@@ -338,7 +413,9 @@ def test_a_moved_corpus_is_packed(tmp_path: Path) -> None:
 
 
 def test_a_moved_shard_of_another_size_is_an_error(tmp_path: Path) -> None:
-    """Of a copy elsewhere the size must be the labeled one, though every kept sample is still in its place."""
+    """Of a copy elsewhere the size must be the labeled one, though every kept sample is still in
+    its place.
+    """
     make_selection(tmp_path)
     (tmp_path / "shards").rename(tmp_path / "moved")
     with (tmp_path / "moved" / "a.tar").open("ab") as stream:
@@ -349,7 +426,9 @@ def test_a_moved_shard_of_another_size_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["other_key", "header", "bad_json"])
 def test_a_moved_and_changed_shard_is_never_a_wrong_label(tmp_path: Path, damage: str) -> None:
-    """Where size and name agree by chance, the key found in each place does not: the error names shard and sample."""
+    """Where size and name agree by chance, the key found in each place does not: the error names
+    shard and sample.
+    """
     make_selection(tmp_path)
     (tmp_path / "shards").rename(tmp_path / "moved")
     path = tmp_path / "moved" / "a.tar"
@@ -394,7 +473,9 @@ def test_progress_counts_shards(tmp_path: Path) -> None:
     make_selection(tmp_path)
     seen: list[tuple[int, int]] = []
     config = PackConfig(
-        shards=str(tmp_path / "shards"), selection=str(tmp_path / "selection"), out=str(tmp_path / "packed")
+        shards=str(tmp_path / "shards"),
+        selection=str(tmp_path / "selection"),
+        out=str(tmp_path / "packed"),
     )
     pack(config, lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
@@ -404,7 +485,11 @@ def test_packing_works_on_remote_folders(tmp_path: Path) -> None:
     """Training shards may be written behind a URL, and are replaced and resumed there too."""
     make_selection(tmp_path)
     out = "memory://packing-test/packed"
-    settings = {"shards": str(tmp_path / "shards"), "selection": str(tmp_path / "selection"), "out": out}
+    settings = {
+        "shards": str(tmp_path / "shards"),
+        "selection": str(tmp_path / "selection"),
+        "out": out,
+    }
     assert pack(PackConfig(**settings)).num_written == 3
     again = pack(PackConfig(**settings))
     assert (again.num_written, again.num_shards, again.num_utterances) == (0, 3, 90)
@@ -413,5 +498,7 @@ def test_packing_works_on_remote_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [{"shard_size_mb": 0}, {"num_workers": 0}])
 def test_unusable_options_are_refused(options: dict[str, int]) -> None:
     """The error names the option as it is written on the command line."""
-    with pytest.raises(ConfigError, match=r"--(shard-size-mb|num-workers): got 0, expected at least 1"):
+    with pytest.raises(
+        ConfigError, match=r"--(shard-size-mb|num-workers): got 0, expected at least 1"
+    ):
         PackConfig(shards="a", selection="b", out="c", **options)

@@ -1,4 +1,6 @@
-"""Which utterance goes into which shard: nothing lost, speakers together, sizes met, names that follow the content."""
+"""Which utterance goes into which shard: nothing lost, speakers together, sizes met, names that
+follow the content.
+"""
 
 from itertools import groupby
 from random import Random
@@ -13,7 +15,9 @@ from shards.selection.rule import SPLITS
 
 VERSIONS = {"a.tar": "1", "b.tar": "1"}
 # (speaker, key, size in KiB); a speaker's split follows from its number, its shard from the key.
-utterances = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 9), st.integers(1, 40)), min_size=1, max_size=60)
+utterances = st.lists(
+    st.tuples(st.integers(0, 6), st.integers(0, 9), st.integers(1, 40)), min_size=1, max_size=60
+)
 
 
 def table(rows: list[tuple[int, int, int]]) -> pa.Table:
@@ -39,7 +43,9 @@ def places(planned: list[PlannedShard]) -> list[tuple[str, int]]:
 @settings(max_examples=60, deadline=None)
 @given(utterances, st.integers(1, 100))
 def test_plans(rows: list[tuple[int, int, int]], target_kib: int) -> None:
-    """Every utterance is planned once; shards have one split and fit the target; only large speakers are divided."""
+    """Every utterance is planned once; shards have one split and fit the target; only large
+    speakers are divided.
+    """
     selection = table(rows)
     planned = plan_shards(selection, VERSIONS, target_kib * 1024)
     expected = {(row["shard"], row["offset"]) for row in selection.to_pylist()}
@@ -56,8 +62,13 @@ def test_plans(rows: list[tuple[int, int, int]], target_kib: int) -> None:
         for speaker in runs:
             homes.setdefault(speaker, []).append(number)
         assert len({row[PACKED_KEY] for row in samples}) == len(samples)
-    totals = {f"s{number}": sum(size for speaker, _, size in rows if speaker == number) for number in range(7)}
-    assert all(len(shards) == 1 or totals[speaker] > target_kib for speaker, shards in homes.items())
+    totals = {
+        f"s{number}": sum(size for speaker, _, size in rows if speaker == number)
+        for number in range(7)
+    }
+    assert all(
+        len(shards) == 1 or totals[speaker] > target_kib for speaker, shards in homes.items()
+    )
 
 
 @settings(max_examples=30, deadline=None)
@@ -66,13 +77,17 @@ def test_order_does_not_matter(rows: list[tuple[int, int, int]], random: Random)
     """The rows of a selection in another order give the same plan."""
     selection = table(rows)
     order = random.sample(range(len(rows)), len(rows))
-    straight, shuffled = (plan_shards(part, VERSIONS, 50_000) for part in (selection, selection.take(order)))
+    straight, shuffled = (
+        plan_shards(part, VERSIONS, 50_000) for part in (selection, selection.take(order))
+    )
     assert [shard.name for shard in straight] == [shard.name for shard in shuffled]
     assert places(straight) == places(shuffled)
 
 
 def test_names_follow_the_content() -> None:
-    """Another label, another source version or another size of shard gives another name; the same input the same."""
+    """Another label, another source version or another size of shard gives another name; the same
+    input the same.
+    """
     selection = table([(0, key, 10) for key in range(6)])
     name = plan_shards(selection, VERSIONS, 10**6)[0].name
     assert plan_shards(selection, VERSIONS, 10**9)[0].name == name
@@ -84,7 +99,9 @@ def test_names_follow_the_content() -> None:
 
 
 def test_an_added_speaker_leaves_the_shards_before_it_alone() -> None:
-    """A selection that grows at the end keeps the names, and so the files, of all but its last shard."""
+    """A selection that grows at the end keeps the names, and so the files, of all but its last
+    shard.
+    """
     rows = [(speaker, key, 30) for speaker in (0, 3) for key in range(4)]
     before = plan_shards(table(rows), VERSIONS, 130 * 1024)
     after = plan_shards(table([*rows, (6, 0, 30)]), VERSIONS, 130 * 1024)
@@ -93,7 +110,9 @@ def test_an_added_speaker_leaves_the_shards_before_it_alone() -> None:
 
 
 def test_keys_that_two_shards_share_are_told_apart() -> None:
-    """The same key from two labeled shards gets a suffix in both; a key of its own stays as it is."""
+    """The same key from two labeled shards gets a suffix in both; a key of its own stays as it
+    is.
+    """
     [shard] = plan_shards(table([(0, 1, 1), (0, 1, 1), (0, 2, 1)]), VERSIONS, 10**6)
     keys = shard.samples[PACKED_KEY].to_pylist()
     assert "k2" in keys
@@ -113,5 +132,10 @@ def test_long_shared_keys_still_fit() -> None:
 def test_names_of_other_files_are_not_ours() -> None:
     """Only names this plan could have made are recognized, and so only those are ever removed."""
     assert stem_of("train-000001-0123456789ab-face-mp3.tar") == "train-000001-0123456789ab"
-    for name in ("train-000001.tar", "corpus-000001-0123456789ab.tar", "train-000001-0123456789ab.tar.tmp", "a.tar"):
+    for name in (
+        "train-000001.tar",
+        "corpus-000001-0123456789ab.tar",
+        "train-000001-0123456789ab.tar.tmp",
+        "a.tar",
+    ):
         assert stem_of(name) is None

@@ -1,4 +1,6 @@
-"""What packing reads and writes of one shard: the kept bytes only, and files that each hold one kind of sample."""
+"""What packing reads and writes of one shard: the kept bytes only, and files that each hold one
+kind of sample.
+"""
 
 import json
 from pathlib import Path
@@ -21,7 +23,10 @@ DECODED = {
     "txt": datasets.Value("string"),
     "face.npy": datasets.List(datasets.List(datasets.Value("float32"))),
     "json": {
-        **{name: datasets.Value("string") for name in ("clip", "emotion", "label", "speaker", "split")},
+        **{
+            name: datasets.Value("string")
+            for name in ("clip", "emotion", "label", "speaker", "split")
+        },
         "label_probs": datasets.List(datasets.Value("float64")),
         "duration_seconds": datasets.Value("float64"),
     },
@@ -40,24 +45,35 @@ def make_selection(folder: Path, samples: list[Sample]) -> list[dict[str, int]]:
         split_fractions=(1.0, 0.0, 0.0),
     )
     select(config)
-    rows: list[dict[str, int]] = pq.read_table(folder / "selection" / "selection.parquet").to_pylist()
+    rows: list[dict[str, int]] = pq.read_table(
+        folder / "selection" / "selection.parquet"
+    ).to_pylist()
     return rows
 
 
 def run(folder: Path, out: str, shards: str = "shards") -> dict[str, Path]:
     """The packed shards, all of one plan, by the kind of their samples."""
-    settings = {"shards": str(folder / shards), "selection": str(folder / "selection"), "out": str(folder / out)}
+    settings = {
+        "shards": str(folder / shards),
+        "selection": str(folder / "selection"),
+        "out": str(folder / out),
+    }
     paths = [folder / out / name for name in pack(PackConfig(**settings)).shards]
     return {path.stem.partition("-000000-")[2][13:]: path for path in paths}
 
 
 def half_kept() -> list[Sample]:
     """Utterances of two speakers, every other one sad and so not kept."""
-    return [sample(f"k{n}", f"s{n % 4 // 2}", "sadness" if n % 2 else "anger", size=3000) for n in range(24)]
+    return [
+        sample(f"k{n}", f"s{n % 4 // 2}", "sadness" if n % 2 else "anger", size=3000)
+        for n in range(24)
+    ]
 
 
 def test_bytes_of_other_samples_do_not_matter(tmp_path: Path) -> None:
-    """With everything but the kept samples overwritten by zeros, the packed shard is the same, byte for byte."""
+    """With everything but the kept samples overwritten by zeros, the packed shard is the same, byte
+    for byte.
+    """
     kept = make_selection(tmp_path, half_kept())
     original = (tmp_path / "shards" / "a.tar").read_bytes()
     blank = bytearray(len(original))
@@ -101,10 +117,18 @@ def test_unknown_words_are_an_empty_transcript(tmp_path: Path) -> None:
 
 
 def test_each_kind_of_sample_opens_in_both_libraries(tmp_path: Path) -> None:
-    """The files of a corpus of sound, video, faces and words each load, and together hold every sample."""
+    """The files of a corpus of sound, video, faces and words each load, and together hold every
+    sample.
+    """
     video = {"audio": None, "audio_format": None, "video": b"not decoded", "video_format": "mp4"}
     text = {"audio": None, "audio_format": None}
-    changes: list[dict[str, object]] = [{}, {"audio_format": "mp3"}, {"face_features": FACES}, video, text]
+    changes: list[dict[str, object]] = [
+        {},
+        {"audio_format": "mp3"},
+        {"face_features": FACES},
+        video,
+        text,
+    ]
     samples = [sample(f"k{n:02d}", "s", **changes[n % 5]) for n in range(30)]
     make_selection(tmp_path, samples)
     packed = run(tmp_path, "packed")
@@ -121,11 +145,14 @@ def test_each_kind_of_sample_opens_in_both_libraries(tmp_path: Path) -> None:
 
 
 def load(path: Path, folder: Path) -> datasets.Dataset:
-    """A shard in the Hugging Face loader, sound and video as bytes: decoding them needs packages of its own."""
+    """A shard in the Hugging Face loader, sound and video as bytes: decoding them needs packages of
+    its own.
+    """
     first = next(iter(webdataset.WebDataset(str(path), shardshuffle=False)))
     members = [name for name in first if not name.startswith("__")]
     features = datasets.Features(
-        {"__key__": datasets.Value("string")} | {name: DECODED.get(name, datasets.Value("binary")) for name in members}
+        {"__key__": datasets.Value("string")}
+        | {name: DECODED.get(name, datasets.Value("binary")) for name in members}
     )
     return datasets.load_dataset(
         "webdataset",

@@ -39,7 +39,12 @@ def parse_json(text: str | bytes) -> Sample:
 def test_every_field_arrives_where_it_belongs() -> None:
     """A full sample, by hand."""
     features = np.arange(6, dtype=np.float32).reshape(2, 3)
-    metadata = {"speaker": "anna", "emotion": "Happy", "duration_seconds": 1.5, "ratings": {"voice": {"anger": 3}}}
+    metadata = {
+        "speaker": "anna",
+        "emotion": "Happy",
+        "duration_seconds": 1.5,
+        "ratings": {"voice": {"anger": 3}},
+    }
     sample = parse_sample(
         "a/b",
         {
@@ -60,14 +65,21 @@ def test_every_field_arrives_where_it_belongs() -> None:
 
 def test_every_field_but_one_may_be_missing() -> None:
     """Audio, video, face or words alone make a sample."""
-    for members in ({"mp3": b""}, {"mkv": b""}, {"face.npy": npy(np.ones((1, 2)))}, {"txt": b"words"}):
+    for members in (
+        {"mp3": b""},
+        {"mkv": b""},
+        {"face.npy": npy(np.ones((1, 2)))},
+        {"txt": b"words"},
+    ):
         sample = parse_sample("k", members)
         assert (sample.speaker, sample.emotion, sample.metadata) == (None, None, {})
 
 
 def test_placeholders_count_as_absent() -> None:
     """What a packer writes to give all samples the same fields is read as nothing."""
-    sample = parse_sample("k", {"flac": b"x", "txt": b" \n", "face.npy": npy(np.empty((0, 512), np.float32))})
+    sample = parse_sample(
+        "k", {"flac": b"x", "txt": b" \n", "face.npy": npy(np.empty((0, 512), np.float32))}
+    )
     assert sample.transcript is None
     assert sample.face_features is None
 
@@ -137,7 +149,11 @@ FEATURES = hnp.arrays(
     transcript=st.just("words"),
 )
 def test_a_sample_written_and_parsed_is_the_same(
-    metadata: dict[str, object], audio: bytes | None, video: bytes | None, features: np.ndarray | None, transcript: str
+    metadata: dict[str, object],
+    audio: bytes | None,
+    video: bytes | None,
+    features: np.ndarray | None,
+    transcript: str,
 ) -> None:
     """encode_sample and parse_sample are inverse, and encoding is deterministic."""
     sample = Sample(
@@ -207,7 +223,9 @@ def _fields(sample: Sample) -> dict[str, object]:
     ],
 )
 def test_json_that_is_not_plain_json_is_refused(text: str | bytes) -> None:
-    """Not an object, not finite, not UTF-8, repeated, too deep, too long: one code, and never another exception."""
+    """Not an object, not finite, not UTF-8, repeated, too deep, too long: one code, and never
+    another exception.
+    """
     with pytest.raises(BadSample) as caught:
         parse_json(text)
     assert caught.value.code == "bad_json"
@@ -263,7 +281,9 @@ def test_metadata_of_the_wrong_kind_is_refused(metadata: dict[str, object]) -> N
 
 
 def test_metadata_may_leave_out_or_null_anything() -> None:
-    """Null is absent, a number is a speaker's name, and an emotion outside the seven is no truth."""
+    """Null is absent, a number is a speaker's name, and an emotion outside the seven is no
+    truth.
+    """
     names = ("speaker", "emotion", "language", "duration_seconds", "demographics", "ratings")
     sample = parse_json(json.dumps(dict.fromkeys(names)))
     assert (sample.speaker, sample.emotion) == (None, None)
@@ -280,7 +300,10 @@ def test_metadata_is_written_canonically() -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(data=st.binary(max_size=60) | st.text('{}[]":,0eE-+.\\untNaI \u00e9', max_size=60).map(str.encode))
+@given(
+    data=st.binary(max_size=60)
+    | st.text('{}[]":,0eE-+.\\untNaI \u00e9', max_size=60).map(str.encode)
+)
 def test_any_bytes_are_metadata_or_a_bad_sample(data: bytes) -> None:
     """No third outcome, and accepted metadata is what Python's own parser makes of it."""
     try:
@@ -296,7 +319,9 @@ def test_any_bytes_are_metadata_or_a_bad_sample(data: bytes) -> None:
 @pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
 @pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8", ">f2", ">f4", ">f8"])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_every_float_array_numpy_writes_is_read(version: tuple[int, int], dtype: str, order: str) -> None:
+def test_every_float_array_numpy_writes_is_read(
+    version: tuple[int, int], dtype: str, order: str
+) -> None:
     """Any format version, float width, byte order and memory order: the values numpy.load gives."""
     array = np.asarray(np.arange(12).reshape(3, 4) / 8, dtype=dtype, order=order)
     decoded = decode_features(npy(array, version))
@@ -307,7 +332,9 @@ def test_every_float_array_numpy_writes_is_read(version: tuple[int, int], dtype:
 
 
 def test_features_are_written_as_numpy_reads_them() -> None:
-    """numpy.load is the independent reader; the same values give the same bytes from any memory order."""
+    """numpy.load is the independent reader; the same values give the same bytes from any memory
+    order.
+    """
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     np.testing.assert_array_equal(np.load(io.BytesIO(encode_features(array))), array)
     assert encode_features(np.asfortranarray(array)) == encode_features(array)
@@ -339,8 +366,14 @@ HEADER = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2), }\n"
         (npy(np.array([[1.0, np.nan]])), "non_finite_features"),
         (npy(np.array([[1.0, np.inf]])), "non_finite_features"),
         (npy(np.array([[1e300, 1.0]])), "non_finite_features"),
-        (npy_with_header(HEADER.replace(b"(1, 2)", b"(999999999, 999999999)"), bytes(8)), "bad_features"),
-        (npy_with_header(HEADER.replace(b"(1, 2)", b"(" + b"9" * 150 + b", 2)"), bytes(8)), "bad_features"),
+        (
+            npy_with_header(HEADER.replace(b"(1, 2)", b"(999999999, 999999999)"), bytes(8)),
+            "bad_features",
+        ),
+        (
+            npy_with_header(HEADER.replace(b"(1, 2)", b"(" + b"9" * 150 + b", 2)"), bytes(8)),
+            "bad_features",
+        ),
         (npy_with_header(HEADER.replace(b"(1, 2)", b"(-1, -2)"), bytes(8)), "bad_features"),
         (npy_with_header(HEADER.replace(b"(1, 2)", b"(True, 2)"), bytes(8)), "bad_features"),
         (npy_with_header(HEADER.replace(b"(1, 2)", b"(" * 3000), bytes(8)), "bad_features"),
@@ -360,7 +393,9 @@ def test_arrays_outside_the_contract_have_a_reason(data: bytes, code: str) -> No
 def test_a_header_without_spaces_is_read() -> None:
     """Writers in other languages do not pad and space like numpy."""
     header = b'{"descr":"<f4","fortran_order":False,"shape":(1,2)}'
-    np.testing.assert_array_equal(decode_features(npy_with_header(header, bytes(8))), np.zeros((1, 2)))
+    np.testing.assert_array_equal(
+        decode_features(npy_with_header(header, bytes(8))), np.zeros((1, 2))
+    )
 
 
 def test_no_code_in_a_pickled_array_runs() -> None:
@@ -383,7 +418,9 @@ def test_memory_does_not_follow_the_claimed_shape() -> None:
         for data in arrays:
             with pytest.raises(BadSample):
                 decode_features(data)
-        assert decode_features(npy_with_header(HEADER.replace(b"(1, 2)", b"(0, 999999999)"))).size == 0
+        assert (
+            decode_features(npy_with_header(HEADER.replace(b"(1, 2)", b"(0, 999999999)"))).size == 0
+        )
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

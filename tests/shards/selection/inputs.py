@@ -1,4 +1,6 @@
-"""Predictions drawn from a seed, and real shards and tables that hold them, for the tests of selecting and packing."""
+"""Predictions drawn from a seed, and real shards and tables that hold them, for the tests of
+selecting and packing.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,7 +18,10 @@ from shards.tar.reader import TarWriter
 INFO = TableInfo(
     panel_digest="a" * 64,
     panel={"precision": "float32"},
-    labelers={name: {"checkpoint": f"teachers/{name}", "weights": "sha256:00"} for name in ("audio", "vision", "text")},
+    labelers={
+        name: {"checkpoint": f"teachers/{name}", "weights": "sha256:00"}
+        for name in ("audio", "vision", "text")
+    },
     shard="a.tar",
     shard_url="/corpus/a.tar",
     shard_size=1024,
@@ -26,7 +31,9 @@ INFO = TableInfo(
 )
 
 
-def draw_distributions(truth: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.float64]:
+def draw_distributions(
+    truth: NDArray[np.int64], generator: np.random.Generator
+) -> NDArray[np.float64]:
     """What a middling teacher says about utterances of emotion `truth`, [N, 7]."""
     logits = generator.standard_normal((len(truth), NUM_EMOTIONS))
     logits[np.arange(len(truth)), truth] += generator.exponential(2.5, len(truth))
@@ -72,8 +79,12 @@ def one_hot(emotion: str, confidence: float = 0.94) -> NDArray[np.float32]:
     return probs
 
 
-def write_corpus(folder: Path, samples: dict[str, Sequence[Sample]], *, panel_digest: str = "a" * 64) -> None:
-    """Shards of `samples` in `folder/shards`, and confident predictions of their `emotion` in `folder/predictions`."""
+def write_corpus(
+    folder: Path, samples: dict[str, Sequence[Sample]], *, panel_digest: str = "a" * 64
+) -> None:
+    """Shards of `samples` in `folder/shards`, and confident predictions of their `emotion` in
+    `folder/predictions`.
+    """
     for part in ("shards", "predictions"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     for name, members in samples.items():
@@ -106,8 +117,19 @@ def write_corpus(folder: Path, samples: dict[str, Sequence[Sample]], *, panel_di
         write_predictions(str(folder / "predictions" / f"{name}-0123456789ab.parquet"), rows, info)
 
 
-def sample(key: str, speaker: str, emotion: str = "neutral", *, size: int = 500, **changes: object) -> Sample:
+def sample(
+    key: str, speaker: str, emotion: str = "neutral", *, size: int = 500, **changes: object
+) -> Sample:
     """A sample whose sound is `size` bytes that nobody decodes."""
-    metadata: dict[str, object] = {"speaker": speaker, "emotion": emotion, "language": None, "clip": f"{key}.wav"}
-    fields: dict[str, object] = {"audio": key.encode().ljust(size, b"."), "audio_format": "flac", "transcript": "yes"}
+    metadata: dict[str, object] = {
+        "speaker": speaker,
+        "emotion": emotion,
+        "language": None,
+        "clip": f"{key}.wav",
+    }
+    fields: dict[str, object] = {
+        "audio": key.encode().ljust(size, b"."),
+        "audio_format": "flac",
+        "transcript": "yes",
+    }
     return Sample(key=key, **({"metadata": metadata} | fields | changes))  # type: ignore[arg-type]

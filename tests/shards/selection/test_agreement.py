@@ -9,7 +9,12 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import rel_entr
 from scipy.stats import entropy
 
-from shards.selection.agreement import js_divergence, kl_divergence, matched_threshold, pairwise_distance
+from shards.selection.agreement import (
+    js_divergence,
+    kl_divergence,
+    matched_threshold,
+    pairwise_distance,
+)
 from tests.shards.selection.inputs import draw_distributions
 
 
@@ -24,7 +29,9 @@ def row(*values: float) -> NDArray[np.float64]:
 
 def test_kl_by_hand() -> None:
     """Half and half against a quarter and three quarters is ln 2 - ln 3 / 2, in nats."""
-    assert kl_divergence(row(0.5, 0.5), row(0.25, 0.75))[0] == pytest.approx(math.log(2) - math.log(3) / 2)
+    assert kl_divergence(row(0.5, 0.5), row(0.25, 0.75))[0] == pytest.approx(
+        math.log(2) - math.log(3) / 2
+    )
 
 
 def test_js_by_hand() -> None:
@@ -49,7 +56,9 @@ def test_js_agrees_with_scipy() -> None:
 
 
 def test_zeros_of_the_first_count_nothing_and_of_the_second_everything() -> None:
-    """Without an epsilon, a class only the first teacher sees makes KL infinite, and one only the second sees not."""
+    """Without an epsilon, a class only the first teacher sees makes KL infinite, and one only the
+    second sees not.
+    """
     certain, torn = row(1.0, 0.0), row(0.5, 0.5)
     assert kl_divergence(certain, torn)[0] == pytest.approx(math.log(2))
     assert kl_divergence(torn, certain)[0] == math.inf
@@ -57,10 +66,18 @@ def test_zeros_of_the_first_count_nothing_and_of_the_second_everything() -> None
 
 
 def test_three_teachers_are_as_far_apart_as_their_worst_pair() -> None:
-    """Of three teachers each pair is measured in the order given, and the largest distance counts."""
+    """Of three teachers each pair is measured in the order given, and the largest distance
+    counts.
+    """
     first, second, third = draw(0), draw(1), draw(2)
-    pairs = [kl_divergence(first, second), kl_divergence(first, third), kl_divergence(second, third)]
-    np.testing.assert_array_equal(pairwise_distance([first, second, third], "kl"), np.max(pairs, axis=0))
+    pairs = [
+        kl_divergence(first, second),
+        kl_divergence(first, third),
+        kl_divergence(second, third),
+    ]
+    np.testing.assert_array_equal(
+        pairwise_distance([first, second, third], "kl"), np.max(pairs, axis=0)
+    )
 
 
 def test_one_teacher_has_no_distance() -> None:
@@ -73,7 +90,9 @@ def test_missing_prediction_has_no_distance() -> None:
     first, second = draw(0), draw(1)
     first[3] = np.nan
     for distance in ("kl", "js"):
-        assert np.flatnonzero(np.isnan(pairwise_distance([first, second], distance))).tolist() == [3]  # type: ignore[arg-type]
+        assert np.flatnonzero(np.isnan(pairwise_distance([first, second], distance))).tolist() == [
+            3
+        ]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("num_kept", [1, 7, 49, 50])

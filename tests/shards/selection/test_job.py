@@ -21,7 +21,9 @@ from tests.shards.selection.inputs import INFO, draw_distributions, one_hot
 NUM_SPEAKERS = 8
 
 
-def write_tables(folder: Path, names: tuple[str, ...] = ("a", "b", "c"), *, reverse: bool = False) -> None:
+def write_tables(
+    folder: Path, names: tuple[str, ...] = ("a", "b", "c"), *, reverse: bool = False
+) -> None:
     """A table of 80 utterances a shard; the rows' keys are the same in every shard."""
     folder.mkdir()
     for number, name in reversed(list(enumerate(names))) if reverse else enumerate(names):
@@ -42,14 +44,30 @@ def write_tables(folder: Path, names: tuple[str, ...] = ("a", "b", "c"), *, reve
             )
             for row in range(79)
         ]
-        rows.append(Prediction(key="bad", shard=f"{name}.tar", offset=79 * 1024, size=512, error="bad_json: json: x"))
-        info = dataclasses.replace(INFO, shard=f"{name}.tar", shard_url=f"/c/{name}.tar", num_rows=len(rows))
-        write_predictions(str(folder / f"{name}-0123456789ab.parquet"), rows[::-1] if reverse else rows, info)
+        rows.append(
+            Prediction(
+                key="bad",
+                shard=f"{name}.tar",
+                offset=79 * 1024,
+                size=512,
+                error="bad_json: json: x",
+            )
+        )
+        info = dataclasses.replace(
+            INFO, shard=f"{name}.tar", shard_url=f"/c/{name}.tar", num_rows=len(rows)
+        )
+        write_predictions(
+            str(folder / f"{name}-0123456789ab.parquet"), rows[::-1] if reverse else rows, info
+        )
 
 
-def run(folder: Path, predictions: str = "predictions", out: str = "selection", **options: Any) -> dict[str, Any]:
+def run(
+    folder: Path, predictions: str = "predictions", out: str = "selection", **options: Any
+) -> dict[str, Any]:
     settings = {"teachers": ("text", "vision"), "min_per_speaker": 3} | options
-    return select(SelectConfig(predictions=str(folder / predictions), out=str(folder / out), **settings))
+    return select(
+        SelectConfig(predictions=str(folder / predictions), out=str(folder / out), **settings)
+    )
 
 
 def test_kept_and_rejected_are_every_row(tmp_path: Path) -> None:
@@ -64,11 +82,15 @@ def test_kept_and_rejected_are_every_row(tmp_path: Path) -> None:
     pairs = [(row["key"], row["shard"]) for table in (kept, rejected) for row in table.to_pylist()]
     assert len(pairs) == len(set(pairs)) == 240 == summary["num_utterances"]
     assert summary["num_kept"] == kept.num_rows > 0
-    assert {row["reason"] for row in rejected.to_pylist() if row["key"] == "bad"} == {"bad_json: json: x"}
+    assert {row["reason"] for row in rejected.to_pylist() if row["key"] == "bad"} == {
+        "bad_json: json: x"
+    }
 
 
 def test_an_error_is_a_reason_where_it_is_about_what_was_asked(tmp_path: Path) -> None:
-    """A teacher's silence is explained by the row's error only where it is the one that is silent, or all are."""
+    """A teacher's silence is explained by the row's error only where it is the one that is silent,
+    or all are.
+    """
     (tmp_path / "predictions").mkdir()
     happy = one_hot("happiness")
     said = {
@@ -79,7 +101,13 @@ def test_an_error_is_a_reason_where_it_is_about_what_was_asked(tmp_path: Path) -
     }
     rows = [
         Prediction(
-            key=key, shard="a.tar", offset=n * 512, size=512, speaker="s", error="no_face: none" if n else None, **found
+            key=key,
+            shard="a.tar",
+            offset=n * 512,
+            size=512,
+            speaker="s",
+            error="no_face: none" if n else None,
+            **found,
         )
         for n, (key, found) in enumerate(said.items())
     ]
@@ -89,7 +117,9 @@ def test_an_error_is_a_reason_where_it_is_about_what_was_asked(tmp_path: Path) -
         found = pq.read_table(tmp_path / "selection" / "rejected.parquet").to_pylist()
         reasons = {row["key"]: row["reason"] for row in found}
         assert reasons["nothing"] == "no_face: none"
-        assert reasons["no-face-no-words"] == f"missing_prediction: teacher '{unheard}' says nothing"
+        assert (
+            reasons["no-face-no-words"] == f"missing_prediction: teacher '{unheard}' says nothing"
+        )
         assert reasons.get("no-face") == ("no_face: none" if "vision" in teachers else None)
 
 
@@ -99,7 +129,9 @@ def test_what_is_written_follows_from_the_tables(tmp_path: Path) -> None:
     run(tmp_path)
     predictions = {row["key"]: row for row in pq.read_table(tmp_path / "predictions").to_pylist()}
     for row in pq.read_table(tmp_path / "selection" / "selection.parquet").to_pylist():
-        text, vision = (np.array(predictions[row["key"]][name], dtype=np.float64) for name in ("text", "vision"))
+        text, vision = (
+            np.array(predictions[row["key"]][name], dtype=np.float64) for name in ("text", "vision")
+        )
         np.testing.assert_allclose(row["probs"], (text + vision) / 2, rtol=1e-6)
         assert row["distance"] == pytest.approx(float((text * np.log(text / vision)).sum()))
         assert row["distance"] <= 1.0
@@ -128,7 +160,9 @@ def test_one_teacher_has_null_distances(tmp_path: Path) -> None:
 
 
 def test_the_resolved_configuration_is_saved(tmp_path: Path) -> None:
-    """select.yaml runs the very same selection again, and the summary on disk is the one returned."""
+    """select.yaml runs the very same selection again, and the summary on disk is the one
+    returned.
+    """
     write_tables(tmp_path / "predictions")
     summary = run(tmp_path, keep_rates={"neutral": "1/2"})
     saved = yaml.safe_load((tmp_path / "selection" / "select.yaml").read_text())
@@ -140,7 +174,9 @@ def test_the_resolved_configuration_is_saved(tmp_path: Path) -> None:
 def test_a_teacher_the_panel_does_not_have_is_refused(tmp_path: Path) -> None:
     """The error names the teacher and the labelers there are."""
     write_tables(tmp_path / "predictions")
-    with pytest.raises(ConfigError, match=r"--teachers audio: no utterance.*labelers: audio, text, vision"):
+    with pytest.raises(
+        ConfigError, match=r"--teachers audio: no utterance.*labelers: audio, text, vision"
+    ):
         run(tmp_path, teachers=("text", "audio"))
     assert not (tmp_path / "selection").exists()
 
@@ -155,14 +191,20 @@ def test_a_selection_is_read_back_with_its_shards(tmp_path: Path) -> None:
     assert shards["b.tar"] == select_job.ShardVersion(url="/c/b.tar", size=1024, version="1")
 
 
-def test_an_unfinished_selection_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that dies half-way over an earlier selection leaves no summary, and so nothing that can be packed."""
+def test_an_unfinished_selection_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that dies half-way over an earlier selection leaves no summary, and so nothing that can
+    be packed.
+    """
     write_tables(tmp_path / "predictions")
     run(tmp_path)
     monkeypatch.setattr(select_job, "_rejected_table", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(tmp_path, min_per_speaker=5)
-    with pytest.raises(ConfigError, match=r"no summary.json, expected a finished selection.*emostream select"):
+    with pytest.raises(
+        ConfigError, match=r"no summary.json, expected a finished selection.*emostream select"
+    ):
         read_selection(str(tmp_path / "selection"), ["key"])
 
 
@@ -177,9 +219,13 @@ def test_a_damaged_selection_is_refused_with_the_remedy(tmp_path: Path, share: f
         data[int(share * len(data) * 0.3) + 8] ^= 0xFF
     path.write_bytes(data if share else data[: len(data) // 2])
     with pytest.raises(
-        ConfigError, match=r"(?s)selection.parquet: not a readable selection.*run `emostream select` again"
+        ConfigError,
+        match=r"(?s)selection.parquet: not a readable selection.*run `emostream select` again",
     ):
-        read_selection(str(tmp_path / "selection"), ["key", "shard", "offset", "size", "speaker", "label", "probs"])
+        read_selection(
+            str(tmp_path / "selection"),
+            ["key", "shard", "offset", "size", "speaker", "label", "probs"],
+        )
 
 
 def test_a_foreign_parquet_file_is_not_a_selection(tmp_path: Path) -> None:
@@ -212,4 +258,6 @@ def test_an_unreadable_corpus_has_a_summary(tmp_path: Path) -> None:
     write_predictions(str(tmp_path / "predictions" / "a-1.parquet"), [], info)
     summary = run(tmp_path)
     assert summary["num_utterances"] == summary["num_kept"] == 0
-    assert summary["shards"]["unreadable"] == [{"shard": "a.tar", "error": "not_a_tar: begins with <html>"}]
+    assert summary["shards"]["unreadable"] == [
+        {"shard": "a.tar", "error": "not_a_tar: begins with <html>"}
+    ]

@@ -17,7 +17,12 @@ CANDIDATES = draw_candidates(0, num=2000, num_speakers=30)
 
 
 def configure(**options: Any) -> SelectConfig:
-    settings = {"predictions": "in", "out": "out", "teachers": ("text", "vision"), "min_per_speaker": 5}
+    settings = {
+        "predictions": "in",
+        "out": "out",
+        "teachers": ("text", "vision"),
+        "min_per_speaker": 5,
+    }
     return SelectConfig(**(settings | options))
 
 
@@ -62,7 +67,9 @@ def test_combined_and_kept_labels() -> None:
 
 
 def test_kept_is_compared_with_the_best_teacher() -> None:
-    """The difference is that of the two accuracies, and agreement improves on the better teacher here."""
+    """The difference is that of the two accuracies, and agreement improves on the better teacher
+    here.
+    """
     quality = quality_of(evaluate(threshold=0.3))
     values = {name: scores["accuracy"]["value"] for name, scores in quality["teachers"].items()}
     comparison = quality["kept_vs_best_teacher"]
@@ -73,7 +80,9 @@ def test_kept_is_compared_with_the_best_teacher() -> None:
 
 
 def test_one_teacher_alone_gains_nothing_by_agreement() -> None:
-    """With one teacher, all classes and no minimum the kept set is what the teacher labels: no difference."""
+    """With one teacher, all classes and no minimum the kept set is what the teacher labels: no
+    difference.
+    """
     candidates = dataclasses.replace(CANDIDATES, speaker=np.maximum(CANDIDATES.speaker, 0))
     evaluation = evaluate(candidates, teachers=("text",), min_per_speaker=0, classes=EMOTIONS)
     quality = quality_of(evaluation)
@@ -93,7 +102,9 @@ def test_only_classes_that_occur_are_averaged() -> None:
 
 
 def test_retention_is_what_selecting_at_each_threshold_keeps() -> None:
-    """Every point of the curve is recounted by a selection with that threshold, without minimum or balance."""
+    """Every point of the curve is recounted by a selection with that threshold, without minimum or
+    balance.
+    """
     candidates = dataclasses.replace(CANDIDATES, speaker=np.maximum(CANDIDATES.speaker, 0))
     points = evaluate(candidates).retention()
     for point in points[::4]:
@@ -106,7 +117,9 @@ def test_retention_is_what_selecting_at_each_threshold_keeps() -> None:
 
 @pytest.mark.parametrize("distance", ["kl", "js"])
 def test_retention_rises_to_everything(distance: str) -> None:
-    """Thresholds rise, are above 0 and include the one in force; the last keeps all wanted labels there are."""
+    """Thresholds rise, are above 0 and include the one in force; the last keeps all wanted labels
+    there are.
+    """
     points = evaluate(distance=distance, threshold=0.123).retention()
     thresholds, kept = [point["threshold"] for point in points], [point["kept"] for point in points]
     assert thresholds == sorted(set(thresholds))
@@ -120,12 +133,17 @@ def test_retention_rises_to_everything(distance: str) -> None:
 
 
 def test_without_truth_there_is_retention_and_no_quality() -> None:
-    """A corpus nobody has labeled, or labeled only with other emotions, has counts and no scores."""
+    """A corpus nobody has labeled, or labeled only with other emotions, has counts and no
+    scores.
+    """
     for truth in (-1, EMOTIONS.index("sadness")):
         blind = dataclasses.replace(CANDIDATES, truth=np.full(len(CANDIDATES), truth))
         evaluation = evaluate(blind)
         assert evaluation.quality() is None
-        assert all(point["accuracy"] is None and point["macro_f1"] is None for point in evaluation.retention())
+        assert all(
+            point["accuracy"] is None and point["macro_f1"] is None
+            for point in evaluation.retention()
+        )
 
 
 def test_nothing_to_evaluate() -> None:

@@ -1,4 +1,6 @@
-"""The selection rule, against a plain loop of the published code, and what must hold whatever the predictions are."""
+"""The selection rule, against a plain loop of the published code, and what must hold whatever the
+predictions are.
+"""
 
 import dataclasses
 from collections import Counter
@@ -28,7 +30,12 @@ PUBLISHED_RATES = {"neutral": "10000/150123", "happiness": "10000/61386"}
 
 
 def configure(**options: Any) -> SelectConfig:
-    settings = {"predictions": "in", "out": "out", "teachers": ("text", "vision"), "min_per_speaker": 5}
+    settings = {
+        "predictions": "in",
+        "out": "out",
+        "teachers": ("text", "vision"),
+        "min_per_speaker": 5,
+    }
     return SelectConfig(**(settings | options))
 
 
@@ -37,7 +44,11 @@ def choices(options: st.DrawFn) -> SelectConfig:
     teachers = options(st.permutations(["audio", "vision", "text"]))[: options(st.integers(1, 3))]
     distance = options(st.sampled_from(["kl", "js"]))
     matched = distance == "js" and options(st.booleans())
-    balance = options(st.sampled_from([{}, {"balance_to": 15}, {"keep_rates": {"neutral": 0.3, "happiness": "1/2"}}]))
+    balance = options(
+        st.sampled_from(
+            [{}, {"balance_to": 15}, {"keep_rates": {"neutral": 0.3, "happiness": "1/2"}}]
+        )
+    )
     return configure(
         teachers=tuple(teachers),
         distance=distance,
@@ -74,15 +85,27 @@ def reasons(selection: Selection) -> Counter[str]:
 
 
 def down_sample_as_published(
-    candidates: Candidates, rows: list[int], label: list[str], chance: dict[int, float], minimum: int
+    candidates: Candidates,
+    rows: list[int],
+    label: list[str],
+    chance: dict[int, float],
+    minimum: int,
 ) -> set[int]:
-    """The published loop: utterances in file order, majority classes dropped by chance, a floor a speaker."""
+    """The published loop: utterances in file order, majority classes dropped by chance, a floor a
+    speaker.
+    """
     remaining = Counter(int(candidates.speaker[row]) for row in rows)
     rate = {"neutral": 0.2, "happiness": 0.5}
     kept = set(rows)
-    for row in sorted(rows, key=lambda row: (candidates.shards[candidates.shard[row]], candidates.offset[row])):
+    for row in sorted(
+        rows, key=lambda row: (candidates.shards[candidates.shard[row]], candidates.offset[row])
+    ):
         speaker = int(candidates.speaker[row])
-        if label[row] in rate and chance[row] >= rate[label[row]] and remaining[speaker] - 1 >= minimum:
+        if (
+            label[row] in rate
+            and chance[row] >= rate[label[row]]
+            and remaining[speaker] - 1 >= minimum
+        ):
             kept.discard(row)
             remaining[speaker] -= 1
     return {row for row in kept if remaining[int(candidates.speaker[row])] >= minimum}
@@ -91,10 +114,15 @@ def down_sample_as_published(
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 50), configurations)
 def test_every_candidate_is_decided_once(seed: int, config: SelectConfig) -> None:
-    """Kept and rejected make up all rows; the kept have a label of a wanted class, a speaker and a split."""
+    """Kept and rejected make up all rows; the kept have a label of a wanted class, a speaker and a
+    split.
+    """
     candidates = draw_candidates(seed)
     selection = choose(candidates, config)
-    assert all((reason is None) == kept for reason, kept in zip(selection.reason, selection.kept, strict=True))
+    assert all(
+        (reason is None) == kept
+        for reason, kept in zip(selection.reason, selection.kept, strict=True)
+    )
     wanted = {EMOTIONS.index(name) for name in config.classes}
     assert set(selection.label[selection.kept]) <= wanted
     assert (candidates.speaker[selection.kept] >= 0).all()
@@ -105,7 +133,9 @@ def test_every_candidate_is_decided_once(seed: int, config: SelectConfig) -> Non
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 50), configurations, st.randoms(use_true_random=False))
 def test_order_does_not_matter(seed: int, config: SelectConfig, random: Any) -> None:
-    """Shuffled utterances get the same decisions: nothing depends on which worker finished first."""
+    """Shuffled utterances get the same decisions: nothing depends on which worker finished
+    first.
+    """
     candidates = draw_candidates(seed)
     order = np.array(random.sample(range(len(candidates)), len(candidates)))
     straight, shuffled = choose(candidates, config), choose(permuted(candidates, order), config)
@@ -122,13 +152,17 @@ def test_no_speaker_is_in_two_splits_or_below_the_minimum(seed: int, config: Sel
     candidates = draw_candidates(seed)
     selection = choose(candidates, config)
     speakers = candidates.speaker[selection.kept]
-    assert len(set(zip(speakers, selection.split[selection.kept], strict=True))) == len(set(speakers))
+    assert len(set(zip(speakers, selection.split[selection.kept], strict=True))) == len(
+        set(speakers)
+    )
     assert all(number >= config.min_per_speaker for number in Counter(speakers.tolist()).values())
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 50), st.sampled_from(["kl", "js"]), st.floats(0.01, 3), st.floats(1, 3))
-def test_retention_grows_with_the_threshold(seed: int, distance: str, threshold: float, factor: float) -> None:
+def test_retention_grows_with_the_threshold(
+    seed: int, distance: str, threshold: float, factor: float
+) -> None:
     """What a threshold keeps, a larger one keeps too."""
     candidates = draw_candidates(seed)
     options = {"distance": distance, "min_per_speaker": 0}
@@ -144,7 +178,10 @@ def test_down_sampling_is_the_published_loop(seed: int, draw: int, minimum: int)
     candidates = draw_candidates(seed, num_speakers=4)
     plain = choose(candidates, configure(min_per_speaker=0, seed=draw))
     rows = np.flatnonzero(plain.kept).tolist()
-    names = [f"{candidates.shards[candidates.shard[r]]}\0{candidates.offset[r]}\0{candidates.key[r]}" for r in rows]
+    names = [
+        f"{candidates.shards[candidates.shard[r]]}\0{candidates.offset[r]}\0{candidates.key[r]}"
+        for r in rows
+    ]
     chance = dict(zip(rows, uniform_numbers(draw, "down-sample", names), strict=True))
     label = [EMOTIONS[number] for number in plain.label]
     expected = down_sample_as_published(candidates, rows, label, chance, minimum)
@@ -162,7 +199,9 @@ def test_dropping_stops_at_the_minimum() -> None:
 
 
 def test_published_rates_are_met_and_the_minority_is_untouched() -> None:
-    """With speakers far above the minimum, the published rates keep their share; anger is kept whole."""
+    """With speakers far above the minimum, the published rates keep their share; anger is kept
+    whole.
+    """
     emotions = ["neutral"] * 150_123 + ["happiness"] * 61_386 + ["anger"] * 500
     candidates = agreeing(emotions, [row % 3 for row in range(len(emotions))])
     selection = choose(candidates, configure(min_per_speaker=50, keep_rates=PUBLISHED_RATES))
@@ -179,7 +218,9 @@ def test_another_seed_draws_other_utterances() -> None:
     """Chance follows the seed, and the same seed repeats it."""
     candidates = draw_candidates(0)
     kept = [
-        choose(candidates, configure(keep_rates={"neutral": 0.5}, min_per_speaker=0, seed=seed)).kept
+        choose(
+            candidates, configure(keep_rates={"neutral": 0.5}, min_per_speaker=0, seed=seed)
+        ).kept
         for seed in (0, 1, 0)
     ]
     assert (kept[0] != kept[1]).any()
@@ -214,7 +255,9 @@ def test_classes_are_restricted_after_averaging() -> None:
 
 
 def test_reasons_by_hand() -> None:
-    """Each kind of rejection has its reason, and the first in the published order is the one given."""
+    """Each kind of rejection has its reason, and the first in the published order is the one
+    given.
+    """
     candidates = agreeing(["anger"] * 8, [0, 0, 0, 0, 0, 0, -1, 1])
     text = candidates.teachers["text"].copy()
     text[0] = np.nan
@@ -225,7 +268,9 @@ def test_reasons_by_hand() -> None:
     error = candidates.error.copy()
     error[1] = "corrupt_audio: flac"
     error[5] = "no_face: nobody asked for it"
-    candidates = dataclasses.replace(candidates, teachers={**candidates.teachers, "text": text}, error=error)
+    candidates = dataclasses.replace(
+        candidates, teachers={**candidates.teachers, "text": text}, error=error
+    )
     selection = choose(candidates, configure(min_per_speaker=1))
     assert selection.reason.tolist() == [
         "missing_prediction: teacher 'text' says nothing",
@@ -242,7 +287,9 @@ def test_reasons_by_hand() -> None:
 
 
 def test_an_infinite_divergence_is_disagreement() -> None:
-    """A class only the first teacher believes in keeps an utterance out at any threshold; the other way round not."""
+    """A class only the first teacher believes in keeps an utterance out at any threshold; the other
+    way round not.
+    """
     candidates = agreeing(["neutral"], [0])
     certain, torn = np.eye(7)[:1], np.array([[0.5, 0.5, 0, 0, 0, 0, 0]])
     candidates = dataclasses.replace(candidates, teachers={"text": torn, "vision": certain})
@@ -254,7 +301,9 @@ def test_an_infinite_divergence_is_disagreement() -> None:
 def test_one_teacher_is_taken_at_its_word() -> None:
     """With one teacher nothing disagrees, there is no distance and no threshold."""
     candidates = draw_candidates(0)
-    selection = choose(candidates, configure(teachers=("audio",), min_per_speaker=0, classes=EMOTIONS))
+    selection = choose(
+        candidates, configure(teachers=("audio",), min_per_speaker=0, classes=EMOTIONS)
+    )
     assert selection.threshold is None
     assert np.isnan(selection.distance).all()
     has_both = ~np.isnan(candidates.teachers["audio"]).any(axis=1) & (candidates.speaker >= 0)
@@ -276,13 +325,17 @@ def test_js_threshold_matches_the_retention_of_kl(seed: int, names: list[str], n
     """`match-kl` finds the JS threshold that lets as many utterances agree as KL <= 1 does."""
     candidates, teachers = draw_candidates(seed), tuple(names[:number])
     kl = choose(candidates, configure(min_per_speaker=0, teachers=teachers))
-    js = choose(candidates, configure(min_per_speaker=0, teachers=teachers, distance="js", threshold="match-kl"))
+    js = choose(
+        candidates,
+        configure(min_per_speaker=0, teachers=teachers, distance="js", threshold="match-kl"),
+    )
     assert (kl.distance <= 1.0).sum() == (js.distance <= js.threshold).sum()
     assert 0 < (js.threshold or 0) < np.log(2)
 
 
 @pytest.mark.parametrize(
-    ("num", "expected"), [(10, [7, 1, 2]), (100, [70, 10, 20]), (1480, [1036, 148, 296]), (1, [1, 0, 0])]
+    ("num", "expected"),
+    [(10, [7, 1, 2]), (100, [70, 10, 20]), (1480, [1036, 148, 296]), (1, [1, 0, 0])],
 )
 def test_splits_have_the_nominal_shares(num: int, expected: list[int]) -> None:
     """Speakers are divided 70/10/20, to the nearest speaker."""
@@ -301,21 +354,31 @@ def test_the_split_of_speakers_follows_the_seed() -> None:
 def test_nothing_is_a_selection_too() -> None:
     """No utterances at all give an empty selection."""
     empty = permuted(draw_candidates(0), np.empty(0, dtype=np.int64))
-    for options in ({}, {"balance_to": 5}, {"distance": "js", "threshold": "match-kl"}, {"teachers": ("text",)}):
+    for options in (
+        {},
+        {"balance_to": 5},
+        {"distance": "js", "threshold": "match-kl"},
+        {"teachers": ("text",)},
+    ):
         selection = choose(empty, configure(**options))
         assert len(selection.kept) == len(selection.reason) == 0
 
 
 def test_labels_of_missing_predictions() -> None:
     """A missing prediction has no label; of equal probabilities the first emotion wins."""
-    probs = np.stack([np.full(7, np.nan), np.full(7, 1 / 7), one_hot("surprise").astype(np.float64)])
+    probs = np.stack(
+        [np.full(7, np.nan), np.full(7, 1 / 7), one_hot("surprise").astype(np.float64)]
+    )
     assert labels_of(probs).tolist() == [-1, 0, 6]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"teachers": ()}, "--teachers: got nothing, expected different ones of audio, vision, text"),
+        (
+            {"teachers": ()},
+            "--teachers: got nothing, expected different ones of audio, vision, text",
+        ),
         ({"teachers": ("text", "text")}, "--teachers: got text,text"),
         ({"teachers": ("smell",)}, "--teachers: got smell"),
         ({"classes": ("joy",)}, "--classes: got joy"),
@@ -328,7 +391,10 @@ def test_labels_of_missing_predictions() -> None:
         ({"keep_rates": {"neutral": "2/1"}}, "--keep-rates neutral: got '2/1', expected a share"),
         ({"keep_rates": {"neutral": "1/0"}}, "--keep-rates neutral: got '1/0'"),
         ({"keep_rates": {"neutral": "1/2/3"}}, "--keep-rates neutral: got '1/2/3'"),
-        ({"keep_rates": {"neutral": 0.5}, "balance_to": 5}, "--keep-rates and --balance-to: give one"),
+        (
+            {"keep_rates": {"neutral": 0.5}, "balance_to": 5},
+            "--keep-rates and --balance-to: give one",
+        ),
         ({"balance_to": 0}, "--balance-to: got 0"),
         ({"min_per_speaker": -1}, "--min-per-speaker: got -1"),
         ({"split_fractions": (0.5, 0.5)}, "--split-fractions: got"),
@@ -346,7 +412,9 @@ def test_unusable_options_are_refused(options: dict[str, Any], message: str) -> 
 
 
 def test_options_as_the_command_line_and_yaml_give_them() -> None:
-    """Text from flags and values from YAML become the same configuration, and it survives being saved."""
+    """Text from flags and values from YAML become the same configuration, and it survives being
+    saved.
+    """
     plain = {"predictions": "in", "out": "out"}
     flags = plain | {
         "teachers": "text,vision",
@@ -361,12 +429,18 @@ def test_options_as_the_command_line_and_yaml_give_them() -> None:
         "split_fractions": [0.8, 0.1, 0.1],
     }
     config = from_mapping(SelectConfig, flags)
-    assert config == from_mapping(SelectConfig, values) == from_mapping(SelectConfig, to_mapping(config))
+    assert (
+        config
+        == from_mapping(SelectConfig, values)
+        == from_mapping(SelectConfig, to_mapping(config))
+    )
     assert config.rates() == {"neutral": 10_000 / 150_123, "happiness": 0.163}
 
 
 def test_dropping_follows_the_files_and_not_the_rows() -> None:
-    """Shard by shard, and by offset within one: of four unlucky utterances the first goes, whatever row it is."""
+    """Shard by shard, and by offset within one: of four unlucky utterances the first goes, whatever
+    row it is.
+    """
     candidates = dataclasses.replace(
         agreeing(["neutral"] * 4, [0] * 4),
         shards=("a.tar", "b.tar"),
@@ -378,13 +452,16 @@ def test_dropping_follows_the_files_and_not_the_rows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("total", "reason"), [(1.004, None), (0.996, None), (1.02, "invalid_prediction"), (0.98, "invalid_prediction")]
+    ("total", "reason"),
+    [(1.004, None), (0.996, None), (1.02, "invalid_prediction"), (0.98, "invalid_prediction")],
 )
 def test_a_distribution_may_round_as_bfloat16_does(total: float, reason: str | None) -> None:
     """A sum 0.4 % off is a softmax in bfloat16; one 2 % off is none."""
     candidates = agreeing(["anger"], [0])
     teachers = {**candidates.teachers, "text": candidates.teachers["text"] * total}
-    found = choose(dataclasses.replace(candidates, teachers=teachers), configure(min_per_speaker=1)).reason[0]
+    found = choose(
+        dataclasses.replace(candidates, teachers=teachers), configure(min_per_speaker=1)
+    ).reason[0]
     assert (found and found.partition(":")[0]) == reason
 
 
@@ -399,11 +476,16 @@ def test_a_negative_probability_is_no_distribution() -> None:
 
 
 def test_only_what_may_be_kept_counts_toward_a_rate() -> None:
-    """Of 40 neutral utterances ten have no speaker and ten disagree: balanced to ten, half of the twenty is kept."""
+    """Of 40 neutral utterances ten have no speaker and ten disagree: balanced to ten, half of the
+    twenty is kept.
+    """
     candidates = agreeing(["neutral"] * 40, [0] * 30 + [-1] * 10)
     text = candidates.teachers["text"].copy()
     text[:10] = np.roll(text[:10], 1, axis=1)
     teachers = {**candidates.teachers, "text": text}
-    selection = choose(dataclasses.replace(candidates, teachers=teachers), configure(min_per_speaker=0, balance_to=10))
+    selection = choose(
+        dataclasses.replace(candidates, teachers=teachers),
+        configure(min_per_speaker=0, balance_to=10),
+    )
     assert reasons(selection)["disagreement"] == reasons(selection)["no_speaker"] == 10
     assert selection.rates == {"neutral": 0.5}

@@ -39,13 +39,19 @@ def scores(data: Labeled) -> Mapping[str, Mapping[str, float]]:
 
 
 def test_metrics_agree_with_scikit_learn() -> None:
-    """Accuracy and macro-F1 over the wanted classes are scikit-learn's, truths outside them counting as errors."""
+    """Accuracy and macro-F1 over the wanted classes are scikit-learn's, truths outside them
+    counting as errors.
+    """
     data = draw()
     rows = data.label >= 0
     found = scores(data)
     assert found["n"] == rows.sum()
-    assert found["accuracy"]["value"] == pytest.approx(accuracy_score(data.truth[rows], data.label[rows]), abs=1e-6)
-    expected = f1_score(data.truth[rows], data.label[rows], labels=CLASSES, average="macro", zero_division=0)
+    assert found["accuracy"]["value"] == pytest.approx(
+        accuracy_score(data.truth[rows], data.label[rows]), abs=1e-6
+    )
+    expected = f1_score(
+        data.truth[rows], data.label[rows], labels=CLASSES, average="macro", zero_division=0
+    )
     assert found["macro_f1"]["value"] == pytest.approx(expected, abs=1e-6)
 
 
@@ -72,14 +78,20 @@ def test_nested_sets_are_the_sets_one_by_one() -> None:
     scorer = Scorer(data.truth, data.speaker, CLASSES, seed=0)
     nested = scorer.nested_confusions(data.label, level, 4)
     for number, confusion in enumerate(nested):
-        np.testing.assert_array_equal(confusion, scorer.confusion(np.where(level <= number, data.label, -1)))
+        np.testing.assert_array_equal(
+            confusion, scorer.confusion(np.where(level <= number, data.label, -1))
+        )
 
 
 def test_intervals_agree_with_a_plain_cluster_bootstrap() -> None:
-    """The interval is that of drawing whole speakers with replacement and scoring their utterances again."""
+    """The interval is that of drawing whole speakers with replacement and scoring their utterances
+    again.
+    """
     data = draw()
     generator = np.random.default_rng(5)
-    utterances = [np.flatnonzero((data.speaker == number) & (data.label >= 0)) for number in range(20)]
+    utterances = [
+        np.flatnonzero((data.speaker == number) & (data.label >= 0)) for number in range(20)
+    ]
     resampled = []
     for _ in range(2000):
         rows = np.concatenate([utterances[number] for number in generator.integers(0, 20, 20)])
@@ -92,7 +104,9 @@ def test_intervals_agree_with_a_plain_cluster_bootstrap() -> None:
 
 
 def test_speakers_that_differ_widen_the_interval() -> None:
-    """Utterances of one speaker are not independent: the interval is wider than one over utterances alone."""
+    """Utterances of one speaker are not independent: the interval is wider than one over utterances
+    alone.
+    """
     data = draw(spread=0.4)
     clustered = scores(data)["accuracy"]
     alone = scores(dataclasses.replace(data, speaker=np.full(len(data.truth), -1)))["accuracy"]
@@ -111,7 +125,9 @@ def test_utterances_without_a_speaker_stand_for_themselves() -> None:
 def test_one_speaker_has_no_interval() -> None:
     """A single speaker says nothing about others: the interval is not known rather than empty."""
     data = draw()
-    found = scores(dataclasses.replace(data, speaker=np.zeros(len(data.truth), dtype=np.int64)))["accuracy"]
+    found = scores(dataclasses.replace(data, speaker=np.zeros(len(data.truth), dtype=np.int64)))[
+        "accuracy"
+    ]
     assert found["value"] > 0
     assert np.isnan(found["low"])
     assert np.isnan(found["high"])
@@ -127,19 +143,27 @@ def test_no_labels_have_no_score() -> None:
 
 
 def test_differences_are_paired() -> None:
-    """The interval of a difference between nearly equal label sets is far narrower than either's own."""
+    """The interval of a difference between nearly equal label sets is far narrower than either's
+    own.
+    """
     data = draw()
     scorer = Scorer(data.truth, data.speaker, CLASSES, seed=0)
     better = data.label.copy()
-    better[np.flatnonzero((better >= 0) & (better != data.truth) & np.isin(data.truth, CLASSES))[:5]] = -1
+    better[
+        np.flatnonzero((better >= 0) & (better != data.truth) & np.isin(data.truth, CLASSES))[:5]
+    ] = -1
     first, second = scorer.confusion(better), scorer.confusion(data.label)
     found, own = scorer.difference(first, second), scorer.scores(second)["accuracy"]
-    assert found["value"] == pytest.approx(float(accuracy(first.sum(axis=0)) - accuracy(second.sum(axis=0))), abs=1e-6)
+    assert found["value"] == pytest.approx(
+        float(accuracy(first.sum(axis=0)) - accuracy(second.sum(axis=0))), abs=1e-6
+    )
     assert found["high"] - found["low"] < (own["high"] - own["low"]) / 3
     assert scorer.difference(first, first) == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
-def test_many_speakers_are_pooled_without_changing_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_speakers_are_pooled_without_changing_the_interval(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Above the limit speakers are pooled at random: memory is bounded and the interval stays."""
     data = draw(num=8000, num_speakers=400)
     whole = scores(data)["accuracy"]

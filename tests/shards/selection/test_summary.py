@@ -18,14 +18,36 @@ from tests.shards.selection.inputs import INFO, draw_candidates, permuted
 CANDIDATES = draw_candidates(0, num=600)
 # What the report reads.
 KEYS = {
-    *("format_version", "config", "num_utterances", "num_kept", "num_rejected", "rejected", "num_speakers_in"),
-    *("num_speakers_kept", "shards", "panel", "hours", "keep_rates", "classes", "splits", "utterances_per_speaker"),
+    *(
+        "format_version",
+        "config",
+        "num_utterances",
+        "num_kept",
+        "num_rejected",
+        "rejected",
+        "num_speakers_in",
+    ),
+    *(
+        "num_speakers_kept",
+        "shards",
+        "panel",
+        "hours",
+        "keep_rates",
+        "classes",
+        "splits",
+        "utterances_per_speaker",
+    ),
     *("gini", "agreement", "pairs", "retention", "quality"),
 }
 
 
 def configure(**options: Any) -> SelectConfig:
-    settings = {"predictions": "in", "out": "out", "teachers": ("text", "vision"), "min_per_speaker": 5}
+    settings = {
+        "predictions": "in",
+        "out": "out",
+        "teachers": ("text", "vision"),
+        "min_per_speaker": 5,
+    }
     return SelectConfig(**(settings | options))
 
 
@@ -44,7 +66,9 @@ def test_gini_by_hand() -> None:
 def test_gini_of_the_published_class_counts() -> None:
     """Table II's counts as one speaker's give a coefficient near the published mean of 0.51."""
     published = [45_288, 3_682, 21_466, 3_664]
-    assert gini(np.array([published], dtype=float))[0] == pytest.approx(gini_by_definition(published))
+    assert gini(np.array([published], dtype=float))[0] == pytest.approx(
+        gini_by_definition(published)
+    )
     assert gini(np.array([published], dtype=float))[0] == pytest.approx(0.51, abs=0.05)
 
 
@@ -65,7 +89,9 @@ def test_counts() -> None:
     assert set(summary) == KEYS
     assert summary["num_utterances"] == 600
     assert summary["num_kept"] + summary["num_rejected"] == 600
-    assert summary["rejected"] == Counter(reason.partition(":")[0] for reason in selection.reason[~kept])
+    assert summary["rejected"] == Counter(
+        reason.partition(":")[0] for reason in selection.reason[~kept]
+    )
     assert sum(summary["rejected"].values()) == summary["num_rejected"]
     assert summary["num_speakers_in"] == 6
     assert summary["num_speakers_kept"] == len(set(CANDIDATES.speaker[kept].tolist()))
@@ -73,7 +99,9 @@ def test_counts() -> None:
     assert summary["shards"] == {"num": 2, "unfinished": "gave up 1", "unreadable": unreadable}
     assert summary["panel"] == INFO.labelers
     assert summary["hours"]["in"] == pytest.approx(CANDIDATES.seconds.sum() / 3600, abs=1e-4)
-    assert summary["hours"]["kept"] == pytest.approx(CANDIDATES.seconds[kept].sum() / 3600, abs=1e-4)
+    assert summary["hours"]["kept"] == pytest.approx(
+        CANDIDATES.seconds[kept].sum() / 3600, abs=1e-4
+    )
     names = Counter(EMOTIONS[number] for number in selection.label[kept])
     assert summary["classes"]["counts"] == {name: names[name] for name in config.classes}
     before = Counter(EMOTIONS[number] for number in selection.label if number >= 0)
@@ -82,11 +110,16 @@ def test_counts() -> None:
     assert {name: counts["utterances"] for name, counts in summary["splits"].items()} == {
         name: int((selection.split == name).sum()) for name in SPLITS
     }
-    assert sum(counts["speakers"] for counts in summary["splits"].values()) == summary["num_speakers_kept"]
+    assert (
+        sum(counts["speakers"] for counts in summary["splits"].values())
+        == summary["num_speakers_kept"]
+    )
 
 
 def test_speaker_statistics() -> None:
-    """Utterances a speaker and Gini coefficients over the wanted classes are recounted speaker by speaker."""
+    """Utterances a speaker and Gini coefficients over the wanted classes are recounted speaker by
+    speaker.
+    """
     config = configure()
     selection = choose(CANDIDATES, config)
     summary = summarize(CANDIDATES, selection, config, [INFO])
@@ -100,13 +133,17 @@ def test_speaker_statistics() -> None:
     assert summary["utterances_per_speaker"]["max"] == max(totals)
     assert summary["utterances_per_speaker"]["median"] == np.median(totals)
     assert summary["utterances_per_speaker"]["mean"] == pytest.approx(np.mean(totals), abs=0.01)
-    assert summary["gini"]["mean"] == pytest.approx(np.mean([gini_by_definition(row) for row in counts]), abs=1e-4)
+    assert summary["gini"]["mean"] == pytest.approx(
+        np.mean([gini_by_definition(row) for row in counts]), abs=1e-4
+    )
     assert sum(summary["gini"]["histogram"]["counts"]) == len(totals)
 
 
 @pytest.mark.parametrize("distance", ["kl", "js"])
 def test_agreement(distance: str) -> None:
-    """The histogram counts every utterance both teachers spoke on, the distant ones in its last bin."""
+    """The histogram counts every utterance both teachers spoke on, the distant ones in its last
+    bin.
+    """
     config = configure(distance=distance, threshold=0.2)
     selection = choose(CANDIDATES, config)
     summary = summarize(CANDIDATES, selection, config, [INFO])
@@ -119,7 +156,10 @@ def test_agreement(distance: str) -> None:
     assert len(histogram["edges"]) == len(histogram["counts"]) + 1
     near = (selection.distance <= histogram["edges"][10]).sum()
     assert sum(histogram["counts"][:10]) == pytest.approx(near, abs=1)
-    assert summary["agreement"]["num_beyond"] == (selection.distance > histogram["edges"][-1] + 1e-6).sum()
+    assert (
+        summary["agreement"]["num_beyond"]
+        == (selection.distance > histogram["edges"][-1] + 1e-6).sum()
+    )
     same = (text[both].argmax(axis=1) == vision[both].argmax(axis=1)).mean()
     assert summary["pairs"] == {"text,vision": pytest.approx(same, abs=1e-4)}
 
@@ -133,7 +173,12 @@ def test_three_teachers_have_three_pairs() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"teachers": ("audio",)}, {"distance": "js", "threshold": "match-kl"}, {"min_per_speaker": 10_000}],
+    [
+        {},
+        {"teachers": ("audio",)},
+        {"distance": "js", "threshold": "match-kl"},
+        {"min_per_speaker": 10_000},
+    ],
 )
 @pytest.mark.parametrize("num", [600, 0])
 def test_the_summary_is_strict_json(options: dict[str, Any], num: int) -> None:

@@ -54,7 +54,11 @@ def test_speakers_without_labels_are_kept_too(tmp_path: Path) -> None:
     labels = {"label_mean": nothing, "label_std": nothing, "label_count": nothing.astype(np.int64)}
     write_speakers(url, small_table(dimensions=(), **labels))
     found, _ = read_speakers(url)
-    assert (found.dimensions, found.label_mean.shape, found.label_count.dtype) == ((), (3, 0), np.int64)
+    assert (found.dimensions, found.label_mean.shape, found.label_count.dtype) == (
+        (),
+        (3, 0),
+        np.int64,
+    )
 
 
 @pytest.mark.parametrize(
@@ -64,7 +68,10 @@ def test_speakers_without_labels_are_kept_too(tmp_path: Path) -> None:
         ({"speakers": ["anna", "bo", ""]}, "expected 1 to 256 printable"),
         ({"speakers": ["anna", "bo", "c\n"]}, "expected 1 to 256 printable"),
         ({"speakers": ["anna", "bo", None]}, "without a name"),
-        ({"vectors": np.asarray([[1, 0], [0, np.nan], [3, 4]], np.float32)}, "'bo' is zero or not finite"),
+        (
+            {"vectors": np.asarray([[1, 0], [0, np.nan], [3, 4]], np.float32)},
+            "'bo' is zero or not finite",
+        ),
         ({"vectors": np.asarray([[1, 0], [0, 1], [0, 0]], np.float32)}, "is zero or not finite"),
         ({"label_std": np.asarray([[-0.2], [np.nan], [0.0]])}, "negative spread"),
         ({"label_mean": np.asarray([[np.inf], [np.nan], [0.0]])}, "not finite"),
@@ -91,24 +98,35 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     write_speakers(str(url), small_table())
     table = pq.read_table(url)
     footer = json.loads(table.schema.metadata[METADATA_KEY])
-    for changed, message in (({"format_version": 9}, "format 9, expected 1"), ({"kind": "x"}, "not a speaker table")):
-        pq.write_table(table.replace_schema_metadata({METADATA_KEY: json.dumps(footer | changed)}), url)
+    for changed, message in (
+        ({"format_version": 9}, "format 9, expected 1"),
+        ({"kind": "x"}, "not a speaker table"),
+    ):
+        pq.write_table(
+            table.replace_schema_metadata({METADATA_KEY: json.dumps(footer | changed)}), url
+        )
         with pytest.raises(ConfigError, match=message):
             read_speakers(str(url))
     for broken in (
         table.drop_columns(["vector"]),
         table.set_column(1, "vector", pa.array([["x"], ["y"], ["z"]])),
-        table.set_column(1, "vector", pa.array([[1.0, 2.0], None, [1.0, 2.0]], pa.list_(pa.float32(), 2))),
+        table.set_column(
+            1, "vector", pa.array([[1.0, 2.0], None, [1.0, 2.0]], pa.list_(pa.float32(), 2))
+        ),
     ):
         pq.write_table(broken, url)
         with pytest.raises(ConfigError, match="not a readable Parquet file"):
             read_speakers(str(url))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.data())
 def test_damage_anywhere_is_noticed(tmp_path: Path, data: st.DataObject) -> None:
-    """A flipped byte or a cut gives the very table, or ConfigError: never another table and never another error."""
+    """A flipped byte or a cut gives the very table, or ConfigError: never another table and never
+    another error.
+    """
     url = tmp_path / "speakers.parquet"
     write_speakers(str(url), small_table())
     whole = url.read_bytes()

@@ -27,4 +27,6 @@ def test_numbers_may_be_written_as_text(value: object, expected: float) -> None:
 
 def test_values_are_taken_from_nested_json() -> None:
     """By dotted names, as numbers or as text."""
-    assert label_row({"arousal": "0.1", "ratings": {"valence": 0.2}}, ["arousal", "ratings.valence"]) == [0.1, 0.2]
+    assert label_row(
+        {"arousal": "0.1", "ratings": {"valence": 0.2}}, ["arousal", "ratings.valence"]
+    ) == [0.1, 0.2]

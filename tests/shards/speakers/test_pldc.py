@@ -41,7 +41,11 @@ def test_the_most_alike_come_first() -> None:
 
 def test_equation_3_by_hand() -> None:
     """Predictions 1, 2, 3 (mean 2, spread sqrt(2/3)) to mean 5 and spread 2 sqrt(2/3)."""
-    predicted, mean, std = np.asarray([[1.0], [2.0], [3.0]]), np.asarray([5.0]), np.asarray([2 * np.sqrt(2 / 3)])
+    predicted, mean, std = (
+        np.asarray([[1.0], [2.0], [3.0]]),
+        np.asarray([5.0]),
+        np.asarray([2 * np.sqrt(2 / 3)]),
+    )
     np.testing.assert_allclose(calibrate(predicted, mean, std, "both")[:, 0], [3, 5, 7])
     np.testing.assert_allclose(calibrate(predicted, mean, std, "mu")[:, 0], [4, 5, 6])
     np.testing.assert_allclose(calibrate(predicted, mean, std, "sigma")[:, 0], [0, 2, 4])
@@ -49,7 +53,9 @@ def test_equation_3_by_hand() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=20), st.floats(-3, 3), st.floats(0.1, 3))
-def test_calibrated_predictions_have_the_wanted_statistics(values: list[float], mean: float, std: float) -> None:
+def test_calibrated_predictions_have_the_wanted_statistics(
+    values: list[float], mean: float, std: float
+) -> None:
     """Mode both: exactly this mean, and this spread unless the predictions have none."""
     predicted = np.asarray(values)[:, None]
     found = calibrate(predicted, np.asarray([mean]), np.asarray([std]), "both")
@@ -79,7 +85,9 @@ def test_each_speaker_is_calibrated_by_its_own_neighbors() -> None:
 
 
 def test_statistics_are_averaged_and_features_too() -> None:
-    """By two neighbors of spreads 1 and 3 the spread is 2; who is near is decided by all of a speaker's features."""
+    """By two neighbors of spreads 1 and 3 the spread is 2; who is near is decided by all of a
+    speaker's features.
+    """
     speakers = np.asarray(["a", "a", "b", "b", "c"], dtype=object)
     features = np.asarray([[1, 0], [1, 0], [1, 0.1], [1, 0.1], [0, 1]], dtype=np.float32)
     labels = np.asarray([[1.0], [3.0], [1.0], [7.0], [9.0]])
@@ -91,7 +99,9 @@ def test_statistics_are_averaged_and_features_too() -> None:
 
 
 def test_equally_alike_speakers_keep_their_order() -> None:
-    """By cosine, whatever their length; so that a table's neighbors do not depend on the sorting."""
+    """By cosine, whatever their length; so that a table's neighbors do not depend on the
+    sorting.
+    """
     vectors = np.asarray([[0, 1], [1, 0], [2, 0], [3, 0]], dtype=np.float32)
     places, _ = nearest(vectors, np.asarray([[1, 0]], dtype=np.float32), 2)
     assert places.tolist() == [[1, 2]]

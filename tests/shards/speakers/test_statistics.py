@@ -1,4 +1,6 @@
-"""Speaker tables from utterances: the means and spreads numpy gives, however the utterances are cut."""
+"""Speaker tables from utterances: the means and spreads numpy gives, however the utterances are
+cut.
+"""
 
 import numpy as np
 from hypothesis import given, settings
@@ -23,7 +25,10 @@ def test_statistics_are_numpys(number: int, step: int) -> None:
     speakers, features, labels = utterances(number)
     cuts = range(0, number, step)
     table = build_speakers(
-        lambda: [(speakers[i : i + step], features[i : i + step], labels[i : i + step]) for i in cuts], ["a", "b"]
+        lambda: [
+            (speakers[i : i + step], features[i : i + step], labels[i : i + step]) for i in cuts
+        ],
+        ["a", "b"],
     )
     assert list(table.speakers) == sorted(set(speakers))
     for row, speaker in enumerate(table.speakers):
@@ -37,7 +42,9 @@ def test_statistics_are_numpys(number: int, step: int) -> None:
             assert table.label_count[row, place] == len(known)
             if len(known):
                 np.testing.assert_allclose(table.label_mean[row, place], known.mean(), rtol=1e-12)
-                np.testing.assert_allclose(table.label_std[row, place], known.std(), rtol=1e-6, atol=1e-12)
+                np.testing.assert_allclose(
+                    table.label_std[row, place], known.std(), rtol=1e-6, atol=1e-12
+                )
             else:
                 assert np.isnan([table.label_mean[row, place], table.label_std[row, place]]).all()
 
@@ -55,7 +62,10 @@ def test_there_is_room_for_every_speaker() -> None:
     """One more than is set aside at first, in chunks that end there: each keeps its own vector."""
     names = np.asarray([f"s{place:05d}" for place in range(FIRST_ROOM + 1)], dtype=object)
     features = np.arange(len(names), dtype=np.float32)[:, None]
-    chunks = [(names[i : i + 1024], features[i : i + 1024], features[i : i + 1024]) for i in range(0, len(names), 1024)]
+    chunks = [
+        (names[i : i + 1024], features[i : i + 1024], features[i : i + 1024])
+        for i in range(0, len(names), 1024)
+    ]
     table = build_speakers(lambda: chunks, ["a"])
     np.testing.assert_array_equal(table.vectors, features)
     np.testing.assert_array_equal(table.label_mean, features)

@@ -1,4 +1,6 @@
-"""Storage: what a pattern names, what identifies a file, ranged reads, and writes that never show half a file."""
+"""Storage: what a pattern names, what identifies a file, ranged reads, and writes that never show
+half a file.
+"""
 
 import io
 import itertools
@@ -82,7 +84,9 @@ def names_in(folder: str) -> list[str]:
 
 def relative_names(pattern: str, folder: str, suffix: str = ".tar") -> list[str]:
     root = folder.removeprefix("file://").removeprefix("memory://")
-    return [identity.url.partition(root + "/")[2] for identity in list_files(pattern, suffix=suffix)]
+    return [
+        identity.url.partition(root + "/")[2] for identity in list_files(pattern, suffix=suffix)
+    ]
 
 
 def test_a_pattern_is_a_file_a_glob_a_directory_or_braces(folder: str) -> None:
@@ -93,10 +97,16 @@ def test_a_pattern_is_a_file_a_glob_a_directory_or_braces(folder: str) -> None:
     assert relative_names(folder, folder) == every
     assert relative_names(folder + "/", folder) == every
     assert relative_names(join(folder, "a.txt"), folder) == ["a.txt"]
-    assert relative_names(join(folder, "*.tar"), folder) == [name for name in every if "/" not in name]
+    assert relative_names(join(folder, "*.tar"), folder) == [
+        name for name in every if "/" not in name
+    ]
     assert relative_names(join(folder, "**", "*.tar"), folder) == every
     assert relative_names(join(folder, "{b,a}.t[ax]r"), folder) == ["a.tar", "b.tar"]
-    assert relative_names(join(folder, "t-{08..10}.tar"), folder) == ["t-08.tar", "t-09.tar", "t-10.tar"]
+    assert relative_names(join(folder, "t-{08..10}.tar"), folder) == [
+        "t-08.tar",
+        "t-09.tar",
+        "t-10.tar",
+    ]
     assert relative_names(join(folder, "{a.tar,*.tar,deep}"), folder) == every
     assert relative_names(folder, folder, suffix=".txt") == ["a.txt"]
 
@@ -120,13 +130,17 @@ def test_hidden_files_are_not_listed_unless_named(folder: str) -> None:
 
 @pytest.mark.parametrize("pattern", ["c.tar", "*.tar", "", "{a,c}.txt", "{0..9}.tar"])
 def test_a_pattern_that_names_nothing_is_refused_with_a_remedy(folder: str, pattern: str) -> None:
-    """Also when only one of several alternatives is missing: a shard must not drop out unnoticed."""
+    """Also when only one of several alternatives is missing: a shard must not drop out
+    unnoticed.
+    """
     put(folder, "a.txt")
     with pytest.raises(ConfigError, match=r"nothing found, expected .* quote globs"):
         list_files(join(folder, pattern) if pattern else folder)
 
 
-def test_local_files_are_listed_by_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_files_are_listed_by_absolute_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A worker in another directory opens the same file."""
     put(str(tmp_path), "a.tar")
     monkeypatch.chdir(tmp_path)
@@ -154,7 +168,18 @@ def test_only_files_are_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["a", "{a,b}", "x{a,b}{c,d}y", "{a,{b,c}}", "s-{000..012}.tar", "{8..11}", "{a,}b", "{b}", "{}"]
+    "pattern",
+    [
+        "a",
+        "{a,b}",
+        "x{a,b}{c,d}y",
+        "{a,{b,c}}",
+        "s-{000..012}.tar",
+        "{8..11}",
+        "{a,}b",
+        "{b}",
+        "{}",
+    ],
 )
 def test_braces_expand_as_the_braceexpand_package_does(pattern: str) -> None:
     """The forms supported here mean what they mean to bash and webdataset."""
@@ -189,7 +214,13 @@ def test_identity_changes_with_the_content_and_not_with_the_way_it_is_listed(fol
 
 def test_a_listing_takes_the_etag_of_s3() -> None:
     """What s3fs lists becomes an identity: the ETag, without its quotes, is the version."""
-    listed = {"name": "bucket/a.tar", "size": 3, "type": "file", "ETag": '"d41d8"', "LastModified": "today"}
+    listed = {
+        "name": "bucket/a.tar",
+        "size": 3,
+        "type": "file",
+        "ETag": '"d41d8"',
+        "LastModified": "today",
+    }
 
     class Listing(fsspec.AbstractFileSystem):
         protocol = "etagged"
@@ -204,7 +235,9 @@ def test_a_listing_takes_the_etag_of_s3() -> None:
 
     fsspec.register_implementation("etagged", Listing, clobber=True)
     expected = FileIdentity(url="etagged://bucket/a.tar", size=3, version="d41d8")
-    assert list_files("etagged://bucket/a.tar") == list_files("etagged://bucket/*.tar") == [expected]
+    assert (
+        list_files("etagged://bucket/a.tar") == list_files("etagged://bucket/*.tar") == [expected]
+    )
     del listed["ETag"], listed["LastModified"]
     with pytest.raises(ConfigError, match="no version"):
         list_files("etagged://bucket/a.tar")
@@ -239,7 +272,14 @@ def test_joining_keeps_the_kind_of_path() -> None:
 
 @pytest.mark.parametrize(
     ("url", "expected"),
-    [("/a", False), ("a/b", False), ("file:///a", False), ("s3://b/k", True), ("hf://datasets/x", True), ("c:", False)],
+    [
+        ("/a", False),
+        ("a/b", False),
+        ("file:///a", False),
+        ("s3://b/k", True),
+        ("hf://datasets/x", True),
+        ("c:", False),
+    ],
 )
 def test_urls_are_told_from_paths(url: str, expected: bool) -> None:
     """file:// is local; anything else with a scheme goes through fsspec."""
@@ -254,7 +294,9 @@ def test_storage_without_its_library_is_told(url: str) -> None:
 
 
 def test_what_a_storage_raises_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Missing credentials end as an unusable option; what the operating system knows stays what it is."""
+    """Missing credentials end as an unusable option; what the operating system knows stays what it
+    is.
+    """
 
     class NoCredentialsError(Exception):
         pass
@@ -265,8 +307,13 @@ def test_what_a_storage_raises_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return exists
 
-    monkeypatch.setattr(MemoryFileSystem, "exists", refuse(NoCredentialsError("unable to locate credentials")))
-    with pytest.raises(ConfigError, match=r"memory://x/\*.tar: NoCredentialsError: unable .*check the storage's own"):
+    monkeypatch.setattr(
+        MemoryFileSystem, "exists", refuse(NoCredentialsError("unable to locate credentials"))
+    )
+    with pytest.raises(
+        ConfigError,
+        match=r"memory://x/\*.tar: NoCredentialsError: unable .*check the storage's own",
+    ):
         list_files("memory://x/*.tar")
     monkeypatch.setattr(MemoryFileSystem, "exists", refuse(PermissionError("not yours")))
     with pytest.raises(PermissionError):
@@ -291,7 +338,9 @@ def test_ranges_are_read_short_only_at_the_end(folder: str) -> None:
     url = put(folder, "a.bin", data)
     with open_ranged(url) as reader:
         assert reader.size == len(data)
-        for offset, length in itertools.product([0, 1, 70_000, 299_999, 300_000, 400_000], [0, 1, 65_536, 400_000]):
+        for offset, length in itertools.product(
+            [0, 1, 70_000, 299_999, 300_000, 400_000], [0, 1, 65_536, 400_000]
+        ):
             assert reader.read_at(offset, length) == data[offset : offset + length]
     reader.close()
 
@@ -301,8 +350,12 @@ def test_ranges_are_read_short_only_at_the_end(folder: str) -> None:
     reads=st.lists(st.tuples(st.integers(0, 3_000_000), st.integers(0, 400_000)), max_size=12),
     extra=st.integers(0, 12 << 20),
 )
-def test_the_remote_window_returns_what_is_there_and_stays_bounded(reads: list[tuple[int, int]], extra: int) -> None:
-    """Whatever the order and size of reads, the bytes are right and no more than the window is kept."""
+def test_the_remote_window_returns_what_is_there_and_stays_bounded(
+    reads: list[tuple[int, int]], extra: int
+) -> None:
+    """Whatever the order and size of reads, the bytes are right and no more than the window is
+    kept.
+    """
     data = PATTERN
     reader = RemoteReader(io.BytesIO(data), len(data))
     for offset, length in [*reads, (0, extra), *reads]:
@@ -338,7 +391,9 @@ def test_a_remote_read_that_arrives_in_pieces_is_put_together() -> None:
         def read(self, size: int | None = -1) -> bytes:
             return super().read(min(size or 0, 1000))
 
-    assert RemoteReader(Dripping(PATTERN[:100_000]), 100_000).read_at(50, 90_000) == PATTERN[50:90_050]
+    assert (
+        RemoteReader(Dripping(PATTERN[:100_000]), 100_000).read_at(50, 90_000) == PATTERN[50:90_050]
+    )
 
 
 # Atomic writes.
@@ -358,7 +413,9 @@ def test_a_file_appears_whole_or_not_at_all(folder: str) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_a_write_that_fails_leaves_the_old_file_and_no_other(folder: str, error: type[BaseException]) -> None:
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(
+    folder: str, error: type[BaseException]
+) -> None:
     """An exception in the middle, whatever its kind, leaves everything as it was."""
     url = put(folder, "a.tar", b"old")
 
@@ -395,7 +452,12 @@ def test_writers_of_one_file_do_not_mix(folder: str) -> None:
 
 @pytest.mark.parametrize(
     ("patch", "expected"),
-    [("", b"old"), ("os.fsync = lambda _: die()", b"old"), ("os.replace = lambda *_: die()", b"old"), (LATE, b"new")],
+    [
+        ("", b"old"),
+        ("os.fsync = lambda _: die()", b"old"),
+        ("os.replace = lambda *_: die()", b"old"),
+        (LATE, b"new"),
+    ],
     ids=["amid the bytes", "before they are on disk", "before the rename", "after the rename"],
 )
 def test_a_writer_that_is_killed_leaves_the_old_file_or_the_new_one(
@@ -406,7 +468,8 @@ def test_a_writer_that_is_killed_leaves_the_old_file_or_the_new_one(
     target.write_bytes(b"old")
     die_inside = "" if patch else "die()"
     done = subprocess.run(
-        [sys.executable, "-c", KILLED_WRITER.format(patch=patch, die=die_inside), target], check=False
+        [sys.executable, "-c", KILLED_WRITER.format(patch=patch, die=die_inside), target],
+        check=False,
     )
     assert done.returncode == -signal.SIGKILL
     assert target.read_bytes() == expected
@@ -418,11 +481,16 @@ def test_a_writer_that_is_killed_leaves_the_old_file_or_the_new_one(
 
 def test_a_missing_folder_is_an_error_at_once(tmp_path: Path) -> None:
     """Local writing does not make folders: a wrong output path should be seen, not created."""
-    with pytest.raises(FileNotFoundError), atomic_write(str(tmp_path / "missing" / "a.tar")) as stream:
+    with (
+        pytest.raises(FileNotFoundError),
+        atomic_write(str(tmp_path / "missing" / "a.tar")) as stream,
+    ):
         stream.write(b"x")
 
 
-def test_an_upload_that_fails_is_thrown_away_and_never_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upload_that_fails_is_thrown_away_and_never_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """On an object store closing publishes, so after an error the upload is discarded instead."""
     events: list[str] = []
 

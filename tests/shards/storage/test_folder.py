@@ -1,4 +1,6 @@
-"""A folder is finished exactly when its summary says so, and a sweep finds whatever its writers leave behind."""
+"""A folder is finished exactly when its summary says so, and a sweep finds whatever its writers
+leave behind.
+"""
 
 import os
 import signal
@@ -18,7 +20,8 @@ from shards.storage.folder import Folder, sweep
 from shards.storage.names import list_names
 from tests import ROOT
 
-# Killed with half a file written; a file server has a file, an object store would have parts that nobody lists.
+# Killed with half a file written; a file server has a file, an object store would have parts that
+# nobody lists.
 KILLED = """
 import os, signal, sys
 from shards.storage.files import atomic_write
@@ -50,7 +53,9 @@ def put(folder: Folder, name: str, data: bytes = b"x") -> None:
 
 
 def test_a_folder_is_finished_by_its_summary(folder: Folder) -> None:
-    """Reopened it is unfinished, and what it said last is still known; finished again, nothing else is left."""
+    """Reopened it is unfinished, and what it said last is still known; finished again, nothing else
+    is left.
+    """
     folder.make()
     assert not folder.is_finished()
     assert folder.last_summary() is None
@@ -68,7 +73,9 @@ def test_a_folder_is_finished_by_its_summary(folder: Folder) -> None:
 
 
 def test_a_sweep_removes_what_is_its_own(folder: Folder) -> None:
-    """Temporary files of its names and of its documents; neither those of others, nor files that are whole."""
+    """Temporary files of its names and of its documents; neither those of others, nor files that
+    are whole.
+    """
     folder.make()
     mine, theirs = temporary_name("mine.parquet"), temporary_name("theirs.parquet")
     for name in (mine, theirs, temporary_name("summary.json"), "mine.parquet", ".hidden"):
@@ -97,7 +104,9 @@ def test_every_temporary_name_is_known_again(name: str) -> None:
 
 def test_what_a_killed_writer_leaves_is_swept(tmp_path: Path) -> None:
     """SIGKILL amid a write to this disk."""
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "mine.parquet")], cwd=ROOT, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path / "mine.parquet")], cwd=ROOT, check=False
+    )
     assert done.returncode == -signal.SIGKILL
     assert len(os.listdir(tmp_path)) == 1
     sweep(str(tmp_path), {"mine.parquet"}.__contains__)
@@ -105,7 +114,9 @@ def test_what_a_killed_writer_leaves_is_swept(tmp_path: Path) -> None:
 
 
 def test_what_a_file_server_is_left_with_is_swept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A writer that dies between its last byte and the move: what lies there is known and removed."""
+    """A writer that dies between its last byte and the move: what lies there is known and
+    removed.
+    """
     url = f"memory://{uuid.uuid4().hex}"
     filesystem = fsspec.filesystem("memory")
 

@@ -13,7 +13,10 @@ from shards.storage.names import find_shards, list_names, relative_names
 
 folders = st.sampled_from(["", "part-0/", "part-1/", "part-1/deep/"])
 shard_names = st.lists(
-    st.builds("{}{}.tar".format, folders, st.sampled_from(["a", "b", "c d", "ü"])), min_size=1, max_size=8, unique=True
+    st.builds("{}{}.tar".format, folders, st.sampled_from(["a", "b", "c d", "ü"])),
+    min_size=1,
+    max_size=8,
+    unique=True,
 )
 
 
@@ -34,7 +37,9 @@ def names_by(pattern: str) -> list[str]:
 
 
 def test_a_name_is_the_path_below_the_fixed_part(tmp_path: Path) -> None:
-    """A wildcard in a folder leaves that folder in the names; a folder and a glob of its files give the same ones."""
+    """A wildcard in a folder leaves that folder in the names; a folder and a glob of its files give
+    the same ones.
+    """
     names = fill(tmp_path, "part-0/000.tar", "part-1/000.tar")
     assert names_by(str(tmp_path)) == names
     assert names_by(f"{tmp_path}/") == names
@@ -45,7 +50,9 @@ def test_a_name_is_the_path_below_the_fixed_part(tmp_path: Path) -> None:
     assert names_by(f"{tmp_path}/part-1/000.tar") == ["000.tar"]
 
 
-def test_a_relative_pattern_gives_the_names_of_an_absolute_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_pattern_gives_the_names_of_an_absolute_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where the command is run from does not change what a shard is called."""
     names = fill(tmp_path / "corpus", "a.tar", "b.tar")
     monkeypatch.chdir(tmp_path)
@@ -67,7 +74,11 @@ def test_remote_shards_are_named_alike() -> None:
     """A bucket gives the names its copy on disk gives, and the bucket is not part of them."""
     files = identities("s3://corpus/train/part-0/a.tar", "s3://corpus/train/part-1/a.tar")
     expected = ["part-0/a.tar", "part-1/a.tar"]
-    for pattern in ("s3://corpus/train/**/*.tar", "s3://corpus/train/", "s3://corpus/train/part-{0,1}/a.tar"):
+    for pattern in (
+        "s3://corpus/train/**/*.tar",
+        "s3://corpus/train/",
+        "s3://corpus/train/part-{0,1}/a.tar",
+    ):
         assert relative_names(pattern, files) == expected
     # s3fs lists s3a:// as s3://
     assert relative_names("s3a://corpus/train/**/*.tar", files) == expected
@@ -75,22 +86,30 @@ def test_remote_shards_are_named_alike() -> None:
 
 @given(shard_names)
 def test_names_of_a_tree_are_all_different(names: list[str]) -> None:
-    """Every shard below a folder has a name of its own, from which the folder gives its file back."""
+    """Every shard below a folder has a name of its own, from which the folder gives its file
+    back.
+    """
     files = identities(*(f"/corpus/{name}" for name in names))
     assert relative_names("/corpus/**/*.tar", files) == names
     found = find_shards("/corpus/**/*.tar", files, names)
-    assert {name: file.url for name, file in found.items()} == {name: f"/corpus/{name}" for name in names}
+    assert {name: file.url for name, file in found.items()} == {
+        name: f"/corpus/{name}" for name in names
+    }
 
 
 def test_two_shards_never_share_a_name() -> None:
     """A pattern whose files would be called alike is refused with the remedy."""
     files = identities("/one/a.tar", "/two/a.tar")
-    with pytest.raises(ConfigError, match=r"two shards would both be called 'a.tar'; give their common folder"):
+    with pytest.raises(
+        ConfigError, match=r"two shards would both be called 'a.tar'; give their common folder"
+    ):
         relative_names("/elsewhere/*.tar", files)
 
 
 def test_shards_are_found_by_another_pattern() -> None:
-    """A corpus labeled as `part-*/*.tar` is found as the folder above, and one labeled as a folder by a deeper glob."""
+    """A corpus labeled as `part-*/*.tar` is found as the folder above, and one labeled as a folder
+    by a deeper glob.
+    """
     files = identities("/moved/corpus/part-0/a.tar", "/moved/corpus/part-1/a.tar")
     found = find_shards("/moved/**/*.tar", files, ["part-0/a.tar", "part-1/a.tar"])
     assert [file.url for file in found.values()] == [file.url for file in files]
@@ -107,7 +126,9 @@ def test_an_exact_name_wins_over_one_that_ends_alike() -> None:
 def test_a_shard_that_is_missing_or_ambiguous_is_named(name: str, number: int) -> None:
     """The error says which shard, how many files could be it, and which flag to look at."""
     files = identities("/corpus/part-0/a.tar", "/corpus/part-1/a.tar")
-    with pytest.raises(ConfigError, match=rf"got {number} files for shard '{name}', expected one; check --shards"):
+    with pytest.raises(
+        ConfigError, match=rf"got {number} files for shard '{name}', expected one; check --shards"
+    ):
         find_shards("/corpus", files, [name])
 
 

@@ -1,4 +1,6 @@
-"""The synthetic world: its bytes are a function of the seed, its statistics are those the configuration promises."""
+"""The synthetic world: its bytes are a function of the seed, its statistics are those the
+configuration promises.
+"""
 
 import json
 from collections.abc import Sequence
@@ -39,7 +41,13 @@ NOBODY_CONFLICTS = WorldConfig(
 def test_the_corpus_has_the_same_bytes_on_one_process_and_on_two(tmp_path: Path) -> None:
     """A part of the corpus does not depend on who makes it or when."""
     for folder, num_workers in (("one", 1), ("two", 2)):
-        write_corpus(SMALL, str(tmp_path / folder), speakers=range(4), speakers_per_shard=2, num_workers=num_workers)
+        write_corpus(
+            SMALL,
+            str(tmp_path / folder),
+            speakers=range(4),
+            speakers_per_shard=2,
+            num_workers=num_workers,
+        )
     written = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert written == ["world-000000.tar", "world-000001.tar"]
     for name in written:
@@ -60,21 +68,30 @@ def test_an_utterance_is_the_same_whatever_was_made_before_it() -> None:
 
 def test_another_seed_makes_another_world() -> None:
     """Nothing but the seed decides."""
-    first, second = (next(iterate_samples(World(replace(SMALL, seed=seed)), [0])) for seed in (5, 6))
+    first, second = (
+        next(iterate_samples(World(replace(SMALL, seed=seed)), [0])) for seed in (5, 6)
+    )
     assert first.audio != second.audio
 
 
 def test_shards_read_back_through_the_projects_own_reader(tmp_path: Path) -> None:
-    """Every sample passes the checks that foreign samples must pass, and carries what the contract names."""
+    """Every sample passes the checks that foreign samples must pass, and carries what the contract
+    names.
+    """
     write_corpus(SMALL, str(tmp_path), speakers=[2, 3])
     samples = _read(tmp_path)
-    assert [sample.key for sample in samples] == [sample.key for sample in iterate_samples(World(SMALL), [2, 3])]
+    assert [sample.key for sample in samples] == [
+        sample.key for sample in iterate_samples(World(SMALL), [2, 3])
+    ]
     for sample in samples:
         waveform = decode_audio(sample.audio or b"")
         assert len(waveform) / SAMPLE_RATE_HZ == pytest.approx(sample.metadata["duration_seconds"])
         assert 1.0 <= len(waveform) / SAMPLE_RATE_HZ <= 1.6
         assert sample.face_features is not None
-        assert sample.face_features.shape == (round(10 * len(waveform) / SAMPLE_RATE_HZ), NUM_FACE_CUES)
+        assert sample.face_features.shape == (
+            round(10 * len(waveform) / SAMPLE_RATE_HZ),
+            NUM_FACE_CUES,
+        )
         assert sample.transcript
         assert sample.emotion in EMOTIONS
         assert sample.speaker in {"speaker-00002", "speaker-00003"}
@@ -82,7 +99,9 @@ def test_shards_read_back_through_the_projects_own_reader(tmp_path: Path) -> Non
 
 
 def test_speakers_feel_emotions_by_their_own_prior() -> None:
-    """Counts of 300 utterances of 40 speakers fit the stored priors (chi-square within five standard deviations)."""
+    """Counts of 300 utterances of 40 speakers fit the stored priors (chi-square within five
+    standard deviations).
+    """
     world = World(WorldConfig())
     speakers = [world.speaker(index) for index in range(40)]
     expected = 300 * np.stack([speaker.emotion_prior for speaker in speakers])
@@ -98,7 +117,9 @@ def test_in_the_null_world_speakers_are_interchangeable() -> None:
     speakers = [world.speaker(index) for index in range(40)]
     assert {speaker.voice for speaker in speakers} == {Voice(f0_center_hz=150.0, tract_scale=1.08)}
     for speaker in speakers:
-        np.testing.assert_array_equal(speaker.emotion_prior, np.full(NUM_EMOTIONS, 1 / NUM_EMOTIONS))
+        np.testing.assert_array_equal(
+            speaker.emotion_prior, np.full(NUM_EMOTIONS, 1 / NUM_EMOTIONS)
+        )
         assert not np.any([*speaker.voice_baseline, *speaker.face_baseline, *speaker.label_mean])
         assert {*speaker.voice_gain, *speaker.face_gain, *speaker.label_spread} == {1.0}
     expected = 300 / NUM_EMOTIONS
@@ -108,10 +129,16 @@ def test_in_the_null_world_speakers_are_interchangeable() -> None:
 
 
 def test_conflicts_come_at_their_rates_and_independently() -> None:
-    """Channels show something else as often as configured, and two at once no more often than by chance."""
+    """Channels show something else as often as configured, and two at once no more often than by
+    chance.
+    """
     config = replace(NOBODY_CONFLICTS, voice=Channel(conflict_rate=0.3), words_conflict_rate=0.2)
     world = World(config)
-    truths = [world.truth(world.speaker(index), utterance) for index in range(20) for utterance in range(100)]
+    truths = [
+        world.truth(world.speaker(index), utterance)
+        for index in range(20)
+        for utterance in range(100)
+    ]
     voice = np.array([truth.shown_by_voice != truth.emotion for truth in truths])
     words = np.array([truth.shown_by_words != truth.emotion for truth in truths])
     assert all(truth.shown_by_face == truth.emotion for truth in truths)
@@ -130,7 +157,8 @@ def test_a_shared_conflict_shows_the_same_other_emotion_everywhere() -> None:
 def test_changing_the_words_leaves_sound_and_face_as_they_were() -> None:
     """Each channel draws for itself, so an experiment can change one at a time."""
     plain, quoted = (
-        list(iterate_samples(World(replace(SMALL, words_conflict_rate=rate)), range(3))) for rate in (0.0, 1.0)
+        list(iterate_samples(World(replace(SMALL, words_conflict_rate=rate)), range(3)))
+        for rate in (0.0, 1.0)
     )
     assert [sample.audio for sample in plain] == [sample.audio for sample in quoted]
     assert any(one.transcript != other.transcript for one, other in zip(plain, quoted, strict=True))
@@ -139,17 +167,29 @@ def test_changing_the_words_leaves_sound_and_face_as_they_were() -> None:
 
 
 def test_raters_judge_what_they_are_given() -> None:
-    """Without rater noise, every vote is for what the voice or the face shows, not for what is felt."""
-    config = replace(SMALL, rater_noise=0.0, voice=Channel(conflict_rate=0.5), face=Channel(conflict_rate=0.5))
+    """Without rater noise, every vote is for what the voice or the face shows, not for what is
+    felt.
+    """
+    config = replace(
+        SMALL, rater_noise=0.0, voice=Channel(conflict_rate=0.5), face=Channel(conflict_rate=0.5)
+    )
     for metadata in (sample.metadata for sample in iterate_samples(World(config), range(6))):
-        ratings, shown = _mapping(metadata["ratings"]), _mapping(_mapping(metadata["simulation"])["shown"])
+        ratings, shown = (
+            _mapping(metadata["ratings"]),
+            _mapping(_mapping(metadata["simulation"])["shown"]),
+        )
         assert ratings["voice"][shown["voice"]] == config.num_raters
         assert ratings["face"][shown["face"]] == config.num_raters
-        assert sum(ratings["audiovisual"][emotion] for emotion in set(shown.values())) == config.num_raters
+        assert (
+            sum(ratings["audiovisual"][emotion] for emotion in set(shown.values()))
+            == config.num_raters
+        )
 
 
 def test_a_quarter_of_the_votes_goes_astray() -> None:
-    """At ordinary intensity `rater_noise` of the votes is a guess; some guesses are right by chance."""
+    """At ordinary intensity `rater_noise` of the votes is a guess; some guesses are right by
+    chance.
+    """
     config = replace(NOBODY_CONFLICTS, intensity_spread=0.0, rater_noise=0.25, mean_utterances=40.0)
     world = World(config)
     samples = list(iterate_samples(world, range(8)))
@@ -159,8 +199,12 @@ def test_a_quarter_of_the_votes_goes_astray() -> None:
 
 
 def test_groups_share_what_is_called_shared() -> None:
-    """With nothing of their own, members of a group are alike, and groups differ; with nothing shared, all differ."""
-    shared = World(WorldConfig(voice_baseline=Spread(shared=1.0), label_log_spread=Spread(shared=0.5)))
+    """With nothing of their own, members of a group are alike, and groups differ; with nothing
+    shared, all differ.
+    """
+    shared = World(
+        WorldConfig(voice_baseline=Spread(shared=1.0), label_log_spread=Spread(shared=0.5))
+    )
     speakers = [shared.speaker(index) for index in range(30)]
     groups = {speaker.group for speaker in speakers}
     assert len(groups) == 6
@@ -171,7 +215,9 @@ def test_groups_share_what_is_called_shared() -> None:
 
 
 def test_groups_can_be_heard() -> None:
-    """Vocal tracts of one group lie closer together than those of neighboring groups of the same voice type."""
+    """Vocal tracts of one group lie closer together than those of neighboring groups of the same
+    voice type.
+    """
     world = World(WorldConfig())
     speakers = [world.speaker(index) for index in range(120)]
     for voice_type in (0, 1):
@@ -184,16 +230,24 @@ def test_groups_can_be_heard() -> None:
 
 
 def test_arousal_and_valence_follow_the_speakers_own_scale() -> None:
-    """Without noise, a neutral and a happy utterance recover the speaker's label mean and spread."""
-    world = World(replace(NOBODY_CONFLICTS, affect_noise=0.0, intensity_spread=0.0, mean_utterances=60.0))
+    """Without noise, a neutral and a happy utterance recover the speaker's label mean and
+    spread.
+    """
+    world = World(
+        replace(NOBODY_CONFLICTS, affect_noise=0.0, intensity_spread=0.0, mean_utterances=60.0)
+    )
     speaker = world.speaker(0)
     labels = {
-        sample.emotion: np.array([sample.metadata["arousal"], sample.metadata["valence"]], dtype=np.float64)
+        sample.emotion: np.array(
+            [sample.metadata["arousal"], sample.metadata["valence"]], dtype=np.float64
+        )
         for sample in iterate_samples(world, [0])
     }
     difference = labels["happiness"] - labels["neutral"]
     np.testing.assert_allclose(difference / speaker.label_spread, [0.7, 0.7], atol=1e-9)
-    np.testing.assert_allclose(labels["neutral"] - speaker.label_spread * [-0.2, 0.0], speaker.label_mean, atol=1e-9)
+    np.testing.assert_allclose(
+        labels["neutral"] - speaker.label_spread * [-0.2, 0.0], speaker.label_mean, atol=1e-9
+    )
 
 
 def test_numbers_of_utterances_vary_around_their_mean() -> None:
@@ -207,21 +261,30 @@ def test_numbers_of_utterances_vary_around_their_mean() -> None:
 
 @pytest.mark.parametrize("index", range(8))
 def test_the_pitch_measured_in_a_recording_is_the_speakers(index: int) -> None:
-    """Autocorrelation of the decoded FLAC of neutral utterances finds the planned pitch within 6 %."""
+    """Autocorrelation of the decoded FLAC of neutral utterances finds the planned pitch within 6
+    %.
+    """
     world = World(replace(NOBODY_CONFLICTS, mean_utterances=30.0, min_signal_to_noise_db=30.0))
     speaker = world.speaker(index)
     neutral = [n for n in range(30) if world.truth(speaker, n).emotion == 0][:3]
     measured = [_median_pitch(decode_audio(world.sample(speaker, n).audio or b"")) for n in neutral]
-    assert np.median(measured) == pytest.approx(speaker.voice.f0_hz(speaker.voice_baseline[0]), rel=0.06)
+    assert np.median(measured) == pytest.approx(
+        speaker.voice.f0_hz(speaker.voice_baseline[0]), rel=0.06
+    )
 
 
 def test_energy_and_vocal_tract_are_heard() -> None:
-    """A cue unit of energy is 3.5 dB; a shorter vocal tract moves the spectrum up at the same pitch."""
+    """A cue unit of energy is 3.5 dB; a shorter vocal tract moves the spectrum up at the same
+    pitch.
+    """
     quiet, loud = (
-        _speak(Voice(f0_center_hz=120.0, tract_scale=1.0), cues=[0, 0, energy, 0, 0, 0, 0]) for energy in (0.0, 2.0)
+        _speak(Voice(f0_center_hz=120.0, tract_scale=1.0), cues=[0, 0, energy, 0, 0, 0, 0])
+        for energy in (0.0, 2.0)
     )
     assert 20 * np.log10(np.std(loud) / np.std(quiet)) == pytest.approx(7.0, abs=0.2)
-    long, short = (_speak(Voice(f0_center_hz=120.0, tract_scale=scale), seconds=8.0) for scale in (1.0, 1.16))
+    long, short = (
+        _speak(Voice(f0_center_hz=120.0, tract_scale=scale), seconds=8.0) for scale in (1.0, 1.16)
+    )
     assert _spectral_centroid(short) > 1.08 * _spectral_centroid(long)
 
 
@@ -239,7 +302,10 @@ def test_any_cues_make_a_waveform(cues: list[float], f0_hz: float, seconds: floa
     assert 1e-3 < np.abs(waveform).max() <= 0.99
 
 
-@given(cues=st.lists(st.floats(-50, 50), min_size=NUM_FACE_CUES, max_size=NUM_FACE_CUES), num_frames=st.integers(1, 40))
+@given(
+    cues=st.lists(st.floats(-50, 50), min_size=NUM_FACE_CUES, max_size=NUM_FACE_CUES),
+    num_frames=st.integers(1, 40),
+)
 def test_action_units_stay_on_their_scale(cues: list[float], num_frames: int) -> None:
     """Intensities are 0 to 5 whatever is shown; only head angles may be negative."""
     features = show_face(
@@ -255,21 +321,35 @@ def test_action_units_stay_on_their_scale(cues: list[float], num_frames: int) ->
 
 
 def test_words_show_the_emotion_unless_they_do_not_speak_of_it() -> None:
-    """Spoken and unambiguous: a phrase of that emotion alone. Unspoken: nothing that neutral speech lacks."""
+    """Spoken and unambiguous: a phrase of that emotion alone. Unspoken: nothing that neutral speech
+    lacks.
+    """
     rng = np.random.default_rng(0)
     assert len({phrase for phrases in PHRASES for phrase in phrases}) == sum(map(len, PHRASES))
     for emotion in range(1, NUM_EMOTIONS):
-        spoken = [write_words(emotion, spoken_probability=1.0, ambiguous_rate=0.0, rng=rng) for _ in range(20)]
+        spoken = [
+            write_words(emotion, spoken_probability=1.0, ambiguous_rate=0.0, rng=rng)
+            for _ in range(20)
+        ]
         assert all(any(phrase in text for phrase in PHRASES[emotion]) for text in spoken)
         ambiguous = write_words(emotion, spoken_probability=1.0, ambiguous_rate=1.0, rng=rng)
-        assert any(phrase in ambiguous for phrase, users in AMBIGUOUS_PHRASES.items() if emotion in users)
-        unspoken = [write_words(emotion, spoken_probability=0.0, ambiguous_rate=0.5, rng=rng) for _ in range(20)]
-        assert not any(phrase in text for text in unspoken for phrases in PHRASES[1:] for phrase in phrases)
+        assert any(
+            phrase in ambiguous for phrase, users in AMBIGUOUS_PHRASES.items() if emotion in users
+        )
+        unspoken = [
+            write_words(emotion, spoken_probability=0.0, ambiguous_rate=0.5, rng=rng)
+            for _ in range(20)
+        ]
+        assert not any(
+            phrase in text for text in unspoken for phrases in PHRASES[1:] for phrase in phrases
+        )
 
 
 def test_the_configuration_survives_a_round_trip_through_plain_values() -> None:
     """A world can be described in YAML, nested strengths included."""
-    config = replace(null_world(seed=4), prior=Spread(shared=0.25), face=Channel(noise=0.1, conflict_rate=0.2))
+    config = replace(
+        null_world(seed=4), prior=Spread(shared=0.25), face=Channel(noise=0.1, conflict_rate=0.2)
+    )
     assert from_mapping(WorldConfig, to_mapping(config)) == config
 
 
@@ -312,12 +392,18 @@ def _read(folder: Path) -> list[Sample]:
         with open_ranged(file.url) as reader:
             index = index_shard(reader)
             assert index.error is None
-            samples += [parse_sample(entry.key, read_members(reader, entry)) for entry in index.entries]
+            samples += [
+                parse_sample(entry.key, read_members(reader, entry)) for entry in index.entries
+            ]
     return samples
 
 
-def _emotion_counts(world: World, speakers: Sequence[Person], num_utterances: int) -> NDArray[np.int64]:
-    felt = [[world.truth(speaker, n).emotion for n in range(num_utterances)] for speaker in speakers]
+def _emotion_counts(
+    world: World, speakers: Sequence[Person], num_utterances: int
+) -> NDArray[np.int64]:
+    felt = [
+        [world.truth(speaker, n).emotion for n in range(num_utterances)] for speaker in speakers
+    ]
     return np.stack([np.bincount(emotions, minlength=NUM_EMOTIONS) for emotions in felt])
 
 
@@ -332,12 +418,18 @@ def _mapping(value: object) -> dict[Any, Any]:
     return value
 
 
-def _speak(voice: Voice, *, cues: Sequence[float] = (0,) * NUM_VOICE_CUES, seconds: float = 2.0) -> NDArray[np.float32]:
-    return synthesize(voice, np.array(cues, dtype=np.float64), seconds, 40.0, np.random.default_rng(1))
+def _speak(
+    voice: Voice, *, cues: Sequence[float] = (0,) * NUM_VOICE_CUES, seconds: float = 2.0
+) -> NDArray[np.float32]:
+    return synthesize(
+        voice, np.array(cues, dtype=np.float64), seconds, 40.0, np.random.default_rng(1)
+    )
 
 
 def _median_pitch(waveform: NDArray[np.float32]) -> float:
-    """Median over the louder 40 ms frames of the highest autocorrelation peak between 60 and 400 Hz."""
+    """Median over the louder 40 ms frames of the highest autocorrelation peak between 60 and 400
+    Hz.
+    """
     frames = np.lib.stride_tricks.sliding_window_view(waveform, 640)[::160]
     frames = frames[frames.std(axis=1) > np.median(frames.std(axis=1))]
     spectrum = np.fft.rfft(frames - frames.mean(axis=1, keepdims=True), 2048)

@@ -1,4 +1,6 @@
-"""Prediction tables: what is written is what is read, the same bytes every time, and mixtures are refused."""
+"""Prediction tables: what is written is what is read, the same bytes every time, and mixtures are
+refused.
+"""
 
 import contextlib
 import dataclasses
@@ -43,9 +45,15 @@ def rows(shard: str = "a.tar") -> list[Prediction]:
             emotion="anger",
         ),
         Prediction(
-            key="second", shard=shard, offset=2048, size=512, objectives={"sentiment": np.array([0.1, 0.2, 0.7])}
+            key="second",
+            shard=shard,
+            offset=2048,
+            size=512,
+            objectives={"sentiment": np.array([0.1, 0.2, 0.7])},
         ),
-        Prediction(key="third", shard=shard, offset=2560, size=512, error="corrupt_audio: flac: broken"),
+        Prediction(
+            key="third", shard=shard, offset=2560, size=512, error="corrupt_audio: flac: broken"
+        ),
     ]
 
 
@@ -81,7 +89,9 @@ def test_objectives_are_columns_where_a_row_has_them(tmp_path: Path) -> None:
 
 def test_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
     """A shard labeled twice leaves the same file."""
-    assert write(tmp_path, "a-1.parquet").read_bytes() == write(tmp_path, "a-2.parquet").read_bytes()
+    assert (
+        write(tmp_path, "a-1.parquet").read_bytes() == write(tmp_path, "a-2.parquet").read_bytes()
+    )
 
 
 def test_an_empty_shard_has_an_empty_table(tmp_path: Path) -> None:
@@ -95,7 +105,9 @@ def test_an_empty_shard_has_an_empty_table(tmp_path: Path) -> None:
 
 
 def test_tables_are_sorted_by_shard_and_offset(tmp_path: Path) -> None:
-    """The order of rows follows the shards, not the tables' names or the order they were written in."""
+    """The order of rows follows the shards, not the tables' names or the order they were written
+    in.
+    """
     write(tmp_path, "z-1.parquet", shard="a.tar")
     info = dataclasses.replace(INFO, shard="b.tar", shard_url="/corpus/b.tar", num_rows=3)
     write_predictions(str(tmp_path / "a-1.parquet"), rows("b.tar")[::-1], info)
@@ -116,7 +128,10 @@ def test_writers_temporary_files_are_ignored(tmp_path: Path) -> None:
 
 def test_errors_are_counted_by_code(tmp_path: Path) -> None:
     """A finished table tells its rejects and its seconds of audio without being labeled again."""
-    assert count_errors(str(write(tmp_path, "a-1.parquet")), remedy="label again") == ({"corrupt_audio": 1}, 1.5)
+    assert count_errors(str(write(tmp_path, "a-1.parquet")), remedy="label again") == (
+        {"corrupt_audio": 1},
+        1.5,
+    )
 
 
 def test_an_info_needs_no_rows(tmp_path: Path) -> None:
@@ -140,7 +155,9 @@ def test_two_tables_for_one_shard_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_shard_under_two_names_is_refused(tmp_path: Path) -> None:
-    """A shard labeled once as part of a folder and once as part of the folder above is not counted twice."""
+    """A shard labeled once as part of a folder and once as part of the folder above is not counted
+    twice.
+    """
     write(tmp_path, "a-1.parquet", shard="a.tar", shard_url="/corpus/part-7/a.tar")
     write(tmp_path, "a-2.parquet", shard="part-7/a.tar", shard_url="/corpus/part-7/a.tar")
     with pytest.raises(ConfigError, match=r"2 tables speak for shard '/corpus/part-7/a.tar'"):
@@ -169,10 +186,14 @@ def test_other_parquet_files_are_refused(tmp_path: Path) -> None:
         load_predictions(str(tmp_path))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.data())
 def test_damaged_tables_are_refused(tmp_path: Path, data: st.DataObject) -> None:
-    """A byte changed or the rest cut off anywhere in a table's columns never gives other values: the error names it."""
+    """A byte changed or the rest cut off anywhere in a table's columns never gives other values:
+    the error names it.
+    """
     path = write(tmp_path, "a-1.parquet")
     whole, _ = load_predictions(str(tmp_path))
     table = bytearray(path.read_bytes())
@@ -186,12 +207,16 @@ def test_damaged_tables_are_refused(tmp_path: Path, data: st.DataObject) -> None
     with contextlib.suppress(ConfigError):
         assert load_predictions(str(tmp_path))[0].equals(whole)
         return
-    with pytest.raises(ConfigError, match=r"(?s)a-1.parquet: not a readable Parquet file.*emostream label"):
+    with pytest.raises(
+        ConfigError, match=r"(?s)a-1.parquet: not a readable Parquet file.*emostream label"
+    ):
         load_predictions(str(tmp_path))
 
 
 def test_a_damaged_footer_never_crashes(tmp_path: Path) -> None:
-    """A bit flipped in a footer, which Parquet gives no checksum, gives the same rows or an error with the remedy."""
+    """A bit flipped in a footer, which Parquet gives no checksum, gives the same rows or an error
+    with the remedy.
+    """
     path = write(tmp_path, "a-1.parquet")
     whole, (rows_written, _) = path.read_bytes(), load_predictions(str(tmp_path))
     begin = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
@@ -207,7 +232,9 @@ def test_a_damaged_footer_never_crashes(tmp_path: Path) -> None:
     assert num_refused > 100
 
 
-def test_a_storage_that_fails_is_not_called_a_damaged_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_storage_that_fails_is_not_called_a_damaged_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nobody is told to remove a table because the network was down."""
     path = write(tmp_path, "a-1.parquet")
 
@@ -224,11 +251,16 @@ def test_a_storage_that_fails_is_not_called_a_damaged_table(tmp_path: Path, monk
     [
         (None, "no label-summary.json"),
         ("{", "cannot be read"),
-        ('{"failed": [{"name": "a.tar"}, {"name": "b.tar"}]}', r"gave up 2 shards \(a.tar, b.tar\)"),
+        (
+            '{"failed": [{"name": "a.tar"}, {"name": "b.tar"}]}',
+            r"gave up 2 shards \(a.tar, b.tar\)",
+        ),
         ('{"failed": []}', None),
     ],
 )
-def test_an_unfinished_labeling_is_known(tmp_path: Path, content: str | None, reason: str | None) -> None:
+def test_an_unfinished_labeling_is_known(
+    tmp_path: Path, content: str | None, reason: str | None
+) -> None:
     """Tables are all there when their job has ended, left its summary and given up no shard."""
     if content is not None:
         (tmp_path / "label-summary.json").write_text(content)

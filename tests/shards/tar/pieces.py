@@ -1,11 +1,20 @@
-"""Tars made by hand and by Python's tarfile, and short names for reading them, for the tests of the tar code."""
+"""Tars made by hand and by Python's tarfile, and short names for reading them, for the tests of the
+tar code.
+"""
 
 import io
 import tarfile
 
 from shards.errors import reason_code
 from shards.storage.ranged_reader import BytesReader
-from shards.tar.reader import SampleEntry, ShardIndex, TarLimits, TarWriter, index_shard, read_members
+from shards.tar.reader import (
+    SampleEntry,
+    ShardIndex,
+    TarLimits,
+    TarWriter,
+    index_shard,
+    read_members,
+)
 
 BLOCK = 512
 SAMPLES = {
@@ -24,7 +33,9 @@ def write(samples: dict[str, dict[str, bytes]]) -> bytes:
     return stream.getvalue()
 
 
-def write_with_tarfile(*members: tuple[str, bytes] | tarfile.TarInfo, tar_format: int = tarfile.USTAR_FORMAT) -> bytes:
+def write_with_tarfile(
+    *members: tuple[str, bytes] | tarfile.TarInfo, tar_format: int = tarfile.USTAR_FORMAT
+) -> bytes:
     """A shard by Python's tarfile."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=tar_format, encoding="utf-8") as archive:
@@ -45,10 +56,21 @@ def special(name: str, kind: bytes, link: str = "") -> tarfile.TarInfo:
     return info
 
 
-def header(name: bytes, size: bytes, kind: bytes = b"0", magic: bytes = b"ustar\x0000", prefix: bytes = b"") -> bytes:
+def header(
+    name: bytes, size: bytes, kind: bytes = b"0", magic: bytes = b"ustar\x0000", prefix: bytes = b""
+) -> bytes:
     """A header made by hand, with the right checksum whatever its fields say."""
-    fields = [name.ljust(100, b"\0"), b"0000644\0", b"0000000\0" * 2, size.ljust(12, b"\0"), b"00000000000\0", b" " * 8]
-    block = b"".join([*fields, kind, bytes(100), magic.ljust(8, b"\0"), bytes(80), prefix]).ljust(BLOCK, b"\0")
+    fields = [
+        name.ljust(100, b"\0"),
+        b"0000644\0",
+        b"0000000\0" * 2,
+        size.ljust(12, b"\0"),
+        b"00000000000\0",
+        b" " * 8,
+    ]
+    block = b"".join([*fields, kind, bytes(100), magic.ljust(8, b"\0"), bytes(80), prefix]).ljust(
+        BLOCK, b"\0"
+    )
     return block[:148] + b"%06o\0 " % sum(block) + block[156:]
 
 
@@ -81,12 +103,18 @@ def index(data: bytes, **limits: int) -> ShardIndex:
 def contents(data: bytes) -> dict[str, dict[str, bytes]]:
     """The samples of `data` that are not in error, read through the index."""
     entries = index(data).entries
-    return {entry.key: read_members(BytesReader(data), entry) for entry in entries if entry.error is None}
+    return {
+        entry.key: read_members(BytesReader(data), entry)
+        for entry in entries
+        if entry.error is None
+    }
 
 
 def codes(entries: tuple[SampleEntry, ...]) -> dict[str, str | None]:
     """Key -> the code of its error, None where it has none."""
-    return {entry.key: None if entry.error is None else reason_code(entry.error) for entry in entries}
+    return {
+        entry.key: None if entry.error is None else reason_code(entry.error) for entry in entries
+    }
 
 
 END = bytes(2 * BLOCK)

@@ -25,7 +25,9 @@ def assert_nothing_lost(original: dict[str, dict[str, bytes]], damaged: bytes) -
     shard = index(damaged)
     if shard.error is None and all(entry.error is None for entry in shard.entries):
         found = {entry.key: {m.extension: m.size for m in entry.members} for entry in shard.entries}
-        assert found == {key: {e: len(p) for e, p in fields.items()} for key, fields in original.items()}
+        assert found == {
+            key: {e: len(p) for e, p in fields.items()} for key, fields in original.items()
+        }
     for entry in shard.entries:
         assert 0 <= entry.offset <= entry.offset + entry.size <= len(damaged)
         if entry.error is None:
@@ -43,11 +45,15 @@ def test_a_cut_at_any_byte_is_noticed() -> None:
         assert_nothing_lost(SAMPLES, data[:length])
 
 
-@pytest.mark.parametrize("tar_format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize(
+    "tar_format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
+)
 def test_a_cut_of_a_foreign_tar_is_noticed_unless_it_takes_padding_only(tar_format: int) -> None:
     """Python's tarfile pads its archives; a cut inside that padding loses nothing and is none."""
     samples = {"k" * 120: {"flac": b"1" * 600, "json": b"{}"}, "b": {"flac": b"2", "json": b"{}"}}
-    members = [(f"{key}.{e}", payload) for key, fields in samples.items() for e, payload in fields.items()]
+    members = [
+        (f"{key}.{e}", payload) for key, fields in samples.items() for e, payload in fields.items()
+    ]
     if tar_format == tarfile.USTAR_FORMAT:
         samples = {"b": samples["b"]}
         members = members[2:]
@@ -61,7 +67,9 @@ def test_a_cut_of_a_foreign_tar_is_noticed_unless_it_takes_padding_only(tar_form
 
 
 def test_a_flipped_bit_in_any_header_is_noticed() -> None:
-    """Every bit of every header: the shard says so, or the bit meant nothing and everything is as before."""
+    """Every bit of every header: the shard says so, or the bit meant nothing and everything is as
+    before.
+    """
     data = write(SAMPLES)
     clean = index(data)
     header_offsets = {member.offset - BLOCK for entry in clean.entries for member in entry.members}
@@ -71,7 +79,8 @@ def test_a_flipped_bit_in_any_header_is_noticed() -> None:
             damaged[offset + bit // 8] ^= 1 << bit % 8
             shard = index(bytes(damaged))
             if shard.error is None:
-                # A leading zero of the checksum may become a space, and nothing is read behind its last digit.
+                # A leading zero of the checksum may become a space, and nothing is read behind its
+                # last digit.
                 assert bit // 8 in (148, 154, 155)
                 assert shard == clean
 
@@ -87,11 +96,17 @@ def test_one_changed_byte_never_loses_a_sample_in_silence(position: int, value: 
 
 @settings(max_examples=200, deadline=None)
 @given(
-    changes=st.lists(st.tuples(st.integers(0, 9000), st.binary(max_size=600), st.integers(0, 600)), max_size=5),
+    changes=st.lists(
+        st.tuples(st.integers(0, 9000), st.binary(max_size=600), st.integers(0, 600)), max_size=5
+    ),
     length=st.integers(0, 12_000),
 )
-def test_arbitrary_damage_only_ever_gives_an_index(changes: list[tuple[int, bytes, int]], length: int) -> None:
-    """Replaced, inserted and deleted stretches raise nothing, and every entry lies inside the file and can be read."""
+def test_arbitrary_damage_only_ever_gives_an_index(
+    changes: list[tuple[int, bytes, int]], length: int
+) -> None:
+    """Replaced, inserted and deleted stretches raise nothing, and every entry lies inside the file
+    and can be read.
+    """
     data = write_with_tarfile(
         special("d", tarfile.DIRTYPE),
         ("d/a.flac", bytes(900)),

@@ -1,4 +1,6 @@
-"""Hostile tars: each kind of bad member and bad shard has its reason, and takes nothing else with it."""
+"""Hostile tars: each kind of bad member and bad shard has its reason, and takes nothing else with
+it.
+"""
 
 import io
 import random
@@ -37,7 +39,10 @@ BAD_MEMBERS: dict[str, tuple[bytes, str]] = {
     "character device": (special("/dev/bad", tarfile.CHRTYPE).tobuf(), "character_device"),
     "block device": (special("/dev/bad", tarfile.BLKTYPE).tobuf(), "block_device"),
     "named pipe": (special("bad.json", tarfile.FIFOTYPE).tobuf(), "named_pipe"),
-    "GNU sparse": (header(b"bad.flac", b"4", b"S", magic=b"ustar  ") + pad(b"data"), "sparse_member"),
+    "GNU sparse": (
+        header(b"bad.flac", b"4", b"S", magic=b"ustar  ") + pad(b"data"),
+        "sparse_member",
+    ),
     "pax sparse": (
         pax(record(b"GNU.sparse.major", b"1") + record(b"GNU.sparse.name", b"bad.flac"))
         + file("GNUSparseFile.0/bad.flac"),
@@ -60,7 +65,10 @@ BAD_MEMBERS: dict[str, tuple[bytes, str]] = {
     "NUL by pax": (pax(record(b"path", b"b\0ad.flac")) + file("fine.flac"), "bad_key"),
     "empty path by pax": (pax(record(b"path", b"")) + file("fine.flac"), "bad_key"),
     "not UTF-8": (header(b"bad\xff\xfe.flac", b"0"), "bad_name"),
-    "too long": (special("b" * 300 + ".flac", tarfile.REGTYPE).tobuf(tarfile.GNU_FORMAT), "key_too_long"),
+    "too long": (
+        special("b" * 300 + ".flac", tarfile.REGTYPE).tobuf(tarfile.GNU_FORMAT),
+        "key_too_long",
+    ),
     "reserved": (file("__bad.flac"), "reserved_key"),
     "reserved folder": (file("__bad__/x.flac"), "reserved_key"),
     "no extension": (file("bad"), "no_extension"),
@@ -69,15 +77,24 @@ BAD_MEMBERS: dict[str, tuple[bytes, str]] = {
     "compressed": (file("bad.json.gz"), "unknown_extension"),
     "same field twice": (file("bad.flac") + file("bad.FLAC"), "duplicate_extension"),
     "too large": (file("bad.flac", bytes(5000)), "member_too_large"),
-    "too large together": (b"".join(file(f"bad.{e}", bytes(3000)) for e in ("flac", "mp4", "txt")), "sample_too_large"),
+    "too large together": (
+        b"".join(file(f"bad.{e}", bytes(3000)) for e in ("flac", "mp4", "txt")),
+        "sample_too_large",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", BAD_MEMBERS)
 def test_a_bad_member_makes_its_own_sample_an_error_and_no_other(name: str) -> None:
-    """The bad sample is an entry with its reason and a printable key; those before and after it are whole."""
+    """The bad sample is an entry with its reason and a printable key; those before and after it are
+    whole.
+    """
     bad, code = BAD_MEMBERS[name]
-    shard = index(file("first.flac") + bad + file("last.flac") + END, max_member_bytes=4096, max_sample_bytes=8192)
+    shard = index(
+        file("first.flac") + bad + file("last.flac") + END,
+        max_member_bytes=4096,
+        max_sample_bytes=8192,
+    )
     assert shard.error is None
     assert [entry.error is None for entry in shard.entries] == [True, False, True]
     entry = shard.entries[1]
@@ -103,7 +120,9 @@ def test_a_sparse_member_spoils_the_sample_of_its_real_name() -> None:
 
 
 def test_the_map_of_a_sparse_member_is_skipped() -> None:
-    """Continuation blocks of an old GNU sparse map are not taken for headers, whatever they hold."""
+    """Continuation blocks of an old GNU sparse map are not taken for headers, whatever they
+    hold.
+    """
     block = bytearray(header(b"bad.flac", b"4", b"S", magic=b"ustar  "))
     block[482] = 1
     block[148:156] = b" " * 8
@@ -120,11 +139,16 @@ def test_the_map_of_a_sparse_member_is_skipped() -> None:
     [
         (["a.flac", "b.flac", "a.json"], {"a": "non_contiguous_key", "b": None}),
         (["a.flac", "b.flac", "a.flac"], {"a": "duplicate_key", "b": None}),
-        (["a.flac", "b.flac", "a.json", "b.json", "a.txt"], {"a": "non_contiguous_key", "b": "non_contiguous_key"}),
+        (
+            ["a.flac", "b.flac", "a.json", "b.json", "a.txt"],
+            {"a": "non_contiguous_key", "b": "non_contiguous_key"},
+        ),
         (["a.flac", "b.flac", "./a.json"], {"a": "non_contiguous_key", "b": None}),
     ],
 )
-def test_every_part_of_a_key_found_in_two_places_is_an_error(members: list[str], expected: dict[str, str]) -> None:
+def test_every_part_of_a_key_found_in_two_places_is_an_error(
+    members: list[str], expected: dict[str, str]
+) -> None:
     """Nothing says which part is the sample, so none is used, and each part is an entry."""
     shard = index(b"".join(map(file, members)) + END)
     assert codes(shard.entries) == expected
@@ -142,7 +166,10 @@ BAD_SHARDS: dict[str, tuple[bytes, str]] = {
     "size with an underscore": (header(b"b.flac", b"0000000_001") + END, "bad_header"),
     "size beyond the file": (header(b"b.flac", b"77777777777") + END, "cut_short"),
     "size of 80 bits": (header(b"b.flac", CLAIM_80_BITS) + END, "cut_short"),
-    "size beyond the file by pax": (pax(record(b"size", b"1000000000000")) + file("b.flac") + END, "cut_short"),
+    "size beyond the file by pax": (
+        pax(record(b"size", b"1000000000000")) + file("b.flac") + END,
+        "cut_short",
+    ),
     "negative size by pax": (pax(record(b"size", b"-1")) + file("b.flac") + END, "bad_header"),
     "endless size by pax": (pax(record(b"size", b"9" * 98)) + file("b.flac") + END, "bad_header"),
     "link with content": (header(b"b.flac", b"4", b"2") + pad(b"data") + END, "bad_header"),
@@ -152,21 +179,33 @@ BAD_SHARDS: dict[str, tuple[bytes, str]] = {
     "pax without a name": (pax(b"8 =b.fl\n") + file("b.flac") + END, "bad_header"),
     "pax twice": (pax(record(b"path", b"b.flac")) * 2 + file("b.flac") + END, "bad_header"),
     "pax and GNU names": (
-        pax(record(b"path", b"b.flac")) + header(b"L", b"6", b"L") + pad(b"c.flac") + file("b.flac") + END,
+        pax(record(b"path", b"b.flac"))
+        + header(b"L", b"6", b"L")
+        + pad(b"c.flac")
+        + file("b.flac")
+        + END,
         "bad_header",
     ),
     "pax before nothing": (pax(record(b"path", b"b.flac")) + END, "bad_header"),
     "global name": (pax(record(b"path", b"b.flac"), b"g") + file("a.flac") + END, "bad_header"),
     "global size": (pax(record(b"size", b"1"), b"g") + file("a.flac") + END, "bad_header"),
-    "global sparse": (pax(record(b"GNU.sparse.major", b"1"), b"g") + file("a.flac") + END, "bad_header"),
-    "pax before global": (pax(record(b"path", b"b.flac")) + pax(b"", b"g") + file("a.flac") + END, "bad_header"),
+    "global sparse": (
+        pax(record(b"GNU.sparse.major", b"1"), b"g") + file("a.flac") + END,
+        "bad_header",
+    ),
+    "pax before global": (
+        pax(record(b"path", b"b.flac")) + pax(b"", b"g") + file("a.flac") + END,
+        "bad_header",
+    ),
     "huge pax": (header(b"P", b"77777777777", b"x") + END, "extended_header_too_large"),
     "huge pax of 80 bits": (header(b"P", CLAIM_80_BITS, b"x") + END, "extended_header_too_large"),
     "huge GNU name": (header(b"L", b"77777777777", b"L") + END, "extended_header_too_large"),
     "huge GNU link name": (header(b"K", b"77777777777", b"K") + END, "extended_header_too_large"),
     "huge global header": (header(b"g", b"77777777777", b"g") + END, "extended_header_too_large"),
     "endless sparse map": (
-        header(b"b.flac", b"0", b"S", magic=b"ustar  ", prefix=b"\1" * 150) + b"\xff" * BLOCK * 1100 + END,
+        header(b"b.flac", b"0", b"S", magic=b"ustar  ", prefix=b"\1" * 150)
+        + b"\xff" * BLOCK * 1100
+        + END,
         "bad_header",
     ),
     "text": (b"<html>not found</html>".ljust(BLOCK) + END, "bad_checksum"),
@@ -238,13 +277,20 @@ def test_a_shard_of_too_many_members_is_refused() -> None:
     data = b"".join(file(f"{n}.flac") for n in range(3)) + END
     assert index(data, max_members=3).error is None
     assert reason_code(index(data, max_members=2).error or "") == "too_many_members"
-    assert reason_code(index(header(b"d", b"0", b"5") * 3 + END, max_members=2).error or "") == "too_many_members"
+    assert (
+        reason_code(index(header(b"d", b"0", b"5") * 3 + END, max_members=2).error or "")
+        == "too_many_members"
+    )
 
 
 def test_memory_does_not_follow_what_a_header_claims() -> None:
     """Claims of terabytes and petabytes are refused within a few windows of memory."""
     claims = [b"77777777777", CLAIM_80_BITS]
-    shards = [GOOD + header(b"b.flac", size, kind) + END for size in claims for kind in (b"0", b"x", b"L", b"g", b"S")]
+    shards = [
+        GOOD + header(b"b.flac", size, kind) + END
+        for size in claims
+        for kind in (b"0", b"x", b"L", b"g", b"S")
+    ]
     tracemalloc.start()
     try:
         for data in shards:
@@ -256,7 +302,9 @@ def test_memory_does_not_follow_what_a_header_claims() -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(data=st.lists(st.sampled_from([GOOD, END, *(b for b, _ in BAD_MEMBERS.values())]), max_size=6))
+@given(
+    data=st.lists(st.sampled_from([GOOD, END, *(b for b, _ in BAD_MEMBERS.values())]), max_size=6)
+)
 def test_hostile_pieces_in_any_order_only_ever_give_an_index(data: list[bytes]) -> None:
     """Archives strung together from everything this file knows raise nothing."""
     joined = b"".join(data)

@@ -35,23 +35,36 @@ from tests.shards.tar.pieces import (
 
 
 def test_written_samples_come_back_whole_and_in_order() -> None:
-    """What the writer is given is what the reader returns, and the index covers every byte but the end marker."""
+    """What the writer is given is what the reader returns, and the index covers every byte but the
+    end marker.
+    """
     data = write(SAMPLES)
     shard = index(data)
     assert shard.error is None
     assert contents(data) == SAMPLES
     assert [entry.key for entry in shard.entries] == list(SAMPLES)
-    assert [entry.offset for entry in shard.entries[1:]] == [e.offset + e.size for e in shard.entries[:-1]]
+    assert [entry.offset for entry in shard.entries[1:]] == [
+        e.offset + e.size for e in shard.entries[:-1]
+    ]
     assert shard.entries[-1].offset + shard.entries[-1].size == len(data) - len(END)
 
 
 def test_python_tarfile_reads_what_is_written() -> None:
-    """An independent reader sees the same files, sorted within a sample, with no time and no owner."""
+    """An independent reader sees the same files, sorted within a sample, with no time and no
+    owner.
+    """
     with tarfile.open(fileobj=io.BytesIO(write(SAMPLES))) as archive:
         infos = archive.getmembers()
         files = {info.name: archive.extractfile(info).read() for info in infos}
-    assert files == {f"{key}.{ext}": payload for key, members in SAMPLES.items() for ext, payload in members.items()}
-    assert all((info.mtime, info.uid, info.gid, info.uname, info.mode) == (0, 0, 0, "", 0o644) for info in infos)
+    assert files == {
+        f"{key}.{ext}": payload
+        for key, members in SAMPLES.items()
+        for ext, payload in members.items()
+    }
+    assert all(
+        (info.mtime, info.uid, info.gid, info.uname, info.mode) == (0, 0, 0, "", 0o644)
+        for info in infos
+    )
     assert all(not info.pax_headers for info in infos)
 
 
@@ -62,14 +75,18 @@ def test_the_same_samples_give_the_same_bytes_whatever_the_order_of_their_fields
 
 
 def test_add_returns_where_the_sample_lies() -> None:
-    """Offset and size from the writer are those of the index, and enough to read the sample back."""
+    """Offset and size from the writer are those of the index, and enough to read the sample
+    back.
+    """
     stream = io.BytesIO()
     writer = TarWriter(stream)
     places = {key: writer.add(key, members) for key, members in SAMPLES.items()}
     writer.close()
     writer.close()
     reader = BytesReader(stream.getvalue())
-    assert places == {entry.key: (entry.offset, entry.size) for entry in index_shard(reader).entries}
+    assert places == {
+        entry.key: (entry.offset, entry.size) for entry in index_shard(reader).entries
+    }
     for key, (offset, size) in places.items():
         assert read_sample(reader, key, offset, size) == SAMPLES[key]
 
@@ -77,7 +94,9 @@ def test_add_returns_where_the_sample_lies() -> None:
 @pytest.mark.parametrize("num_bytes", [95, 96, 150, 250])
 @pytest.mark.parametrize("folder", ["", "f" * 60 + "/", "ff/" * 20])
 def test_names_of_any_length_survive(num_bytes: int, folder: str) -> None:
-    """Names that fit USTAR, need its prefix, or need a pax header are the same to Python's tarfile."""
+    """Names that fit USTAR, need its prefix, or need a pax header are the same to Python's
+    tarfile.
+    """
     key = (folder + "k" * num_bytes)[: min(num_bytes, 255)]
     data = write({key: {"flac": b"1", "json": b"2"}})
     assert contents(data) == {key: {"flac": b"1", "json": b"2"}}
@@ -90,51 +109,88 @@ def test_webdataset_reads_what_is_written(tmp_path: Path) -> None:
     path = tmp_path / "shard.tar"
     path.write_bytes(write(SAMPLES))
     samples = list(webdataset.WebDataset(str(path), shardshuffle=False))
-    fields = {s["__key__"]: {name: data for name, data in s.items() if not name.startswith("__")} for s in samples}
+    fields = {
+        s["__key__"]: {name: data for name, data in s.items() if not name.startswith("__")}
+        for s in samples
+    }
     assert fields == SAMPLES
 
 
 def test_the_hugging_face_loader_reads_what_is_written(tmp_path: Path) -> None:
-    """`datasets.load_dataset("webdataset")` finds the same samples, given identical fields in each."""
+    """`datasets.load_dataset("webdataset")` finds the same samples, given identical fields in
+    each.
+    """
     datasets = pytest.importorskip("datasets")
-    samples = {f"speaker/{n}": {"json": b'{"speaker":"s%d"}' % n, "txt": b"hello %d" % n} for n in range(3)}
+    samples = {
+        f"speaker/{n}": {"json": b'{"speaker":"s%d"}' % n, "txt": b"hello %d" % n} for n in range(3)
+    }
     path = tmp_path / "shard.tar"
     path.write_bytes(write(samples))
-    loaded = datasets.load_dataset("webdataset", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
+    loaded = datasets.load_dataset(
+        "webdataset", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache")
+    )
     assert [row["__key__"] for row in loaded] == list(samples)
     assert [row["json"]["speaker"] for row in loaded] == ["s0", "s1", "s2"]
     assert [row["txt"] for row in loaded] == ["hello 0", "hello 1", "hello 2"]
 
 
-@pytest.mark.parametrize("tar_format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize(
+    "tar_format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
+)
 def test_every_format_of_python_tarfile_is_read(tar_format: int) -> None:
-    """USTAR, GNU and pax archives, with folders, long and non-ASCII names, read as tarfile wrote them."""
-    members = [("a.flac", b"1"), ("a.json", b"{}"), ("folder" * 20 + "/long" * 15 + ".wav", b"w" * 1000)]
+    """USTAR, GNU and pax archives, with folders, long and non-ASCII names, read as tarfile wrote
+    them.
+    """
+    members = [
+        ("a.flac", b"1"),
+        ("a.json", b"{}"),
+        ("folder" * 20 + "/long" * 15 + ".wav", b"w" * 1000),
+    ]
     if tar_format != tarfile.USTAR_FORMAT:
         members.append(("größe" * 30 + ".txt", b"t"))
     data = write_with_tarfile(special("folder", tarfile.DIRTYPE), *members, tar_format=tar_format)
     assert index(data).error is None
-    assert {f"{k}.{e}": p for k, fields in contents(data).items() for e, p in fields.items()} == dict(members)
+    assert {
+        f"{k}.{e}": p for k, fields in contents(data).items() for e, p in fields.items()
+    } == dict(members)
 
 
 def test_a_v7_tar_is_read() -> None:
-    """A header without magic is a tar of before POSIX; a name that ends with a slash is a directory there."""
-    data = header(b"d/", b"0", b"\0", magic=b"") + header(b"d/a.txt", b"      2 ", b"\0", magic=b"") + pad(b"hi") + END
+    """A header without magic is a tar of before POSIX; a name that ends with a slash is a directory
+    there.
+    """
+    data = (
+        header(b"d/", b"0", b"\0", magic=b"")
+        + header(b"d/a.txt", b"      2 ", b"\0", magic=b"")
+        + pad(b"hi")
+        + END
+    )
     assert contents(data) == {"d/a": {"txt": b"hi"}}
     assert index(data).error is None
 
 
 def test_names_are_normalized_as_little_as_possible() -> None:
-    """A leading ./ is dropped and extensions are folded to lower case; both are what hand-made tars have."""
+    """A leading ./ is dropped and extensions are folded to lower case; both are what hand-made tars
+    have.
+    """
     data = file("./s/a.FLAC") + file("./s/a.Face.NPY") + END
     assert list(contents(data)) == ["s/a"]
     assert list(contents(data)["s/a"]) == ["flac", "face.npy"]
 
 
 def test_harmless_headers_are_passed_over() -> None:
-    """Directories and a global comment, as git archive writes it, make no entries, also inside a sample."""
+    """Directories and a global comment, as git archive writes it, make no entries, also inside a
+    sample.
+    """
     comment = pax(record(b"comment", b"0123456"), b"g")
-    data = comment + header(b"d", b"0", b"5") + file("a.flac") + header(b"a/", b"0", b"5") + file("a.json") + END
+    data = (
+        comment
+        + header(b"d", b"0", b"5")
+        + file("a.flac")
+        + header(b"a/", b"0", b"5")
+        + file("a.json")
+        + END
+    )
     assert codes(index(data).entries) == {"a": None}
     assert index(data).error is None
     entry = index(data).entries[0]
@@ -144,7 +200,9 @@ def test_harmless_headers_are_passed_over() -> None:
 KEYS = st.from_regex(r"[A-Za-z0-9é]{1,8}(/[A-Za-z0-9é_-]{1,100}){0,2}", fullmatch=True).filter(
     lambda key: key_problem(key) is None
 )
-FIELDS = st.dictionaries(st.sampled_from(["flac", "json", "face.npy", "txt"]), st.binary(max_size=1100), min_size=1)
+FIELDS = st.dictionaries(
+    st.sampled_from(["flac", "json", "face.npy", "txt"]), st.binary(max_size=1100), min_size=1
+)
 
 
 @settings(max_examples=100, deadline=None)
@@ -156,7 +214,9 @@ def test_any_samples_round_trip_and_tarfile_agrees(samples: dict[str, dict[str, 
     assert index(data).error is None
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         files = {info.name: archive.extractfile(info).read() for info in archive}
-    assert files == {f"{key}.{e}": payload for key, fields in samples.items() for e, payload in fields.items()}
+    assert files == {
+        f"{key}.{e}": payload for key, fields in samples.items() for e, payload in fields.items()
+    }
 
 
 @settings(max_examples=300, deadline=None)
@@ -164,7 +224,12 @@ def test_any_samples_round_trip_and_tarfile_agrees(samples: dict[str, dict[str, 
 def test_good_names_split_as_webdataset_splits_them(name: str) -> None:
     """Where a key is accepted, webdataset's own rule gives the same key and field."""
     key, extension = split_name(name)
-    if key_problem(key) is None and extension and "/" not in extension and not name.startswith("./"):
+    if (
+        key_problem(key) is None
+        and extension
+        and "/" not in extension
+        and not name.startswith("./")
+    ):
         assert webdataset.tariterators.base_plus_ext(name) == (key, name[len(key) + 1 :])
 
 
@@ -187,7 +252,9 @@ def test_good_names_split_as_webdataset_splits_them(name: str) -> None:
         ("there", {"flac": b""}, "duplicate_key"),
     ],
 )
-def test_the_writer_refuses_what_the_reader_would(key: str, members: dict[str, bytes], code: str) -> None:
+def test_the_writer_refuses_what_the_reader_would(
+    key: str, members: dict[str, bytes], code: str
+) -> None:
     """A bad key or field raises before a byte of it is written; the archive stays usable."""
     stream = io.BytesIO()
     with TarWriter(stream) as writer:
@@ -237,7 +304,9 @@ def test_a_closed_writer_takes_no_more() -> None:
         lambda key, offset, size: (key, 1 << 60, size),
     ],
 )
-def test_a_place_that_is_not_the_sample_is_refused(change: Callable[[str, int, int], tuple[str, int, int]]) -> None:
+def test_a_place_that_is_not_the_sample_is_refused(
+    change: Callable[[str, int, int], tuple[str, int, int]],
+) -> None:
     """A shard that was rewritten since its table was made gives an error and not another sample."""
     data = write(SAMPLES)
     entry = index(data).entries[2]
@@ -285,7 +354,9 @@ class CountingStream(io.BytesIO):
 
 def test_indexing_remote_videos_does_not_download_them() -> None:
     """A shard of 3 MB videos costs one small request a sample."""
-    data = write({f"v{n:02d}": {"mp4": bytes(3_000_000), "json": b"{}", "txt": b"hi"} for n in range(12)})
+    data = write(
+        {f"v{n:02d}": {"mp4": bytes(3_000_000), "json": b"{}", "txt": b"hi"} for n in range(12)}
+    )
     stream = CountingStream(data)
     shard = index_shard(RemoteReader(stream, len(data)))
     assert len(shard.entries) == 12
@@ -295,8 +366,12 @@ def test_indexing_remote_videos_does_not_download_them() -> None:
 
 
 def test_indexing_remote_small_samples_takes_few_requests() -> None:
-    """A thousand samples of three members are indexed, and then read, in requests that grow to megabytes."""
-    samples = {f"s{n:04d}": {"flac": bytes(20_000), "json": b"{}", "txt": b"hi"} for n in range(1000)}
+    """A thousand samples of three members are indexed, and then read, in requests that grow to
+    megabytes.
+    """
+    samples = {
+        f"s{n:04d}": {"flac": bytes(20_000), "json": b"{}", "txt": b"hi"} for n in range(1000)
+    }
     data = write(samples)
     stream = CountingStream(data)
     reader = RemoteReader(stream, len(data))
@@ -307,7 +382,9 @@ def test_indexing_remote_small_samples_takes_few_requests() -> None:
 
 
 def test_times_of_a_gnu_header_are_no_part_of_the_name() -> None:
-    """GNU's incremental archives keep times where POSIX has the prefix; its magic tells them apart."""
+    """GNU's incremental archives keep times where POSIX has the prefix; its magic tells them
+    apart.
+    """
     times = b"14771324531\x0014771324531\0"
     data = header(b"a.txt", b"%011o" % 2, magic=b"ustar  \0", prefix=times) + pad(b"hi") + END
     assert contents(data) == {"a": {"txt": b"hi"}}

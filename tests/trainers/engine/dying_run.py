@@ -1,8 +1,10 @@
-"""A training process that gets SIGKILL from itself at a given place: what a power cut does, at a time that repeats.
+"""A training process that gets SIGKILL from itself at a given place: what a power cut does, at a
+time that repeats.
 
-    python -m tests.trainers.engine.dying_run options.yaml step 10     # after step 10, which no checkpoint is of
-    python -m tests.trainers.engine.dying_run options.yaml state 8     # with half of step 8's state written
-    python -m tests.trainers.engine.dying_run options.yaml rename 8    # with step 8 written, before it is visible
+    python -m tests.trainers.engine.dying_run options.yaml WHERE STEP
+
+`step 10` dies after step 10, which no checkpoint is of; `state 8` with half of step 8's state
+written; `rename 8` with step 8 written, before it is visible.
 
 Under torchrun the first rank dies, and torchrun ends the others.
 """

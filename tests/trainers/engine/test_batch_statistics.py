@@ -1,4 +1,6 @@
-"""Batch norm's running statistics: those of a step, not of the worker that happened to compute a batch."""
+"""Batch norm's running statistics: those of a step, not of the worker that happened to compute a
+batch.
+"""
 
 from collections.abc import Sequence
 
@@ -29,7 +31,9 @@ def test_a_step_moves_them_once_by_the_mean_of_its_batches() -> None:
     """Three quarters of what was there and a quarter of the batches' mean: by hand."""
     batches = [torch.randn(5, 3), torch.randn(7, 3) + 2, torch.randn(4, 3)]
     mean, variance = statistics_after(batches)
-    assert torch.allclose(mean, 0.25 * torch.stack([batch.mean(0) for batch in batches]).mean(0), atol=1e-6)
+    assert torch.allclose(
+        mean, 0.25 * torch.stack([batch.mean(0) for batch in batches]).mean(0), atol=1e-6
+    )
     expected = 0.75 + 0.25 * torch.stack([batch.var(0) for batch in batches]).mean(0)
     assert torch.allclose(variance, expected, atol=1e-6)
 
@@ -47,7 +51,9 @@ def test_one_batch_does_what_batch_norm_does() -> None:
     norm(batch)
     mean, variance = statistics_after([batch])
     assert torch.equal(mean, norm.running_mean if norm.running_mean is not None else torch.empty(0))
-    assert torch.equal(variance, norm.running_var if norm.running_var is not None else torch.empty(0))
+    assert torch.equal(
+        variance, norm.running_var if norm.running_var is not None else torch.empty(0)
+    )
 
 
 @pytest.mark.parametrize("model", [nn.Linear(2, 2), nn.BatchNorm1d(3, track_running_stats=False)])

@@ -67,7 +67,9 @@ def test_leftovers_of_a_killed_writer_are_cleared(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("killed_at", ["before", "between", "after"])
 def test_a_killed_replacement_leaves_one_whole_folder(tmp_path: Path, killed_at: str) -> None:
-    """Before the first rename, between both, or before the old one is removed; the next replacement works."""
+    """Before the first rename, between both, or before the old one is removed; the next replacement
+    works.
+    """
     final, temporary = tmp_path / "best", model(tmp_path / ".best.tmp", "new")
     if killed_at == "between":
         model(tmp_path / ".best.old", "old")
@@ -102,9 +104,15 @@ except OSError as error:
 
 @pytest.mark.parametrize("writer", ["torch", "safetensors"])
 def test_a_file_that_cannot_be_written_is_a_storage_failure(tmp_path: Path, writer: str) -> None:
-    """torch and safetensors really fail on a file that may not grow; an OSError comes out that names the folder."""
+    """torch and safetensors really fail on a file that may not grow; an OSError comes out that
+    names the folder.
+    """
     done = subprocess.run(
-        [sys.executable, "-c", SAVE, str(tmp_path), writer], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", SAVE, str(tmp_path), writer],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert f"cannot write {tmp_path}" in done.stdout
 
@@ -129,12 +137,16 @@ def test_a_used_folder_wants_resume(tmp_path: Path) -> None:
     refuse_used_folder(tmp_path, resume=False)
 
 
-def test_a_checkpoint_is_on_the_disk_before_it_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_is_on_the_disk_before_it_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every file and folder in it, then its new name; the name of an export too."""
     flushed: list[tuple[str, bool]] = []
     final = tmp_path / "step-00000001"
     for module in ("trainers.engine.checkpoints", "shards.storage.files"):
-        monkeypatch.setattr(f"{module}.flush", lambda path: flushed.append((Path(path).name, final.exists())))
+        monkeypatch.setattr(
+            f"{module}.flush", lambda path: flushed.append((Path(path).name, final.exists()))
+        )
     write(tmp_path, 1)
     whole = {"deepspeed", "weights.pt", "files.json", "progress.json", ".step-00000001.tmp"}
     assert {(name, False) for name in whole} < set(flushed)

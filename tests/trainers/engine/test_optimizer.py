@@ -39,7 +39,9 @@ def after_steps(model: TwoParameters, config: EngineConfig) -> tuple[Tensor, Ten
 
 
 def expected(sign: float, config: EngineConfig, weight_decay: float) -> Tensor:
-    """The same steps of one parameter, written out from AdamW's equations (Loshchilov and Hutter 2019)."""
+    """The same steps of one parameter, written out from AdamW's equations (Loshchilov and Hutter
+    2019).
+    """
     value, mean, square = 1.0, 0.0, 0.0
     first, second = config.betas
     for number, step in enumerate((1.0, 2.0, 4.0), start=1):
@@ -54,7 +56,9 @@ def expected(sign: float, config: EngineConfig, weight_decay: float) -> Tensor:
 @pytest.mark.parametrize("betas", [(0.9, 0.999), (0.95, 0.9)])
 @pytest.mark.parametrize("spared", [(), ("bias",)])
 def test_what_is_spared_does_not_decay(betas: tuple[float, float], spared: tuple[str, ...]) -> None:
-    """Weight decay, betas and epsilon are the options'; a spared parameter takes the same steps without decay."""
+    """Weight decay, betas and epsilon are the options'; a spared parameter takes the same steps
+    without decay.
+    """
     config = EngineConfig(learning_rate=0.1, weight_decay=0.5, betas=betas, epsilon=0.3)
     weight, bias = after_steps(TwoParameters(*spared), config)
     torch.testing.assert_close(weight, expected(1.0, config, 0.5))
@@ -70,5 +74,7 @@ def test_only_what_is_trained_is_optimized() -> None:
 
 def test_a_parameter_that_is_not_there_cannot_be_spared() -> None:
     """A name that was mistyped in a model would spare nothing, without a word."""
-    with pytest.raises(ValueError, match="TwoParameters: spares biases, which are no parameters of it"):
+    with pytest.raises(
+        ValueError, match="TwoParameters: spares biases, which are no parameters of it"
+    ):
         make_optimizer(TwoParameters("biases"), EngineConfig())

@@ -55,7 +55,9 @@ def ask(rank: int, size: int, folder: Path, asked: Ask, work: Callable[[], str])
     ],
 )
 def test_every_rank_is_told(tmp_path: Path, work: Callable[[], str], expected: str) -> None:
-    """A result, a refusal and a bad shard come back on both of two ranks, and neither waits for the other."""
+    """A result, a refusal and a bad shard come back on both of two ranks, and neither waits for the
+    other.
+    """
     assert two_ranks(tmp_path, on_first_rank, work) == [expected, expected]
 
 
@@ -66,7 +68,9 @@ def test_every_rank_is_told(tmp_path: Path, work: Callable[[], str], expected: s
         (refuse_on_the_last, ["ConfigError: no shards on this node"] * 2),
     ],
 )
-def test_one_refusal_is_everybodys(tmp_path: Path, work: Callable[[], str], expected: list[str]) -> None:
+def test_one_refusal_is_everybodys(
+    tmp_path: Path, work: Callable[[], str], expected: list[str]
+) -> None:
     """Each of two ranks gets its own result, or both the refusal that one of them met."""
     assert two_ranks(tmp_path, on_every_rank, work) == expected
 

@@ -1,4 +1,6 @@
-"""The engine: the same curve whether killed, resumed, or shared among workers; whole checkpoints; clear ends."""
+"""The engine: the same curve whether killed, resumed, or shared among workers; whole checkpoints;
+clear ends.
+"""
 
 import json
 import math
@@ -57,16 +59,22 @@ def losses(out: Path, name: str = "loss") -> dict[int, float]:
     return {line["step"]: line[name] for line in lines if name in line}
 
 
-def start(values: dict[str, Any], folder: Path, *, workers: int = 1, dying_at: str = "") -> subprocess.Popen[bytes]:
+def start(
+    values: dict[str, Any], folder: Path, *, workers: int = 1, dying_at: str = ""
+) -> subprocess.Popen[bytes]:
     options = folder / "options.yaml"
     options.write_text(yaml.safe_dump(values))
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(workers)] if workers > 1 else []
+    launcher = (
+        ["-m", "torch.distributed.run", "--nproc-per-node", str(workers)] if workers > 1 else []
+    )
     training = ["cluster", "train", "--config", str(options)]
     if dying_at:
         training = ["tests.trainers.engine.dying_run", str(options), *dying_at.split()]
     command = [sys.executable, *launcher, "-m", *training]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:
@@ -88,8 +96,12 @@ def test_a_run_leaves_a_model_and_its_numbers(undisturbed: Path) -> None:
     assert list((undisturbed / "tensorboard").glob("events.*"))
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_been(shards: str, undisturbed: Path, tmp_path: Path) -> None:
-    """SIGKILL in the middle, a half-written checkpoint beside: the resumed curve is the undisturbed one, exactly."""
+def test_a_killed_run_goes_on_as_if_nothing_had_been(
+    shards: str, undisturbed: Path, tmp_path: Path
+) -> None:
+    """SIGKILL in the middle, a half-written checkpoint beside: the resumed curve is the undisturbed
+    one, exactly.
+    """
     out = tmp_path / "killed"
     values = small_values(shards, out, batches_per_step=2)
     process = start(values, tmp_path)
@@ -110,8 +122,12 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(shards: str, undisturbed: P
 
 
 @pytest.mark.parametrize("place", ["state", "rename"])
-def test_a_half_saved_checkpoint_is_never_loaded(shards: str, undisturbed: Path, tmp_path: Path, place: str) -> None:
-    """SIGKILL while step 8 is saved: the run goes on from step 6, the last before it, to the undisturbed curve."""
+def test_a_half_saved_checkpoint_is_never_loaded(
+    shards: str, undisturbed: Path, tmp_path: Path, place: str
+) -> None:
+    """SIGKILL while step 8 is saved: the run goes on from step 6, the last before it, to the
+    undisturbed curve.
+    """
     out = tmp_path / "killed"
     values = small_values(shards, out, batches_per_step=2)
     killed = start(values, tmp_path, dying_at=f"{place} 8")
@@ -132,13 +148,18 @@ def test_a_half_saved_checkpoint_is_never_loaded(shards: str, undisturbed: Path,
 def test_another_number_of_workers_goes_on(
     shards: str, undisturbed: Path, tmp_path: Path, zero_stage: int, first: int, then: int
 ) -> None:
-    """SIGKILL after step 10: the others go on from step 8, with the curve of one worker, to float rounding."""
+    """SIGKILL after step 10: the others go on from step 8, with the curve of one worker, to float
+    rounding.
+    """
     out = tmp_path / "moved"
     engine: dict[str, Any] = {"batches_per_step": 2, "zero_stage": zero_stage}
     killed = start(small_values(shards, out, **engine), tmp_path, workers=first, dying_at="step 10")
     output = killed.communicate(timeout=200)[0].decode()
     assert killed.returncode == (-signal.SIGKILL if first == 1 else 1), output[-3000:]
-    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["step-00000006", "step-00000008"]
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == [
+        "step-00000006",
+        "step-00000008",
+    ]
     assert max(losses(out)) == 10
     finish(start(small_values(shards, out, **engine) | {"resume": True}, tmp_path, workers=then))
     assert losses(out) == pytest.approx(losses(undisturbed), rel=1e-3)
@@ -147,7 +168,9 @@ def test_another_number_of_workers_goes_on(
 def test_the_best_model_is_that_of_the_last_checkpoint(
     shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed after a checkpoint and before its model was exported: resumed, `best` is the step the result names."""
+    """Killed after a checkpoint and before its model was exported: resumed, `best` is the step the
+    result names.
+    """
     config = small_config(shards, tmp_path / "run", num_steps=6)
 
     def die(*_: object) -> None:
@@ -160,27 +183,47 @@ def test_the_best_model_is_that_of_the_last_checkpoint(
     assert not (tmp_path / "run" / "best").exists()
     result = run_training(replace(config, resume=True))
     assert (result.steps, result.best_step) == (6, 6)
-    best, last = (load_file(tmp_path / "run" / name / "model.safetensors") for name in ("best", "last"))
+    best, last = (
+        load_file(tmp_path / "run" / name / "model.safetensors") for name in ("best", "last")
+    )
     assert all(torch.equal(best[name], last[name]) for name in last)
 
 
 def test_a_universal_checkpoint_brings_the_buffers_back(
     shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Converted for another number of workers: batch norm and codebook go on as in the undisturbed run, exactly."""
-    model = {"head": "interpreter", "normalize_codes": True, "restart_codes": True, "code_width": 8, "num_codes": 16}
+    """Converted for another number of workers: batch norm and codebook go on as in the undisturbed
+    run, exactly.
+    """
+    model = {
+        "head": "interpreter",
+        "normalize_codes": True,
+        "restart_codes": True,
+        "code_width": 8,
+        "num_codes": 16,
+    }
 
     def run(name: str, num_steps: int, *, resume: bool = False) -> dict[str, torch.Tensor]:
-        values = small_values(shards, tmp_path / name, num_steps=num_steps, zero_stage=1, schedule="constant")
+        values = small_values(
+            shards, tmp_path / name, num_steps=num_steps, zero_stage=1, schedule="constant"
+        )
         values["engine"]["warmup_share"] = 0.0
-        run_training(from_mapping(TrainConfig, values | {"model": model | {"num_prefixes": 2}, "resume": resume}))
+        run_training(
+            from_mapping(
+                TrainConfig, values | {"model": model | {"num_prefixes": 2}, "resume": resume}
+            )
+        )
         return load_file(tmp_path / name / "last" / "model.safetensors")
 
     expected = run("undisturbed", 12)
     run("moved", 8)
     monkeypatch.setattr(engine_module.TrainingRun, "_must_convert", lambda *_: True)
     found = run("moved", 12, resume=True)
-    changing = [name for name in expected if name.endswith(("running_mean", "running_var", "idle_steps", "offset"))]
+    changing = [
+        name
+        for name in expected
+        if name.endswith(("running_mean", "running_var", "idle_steps", "offset"))
+    ]
     assert len(changing) >= 4
     assert all(expected[name].abs().sum() > 0 for name in changing if "running" in name)
     for name, value in expected.items():
@@ -190,7 +233,9 @@ def test_a_universal_checkpoint_brings_the_buffers_back(
 @pytest.mark.parametrize(
     ("recipe", "engine"), [("finetune", {"precision": "bfloat16"}), ("finetune", {"zero_stage": 3})]
 )
-def test_precisions_and_stages_train(shards: str, tmp_path: Path, recipe: str, engine: dict[str, Any]) -> None:
+def test_precisions_and_stages_train(
+    shards: str, tmp_path: Path, recipe: str, engine: dict[str, Any]
+) -> None:
     """bfloat16 and ZeRO 3 in one process; what they export is float32 and loads."""
     result = run_training(small_config(shards, tmp_path / "run", recipe, **engine))
     assert result.steps == 12
@@ -199,17 +244,35 @@ def test_precisions_and_stages_train(shards: str, tmp_path: Path, recipe: str, e
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_group_norm_front_end_trains_under_zero_3(shards: str, tmp_path: Path, workers: int) -> None:
-    """Run once for each length in a batch, it gives the curve of ZeRO 0, convolutions trained too."""
+def test_a_group_norm_front_end_trains_under_zero_3(
+    shards: str, tmp_path: Path, workers: int
+) -> None:
+    """Run once for each length in a batch, it gives the curve of ZeRO 0, convolutions trained
+    too.
+    """
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    convolutions = {"conv_dim": (8, 8), "conv_kernel": (10, 8), "conv_stride": (8, 4), "num_feat_extract_layers": 2}
-    HubertModel(HubertConfig(num_conv_pos_embeddings=8, **sizes, **convolutions)).save_pretrained(tmp_path / "hubert")
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
+    convolutions = {
+        "conv_dim": (8, 8),
+        "conv_kernel": (10, 8),
+        "conv_stride": (8, 4),
+        "num_feat_extract_layers": 2,
+    }
+    HubertModel(HubertConfig(num_conv_pos_embeddings=8, **sizes, **convolutions)).save_pretrained(
+        tmp_path / "hubert"
+    )
     curves = []
     for stage in (0, 3):
         folder = tmp_path / str(stage)
         folder.mkdir()
-        values = small_values(shards, folder / "run", "finetune", zero_stage=stage, num_steps=4, batches_per_step=2)
+        values = small_values(
+            shards, folder / "run", "finetune", zero_stage=stage, num_steps=4, batches_per_step=2
+        )
         values["encoder"] = {"checkpoint": str(tmp_path / "hubert"), "freeze_front_end": False}
         if workers > 1 and stage == 3:
             finish(start(values, folder, workers=workers))
@@ -241,13 +304,19 @@ def test_a_loss_that_is_no_number_names_its_utterances(
         return replace(batch, inputs={"sound": spoilt})
 
     monkeypatch.setattr(BatchReader, "__getitem__", spoilt)
-    with pytest.raises(ConfigError, match=r"nan at step 2, in batch 3 \((train-\d-\d{3}, )*train-\d-\d{3}\)"):
+    with pytest.raises(
+        ConfigError, match=r"nan at step 2, in batch 3 \((train-\d-\d{3}, )*train-\d-\d{3}\)"
+    ):
         run_training(small_config(shards, tmp_path / "run", "finetune", batches_per_step=2))
 
 
 def test_epochs_take_the_place_of_steps(shards: str, tmp_path: Path) -> None:
-    """Two passes over 36 utterances: so many steps as their batches make, and the rate falls to the last of them."""
-    values = small_values(shards, tmp_path / "run", "finetune", num_epochs=2, batches_per_step=2, schedule="linear")
+    """Two passes over 36 utterances: so many steps as their batches make, and the rate falls to the
+    last of them.
+    """
+    values = small_values(
+        shards, tmp_path / "run", "finetune", num_epochs=2, batches_per_step=2, schedule="linear"
+    )
     del values["engine"]["num_steps"]
     config = from_mapping(TrainConfig, values)
     plan = make_task(config, read_index(shards)).plan()
@@ -261,9 +330,16 @@ def test_epochs_take_the_place_of_steps(shards: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("recipe", "zero_stage"), [("setpeer", 0), ("finetune", 3)])
 def test_computing_layers_again_changes_nothing(
-    shards: str, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str, zero_stage: int
+    shards: str,
+    undisturbed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    recipe: str,
+    zero_stage: int,
 ) -> None:
-    """Every layer runs twice a batch, what stands before it once, and the losses are the same, exactly."""
+    """Every layer runs twice a batch, what stands before it once, and the losses are the same,
+    exactly.
+    """
     calls: list[bool] = []
     forward = EncoderLayer.forward
 
@@ -274,7 +350,11 @@ def test_computing_layers_again_changes_nothing(
     monkeypatch.setattr(EncoderLayer, "forward", counted)
     curves, in_training = [], []
     for name, checkpointing in (("kept", False), ("again", True)):
-        options = {"gradient_checkpointing": checkpointing, "zero_stage": zero_stage, "num_steps": 6}
+        options = {
+            "gradient_checkpointing": checkpointing,
+            "zero_stage": zero_stage,
+            "num_steps": 6,
+        }
         values = small_values(shards, tmp_path / name, recipe, **options)
         if recipe == "setpeer":
             values["model"] |= {"restart_codes": True, "normalize_codes": True}
@@ -287,9 +367,17 @@ def test_computing_layers_again_changes_nothing(
 
 
 def test_patience_stops_early(shards: str, tmp_path: Path) -> None:
-    """Without improvement for `patience` validations the run ends, with a checkpoint of where it is."""
+    """Without improvement for `patience` validations the run ends, with a checkpoint of where it
+    is.
+    """
     config = small_config(
-        shards, tmp_path / "run", "finetune", learning_rate=1e-12, num_steps=50, validate_every=2, patience=2
+        shards,
+        tmp_path / "run",
+        "finetune",
+        learning_rate=1e-12,
+        num_steps=50,
+        validate_every=2,
+        patience=2,
     )
     result = run_training(config)
     assert result == TrainingResult(
@@ -306,12 +394,18 @@ def test_patience_stops_early(shards: str, tmp_path: Path) -> None:
     assert run_training(later).steps == 8  # more patience is one more validation
 
 
-def test_an_encoder_of_something_else_is_refused(shards: str, undisturbed: Path, tmp_path: Path) -> None:
-    """Neither faces into an encoder of sound, whatever the recipe, nor more frozen layers than there are."""
+def test_an_encoder_of_something_else_is_refused(
+    shards: str, undisturbed: Path, tmp_path: Path
+) -> None:
+    """Neither faces into an encoder of sound, whatever the recipe, nor more frozen layers than
+    there are.
+    """
     values = small_values(shards, tmp_path / "run", "finetune")
     values["data"]["modality"] = "face"
     values["encoder"] = {"checkpoint": str(undisturbed / "best")}
-    with pytest.raises(ConfigError, match=r"got an encoder of audio, expected one of face, as data\.modality says"):
+    with pytest.raises(
+        ConfigError, match=r"got an encoder of audio, expected one of face, as data\.modality says"
+    ):
         run_training(from_mapping(TrainConfig, values))
     values["data"]["modality"], values["encoder"]["freeze_layers"] = "audio", 3
     with pytest.raises(ConfigError, match="freeze_layers: got 3, expected at most the encoder's 2"):
@@ -319,27 +413,42 @@ def test_an_encoder_of_something_else_is_refused(shards: str, undisturbed: Path,
 
 
 def test_a_used_folder_is_not_overwritten(shards: str, undisturbed: Path, tmp_path: Path) -> None:
-    """A second run into it, or a resume with other options or other data, is refused and leaves it as it was."""
+    """A second run into it, or a resume with other options or other data, is refused and leaves it
+    as it was.
+    """
     before = (undisturbed / "config.yaml").read_text()
     with pytest.raises(ConfigError, match="add --resume to go on"):
         run_training(small_config(shards, undisturbed, batches_per_step=2))
-    with pytest.raises(ConfigError, match=r"resume: engine\.seed: got 1, the run was started with 0"):
-        run_training(replace(small_config(shards, undisturbed, batches_per_step=2, seed=1), resume=True))
+    with pytest.raises(
+        ConfigError, match=r"resume: engine\.seed: got 1, the run was started with 0"
+    ):
+        run_training(
+            replace(small_config(shards, undisturbed, batches_per_step=2, seed=1), resume=True)
+        )
     others = write_training_world(tmp_path)
-    write_shard(tmp_path / "train-000000.tar", [make_utterance("train", s, n) for s in range(5) for n in range(6)])
+    write_shard(
+        tmp_path / "train-000000.tar",
+        [make_utterance("train", s, n) for s in range(5) for n in range(6)],
+    )
     with pytest.raises(ConfigError, match="not those the run was started with"):
         run_training(replace(small_config(others, undisturbed, batches_per_step=2), resume=True))
     assert (undisturbed / "config.yaml").read_text() == before
 
 
-def test_a_checkpoint_that_lost_a_file_is_refused(shards: str, undisturbed: Path, tmp_path: Path) -> None:
-    """By its name, before DeepSpeed starts from what is left; without the checkpoint the one before is used."""
+def test_a_checkpoint_that_lost_a_file_is_refused(
+    shards: str, undisturbed: Path, tmp_path: Path
+) -> None:
+    """By its name, before DeepSpeed starts from what is left; without the checkpoint the one before
+    is used.
+    """
     out = tmp_path / "damaged"
     shutil.copytree(undisturbed, out)
     state = next(path for path in (out / "checkpoints" / "step-00000012").rglob("*.pt"))
     state.write_bytes(state.read_bytes()[:-1])
     config = replace(small_config(shards, out, batches_per_step=2), resume=True)
-    with pytest.raises(ConfigError, match=f"{state.name} missing or cut short since it was written; restore it"):
+    with pytest.raises(
+        ConfigError, match=f"{state.name} missing or cut short since it was written; restore it"
+    ):
         run_training(config)
     state.unlink()
     with pytest.raises(ConfigError, match=f"{state.name} missing or cut short"):

@@ -1,4 +1,6 @@
-"""The learning rate against values by hand and torch's own cosine; seeds that belong to one batch of one run."""
+"""The learning rate against values by hand and torch's own cosine; seeds that belong to one batch
+of one run.
+"""
 
 import math
 
@@ -14,7 +16,9 @@ from trainers.settings.engine import EngineConfig
 def test_rates_rise_and_fall() -> None:
     """Ten steps, two of warm-up: by hand."""
     linear = EngineConfig(warmup_share=0.2, schedule="linear")
-    assert [rate_at(step, 10, linear) for step in (0, 1, 2, 6, 10)] == pytest.approx([0.5, 1.0, 1.0, 0.5, 0.0])
+    assert [rate_at(step, 10, linear) for step in (0, 1, 2, 6, 10)] == pytest.approx(
+        [0.5, 1.0, 1.0, 0.5, 0.0]
+    )
     cosine = EngineConfig(warmup_share=0.2, schedule="cosine")
     assert rate_at(6, 10, cosine) == pytest.approx(0.5)
     assert rate_at(4, 10, cosine) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
@@ -37,8 +41,12 @@ def test_the_cosine_is_that_of_torch() -> None:
     warmup_share=st.floats(0, 0.99),
     schedule=st.sampled_from(["cosine", "linear", "constant"]),
 )
-def test_every_rate_is_a_share_of_the_peak(num_steps: int, warmup_share: float, schedule: str) -> None:
-    """Above zero for every step that is taken, never above the peak, and never rising again after the warm-up."""
+def test_every_rate_is_a_share_of_the_peak(
+    num_steps: int, warmup_share: float, schedule: str
+) -> None:
+    """Above zero for every step that is taken, never above the peak, and never rising again after
+    the warm-up.
+    """
     config = EngineConfig(warmup_share=warmup_share, schedule=schedule)  # type: ignore[arg-type]
     rates = [rate_at(step, num_steps, config) for step in range(num_steps)]
     assert all(0 < rate <= 1 for rate in rates)

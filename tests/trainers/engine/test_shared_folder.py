@@ -1,4 +1,6 @@
-"""`--out` must be the same folder for all ranks, tried with processes that see different ones under one path."""
+"""`--out` must be the same folder for all ranks, tried with processes that see different ones under
+one path.
+"""
 
 import os
 from pathlib import Path
@@ -12,7 +14,9 @@ from trainers.engine.shared_folder import require_shared
 
 
 def check(rank: int, size: int, folder: Path, is_shared: bool) -> None:
-    """Write down what this rank is told of `out`, a path relative to where it stands: a node's own, unless shared."""
+    """Write down what this rank is told of `out`, a path relative to where it stands: a node's own,
+    unless shared.
+    """
     mine = folder / ("everybody" if is_shared else f"node-{rank}")
     (mine / "out").mkdir(parents=True, exist_ok=True)
     os.chdir(mine)

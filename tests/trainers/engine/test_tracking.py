@@ -1,4 +1,6 @@
-"""Trackers: a resumed run is one curve, in the files and in the services, of which this has stand-ins."""
+"""Trackers: a resumed run is one curve, in the files and in the services, of which this has
+stand-ins.
+"""
 
 import importlib.machinery
 import json
@@ -15,7 +17,9 @@ from trainers.engine.tracking import METRICS_NAME, MetricsFile, open_trackers, r
 
 
 class Service:
-    """What MLflow and W&B keep of a run, by identifier: parameters and (step, numbers); `open` is the present run."""
+    """What MLflow and W&B keep of a run, by identifier: parameters and (step, numbers); `open` is
+    the present run.
+    """
 
     def __init__(self) -> None:
         self.runs: dict[str, dict[str, Any]] = {}
@@ -36,7 +40,9 @@ class Service:
 
 
 def mlflow_of(service: Service) -> dict[str, Any]:
-    """MLflow's functions; a parameter that is logged again with another value is refused, as MLflow does."""
+    """MLflow's functions; a parameter that is logged again with another value is refused, as MLflow
+    does.
+    """
 
     def start_run(run_id: str | None = None, run_name: str | None = None) -> Any:
         return SimpleNamespace(info=SimpleNamespace(run_id=service.begin(run_id, run_name)))
@@ -48,18 +54,33 @@ def mlflow_of(service: Service) -> dict[str, Any]:
             raise ValueError("changing param values is not allowed")
         known.update(values)
 
-    return {"start_run": start_run, "log_params": log_params, "log_metrics": service.log, "end_run": service.end}
+    return {
+        "start_run": start_run,
+        "log_params": log_params,
+        "log_metrics": service.log,
+        "end_run": service.end,
+    }
 
 
 def wandb_of(service: Service) -> dict[str, Any]:
-    """wandb.init; an identifier without `resume` begins the run anew, and a changed value must be allowed."""
+    """wandb.init; an identifier without `resume` begins the run anew, and a changed value must be
+    allowed.
+    """
 
-    def init(name: str, id: str | None, resume: str | None, config: dict[str, Any], allow_val_change: bool) -> Any:
+    def init(
+        name: str,
+        id: str | None,
+        resume: str | None,
+        config: dict[str, Any],
+        allow_val_change: bool,
+    ) -> Any:
         if id is not None and resume != "allow":
             service.runs.pop(id, None)
         run_id = service.begin(id, name)
         known = service.runs[run_id]["parameters"]
-        if not allow_val_change and any(known.get(key, value) != value for key, value in config.items()):
+        if not allow_val_change and any(
+            known.get(key, value) != value for key, value in config.items()
+        ):
             raise ValueError("attempted to change value of key")
         known.update(config)
         return SimpleNamespace(id=run_id, log=service.log, finish=service.end)
@@ -86,8 +107,12 @@ def attempt(out: Path, name: str, first_step: int, last_step: int, **parameters:
         tracker.close()
 
 
-def test_a_resumed_run_is_the_same_run_of_the_service(service: tuple[str, Service], tmp_path: Path) -> None:
-    """Under its first identifier, also with more steps than it was started with; another folder is another run."""
+def test_a_resumed_run_is_the_same_run_of_the_service(
+    service: tuple[str, Service], tmp_path: Path
+) -> None:
+    """Under its first identifier, also with more steps than it was started with; another folder is
+    another run.
+    """
     name, kept = service
     require_trackers([name])
     (tmp_path / "one").mkdir()
@@ -105,12 +130,16 @@ def test_a_resumed_run_is_the_same_run_of_the_service(service: tuple[str, Servic
 def test_a_library_that_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the way to get it."""
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    with pytest.raises(ConfigError, match="mlflow is not installed; `pip install mlflow`, or leave it out"):
+    with pytest.raises(
+        ConfigError, match="mlflow is not installed; `pip install mlflow`, or leave it out"
+    ):
         require_trackers(["mlflow"])
 
 
 def test_the_files_hold_one_curve(tmp_path: Path) -> None:
-    """Lines after the checkpoint, a half-written one included, and TensorBoard's points after it are taken back."""
+    """Lines after the checkpoint, a half-written one included, and TensorBoard's points after it
+    are taken back.
+    """
     for first_step, last_step in ((0, 4), (2, 5)):
         trackers = open_trackers(tmp_path, [], {}, first_step=first_step)
         for step in range(first_step + 1, last_step + 1):

@@ -1,16 +1,25 @@
-"""Temperature scaling: finds the temperature that was hidden, lowers the cross-entropy, and lives in the weights."""
+"""Temperature scaling: finds the temperature that was hidden, lowers the cross-entropy, and lives
+in the weights.
+"""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from trainers.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, fit_temperature, scale_logits
+from trainers.evaluation.calibration import (
+    MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
+    fit_temperature,
+    scale_logits,
+)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_the_temperature_that_made_logits_overconfident_is_found(temperature: float) -> None:
-    """Labels drawn from softmax(logits), logits then multiplied: the fit undoes it, within sampling error."""
+    """Labels drawn from softmax(logits), logits then multiplied: the fit undoes it, within sampling
+    error.
+    """
     generator = torch.Generator().manual_seed(0)
     honest = 1.5 * torch.randn(4000, 7, generator=generator)
     labels = torch.multinomial(honest.softmax(dim=-1), 1, generator=generator)[:, 0]
@@ -42,7 +51,9 @@ def test_scaling_the_last_layer_divides_the_logits() -> None:
     torch.testing.assert_close(model(inputs).detach(), before / 2.5)
 
 
-@pytest.mark.parametrize("model", [nn.Sequential(nn.Linear(4, 7), nn.Linear(7, 3)), nn.Sequential(nn.ReLU())])
+@pytest.mark.parametrize(
+    "model", [nn.Sequential(nn.Linear(4, 7), nn.Linear(7, 3)), nn.Sequential(nn.ReLU())]
+)
 def test_a_model_whose_last_layer_is_no_classifier_is_refused(model: nn.Module) -> None:
     """Scaling some other layer would change what the model says."""
     with pytest.raises(ValueError, match="7 logits"):

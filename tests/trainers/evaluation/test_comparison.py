@@ -14,7 +14,9 @@ def runs(values: dict[int, float]) -> dict[int, dict[str, float]]:
 
 
 def test_significance_is_that_of_a_paired_t_test() -> None:
-    """Over the seeds both have, against scipy: seeds differ by more than methods do, so unpaired nothing shows."""
+    """Over the seeds both have, against scipy: seeds differ by more than methods do, so unpaired
+    nothing shows.
+    """
     ours = runs({seed: SEEDS[seed] + gain for seed, gain in GAINS.items()} | {9: 0.1})
     table = compare({"plain": runs(SEEDS), "ours": ours}, "plain", ["ACC"])
     expected = ttest_rel([ours[seed]["ACC"] for seed in SEEDS], list(SEEDS.values())).pvalue
@@ -27,13 +29,22 @@ def test_significance_is_that_of_a_paired_t_test() -> None:
 def test_a_cell_is_mean_and_sample_deviation_over_seeds() -> None:
     """By hand: 1, 2, 3 have mean 2 and deviation 1; one seed has none."""
     table = compare({"a": runs({0: 1.0, 1: 2.0, 2: 3.0}), "b": runs({0: 5.0})}, "a", ["ACC"])
-    assert (table["a"]["ACC"].mean, table["a"]["ACC"].std) == (pytest.approx(2.0), pytest.approx(1.0))
+    assert (table["a"]["ACC"].mean, table["a"]["ACC"].std) == (
+        pytest.approx(2.0),
+        pytest.approx(1.0),
+    )
     assert (table["b"]["ACC"].mean, table["b"]["ACC"].std) == (5.0, None)
 
 
-@pytest.mark.parametrize(("gain", "seeds", "expected"), [(0.1, 2, None), (0.0, 3, 1.0), (0.5, 3, 0.0)])
+@pytest.mark.parametrize(
+    ("gain", "seeds", "expected"), [(0.1, 2, None), (0.0, 3, 1.0), (0.5, 3, 0.0)]
+)
 def test_where_a_t_test_says_nothing(gain: float, seeds: int, expected: float | None) -> None:
-    """Two seeds are too few; the same gain for every seed, or none at all, has no spread to divide by."""
+    """Two seeds are too few; the same gain for every seed, or none at all, has no spread to divide
+    by.
+    """
     plain = {seed: float(seed) for seed in range(seeds)}
-    table = compare({"a": runs(plain), "b": runs({s: value + gain for s, value in plain.items()})}, "a", ["ACC"])
+    table = compare(
+        {"a": runs(plain), "b": runs({s: value + gain for s, value in plain.items()})}, "a", ["ACC"]
+    )
     assert table["b"]["ACC"].p == expected

@@ -20,7 +20,8 @@ def test_speakers_count_alike() -> None:
     assert scores.speaker_accuracy == pytest.approx((3 / 4 + 1 / 2) / 2)
     assert scores.speaker_accuracy_std == pytest.approx(1 / 8)
     assert (scores.per_speaker["b"].number, scores.per_speaker["b"].accuracy) == (2, 0.5)
-    # b: neutral F1 0, anger precision 1/2, recall 1: F1 2/3; happiness neither occurs nor is predicted.
+    # b: neutral F1 0, anger precision 1/2, recall 1: F1 2/3; happiness neither occurs nor is
+    # predicted.
     assert scores.per_speaker["b"].f1 == pytest.approx((0 + 2 / 3) / 2)
     assert scores.confusion == [[1, 2, 0], [0, 2, 0], [0, 0, 1]]
 
@@ -36,14 +37,20 @@ def test_overall_scores_are_those_of_torchmetrics() -> None:
 
 
 def test_a_class_nobody_has_counts_overall() -> None:
-    """The overall macro-F1 averages over all classes of the model, a speaker's over those that occur."""
-    scores = score_classes(np.asarray([0, 0]), np.asarray([0, 0]), np.asarray(["a", "a"], dtype=object), NAMES)
+    """The overall macro-F1 averages over all classes of the model, a speaker's over those that
+    occur.
+    """
+    scores = score_classes(
+        np.asarray([0, 0]), np.asarray([0, 0]), np.asarray(["a", "a"], dtype=object), NAMES
+    )
     assert scores.macro_f1 == pytest.approx(1 / 3)
     assert scores.speaker_f1 == 1.0
 
 
 def test_values_overall_and_over_speakers() -> None:
-    """A shift per speaker costs the overall CCC and not that of a speaker whose own values are right."""
+    """A shift per speaker costs the overall CCC and not that of a speaker whose own values are
+    right.
+    """
     truth = np.asarray([[1.0], [2.0], [3.0], [5.0], [6.0], [7.0]], dtype=np.float32)
     predicted = truth.copy()
     predicted[3:] -= 4.0
@@ -53,14 +60,21 @@ def test_values_overall_and_over_speakers() -> None:
     assert scores.over_speakers == pytest.approx([(1 + by_hand) / 2])
     # Overall: means 4 and 2, variances 14/3 and 2/3, covariance 2/3.
     assert scores.overall == pytest.approx([2 * (2 / 3) / (14 / 3 + 2 / 3 + (4 - 2) ** 2)])
-    assert scores.summary() == {"ccc": pytest.approx(1 / 7), "speaker_ccc": pytest.approx((1 + by_hand) / 2)}
+    assert scores.summary() == {
+        "ccc": pytest.approx(1 / 7),
+        "speaker_ccc": pytest.approx((1 + by_hand) / 2),
+    }
     assert concordance(np.ones(3), np.ones(3)) == 0.0
     assert concordance(np.ones(1), np.zeros(1)) == 0.0
 
 
 def test_spreads_are_population_deviations_over_speakers() -> None:
-    """Of F1 7/9 and 1/3, and of the CCC of one speaker who is right and one whose prediction never moves."""
-    assert score_classes(TRUTH, PREDICTED, SPEAKERS, NAMES).speaker_f1_std == pytest.approx((7 / 9 - 1 / 3) / 2)
+    """Of F1 7/9 and 1/3, and of the CCC of one speaker who is right and one whose prediction never
+    moves.
+    """
+    assert score_classes(TRUTH, PREDICTED, SPEAKERS, NAMES).speaker_f1_std == pytest.approx(
+        (7 / 9 - 1 / 3) / 2
+    )
     truth = np.asarray([[1.0, 1.0], [2.0, 3.0], [1.0, 1.0], [2.0, 3.0]], dtype=np.float32)
     predicted = np.asarray([[1.0, 2.0], [2.0, 2.0], [1.0, 1.0], [1.0, 3.0]], dtype=np.float32)
     scores = score_values(truth, predicted, np.asarray(["a", "a", "b", "b"], dtype=object))

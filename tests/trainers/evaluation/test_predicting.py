@@ -1,4 +1,6 @@
-"""Support sets: what a set is personalized by is what the control says, and never by accident the set itself."""
+"""Support sets: what a set is personalized by is what the control says, and never by accident the
+set itself.
+"""
 
 from pathlib import Path
 
@@ -37,7 +39,9 @@ def speakers(sizes: list[int]) -> dict[str, NDArray[np.int64]]:
 @settings(max_examples=60, deadline=None)
 @given(SIZES, st.integers(0, 10), st.integers(0, 3))
 def test_support_is_of_the_kind_asked_for(sizes: list[int], set_size: int, seed: int) -> None:
-    """Every utterance is predicted once; disjoint support is others of the same speaker, wrong support another's."""
+    """Every utterance is predicted once; disjoint support is others of the same speaker, wrong
+    support another's.
+    """
     groups = speakers(sizes)
     owner = {row: name for name, rows in groups.items() for row in rows.tolist()}
     for support in ("same", "disjoint", "wrong"):
@@ -54,8 +58,12 @@ def test_support_is_of_the_kind_asked_for(sizes: list[int], set_size: int, seed:
 
 def test_an_encoder_is_no_recognizer(tmp_path: Path) -> None:
     """Evaluating one says what to do first, and so does a folder without a model."""
-    SequenceEncoder(SequenceEncoderConfig(hidden_size=8, num_hidden_layers=1)).save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match="got another model, expected a recognizer; fine-tune an encoder first"):
+    SequenceEncoder(SequenceEncoderConfig(hidden_size=8, num_hidden_layers=1)).save_pretrained(
+        tmp_path
+    )
+    with pytest.raises(
+        ConfigError, match="got another model, expected a recognizer; fine-tune an encoder first"
+    ):
         load_recognizer(str(tmp_path))
     with pytest.raises(ConfigError, match="no exported model"):
         load_recognizer(str(tmp_path / "nothing"))
@@ -71,34 +79,54 @@ def test_what_has_no_such_support_is_refused() -> None:
 
 def trained_on(**values: object) -> EmotionRecognizer:
     encoder = SequenceEncoderConfig(hidden_size=8, num_hidden_layers=1).to_dict()
-    return EmotionRecognizer(RecognizerConfig(encoder=encoder, names=["anger", "neutral"], trained_on=values))
+    return EmotionRecognizer(
+        RecognizerConfig(encoder=encoder, names=["anger", "neutral"], trained_on=values)
+    )
 
 
 def test_what_was_heard_counts_through_a_chain_of_runs() -> None:
-    """The most that this model or one before it heard of the split, and nothing of another split."""
-    model = trained_on(known_seconds=2.0, known_split="test", start={"known_seconds": 5.0, "known_split": "test"})
+    """The most that this model or one before it heard of the split, and nothing of another
+    split.
+    """
+    model = trained_on(
+        known_seconds=2.0, known_split="test", start={"known_seconds": 5.0, "known_split": "test"}
+    )
     assert seconds_heard(model, "test") == 5.0
     assert seconds_heard(model, "validation") == 0.0
     assert seconds_heard(trained_on(), "test") == 0.0
 
 
 def test_calibration_knows_the_speakers_that_were_learned(tmp_path: Path) -> None:
-    """Two of six training speakers; with test speakers in place of some, the training speakers that were left."""
+    """Two of six training speakers; with test speakers in place of some, the training speakers that
+    were left.
+    """
     corpus = read_index(write_training_world(tmp_path))
     assert len(utterances_learned(trained_on(), corpus).speakers) == 6
-    assert len(utterances_learned(trained_on(num_speakers=2, known_seconds=0.0), corpus).speakers) == 2
+    assert (
+        len(utterances_learned(trained_on(num_speakers=2, known_seconds=0.0), corpus).speakers) == 2
+    )
     (tmp_path / "test-000000.tar").unlink()
     assert (
-        len(utterances_learned(trained_on(num_speakers=2, known_seconds=0.0), read_index(f"{tmp_path}/*")).speakers)
+        len(
+            utterances_learned(
+                trained_on(num_speakers=2, known_seconds=0.0), read_index(f"{tmp_path}/*")
+            ).speakers
+        )
         == 2
     )
 
 
 @pytest.mark.parametrize("support", ["disjoint", "wrong"])
 def test_a_prefix_is_made_from_the_support_alone(tmp_path: Path, support: Support) -> None:
-    """Scores are those of the utterances behind each other's, whose prefix comes from what follows the predicted."""
+    """Scores are those of the utterances behind each other's, whose prefix comes from what follows
+    the predicted.
+    """
     index = read_index(write_training_world(tmp_path)).split("test")
-    extractor = {"code_width": 8, "num_prefixes": 2, "quantized": False}  # untrained codes are all alike
+    extractor = {
+        "code_width": 8,
+        "num_prefixes": 2,
+        "quantized": False,
+    }  # untrained codes are all alike
     model = recognizer("prefix", extractor=extractor).eval()
     found = predict(TrainedRecognizer(model, None), index, set_size=2, support=support, seed=3)
     reader = BatchReader(index, ["sound"])
@@ -107,4 +135,6 @@ def test_a_prefix_is_made_from_the_support_alone(tmp_path: Path, support: Suppor
         alone = torch.zeros(len(batch), dtype=torch.long)
         with torch.inference_mode():
             scores = model(*heard(batch), alone, torch.arange(len(batch)) >= number).scores_NC
-        np.testing.assert_allclose(found.scores[plan.rows[:number]], scores[:number].softmax(dim=1), rtol=1e-4)
+        np.testing.assert_allclose(
+            found.scores[plan.rows[:number]], scores[:number].softmax(dim=1), rtol=1e-4
+        )

@@ -25,8 +25,15 @@ def test_classes_are_fitted_and_scored_as_elsewhere() -> None:
     weights = target.class_weights(truth)
     assert weights is not None
     torch.testing.assert_close(weights, torch.tensor([2 / 3, 4 / 3, 4 / 3]))
-    loss = target.loss(scores, {"classes": torch.from_numpy(truth.array)}, class_weights=weights, row_weights_N=None)
-    torch.testing.assert_close(loss, F.cross_entropy(scores, torch.from_numpy(labels), weight=weights))
+    loss = target.loss(
+        scores,
+        {"classes": torch.from_numpy(truth.array)},
+        class_weights=weights,
+        row_weights_N=None,
+    )
+    torch.testing.assert_close(
+        loss, F.cross_entropy(scores, torch.from_numpy(labels), weight=weights)
+    )
 
     answers = target.answers(scores).numpy()
     np.testing.assert_allclose(answers.sum(axis=1), 1.0, rtol=1e-6)
@@ -34,7 +41,9 @@ def test_classes_are_fitted_and_scored_as_elsewhere() -> None:
     assert isinstance(found, ClassScores)
     predicted = answers.argmax(axis=1)
     assert found.accuracy == pytest.approx((predicted == labels).mean())
-    f1 = multiclass_f1_score(torch.from_numpy(predicted), torch.from_numpy(labels), 3, average="macro")
+    f1 = multiclass_f1_score(
+        torch.from_numpy(predicted), torch.from_numpy(labels), 3, average="macro"
+    )
     assert found.macro_f1 == pytest.approx(float(f1))
     assert target.best_figure in found.summary()
 
@@ -46,13 +55,17 @@ def test_values_are_fitted_and_scored_as_elsewhere() -> None:
     scores = torch.from_numpy(truth.array + 0.5 * RNG.standard_normal((8, 2)).astype(np.float32))
 
     expected = concordance_corrcoef(scores, torch.from_numpy(truth.array)).numpy()
-    loss = target.loss(scores, {"values": torch.from_numpy(truth.array)}, class_weights=None, row_weights_N=None)
+    loss = target.loss(
+        scores, {"values": torch.from_numpy(truth.array)}, class_weights=None, row_weights_N=None
+    )
     biased = [
         2 * np.cov(a, b, bias=True)[0, 1] / (a.var() + b.var() + (a.mean() - b.mean()) ** 2)
         for a, b in zip(scores.numpy().T, truth.array.T, strict=True)
     ]
     assert float(loss) == pytest.approx(1 - np.mean(biased), rel=1e-5)
-    assert biased == pytest.approx(expected.tolist(), rel=0.05)  # torchmetrics takes unbiased variances
+    assert biased == pytest.approx(
+        expected.tolist(), rel=0.05
+    )  # torchmetrics takes unbiased variances
 
     assert target.answers(scores) is scores
     found = target.score(truth, scores.numpy(), SPEAKERS)
@@ -68,15 +81,24 @@ def test_a_table_says_null_where_the_truth_is_not_known() -> None:
     array = np.asarray([[np.nan, np.nan], [0.0, 1.0]], dtype=np.float32)
     classes, values = TARGETS["classes"](["x", "y"]), TARGETS["values"](["x", "y"])
     written = classes.columns(Targets("classes", classes.names, array), answers)
-    assert (written["truth"].to_pylist(), written["predicted"].to_pylist()) == ([None, "y"], ["x", "y"])
+    assert (written["truth"].to_pylist(), written["predicted"].to_pylist()) == (
+        [None, "y"],
+        ["x", "y"],
+    )
     written = values.columns(Targets("values", values.names, array), answers)
-    assert (written["truth_x"].to_pylist(), written["truth_y"].to_pylist()) == ([None, 0.0], [None, 1.0])
+    assert (written["truth_x"].to_pylist(), written["truth_y"].to_pylist()) == (
+        [None, 0.0],
+        [None, 1.0],
+    )
     assert written["score_y"].to_pylist() == pytest.approx([0.1, 0.8])
 
 
 def test_finished_metrics_tell_their_target() -> None:
     """By the figures they hold, as files written before this version do."""
-    metrics = {"names": ["arousal"], "scores": {"overall": [0.5], "over_speakers": [0.4], "over_speakers_std": [0.1]}}
+    metrics = {
+        "names": ["arousal"],
+        "scores": {"overall": [0.5], "over_speakers": [0.4], "over_speakers_std": [0.1]},
+    }
     assert target_of(metrics).figures(metrics) == {
         "O-CCC arousal": 0.5,
         "A-CCC arousal": 0.4,

@@ -9,14 +9,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.functional import concordance_corrcoef
 
-from trainers.models.losses import balanced_class_weights, ccc, ccc_loss, info_nce, soft_cross_entropy
+from trainers.models.losses import (
+    balanced_class_weights,
+    ccc,
+    ccc_loss,
+    info_nce,
+    soft_cross_entropy,
+)
 
 
 def test_info_nce_by_hand() -> None:
     """Two speakers, Eq. 7 written out: similarities 2, 0 / 0, 1 at temperature 0.5."""
     first = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     second = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
-    by_hand = [-math.log(math.exp(4) / (math.exp(4) + 1)), -math.log(math.exp(2) / (math.exp(2) + 1))]
+    by_hand = [
+        -math.log(math.exp(4) / (math.exp(4) + 1)),
+        -math.log(math.exp(2) / (math.exp(2) + 1)),
+    ]
     assert info_nce(first, second, 0.5).item() == pytest.approx(sum(by_hand) / 2, rel=1e-6)
     assert info_nce(first[:1], second[:1], 0.5).item() == 0.0
 
@@ -25,9 +34,13 @@ def test_a_cosine_ignores_lengths() -> None:
     """Scaling a speaker's embeddings changes dot products only."""
     first, second = torch.randn(3, 5), torch.randn(3, 5)
     longer = first * torch.tensor([[1.0], [7.0], [0.1]])
-    torch.testing.assert_close(info_nce(longer, second, 0.1, "cosine"), info_nce(first, second, 0.1, "cosine"))
+    torch.testing.assert_close(
+        info_nce(longer, second, 0.1, "cosine"), info_nce(first, second, 0.1, "cosine")
+    )
     unit, unit_second = F.normalize(first, dim=1), F.normalize(second, dim=1)
-    torch.testing.assert_close(info_nce(first, second, 0.1, "cosine"), info_nce(unit, unit_second, 0.1))
+    torch.testing.assert_close(
+        info_nce(first, second, 0.1, "cosine"), info_nce(unit, unit_second, 0.1)
+    )
 
 
 def test_info_nce_is_float32_in_bfloat16() -> None:
@@ -42,19 +55,23 @@ def test_info_nce_is_float32_in_bfloat16() -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 1000), st.integers(3, 40), st.floats(0.1, 3.0), st.floats(-2.0, 2.0))
 def test_ccc_is_torchmetrics(seed: int, number: int, scale: float, shift: float) -> None:
-    """torchmetrics uses sample variances; on repeated data the two definitions meet, so it is given the data thrice."""
+    """torchmetrics uses sample variances; on repeated data the two definitions meet, so it is given
+    the data thrice.
+    """
     generator = torch.Generator().manual_seed(seed)
     truth = torch.randn(number, generator=generator, dtype=torch.float64)
-    predicted = scale * truth + shift + 0.3 * torch.randn(number, generator=generator, dtype=torch.float64)
+    predicted = (
+        scale * truth + shift + 0.3 * torch.randn(number, generator=generator, dtype=torch.float64)
+    )
     repeated = concordance_corrcoef(predicted.repeat(2000), truth.repeat(2000)).item()
     assert ccc(predicted, truth).item() == pytest.approx(repeated, abs=1e-3)
 
 
 def test_ccc_by_hand() -> None:
     """(1, 2, 3) against (2, 2, 5): covariance 1, variances 2/3 and 2, means 2 and 3."""
-    assert ccc(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 2.0, 5.0])).item() == pytest.approx(
-        2 * 1 / (2 / 3 + 2 + 1), rel=1e-6
-    )
+    assert ccc(
+        torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 2.0, 5.0])
+    ).item() == pytest.approx(2 * 1 / (2 / 3 + 2 + 1), rel=1e-6)
     assert ccc(torch.ones(4), torch.ones(4)).item() == 0.0
     two = torch.tensor([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]])
     truth = torch.tensor([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]])
@@ -62,28 +79,42 @@ def test_ccc_by_hand() -> None:
 
 
 def test_weights_stand_for_repeated_rows() -> None:
-    """A row of weight 3 does what the row three times over does, in both losses; by hand for two rows."""
+    """A row of weight 3 does what the row three times over does, in both losses; by hand for two
+    rows.
+    """
     weights = torch.tensor([3.0, 1.0, 2.0])
     rows = torch.tensor([0, 0, 0, 1, 2, 2])
     predicted, truth = torch.randn(3, 2), torch.randn(3, 2)
-    torch.testing.assert_close(ccc_loss(predicted, truth, weights), ccc_loss(predicted[rows], truth[rows]))
+    torch.testing.assert_close(
+        ccc_loss(predicted, truth, weights), ccc_loss(predicted[rows], truth[rows])
+    )
     probs = truth.softmax(dim=-1)
     torch.testing.assert_close(
-        soft_cross_entropy(predicted, probs, row_weights_N=weights), soft_cross_entropy(predicted[rows], probs[rows])
+        soft_cross_entropy(predicted, probs, row_weights_N=weights),
+        soft_cross_entropy(predicted[rows], probs[rows]),
     )
-    logits, hard = torch.tensor([[0.0, 0.0], [math.log(3), 0.0]]), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    logits, hard = (
+        torch.tensor([[0.0, 0.0], [math.log(3), 0.0]]),
+        torch.tensor([[1.0, 0.0], [1.0, 0.0]]),
+    )
     by_hand = (2 * math.log(2) + math.log(4 / 3)) / 3
-    assert soft_cross_entropy(logits, hard, row_weights_N=torch.tensor([2.0, 1.0])).item() == pytest.approx(by_hand)
+    assert soft_cross_entropy(
+        logits, hard, row_weights_N=torch.tensor([2.0, 1.0])
+    ).item() == pytest.approx(by_hand)
 
 
 def test_weighted_ccc_by_hand() -> None:
-    """(0, 3) against (1, 3), weights 2 and 1: means 1 and 5/3, variances 2 and 8/9, covariance 4/3."""
+    """(0, 3) against (1, 3), weights 2 and 1: means 1 and 5/3, variances 2 and 8/9, covariance
+    4/3.
+    """
     found = ccc(torch.tensor([0.0, 3.0]), torch.tensor([1.0, 3.0]), torch.tensor([2.0, 1.0]))
     assert found.item() == pytest.approx(2 * (4 / 3) / (2 + 8 / 9 + (2 / 3) ** 2), rel=1e-6)
 
 
 def test_soft_cross_entropy_is_the_usual_one_for_hard_labels() -> None:
-    """Also with class weights, as torch defines the weighted mean; zero row weights leave rows out."""
+    """Also with class weights, as torch defines the weighted mean; zero row weights leave rows
+    out.
+    """
     logits, labels = torch.randn(9, 4), torch.randint(4, (9,))
     hard, weights = F.one_hot(labels, 4).float(), torch.tensor([0.5, 1.0, 2.0, 3.0])
     torch.testing.assert_close(soft_cross_entropy(logits, hard), F.cross_entropy(logits, labels))
@@ -92,7 +123,8 @@ def test_soft_cross_entropy_is_the_usual_one_for_hard_labels() -> None:
     )
     rows = torch.tensor([1.0] * 5 + [0.0] * 4)
     torch.testing.assert_close(
-        soft_cross_entropy(logits, hard, row_weights_N=rows), F.cross_entropy(logits[:5], labels[:5])
+        soft_cross_entropy(logits, hard, row_weights_N=rows),
+        F.cross_entropy(logits[:5], labels[:5]),
     )
 
 

@@ -25,7 +25,9 @@ def make(name: str, fusion: SpeakerFusion | None = None) -> MaskedPredictor:
     speakers = None if fusion is None else SpeakerEmbedding(4, encoder.width, 8, fusion)
     if speakers is not None:
         torch.nn.init.normal_(speakers.table.weight)
-    return MaskedPredictor(encoder, 11, projection_size=6, temperature=0.1, speakers=speakers).eval()
+    return MaskedPredictor(
+        encoder, 11, projection_size=6, temperature=0.1, speakers=speakers
+    ).eval()
 
 
 def hidden_frames(encoder: LayerwiseEncoder, lengths: Tensor) -> Tensor:
@@ -42,14 +44,21 @@ def test_a_wholly_hidden_utterance_cannot_be_heard(name: str) -> None:
     everything = torch.arange(int(frames.max())) < frames.unsqueeze(1)
     other = inputs.flip(0).roll(1, dims=1)[:, : inputs.shape[1]] * (inputs != 0)
     with torch.inference_mode():
-        assert torch.equal(model(inputs, lengths, everything).logits_HL, model(other, lengths, everything).logits_HL)
+        assert torch.equal(
+            model(inputs, lengths, everything).logits_HL,
+            model(other, lengths, everything).logits_HL,
+        )
         heard = everything & (torch.arange(everything.shape[1]) % 2 == 0)
-        assert not torch.allclose(model(inputs, lengths, heard).logits_HL, model(other, lengths, heard).logits_HL)
+        assert not torch.allclose(
+            model(inputs, lengths, heard).logits_HL, model(other, lengths, heard).logits_HL
+        )
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_hidden_frames_are_numbered_as_they_stand(name: str) -> None:
-    """The encoder has as many frames as it says, and hiding one utterance's leaves the others' alone."""
+    """The encoder has as many frames as it says, and hiding one utterance's leaves the others'
+    alone.
+    """
     model, (inputs, lengths) = make(name), sounds()
     hide = hidden_frames(model.encoder, lengths)
     with torch.inference_mode():
@@ -68,7 +77,12 @@ def test_logits_are_cosines(name: str) -> None:
     hide = hidden_frames(model.encoder, lengths)
     with torch.inference_mode():
         frames, _ = model.encoder(inputs, lengths, None, hide)
-        expected = F.cosine_similarity(model.project(frames[hide]).unsqueeze(1), model.labels.weight, dim=-1) / 0.1
+        expected = (
+            F.cosine_similarity(
+                model.project(frames[hide]).unsqueeze(1), model.labels.weight, dim=-1
+            )
+            / 0.1
+        )
         torch.testing.assert_close(model(inputs, lengths, hide).logits_HL, expected)
 
 
@@ -80,7 +94,9 @@ def test_every_parameter_is_trained(name: str, fusion: SpeakerFusion | None) -> 
     speakers = None if fusion is None else SPEAKERS
     found = model(inputs, lengths, hidden_frames(model.encoder, lengths), speakers)
     (found.logits_HL.square().mean() + found.front_end_square).backward()
-    assert {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None} == set()
+    assert {
+        name for name, p in model.named_parameters() if p.requires_grad and p.grad is None
+    } == set()
     assert model.encoder.mask_embedding is not None
     assert model.encoder.mask_embedding.requires_grad
 
@@ -88,7 +104,9 @@ def test_every_parameter_is_trained(name: str, fusion: SpeakerFusion | None) -> 
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("name", ALL)
 def test_an_embedding_reaches_its_speaker_alone(name: str, fusion: SpeakerFusion) -> None:
-    """Another embedding for one utterance changes its frames, not the others', nor how many there are."""
+    """Another embedding for one utterance changes its frames, not the others', nor how many there
+    are.
+    """
     model, (inputs, lengths) = make(name, fusion), sounds()
     hide, changed = hidden_frames(model.encoder, lengths), torch.tensor([0, 3, 1])
     with torch.inference_mode():
@@ -123,7 +141,8 @@ def test_without_embeddings_the_encoder_is_untouched_by_the_seam() -> None:
         model.load_state_dict(plain.state_dict(), strict=False)
         with torch.inference_mode():
             torch.testing.assert_close(
-                model(inputs, lengths, hide, SPEAKERS).logits_HL, plain(inputs, lengths, hide).logits_HL
+                model(inputs, lengths, hide, SPEAKERS).logits_HL,
+                plain(inputs, lengths, hide).logits_HL,
             )
 
 
@@ -133,7 +152,9 @@ def test_a_tenth_of_the_gradient_reaches_the_front_end(monkeypatch: pytest.Monke
     for share in (masked_predictor.FRONT_END_GRADIENT, 1.0):
         monkeypatch.setattr(masked_predictor, "FRONT_END_GRADIENT", share)
         model = make("hubert-layer")
-        model(inputs, lengths, hidden_frames(model.encoder, lengths)).logits_HL.square().mean().backward()
+        model(
+            inputs, lengths, hidden_frames(model.encoder, lengths)
+        ).logits_HL.square().mean().backward()
         front = next(model.encoder.front_end.parameters()).grad
         assert front is not None
         assert model.project.weight.grad is not None

@@ -1,4 +1,6 @@
-"""The recognizer: every fusion trains, saves and loads; support sets are what prefixes are made from."""
+"""The recognizer: every fusion trains, saves and loads; support sets are what prefixes are made
+from.
+"""
 
 from collections import Counter
 from pathlib import Path
@@ -15,10 +17,20 @@ from transformers import HubertConfig, VideoMAEConfig
 from trainers.models.encoders.seams import LayerInput
 from trainers.models.losses import soft_cross_entropy
 from trainers.models.personal.halves import halve
-from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig, _BatchNorm, is_recognizer
+from trainers.models.recognizer import (
+    EmotionRecognizer,
+    RecognizerConfig,
+    _BatchNorm,
+    is_recognizer,
+)
 
 SETS = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2])
-SMALL_LAYERS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+SMALL_LAYERS = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
 SMALL_P = {"code_width": 8, "num_prefixes": 2, "num_codes": 12}
 FUSIONS = ["none", "prefix", "addition", "cross_attention"]
 
@@ -26,14 +38,21 @@ FUSIONS = ["none", "prefix", "addition", "cross_attention"]
 def batch() -> tuple[Tensor, Tensor]:
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    return torch.randn(len(SETS), 4800), torch.tensor([4800, 3000, 4000, 4800, 2000, 4800, 3300, 4100])
+    return torch.randn(len(SETS), 4800), torch.tensor(
+        [4800, 3000, 4000, 4800, 2000, 4800, 3300, 4100]
+    )
 
 
 def make(fusion: str, **options: Any) -> EmotionRecognizer:
     torch.manual_seed(1)
     encoder = {"model_type": "emostream_sequence", "hidden_size": 32, "num_hidden_layers": 2}
     extractor = SMALL_P | ({"num_prefixes": 1} if fusion == "addition" else {})
-    values = {"encoder": encoder, "names": ["neutral", "anger", "happiness"], "fusion": fusion, "extractor": extractor}
+    values = {
+        "encoder": encoder,
+        "names": ["neutral", "anger", "happiness"],
+        "fusion": fusion,
+        "extractor": extractor,
+    }
     return EmotionRecognizer(RecognizerConfig(**(values | options)))
 
 
@@ -45,7 +64,9 @@ def untrained(model: EmotionRecognizer) -> set[str]:
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_every_parameter_is_trained(fusion: str) -> None:
-    """A step gives each parameter a gradient, so no rank of a distributed run waits for one that has none."""
+    """A step gives each parameter a gradient, so no rank of a distributed run waits for one that
+    has none.
+    """
     model = make(fusion).train()
     found = model(*batch(), SETS)
     loss = found.scores_NC.square().mean() + sum(found.terms.values())
@@ -61,7 +82,9 @@ def test_a_saved_recognizer_is_the_same_recognizer(fusion: str, tmp_path: Path) 
     model.save_pretrained(tmp_path)
     loaded = EmotionRecognizer.from_pretrained(tmp_path).eval()
     with torch.inference_mode():
-        torch.testing.assert_close(loaded(*batch(), SETS).scores_NC, model(*batch(), SETS).scores_NC)
+        torch.testing.assert_close(
+            loaded(*batch(), SETS).scores_NC, model(*batch(), SETS).scores_NC
+        )
     assert (tmp_path / "model.safetensors").exists()
 
 
@@ -77,9 +100,18 @@ def test_a_checkpoint_without_some_weights_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("norm", ["layer", "group"])
 def test_hubert_is_trained_and_saved_with_it(tmp_path: Path, norm: str) -> None:
-    """The encoder's own configuration travels inside the recognizer's, and a step reaches all that is not frozen."""
-    convolutions = {"conv_dim": (16,), "conv_kernel": (10,), "conv_stride": (5,), "num_feat_extract_layers": 1}
-    config = HubertConfig(feat_extract_norm=norm, num_conv_pos_embeddings=8, **SMALL_LAYERS, **convolutions)
+    """The encoder's own configuration travels inside the recognizer's, and a step reaches all that
+    is not frozen.
+    """
+    convolutions = {
+        "conv_dim": (16,),
+        "conv_kernel": (10,),
+        "conv_stride": (5,),
+        "num_feat_extract_layers": 1,
+    }
+    config = HubertConfig(
+        feat_extract_norm=norm, num_conv_pos_embeddings=8, **SMALL_LAYERS, **convolutions
+    )
     model = make("prefix", encoder=config.to_dict(), normalise=norm == "layer").train()
     found = model(*batch(), SETS)
     (found.scores_NC.square().mean() + sum(found.terms.values())).backward()
@@ -91,20 +123,28 @@ def test_videomae_is_saved_with_it(tmp_path: Path) -> None:
     """Its fixed positions are no weights, and survive."""
     config = VideoMAEConfig(image_size=16, patch_size=8, num_frames=4, **SMALL_LAYERS)
     model = make("prefix", encoder=config.to_dict(), modality="video")
-    assert_same_after_saving(model, tmp_path, (torch.randn(len(SETS), 4, 3, 16, 16), torch.full((len(SETS),), 4)))
+    assert_same_after_saving(
+        model, tmp_path, (torch.randn(len(SETS), 4, 3, 16, 16), torch.full((len(SETS),), 4))
+    )
 
 
 def test_setpeer_on_videomae_base_has_the_published_size() -> None:
-    """P of a whole recognizer with D = 768, 12 layers, C = 64, Q = 4, M = 512; nothing is allocated."""
+    """P of a whole recognizer with D = 768, 12 layers, C = 64, Q = 4, M = 512; nothing is
+    allocated.
+    """
     published = {"num_prefixes": 4, "code_width": 64, "num_codes": 512}
     with torch.device("meta"):
-        model = make("prefix", encoder=VideoMAEConfig().to_dict(), modality="video", extractor=published)
+        model = make(
+            "prefix", encoder=VideoMAEConfig().to_dict(), modality="video", extractor=published
+        )
     assert model.extractor is not None
     assert (model.encoder.width, len(model.encoder.layers)) == (768, 12)
     assert sum(parameter.numel() for parameter in model.extractor.parameters()) == 438_912
 
 
-def assert_same_after_saving(model: EmotionRecognizer, folder: Path, inputs: tuple[Tensor, Tensor]) -> None:
+def assert_same_after_saving(
+    model: EmotionRecognizer, folder: Path, inputs: tuple[Tensor, Tensor]
+) -> None:
     model.eval().save_pretrained(folder)
     loaded = EmotionRecognizer.from_pretrained(folder).eval()
     with torch.inference_mode():
@@ -143,16 +183,23 @@ def test_a_set_without_a_source_is_refused() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1, max_size=20), st.integers(0, 99))
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1, max_size=20),
+    st.integers(0, 99),
+)
 def test_halves_are_disjoint_and_equal(rows: list[tuple[int, bool]], seed: int) -> None:
-    """Every set of two or more sources gives two halves of equal size of its own sources; a set of one gives none."""
+    """Every set of two or more sources gives two halves of equal size of its own sources; a set of
+    one gives none.
+    """
     torch.manual_seed(seed)
     sets, source = (torch.tensor(column) for column in zip(*rows, strict=True))
     halves = halve(sets, source)
     sizes = Counter(sets[source].tolist())
     large = sorted(number for number, size in sizes.items() if size > 1)
     assert halves.num_sets == len(large)
-    found = {number: halves.rows[halves.numbers == number].tolist() for number in range(2 * len(large))}
+    found = {
+        number: halves.rows[halves.numbers == number].tolist() for number in range(2 * len(large))
+    }
     assert sum(map(len, found.values())) == len(halves.rows) == len(set(halves.rows.tolist()))
     for place, number in enumerate(large):
         first, second = found[place], found[place + len(large)]
@@ -172,7 +219,9 @@ def test_halves_are_random() -> None:
 
 @pytest.mark.parametrize("quantized", [True, False])
 def test_it_is_equations_2_to_6(quantized: bool) -> None:
-    """One set through P and the layers, written out after the paper: no masks, no batch of sets, no hooks."""
+    """One set through P and the layers, written out after the paper: no masks, no batch of sets, no
+    hooks.
+    """
     model = make("prefix", extractor=SMALL_P | {"quantized": quantized}).eval()
     sounds = torch.randn(3, 4800, generator=torch.Generator().manual_seed(2))
     lengths, one_set = torch.full((3,), 4800), torch.zeros(3, dtype=torch.long)
@@ -194,7 +243,9 @@ def test_it_is_equations_2_to_6(quantized: bool) -> None:
             vectors = extractor.expand(context.mean(dim=0)).view(2, 8)  # Eq. 4
             if extractor.quantizer is not None:
                 codes = extractor.quantizer.codebook.weight
-                vectors = torch.stack([codes[(codes - vector).square().sum(1).argmin()] for vector in vectors])
+                vectors = torch.stack(
+                    [codes[(codes - vector).square().sum(1).argmin()] for vector in vectors]
+                )
             prefix = extractor.project(vectors)  # Eq. 5
             embeddings.append(prefix)
             joined = torch.cat([prefix.expand(3, 2, 32), hidden], dim=1)  # Eq. 6
@@ -203,13 +254,17 @@ def test_it_is_equations_2_to_6(quantized: bool) -> None:
         scores = model.head(pooled)
     torch.testing.assert_close(found.pooled_ND, pooled, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.scores_NC, scores, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found.speakers_BD[0], torch.stack(embeddings).mean(dim=(0, 1)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        found.speakers_BD[0], torch.stack(embeddings).mean(dim=(0, 1)), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("fusion", FUSIONS[1:])
 @pytest.mark.parametrize("sets", [[0] * 8, list(range(8)), [0, 0, 0, 0, 0, 0, 1, 1]])
 def test_any_set_sizes_train(fusion: str, sets: list[int]) -> None:
-    """One speaker, sets of one, and uneven sets give the same terms, finite, and a gradient for every parameter."""
+    """One speaker, sets of one, and uneven sets give the same terms, finite, and a gradient for
+    every parameter.
+    """
     model = make(fusion).train()
     found = model(*batch(), torch.tensor(sets))
     loss = found.scores_NC.square().mean() + sum(found.terms.values())
@@ -225,7 +280,9 @@ def test_a_set_larger_than_any_trained_with() -> None:
     """P takes 40 utterances after sets of four."""
     model = make("prefix").eval()
     with torch.inference_mode():
-        found = model(torch.randn(40, 1600), torch.full((40,), 1600), torch.zeros(40, dtype=torch.long))
+        found = model(
+            torch.randn(40, 1600), torch.full((40,), 1600), torch.zeros(40, dtype=torch.long)
+        )
     assert found.scores_NC.isfinite().all()
     assert found.speakers_BD.shape == (1, 32)
 
@@ -256,7 +313,9 @@ def test_bfloat16_trains(fusion: str, head: str) -> None:
 
 
 def test_the_interpreters_batch_norm_is_torchs() -> None:
-    """Output and running statistics of nn.BatchNorm1d; a batch of one uses these statistics and leaves them."""
+    """Output and running statistics of nn.BatchNorm1d; a batch of one uses these statistics and
+    leaves them.
+    """
     torch.manual_seed(0)
     own, torchs = _BatchNorm(5), nn.BatchNorm1d(5)
     rows = torch.randn(7, 5) * 3 + 1
@@ -268,7 +327,9 @@ def test_the_interpreters_batch_norm_is_torchs() -> None:
 
 
 def test_another_task_starts_from_what_was_learned(tmp_path: Path) -> None:
-    """Encoder and P are taken over, the head only for the same classes; a P of another size is not."""
+    """Encoder and P are taken over, the head only for the same classes; a P of another size is
+    not.
+    """
     start, other_classes = make("prefix"), {"names": ["anger", "sadness"]}
     start.save_pretrained(tmp_path)
     assert is_recognizer(str(tmp_path))
@@ -285,7 +346,9 @@ def test_another_task_starts_from_what_was_learned(tmp_path: Path) -> None:
         model.start_from(start)
         for name in ("encoder", "extractor", "head"):
             own, learned = (list(getattr(m, name).parameters()) for m in (model, start))
-            same = all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(own, learned, strict=True))
+            same = all(
+                a.shape == b.shape and torch.equal(a, b) for a, b in zip(own, learned, strict=True)
+            )
             assert same == (name in taken)
 
 

@@ -1,4 +1,6 @@
-"""A video encoder's clips are made as its checkpoint says, in whatever form; what cannot be followed is refused."""
+"""A video encoder's clips are made as its checkpoint says, in whatever form; what cannot be
+followed is refused.
+"""
 
 import json
 from pathlib import Path
@@ -26,9 +28,20 @@ from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig
 from trainers.preparation.video_input import clip_format
 from trainers.settings.encoder import EncoderConfig
 
-SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
-DECODER = {"decoder_num_hidden_layers": 1, "decoder_hidden_size": 16, "decoder_num_attention_heads": 2}
-VIDEOMAE = VideoMAEConfig(image_size=16, patch_size=8, num_frames=4, decoder_intermediate_size=16, **SMALL, **DECODER)
+SMALL = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+}
+DECODER = {
+    "decoder_num_hidden_layers": 1,
+    "decoder_hidden_size": 16,
+    "decoder_num_attention_heads": 2,
+}
+VIDEOMAE = VideoMAEConfig(
+    image_size=16, patch_size=8, num_frames=4, decoder_intermediate_size=16, **SMALL, **DECODER
+)
 # As the published checkpoints have it, which were made with transformers 4.
 PUBLISHED = {
     "crop_size": {"height": 16, "width": 16},
@@ -45,25 +58,40 @@ PUBLISHED = {
 }
 FACES = FaceBoxConfig(detector="yunet.onnx")
 EXPECTED = ClipFormat(
-    num_frames=4, side_pixels=16, shortest_edge_pixels=20, rescale_factor=0.00392156862745098, faces=FACES
+    num_frames=4,
+    side_pixels=16,
+    shortest_edge_pixels=20,
+    rescale_factor=0.00392156862745098,
+    faces=FACES,
 )
 
 
 def checkpoint(folder: Path, *, without: str = "none", **changes: Any) -> EncoderConfig:
-    """A folder as the hub's masked autoencoders are: encoder and decoder, biases by their old names, a processor."""
+    """A folder as the hub's masked autoencoders are: encoder and decoder, biases by their old
+    names, a processor.
+    """
     torch.manual_seed(0)
     model = VideoMAEForPreTraining(VIDEOMAE)
     model.save_pretrained(folder)
-    weights = {name: torch.randn_like(value) for name, value in model.state_dict().items() if without not in name}
+    weights = {
+        name: torch.randn_like(value)
+        for name, value in model.state_dict().items()
+        if without not in name
+    }
     for new, old in (("query.bias", "q_bias"), ("value.bias", "v_bias")):
-        weights = {name.replace(f"attention.{new}", f"attention.{old}"): value for name, value in weights.items()}
+        weights = {
+            name.replace(f"attention.{new}", f"attention.{old}"): value
+            for name, value in weights.items()
+        }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "preprocessor_config.json").write_text(json.dumps(PUBLISHED | changes))
     return EncoderConfig(checkpoint=str(folder))
 
 
 def test_a_published_checkpoint_says_how_its_clips_are_made(tmp_path: Path) -> None:
-    """Pictures and side from its configuration, the rest from its processor; the decoder is left behind."""
+    """Pictures and side from its configuration, the rest from its processor; the decoder is left
+    behind.
+    """
     assert clip_format(checkpoint(tmp_path), FACES) == EXPECTED
     encoder, file = load_encoder(str(tmp_path)), load_file(tmp_path / "model.safetensors")
     assert encoder.modality == "video"
@@ -77,7 +105,9 @@ def test_a_published_checkpoint_says_how_its_clips_are_made(tmp_path: Path) -> N
 def test_a_checkpoint_without_some_weights_is_refused(tmp_path: Path) -> None:
     """Rather than filled up with whatever transformers draws."""
     start = checkpoint(tmp_path, without="layer.1.output.dense.bias")
-    with pytest.raises(ConfigError, match=r"without encoder\.layer\.1\.output\.dense\.bias, expected all weights"):
+    with pytest.raises(
+        ConfigError, match=r"without encoder\.layer\.1\.output\.dense\.bias, expected all weights"
+    ):
         load_encoder(str(start.checkpoint))
 
 
@@ -92,7 +122,9 @@ def test_a_processor_saved_by_transformers_5_says_the_same(tmp_path: Path) -> No
 def test_a_recognizer_is_gone_on_with_as_it_was_trained(tmp_path: Path) -> None:
     """Its faces are found as before unless this run says otherwise."""
     values = VIDEOMAE.to_dict()
-    config = RecognizerConfig(encoder=values, names=["anger"], modality="video", clip=to_mapping(EXPECTED))
+    config = RecognizerConfig(
+        encoder=values, names=["anger"], modality="video", clip=to_mapping(EXPECTED)
+    )
     EmotionRecognizer(config).save_pretrained(tmp_path)
     assert EmotionRecognizer.from_pretrained(tmp_path).clip_format == EXPECTED
     start = EncoderConfig(checkpoint=str(tmp_path))
@@ -112,23 +144,37 @@ def test_from_nothing_the_options_say() -> None:
     ("changes", "message"),
     [
         ({"do_center_crop": False}, "expected a shortest_edge and the 16 x 16"),
-        ({"crop_size": {"height": 14, "width": 14}}, "crop_size .*14.*, expected a shortest_edge and the 16 x 16"),
+        (
+            {"crop_size": {"height": 14, "width": 14}},
+            "crop_size .*14.*, expected a shortest_edge and the 16 x 16",
+        ),
         ({"size": {"height": 16, "width": 16}}, "size .*'height': 16.*, expected a shortest_edge"),
         ({"size": {"shortest_edge": 8}}, "shortest_edge_pixels: got 8"),
     ],
 )
-def test_another_way_of_making_pictures_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_another_way_of_making_pictures_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
     """Rather than followed in part."""
     with pytest.raises(ConfigError, match=message):
         clip_format(checkpoint(tmp_path, **changes), FACES)
 
 
 def test_what_is_no_video_encoder_is_refused(tmp_path: Path) -> None:
-    """A folder without a processor, a speech model, a recognizer of sound, and a video encoder for sound."""
+    """A folder without a processor, a speech model, a recognizer of sound, and a video encoder for
+    sound.
+    """
     model = VideoMAEModel(VIDEOMAE)
     model.save_pretrained(tmp_path / "bare")
-    convolutions = {"conv_dim": (16,), "conv_kernel": (10,), "conv_stride": (5,), "num_feat_extract_layers": 1}
-    HubertModel(HubertConfig(num_conv_pos_embeddings=8, **SMALL, **convolutions)).save_pretrained(tmp_path / "speech")
+    convolutions = {
+        "conv_dim": (16,),
+        "conv_kernel": (10,),
+        "conv_stride": (5,),
+        "num_feat_extract_layers": 1,
+    }
+    HubertModel(HubertConfig(num_conv_pos_embeddings=8, **SMALL, **convolutions)).save_pretrained(
+        tmp_path / "speech"
+    )
     (tmp_path / "speech" / "preprocessor_config.json").write_text(json.dumps(PUBLISHED))
     EmotionRecognizer(RecognizerConfig(names=["anger"])).save_pretrained(tmp_path / "sound")
     for name, message in (
@@ -144,17 +190,26 @@ def test_what_is_no_video_encoder_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("recipe", "message"),
-    [("tapt", "got video for tapt, expected audio: masked prediction"), ("weighting", "got video for weighting")],
+    [
+        ("tapt", "got video for tapt, expected audio: masked prediction"),
+        ("weighting", "got video for weighting"),
+    ],
 )
 def test_recipes_of_sound_refuse_video(recipe: str, message: str) -> None:
     """Before anything is loaded."""
     with pytest.raises(ConfigError, match=message):
-        from_mapping(TrainConfig, {"recipe": recipe, "shards": "*.tar", "out": "run", "data": {"modality": "video"}})
+        from_mapping(
+            TrainConfig,
+            {"recipe": recipe, "shards": "*.tar", "out": "run", "data": {"modality": "video"}},
+        )
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"image_size": 60}, "image_size: got 60, expected a multiple"), ({"num_frames": 5}, "num_frames: got 5")],
+    [
+        ({"image_size": 60}, "image_size: got 60, expected a multiple"),
+        ({"num_frames": 5}, "num_frames: got 5"),
+    ],
 )
 def test_sizes_that_do_not_fit_are_refused(options: dict[str, int], message: str) -> None:
     """The message names the option."""

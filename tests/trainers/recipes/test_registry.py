@@ -1,4 +1,6 @@
-"""A family of recipes is a folder and a line in the registry: shown on one that the product has never heard of."""
+"""A family of recipes is a folder and a line in the registry: shown on one that the product has
+never heard of.
+"""
 
 import json
 from pathlib import Path
@@ -21,8 +23,12 @@ def toy_family(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("toy_family")
-def test_a_new_family_trains_evaluates_and_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Through the same commands as any other, beside another, and its option tells its runs apart."""
+def test_a_new_family_trains_evaluates_and_compares(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Through the same commands as any other, beside another, and its option tells its runs
+    apart.
+    """
     torch.set_num_threads(1)
     shards = write_training_world(tmp_path / "packed")
     evaluations = []
@@ -32,34 +38,54 @@ def test_a_new_family_trains_evaluates_and_compares(tmp_path: Path, capsys: pyte
         ("strong", "smoothed", {"smoothing": 0.6}),
     ):
         options = tmp_path / "options.yaml"
-        values = small_values(shards, tmp_path / name, recipe, num_steps=4, validate_every=2) | {"model": model}
+        values = small_values(shards, tmp_path / name, recipe, num_steps=4, validate_every=2) | {
+            "model": model
+        }
         options.write_text(yaml.safe_dump(values))
         assert main(["train", "--config", str(options)]) == 0
         evaluations.append(str(tmp_path / name / "evaluation"))
-        measured = ["--checkpoint", f"{tmp_path / name}/best", "--shards", shards, "--out", evaluations[-1]]
+        measured = [
+            "--checkpoint",
+            f"{tmp_path / name}/best",
+            "--shards",
+            shards,
+            "--out",
+            evaluations[-1],
+        ]
         assert main(["evaluate", *measured]) == 0
 
     assert main(["compare", "--runs", *evaluations, "--out", str(tmp_path / "table.json")]) == 0
     table = json.loads((tmp_path / "table.json").read_text())
     assert list(table["methods"]) == ["finetune", "smoothed", "smoothed smoothing=0.6"]
-    lines = [json.loads(line) for line in (tmp_path / "mild" / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "mild" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]
 
-    assert main(["train", "--config", str(options), "--resume", "--set", "model.smoothing=0.1"]) == 2
+    assert (
+        main(["train", "--config", str(options), "--resume", "--set", "model.smoothing=0.1"]) == 2
+    )
     assert "smoothing" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("toy_family")
-def test_a_new_family_is_explained_and_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_new_family_is_explained_and_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Help and --print-config know it, and it refuses a run that it does not fit."""
     with pytest.raises(SystemExit):
         main(["train", "--help"])
-    assert "smoothed: recognition with smoothed targets" in " ".join(capsys.readouterr().out.split())
+    assert "smoothed: recognition with smoothed targets" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
     command = ["train", "smoothed", "--shards", "s", "--out", str(tmp_path / "run")]
     assert main([*command, "--print-config"]) == 0
     assert "smoothing: 0.1  # Share of every target" in capsys.readouterr().out
-    assert main([*command, "--set", "data.target.kind=values", "--set", "data.target.values=arousal"]) == 2
+    assert (
+        main([*command, "--set", "data.target.kind=values", "--set", "data.target.values=arousal"])
+        == 2
+    )
     assert "expected classes" in capsys.readouterr().err
     assert main([*command, "--set", "model.smoothing=1.5"]) == 2
     assert "model.smoothing: got 1.5, expected a share below 1" in capsys.readouterr().err

@@ -1,4 +1,6 @@
-"""The small teachers: they learn what is plainly there, hold speakers out, and save checkpoints anybody can load."""
+"""The small teachers: they learn what is plainly there, hold speakers out, and save checkpoints
+anybody can load.
+"""
 
 import json
 from collections.abc import Sequence
@@ -11,15 +13,30 @@ import pytest
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from transformers import AutoModelForAudioClassification, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForAudioClassification,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 
 from shards.synthetic.config import WorldConfig
 from shards.synthetic.corpus import World, iterate_samples, write_corpus
 from trainers.models.classifiers.face_sequence import FaceSequenceClassifier
 from trainers.models.encoders.registry import register_models
-from trainers.teachers.inputs import TeacherKind, TrainingUtterance, classes_of, read_training_utterances
+from trainers.teachers.inputs import (
+    TeacherKind,
+    TrainingUtterance,
+    classes_of,
+    read_training_utterances,
+)
 from trainers.teachers.models import build_teacher, build_tokenizer
-from trainers.teachers.train import REPORT_NAME, TeacherConfig, TeacherReport, split_speakers, train_teacher
+from trainers.teachers.train import (
+    REPORT_NAME,
+    TeacherConfig,
+    TeacherReport,
+    split_speakers,
+    train_teacher,
+)
 
 KINDS: tuple[TeacherKind, ...] = ("audio", "face", "text")
 LABELS = ("anger", "happiness", "calm")
@@ -27,8 +44,12 @@ QUICK = TeacherConfig(num_steps=80, batch_size=16, learning_rate=5e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_teacher_learns_what_is_plainly_there_and_loads_back(kind: TeacherKind, tmp_path: Path) -> None:
-    """Speakers it never heard are classified without a mistake, also by the checkpoint that transformers loads."""
+def test_a_teacher_learns_what_is_plainly_there_and_loads_back(
+    kind: TeacherKind, tmp_path: Path
+) -> None:
+    """Speakers it never heard are classified without a mistake, also by the checkpoint that
+    transformers loads.
+    """
     report = train_teacher(kind, separable_utterances(), QUICK, tmp_path)
     assert report.classes == ("anger", "happiness", "calm")
     assert (report.num_training_speakers, report.num_validation_speakers) == (4, 1)
@@ -43,10 +64,15 @@ def test_a_teacher_learns_what_is_plainly_there_and_loads_back(kind: TeacherKind
 
 
 def test_the_saved_checkpoint_is_calibrated_on_the_held_out_speakers(tmp_path: Path) -> None:
-    """Cross-entropy of the loaded model on the held-out speakers is the reported one, and not above the raw one."""
+    """Cross-entropy of the loaded model on the held-out speakers is the reported one, and not above
+    the raw one.
+    """
     utterances = noisy_utterances()
     report = train_teacher(
-        "face", utterances, replace(QUICK, num_steps=150, dropout=0.0, label_smoothing=0.0), tmp_path
+        "face",
+        utterances,
+        replace(QUICK, num_steps=150, dropout=0.0, label_smoothing=0.0),
+        tmp_path,
     )
     _, validation = split_speakers(utterances, QUICK.validation_share, QUICK.seed)
     _, logits = predict_with_loaded("face", tmp_path, validation)
@@ -58,34 +84,46 @@ def test_the_saved_checkpoint_is_calibrated_on_the_held_out_speakers(tmp_path: P
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_again_gives_the_same_bytes(kind: TeacherKind, tmp_path: Path) -> None:
-    """The result depends on seed and utterances only; the caller's random numbers and threads are left alone."""
+    """The result depends on seed and utterances only; the caller's random numbers and threads are
+    left alone.
+    """
     torch.manual_seed(77)
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     for name in ("first", "second"):
         train_teacher(kind, separable_utterances(), replace(QUICK, num_steps=3), tmp_path / name)
         assert torch.equal(torch.get_rng_state(), state)
         assert torch.get_num_threads() == threads
-    first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("first", "second"))
+    first, second = (
+        (tmp_path / name / "model.safetensors").read_bytes() for name in ("first", "second")
+    )
     assert first == second
-    train_teacher(kind, separable_utterances(), replace(QUICK, num_steps=3, seed=1), tmp_path / "other")
+    train_teacher(
+        kind, separable_utterances(), replace(QUICK, num_steps=3, seed=1), tmp_path / "other"
+    )
     assert (tmp_path / "other" / "model.safetensors").read_bytes() != first
 
 
 def test_training_on_spectra_computes_what_the_model_computes_from_waveforms() -> None:
-    """The teacher trains on cached log-mel; its logits are those of the model's own forward pass."""
+    """The teacher trains on cached log-mel; its logits are those of the model's own forward
+    pass.
+    """
     utterances = separable_utterances()
     teacher = build_teacher("audio", utterances, LABELS, dropout=0.3)
     teacher.model.eval()
     audio = [_tensor(utterance.audio) for utterance in utterances[:5]]
     with torch.inference_mode():
         cached = teacher.logits(teacher.prepare(utterances[:5]))
-        direct = torch.cat([teacher.model(input_values=samples.unsqueeze(0)).logits for samples in audio])
+        direct = torch.cat(
+            [teacher.model(input_values=samples.unsqueeze(0)).logits for samples in audio]
+        )
     torch.testing.assert_close(cached, direct, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_augmentation_changes_the_logits_and_is_seeded(kind: TeacherKind) -> None:
-    """The same generator state gives the same alteration; without a generator nothing is altered."""
+    """The same generator state gives the same alteration; without a generator nothing is
+    altered.
+    """
     utterances = separable_utterances()
     teacher = build_teacher(kind, utterances, LABELS, dropout=0.0)
     inputs = teacher.prepare(utterances[:8])
@@ -109,7 +147,9 @@ def test_held_out_speakers_are_nobody_the_teacher_learned_from() -> None:
 
 
 def test_labeled_utterances_are_read_from_shards(tmp_path: Path) -> None:
-    """Every sample of the embedded corpus comes back with its truth and the modalities that were asked for."""
+    """Every sample of the embedded corpus comes back with its truth and the modalities that were
+    asked for.
+    """
     config = WorldConfig(mean_utterances=4.0, min_utterances=3)
     write_corpus(config, str(tmp_path), speakers=range(3))
     samples = list(iterate_samples(World(config), range(3)))
@@ -117,14 +157,20 @@ def test_labeled_utterances_are_read_from_shards(tmp_path: Path) -> None:
     assert [(u.speaker, u.label, u.transcript) for u in utterances] == [
         (sample.speaker, sample.emotion, sample.transcript) for sample in samples
     ]
-    assert all(utterance.audio is not None and utterance.face_features is not None for utterance in utterances)
+    assert all(
+        utterance.audio is not None and utterance.face_features is not None
+        for utterance in utterances
+    )
     silent = read_training_utterances(str(tmp_path / "*.tar"), ("text",))
     assert all(utterance.audio is None for utterance in silent)
 
 
 def test_classes_stand_in_the_projects_order_and_foreign_ones_last() -> None:
     """A corpus may have labels of its own."""
-    utterances = [TrainingUtterance(speaker="a", label=label) for label in ("calm", "sadness", "boredom", "neutral")]
+    utterances = [
+        TrainingUtterance(speaker="a", label=label)
+        for label in ("calm", "sadness", "boredom", "neutral")
+    ]
     assert classes_of(utterances) == ("neutral", "sadness", "boredom", "calm")
 
 
@@ -139,9 +185,18 @@ def test_the_tokenizer_knows_the_training_words_and_marks_others() -> None:
 @pytest.mark.parametrize(
     ("utterances", "message"),
     [
-        ([TrainingUtterance(speaker="a", label=label, transcript="x") for label in LABELS], "1 speaker"),
-        ([TrainingUtterance(speaker=name, label="anger", transcript="x") for name in "ab"], "1 label"),
-        ([TrainingUtterance(speaker=name, label=label) for name in "ab" for label in LABELS], "without a transcript"),
+        (
+            [TrainingUtterance(speaker="a", label=label, transcript="x") for label in LABELS],
+            "1 speaker",
+        ),
+        (
+            [TrainingUtterance(speaker=name, label="anger", transcript="x") for name in "ab"],
+            "1 label",
+        ),
+        (
+            [TrainingUtterance(speaker=name, label=label) for name in "ab" for label in LABELS],
+            "without a transcript",
+        ),
     ],
 )
 def test_a_training_set_that_cannot_teach_is_refused(
@@ -154,7 +209,8 @@ def test_a_training_set_that_cannot_teach_is_refused(
 
 
 @pytest.mark.parametrize(
-    "changes", [{"num_steps": 0}, {"learning_rate": 0.0}, {"dropout": 1.0}, {"validation_share": 1.0}]
+    "changes",
+    [{"num_steps": 0}, {"learning_rate": 0.0}, {"dropout": 1.0}, {"validation_share": 1.0}],
 )
 def test_a_training_that_cannot_run_is_refused(changes: dict[str, Any]) -> None:
     """The error names the option."""
@@ -186,7 +242,9 @@ def noisy_utterances() -> list[TrainingUtterance]:
         TrainingUtterance(
             speaker=f"{speaker}",
             label=label,
-            face_features=(rng.normal(0, 1.0, (1, 20)) + 0.8 * np.eye(20)[number]).astype(np.float32),
+            face_features=(rng.normal(0, 1.0, (1, 20)) + 0.8 * np.eye(20)[number]).astype(
+                np.float32
+            ),
         )
         for speaker in range(5)
         for _ in range(8)
@@ -201,14 +259,21 @@ def predict_with_loaded(
     if kind == "audio":
         register_models()
         model = AutoModelForAudioClassification.from_pretrained(folder).eval()
-        inputs = [{"input_values": _tensor(utterance.audio).unsqueeze(0)} for utterance in utterances]
+        inputs = [
+            {"input_values": _tensor(utterance.audio).unsqueeze(0)} for utterance in utterances
+        ]
     elif kind == "face":
         model = FaceSequenceClassifier.from_pretrained(folder).eval()
-        inputs = [{"face_features": _tensor(utterance.face_features).unsqueeze(0)} for utterance in utterances]
+        inputs = [
+            {"face_features": _tensor(utterance.face_features).unsqueeze(0)}
+            for utterance in utterances
+        ]
     else:
         model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        inputs = [dict(tokenizer(utterance.transcript, return_tensors="pt")) for utterance in utterances]
+        inputs = [
+            dict(tokenizer(utterance.transcript, return_tensors="pt")) for utterance in utterances
+        ]
     with torch.inference_mode():
         logits = torch.cat([model(**one).logits for one in inputs])
     return [model.config.id2label[number] for number in logits.argmax(dim=-1).tolist()], logits
@@ -216,7 +281,9 @@ def predict_with_loaded(
 
 def _tone(frequency_hz: float, rng: np.random.Generator) -> NDArray[np.float32]:
     seconds = np.arange(rng.integers(3000, 5000)) / 16_000
-    tone = 0.1 * np.sin(2 * np.pi * frequency_hz * seconds) + 0.005 * rng.standard_normal(len(seconds))
+    tone = 0.1 * np.sin(2 * np.pi * frequency_hz * seconds) + 0.005 * rng.standard_normal(
+        len(seconds)
+    )
     return tone.astype(np.float32)
 
 

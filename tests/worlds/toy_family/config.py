@@ -10,7 +10,9 @@ from trainers.recipes.recipe import Recipe, RecipeConfig, Run
 class SmoothedConfig(RecipeConfig):
     """Options of `smoothed`."""
 
-    smoothing: float = option(default=0.1, help="Share of every target that is spread over all classes.")
+    smoothing: float = option(
+        default=0.1, help="Share of every target that is spread over all classes."
+    )
 
     def __post_init__(self) -> None:
         require_share(self, "smoothing")

@@ -80,7 +80,9 @@ class SmoothedTask:
         return self._train.keys(rows)
 
     def plan(self) -> BatchPlan:
-        return UtterancePlan(self._train.durations, self._run.data.utterances, seed=self._run.engine.seed)
+        return UtterancePlan(
+            self._train.durations, self._run.data.utterances, seed=self._run.engine.seed
+        )
 
     def validation_batches(self) -> list[PlannedBatch]:
         return evaluation_batches(self._validation.rows_by_speaker(), 8)

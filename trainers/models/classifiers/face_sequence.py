@@ -1,9 +1,10 @@
-"""A classifier over precomputed visual features (`face.npy`): the small vision teacher of the embedded corpus.
+"""A classifier over precomputed visual features (`face.npy`): the small vision teacher of the
+embedded corpus.
 
-Features such as facial action units already are expressive; what is left to learn is which of them matter and how they
-move. So each frame goes through an MLP, the frames are pooled to their mean and standard deviation, and a linear layer
-decides. A recurrent or attention layer over time was left out: pooling cannot depend on padding and a few hundred
-speakers do not feed more.
+Features such as facial action units already are expressive; what is left to learn is which of them
+matter and how they move. So each frame goes through an MLP, the frames are pooled to their mean and
+standard deviation, and a linear layer decides. A recurrent or attention layer over time was left
+out: pooling cannot depend on padding and a few hundred speakers do not feed more.
 
 Shapes: B batch, T frames, D features, H hidden, C classes.
 """
@@ -19,12 +20,18 @@ from trainers.models.parts.pooling import masked_mean_and_std
 
 
 class FaceSequenceConfig(PretrainedConfig):
-    """`feature_size` is D of the features; `num_labels`, `id2label` and `label2id` are the usual ones."""
+    """`feature_size` is D of the features; `num_labels`, `id2label` and `label2id` are the usual
+    ones.
+    """
 
     model_type = "emostream_face_sequence"
 
     def __init__(
-        self, feature_size: int = 32, hidden_size: int = 64, dropout_probability: float = 0.1, **kwargs: Any
+        self,
+        feature_size: int = 32,
+        hidden_size: int = 64,
+        dropout_probability: float = 0.1,
+        **kwargs: Any,
     ) -> None:
         self.feature_size = feature_size
         self.hidden_size = hidden_size
@@ -33,7 +40,9 @@ class FaceSequenceConfig(PretrainedConfig):
 
 
 class FaceSequenceClassifier(PreTrainedModel):
-    """Features of a face over time to emotion logits; frames where `attention_mask` is 0 have no influence."""
+    """Features of a face over time to emotion logits; frames where `attention_mask` is 0 have no
+    influence.
+    """
 
     config_class = FaceSequenceConfig
     main_input_name = "face_features"
@@ -57,18 +66,30 @@ class FaceSequenceClassifier(PreTrainedModel):
         self.post_init()
 
     def set_statistics(self, mean_D: Tensor, std_D: Tensor) -> None:
-        """Standardize features by the training set's mean and standard deviation (stored with the weights)."""
+        """Standardize features by the training set's mean and standard deviation (stored with the
+        weights).
+        """
         self.feature_mean.copy_(mean_D)
         self.feature_std.copy_(std_D.clamp_min(1e-3))
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Each layer's own initialization stands: transformers' normal(0, 0.02) suits wider models."""
+        """Each layer's own initialization stands: transformers' normal(0, 0.02) suits wider
+        models.
+        """
 
     def forward(
-        self, face_features: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **_: Any
+        self,
+        face_features: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        **_: Any,
     ) -> SequenceClassifierOutput:
-        """Logits [B, C] of `face_features` [B, T, D] with `attention_mask` [B, T]; with `labels` [B] also the loss."""
-        mask_BT = torch.ones_like(face_features[..., 0]) if attention_mask is None else attention_mask
+        """Logits [B, C] of `face_features` [B, T, D] with `attention_mask` [B, T]; with `labels`
+        [B] also the loss.
+        """
+        mask_BT = (
+            torch.ones_like(face_features[..., 0]) if attention_mask is None else attention_mask
+        )
         features_BTD = (face_features - self.feature_mean) / self.feature_std
         hidden_BTH = self.frame_layers(features_BTD.to(self.head[-1].weight.dtype))
         logits_BC = self.head(masked_mean_and_std(hidden_BTH, mask_BT))

@@ -1,9 +1,11 @@
-"""A small log-mel classifier for speech: the voice teacher of the embedded corpus, trained in a minute on one core.
+"""A small log-mel classifier for speech: the voice teacher of the embedded corpus, trained in a
+minute on one core.
 
-HuBERT-type front ends normalize each waveform and so erase how loud a speaker is, which carries emotion. This one keeps
-the level: log-mel energies, standardized by fixed statistics of the training set and never per utterance. Two strided
-convolutions, three transformer layers, mean and standard deviation over time, a linear layer: 0.18 million parameters.
-A convolution stack on the raw waveform was measured 8 to 50 times slower for the same work.
+HuBERT-type front ends normalize each waveform and so erase how loud a speaker is, which carries
+emotion. This one keeps the level: log-mel energies, standardized by fixed statistics of the
+training set and never per utterance. Two strided convolutions, three transformer layers, mean and
+standard deviation over time, a linear layer: 0.18 million parameters. A convolution stack on the
+raw waveform was measured 8 to 50 times slower for the same work.
 
 Padding has no influence: see `trainers.models.parts.layers` and `log_mel`.
 
@@ -71,31 +73,47 @@ class MelClassifier(PreTrainedModel):
         self.post_init()
 
     def set_statistics(self, mean_M: Tensor, std_M: Tensor) -> None:
-        """Standardize log-mel bands by the training set's mean and standard deviation (stored with the weights)."""
+        """Standardize log-mel bands by the training set's mean and standard deviation (stored with
+        the weights).
+        """
         self.feature_mean.copy_(mean_M)
         self.feature_std.copy_(std_M.clamp_min(1e-3))
 
     def log_mel(self, input_values: Tensor) -> Tensor:
-        """Log energies [B, T, M] of `input_values` [B, S], T = (S - 400) // 160 + 1; float32 whatever the weights."""
+        """Log energies [B, T, M] of `input_values` [B, S], T = (S - 400) // 160 + 1; float32
+        whatever the weights.
+        """
         return log_mel(input_values, self.window, self.filters)
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Each layer's own initialization stands: transformers' normal(0, 0.02) suits wider models."""
+        """Each layer's own initialization stands: transformers' normal(0, 0.02) suits wider
+        models.
+        """
 
     def forward(
-        self, input_values: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **_: Any
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        **_: Any,
     ) -> SequenceClassifierOutput:
-        """Logits [B, C] of `input_values` [B, S] with `attention_mask` [B, S]; with `labels` [B] also the loss."""
+        """Logits [B, C] of `input_values` [B, S] with `attention_mask` [B, S]; with `labels` [B]
+        also the loss.
+        """
         if attention_mask is not None:
             input_values = input_values.masked_fill(attention_mask == 0, 0.0)
-        features_BTM = (self.log_mel(input_values) - self.feature_mean.float()) / self.feature_std.float()
+        features_BTM = (
+            self.log_mel(input_values) - self.feature_mean.float()
+        ) / self.feature_std.float()
         hidden_BTD, mask_BT = self.encode(features_BTM, num_frames(input_values, attention_mask))
         logits_BC = self.head(self.dropout(masked_mean_and_std(hidden_BTD, mask_BT)))
         loss = None if labels is None else F.cross_entropy(logits_BC, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits_BC)
 
     def encode(self, features_BTM: Tensor, frames_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden frames [B, T', D] and their mask [B, T'] for standardized features with `frames_B` valid frames."""
+        """Hidden frames [B, T', D] and their mask [B, T'] for standardized features with `frames_B`
+        valid frames.
+        """
         hidden_BTD = features_BTM.to(self.head.weight.dtype)
         for convolution in self.subsampling:
             hidden_BTD, frames_B = convolution(hidden_BTD, frames_B)

@@ -1,14 +1,16 @@
-"""The Odyssey 2024 challenge baseline for categorical speech emotion, built here so that no hub code has to run.
+"""The Odyssey 2024 challenge baseline for categorical speech emotion, built here so that no hub
+code has to run.
 
-`3loi/SER-Odyssey-Baseline-WavLM-Categorical` is the audio labeler of EmoCeleb (setpeer-emoceleb, section III): WavLM
-large, attentive statistics pooling (Okabe et al. 2018), one dense layer. Its repository loads only with
-`trust_remote_code`, which this project never enables; the modules below carry the names of its published weights
-(`ssl_model.*`, `pool_model.*`, `ser_model.*`) and its configuration fields (model type `ser`), so its files load as
-they are.
+`3loi/SER-Odyssey-Baseline-WavLM-Categorical` is the audio labeler of EmoCeleb (setpeer-emoceleb,
+section III): WavLM large, attentive statistics pooling (Okabe et al. 2018), one dense layer. Its
+repository loads only with `trust_remote_code`, which this project never enables; the modules below
+carry the names of its published weights (`ssl_model.*`, `pool_model.*`, `ser_model.*`) and its
+configuration fields (model type `ser`), so its files load as they are.
 
-Two things differ on purpose. The waveform is standardized in here, by the configuration's `mean` and `std`, not by the
-caller. And pooling covers exactly the frames an utterance has: the published code rounds the count up, which in a batch
-lets one frame of padding in; for an utterance alone both agree.
+Two things differ on purpose. The waveform is standardized in here, by the configuration's `mean`
+and `std`, not by the caller. And pooling covers exactly the frames an utterance has: the published
+code rounds the count up, which in a batch lets one frame of padding in; for an utterance alone both
+agree.
 
 Shapes: B batch, S samples, T frames, D width, C classes.
 """
@@ -55,9 +57,14 @@ class OdysseyConfig(PretrainedConfig):
         super().__init__(**kwargs)
 
     def backbone(self) -> WavLMConfig:
-        """The WavLM configuration `ssl_type` stands for: the published one of WavLM large, at this model's sizes."""
+        """The WavLM configuration `ssl_type` stands for: the published one of WavLM large, at this
+        model's sizes.
+        """
         if self.ssl_type != WAVLM_LARGE:
-            raise ValueError(f"ssl_type: got {self.ssl_type!r}, expected {WAVLM_LARGE!r}, the only published backbone")
+            raise ValueError(
+                f"ssl_type: got {self.ssl_type!r}, expected {WAVLM_LARGE!r}, the only published "
+                "backbone"
+            )
         return WavLMConfig(
             hidden_size=self.hidden_size,
             num_hidden_layers=self.num_hidden_layers,
@@ -84,14 +91,20 @@ class OdysseyClassifier(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Each layer's own initialization stands; these weights are loaded, not trained from nothing."""
+        """Each layer's own initialization stands; these weights are loaded, not trained from
+        nothing.
+        """
 
-    def forward(self, input_values: Tensor, attention_mask: Tensor | None = None, **_: Any) -> SequenceClassifierOutput:
+    def forward(
+        self, input_values: Tensor, attention_mask: Tensor | None = None, **_: Any
+    ) -> SequenceClassifierOutput:
         """Logits [B, C] of `input_values` [B, S] with `attention_mask` [B, S]."""
         standardized_BS = (input_values - self.config.mean) / (self.config.std + 1e-6)
         if attention_mask is not None:
             standardized_BS = standardized_BS.masked_fill(attention_mask == 0, 0.0)
-        frames_BTD = self.ssl_model(standardized_BS.to(self.dtype), attention_mask=attention_mask).last_hidden_state
+        frames_BTD = self.ssl_model(
+            standardized_BS.to(self.dtype), attention_mask=attention_mask
+        ).last_hidden_state
         mask_BT = self._frame_mask(frames_BTD, attention_mask)
         return SequenceClassifierOutput(logits=self.ser_model(self.pool_model(frames_BTD, mask_BT)))
 
@@ -99,7 +112,9 @@ class OdysseyClassifier(PreTrainedModel):
         if attention_mask is None:
             return torch.ones_like(frames_BTD[..., 0], dtype=torch.bool)
         frames_B = attention_mask.sum(dim=-1).long()
-        for kernel, stride in zip(self.ssl_model.config.conv_kernel, self.ssl_model.config.conv_stride, strict=True):
+        for kernel, stride in zip(
+            self.ssl_model.config.conv_kernel, self.ssl_model.config.conv_stride, strict=True
+        ):
             frames_B = (frames_B - kernel) // stride + 1
         return torch.arange(frames_BTD.shape[1], device=frames_B.device) < frames_B.unsqueeze(-1)
 
@@ -114,7 +129,9 @@ class AttentiveStatisticsPooling(nn.Module):
 
     def forward(self, frames_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         score_BT = (torch.tanh(self.sap_linear(frames_BTD)) @ self.attention).squeeze(-1)
-        weight_BT1 = F.softmax(score_BT.float().masked_fill(~mask_BT, -torch.inf), dim=-1).unsqueeze(-1)
+        weight_BT1 = F.softmax(
+            score_BT.float().masked_fill(~mask_BT, -torch.inf), dim=-1
+        ).unsqueeze(-1)
         frames_BTD = frames_BTD.float()
         mean_BD = (frames_BTD * weight_BT1).sum(dim=1)
         variance_BD = (frames_BTD.square() * weight_BT1).sum(dim=1) - mean_BD.square()

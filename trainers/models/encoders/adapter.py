@@ -15,7 +15,9 @@ from trainers.models.encoders.seams import BeforeLayer
 
 
 class EncoderAdapter(ABC):
-    """One encoder of a family; `model` is what holds its weights, as transformers or this project has it."""
+    """One encoder of a family; `model` is what holds its weights, as transformers or this project
+    has it.
+    """
 
     FRONT_ENDS: ClassVar[tuple[str, ...]]  # the model's parts before its transformer layers
 
@@ -34,9 +36,14 @@ class EncoderAdapter(ABC):
 
     @abstractmethod
     def run(
-        self, inputs: Tensor, lengths_N: Tensor, before_layer: BeforeLayer | None, hide_NT: Tensor | None
+        self,
+        inputs: Tensor,
+        lengths_N: Tensor,
+        before_layer: BeforeLayer | None,
+        hide_NT: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """Frames [N, T, D] of the last layer and their mask [N, T]; `before_layer` may change what each layer sees.
+        """Frames [N, T, D] of the last layer and their mask [N, T]; `before_layer` may change what
+        each layer sees.
 
         Speech frames where `hide_NT` is true are hidden from the layers.
         """

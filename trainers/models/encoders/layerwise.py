@@ -22,7 +22,8 @@ from trainers.models.encoders.small import SmallAdapter
 from trainers.models.encoders.speech import Data2VecAdapter, WaveformAdapter
 from trainers.models.encoders.video import VideoAdapter
 
-# By the model type of the configuration; called with the model and whether its waveforms are normalized.
+# By the model type of the configuration; called with the model and whether its waveforms are
+# normalized.
 ADAPTERS: Mapping[str, Callable[[Any, bool], EncoderAdapter]] = {
     SequenceEncoderConfig.model_type: lambda model, _: SmallAdapter(model),
     "hubert": lambda model, normalize: WaveformAdapter(model, normalize=normalize),
@@ -36,14 +37,17 @@ ADAPTERS: Mapping[str, Callable[[Any, bool], EncoderAdapter]] = {
 class LayerwiseEncoder(nn.Module):
     """An encoder of any supported family behind one call.
 
-    `inputs` is float32 [N, S] for speech, [N, T, F] for face features, [N, frames, 3, H, W] for VideoMAE.
+    `inputs` is float32 [N, S] for speech, [N, T, F] for face features, [N, frames, 3, H, W] for
+    VideoMAE.
     """
 
     def __init__(self, model: Any, *, normalize: bool = False) -> None:
         super().__init__()
         family = model.config.model_type
         if family not in ADAPTERS:
-            raise ConfigError(f"encoder: got a {family} model, expected one of {', '.join(ADAPTERS)}")
+            raise ConfigError(
+                f"encoder: got a {family} model, expected one of {', '.join(ADAPTERS)}"
+            )
 
         self.model = model
         self.normalizes = normalize
@@ -66,7 +70,9 @@ class LayerwiseEncoder(nn.Module):
 
     @property
     def mask_embedding(self) -> nn.Parameter | None:
-        """What hidden frames are replaced by [D]; None for a checkpoint made without; speech only."""
+        """What hidden frames are replaced by [D]; None for a checkpoint made without; speech
+        only.
+        """
         return self._speech.mask_embedding
 
     @property
@@ -76,7 +82,9 @@ class LayerwiseEncoder(nn.Module):
 
     @property
     def front_end(self) -> nn.Module:
-        """The convolutions, whose output is [N, D, T] or a tuple that starts with it; speech only."""
+        """The convolutions, whose output is [N, D, T] or a tuple that starts with it; speech
+        only.
+        """
         return self._speech.front_end
 
     def num_frames(self, lengths_N: Tensor) -> Tensor:
@@ -90,48 +98,57 @@ class LayerwiseEncoder(nn.Module):
         before_layer: BeforeLayer | None = None,
         hide_NT: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Frames [N, T, D] of the last layer and their mask [N, T]; speech frames where `hide_NT` is true are hidden
-        from the transformer.
+        """Frames [N, T, D] of the last layer and their mask [N, T]; speech frames where `hide_NT`
+        is true are hidden from the transformer.
         """
         return self._adapter.run(inputs, lengths, before_layer, hide_NT)
 
     def hidden_states(
         self, inputs: Tensor, lengths: Tensor, before_layer: BeforeLayer | None = None
     ) -> tuple[list[Tensor], Tensor]:
-        """All hidden states [N, T, D], and the mask [N, T] of the last: what enters each layer, and what the encoder
-        puts out, which is one more than it has layers.
+        """All hidden states [N, T, D], and the mask [N, T] of the last: what enters each layer, and
+        what the encoder puts out, which is one more than it has layers.
 
-        The last is behind the norm that ends some encoders (HuBERT large, WavLM large), where transformers since 5.0
-        reports what stands before it.
+        The last is behind the norm that ends some encoders (HuBERT large, WavLM large), where
+        transformers since 5.0 reports what stands before it.
         """
         states: list[Tensor] = []
 
         def keep(number: int, hidden_NTD: Tensor, mask_NT: Tensor) -> LayerInput:
             states.append(hidden_NTD)
             return (
-                LayerInput(hidden_NTD, mask_NT) if before_layer is None else before_layer(number, hidden_NTD, mask_NT)
+                LayerInput(hidden_NTD, mask_NT)
+                if before_layer is None
+                else before_layer(number, hidden_NTD, mask_NT)
             )
 
         last_NTD, mask_NT = self(inputs, lengths, keep)
         return [*states, last_NTD], mask_NT
 
     def learn_mask(self) -> None:
-        """Train what hidden frames are replaced by; a checkpoint made without gets one; speech only."""
+        """Train what hidden frames are replaced by; a checkpoint made without gets one; speech
+        only.
+        """
         self._speech.learn_mask()
 
     def checkpoint_gradients(self) -> None:
         """Compute each layer again in the backward pass, in place of keeping what it computed.
 
-        Of a layer only its own `forward` is repeated. The seam before it has effects, such as the terms of P, and runs
-        once: transformers' own switch would repeat the hooks too.
+        Of a layer only its own `forward` is repeated. The seam before it has effects, such as the
+        terms of P, and runs once: transformers' own switch would repeat the hooks too.
         """
         for layer in self.layers:
             layer.forward = partial(_checkpointed, layer.forward)
 
     def freeze(self, *, front_end: bool, num_layers: int) -> None:
-        """Stop training the front end and the lowest layers. Raises ConfigError when there are not so many."""
+        """Stop training the front end and the lowest layers. Raises ConfigError when there are not
+        so many.
+        """
         if num_layers > len(self.layers):
-            raise ConfigError(f"freeze_layers: got {num_layers}, expected at most the encoder's {len(self.layers)}")
+            raise ConfigError(
+                f"freeze_layers: got {num_layers}, expected at most the encoder's "
+                f"{len(self.layers)}"
+            )
 
         for layer in self.layers[:num_layers]:
             layer.requires_grad_(False)

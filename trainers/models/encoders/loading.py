@@ -13,15 +13,16 @@ from trainers.models.encoders.speech import normalizes
 
 
 def load_encoder(folder_or_name: str, revision: str | None = None) -> LayerwiseEncoder:
-    """A pretrained encoder: hub name with a pinned revision, or a local folder. Weights must be safetensors.
+    """A pretrained encoder: hub name with a pinned revision, or a local folder. Weights must be
+    safetensors.
 
-    Raises ConfigError for what cannot be loaded, and for a checkpoint that lacks weights: transformers would print a
-    note and make them up.
+    Raises ConfigError for what cannot be loaded, and for a checkpoint that lacks weights:
+    transformers would print a note and make them up.
     """
     if not Path(folder_or_name).is_dir() and not revision:
         raise ConfigError(
-            f"encoder.checkpoint {folder_or_name}: no such folder; for a hub model give encoder.revision too, a full "
-            "commit"
+            f"encoder.checkpoint {folder_or_name}: no such folder; for a hub model give "
+            "encoder.revision too, a full commit"
         )
     where = {"revision": revision} if revision else {}
     register_models()
@@ -36,11 +37,13 @@ def load_encoder(folder_or_name: str, revision: str | None = None) -> LayerwiseE
         )
     except (OSError, ValueError) as error:
         raise ConfigError(f"encoder.checkpoint {folder_or_name}: {error}") from error
-    missing = sorted(set(found["missing_keys"]) - {"masked_spec_embed"})  # which masked prediction learns anew
+    missing = sorted(
+        set(found["missing_keys"]) - {"masked_spec_embed"}
+    )  # which masked prediction learns anew
     if missing:
         raise ConfigError(
-            f"encoder.checkpoint {folder_or_name}: got a checkpoint without {', '.join(missing)}, expected all weights "
-            f"of a {model.config.model_type} model; give a whole one"
+            f"encoder.checkpoint {folder_or_name}: got a checkpoint without {', '.join(missing)}, "
+            f"expected all weights of a {model.config.model_type} model; give a whole one"
         )
     return LayerwiseEncoder(model, normalize=normalizes(model.config))
 
@@ -49,6 +52,6 @@ def require_modality(encoder: LayerwiseEncoder, modality: Modality) -> None:
     """Raise ConfigError for an encoder of something else."""
     if encoder.modality != modality:
         raise ConfigError(
-            f"encoder.checkpoint: got an encoder of {encoder.modality}, expected one of {modality}, as data.modality "
-            "says; change one of the two"
+            f"encoder.checkpoint: got an encoder of {encoder.modality}, expected one of "
+            f"{modality}, as data.modality says; change one of the two"
         )

@@ -1,4 +1,5 @@
-"""Makes transformers know the project's own architectures, so that one `from_pretrained` loads every checkpoint.
+"""Makes transformers know the project's own architectures, so that one `from_pretrained` loads
+every checkpoint.
 
 An explicit call and not an import side effect; calling it again changes nothing.
 """
@@ -12,7 +13,9 @@ from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderCo
 
 
 def register_models() -> None:
-    """Register configurations, the encoder and audio classifiers (`FaceSequenceClassifier` has no Auto class)."""
+    """Register configurations, the encoder and audio classifiers (`FaceSequenceClassifier` has no
+    Auto class).
+    """
     for config in (MelClassifierConfig, OdysseyConfig, FaceSequenceConfig, SequenceEncoderConfig):
         AutoConfig.register(config.model_type, config, exist_ok=True)
     AutoModel.register(SequenceEncoderConfig, SequenceEncoder, exist_ok=True)

@@ -1,9 +1,11 @@
-"""The seam before each transformer layer: what a layer sees may be replaced, and a prefix put in front of it.
+"""The seam before each transformer layer: what a layer sees may be replaced, and a prefix put in
+front of it.
 
-Prefixes, speaker embeddings and cross-attention all need it. For the models of transformers it is made with hooks on
-their own layer modules, so no forward pass is copied and a new release's changes arrive by themselves: a pre-hook
-replaces the layer's input and widens its attention mask, a hook cuts the prefix off the output. Copying each family's
-encoder loop was the alternative: five copies to keep in step.
+Prefixes, speaker embeddings and cross-attention all need it. For the models of transformers it is
+made with hooks on their own layer modules, so no forward pass is copied and a new release's changes
+arrive by themselves: a pre-hook replaces the layer's input and widens its attention mask, a hook
+cuts the prefix off the output. Copying each family's encoder loop was the alternative: five copies
+to keep in step.
 
 Shapes: N utterances, T frames, D width.
 """
@@ -19,7 +21,8 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, slots=True)
 class LayerInput:
-    """What a layer is to see instead of its input: `hidden_NTD` whose first `num_prefix` positions are a prefix.
+    """What a layer is to see instead of its input: `hidden_NTD` whose first `num_prefix` positions
+    are a prefix.
 
     The prefix is cut off the layer's output again. `mask_NT` covers the prefix too.
     """
@@ -29,13 +32,17 @@ class LayerInput:
     num_prefix: int = 0
 
 
-# Called before each layer with its number (from 0), its input [N, T, D] and the mask [N, T] of that input.
+# Called before each layer with its number (from 0), its input [N, T, D] and the mask [N, T] of that
+# input.
 BeforeLayer = Callable[[int, Tensor, Tensor], LayerInput]
 
 
 @contextmanager
-def seams(layers: nn.ModuleList, before_layer: BeforeLayer | None, mask_NT: Tensor) -> Iterator[list[Tensor]]:
-    """Have `before_layer` change what the layers see in one forward pass, whose first layer has the mask `mask_NT`.
+def seams(
+    layers: nn.ModuleList, before_layer: BeforeLayer | None, mask_NT: Tensor
+) -> Iterator[list[Tensor]]:
+    """Have `before_layer` change what the layers see in one forward pass, whose first layer has the
+    mask `mask_NT`.
 
     Yields the list of masks, whose last item, after the pass, is that of the output.
     """
@@ -57,7 +64,9 @@ class _Seam:
         self._number, self._before_layer, self._masks = number, before_layer, masks
         self._num_prefix = 0
 
-    def before(self, _: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, Any]:
+    def before(
+        self, _: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[Any, Any]:
         hidden_NTD, *rest = arguments
         seen: LayerInput = self._before_layer(self._number, hidden_NTD, self._masks[-1])
         self._num_prefix = seen.num_prefix
@@ -73,10 +82,14 @@ class _Seam:
 
 
 def _like(given: Tensor, mask_NT: Tensor) -> Tensor:
-    """`mask_NT` in the form in which the layer was given its own: [N, T], or [N, 1, T, T] of booleans or of bias."""
+    """`mask_NT` in the form in which the layer was given its own: [N, T], or [N, 1, T, T] of
+    booleans or of bias.
+    """
     if given.dim() == 2:
         return mask_NT.to(given.dtype)
     allowed = mask_NT[:, None, None, :].expand(-1, 1, mask_NT.shape[1], -1)
     if given.dtype == torch.bool:
         return allowed
-    return torch.zeros_like(allowed, dtype=given.dtype).masked_fill(~allowed, torch.finfo(given.dtype).min)
+    return torch.zeros_like(allowed, dtype=given.dtype).masked_fill(
+        ~allowed, torch.finfo(given.dtype).min
+    )

@@ -1,8 +1,10 @@
-"""A small transformer encoder for a laptop: log-mel energies or face features in, hidden frames out, layer by layer.
+"""A small transformer encoder for a laptop: log-mel energies or face features in, hidden frames
+out, layer by layer.
 
-The stand-in for HuBERT and VideoMAE where no checkpoint can be downloaded: 0.18 million parameters, trained from
-nothing in a minute on one core. The log-mel front end keeps the level of the recording, which HuBERT-type front ends
-normalize away. The layers are those of `mel.py`; what is added is the seam before each of them.
+The stand-in for HuBERT and VideoMAE where no checkpoint can be downloaded: 0.18 million parameters,
+trained from nothing in a minute on one core. The log-mel front end keeps the level of the
+recording, which HuBERT-type front ends normalize away. The layers are those of `mel.py`; what is
+added is the seam before each of them.
 
 Shapes: N utterances, S samples, F features, T frames, M mel bands, D width.
 """
@@ -17,11 +19,19 @@ from transformers import PretrainedConfig, PreTrainedModel
 from trainers.models.encoders.seams import BeforeLayer, LayerInput
 from trainers.models.parts.float32_buffers import Float32Buffers
 from trainers.models.parts.layers import EncoderLayer, StridedConvolution, clear_padding, frame_mask
-from trainers.models.parts.log_mel import HOP_SAMPLES, WINDOW_SAMPLES, log_mel, mel_filters, num_frames
+from trainers.models.parts.log_mel import (
+    HOP_SAMPLES,
+    WINDOW_SAMPLES,
+    log_mel,
+    mel_filters,
+    num_frames,
+)
 
 
 class SequenceEncoderConfig(PretrainedConfig):
-    """`front_end` says what goes in: "mel" waveforms, "face" features of `feature_size` numbers a frame."""
+    """`front_end` says what goes in: "mel" waveforms, "face" features of `feature_size` numbers a
+    frame.
+    """
 
     model_type = "emostream_sequence"
 
@@ -60,30 +70,42 @@ class SequenceEncoder(Float32Buffers, PreTrainedModel):
         if config.front_end == "mel":
             self.register_buffer("window", torch.hann_window(WINDOW_SAMPLES))
             self.register_buffer("filters", mel_filters(size))
-            self.subsampling = nn.ModuleList([StridedConvolution(size, width), StridedConvolution(width, width)])
+            self.subsampling = nn.ModuleList(
+                [StridedConvolution(size, width), StridedConvolution(width, width)]
+            )
         else:
             self.projection = nn.Linear(size, width)
         self.position = nn.Conv1d(width, width, kernel_size=31, padding=15, groups=width)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(config.dropout_probability)
-        self.mask_embedding = nn.Parameter(torch.rand(width))  # stands for frames hidden from the layers
+        self.mask_embedding = nn.Parameter(
+            torch.rand(width)
+        )  # stands for frames hidden from the layers
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Each layer's own initialization stands: transformers' normal(0, 0.02) suits wider models."""
+        """Each layer's own initialization stands: transformers' normal(0, 0.02) suits wider
+        models.
+        """
 
     def set_statistics(self, mean_F: Tensor, std_F: Tensor) -> None:
-        """Standardize features by the training set's mean and standard deviation (stored with the weights)."""
+        """Standardize features by the training set's mean and standard deviation (stored with the
+        weights).
+        """
         self.feature_mean.copy_(mean_F)
         self.feature_std.copy_(std_F.clamp_min(1e-3))
 
     def features(self, inputs: Tensor, lengths_N: Tensor) -> tuple[Tensor, Tensor]:
-        """Features [N, T, F] before standardization, and how many frames of each are not padding [N]."""
+        """Features [N, T, F] before standardization, and how many frames of each are not padding
+        [N].
+        """
         if self.config.front_end == "face":
             return inputs.float(), lengths_N
         valid_NS = frame_mask(lengths_N, inputs.shape[1])
-        return log_mel(inputs.masked_fill(~valid_NS, 0.0), self.window, self.filters), num_frames(inputs, valid_NS)
+        return log_mel(inputs.masked_fill(~valid_NS, 0.0), self.window, self.filters), num_frames(
+            inputs, valid_NS
+        )
 
     @property
     def subsampling_factor(self) -> int:
@@ -106,8 +128,8 @@ class SequenceEncoder(Float32Buffers, PreTrainedModel):
         before_layer: BeforeLayer | None = None,
         hide_NT: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Hidden frames [N, T', D] and their mask [N, T']; `before_layer` may change what each layer sees, and frames
-        where `hide_NT` [N, T'] is true are replaced by the mask embedding.
+        """Hidden frames [N, T', D] and their mask [N, T']; `before_layer` may change what each
+        layer sees, and frames where `hide_NT` [N, T'] is true are replaced by the mask embedding.
         """
         features_NTF, frames_N = self.features(inputs, lengths)
         features_NTF = (features_NTF - self.feature_mean) / self.feature_std

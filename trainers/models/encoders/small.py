@@ -54,7 +54,11 @@ class SmallAdapter(SpeechAdapter):
         self.mask_embedding.requires_grad_(True)
 
     def run(
-        self, inputs: Tensor, lengths_N: Tensor, before_layer: BeforeLayer | None, hide_NT: Tensor | None
+        self,
+        inputs: Tensor,
+        lengths_N: Tensor,
+        before_layer: BeforeLayer | None,
+        hide_NT: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         found: Any = self.model(inputs, lengths_N, before_layer, hide_NT)
         return found[0], found[1]

@@ -1,12 +1,13 @@
 """Speech encoders of transformers behind the one call, such that an utterance never hears padding.
 
-A model whose convolutions use group norm (HuBERT base, wav2vec 2.0 base) averages over padding; its front end is run on
-utterances of equal length, the rest of the model on the padded batch. data2vec's positional convolutions are stacked,
-and from the second on would see what the first made of the padding; it is cleared before each.
+A model whose convolutions use group norm (HuBERT base, wav2vec 2.0 base) averages over padding; its
+front end is run on utterances of equal length, the rest of the model on the padded batch.
+data2vec's positional convolutions are stacked, and from the second on would see what the first made
+of the padding; it is cleared before each.
 
-SpecAugment and layer drop of transformers are off. The first draws from numpy's global generator, which neither a seed
-nor a resume of ours reaches, and refuses utterances of under 0.2 s; the second leaves prefixes without a gradient.
-Masked prediction says itself which frames are hidden.
+SpecAugment and layer drop of transformers are off. The first draws from numpy's global generator,
+which neither a seed nor a resume of ours reaches, and refuses utterances of under 0.2 s; the second
+leaves prefixes without a gradient. Masked prediction says itself which frames are hidden.
 
 Shapes: N utterances, S samples, T frames, C channels, D width.
 """
@@ -39,13 +40,16 @@ class WaveformAdapter(SpeechAdapter):
         model.config.apply_spec_augment = False
         model.config.mask_feature_prob = 0.0
         if self.mask_embedding is not None:
-            self.mask_embedding.requires_grad_(False)  # without masked prediction it has no gradient
+            self.mask_embedding.requires_grad_(
+                False
+            )  # without masked prediction it has no gradient
 
         if getattr(model.config, "feat_extract_norm", None) == "group":
             model.feature_extractor.forward = EqualLengths(model.feature_extractor.forward, model)
-            # Its parts run as often as there are lengths, which other ranks need not have: ZeRO 3 must bring all its
-            # weights at once. It then takes their gradients when that of the input is there, so the input must have one
-            # (see `run`), in place of the one transformers would give it further in.
+            # Its parts run as often as there are lengths, which other ranks need not have: ZeRO 3
+            # must bring all its weights at once. It then takes their gradients when that of the
+            # input is there, so the input must have one (see `run`), in place of the one
+            # transformers would give it further in.
             model.feature_extractor._z3_leaf = True
             model.feature_extractor._requires_grad = False
 
@@ -86,27 +90,41 @@ class WaveformAdapter(SpeechAdapter):
 
     def freeze_front_end(self) -> None:
         super().freeze_front_end()
-        self.model.feature_extractor._freeze_parameters()  # or it keeps every activation for a backward pass
+        # or it keeps every activation for a backward pass
+        self.model.feature_extractor._freeze_parameters()
 
     def run(
-        self, inputs: Tensor, lengths_N: Tensor, before_layer: BeforeLayer | None, hide_NT: Tensor | None
+        self,
+        inputs: Tensor,
+        lengths_N: Tensor,
+        before_layer: BeforeLayer | None,
+        hide_NT: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         values_NS, lengths_N = self._prepared(inputs, lengths_N)
         frames_N = self.num_frames(lengths_N)
         mask_NT = frame_mask(frames_N, int(frames_N.max()))
         valid_NS = frame_mask(lengths_N, values_NS.shape[1])
         if torch.is_grad_enabled() and getattr(self.front_end, "_z3_leaf", False):
-            values_NS = values_NS.detach().requires_grad_(next(self.front_end.parameters()).requires_grad)
+            values_NS = values_NS.detach().requires_grad_(
+                next(self.front_end.parameters()).requires_grad
+            )
 
-        with self._blind_to_padding(lengths_N, mask_NT), seams(self.layers, before_layer, mask_NT) as masks:
+        with (
+            self._blind_to_padding(lengths_N, mask_NT),
+            seams(self.layers, before_layer, mask_NT) as masks,
+        ):
             dtype = next(self.model.parameters()).dtype
             self.model.config.apply_spec_augment = hide_NT is not None  # the switch of all hiding
-            output = self.model(values_NS.to(dtype), attention_mask=valid_NS.long(), mask_time_indices=hide_NT)
+            output = self.model(
+                values_NS.to(dtype), attention_mask=valid_NS.long(), mask_time_indices=hide_NT
+            )
             self.model.config.apply_spec_augment = False
         return output.last_hidden_state, masks[-1]
 
     def _prepared(self, samples_NS: Tensor, lengths_N: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalized samples cut to the longest utterance; one too short for a single frame is filled up with zeros."""
+        """Normalized samples cut to the longest utterance; one too short for a single frame is
+        filled up with zeros.
+        """
         shortest = receptive_field(self.model.config)
         samples_NS = samples_NS[:, : int(lengths_N.max())]
         samples_NS = nn.functional.pad(samples_NS, (0, max(0, shortest - samples_NS.shape[1])))
@@ -117,7 +135,9 @@ class WaveformAdapter(SpeechAdapter):
 
     @contextmanager
     def _blind_to_padding(self, lengths_N: Tensor, mask_NT: Tensor) -> Iterator[None]:
-        """For one forward pass, keep padding out of the convolutions that transformers lets see it."""
+        """For one forward pass, keep padding out of the convolutions that transformers lets see
+        it.
+        """
         with ExitStack() as undo:
             if isinstance(self.front_end.forward, EqualLengths):
                 self.front_end.forward.lengths_N = lengths_N
@@ -143,7 +163,9 @@ class Data2VecAdapter(WaveformAdapter):
 
 
 class EqualLengths:
-    """A group-norm front end, called once for each length in the batch so that it never sees padding."""
+    """A group-norm front end, called once for each length in the batch so that it never sees
+    padding.
+    """
 
     def __init__(self, forward: Callable[[Tensor], Tensor], model: Any) -> None:
         self._forward, self._model = forward, model
@@ -165,16 +187,22 @@ class EqualLengths:
 
 
 def normalizes(config: Any) -> bool:
-    """HuBERT's recipe: normalized waveforms for layer-norm extractors, as they are for group-norm extractors.
+    """HuBERT's recipe: normalized waveforms for layer-norm extractors, as they are for group-norm
+    extractors.
 
     data2vec's extractor is always of the first kind, so that its configuration does not say.
     """
-    return config.model_type == "data2vec-audio" or getattr(config, "feat_extract_norm", None) == "layer"
+    return (
+        config.model_type == "data2vec-audio"
+        or getattr(config, "feat_extract_norm", None) == "layer"
+    )
 
 
 def receptive_field(config: Any) -> int:
     """Samples that one frame of the convolutional front end sees: 400 for the published models."""
     samples = 1
-    for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
+    for kernel, stride in zip(
+        reversed(config.conv_kernel), reversed(config.conv_stride), strict=True
+    ):
         samples = (samples - 1) * stride + kernel
     return samples

@@ -26,10 +26,16 @@ class VideoAdapter(EncoderAdapter):
         return found
 
     def run(
-        self, inputs: Tensor, lengths_N: Tensor, before_layer: BeforeLayer | None, hide_NT: Tensor | None
+        self,
+        inputs: Tensor,
+        lengths_N: Tensor,
+        before_layer: BeforeLayer | None,
+        hide_NT: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         config = self.model.config
-        num_patches = (config.image_size // config.patch_size) ** 2 * (config.num_frames // config.tubelet_size)
+        num_patches = (config.image_size // config.patch_size) ** 2 * (
+            config.num_frames // config.tubelet_size
+        )
         mask_NT = torch.ones(len(inputs), num_patches, dtype=torch.bool, device=inputs.device)
 
         with seams(self.layers, before_layer, mask_NT) as masks:

@@ -1,4 +1,5 @@
-"""Mel cepstra of a waveform and their slopes over time; what pseudo-labels and speaker functionals are made of.
+"""Mel cepstra of a waveform and their slopes over time; what pseudo-labels and speaker functionals
+are made of.
 
 Shapes: N utterances, S samples, T frames, M mel bands, F coefficients.
 """
@@ -26,11 +27,15 @@ class Cepstra:
     def __call__(self, samples_NS: Tensor) -> NDArray[np.float32]:
         """[N, T, F] of `samples_NS`, T = (S - 400) // 160 + 1."""
         bands_NTM = log_mel(samples_NS, self._window, self._filters).numpy()
-        found: NDArray[np.float32] = dct(bands_NTM, norm="ortho", axis=-1)[..., : self._num_coefficients]
+        found: NDArray[np.float32] = dct(bands_NTM, norm="ortho", axis=-1)[
+            ..., : self._num_coefficients
+        ]
         return found
 
 
 def slopes(rows_TF: NDArray[np.floating]) -> NDArray[np.floating]:
     """The slope at every frame [T, F]; the first and last frame are repeated beyond the ends."""
-    found: NDArray[np.floating] = savgol_filter(rows_TF, SLOPE_FRAMES, polyorder=1, deriv=1, axis=0, mode="nearest")
+    found: NDArray[np.floating] = savgol_filter(
+        rows_TF, SLOPE_FRAMES, polyorder=1, deriv=1, axis=0, mode="nearest"
+    )
     return found

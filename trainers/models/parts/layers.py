@@ -1,7 +1,7 @@
 """Layers that padding has no influence on; the small models are made of them.
 
-Frames are masked wherever something looks across them: a convolution sees zeros where its utterance has ended, and
-attention skips what is not there.
+Frames are masked wherever something looks across them: a convolution sees zeros where its utterance
+has ended, and attention skips what is not there.
 
 Shapes: B batch, T frames, D width.
 """
@@ -54,7 +54,9 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(sizes.dropout_probability)
 
     def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        hidden_BTD = hidden_BTD + self.dropout(self._attend(self.attention_norm(hidden_BTD), mask_BT))
+        hidden_BTD = hidden_BTD + self.dropout(
+            self._attend(self.attention_norm(hidden_BTD), mask_BT)
+        )
         return hidden_BTD + self.dropout(self.feed_forward(hidden_BTD))
 
     def _attend(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
@@ -62,7 +64,9 @@ class EncoderLayer(nn.Module):
             part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for part in self.query_key_value(hidden_BTD).chunk(3, dim=-1)
         )
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask_BT[:, None, None, :])
+        attended = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask_BT[:, None, None, :]
+        )
         return self.projection(attended.transpose(1, 2).flatten(2))
 
 

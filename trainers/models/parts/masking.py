@@ -1,7 +1,8 @@
-"""Which frames are hidden from an encoder that is to predict them: spans, as wav2vec 2.0 and HuBERT draw them.
+"""Which frames are hidden from an encoder that is to predict them: spans, as wav2vec 2.0 and HuBERT
+draw them.
 
-The same spans as transformers' `_compute_mask_indices`, which draws from numpy's global generator: no seed or resume of
-ours reaches that one. A test holds the two against each other.
+The same spans as transformers' `_compute_mask_indices`, which draws from numpy's global generator:
+no seed or resume of ours reaches that one. A test holds the two against each other.
 
 Shapes: N utterances, T frames.
 """
@@ -13,12 +14,18 @@ from numpy.typing import NDArray
 
 
 def span_mask(
-    num_frames: Sequence[int], *, probability: float, span_length: int, min_spans: int, rng: np.random.Generator
+    num_frames: Sequence[int],
+    *,
+    probability: float,
+    span_length: int,
+    min_spans: int,
+    rng: np.random.Generator,
 ) -> NDArray[np.bool_]:
     """[N, T], T the largest of `num_frames`: true where a frame is hidden.
 
-    Each utterance gets about `probability * frames / span_length` spans, at least `min_spans`, at distinct random
-    places, so that they may overlap: 0.8 and 10 hide about 57 % (HuBERT's setting). One shorter than a span gets none.
+    Each utterance gets about `probability * frames / span_length` spans, at least `min_spans`, at
+    distinct random places, so that they may overlap: 0.8 and 10 hide about 57 % (HuBERT's setting).
+    One shorter than a span gets none.
     """
     longest = max(num_frames)
     mask = np.zeros((len(num_frames), longest), dtype=bool)
@@ -26,6 +33,8 @@ def span_mask(
     for row, length in zip(mask, num_frames, strict=True):
         num_starts = max(0, length - span_length + 1)
         wanted = max(int(probability * length / span_length + rounding), min_spans)
-        starts = rng.choice(num_starts, min(wanted, longest // span_length, num_starts), replace=False)
+        starts = rng.choice(
+            num_starts, min(wanted, longest // span_length, num_starts), replace=False
+        )
         row[(starts[:, None] + np.arange(span_length)).ravel()] = True
     return mask

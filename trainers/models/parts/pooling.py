@@ -8,10 +8,12 @@ from torch import Tensor
 
 
 def masked_mean_and_std(hidden_BTH: Tensor, mask_BT: Tensor) -> Tensor:
-    """Mean and (population) standard deviation over the frames where the mask is 1, side by side: [B, 2H].
+    """Mean and (population) standard deviation over the frames where the mask is 1, side by side:
+    [B, 2H].
 
-    Computed in float32 whatever the model's precision, as a sum over a minute of bfloat16 frames would lose the small
-    ones. The variance is kept away from 0, where the square root has no gradient.
+    Computed in float32 whatever the model's precision, as a sum over a minute of bfloat16 frames
+    would lose the small ones. The variance is kept away from 0, where the square root has no
+    gradient.
     """
     mask_BT1 = mask_BT.unsqueeze(-1).float()
     count_B1 = mask_BT1.sum(dim=1).clamp_min(1.0)
@@ -25,7 +27,9 @@ def masked_mean_and_std(hidden_BTH: Tensor, mask_BT: Tensor) -> Tensor:
 
 
 def masked_mean(hidden_BTH: Tensor, mask_BT: Tensor) -> Tensor:
-    """Mean over the frames where the mask is true, [B, H]; in float32, whatever stands in the padding."""
+    """Mean over the frames where the mask is true, [B, H]; in float32, whatever stands in the
+    padding.
+    """
     mask_BT1 = mask_BT.unsqueeze(-1)
     total_BH = torch.where(mask_BT1, hidden_BTH.float(), 0.0).sum(dim=1)
     return (total_BH / mask_BT1.sum(dim=1).clamp_min(1)).to(hidden_BTH.dtype)

@@ -1,4 +1,5 @@
-"""Waveform normalization as Wav2Vec2FeatureExtractor defines it, on the device and blind to padding.
+"""Waveform normalization as Wav2Vec2FeatureExtractor defines it, on the device and blind to
+padding.
 
 Shapes: N utterances, S samples.
 """

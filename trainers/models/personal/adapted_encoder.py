@@ -1,8 +1,9 @@
-"""A folder that holds an encoder as transformers reads it and, when it was personalized, its speakers.
+"""A folder that holds an encoder as transformers reads it and, when it was personalized, its
+speakers.
 
-`config.json` and `model.safetensors` are a plain encoder's. PAPT adds `speakers.safetensors` (embeddings, and vectors
-under the original encoder), `speakers.json` (names, fusion) and `original/`, the encoder that training started from:
-proxies of unseen speakers are found with it.
+`config.json` and `model.safetensors` are a plain encoder's. PAPT adds `speakers.safetensors`
+(embeddings, and vectors under the original encoder), `speakers.json` (names, fusion) and
+`original/`, the encoder that training started from: proxies of unseen speakers are found with it.
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,9 @@ _WEIGHTS_NAME, _NAMES_NAME = "speakers.safetensors", "speakers.json"
 
 @dataclass(frozen=True)
 class SpeakerState:
-    """What PAPT learned beside the encoder; `names` are the speakers in the order of the embeddings."""
+    """What PAPT learned beside the encoder; `names` are the speakers in the order of the
+    embeddings.
+    """
 
     names: list[str]
     fusion: SpeakerFusion
@@ -34,17 +37,26 @@ class SpeakerState:
     def described(self) -> dict[str, Any]:
         """What a recognizer's configuration has to say of them."""
         width = int(self.embedding.vectors.shape[1])
-        return {"speakers": self.names, "speaker_fusion": self.fusion, "speaker_vector_width": width}
+        return {
+            "speakers": self.names,
+            "speaker_fusion": self.fusion,
+            "speaker_vector_width": width,
+        }
 
 
-def save_encoder(encoder: LayerwiseEncoder, folder: Path, speakers: SpeakerState | None = None) -> None:
+def save_encoder(
+    encoder: LayerwiseEncoder, folder: Path, speakers: SpeakerState | None = None
+) -> None:
     """Write the encoder, and what belongs to it, in float32; all of it is flushed to the disk."""
     folder.mkdir(parents=True, exist_ok=True)
     plain = type(encoder.model)(encoder.model.config)
     plain.load_state_dict(encoder.model.state_dict())
     plain.save_pretrained(folder)
     if speakers is not None:
-        weights = {name: value.float().cpu().contiguous() for name, value in speakers.embedding.state_dict().items()}
+        weights = {
+            name: value.float().cpu().contiguous()
+            for name, value in speakers.embedding.state_dict().items()
+        }
         save_file(weights, folder / _WEIGHTS_NAME)
         write_json(folder / _NAMES_NAME, {"names": speakers.names, "fusion": speakers.fusion})
         save_encoder(speakers.original, folder / ORIGINAL_NAME)
@@ -52,7 +64,9 @@ def save_encoder(encoder: LayerwiseEncoder, folder: Path, speakers: SpeakerState
 
 
 def load_speakers(folder_or_name: str) -> SpeakerState | None:
-    """The speakers of an encoder that PAPT exported; None for any other. Raises ConfigError when part is missing."""
+    """The speakers of an encoder that PAPT exported; None for any other. Raises ConfigError when
+    part is missing.
+    """
     folder = Path(folder_or_name)
     if not (folder / _NAMES_NAME).is_file():
         return None
@@ -60,8 +74,15 @@ def load_speakers(folder_or_name: str) -> SpeakerState | None:
         described = read_json(folder / _NAMES_NAME)
         weights = load_file(folder / _WEIGHTS_NAME)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"encoder.checkpoint {folder}: its speakers cannot be read: {error}") from error
+        raise ConfigError(
+            f"encoder.checkpoint {folder}: its speakers cannot be read: {error}"
+        ) from error
     table, vectors = weights["table.weight"], weights["vectors"]
     embedding = SpeakerEmbedding(len(table), table.shape[1], vectors.shape[1], described["fusion"])
     embedding.load_state_dict(weights)
-    return SpeakerState(described["names"], described["fusion"], embedding, load_encoder(str(folder / ORIGINAL_NAME)))
+    return SpeakerState(
+        described["names"],
+        described["fusion"],
+        embedding,
+        load_encoder(str(folder / ORIGINAL_NAME)),
+    )

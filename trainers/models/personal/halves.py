@@ -11,8 +11,9 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Halves:
-    """Two disjoint, equal halves of each set of at least two as sets of their own: `num_sets` first halves (0, 1, ...),
-    then the second halves in the same order. The same for all layers of a pass; an odd set leaves one utterance out.
+    """Two disjoint, equal halves of each set of at least two as sets of their own: `num_sets` first
+    halves (0, 1, ...), then the second halves in the same order. The same for all layers of a pass;
+    an odd set leaves one utterance out.
     """
 
     rows: Tensor
@@ -26,7 +27,9 @@ def halve(sets_N: Tensor, source_N: Tensor) -> Halves:
     rows = rows[torch.randperm(len(rows), device=rows.device)]
     rows = rows[sets_N[rows].argsort(stable=True)]
     sizes_B = torch.bincount(sets_N[rows])
-    place = torch.arange(len(rows), device=rows.device) - (sizes_B.cumsum(0) - sizes_B)[sets_N[rows]]
+    place = (
+        torch.arange(len(rows), device=rows.device) - (sizes_B.cumsum(0) - sizes_B)[sets_N[rows]]
+    )
     half = (sizes_B // 2)[sets_N[rows]]
     number_B = (sizes_B > 1).cumsum(0) - 1
     num_sets = int((sizes_B > 1).sum())

@@ -1,7 +1,9 @@
-"""How P's embeddings of each set enter an encoder, layer by layer, in one forward pass (setpeer-emoceleb, section IV).
+"""How P's embeddings of each set enter an encoder, layer by layer, in one forward pass
+(setpeer-emoceleb, section IV).
 
-Before every layer P makes Q embeddings of each set from the layer's pooled input, and they enter as a prefix that is
-replaced at the next layer (`addition` and `cross_attention` are the paper's other fusions).
+Before every layer P makes Q embeddings of each set from the layer's pooled input, and they enter as
+a prefix that is replaced at the next layer (`addition` and `cross_attention` are the paper's other
+fusions).
 
 Shapes: N utterances, T frames, D width, B sets, Q embeddings, X numbers.
 """
@@ -33,8 +35,8 @@ class Contrast:
 class SetFuser:
     """What happens before each layer of one forward pass, and what came of it.
 
-    `sets_N` numbers each utterance's set, 0 to B - 1; P sees those where `source_N` is true. `attention` is there for
-    fusion by cross-attention, `contrast` in training with L_NCE.
+    `sets_N` numbers each utterance's set, 0 to B - 1; P sees those where `source_N` is true.
+    `attention` is there for fusion by cross-attention, `contrast` in training with L_NCE.
     """
 
     def __init__(
@@ -99,7 +101,8 @@ class SetFuser:
         """Eq. 7 for this layer; 0 where no set has two utterances."""
         halves = contrast.halves
         if not halves.num_sets:
-            # P is called all the same: under ZeRO 3 the other ranks, whose sets have halves, wait for this one's call.
+            # P is called all the same: under ZeRO 3 the other ranks, whose sets have halves, wait
+            # for this one's call.
             unused = self._extractor(pooled_ND[self._source_N], self._sets_N[self._source_N], layer)
             return 0.0 * unused.embeddings_BQD.float().sum()
 

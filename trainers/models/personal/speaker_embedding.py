@@ -1,10 +1,13 @@
-"""One learned embedding a training speaker, fused into an encoder (papt-pldc, section 4 and Table 4).
+"""One learned embedding a training speaker, fused into an encoder (papt-pldc, section 4 and Table
+4).
 
-`last` adds it to every frame the encoder puts out (the paper's choice), `first` to what the first transformer layer
-sees, `prefix` puts it in front of that as one more position, which stays through all layers.
+`last` adds it to every frame the encoder puts out (the paper's choice), `first` to what the first
+transformer layer sees, `prefix` puts it in front of that as one more position, which stays through
+all layers.
 
-A speaker without an embedding borrows that of the most alike training speaker, the proxy, by cosine of the vectors that
-the original encoder gives; those of the training speakers are kept beside the embeddings.
+A speaker without an embedding borrows that of the most alike training speaker, the proxy, by cosine
+of the vectors that the original encoder gives; those of the training speakers are kept beside the
+embeddings.
 
 Shapes: N utterances, T frames, D width, S speakers, V width of the original encoder.
 """
@@ -26,11 +29,15 @@ class SpeakerEmbedding(Float32Buffers, nn.Module):
 
     vectors: Tensor
 
-    def __init__(self, num_speakers: int, width: int, vector_width: int, fusion: SpeakerFusion) -> None:
+    def __init__(
+        self, num_speakers: int, width: int, vector_width: int, fusion: SpeakerFusion
+    ) -> None:
         super().__init__()
         self._fusion = fusion
         self.table = nn.Embedding(num_speakers, width)
-        nn.init.normal_(self.table.weight, std=INITIAL_STD)  # small beside frames: training starts near the original
+        nn.init.normal_(
+            self.table.weight, std=INITIAL_STD
+        )  # small beside frames: training starts near the original
         self.register_buffer("vectors", torch.zeros(num_speakers, vector_width))
 
     def before_layer(self, speakers_N: Tensor) -> BeforeLayer | None:
@@ -50,7 +57,9 @@ class SpeakerEmbedding(Float32Buffers, nn.Module):
 
         return fuse
 
-    def after_layers(self, frames_NTD: Tensor, mask_NT: Tensor, speakers_N: Tensor) -> tuple[Tensor, Tensor]:
+    def after_layers(
+        self, frames_NTD: Tensor, mask_NT: Tensor, speakers_N: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Personalized frames and their mask, from what the encoder put out."""
         if self._fusion == "last":
             return frames_NTD + self.table(speakers_N).unsqueeze(1).to(frames_NTD.dtype), mask_NT

@@ -1,10 +1,13 @@
-"""SetPeER's personalized feature extractor P: from a set of utterances of one speaker to Q embeddings for each layer.
+"""SetPeER's personalized feature extractor P: from a set of utterances of one speaker to Q
+embeddings for each layer.
 
-One small network serves all layers (setpeer-emoceleb, section IV-B): it sees what a layer is about to see, pooled over
-time, with that layer's embedding added. It knows no order of the utterances and does not depend on the other sets of a
-batch. With C = 64, Q = 4, M = 512 and 12 layers it has 438,912 parameters at D = 768 and 384,768 at D = 384.
+One small network serves all layers (setpeer-emoceleb, section IV-B): it sees what a layer is about
+to see, pooled over time, with that layer's embedding added. It knows no order of the utterances and
+does not depend on the other sets of a batch. With C = 64, Q = 4, M = 512 and 12 layers it has
+438,912 parameters at D = 768 and 384,768 at D = 384.
 
-Shapes: N utterances in B sets (K the largest), D width of the encoder, C width inside, Q embeddings, M codes.
+Shapes: N utterances in B sets (K the largest), D width of the encoder, C width inside, Q
+embeddings, M codes.
 """
 
 from dataclasses import dataclass
@@ -20,7 +23,9 @@ NUM_HEADS = 4
 
 @dataclass(frozen=True)  # no slots: ZeRO 3 looks for tensors in __dict__
 class SpeakerPrefix:
-    """Embeddings [B, Q, D] of each set, the quantizer's loss (0 without one) and the codes [B * Q] it chose."""
+    """Embeddings [B, Q, D] of each set, the quantizer's loss (0 without one) and the codes [B * Q]
+    it chose.
+    """
 
     embeddings_BQD: Tensor
     loss: Tensor
@@ -54,7 +59,11 @@ class PersonalizedFeatureExtractor(nn.Module):
         self.expand = nn.Linear(code_width, num_prefixes * code_width)  # L_2
         self.quantizer = (
             VectorQuantizer(
-                num_codes, code_width, commitment=commitment, normalize=normalize_codes, restart=restart_codes
+                num_codes,
+                code_width,
+                commitment=commitment,
+                normalize=normalize_codes,
+                restart=restart_codes,
             )
             if quantized
             else None
@@ -62,7 +71,9 @@ class PersonalizedFeatureExtractor(nn.Module):
         self.project = nn.Linear(code_width, width)  # L_3
 
     def forward(self, pooled_ND: Tensor, sets_N: Tensor, layer: int) -> SpeakerPrefix:
-        """Embeddings of the sets that `sets_N` (0, 1, ...) makes of the pooled utterances, for layer number `layer`."""
+        """Embeddings of the sets that `sets_N` (0, 1, ...) makes of the pooled utterances, for
+        layer number `layer`.
+        """
         number = torch.tensor(layer, device=pooled_ND.device)
         reduced_NC = self.reduce(pooled_ND + self.layer_embedding(number))  # Eq. 2
         grouped_BKC, mask_BK = _grouped(reduced_NC, sets_N)

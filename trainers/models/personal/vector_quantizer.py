@@ -1,14 +1,17 @@
-"""A codebook: each vector is replaced by its nearest entry, and gradients pass straight through (VQ-VAE).
+"""A codebook: each vector is replaced by its nearest entry, and gradients pass straight through
+(VQ-VAE).
 
-Two things keep a small codebook in use and are options here, as the paper has neither: a parameter-free layer norm
-before the look-up, so that codes and vectors live on one scale, and restarting codes that nothing was near for a while.
+Two things keep a small codebook in use and are options here, as the paper has neither: a
+parameter-free layer norm before the look-up, so that codes and vectors live on one scale, and
+restarting codes that nothing was near for a while.
 
-A restart moves a code by its `offset`, a buffer, and not by writing to the weight: with bfloat16 or ZeRO the optimizer
-keeps the weight's true value elsewhere and puts it back at the next step. It happens once a step, after the optimizer,
-from what all ranks have seen, so every rank's codebook stays the same at any number of workers.
+A restart moves a code by its `offset`, a buffer, and not by writing to the weight: with bfloat16 or
+ZeRO the optimizer keeps the weight's true value elsewhere and puts it back at the next step. It
+happens once a step, after the optimizer, from what all ranks have seen, so every rank's codebook
+stays the same at any number of workers.
 
-The codebook is an embedding that is called, not a parameter that is read: ZeRO 3 brings a weight back for the calls of
-the module that owns it, and for nothing else.
+The codebook is an embedding that is called, not a parameter that is read: ZeRO 3 brings a weight
+back for the calls of the module that owns it, and for nothing else.
 
 Shapes: R vectors, C numbers each, M codes.
 """
@@ -28,7 +31,9 @@ RESTART_AFTER_STEPS = 50
 
 @dataclass(frozen=True)  # no slots: ZeRO 3 looks for tensors in __dict__
 class Quantized:
-    """`vectors` [R, C] with the straight-through gradient, the `codes` [R] they stand for, and the loss."""
+    """`vectors` [R, C] with the straight-through gradient, the `codes` [R] they stand for, and the
+    loss.
+    """
 
     vectors: Tensor
     codes: Tensor
@@ -36,14 +41,22 @@ class Quantized:
 
 
 class VectorQuantizer(Float32Buffers, nn.Module):
-    """M codes of C numbers; loss = |sg(s) - z|^2 + commitment |s - sg(z)|^2, averaged over all numbers."""
+    """M codes of C numbers; loss = |sg(s) - z|^2 + commitment |s - sg(z)|^2, averaged over all
+    numbers.
+    """
 
     offset: Tensor  # where restarts have moved each code from its weight
     idle_steps: Tensor  # steps since each code was last the nearest
     num_steps: Tensor
 
     def __init__(
-        self, num_codes: int, width: int, *, commitment: float = 0.25, normalize: bool = False, restart: bool = False
+        self,
+        num_codes: int,
+        width: int,
+        *,
+        commitment: float = 0.25,
+        normalize: bool = False,
+        restart: bool = False,
     ) -> None:
         super().__init__()
         self._commitment, self._normalize, self._restart = commitment, normalize, restart
@@ -78,7 +91,9 @@ class VectorQuantizer(Float32Buffers, nn.Module):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Move codes that were nearest to nothing for a while onto vectors of this step; every rank must call it."""
+        """Move codes that were nearest to nothing for a while onto vectors of this step; every rank
+        must call it.
+        """
         seen, self._seen = self._seen, []
         if not seen:
             return
@@ -93,7 +108,9 @@ class VectorQuantizer(Float32Buffers, nn.Module):
             candidates_RC = _of_all_ranks(torch.cat([part.vectors for part in seen]))
             generator = torch.Generator().manual_seed(int(self.num_steps))
             chosen = torch.randint(len(candidates_RC), (len(idle),), generator=generator)
-            self.offset[idle] = candidates_RC[chosen.to(candidates_RC.device)] - self.codebook(idle).float()
+            self.offset[idle] = (
+                candidates_RC[chosen.to(candidates_RC.device)] - self.codebook(idle).float()
+            )
             self.idle_steps[idle] = 0
 
 

@@ -1,7 +1,9 @@
-"""What k-means clusters into pseudo-labels: MFCCs, or what a layer of an encoder makes of the sound.
+"""What k-means clusters into pseudo-labels: MFCCs, or what a layer of an encoder makes of the
+sound.
 
-MFCCs are HuBERT's first iteration (13 coefficients with their first and second differences, every 10 ms); the features
-of a middle layer are its second (layer 9 of HuBERT base, for the published quantizer).
+MFCCs are HuBERT's first iteration (13 coefficients with their first and second differences, every
+10 ms); the features of a middle layer are its second (layer 9 of HuBERT base, for the published
+quantizer).
 
 Shapes: N utterances, S samples, T frames, F features, D width.
 """
@@ -33,7 +35,9 @@ class FrameFeatures(Protocol):
 
 
 class Mfcc:
-    """13 cepstral coefficients of 40 log-mel bands with their first and second differences: 39 numbers every 10 ms."""
+    """13 cepstral coefficients of 40 log-mel bands with their first and second differences: 39
+    numbers every 10 ms.
+    """
 
     hop_samples = HOP_SAMPLES
 
@@ -45,7 +49,9 @@ class Mfcc:
         valid_NS = frame_mask(lengths_N, samples_NS.shape[1])
         cepstra_NTF = self._cepstra(samples_NS.masked_fill(~valid_NS, 0.0))
         lengths = num_frames(samples_NS, valid_NS).tolist()
-        return [_with_slopes(row[:length]) for row, length in zip(cepstra_NTF, lengths, strict=True)]
+        return [
+            _with_slopes(row[:length]) for row, length in zip(cepstra_NTF, lengths, strict=True)
+        ]
 
 
 class LayerFeatures:
@@ -53,7 +59,10 @@ class LayerFeatures:
 
     def __init__(self, encoder: LayerwiseEncoder, layer: int) -> None:
         if not 1 <= layer <= len(encoder.layers):
-            raise ConfigError(f"label_layer: got {layer}, expected 1 to {len(encoder.layers)}, the encoder's layers")
+            raise ConfigError(
+                f"label_layer: got {layer}, expected 1 to {len(encoder.layers)}, the encoder's "
+                "layers"
+            )
         self._encoder, self._layer = encoder.eval(), layer
         self.hop_samples = encoder.hop_samples
 
@@ -64,7 +73,9 @@ class LayerFeatures:
         states, mask_NT = self._encoder.hidden_states(samples_NS.to(device), lengths_N.to(device))
         found_NTD = states[self._layer].float().cpu().numpy()
 
-        return [row[:length] for row, length in zip(found_NTD, mask_NT.sum(dim=1).tolist(), strict=True)]
+        return [
+            row[:length] for row, length in zip(found_NTD, mask_NT.sum(dim=1).tolist(), strict=True)
+        ]
 
 
 def _with_slopes(cepstra_TF: NDArray[np.float32]) -> NDArray[np.float32]:

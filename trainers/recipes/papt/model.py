@@ -1,4 +1,5 @@
-"""A masked predictor with its pseudo-labels, as the engine trains it, and the cropping of long utterances.
+"""A masked predictor with its pseudo-labels, as the engine trains it, and the cropping of long
+utterances.
 
 Shapes: N utterances, S samples, T frames, L pseudo-labels, H hidden frames.
 """
@@ -31,15 +32,27 @@ class PretrainingModel(TrainingModel):
         numbers: Mapping[str, int],
     ) -> None:
         super().__init__()
-        self.predictor, self._config, self._labels, self._numbers = predictor, config, labels, numbers
+        self.predictor, self._config, self._labels, self._numbers = (
+            predictor,
+            config,
+            labels,
+            numbers,
+        )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Eq. 1 as a mean over hidden frames, and HuBERT's penalty on large features of the front end."""
+        """Eq. 1 as a mean over hidden frames, and HuBERT's penalty on large features of the front
+        end.
+        """
         seed = int(torch.randint(2**62, ()))
         losses_H, correct_H, _, square = self._predict(batch, "train", np.random.default_rng(seed))
         masked = losses_H.sum() / max(1, len(losses_H))
         penalty = self._config.features_penalty * square
-        return {"loss": masked + penalty, "masked": masked, "penalty": penalty, "accuracy": correct_H.mean()}
+        return {
+            "loss": masked + penalty,
+            "masked": masked,
+            "penalty": penalty,
+            "accuracy": correct_H.mean(),
+        }
 
     def checkpoint_gradients(self) -> None:
         """In the encoder's layers."""
@@ -47,17 +60,27 @@ class PretrainingModel(TrainingModel):
 
     @torch.inference_mode()
     def scores(self, batch: Batch) -> Tensor:
-        """SCORE_NAMES of each utterance [N, 3]; what is hidden depends on the batch's place alone."""
+        """SCORE_NAMES of each utterance [N, 3]; what is hidden depends on the batch's place
+        alone.
+        """
         losses_H, correct_H, utterances_H, _ = self._predict(
             batch, "validation", np.random.default_rng(batch.number + 1)
         )
         sums_N3 = losses_H.new_zeros(len(batch), len(SCORE_NAMES))
-        return sums_N3.index_add(0, utterances_H, torch.stack([losses_H, correct_H, torch.ones_like(losses_H)], dim=1))
+        return sums_N3.index_add(
+            0, utterances_H, torch.stack([losses_H, correct_H, torch.ones_like(losses_H)], dim=1)
+        )
 
-    def _predict(self, batch: Batch, split: str, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of each hidden frame: its loss, whether it was predicted, its utterance; and the front end's mean square."""
+    def _predict(
+        self, batch: Batch, split: str, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of each hidden frame: its loss, whether it was predicted, its utterance; and the front
+        end's mean square.
+        """
         config, encoder, sound = self._config, self.predictor.encoder, batch.inputs["sound"]
-        samples_NS, lengths_N, starts = crop(sound.values, sound.lengths, config.max_samples, encoder.hop_samples, rng)
+        samples_NS, lengths_N, starts = crop(
+            sound.values, sound.lengths, config.max_samples, encoder.hop_samples, rng
+        )
         frames = encoder.num_frames(lengths_N).tolist()
         hide_NT = span_mask(
             frames,
@@ -67,26 +90,44 @@ class PretrainingModel(TrainingModel):
             rng=rng,
         )
         labels = [
-            self._labels[split].aligned(row, start, num_frames, encoder.hop_samples)[hidden[:num_frames]]
-            for row, start, num_frames, hidden in zip(batch.rows.tolist(), starts, frames, hide_NT, strict=True)
+            self._labels[split].aligned(row, start, num_frames, encoder.hop_samples)[
+                hidden[:num_frames]
+            ]
+            for row, start, num_frames, hidden in zip(
+                batch.rows.tolist(), starts, frames, hide_NT, strict=True
+            )
         ]
         device = batch.rows.device
-        found = self.predictor(samples_NS, lengths_N, torch.from_numpy(hide_NT).to(device), self._speakers(batch))
+        found = self.predictor(
+            samples_NS, lengths_N, torch.from_numpy(hide_NT).to(device), self._speakers(batch)
+        )
         labels_H = torch.from_numpy(np.concatenate(labels)).to(device)
         losses_H = F.cross_entropy(found.logits_HL, labels_H, reduction="none")
         correct_H = (found.logits_HL.argmax(dim=1) == labels_H).float()
-        return losses_H, correct_H, torch.from_numpy(np.nonzero(hide_NT)[0]).to(device), found.front_end_square
+        return (
+            losses_H,
+            correct_H,
+            torch.from_numpy(np.nonzero(hide_NT)[0]).to(device),
+            found.front_end_square,
+        )
 
     def _speakers(self, batch: Batch) -> Tensor | None:
         if self.predictor.speakers is None:
             return None
-        return torch.tensor([self._numbers[speaker] for speaker in batch.speakers], device=batch.rows.device)
+        return torch.tensor(
+            [self._numbers[speaker] for speaker in batch.speakers], device=batch.rows.device
+        )
 
 
 def crop(
-    samples_NS: Tensor, lengths_N: Tensor, max_samples: int, hop_samples: int, rng: np.random.Generator
+    samples_NS: Tensor,
+    lengths_N: Tensor,
+    max_samples: int,
+    hop_samples: int,
+    rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor, list[int]]:
-    """Utterances cut to at most `max_samples` at random places, their lengths, and the sample each starts at.
+    """Utterances cut to at most `max_samples` at random places, their lengths, and the sample each
+    starts at.
 
     Places are whole frames, so that an encoder's frames are those of the uncut utterance.
     """
@@ -95,5 +136,7 @@ def crop(
     spare = [max(0, length - max_samples) for length in lengths_N.tolist()]
     starts = [hop_samples * int(rng.integers(most // hop_samples + 1)) for most in spare]
     padded_NS = F.pad(samples_NS, (0, max_samples))
-    cut = torch.stack([row[start : start + max_samples] for row, start in zip(padded_NS, starts, strict=True)])
+    cut = torch.stack(
+        [row[start : start + max_samples] for row, start in zip(padded_NS, starts, strict=True)]
+    )
     return cut, lengths_N.clamp_max(max_samples), starts

@@ -1,6 +1,8 @@
-"""PAPT (papt-pldc, section 4): what it adds to masked prediction, an embedding of every training speaker.
+"""PAPT (papt-pldc, section 4): what it adds to masked prediction, an embedding of every training
+speaker.
 
-The original encoder is exported beside the adapted one: it finds the proxies of speakers who have no embedding.
+The original encoder is exported beside the adapted one: it finds the proxies of speakers who have
+no embedding.
 """
 
 import torch

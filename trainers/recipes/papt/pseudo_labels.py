@@ -1,9 +1,11 @@
-"""Pseudo-labels for masked prediction: k-means clusters of frame features, computed once from the shards and stored.
+"""Pseudo-labels for masked prediction: k-means clusters of frame features, computed once from the
+shards and stored.
 
-Two passes stream the shards. The first fits k-means (scikit-learn's mini-batch variant) on the frames of a random
-sample of utterances; the second writes the nearest center of every frame, one Parquet file a shard. Files appear when
-they are complete, so an interrupted job goes on where it was, and ranks share the shards. Labels from the batch at hand
-were the alternative: with layer features that is a second forward pass in every step of every epoch.
+Two passes stream the shards. The first fits k-means (scikit-learn's mini-batch variant) on the
+frames of a random sample of utterances; the second writes the nearest center of every frame, one
+Parquet file a shard. Files appear when they are complete, so an interrupted job goes on where it
+was, and ranks share the shards. Labels from the batch at hand were the alternative: with layer
+features that is a second forward pass in every step of every epoch.
 
 Shapes: N utterances, T frames, F features, L labels (clusters).
 """
@@ -43,8 +45,11 @@ class PseudoLabels:
     def __init__(self, labels: Sequence[NDArray[np.uint16]], hop_samples: int) -> None:
         self._labels, self.hop_samples = labels, hop_samples
 
-    def aligned(self, row: int, start_sample: int, num_frames: int, hop_samples: int) -> NDArray[np.int64]:
-        """Labels [num_frames] of an encoder's frames, `hop_samples` apart, that start at a sample of utterance `row`.
+    def aligned(
+        self, row: int, start_sample: int, num_frames: int, hop_samples: int
+    ) -> NDArray[np.int64]:
+        """Labels [num_frames] of an encoder's frames, `hop_samples` apart, that start at a sample
+        of utterance `row`.
 
         Where an encoder has more frames than there are labels, the last label stands for the rest.
         """
@@ -61,7 +66,11 @@ class PseudoLabelJob:
     """Makes the labels of one index in one folder."""
 
     def __init__(
-        self, folder: Path, index: CorpusIndex, features: FrameFeatures, identity: Mapping[str, object]
+        self,
+        folder: Path,
+        index: CorpusIndex,
+        features: FrameFeatures,
+        identity: Mapping[str, object],
     ) -> None:
         self._folder, self._index, self._features = folder, index, features
         self._identity = {**identity, "index": index.digest}
@@ -69,7 +78,9 @@ class PseudoLabelJob:
         self._keys = index.table["key"].to_pylist()
 
     def fit(self, *, num_labels: int, max_frames: int, seed: int) -> None:
-        """Find the centers, unless they are there; what another corpus or configuration left is removed."""
+        """Find the centers, unless they are there; what another corpus or configuration left is
+        removed.
+        """
         self._folder.mkdir(parents=True, exist_ok=True)
         identity_file = self._folder / IDENTITY_NAME
         if not identity_file.exists() or read_json(identity_file) != self._identity:
@@ -80,9 +91,16 @@ class PseudoLabelJob:
             return
         frames_TF = self._sample(max_frames, np.random.default_rng(seed))
         if len(frames_TF) < num_labels:
-            raise ConfigError(f"num_labels: got {num_labels}, but the shards have {len(frames_TF)} frames to cluster")
+            raise ConfigError(
+                f"num_labels: got {num_labels}, but the shards have {len(frames_TF)} frames to "
+                "cluster"
+            )
         kmeans = MiniBatchKMeans(
-            num_labels, batch_size=KMEANS_BATCH_FRAMES, n_init=KMEANS_STARTS, random_state=seed, reassignment_ratio=0.0
+            num_labels,
+            batch_size=KMEANS_BATCH_FRAMES,
+            n_init=KMEANS_STARTS,
+            random_state=seed,
+            reassignment_ratio=0.0,
         ).fit(frames_TF)
         log.info("pseudo-labels: %d clusters of %d frames", num_labels, len(frames_TF))
         stream = io.BytesIO()
@@ -108,7 +126,9 @@ class PseudoLabelJob:
             values, ends = column.values.to_numpy(), column.offsets.to_numpy()
             for row, start, end in zip(table["row"].to_pylist(), ends[:-1], ends[1:], strict=True):
                 labels[row] = values[start:end]
-        return PseudoLabels([labels[row] for row in range(len(self._index))], self._features.hop_samples)
+        return PseudoLabels(
+            [labels[row] for row in range(len(self._index))], self._features.hop_samples
+        )
 
     def _sample(self, max_frames: int, rng: np.random.Generator) -> NDArray[np.float32]:
         """Frames of whole utterances, drawn at random until there are enough."""
@@ -127,7 +147,11 @@ class PseudoLabelJob:
             row: (frames_TF @ centers_LF.T - norms_L).argmax(axis=1).astype(np.uint16)
             for row, frames_TF in self._frames(rows)
         }
-        columns = {"key": [self._keys[row] for row in labels], "row": list(labels), "labels": list(labels.values())}
+        columns = {
+            "key": [self._keys[row] for row in labels],
+            "row": list(labels),
+            "labels": list(labels.values()),
+        }
         stream = io.BytesIO()
         pq.write_table(pa.table(columns, schema=SCHEMA), stream, compression="zstd")
         return stream.getvalue()
@@ -135,10 +159,14 @@ class PseudoLabelJob:
     def _frames(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.float32]]]:
         reader = BatchReader(self._index, ["sound"])
         parts = np.array_split(rows, max(1, -(-len(rows) // BATCH_UTTERANCES)))
-        planned: Sequence[PlannedBatch] = [PlannedBatch(part, np.arange(len(part))) for part in parts]
+        planned: Sequence[PlannedBatch] = [
+            PlannedBatch(part, np.arange(len(part))) for part in parts
+        ]
         for batch in read_once(reader, planned):
             sound = batch.inputs["sound"]
-            yield from zip(batch.rows.tolist(), self._features(sound.values, sound.lengths), strict=True)
+            yield from zip(
+                batch.rows.tolist(), self._features(sound.values, sound.lengths), strict=True
+            )
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -1,11 +1,12 @@
 """Continued masked-cluster prediction: the recipes `tapt` and `papt` (papt-pldc, sections 3 and 4).
 
-The encoder goes on learning to predict the pseudo-labels of hidden frames, on the corpus it will be used on and without
-emotion labels; PAPT learns an embedding of every speaker along. Validation is the same loss on utterances held out from
-the training speakers, since others have no embedding.
+The encoder goes on learning to predict the pseudo-labels of hidden frames, on the corpus it will be
+used on and without emotion labels; PAPT learns an embedding of every speaker along. Validation is
+the same loss on utterances held out from the training speakers, since others have no embedding.
 
-What is exported is the encoder as transformers reads it; PAPT adds the embeddings and the original encoder, which finds
-the proxies of unseen speakers. Either is an `encoder.checkpoint` to fine-tune from.
+What is exported is the encoder as transformers reads it; PAPT adds the embeddings and the original
+encoder, which finds the proxies of unseen speakers. Either is an `encoder.checkpoint` to fine-tune
+from.
 
 Shapes: N utterances, S samples, T frames, H hidden frames.
 """
@@ -67,7 +68,10 @@ class PretrainingTask:
     def identity(self) -> str:
         """What a position in the stream of batches belongs to."""
         engine, view = self._engine, self._data.utterances
-        return f"{self.train.digest} {view} {self._options.max_samples} {engine.seed} {engine.batches_per_step}"
+        return (
+            f"{self.train.digest} {view} {self._options.max_samples} {engine.seed} "
+            f"{engine.batches_per_step}"
+        )
 
     @property
     def corpus_digest(self) -> str:
@@ -97,7 +101,11 @@ class PretrainingTask:
         )
         say("clustering frames into pseudo-labels")
         on_first_rank(
-            lambda: job.fit(num_labels=options.num_labels, max_frames=options.cluster_frames, seed=self._engine.seed)
+            lambda: job.fit(
+                num_labels=options.num_labels,
+                max_frames=options.cluster_frames,
+                seed=self._engine.seed,
+            )
         )
         job.assign(
             lambda done, total, note="": say(f"pseudo-labels of {done} of {total} shards"),
@@ -106,7 +114,10 @@ class PretrainingTask:
         )
         distributed.barrier()
         labels = job.read()
-        self._labels = {"train": labels.take(self._train_rows), "validation": labels.take(self._held_out_rows)}
+        self._labels = {
+            "train": labels.take(self._train_rows),
+            "validation": labels.take(self._held_out_rows),
+        }
 
     def training_reader(self) -> BatchReader:
         """Reads training batches."""
@@ -136,7 +147,8 @@ class PretrainingTask:
         encoder = self.first_encoder()
         speakers = self.make_speakers(encoder.width)
         encoder.freeze(
-            front_end=self._encoder.freezes_front_end(by_default=False), num_layers=self._encoder.freeze_layers
+            front_end=self._encoder.freezes_front_end(by_default=False),
+            num_layers=self._encoder.freeze_layers,
         )
         predictor = MaskedPredictor(
             encoder,
@@ -149,13 +161,18 @@ class PretrainingTask:
         return PretrainingModel(predictor, self._options, self._labels, numbers)
 
     def make_speakers(self, width: int) -> SpeakerEmbedding | None:
-        """Embeddings of `width` for the speakers `speaker_names`; None where speakers are not told apart."""
+        """Embeddings of `width` for the speakers `speaker_names`; None where speakers are not told
+        apart.
+        """
         return None
 
     def validate(self, rows: NDArray[np.int64], scores: NDArray[np.float32]) -> Mapping[str, float]:
         """Mean loss and accuracy over the hidden frames of the held-out utterances."""
         loss, correct, frames = scores.astype(np.float64).sum(axis=0)
-        return {"masked": float(loss / max(1.0, frames)), "accuracy": float(correct / max(1.0, frames))}
+        return {
+            "masked": float(loss / max(1.0, frames)),
+            "accuracy": float(correct / max(1.0, frames)),
+        }
 
     def objective(self, figures: Mapping[str, float]) -> float:
         """The loss on hidden frames, the lower the better."""
@@ -172,7 +189,11 @@ class PretrainingTask:
 
     def _frame_features(self) -> FrameFeatures:
         layer = self._options.label_layer
-        return Mfcc() if layer is None else LayerFeatures(self.first_encoder().to(default_device()), layer)
+        return (
+            Mfcc()
+            if layer is None
+            else LayerFeatures(self.first_encoder().to(default_device()), layer)
+        )
 
     def first_encoder(self) -> LayerwiseEncoder:
         """The encoder that training starts from."""
@@ -193,13 +214,17 @@ def projection_size_for(width: int) -> int:
 
 
 def hold_out(index: CorpusIndex, share: float, *, seed: int) -> NDArray[np.bool_]:
-    """Which utterances validate: `share` of each speaker's, at least one where a speaker has two or more."""
+    """Which utterances validate: `share` of each speaker's, at least one where a speaker has two or
+    more.
+    """
     rng, held_out = np.random.default_rng(seed), np.zeros(len(index), dtype=bool)
     for rows in index.rows_by_speaker().values():
         number = min(len(rows) - 1, max(1, round(share * len(rows))))
         held_out[rng.permutation(rows)[:number]] = True
     if not held_out.any():
-        raise ConfigError("held_out_share: no speaker has two utterances, so none can be held out for validation")
+        raise ConfigError(
+            "held_out_share: no speaker has two utterances, so none can be held out for validation"
+        )
     return held_out
 
 
@@ -209,8 +234,10 @@ def _long_enough(corpus: CorpusIndex, options: PretrainConfig) -> CorpusIndex:
     if not len(long):
         longest = np.max(np.nan_to_num(index.durations)) * SAMPLE_RATE_HZ
         raise ConfigError(
-            f"min_samples: got {options.min_samples}, and no utterance is known to be that long: by the "
-            f"`duration_seconds` of their json, the longest has {longest:.0f} samples"
+            f"min_samples: got {options.min_samples}, and no utterance is known to be that long: "
+            f"by the `duration_seconds` of their json, the longest has {longest:.0f} samples"
         )
-    log.info("%d of %d utterances have %d samples or more", len(long), len(index), options.min_samples)
+    log.info(
+        "%d of %d utterances have %d samples or more", len(long), len(index), options.min_samples
+    )
     return index.take(long)

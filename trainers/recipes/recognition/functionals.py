@@ -1,9 +1,10 @@
 """One utterance as a fixed number of acoustic functionals, by which speakers are compared.
 
-The project's own are means and standard deviations over time of cepstra and their deltas: 80 numbers, no weights, no
-license. openSMILE's ComParE 2016 set, which Sridhar and Busso use, has 6373 and is there for those who may use it (its
-license is for research only). A speaker verifier's embeddings were left out: they need weights, and tell who speaks
-whatever the way of speaking, which is what is to be compared.
+The project's own are means and standard deviations over time of cepstra and their deltas: 80
+numbers, no weights, no license. openSMILE's ComParE 2016 set, which Sridhar and Busso use, has 6373
+and is there for those who may use it (its license is for research only). A speaker verifier's
+embeddings were left out: they need weights, and tell who speaks whatever the way of speaking, which
+is what is to be compared.
 
 Shapes: S samples, T frames, D features a frame, X functionals.
 """
@@ -27,9 +28,14 @@ Functionals = Callable[[Tensor], NDArray[np.float32]]  # samples [S], or feature
 
 
 def functionals_of(kind: Literal["cepstra", "compare"], modality: Modality) -> Functionals:
-    """What measures an utterance. Raises ConfigError for ComParE of faces, and where openSMILE is missing."""
+    """What measures an utterance. Raises ConfigError for ComParE of faces, and where openSMILE is
+    missing.
+    """
     if kind == "compare" and modality == "face":
-        raise ConfigError("model.functionals: got compare for face features, expected cepstra: ComParE is for sound")
+        raise ConfigError(
+            "model.functionals: got compare for face features, expected cepstra: ComParE is for "
+            "sound"
+        )
     if kind == "compare":
         return Compare()
     return CepstralFunctionals() if modality == "audio" else over_time
@@ -52,9 +58,12 @@ class Compare:
         try:
             import opensmile  # an optional extra
         except ImportError as error:
-            raise ConfigError("model.functionals: openSMILE is missing; pip install 'emostream[opensmile]'") from error
+            raise ConfigError(
+                "model.functionals: openSMILE is missing; pip install 'emostream[opensmile]'"
+            ) from error
         self._smile: Any = opensmile.Smile(
-            feature_set=opensmile.FeatureSet.ComParE_2016, feature_level=opensmile.FeatureLevel.Functionals
+            feature_set=opensmile.FeatureSet.ComParE_2016,
+            feature_level=opensmile.FeatureLevel.Functionals,
         )
 
     def __call__(self, media: Tensor) -> NDArray[np.float32]:
@@ -64,5 +73,9 @@ class Compare:
 def over_time(media: Tensor) -> NDArray[np.float32]:
     """Means and standard deviations over time of features [T, D] and of their deltas [4 D]."""
     frames_TD = media.numpy().astype(np.float64)
-    parts = [part for rows in (frames_TD, slopes(frames_TD)) for part in (rows.mean(axis=0), rows.std(axis=0))]
+    parts = [
+        part
+        for rows in (frames_TD, slopes(frames_TD))
+        for part in (rows.mean(axis=0), rows.std(axis=0))
+    ]
     return np.concatenate(parts).astype(np.float32)

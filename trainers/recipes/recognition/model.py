@@ -18,8 +18,8 @@ from trainers.task import TrainingModel
 class RecognitionModel(Float32Buffers, TrainingModel):
     """A recognizer with its loss: `forward(batch)` gives named terms, of which `loss` is minimized.
 
-    `term_weights` weigh the terms in the loss. `row_weights` weigh each training utterance in the supervised term, by
-    its row in the index; `numbers` are those of the speakers' embeddings.
+    `term_weights` weigh the terms in the loss. `row_weights` weigh each training utterance in the
+    supervised term, by its row in the index; `numbers` are those of the speakers' embeddings.
     """
 
     _row_weights: Tensor | None
@@ -36,14 +36,22 @@ class RecognitionModel(Float32Buffers, TrainingModel):
     ) -> None:
         super().__init__()
         self.recognizer, self._target = recognizer, target
-        self._term_weights, self._class_weights, self._numbers = term_weights, class_weights, numbers
+        self._term_weights, self._class_weights, self._numbers = (
+            term_weights,
+            class_weights,
+            numbers,
+        )
         self.register_buffer("_row_weights", row_weights, persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The supervised term and, with P, those of setpeer-emoceleb, Eq. 8; `loss` is their weighted sum."""
+        """The supervised term and, with P, those of setpeer-emoceleb, Eq. 8; `loss` is their
+        weighted sum.
+        """
         found = self._recognize(batch)
         terms = {"supervised": self._supervised(found, batch), **found.terms}
-        weighted = [weight * terms[name] for name, weight in self._term_weights.items() if name in terms]
+        weighted = [
+            weight * terms[name] for name, weight in self._term_weights.items() if name in terms
+        ]
 
         return {"loss": sum(weighted[1:], start=weighted[0]), **terms}
 
@@ -66,11 +74,16 @@ class RecognitionModel(Float32Buffers, TrainingModel):
             numbers = [self._numbers[speaker] for speaker in batch.speakers]
             speakers = torch.tensor(numbers, device=batch.rows.device)
         heard = batch.inputs[self.recognizer.input_name]
-        found: Recognition = self.recognizer(heard.values, heard.lengths, batch.sets, speakers=speakers)
+        found: Recognition = self.recognizer(
+            heard.values, heard.lengths, batch.sets, speakers=speakers
+        )
         return found
 
     def _supervised(self, found: Recognition, batch: Batch) -> Tensor:
         weights_N = None if self._row_weights is None else self._row_weights[batch.rows]
         return self._target.loss(
-            found.scores_NC, batch.targets, class_weights=self._class_weights, row_weights_N=weights_N
+            found.scores_NC,
+            batch.targets,
+            class_weights=self._class_weights,
+            row_weights_N=weights_N,
         )

@@ -1,7 +1,7 @@
 """SetPeER (setpeer-emoceleb, section IV): what it adds to the recognition task.
 
-Batches hold sets of a speaker's utterances, the recognizer has the personalized feature extractor P, and the loss has
-the terms of Eq. 8.
+Batches hold sets of a speaker's utterances, the recognizer has the personalized feature extractor
+P, and the loss has the terms of Eq. 8.
 """
 
 from collections.abc import Mapping
@@ -61,7 +61,9 @@ class SetPeerTask(RecognitionTask):
         return {
             "fusion": options.fusion,
             "extractor": {name: getattr(options, name) for name in EXTRACTOR_OPTIONS}
-            | {"normalise_codes": options.normalize_codes},  # config.json keeps the spelling it began with
+            | {
+                "normalise_codes": options.normalize_codes
+            },  # config.json keeps the spelling it began with
             "contrast_temperature": options.temperature if options.contrastive_weight else None,
             "contrast_similarity": options.similarity,
         }
@@ -69,6 +71,6 @@ class SetPeerTask(RecognitionTask):
     def require_speakers_usable(self) -> None:
         """P takes the place of speaker embeddings."""
         raise ConfigError(
-            "encoder.checkpoint: holds speaker embeddings (papt), which setpeer has no use for; fine-tune it with "
-            "finetune, or give setpeer an encoder without"
+            "encoder.checkpoint: holds speaker embeddings (papt), which setpeer has no use for; "
+            "fine-tune it with finetune, or give setpeer an encoder without"
         )

@@ -1,13 +1,15 @@
-"""Which training speakers sound most like the target speakers: the adaptation set of the recipe `weighting`.
+"""Which training speakers sound most like the target speakers: the adaptation set of the recipe
+`weighting`.
 
-Sridhar and Busso, "Unsupervised personalization of an emotion recognition system" (IEEE Transactions on Affective
-Computing 13(4), 2022): functionals of every utterance, standardized and reduced by a PCA of the training utterances; a
-Gaussian mixture a speaker; the training speakers of least KL(target || training). Labels of target speakers are not
-read. The sound is read once, by all ranks together, and only functionals are kept, so memory grows by some hundred
-bytes an utterance, or 25 kB with ComParE.
+Sridhar and Busso, "Unsupervised personalization of an emotion recognition system" (IEEE
+Transactions on Affective Computing 13(4), 2022): functionals of every utterance, standardized and
+reduced by a PCA of the training utterances; a Gaussian mixture a speaker; the training speakers of
+least KL(target || training). Labels of target speakers are not read. The sound is read once, by all
+ranks together, and only functionals are kept, so memory grows by some hundred bytes an utterance,
+or 25 kB with ComParE.
 
-The choice is saved beside the run and never made twice: a run resumed elsewhere, where a sum may round otherwise, goes
-on with the speakers it began with.
+The choice is saved beside the run and never made twice: a run resumed elsewhere, where a sum may
+round otherwise, goes on with the speakers it began with.
 
 Shapes: N utterances, X functionals, D principal components.
 """
@@ -36,7 +38,12 @@ from trainers.engine.checkpoints import CHECKPOINTS_NAME, CheckpointFolder
 from trainers.engine.ranks import on_first_rank
 from trainers.recipes.recognition.config import WeightingConfig
 from trainers.recipes.recognition.functionals import Functionals, functionals_of
-from trainers.recipes.recognition.speaker_mixtures import Array, divergence, fit_mixture, within_speaker_variance
+from trainers.recipes.recognition.speaker_mixtures import (
+    Array,
+    divergence,
+    fit_mixture,
+    within_speaker_variance,
+)
 
 log = logging.getLogger(__name__)
 
@@ -89,41 +96,56 @@ class Choice:
 
 
 def adaptation_set(choice: Choice, out: Path) -> set[str]:
-    """The training speakers near any target speaker; every rank of the run in `out` calls it and gets the same.
+    """The training speakers near any target speaker; every rank of the run in `out` calls it and
+    gets the same.
 
-    What was chosen before is read from the run's folder. Raises ConfigError when the run has checkpoints but its choice
-    is gone, or was made from other data or options.
+    What was chosen before is read from the run's folder. Raises ConfigError when the run has
+    checkpoints but its choice is gone, or was made from other data or options.
     """
     path = out / SIMILAR_SPEAKERS_NAME
     neighbors = _read(path, choice.described())
     if neighbors is None:
         if CheckpointFolder(out / CHECKPOINTS_NAME).newest() is not None:
             raise ConfigError(
-                f"resume: {path} is missing, or was made from other data or options than these; restore it, or give a "
-                "new --out"
+                f"resume: {path} is missing, or was made from other data or options than these; "
+                "restore it, or give a new --out"
             )
         neighbors = _choose(choice)
         if distributed.get_rank() == 0:
             _write(path, choice.described(), neighbors)
 
     chosen = {neighbor.speaker for nearest in neighbors.values() for neighbor in nearest}
-    log.info("%d of %d training speakers weigh %g", len(chosen), len(choice.train.speakers), choice.options.weight)
+    log.info(
+        "%d of %d training speakers weigh %g",
+        len(chosen),
+        len(choice.train.speakers),
+        choice.options.weight,
+    )
     return chosen
 
 
-def find_neighbors(train: Measured, target: Measured, options: WeightingConfig, seed: int) -> Neighbors:
+def find_neighbors(
+    train: Measured, target: Measured, options: WeightingConfig, seed: int
+) -> Neighbors:
     """The nearest training speakers of each target speaker, at most `options.neighbors`."""
     compress = make_pipeline(SimpleImputer(), StandardScaler(), PCA(options.explained_variance))
     train_ND = compress.fit_transform(_finite_or_nan(train.functionals))
     target_ND = compress.transform(_finite_or_nan(target.functionals))
     common_D = within_speaker_variance(train_ND, train.speakers)
-    mixture_of = partial(fit_mixture, common_D=common_D, num_components=options.num_components, seed=seed)
+    mixture_of = partial(
+        fit_mixture, common_D=common_D, num_components=options.num_components, seed=seed
+    )
     candidates = {name: mixture_of(rows) for name, rows in _by_speaker(train_ND, train.speakers)}
     found = {}
     for name, rows in _by_speaker(target_ND, target.speakers):
         mixture = mixture_of(rows)
-        measured = [SimilarSpeaker(other, divergence(mixture, candidate)) for other, candidate in candidates.items()]
-        found[name] = sorted(measured, key=lambda neighbor: neighbor.divergence)[: options.neighbors]
+        measured = [
+            SimilarSpeaker(other, divergence(mixture, candidate))
+            for other, candidate in candidates.items()
+        ]
+        found[name] = sorted(measured, key=lambda neighbor: neighbor.divergence)[
+            : options.neighbors
+        ]
     return found
 
 
@@ -135,7 +157,10 @@ def _by_speaker(points_ND: Array, speakers: NDArray[np.object_]) -> Iterator[tup
 def _choose(choice: Choice) -> Neighbors:
     """Measured by all ranks, found by the first."""
     if len(choice.train.speakers) < 2:
-        raise ConfigError("recipe weighting: the training split has one speaker, expected at least two to choose from")
+        raise ConfigError(
+            "recipe weighting: the training split has one speaker, expected at least two to choose "
+            "from"
+        )
 
     measure = functionals_of(choice.options.functionals, choice.modality)
     heard = measure_utterances(choice.train, choice.modality, measure)
@@ -153,7 +178,9 @@ def measure_utterances(index: CorpusIndex, modality: Modality, measure: Function
     mine: dict[int, NDArray[np.float32]] = {}
     for batch in read_once(reader, planned, rank=rank, world_size=world_size):
         heard = batch.inputs[name]
-        for row, media, length in zip(batch.rows.tolist(), heard.values, heard.lengths.tolist(), strict=True):
+        for row, media, length in zip(
+            batch.rows.tolist(), heard.values, heard.lengths.tolist(), strict=True
+        ):
             mine[row] = measure(media[:length])
     shares: list[dict[int, NDArray[np.float32]]] = [{} for _ in range(world_size)]
     distributed.all_gather_object(shares, mine)
@@ -168,7 +195,9 @@ def _finite_or_nan(functionals: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _write(path: Path, made_from: Mapping[str, object], neighbors: Neighbors) -> None:
-    plain = {name: [asdict(neighbor) for neighbor in nearest] for name, nearest in neighbors.items()}
+    plain = {
+        name: [asdict(neighbor) for neighbor in nearest] for name, nearest in neighbors.items()
+    }
     write_json(path, {"made_from": made_from, "neighbours": plain})
 
 
@@ -179,4 +208,7 @@ def _read(path: Path, made_from: Mapping[str, object]) -> Neighbors | None:
     saved = read_json(path)
     if saved["made_from"] != made_from:
         return None
-    return {name: [SimilarSpeaker(**found) for found in nearest] for name, nearest in saved["neighbours"].items()}
+    return {
+        name: [SimilarSpeaker(**found) for found in nearest]
+        for name, nearest in saved["neighbours"].items()
+    }

@@ -33,7 +33,12 @@ from trainers.evaluation.targets import TARGETS, Target
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.loading import load_encoder, require_modality
 from trainers.models.parts.device import default_device
-from trainers.models.personal.adapted_encoder import ORIGINAL_NAME, SpeakerState, load_speakers, save_encoder
+from trainers.models.personal.adapted_encoder import (
+    ORIGINAL_NAME,
+    SpeakerState,
+    load_speakers,
+    save_encoder,
+)
 from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig, is_recognizer
 from trainers.models.trained import TrainedRecognizer, load_trained
 from trainers.preparation.proxy_speakers import assign_speakers
@@ -48,7 +53,8 @@ VANILLA_VALIDATION_UTTERANCES = 32
 
 
 class RecognitionTask:
-    """One training task, prepared: model, training plan, validation batches. Every rank makes the same.
+    """One training task, prepared: model, training plan, validation batches. Every rank makes the
+    same.
 
     This is the vanilla baseline; the other recipes of the family say in what they differ.
     """
@@ -61,7 +67,9 @@ class RecognitionTask:
         train = training_utterances(corpus, data.num_speakers, data.known_seconds, data.known_split)
         self.target = TARGETS[data.target.target_kind](resolve_classes(train, data.target))
         self.train, self._train_targets = _with_target(train, data.target, self.target)
-        self.validation, self._validation_targets = _with_target(corpus.split("validation"), data.target, self.target)
+        self.validation, self._validation_targets = _with_target(
+            corpus.split("validation"), data.target, self.target
+        )
 
         self._original: LayerwiseEncoder | None = None
         self._numbers: Mapping[str, int] = {}
@@ -70,7 +78,9 @@ class RecognitionTask:
     @property
     def identity(self) -> str:
         """What a position in the stream of batches belongs to."""
-        return f"{self.train.digest} {self.view} {self._engine.seed} {self._engine.batches_per_step}"
+        return (
+            f"{self.train.digest} {self.view} {self._engine.seed} {self._engine.batches_per_step}"
+        )
 
     @property
     def view(self) -> UtteranceView | SpeakerSetView:
@@ -103,7 +113,9 @@ class RecognitionTask:
     def training_reader(self) -> BatchReader:
         """Reads training batches."""
         inputs, targets = [INPUT_OF[self._data.modality]], self._train_targets.by_name
-        return BatchReader(self.train, inputs, targets, cache_bytes=self._data.cache_bytes, clip=self._clip)
+        return BatchReader(
+            self.train, inputs, targets, cache_bytes=self._data.cache_bytes, clip=self._clip
+        )
 
     def validation_reader(self) -> BatchReader:
         """Reads validation batches."""
@@ -126,9 +138,12 @@ class RecognitionTask:
         torch.manual_seed(self._engine.seed)
         recognizer = self._build_recognizer()
         if self._encoder.checkpoint is None:
-            set_statistics(recognizer.encoder, self.training_reader(), len(self.train), seed=self._engine.seed)
+            set_statistics(
+                recognizer.encoder, self.training_reader(), len(self.train), seed=self._engine.seed
+            )
         recognizer.encoder.freeze(
-            front_end=self._encoder.freezes_front_end(by_default=True), num_layers=self._encoder.freeze_layers
+            front_end=self._encoder.freezes_front_end(by_default=True),
+            num_layers=self._encoder.freeze_layers,
         )
 
         is_balanced = self._options.class_weights == "balanced"
@@ -182,7 +197,9 @@ class RecognitionTask:
         if checkpoint is not None and is_recognizer(checkpoint):
             return self._go_on(_load_start(checkpoint))
 
-        pretrained = None if checkpoint is None else load_encoder(checkpoint, self._encoder.revision)
+        pretrained = (
+            None if checkpoint is None else load_encoder(checkpoint, self._encoder.revision)
+        )
         speakers = None if checkpoint is None else load_speakers(checkpoint)
         recognizer = EmotionRecognizer(self._recognizer_config(pretrained, speakers))
         if pretrained is not None:
@@ -195,7 +212,9 @@ class RecognitionTask:
     def _go_on(self, start: TrainedRecognizer) -> EmotionRecognizer:
         """With what another run has learned."""
         model, speakers = start.model, start.speakers
-        recognizer = EmotionRecognizer(self._recognizer_config(model.encoder, speakers, model.config.trained_on))
+        recognizer = EmotionRecognizer(
+            self._recognizer_config(model.encoder, speakers, model.config.trained_on)
+        )
         recognizer.start_from(model)
         if speakers is not None:
             self._know_speakers(speakers)
@@ -208,7 +227,9 @@ class RecognitionTask:
             self._numbers = {**self._numbers, **assign_speakers(state, index, self._data.modality)}
 
     def _trained_on(self, start: Mapping[str, Any]) -> dict[str, Any]:
-        """Which labels and speakers; what the start of this run has heard of other splits, this one has heard too."""
+        """Which labels and speakers; what the start of this run has heard of other splits, this one
+        has heard too.
+        """
         data = self._data
         return {
             "target": to_mapping(data.target),
@@ -219,7 +240,10 @@ class RecognitionTask:
         }
 
     def _recognizer_config(
-        self, encoder: LayerwiseEncoder | None, speakers: SpeakerState | None, start: Mapping[str, Any] | None = None
+        self,
+        encoder: LayerwiseEncoder | None,
+        speakers: SpeakerState | None,
+        start: Mapping[str, Any] | None = None,
     ) -> RecognizerConfig:
         data = self._data
         if speakers is not None:
@@ -254,7 +278,9 @@ def _load_start(folder: str) -> TrainedRecognizer:
         raise ConfigError(f"encoder.checkpoint: {error}") from error
 
 
-def _with_target(index: CorpusIndex, config: TargetConfig, target: Target) -> tuple[CorpusIndex, Targets]:
+def _with_target(
+    index: CorpusIndex, config: TargetConfig, target: Target
+) -> tuple[CorpusIndex, Targets]:
     """The utterances of `index` that have a target, and these targets."""
     known = read_targets(index, config, target.names).known
     if not known.any():

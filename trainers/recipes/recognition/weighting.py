@@ -1,4 +1,6 @@
-"""Weighting (Sridhar and Busso 2022): what it adds to the recognition task, more weight on some training speakers."""
+"""Weighting (Sridhar and Busso 2022): what it adds to the recognition task, more weight on some
+training speakers.
+"""
 
 from pathlib import Path
 

@@ -13,7 +13,12 @@ from actors.labeling.labelers.audio import AudioLabeler
 from actors.labeling.labelers.config import LabelerConfig
 from shards.config import ConfigError
 from tests.actors.inference.runtimes import cpu_runtime
-from tests.actors.inference.tiny_checkpoints import AUDIO_FAMILIES, ODYSSEY_LABELS, SEVEN, write_audio
+from tests.actors.inference.tiny_checkpoints import (
+    AUDIO_FAMILIES,
+    ODYSSEY_LABELS,
+    SEVEN,
+    write_audio,
+)
 
 Folders = dict[str, Path]
 LENGTHS = (4_800, 1_600, 9_000, 4_800, 7_001, 2_345, 9_000)
@@ -28,7 +33,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
 def labeler(
     folder: Path, *, batch_seconds: float = 0.0, window_seconds: float = 30.0, **options: object
 ) -> AudioLabeler:
-    made = AudioLabeler(LabelerConfig(checkpoint=str(folder), **options), window_seconds=window_seconds)  # type: ignore[arg-type]
+    made = AudioLabeler(
+        LabelerConfig(checkpoint=str(folder), **options), window_seconds=window_seconds
+    )  # type: ignore[arg-type]
     made.setup(folder, cpu_runtime(batch_seconds=batch_seconds))
     return made
 
@@ -45,11 +52,15 @@ def speech(lengths: tuple[int, ...] = LENGTHS, seed: int = 0) -> list[NDArray[np
 
 @pytest.mark.parametrize("family", AUDIO_FAMILIES)
 def test_a_label_does_not_depend_on_its_batchmates(folders: Folders, family: str) -> None:
-    """Alone, in one padded batch, in another order and among others, an utterance gets the same distribution."""
+    """Alone, in one padded batch, in another order and among others, an utterance gets the same
+    distribution.
+    """
     waveforms = speech()
     together = labeler(folders[family], batch_seconds=10.0)
     expected = np.stack([labeler(folders[family]).label([waveform])[0] for waveform in waveforms])
-    assert np.ptp(expected, axis=0).max() > 0.01  # the labels differ, so the comparison means something
+    assert (
+        np.ptp(expected, axis=0).max() > 0.01
+    )  # the labels differ, so the comparison means something
     found = np.stack(together.label(waveforms))
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert (found.argmax(axis=1) == expected.argmax(axis=1)).all()
@@ -59,9 +70,13 @@ def test_a_label_does_not_depend_on_its_batchmates(folders: Folders, family: str
     np.testing.assert_allclose(np.stack(together.label(waveforms[2:5])), expected[2:5], atol=1e-5)
 
 
-@pytest.mark.parametrize("family", [family for family in AUDIO_FAMILIES if family not in ("mel", "odyssey")])
+@pytest.mark.parametrize(
+    "family", [family for family in AUDIO_FAMILIES if family not in ("mel", "odyssey")]
+)
 def test_against_the_checkpoints_own_pipeline(folders: Folders, family: str) -> None:
-    """The distribution equals what transformers' audio-classification pipeline says of the same checkpoint."""
+    """The distribution equals what transformers' audio-classification pipeline says of the same
+    checkpoint.
+    """
     classify = pipeline("audio-classification", model=str(folders[family]), device="cpu")
     for waveform in speech((3_000, 8_000)):
         scores = {row["label"]: row["score"] for row in classify(waveform, top_k=7)}
@@ -70,28 +85,45 @@ def test_against_the_checkpoints_own_pipeline(folders: Folders, family: str) -> 
 
 
 def test_odyssey_drops_contempt(folders: Folders) -> None:
-    """Eight classes become seven: the model's softmax without contempt, renormalized and reordered."""
+    """Eight classes become seven: the model's softmax without contempt, renormalized and
+    reordered.
+    """
     model = AutoModelForAudioClassification.from_pretrained(folders["odyssey"]).eval()
     (waveform,) = speech((6_000,))
     with torch.inference_mode():
         scores = torch.softmax(model(torch.tensor(waveform)[None]).logits[0], dim=-1).numpy()
-    order = [ODYSSEY_LABELS.index(name) for name in ("Neutral", "Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise")]
+    order = [
+        ODYSSEY_LABELS.index(name)
+        for name in ("Neutral", "Angry", "Disgust", "Fear", "Happy", "Sad", "Surprise")
+    ]
     expected = scores[order] / scores[order].sum()
-    np.testing.assert_allclose(labeler(folders["odyssey"]).label([waveform])[0], expected, atol=1e-5)
+    np.testing.assert_allclose(
+        labeler(folders["odyssey"]).label([waveform])[0], expected, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
     ("family", "padded"),
-    [("wav2vec2_group", False), ("hubert_group", False), ("wavlm_group", False), ("data2vec", False), ("hubert", True)],
+    [
+        ("wav2vec2_group", False),
+        ("hubert_group", False),
+        ("wavlm_group", False),
+        ("data2vec", False),
+        ("hubert", True),
+    ],
 )
 def test_what_padding_disturbs_is_never_padded(
     folders: Folders, family: str, padded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Group norm is known by its configuration, data2vec's leak is found by trying; both get equal lengths only."""
+    """Group norm is known by its configuration, data2vec's leak is found by trying; both get equal
+    lengths only.
+    """
     made = labeler(folders[family], batch_seconds=10.0)
     prepare, masked = RawInputs.__call__, []
 
-    def recorded(inputs: RawInputs, waveforms: Any, device: torch.device) -> dict[str, torch.Tensor]:
+    def recorded(
+        inputs: RawInputs, waveforms: Any, device: torch.device
+    ) -> dict[str, torch.Tensor]:
         batch = prepare(inputs, waveforms, device)
         masked.append("attention_mask" in batch)
         return batch
@@ -103,13 +135,19 @@ def test_what_padding_disturbs_is_never_padded(
 
 
 def test_padding_does_disturb_data2vec(folders: Folders) -> None:
-    """The reason for the trial: with a correct mask, transformers' data2vec still answers differently when padded."""
+    """The reason for the trial: with a correct mask, transformers' data2vec still answers
+    differently when padded.
+    """
     model = AutoModelForAudioClassification.from_pretrained(folders["data2vec"]).eval()
     extractor = AutoFeatureExtractor.from_pretrained(folders["data2vec"])
     waveforms = speech((4_000, 12_000))
     with torch.inference_mode():
-        alone = model(**extractor(waveforms[:1], sampling_rate=16_000, return_tensors="pt", padding=True)).logits[0]
-        beside = model(**extractor(waveforms, sampling_rate=16_000, return_tensors="pt", padding=True)).logits[0]
+        alone = model(
+            **extractor(waveforms[:1], sampling_rate=16_000, return_tensors="pt", padding=True)
+        ).logits[0]
+        beside = model(
+            **extractor(waveforms, sampling_rate=16_000, return_tensors="pt", padding=True)
+        ).logits[0]
     assert (alone - beside).abs().max() > 1e-3
 
 
@@ -133,12 +171,18 @@ def test_silence_gets_a_finite_label(folders: Folders) -> None:
 
 
 def test_bad_waveforms_do_not_disturb_the_others(folders: Folders) -> None:
-    """Too short, empty and NaN recordings are missing with a reason; the one between them is labeled as if alone."""
+    """Too short, empty and NaN recordings are missing with a reason; the one between them is
+    labeled as if alone.
+    """
     (good,) = speech((5_000,))
     bad = np.full(5_000, np.nan, np.float32)
     made = labeler(folders["hubert"], batch_seconds=10.0)
     short, empty, labeled, broken = made.label([good[:100], good[:0], good, bad])
-    reasons = [outcome.reason.split(":")[0] for outcome in (short, empty, broken) if isinstance(outcome, Missing)]
+    reasons = [
+        outcome.reason.split(":")[0]
+        for outcome in (short, empty, broken)
+        if isinstance(outcome, Missing)
+    ]
     assert reasons == ["audio_too_short", "audio_too_short", "non_finite_prediction"]
     np.testing.assert_allclose(labeled, labeler(folders["hubert"]).label([good])[0], atol=1e-5)
 
@@ -161,7 +205,9 @@ def test_classes_are_named_by_the_panel(tmp_path: Path) -> None:
 
 def test_a_backbone_without_its_classifier_is_refused(folders: Folders, tmp_path: Path) -> None:
     """transformers would fill the missing classifier with random numbers and only warn."""
-    AutoModelForAudioClassification.from_pretrained(folders["hubert"]).hubert.save_pretrained(tmp_path)
+    AutoModelForAudioClassification.from_pretrained(folders["hubert"]).hubert.save_pretrained(
+        tmp_path
+    )
     AutoFeatureExtractor.from_pretrained(folders["hubert"]).save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match=r"lacks .* weights .* would be random"):
         labeler(tmp_path)
@@ -171,7 +217,9 @@ def test_a_damaged_weight_file_is_a_configuration_error(folders: Folders, tmp_pa
     """Half a safetensors file says which checkpoint is broken."""
     for path in folders["mel"].iterdir():
         content = path.read_bytes()
-        (tmp_path / path.name).write_bytes(content[: len(content) // 2] if path.suffix == ".safetensors" else content)
+        (tmp_path / path.name).write_bytes(
+            content[: len(content) // 2] if path.suffix == ".safetensors" else content
+        )
     with pytest.raises(ConfigError, match="cannot be loaded"):
         labeler(tmp_path)
 
@@ -180,8 +228,14 @@ def test_a_damaged_weight_file_is_a_configuration_error(folders: Folders, tmp_pa
     ("settings", "message"),
     [
         (None, "no usable preprocessor_config"),
-        ('{"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": 8000}', "8000 Hz"),
-        ('{"feature_extractor_type": "ClapFeatureExtractor", "sampling_rate": 16000}', "ClapFeatureExtractor"),
+        (
+            '{"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": 8000}',
+            "8000 Hz",
+        ),
+        (
+            '{"feature_extractor_type": "ClapFeatureExtractor", "sampling_rate": 16000}',
+            "ClapFeatureExtractor",
+        ),
     ],
 )
 def test_unusable_preprocessing_is_refused(

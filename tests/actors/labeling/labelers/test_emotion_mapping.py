@@ -7,7 +7,9 @@ from actors.labeling.labelers.emotion_mapping import EmotionMapping
 from shards.config import ConfigError
 from shards.emotions import EMOTIONS
 
-ODYSSEY = dict(enumerate(("Angry", "Sad", "Happy", "Surprise", "Fear", "Disgust", "Contempt", "Neutral")))
+ODYSSEY = dict(
+    enumerate(("Angry", "Sad", "Happy", "Surprise", "Fear", "Disgust", "Contempt", "Neutral"))
+)
 DEFAULT_DROPS = ("contempt", "other", "no_agreement")
 
 
@@ -17,14 +19,18 @@ def mapping(id2label: dict[int, str], **options: object) -> EmotionMapping:
 
 
 def test_contempt_is_dropped_and_the_rest_renormalized() -> None:
-    """The Odyssey labeler's eight classes become seven, in the project's order, summing to 1 (facts of EmoCeleb)."""
+    """The Odyssey labeler's eight classes become seven, in the project's order, summing to 1 (facts
+    of EmoCeleb).
+    """
     probabilities = np.array([0.1, 0.05, 0.2, 0.05, 0.1, 0.05, 0.2, 0.25])
     expected = np.array([0.25, 0.1, 0.05, 0.1, 0.2, 0.05, 0.05]) / 0.8
     np.testing.assert_allclose(mapping(ODYSSEY).apply(probabilities), expected, rtol=1e-6)
 
 
 def test_text_labeler_order_of_the_paper() -> None:
-    """anger, disgust, fear, joy, neutral, sadness, surprise is put into the project's order unchanged."""
+    """anger, disgust, fear, joy, neutral, sadness, surprise is put into the project's order
+    unchanged.
+    """
     order = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
     probabilities = np.arange(1, 8) / 28
     mapped = mapping(dict(enumerate(order))).apply(probabilities)
@@ -50,11 +56,16 @@ def test_panel_names_classes_that_speak_otherwise() -> None:
 
 
 def test_a_class_with_a_meaning_is_not_dropped() -> None:
-    """label_names wins over drop_labels, whose default names contempt; what is no class at all is refused."""
+    """label_names wins over drop_labels, whose default names contempt; what is no class at all is
+    refused.
+    """
     classes = {0: "neutral", 1: "anger", 2: "contempt"}
     found = mapping(classes, label_names={"Contempt": "anger"})
     np.testing.assert_allclose(found.apply(np.array([0.2, 0.1, 0.7]))[:2], [0.2, 0.8])
-    with pytest.raises(ConfigError, match="label_names speaks of scorn, but its classes are neutral, anger, contempt"):
+    with pytest.raises(
+        ConfigError,
+        match="label_names speaks of scorn, but its classes are neutral, anger, contempt",
+    ):
         mapping(classes, label_names={"scorn": "anger"})
 
 

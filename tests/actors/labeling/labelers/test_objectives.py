@@ -54,7 +54,9 @@ def face_embedding(folder: Path, *, frames: int) -> FaceEmbedding:
     return made
 
 
-def speaker_vector(folder: Path, *, batch_seconds: float = 0.0, window_seconds: float = 30.0) -> SpeakerVector:
+def speaker_vector(
+    folder: Path, *, batch_seconds: float = 0.0, window_seconds: float = 30.0
+) -> SpeakerVector:
     made = SpeakerVector(window_seconds=window_seconds)
     made.setup(folder, cpu_runtime(batch_seconds=batch_seconds))
     return made
@@ -67,16 +69,23 @@ def crops(*counts: int) -> list[NDArray[np.uint8]]:
 
 def noises(*lengths: int) -> list[NDArray[np.float32]]:
     generator = np.random.default_rng(1)
-    return [(0.05 + 0.1 * index * generator.normal(size=n)).astype(np.float32) for index, n in enumerate(lengths, 1)]
+    return [
+        (0.05 + 0.1 * index * generator.normal(size=n)).astype(np.float32)
+        for index, n in enumerate(lengths, 1)
+    ]
 
 
 def test_sentiment_against_the_checkpoints_own_pipeline(text_folder: Path) -> None:
-    """Negative, neutral, positive, in this order whatever the checkpoint's, alone as in a padded batch."""
+    """Negative, neutral, positive, in this order whatever the checkpoint's, alone as in a padded
+    batch.
+    """
     classify = pipeline("text-classification", model=str(text_folder), device="cpu", top_k=None)
     batched, single = sentiment(text_folder), sentiment(text_folder, cpu_runtime(text_tokens=1))
     for line, outcome in zip(LINES, batched.compute(LINES), strict=True):
         scores = {row["label"]: row["score"] for row in classify([line])[0]}
-        np.testing.assert_allclose(outcome, [scores[name] for name in ("negative", "neutral", "positive")], atol=1e-5)
+        np.testing.assert_allclose(
+            outcome, [scores[name] for name in ("negative", "neutral", "positive")], atol=1e-5
+        )
         np.testing.assert_allclose(outcome, single.compute([line])[0], atol=1e-5)
 
 
@@ -90,16 +99,25 @@ def test_blank_texts_have_no_sentiment(text_folder: Path) -> None:
 def test_short_sentiment_names_are_understood(tmp_path: Path, text_folder: Path) -> None:
     """NEG, NEU and POS, as BERTweet's checkpoints spell them, are the same three classes."""
     write_text(tmp_path, {0: "POS", 1: "NEG", 2: "NEU"})
-    np.testing.assert_array_equal(sentiment(tmp_path).compute(LINES), sentiment(text_folder).compute(LINES))
+    np.testing.assert_array_equal(
+        sentiment(tmp_path).compute(LINES), sentiment(text_folder).compute(LINES)
+    )
 
 
 @pytest.mark.parametrize(
-    "classes", [("LABEL_0", "LABEL_1", "LABEL_2"), ("negative", "positive"), ("neg", "negative", "neutral", "positive")]
+    "classes",
+    [
+        ("LABEL_0", "LABEL_1", "LABEL_2"),
+        ("negative", "positive"),
+        ("neg", "negative", "neutral", "positive"),
+    ],
 )
 def test_other_sentiments_are_refused(tmp_path: Path, classes: tuple[str, ...]) -> None:
     """Stars, two classes or unnamed ones are not guessed at."""
     write_text(tmp_path, dict(enumerate(classes)))
-    with pytest.raises(ConfigError, match=r"got the classes .* expected negative, neutral, positive"):
+    with pytest.raises(
+        ConfigError, match=r"got the classes .* expected negative, neutral, positive"
+    ):
         sentiment(tmp_path)
 
 
@@ -111,11 +129,15 @@ def test_face_embedding_is_the_mean_of_patches_and_frames(image_folder: Path) ->
     with torch.inference_mode():
         hidden = backbone(**processor(list(faces), return_tensors="pt")).last_hidden_state
     expected = hidden.mean(dim=(0, 1))
-    np.testing.assert_allclose(face_embedding(image_folder, frames=8).compute([faces])[0], expected, atol=1e-5)
+    np.testing.assert_allclose(
+        face_embedding(image_folder, frames=8).compute([faces])[0], expected, atol=1e-5
+    )
 
 
 def test_face_embedding_does_not_depend_on_its_batchmates(image_folder: Path) -> None:
-    """Three frames at a time, across utterances, give each the embedding it has alone; no face gives none."""
+    """Three frames at a time, across utterances, give each the embedding it has alone; no face
+    gives none.
+    """
     faces = crops(4, 1, 0, 7)
     together = face_embedding(image_folder, frames=3).compute(faces)
     for one, outcome in zip(faces, together, strict=True):
@@ -133,26 +155,40 @@ def test_a_convolutional_backbone_gives_its_pooled_features(tmp_path: Path) -> N
     model = ResNetModel(config).eval()
     model.save_pretrained(tmp_path)
     preprocessor = tmp_path / "preprocessor_config.json"
-    preprocessor.write_text('{"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}')
+    preprocessor.write_text(
+        '{"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}'
+    )
     (faces,) = crops(3)
-    pixels = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")(list(faces), return_tensors="pt")
+    pixels = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")(
+        list(faces), return_tensors="pt"
+    )
     with torch.inference_mode():
         expected = model(**pixels).last_hidden_state.mean(dim=(0, 2, 3))
-    np.testing.assert_allclose(face_embedding(tmp_path, frames=2).compute([faces])[0], expected, atol=1e-4)
+    np.testing.assert_allclose(
+        face_embedding(tmp_path, frames=2).compute([faces])[0], expected, atol=1e-4
+    )
 
 
 def test_speaker_vector_is_the_mean_over_time(audio_folder: Path) -> None:
-    """Against a direct forward pass of the classifier's backbone on the extractor's own features."""
+    """Against a direct forward pass of the classifier's backbone on the extractor's own
+    features.
+    """
     (waveform,) = noises(9_000)
-    values = AutoFeatureExtractor.from_pretrained(audio_folder)(waveform, sampling_rate=16_000, return_tensors="pt")
+    values = AutoFeatureExtractor.from_pretrained(audio_folder)(
+        waveform, sampling_rate=16_000, return_tensors="pt"
+    )
     backbone = HubertModel.from_pretrained(audio_folder).eval()
     with torch.inference_mode():
         expected = backbone(input_values=values.input_values).last_hidden_state[0].mean(dim=0)
-    np.testing.assert_allclose(speaker_vector(audio_folder).compute([waveform])[0], expected, atol=1e-4)
+    np.testing.assert_allclose(
+        speaker_vector(audio_folder).compute([waveform])[0], expected, atol=1e-4
+    )
 
 
 def test_speaker_vector_does_not_depend_on_its_batchmates(audio_folder: Path) -> None:
-    """Recordings of equal length share a batch, others do not; every vector is the one it has alone."""
+    """Recordings of equal length share a batch, others do not; every vector is the one it has
+    alone.
+    """
     waveforms = noises(4_000, 9_000, 4_000, 100, 9_000)
     together = speaker_vector(audio_folder, batch_seconds=10.0).compute(waveforms)
     alone = [speaker_vector(audio_folder).compute([waveform])[0] for waveform in waveforms]
@@ -169,8 +205,12 @@ def test_speaker_vector_of_a_long_recording(audio_folder: Path) -> None:
     np.testing.assert_allclose(whole, np.mean(np.stack(halves), axis=0), atol=1e-5)
 
 
-def test_bfloat16_drift_of_an_embedding_is_measured_at_unit_length(audio_folder: Path, image_folder: Path) -> None:
-    """The bound on drift means the same for vectors as for probabilities, whatever their size; both still work."""
+def test_bfloat16_drift_of_an_embedding_is_measured_at_unit_length(
+    audio_folder: Path, image_folder: Path
+) -> None:
+    """The bound on drift means the same for vectors as for probabilities, whatever their size; both
+    still work.
+    """
     runtime = cpu_runtime(precision="bfloat16", max_drift=0.9)
     speaker, face = SpeakerVector(window_seconds=30.0), FaceEmbedding()
     for settled in (speaker.setup(audio_folder, runtime), face.setup(image_folder, runtime)):
@@ -182,10 +222,14 @@ def test_bfloat16_drift_of_an_embedding_is_measured_at_unit_length(audio_folder:
 
 
 def test_egemaps_are_the_means_of_the_25_descriptors() -> None:
-    """A 220 Hz tone lies 36 semitones above 27.5 Hz and is not silent (where openSMILE is installed)."""
+    """A 220 Hz tone lies 36 semitones above 27.5 Hz and is not silent (where openSMILE is
+    installed).
+    """
     opensmile = pytest.importorskip("opensmile")
     time = np.arange(16_000) / 16_000
-    tone = sum(0.2 / number * np.sin(2 * np.pi * 220 * number * time) for number in range(1, 8)).astype(np.float32)
+    tone = sum(
+        0.2 / number * np.sin(2 * np.pi * 220 * number * time) for number in range(1, 8)
+    ).astype(np.float32)
     egemaps = Egemaps()
     egemaps.setup()
     values, short = egemaps.compute([tone, tone[:100]])
@@ -193,15 +237,20 @@ def test_egemaps_are_the_means_of_the_25_descriptors() -> None:
     assert (values.shape, values.dtype) == ((25,), np.float32)
     assert isinstance(short, Missing)
     smile = opensmile.Smile(
-        feature_set=opensmile.FeatureSet.eGeMAPSv02, feature_level=opensmile.FeatureLevel.LowLevelDescriptors
+        feature_set=opensmile.FeatureSet.eGeMAPSv02,
+        feature_level=opensmile.FeatureLevel.LowLevelDescriptors,
     )
     pitch = values[smile.feature_names.index("F0semitoneFrom27.5Hz_sma3nz")]
-    assert pitch == pytest.approx(12 * np.log2(220 / 27.5), abs=1.5)  # unvoiced frames at the edges count as 0
+    assert pitch == pytest.approx(
+        12 * np.log2(220 / 27.5), abs=1.5
+    )  # unvoiced frames at the edges count as 0
     assert values[smile.feature_names.index("Loudness_sma3")] > 0
 
 
 def test_egemaps_without_opensmile_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An optional package that is missing is said before the first shard, with the command that adds it."""
+    """An optional package that is missing is said before the first shard, with the command that
+    adds it.
+    """
     monkeypatch.setitem(sys.modules, "opensmile", None)
     with pytest.raises(ConfigError, match=r"pip install 'emostream\[opensmile\]'"):
         Egemaps().setup()

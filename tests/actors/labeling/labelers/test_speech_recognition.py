@@ -26,8 +26,12 @@ def multilingual(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_whisper(tmp_path_factory.mktemp("multilingual"), languages=("en", "de", "fr"))
 
 
-def make(folder: Path, *, batch_seconds: float = 0.0, language: str | None = None) -> SpeechRecognizer:
-    recognizer = SpeechRecognizer(SpeechRecognitionConfig(checkpoint=str(folder), language=language))
+def make(
+    folder: Path, *, batch_seconds: float = 0.0, language: str | None = None
+) -> SpeechRecognizer:
+    recognizer = SpeechRecognizer(
+        SpeechRecognitionConfig(checkpoint=str(folder), language=language)
+    )
     recognizer.setup(folder, cpu_runtime(batch_seconds=batch_seconds))
     return recognizer
 
@@ -37,7 +41,9 @@ def noises(*lengths: int) -> list[NDArray[np.float32]]:
     generator = np.random.default_rng(3)
     levels = (0.1, 0.3, 0.02, 0.2, 0.5, 0.05)
     return [
-        np.convolve(level * generator.normal(size=length), np.ones(1 + 3 * index), "same").astype(np.float32)
+        np.convolve(level * generator.normal(size=length), np.ones(1 + 3 * index), "same").astype(
+            np.float32
+        )
         for index, (level, length) in enumerate(zip(levels, lengths, strict=False))
     ]
 
@@ -57,25 +63,33 @@ def test_a_transcript_does_not_depend_on_its_batchmates(
 
 
 def test_against_the_checkpoints_own_greedy_decoding(folder: Path) -> None:
-    """The words are those of `generate` on the processor's features, decoded one token at a time by arg max."""
+    """The words are those of `generate` on the processor's features, decoded one token at a time by
+    arg max.
+    """
     (recording,) = noises(20_000)
     processor = WhisperProcessor.from_pretrained(folder)
     model = WhisperForConditionalGeneration.from_pretrained(folder).eval()
-    features = processor.feature_extractor(recording, sampling_rate=16_000, return_tensors="pt").input_features
+    features = processor.feature_extractor(
+        recording, sampling_rate=16_000, return_tensors="pt"
+    ).input_features
     end, start, no_timestamps = processor.tokenizer.convert_tokens_to_ids(
         ["<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>"]
     )
     tokens = [start, no_timestamps]
     with torch.inference_mode():
         while len(tokens) < 12 and tokens[-1] != end:
-            logits = model(input_features=features, decoder_input_ids=torch.tensor([tokens])).logits[0, -1]
+            logits = model(
+                input_features=features, decoder_input_ids=torch.tensor([tokens])
+            ).logits[0, -1]
             tokens.append(int(logits.argmax()))
     expected = processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
     assert make(folder).transcribe([recording]) == [expected]
     assert expected
 
 
-def test_sampling_and_beams_that_a_checkpoint_asks_for_are_overruled(folder: Path, tmp_path: Path) -> None:
+def test_sampling_and_beams_that_a_checkpoint_asks_for_are_overruled(
+    folder: Path, tmp_path: Path
+) -> None:
     """A generation_config.json that samples would give another transcript on every run."""
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -93,7 +107,9 @@ def test_long_recordings_are_heard_in_equal_windows(folder: Path) -> None:
     third = 70_400 / 3
     parts = [recording[int(index * third) : int((index + 1) * third)] for index in range(3)]
     words = recognizer.transcribe(parts)
-    assert recognizer.transcribe([recording]) == [" ".join(text for text in words if isinstance(text, str))]
+    assert recognizer.transcribe([recording]) == [
+        " ".join(text for text in words if isinstance(text, str))
+    ]
 
 
 def test_less_than_a_tenth_of_a_second_is_missing(folder: Path) -> None:
@@ -136,7 +152,9 @@ def test_bfloat16_is_measured_on_the_first_token(folder: Path) -> None:
 def test_what_is_no_whisper_is_refused(tmp_path: Path) -> None:
     """A classifier is named as what it is; a Whisper without its processor says what is missing."""
     folder = write_audio(tmp_path / "hubert", "hubert")
-    with pytest.raises(ConfigError, match="got a hubert model, expected a whisper-family checkpoint"):
+    with pytest.raises(
+        ConfigError, match="got a hubert model, expected a whisper-family checkpoint"
+    ):
         make(folder)
     empty = tmp_path / "empty"
     empty.mkdir()

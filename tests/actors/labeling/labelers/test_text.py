@@ -14,7 +14,9 @@ from shards.config import ConfigError
 from tests.actors.inference.runtimes import cpu_runtime
 from tests.actors.inference.tiny_checkpoints import SEVEN, WORDS, write_text
 
-texts = st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=40).map(" ".join), min_size=1, max_size=8)
+texts = st.lists(
+    st.lists(st.sampled_from(WORDS), min_size=1, max_size=40).map(" ".join), min_size=1, max_size=8
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,19 +41,28 @@ def make(folder: Path, *, tokens: int) -> TextLabeler:
 
 
 @given(texts)
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_label_does_not_depend_on_its_batchmates(batched: TextLabeler, single: TextLabeler, lines: list[str]) -> None:
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_a_label_does_not_depend_on_its_batchmates(
+    batched: TextLabeler, single: TextLabeler, lines: list[str]
+) -> None:
     """In padded buckets every text gets the distribution it gets alone, in its own place."""
     expected = np.stack([single.label([line])[0] for line in lines])
     np.testing.assert_allclose(np.stack(batched.label(lines)), expected, atol=1e-5)
 
 
 def test_against_the_checkpoints_own_pipeline(folder: Path, batched: TextLabeler) -> None:
-    """The distribution equals what transformers' text-classification pipeline says, also of a text that is cut."""
+    """The distribution equals what transformers' text-classification pipeline says, also of a text
+    that is cut.
+    """
     classify = pipeline("text-classification", model=str(folder), device="cpu", top_k=None)
     lines = ["the door is open", "wonderful rain , nobody cares !", " ".join(WORDS * 4)]
     for line, outcome in zip(lines, batched.label(lines), strict=True):
-        scores = {row["label"]: row["score"] for row in classify([line], truncation=True, max_length=24)[0]}
+        scores = {
+            row["label"]: row["score"]
+            for row in classify([line], truncation=True, max_length=24)[0]
+        }
         np.testing.assert_allclose(outcome, [scores[SEVEN[index]] for index in range(7)], atol=1e-5)
 
 
@@ -66,7 +77,9 @@ def test_blank_transcripts_are_missing(batched: TextLabeler) -> None:
 
 
 def test_text_of_which_a_tokenizer_makes_nothing_is_missing(tmp_path: Path) -> None:
-    """A BERT tokenizer drops control characters; with nothing left there is nothing to run the model on."""
+    """A BERT tokenizer drops control characters; with nothing left there is nothing to run the
+    model on.
+    """
     write_text(tmp_path)
     words = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     words.normalizer = normalizers.BertNormalizer()
@@ -77,7 +90,9 @@ def test_text_of_which_a_tokenizer_makes_nothing_is_missing(tmp_path: Path) -> N
 
 
 @given(st.lists(st.text(max_size=30), max_size=5))
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_any_text_has_an_outcome(batched: TextLabeler, lines: list[str]) -> None:
     """Whatever a transcript file holds, each line gets a distribution or a reason."""
     outcomes = batched.label(lines)
@@ -104,10 +119,14 @@ def test_a_checkpoint_without_tokenizer_is_refused(folder: Path, tmp_path: Path)
 
 
 def test_another_models_tokenizer_is_refused(folder: Path, tmp_path: Path) -> None:
-    """A tokenizer with more words than the model has embeddings would fail on the first rare word, hours later."""
+    """A tokenizer with more words than the model has embeddings would fail on the first rare word,
+    hours later.
+    """
     write_text(tmp_path)
     vocabulary = {f"word{number}": number for number in range(500)}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="word1"))
-    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="word0", unk_token="word1").save_pretrained(tmp_path)
+    PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="word0", unk_token="word1"
+    ).save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="its tokenizer knows 500 tokens, its model 15"):
         make(tmp_path, tokens=10)

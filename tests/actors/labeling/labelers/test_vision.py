@@ -56,17 +56,27 @@ def crops(num_frames: int, size: int = 32, seed: int = 0) -> NDArray[np.uint8]:
 
 
 @given(counts)
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_crop_label_does_not_depend_on_its_batchmates(over_crops: VisionLabeler, sizes: list[int]) -> None:
-    """Frames of several utterances share batches of five; each utterance keeps the label it has alone."""
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_a_crop_label_does_not_depend_on_its_batchmates(
+    over_crops: VisionLabeler, sizes: list[int]
+) -> None:
+    """Frames of several utterances share batches of five; each utterance keeps the label it has
+    alone.
+    """
     faces = [crops(size, seed=index) for index, size in enumerate(sizes)]
     expected = np.stack([over_crops.label([one])[0] for one in faces])
     np.testing.assert_allclose(np.stack(over_crops.label(faces)), expected, atol=1e-5)
 
 
 @given(counts)
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_feature_label_does_not_depend_on_its_batchmates(over_features: VisionLabeler, sizes: list[int]) -> None:
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_a_feature_label_does_not_depend_on_its_batchmates(
+    over_features: VisionLabeler, sizes: list[int]
+) -> None:
     """Sequences padded side by side keep the label they have alone."""
     generator = np.random.default_rng(0)
     sequences = [generator.normal(size=(size, 6)).astype(np.float32) for size in sizes]
@@ -74,7 +84,9 @@ def test_a_feature_label_does_not_depend_on_its_batchmates(over_features: Vision
     np.testing.assert_allclose(np.stack(over_features.label(sequences)), expected, atol=1e-5)
 
 
-def test_frame_logits_are_averaged_before_the_softmax(image_folder: Path, over_crops: VisionLabeler) -> None:
+def test_frame_logits_are_averaged_before_the_softmax(
+    image_folder: Path, over_crops: VisionLabeler
+) -> None:
     """Against a direct forward pass of the checkpoint over its own processor's pixels."""
     faces = crops(7)
     processor = AutoImageProcessor.from_pretrained(image_folder, backend="pil")
@@ -83,10 +95,14 @@ def test_frame_logits_are_averaged_before_the_softmax(image_folder: Path, over_c
         logits = model(**processor(list(faces), return_tensors="pt")).logits
     expected = torch.softmax(logits.mean(dim=0), dim=-1)
     np.testing.assert_allclose(over_crops.label([faces])[0], expected, atol=1e-5)
-    assert (expected - torch.softmax(logits, dim=-1).mean(dim=0)).abs().max() > 1e-3  # the order matters here
+    assert (
+        expected - torch.softmax(logits, dim=-1).mean(dim=0)
+    ).abs().max() > 1e-3  # the order matters here
 
 
-def test_features_against_a_direct_forward_pass(feature_folder: Path, over_features: VisionLabeler) -> None:
+def test_features_against_a_direct_forward_pass(
+    feature_folder: Path, over_features: VisionLabeler
+) -> None:
     """The same distribution as the model gives a single sequence."""
     model = FaceSequenceClassifier.from_pretrained(feature_folder).eval()
     features = np.random.default_rng(1).normal(size=(9, 6)).astype(np.float32)
@@ -117,16 +133,30 @@ def test_pixels_equal_the_processors_own(tmp_path: Path, size: int, resample: in
 @pytest.mark.parametrize(
     "settings_",
     [
-        {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 32}, "crop_pct": 0.875},
-        {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 40}, "crop_size": 32},
+        {
+            "image_processor_type": "ConvNextImageProcessor",
+            "size": {"shortest_edge": 32},
+            "crop_pct": 0.875,
+        },
+        {
+            "image_processor_type": "CLIPImageProcessor",
+            "size": {"shortest_edge": 40},
+            "crop_size": 32,
+        },
         {"image_processor_type": "EfficientNetImageProcessor", "size": {"height": 32, "width": 32}},
     ],
 )
-def test_unusual_processors_are_left_to_themselves(tmp_path: Path, settings_: dict[str, Any]) -> None:
-    """Cropping percentages, center crops and other offsets come out exactly as transformers makes them."""
+def test_unusual_processors_are_left_to_themselves(
+    tmp_path: Path, settings_: dict[str, Any]
+) -> None:
+    """Cropping percentages, center crops and other offsets come out exactly as transformers makes
+    them.
+    """
     write_image(tmp_path, settings_)
     frames = crops(3, size=48)
-    expected = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")(list(frames), return_tensors="pt")
+    expected = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")(
+        list(frames), return_tensors="pt"
+    )
     torch.testing.assert_close(FrameInputs(tmp_path)(frames, CPU), expected["pixel_values"])
 
 
@@ -147,15 +177,21 @@ def test_no_face_is_missing(over_crops: VisionLabeler) -> None:
 
 def test_features_of_another_width_are_missing(over_features: VisionLabeler) -> None:
     """A face.npy made by another tool is refused with both widths; an empty one as well."""
-    wrong, empty, good = over_features.label([np.zeros((3, 5), "f4"), np.zeros((0, 6), "f4"), np.zeros((3, 6), "f4")])
+    wrong, empty, good = over_features.label(
+        [np.zeros((3, 5), "f4"), np.zeros((0, 6), "f4"), np.zeros((3, 6), "f4")]
+    )
     assert isinstance(wrong, Missing)
     assert "got 3 frames of 5 values, expected at least 1 of 6" in wrong.reason
     assert isinstance(empty, Missing)
     assert isinstance(good, np.ndarray)
 
 
-def test_the_checkpoint_decides_what_is_looked_at(over_crops: VisionLabeler, over_features: VisionLabeler) -> None:
-    """An image classifier looks at crops, a sequence classifier at features, whatever else there is."""
+def test_the_checkpoint_decides_what_is_looked_at(
+    over_crops: VisionLabeler, over_features: VisionLabeler
+) -> None:
+    """An image classifier looks at crops, a sequence classifier at features, whatever else there
+    is.
+    """
     features = np.zeros((2, 6), np.float32)
     utterance = Utterance(index=0, key="a", offset=0, size=0, face_features=features)
     assert over_crops.input_of(utterance) is None

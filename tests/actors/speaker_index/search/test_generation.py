@@ -1,4 +1,6 @@
-"""Generations against a dictionary and plain cosines: whatever is written, found are the most alike who are there."""
+"""Generations against a dictionary and plain cosines: whatever is written, found are the most alike
+who are there.
+"""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -18,8 +20,12 @@ from tests.actors.speaker_index.speaker_world import make_table, make_upsert, ma
 
 NAMES = st.sampled_from([f"s{number:03d}" for number in range(12)])
 WRITES = st.one_of(
-    st.builds(make_upsert, st.lists(NAMES, min_size=1, max_size=4, unique=True), st.integers(10, 15)),
-    st.builds(lambda names: Deletion(tuple(names)), st.lists(NAMES, min_size=1, max_size=4, unique=True)),
+    st.builds(
+        make_upsert, st.lists(NAMES, min_size=1, max_size=4, unique=True), st.integers(10, 15)
+    ),
+    st.builds(
+        lambda names: Deletion(tuple(names)), st.lists(NAMES, min_size=1, max_size=4, unique=True)
+    ),
 )
 
 
@@ -36,7 +42,9 @@ def everyone(generation: Generation) -> dict[str, NDArray[np.float32]]:
 def expected(there: dict[str, NDArray[np.float32]], write: Write) -> dict[str, NDArray[np.float32]]:
     left = {name: vector for name, vector in there.items() if name not in write.leaving}
     coming = write.coming
-    return left if coming is None else left | dict(zip(coming.speakers, coming.vectors, strict=True))
+    return (
+        left if coming is None else left | dict(zip(coming.speakers, coming.vectors, strict=True))
+    )
 
 
 def names_of(generation: Generation, numbers: NDArray[np.int64]) -> list[str]:
@@ -46,8 +54,12 @@ def names_of(generation: Generation, numbers: NDArray[np.int64]) -> list[str]:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(WRITES, max_size=12), st.integers(1, 15), st.lists(st.integers(1, 12), max_size=3))
-def test_writes_and_searches_agree_with_a_dictionary(writes: list[Write], k: int, cuts: list[int]) -> None:
-    """Applied one by one or in groups: the same speakers, and the same neighbors as cosines of all of them give."""
+def test_writes_and_searches_agree_with_a_dictionary(
+    writes: list[Write], k: int, cuts: list[int]
+) -> None:
+    """Applied one by one or in groups: the same speakers, and the same neighbors as cosines of all
+    of them give.
+    """
     there = everyone(start(make_table(8)))
     grouped = single = start(make_table(8))
     for write in writes:
@@ -66,22 +78,34 @@ def test_writes_and_searches_agree_with_a_dictionary(writes: list[Write], k: int
         assert generation.number == 1 + len(writes)
         numbers, similarities = generation.search(queries, k)
         names = list(there)
-        cosines = queries @ unit(np.stack([there[name] for name in names])).T if names else np.empty((3, 0))
+        cosines = (
+            queries @ unit(np.stack([there[name] for name in names])).T
+            if names
+            else np.empty((3, 0))
+        )
         for row in range(3):
             best = np.sort(cosines[row])[::-1][:k]
             found_names = names_of(generation, numbers[row])
             assert len(set(found_names)) == len(found_names) == len(best)
-            np.testing.assert_allclose(cosines[row][[names.index(name) for name in found_names]], best, atol=1e-6)
+            np.testing.assert_allclose(
+                cosines[row][[names.index(name) for name in found_names]], best, atol=1e-6
+            )
             np.testing.assert_allclose(similarities[row, : len(best)], best, atol=1e-6)
             assert (numbers[row, len(best) :] == -1).all()
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf", "ivf_sq8"])
 def test_only_allowed_speakers_are_found(kind: str) -> None:
-    """Filtered, without some and after deletions: exact indexes find the best of the rest, the others only the rest."""
+    """Filtered, without some and after deletions: exact indexes find the best of the rest, the
+    others only the rest.
+    """
     table = make_table(300)
-    generation, _ = apply_writes(start(table, kind), [Deletion(("s001", "s003")), make_upsert(["s005", "new"])])
-    excluded = [number for name in ("s007", "s009") if (number := generation.find(name)) is not None]
+    generation, _ = apply_writes(
+        start(table, kind), [Deletion(("s001", "s003")), make_upsert(["s005", "new"])]
+    )
+    excluded = [
+        number for name in ("s007", "s009") if (number := generation.find(name)) is not None
+    ]
     allowed = generation.allowed(excluded, {"sex": "female"})
     queries = unit(make_vectors(4, seed=3))
     numbers, similarities = generation.search(queries, 20, allowed)
@@ -97,13 +121,17 @@ def test_only_allowed_speakers_are_found(kind: str) -> None:
         assert len(found) == 20
         assert set(found) <= {there.speakers[place] for place in good}
         if kind == "flat":
-            np.testing.assert_allclose(similarities[row], np.sort(cosines[row])[::-1][:20], atol=1e-6)
+            np.testing.assert_allclose(
+                similarities[row], np.sort(cosines[row])[::-1][:20], atol=1e-6
+            )
 
 
 @pytest.mark.parametrize("kind", ["ivf", "ivf_sq8"])
 @pytest.mark.parametrize("k", [100, 400, 500])
 def test_an_approximate_index_finds_as_many_as_there_are(kind: str, k: int) -> None:
-    """Of crowds that lie apart, the few lists probed hold fewer than k: the rest is found too, each speaker once."""
+    """Of crowds that lie apart, the few lists probed hold fewer than k: the rest is found too, each
+    speaker once.
+    """
     table = make_table(400)
     crowds = np.repeat(unit(make_vectors(20, seed=8)), 20, axis=0)
     generation = start(replace(table, vectors=crowds + 0.01 * table.vectors), kind)
@@ -117,14 +145,18 @@ def test_an_approximate_index_finds_as_many_as_there_are(kind: str, k: int) -> N
 
 
 def test_a_filtered_search_looks_at_those_allowed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of what was written since too: no more of it is compared than may be found, nor found than is asked for."""
+    """Of what was written since too: no more of it is compared than may be found, nor found than is
+    asked for.
+    """
     searched: list[tuple[int, int]] = []
 
     def search(stored: NDArray[np.float32], queries: NDArray[np.float32], k: int) -> Neighbors:
         searched.append((len(stored), k))
         return exact_search(stored, queries, k)
 
-    generation, _ = apply_writes(start(make_table(4)), [make_upsert([f"n{number:02d}" for number in range(30)])])
+    generation, _ = apply_writes(
+        start(make_table(4)), [make_upsert([f"n{number:02d}" for number in range(30)])]
+    )
     monkeypatch.setattr("actors.speaker_index.search.generation.exact_search", search)
     wanted = [f"n{number:02d}" for number in range(0, 30, 3)]
     allowed = np.zeros(34, dtype=bool)
@@ -142,7 +174,9 @@ def test_a_rare_entry_is_found_among_many() -> None:
     table = make_table(3000)
     table.metadata[1234]["language"] = "fi"  # type: ignore[index]
     generation = start(table)
-    numbers, _ = generation.search(unit(make_vectors(2, seed=5)), 3, generation.allowed([], {"language": "fi"}))
+    numbers, _ = generation.search(
+        unit(make_vectors(2, seed=5)), 3, generation.allowed([], {"language": "fi"})
+    )
     assert numbers.tolist() == [[1234, -1, -1]] * 2
 
 
@@ -159,14 +193,19 @@ def test_a_generation_does_not_change() -> None:
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_who_has_left_the_indexed_part_leaves_nobody_there(number: int) -> None:
-    """All of it replaced, deleted or filtered out, one speaker or two: what was written since is found alone."""
+    """All of it replaced, deleted or filtered out, one speaker or two: what was written since is
+    found alone.
+    """
     names = [f"s{row:03d}" for row in range(number)]
     queries = unit(make_vectors(2, seed=5))
     replaced, _ = apply_writes(start(make_table(number)), [make_upsert(names)])
     assert sorted(names_of(replaced, replaced.search(queries[:1], 3)[0][0])) == names
     deleted, _ = apply_writes(start(make_table(number)), [Deletion(tuple(names))])
     filtered = start(make_table(number))
-    for numbers, _ in (deleted.search(queries, 2), filtered.search(queries, 2, np.zeros(number, dtype=bool))):
+    for numbers, _ in (
+        deleted.search(queries, 2),
+        filtered.search(queries, 2, np.zeros(number, dtype=bool)),
+    ):
         assert numbers.tolist() == [[-1, -1]] * 2
 
 
@@ -179,12 +218,16 @@ def test_an_empty_index_finds_nobody() -> None:
 
 
 def test_the_most_alike_may_all_have_left() -> None:
-    """Of a hundred the forty nearest are deleted, more than are looked at first: the next five are found."""
+    """Of a hundred the forty nearest are deleted, more than are looked at first: the next five are
+    found.
+    """
     angles = np.linspace(0, 1, 100)
     vectors = np.zeros((100, 8), dtype=np.float32)
     vectors[:, 0], vectors[:, 1] = np.cos(angles), np.sin(angles)
     table = replace(make_table(100), vectors=vectors)
-    generation = start(table).changed(2, table.speakers[:40], table.take(np.empty(0, dtype=np.int64)))
+    generation = start(table).changed(
+        2, table.speakers[:40], table.take(np.empty(0, dtype=np.int64))
+    )
     numbers, _ = generation.search(unit(vectors[:1]), 5)
     assert numbers.tolist() == [[40, 41, 42, 43, 44]]
 

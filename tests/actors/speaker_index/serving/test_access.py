@@ -18,8 +18,12 @@ from shards.config import ConfigError
         (f"admin a {'x' * 16}", "line 1: expected"),
     ],
 )
-def test_a_token_file_that_would_let_others_in_is_refused(tmp_path: Path, text: str, message: str) -> None:
-    """Short tokens, one token for two clients, no token, another role; the token itself is not in the message."""
+def test_a_token_file_that_would_let_others_in_is_refused(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    """Short tokens, one token for two clients, no token, another role; the token itself is not in
+    the message.
+    """
     path = tmp_path / "tokens"
     path.write_text(text)
     path.chmod(0o600)
@@ -39,7 +43,9 @@ def test_a_token_file_others_can_reach_is_refused(tmp_path: Path, mode: int) -> 
 
 
 def test_a_client_that_was_quiet_gets_no_more_than_a_second_of_requests() -> None:
-    """Two a second, with a clock by hand: after a minute two at once and not a hundred; half a second brings one."""
+    """Two a second, with a clock by hand: after a minute two at once and not a hundred; half a
+    second brings one.
+    """
     now = [0.0]
     limit = RateLimit(2.0, clock=lambda: now[0])
     for seconds, allowed in ((0.0, 2), (60.0, 2), (60.5, 1)):

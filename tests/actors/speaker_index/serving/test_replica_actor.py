@@ -15,7 +15,13 @@ from actors.speaker_index.serving.config import CallersConfig, LimitsConfig, Rep
 from actors.speaker_index.serving.replica_actor import SpeakerReplica, _Refused
 from actors.speaker_index.storage.store import open_store
 from protos import speaker_index_pb2 as messages
-from tests.actors.speaker_index.speaker_world import FINGERPRINT, WIDTH, make_message, make_vectors, write_table
+from tests.actors.speaker_index.speaker_world import (
+    FINGERPRINT,
+    WIDTH,
+    make_message,
+    make_vectors,
+    write_table,
+)
 
 TOKEN, OTHER = "r" * 20, "o" * 20
 
@@ -78,7 +84,9 @@ def search_request(number: int) -> messages.SearchRequest:
 def test_a_lost_writer_is_unavailable(config: ReplicaConfig, error: Exception) -> None:
     """The client is told that it may ask again, and not of an error of the server."""
     replica, call = SpeakerReplica(config, LostWriter(error)), Call()
-    request = messages.UpsertRequest(encoder_fingerprint=FINGERPRINT, speakers=[make_message("a", [1.0] * WIDTH)])
+    request = messages.UpsertRequest(
+        encoder_fingerprint=FINGERPRINT, speakers=[make_message("a", [1.0] * WIDTH)]
+    )
     with pytest.raises(_Refused, match="may or may not be there"):
         asyncio.run(replica.Upsert(request, call))
     assert call.code is grpc.StatusCode.UNAVAILABLE
@@ -101,7 +109,9 @@ def test_a_message_that_is_too_large_is_refused(config: ReplicaConfig) -> None:
     replica._index.close()
 
 
-def test_a_token_that_is_taken_back_ends_a_stream(config: ReplicaConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_that_is_taken_back_ends_a_stream(
+    config: ReplicaConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At its next request."""
     monkeypatch.setattr("actors.speaker_index.serving.access.LOOK_SECONDS", 0.0)
     replica, call = SpeakerReplica(config, None), Call()

@@ -27,7 +27,14 @@ def test_a_filtered_search_whose_time_is_over_is_not_begun() -> None:
     async def ask(queue: SearchQueue, deadline: float) -> int:
         packed = make_vectors(1).tobytes()
         return await queue.answer(
-            Search(packed=packed, num_vectors=1, k=2, finish=lambda *_: 7, allowed=allowed, deadline=deadline)
+            Search(
+                packed=packed,
+                num_vectors=1,
+                k=2,
+                finish=lambda *_: 7,
+                allowed=allowed,
+                deadline=deadline,
+            )
         )
 
     queue = SearchQueue(lambda: generation, num_threads=1)
@@ -38,11 +45,15 @@ def test_a_filtered_search_whose_time_is_over_is_not_begun() -> None:
     queue.close()
 
 
-@pytest.mark.parametrize(("deadline", "room", "error"), [(0.0, 2, TimeoutError), (float("inf"), 1, OverloadedError)])
+@pytest.mark.parametrize(
+    ("deadline", "room", "error"), [(0.0, 2, TimeoutError), (float("inf"), 1, OverloadedError)]
+)
 def test_a_plain_search_is_refused_when_it_is_late_or_one_too_many(
     monkeypatch: pytest.MonkeyPatch, deadline: float, room: int, error: type[Exception]
 ) -> None:
-    """Nobody waits for the first, and the second would wait for too long; neither counts as waiting afterwards."""
+    """Nobody waits for the first, and the second would wait for too long; neither counts as waiting
+    afterwards.
+    """
     monkeypatch.setattr("actors.speaker_index.serving.search_queue.MAX_WAITING_VECTORS", room)
     table = make_table(5)
     generation = Generation.start(1, table, build_index(unit(table.vectors), IndexConfig()))

@@ -14,7 +14,9 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -49,7 +51,9 @@ READER = (("authorization", f"Bearer {READ}"),)
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server without tokens that tests only read from, or leave as they found it."""
-    with running_server(tmp_path_factory.mktemp("server"), num_speakers=NUM_SPEAKERS, max_message_mib=1) as running:
+    with running_server(
+        tmp_path_factory.mktemp("server"), num_speakers=NUM_SPEAKERS, max_message_mib=1
+    ) as running:
         yield running
 
 
@@ -82,25 +86,44 @@ def test_the_most_alike_are_found_with_their_labels(stub: Any) -> None:
     assert answer.generation == 1
     for row, one in enumerate(answer.results):
         best = np.argsort(-cosines[row])[:5]
-        assert [neighbor.id for neighbor in one.neighbours] == [table.speakers[place] for place in best]
-        np.testing.assert_allclose([n.similarity for n in one.neighbours], cosines[row][best], atol=1e-6)
+        assert [neighbor.id for neighbor in one.neighbours] == [
+            table.speakers[place] for place in best
+        ]
+        np.testing.assert_allclose(
+            [n.similarity for n in one.neighbours], cosines[row][best], atol=1e-6
+        )
         for neighbor, place in zip(one.neighbours, best, strict=True):
             expected = {
-                name: (np.float32(table.label_mean[place, v]), np.float32(table.label_std[place, v]), 5)
+                name: (
+                    np.float32(table.label_mean[place, v]),
+                    np.float32(table.label_std[place, v]),
+                    5,
+                )
                 for v, name in enumerate(table.dimensions)
                 if table.label_count[place, v]
             }
-            found = {label.dimension: (label.mean, label.standard_deviation, label.count) for label in neighbor.labels}
+            found = {
+                label.dimension: (label.mean, label.standard_deviation, label.count)
+                for label in neighbor.labels
+            }
             assert found == expected
 
 
 def test_some_are_left_out_or_asked_for(stub: Any) -> None:
-    """Excluded names, few or many, are not found; only those with the metadata asked for are; k may exceed them all."""
+    """Excluded names, few or many, are not found; only those with the metadata asked for are; k may
+    exceed them all.
+    """
     everyone = [neighbor.id for neighbor in stub.Search(search_request(k=50)).results[0].neighbours]
     assert len(everyone) == NUM_SPEAKERS
-    few = stub.Search(search_request(k=5, exclude_ids=[*everyone[:2], "stranger"])).results[0].neighbours
+    few = (
+        stub.Search(search_request(k=5, exclude_ids=[*everyone[:2], "stranger"]))
+        .results[0]
+        .neighbours
+    )
     assert [neighbor.id for neighbor in few] == everyone[2:7]
-    women = stub.Search(search_request(k=50, exclude_ids=everyone[:1], metadata_equals={"sex": "female"}))
+    women = stub.Search(
+        search_request(k=50, exclude_ids=everyone[:1], metadata_equals={"sex": "female"})
+    )
     expected = [name for name in everyone[1:] if int(name[1:]) % 2]
     assert [neighbor.id for neighbor in women.results[0].neighbours] == expected
     nobody = stub.Search(search_request(metadata_equals={"sex": "none"})).results[0].neighbours
@@ -108,7 +131,9 @@ def test_some_are_left_out_or_asked_for(stub: Any) -> None:
 
 
 def test_calibration_is_equation_3_by_the_neighbors_named(stub: Any) -> None:
-    """By a vector, and by a speaker of the index, who is no neighbor of itself; who has no labels is passed over."""
+    """By a vector, and by a speaker of the index, who is no neighbor of itself; who has no labels
+    is passed over.
+    """
     table = make_table(NUM_SPEAKERS)
     values = [0.1, 0.5, 0.9]
     asked = {
@@ -117,7 +142,9 @@ def test_calibration_is_equation_3_by_the_neighbors_named(stub: Any) -> None:
         "mode": messages.CALIBRATION_MODE_BOTH,
         "predictions": [messages.Predictions(dimension="valence", values=values)],
     }
-    vector = messages.Vector(values=table.vectors[-1].tolist())  # of the one speaker that has no labels
+    vector = messages.Vector(
+        values=table.vectors[-1].tolist()
+    )  # of the one speaker that has no labels
     for target in ({"vector": vector}, {"speaker_id": table.speakers[-1]}):
         answer = stub.Calibrate(messages.CalibrateRequest(**asked, **target))
         names = [neighbor.id for neighbor in answer.neighbours]
@@ -125,18 +152,27 @@ def test_calibration_is_equation_3_by_the_neighbors_named(stub: Any) -> None:
         assert names == [table.speakers[place] for place in np.argsort(-cosines[0])[:3]]
         rows = [table.speakers.index(name) for name in names]
         mean, std = table.label_mean[rows, 1].mean(), table.label_std[rows, 1].mean()
-        expected = calibrate(np.float32(values)[:, None], np.asarray([mean]), np.asarray([std]), "both")[:, 0]
+        expected = calibrate(
+            np.float32(values)[:, None], np.asarray([mean]), np.asarray([std]), "both"
+        )[:, 0]
         assert answer.calibrated[0].dimension == "valence"
         np.testing.assert_allclose(answer.calibrated[0].values, expected, rtol=1e-6)
 
 
 def test_what_is_written_is_found_and_what_is_deleted_is_not(tmp_path: Path) -> None:
-    """Upsert, get, search, delete, each with the generation it makes; deleting again finds nobody."""
+    """Upsert, get, search, delete, each with the generation it makes; deleting again finds
+    nobody.
+    """
     with running_server(tmp_path) as running, grpc.insecure_channel(running.target) as channel:
         stub: Any = SpeakerIndexStub(channel)  # type: ignore[no-untyped-call]
         vector = make_vectors(1, 3)[0].tolist()
         written = make_message("new", vector, metadata={"sex": "none"})
-        assert stub.Upsert(messages.UpsertRequest(encoder_fingerprint=FINGERPRINT, speakers=[written])).generation == 2
+        assert (
+            stub.Upsert(
+                messages.UpsertRequest(encoder_fingerprint=FINGERPRINT, speakers=[written])
+            ).generation
+            == 2
+        )
         assert stub.Get(messages.GetRequest(id="new")).speaker == written
         first = stub.Search(search_request()).results[0].neighbours[0]
         assert (first.id, round(first.similarity, 5)) == ("new", 1.0)
@@ -150,7 +186,9 @@ def test_what_is_written_is_found_and_what_is_deleted_is_not(tmp_path: Path) -> 
 
 
 def test_streams_are_answered_in_order(stub: Any) -> None:
-    """A hundred requests of different sizes over one stream, and a stream that waits for each answer."""
+    """A hundred requests of different sizes over one stream, and a stream that waits for each
+    answer.
+    """
     requests = [search_request(1 + number % 5, seed=number) for number in range(100)]
     answers = list(stub.StreamSearch(iter(requests), timeout=30))
     for answer, request in zip(answers, requests, strict=True):
@@ -168,9 +206,13 @@ def test_streams_are_answered_in_order(stub: Any) -> None:
 
 
 def require_same(answer: messages.SearchResponse, other: messages.SearchResponse) -> None:
-    """The same speakers; cosines to within rounding, of which searches made together have another."""
+    """The same speakers; cosines to within rounding, of which searches made together have
+    another.
+    """
     for one, two in zip(answer.results, other.results, strict=True):
-        assert [neighbor.id for neighbor in one.neighbours] == [neighbor.id for neighbor in two.neighbours]
+        assert [neighbor.id for neighbor in one.neighbours] == [
+            neighbor.id for neighbor in two.neighbours
+        ]
         cosines = [[neighbor.similarity for neighbor in found.neighbours] for found in (one, two)]
         np.testing.assert_allclose(*cosines, atol=1e-6)
 
@@ -198,7 +240,9 @@ def test_vectors_without_a_direction_are_refused(stub: Any, vector: list[float])
         predictions=[messages.Predictions(dimension="arousal", values=[1.0])],
     )
     assert code_of(stub.Calibrate, calibration) == "INVALID_ARGUMENT"
-    upsert = messages.UpsertRequest(encoder_fingerprint=FINGERPRINT, speakers=[make_message("bad", vector)])
+    upsert = messages.UpsertRequest(
+        encoder_fingerprint=FINGERPRINT, speakers=[make_message("bad", vector)]
+    )
     assert code_of(stub.Upsert, upsert) == "INVALID_ARGUMENT"
     assert stub.Describe(messages.DescribeRequest()).generation == 1
 
@@ -229,7 +273,11 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
         search_request(metadata_equals={str(number): "" for number in range(65)}),
         "INVALID_ARGUMENT",
     ),
-    "another encoder": ("Search", search_request(encoder_fingerprint="another:1"), "FAILED_PRECONDITION"),
+    "another encoder": (
+        "Search",
+        search_request(encoder_fingerprint="another:1"),
+        "FAILED_PRECONDITION",
+    ),
     "no encoder": ("Search", search_request(encoder_fingerprint=""), "INVALID_ARGUMENT"),
     "a long name": ("Get", messages.GetRequest(id="x" * 900_000), "INVALID_ARGUMENT"),
     "no name": ("Get", messages.GetRequest(), "INVALID_ARGUMENT"),
@@ -237,37 +285,70 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
     "an unknown speaker": ("Get", messages.GetRequest(id="nobody"), "NOT_FOUND"),
     "nothing to delete": ("Delete", messages.DeleteRequest(), "INVALID_ARGUMENT"),
     "too much to delete": ("Delete", messages.DeleteRequest(ids=["a"] * 65), "INVALID_ARGUMENT"),
-    "nothing to write": ("Upsert", messages.UpsertRequest(encoder_fingerprint=FINGERPRINT), "INVALID_ARGUMENT"),
+    "nothing to write": (
+        "Upsert",
+        messages.UpsertRequest(encoder_fingerprint=FINGERPRINT),
+        "INVALID_ARGUMENT",
+    ),
     "a line break in a name": ("Upsert", upsert_of("a\nb"), "INVALID_ARGUMENT"),
     "a name of 1 MB": ("Upsert", upsert_of("x" * 900_000), "INVALID_ARGUMENT"),
     "one speaker twice": (
         "Upsert",
-        messages.UpsertRequest(encoder_fingerprint=FINGERPRINT, speakers=[make_message("a", [1.0] * WIDTH)] * 2),
+        messages.UpsertRequest(
+            encoder_fingerprint=FINGERPRINT, speakers=[make_message("a", [1.0] * WIDTH)] * 2
+        ),
         "INVALID_ARGUMENT",
     ),
-    "an unknown dimension": ("Upsert", upsert_of(**label(dimension="dominance")), "INVALID_ARGUMENT"),
-    "a negative spread": ("Upsert", upsert_of(**label(standard_deviation=-1.0)), "INVALID_ARGUMENT"),
-    "a mean that is not finite": ("Upsert", upsert_of(**label(mean=float("nan"))), "INVALID_ARGUMENT"),
+    "an unknown dimension": (
+        "Upsert",
+        upsert_of(**label(dimension="dominance")),
+        "INVALID_ARGUMENT",
+    ),
+    "a negative spread": (
+        "Upsert",
+        upsert_of(**label(standard_deviation=-1.0)),
+        "INVALID_ARGUMENT",
+    ),
+    "a mean that is not finite": (
+        "Upsert",
+        upsert_of(**label(mean=float("nan"))),
+        "INVALID_ARGUMENT",
+    ),
     "labels of nobody": ("Upsert", upsert_of(**label(count=0)), "INVALID_ARGUMENT"),
     "long metadata": ("Upsert", upsert_of(metadata={"a": "b" * 2000}), "INVALID_ARGUMENT"),
     "no target": (
         "Calibrate",
-        messages.CalibrateRequest(k=1, mode=1, predictions=[messages.Predictions(dimension="arousal", values=[1.0])]),
-        "INVALID_ARGUMENT",
-    ),
-    "no mode": ("Calibrate", messages.CalibrateRequest(speaker_id="s001", k=1), "INVALID_ARGUMENT"),
-    "no predictions": ("Calibrate", messages.CalibrateRequest(speaker_id="s001", k=1, mode=1), "INVALID_ARGUMENT"),
-    "predictions that are not finite": (
-        "Calibrate",
         messages.CalibrateRequest(
-            speaker_id="s001", k=1, mode=1, predictions=[messages.Predictions(dimension="arousal", values=[np.inf])]
+            k=1, mode=1, predictions=[messages.Predictions(dimension="arousal", values=[1.0])]
         ),
         "INVALID_ARGUMENT",
     ),
-    "a message that is too large": ("Search", search_request(exclude_ids=["x" * 1000] * 1100), "RESOURCE_EXHAUSTED"),
+    "no mode": ("Calibrate", messages.CalibrateRequest(speaker_id="s001", k=1), "INVALID_ARGUMENT"),
+    "no predictions": (
+        "Calibrate",
+        messages.CalibrateRequest(speaker_id="s001", k=1, mode=1),
+        "INVALID_ARGUMENT",
+    ),
+    "predictions that are not finite": (
+        "Calibrate",
+        messages.CalibrateRequest(
+            speaker_id="s001",
+            k=1,
+            mode=1,
+            predictions=[messages.Predictions(dimension="arousal", values=[np.inf])],
+        ),
+        "INVALID_ARGUMENT",
+    ),
+    "a message that is too large": (
+        "Search",
+        search_request(exclude_ids=["x" * 1000] * 1100),
+        "RESOURCE_EXHAUSTED",
+    ),
     "a write of another encoder": (
         "Upsert",
-        messages.UpsertRequest(encoder_fingerprint="another:1", speakers=[make_message("a", [1.0] * WIDTH)]),
+        messages.UpsertRequest(
+            encoder_fingerprint="another:1", speakers=[make_message("a", [1.0] * WIDTH)]
+        ),
         "FAILED_PRECONDITION",
     ),
     "a calibration by another encoder": (
@@ -298,7 +379,9 @@ def test_what_cannot_be_served_is_refused(stub: Any, method: str, request_: Any,
     assert stub.Describe(messages.DescribeRequest()).generation == 1
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.sampled_from(sorted(METHODS)), st.binary(max_size=200))
 def test_no_bytes_bring_an_internal_error(server: Running, method: str, data: bytes) -> None:
     """Whatever is sent to whatever method: an answer, or a refusal that blames the request."""
@@ -311,13 +394,19 @@ def test_no_bytes_bring_an_internal_error(server: Running, method: str, data: by
 
 TEXT = st.one_of(st.text(max_size=8), st.sampled_from(["s001", "arousal", "valence", FINGERPRINT]))
 FLOATS = st.one_of(st.floats(width=32), st.floats(-2, 2, width=32))
-VECTORS = st.builds(lambda v: messages.Vector(values=v), st.lists(FLOATS, min_size=WIDTH - 1, max_size=WIDTH + 1))
+VECTORS = st.builds(
+    lambda v: messages.Vector(values=v), st.lists(FLOATS, min_size=WIDTH - 1, max_size=WIDTH + 1)
+)
 PREDICTIONS = st.builds(
-    lambda name, values: messages.Predictions(dimension=name, values=values), TEXT, st.lists(FLOATS, max_size=4)
+    lambda name, values: messages.Predictions(dimension=name, values=values),
+    TEXT,
+    st.lists(FLOATS, max_size=4),
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.data())
 def test_no_message_brings_an_internal_error(stub: Any, data: st.DataObject) -> None:
     """Requests with fields of any value, right ones among them."""
@@ -330,7 +419,12 @@ def test_no_message_brings_an_internal_error(stub: Any, data: st.DataObject) -> 
         exclude_ids=draw(st.lists(TEXT, max_size=70)),
         metadata_equals=draw(st.dictionaries(TEXT, TEXT, max_size=2)),
     )
-    target = draw(st.one_of(st.builds(lambda v: {"vector": v}, VECTORS), st.builds(lambda t: {"speaker_id": t}, TEXT)))
+    target = draw(
+        st.one_of(
+            st.builds(lambda v: {"vector": v}, VECTORS),
+            st.builds(lambda t: {"speaker_id": t}, TEXT),
+        )
+    )
     calibration = messages.CalibrateRequest(
         encoder_fingerprint=fingerprint,
         k=k,
@@ -352,18 +446,29 @@ def write_tokens(path: Path) -> str:
 
 
 def test_tokens_decide_who_may_do_what(tmp_path: Path) -> None:
-    """No token, an unknown one, one too many: unauthenticated; a reader does not write; a new file is noticed."""
+    """No token, an unknown one, one too many: unauthenticated; a reader does not write; a new file
+    is noticed.
+    """
     tokens = write_tokens(tmp_path / "tokens")
-    with running_server(tmp_path, tokens=tokens) as running, grpc.insecure_channel(running.target) as channel:
+    with (
+        running_server(tmp_path, tokens=tokens) as running,
+        grpc.insecure_channel(running.target) as channel,
+    ):
         stub: Any = SpeakerIndexStub(channel)  # type: ignore[no-untyped-call]
         reader, writer = ((("authorization", f"Bearer {token}"),) for token in (READ, WRITE))
         describe = messages.DescribeRequest()
         assert code_of(stub.Describe, describe) == "UNAUTHENTICATED"
         for wrong in ("Bearer " + "x" * 20, READ, "Basic " + READ, f"Bearer {READ}x", "Bearer "):
-            assert code_of(stub.Describe, describe, metadata=(("authorization", wrong),)) == "UNAUTHENTICATED"
+            assert (
+                code_of(stub.Describe, describe, metadata=(("authorization", wrong),))
+                == "UNAUTHENTICATED"
+            )
         assert code_of(stub.Describe, describe, metadata=reader + writer) == "UNAUTHENTICATED"
         assert code_of(stub.Describe, describe, metadata=reader) == "OK"
-        for request, method in ((upsert_of("a"), stub.Upsert), (messages.DeleteRequest(ids=["s001"]), stub.Delete)):
+        for request, method in (
+            (upsert_of("a"), stub.Upsert),
+            (messages.DeleteRequest(ids=["s001"]), stub.Delete),
+        ):
             assert code_of(method, request, metadata=reader) == "PERMISSION_DENIED"
         stream = stub.StreamSearch(iter([search_request()]), timeout=20)
         with pytest.raises(grpc.RpcError) as caught:
@@ -373,12 +478,17 @@ def test_tokens_decide_who_may_do_what(tmp_path: Path) -> None:
         assert code_of(stub.Upsert, upsert_of("a"), metadata=writer) == "OK"
 
 
-def test_a_token_that_is_taken_back_ends_open_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_that_is_taken_back_ends_open_streams(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At the next request; a token file that is no text changes nothing."""
     monkeypatch.setattr("actors.speaker_index.serving.access.LOOK_SECONDS", 0.0)
     tokens = tmp_path / "tokens"
     write_tokens(tokens)
-    with running_server(tmp_path, tokens=str(tokens)) as running, grpc.insecure_channel(running.target) as channel:
+    with (
+        running_server(tmp_path, tokens=str(tokens)) as running,
+        grpc.insecure_channel(running.target) as channel,
+    ):
         stub: Any = SpeakerIndexStub(channel)  # type: ignore[no-untyped-call]
         requests: queue.Queue[messages.SearchRequest | None] = queue.Queue()
         stream = stub.StreamSearch(iter(requests.get, None), timeout=20, metadata=READER)
@@ -399,7 +509,10 @@ def test_a_token_that_is_taken_back_ends_open_streams(tmp_path: Path, monkeypatc
 def test_nothing_is_read_of_those_without_a_token(tmp_path: Path, method: str) -> None:
     """They are refused as soon as they call, while their request has yet to come."""
     tokens = write_tokens(tmp_path / "tokens")
-    with running_server(tmp_path, tokens=tokens) as running, grpc.insecure_channel(running.target) as channel:
+    with (
+        running_server(tmp_path, tokens=tokens) as running,
+        grpc.insecure_channel(running.target) as channel,
+    ):
         never = threading.Event()
         call = channel.stream_stream(f"/{SERVICE}/{method}")(iter(never.wait, None), timeout=20)
         with pytest.raises(grpc.RpcError):
@@ -410,7 +523,10 @@ def test_nothing_is_read_of_those_without_a_token(tmp_path: Path, method: str) -
 
 def test_more_calls_than_can_be_held_are_refused(tmp_path: Path) -> None:
     """Two at once: the third is told so, and another succeeds once one of them is over."""
-    with running_server(tmp_path, max_calls=2) as running, grpc.insecure_channel(running.target) as channel:
+    with (
+        running_server(tmp_path, max_calls=2) as running,
+        grpc.insecure_channel(running.target) as channel,
+    ):
         stub: Any = SpeakerIndexStub(channel)  # type: ignore[no-untyped-call]
         over = threading.Event()
 
@@ -434,10 +550,15 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_a_stream_whose_answers_nobody_takes_ends(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_stream_whose_answers_nobody_takes_ends(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """The server lets go of what it holds for it, and a client that goes on to read is told why."""
     options = {"idle_seconds": 0.5, "log_requests": "errors", "limits": Limits()}
-    with running_server(tmp_path, **options) as running, grpc.insecure_channel(running.target) as channel:
+    with (
+        running_server(tmp_path, **options) as running,
+        grpc.insecure_channel(running.target) as channel,
+    ):
         stub: Any = SpeakerIndexStub(channel)  # type: ignore[no-untyped-call]
         call = stub.StreamSearch(iter([search_request(1500, k=40)] * 30), timeout=60)
         next(call)
@@ -456,8 +577,13 @@ def test_a_stream_whose_answers_nobody_takes_ends(tmp_path: Path, capfd: pytest.
 
 
 def test_a_stream_that_is_cancelled_leaves_nothing_behind(tmp_path: Path) -> None:
-    """With more answers ahead than may be, those who read and answer for it end; behind a bad request too."""
-    with running_server(tmp_path, limits=Limits()) as running, grpc.insecure_channel(running.target) as channel:
+    """With more answers ahead than may be, those who read and answer for it end; behind a bad
+    request too.
+    """
+    with (
+        running_server(tmp_path, limits=Limits()) as running,
+        grpc.insecure_channel(running.target) as channel,
+    ):
         stub: Any = SpeakerIndexStub(channel)  # type: ignore[no-untyped-call]
         stub.Search(search_request())
         before = running.num_tasks()
@@ -473,7 +599,9 @@ def test_a_stream_that_is_cancelled_leaves_nothing_behind(tmp_path: Path) -> Non
 
 
 def test_a_client_that_asks_too_often_waits(tmp_path: Path) -> None:
-    """Two a second: the third at once is refused; another client is not; streams are counted too."""
+    """Two a second: the third at once is refused; another client is not; streams are counted
+    too.
+    """
     tokens = write_tokens(tmp_path / "tokens")
     with (
         running_server(tmp_path, tokens=tokens, requests_per_second=2) as running,
@@ -481,7 +609,9 @@ def test_a_client_that_asks_too_often_waits(tmp_path: Path) -> None:
     ):
         stub: Any = SpeakerIndexStub(channel)  # type: ignore[no-untyped-call]
         reader, writer = ((("authorization", f"Bearer {token}"),) for token in (READ, WRITE))
-        codes = [code_of(stub.Describe, messages.DescribeRequest(), metadata=reader) for _ in range(3)]
+        codes = [
+            code_of(stub.Describe, messages.DescribeRequest(), metadata=reader) for _ in range(3)
+        ]
         assert codes == ["OK", "OK", "RESOURCE_EXHAUSTED"]
         stream = stub.StreamSearch(iter([search_request()] * 9), timeout=20, metadata=writer)
         with pytest.raises(grpc.RpcError) as caught:
@@ -494,14 +624,22 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("certificates"), "authority")
 
 
-def channel_of(target: str, ca: str, cert: str | None = None, key: str | None = None) -> grpc.Channel:
+def channel_of(
+    target: str, ca: str, cert: str | None = None, key: str | None = None
+) -> grpc.Channel:
     parts = [None if path is None else Path(path).read_bytes() for path in (ca, key, cert)]
     return grpc.secure_channel(target, grpc.ssl_channel_credentials(*parts))
 
 
 def test_only_clients_of_the_authority_get_in(authority: Authority, tmp_path: Path) -> None:
-    """Mutual TLS: not in plain text, not without a certificate, nor with one that has expired or is another's."""
-    own, client, expired = authority.sign("server"), authority.sign("client"), authority.sign("expired", days=-1)
+    """Mutual TLS: not in plain text, not without a certificate, nor with one that has expired or is
+    another's.
+    """
+    own, client, expired = (
+        authority.sign("server"),
+        authority.sign("client"),
+        authority.sign("expired", days=-1),
+    )
     other = Authority(tmp_path / "other", "other")
     stranger = other.sign("stranger")
     security = {"tls_cert": own.cert, "tls_key": own.key, "client_ca": authority.ca}
@@ -509,9 +647,13 @@ def test_only_clients_of_the_authority_get_in(authority: Authority, tmp_path: Pa
         channels = {
             "good": channel_of(running.target, authority.ca, client.cert, client.key),
             "expired": channel_of(running.target, authority.ca, expired.cert, expired.key),
-            "another authority's client": channel_of(running.target, authority.ca, stranger.cert, stranger.key),
+            "another authority's client": channel_of(
+                running.target, authority.ca, stranger.cert, stranger.key
+            ),
             "no certificate": channel_of(running.target, authority.ca),
-            "another authority for the server": channel_of(running.target, other.ca, client.cert, client.key),
+            "another authority for the server": channel_of(
+                running.target, other.ca, client.cert, client.key
+            ),
             "plain text": grpc.insecure_channel(running.target),
         }
         codes = {}
@@ -534,8 +676,12 @@ def test_an_expired_server_is_not_believed(authority: Authority, tmp_path: Path)
         assert code_of(stub.Describe, messages.DescribeRequest(), timeout=10) == "UNAVAILABLE"
 
 
-def test_a_write_whose_time_is_over_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a client's own deadline of 0 enough may be left on the server for a write; here the server leaves none."""
+def test_a_write_whose_time_is_over_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a client's own deadline of 0 enough may be left on the server for a write; here the server
+    leaves none.
+    """
     monkeypatch.setattr(SpeakerServer, "_seconds_left", lambda *_: 0.0)
     with running_server(tmp_path) as running, grpc.insecure_channel(running.target) as channel:
         stub: Any = SpeakerIndexStub(channel)  # type: ignore[no-untyped-call]
@@ -563,11 +709,15 @@ def test_a_call_that_is_given_up_has_no_effect(tmp_path: Path) -> None:
         with pytest.raises(grpc.RpcError):
             third.result()
         second.cancel()
-        assert stub.Describe(messages.DescribeRequest()).generation == 1  # reads do not wait for writes
+        assert (
+            stub.Describe(messages.DescribeRequest()).generation == 1
+        )  # reads do not wait for writes
         let_go.set()
         assert first.result().generation == 2
         assert stub.Upsert(upsert_of("fourth"), timeout=20).generation == 3
-        assert [code_of(stub.Get, messages.GetRequest(id=n)) for n in ("second", "third")] == ["NOT_FOUND"] * 2
+        assert [code_of(stub.Get, messages.GetRequest(id=n)) for n in ("second", "third")] == [
+            "NOT_FOUND"
+        ] * 2
         assert third.code().name == "DEADLINE_EXCEEDED"
 
 
@@ -578,7 +728,9 @@ def test_connections_that_say_nothing_do_not_keep_others_out(server: Running, st
     slow = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(100)]
     try:
         for number, connection in enumerate(slow):
-            connection.sendall(greeting[:10] if number % 2 else greeting + settings_frame + b"\x00\x10\x00\x00")
+            connection.sendall(
+                greeting[:10] if number % 2 else greeting + settings_frame + b"\x00\x10\x00\x00"
+            )
         started = time.monotonic()
         assert code_of(stub.Search, search_request()) == "OK"
         assert time.monotonic() - started < 5
@@ -588,8 +740,13 @@ def test_connections_that_say_nothing_do_not_keep_others_out(server: Running, st
 
 
 def test_health_and_reflection_tell_what_is_served(tmp_path: Path) -> None:
-    """Health is serving, and not while the index takes no writes; reflection, where it is on, names the methods."""
-    with running_server(tmp_path, reflection=True) as running, grpc.insecure_channel(running.target) as channel:
+    """Health is serving, and not while the index takes no writes; reflection, where it is on, names
+    the methods.
+    """
+    with (
+        running_server(tmp_path, reflection=True) as running,
+        grpc.insecure_channel(running.target) as channel,
+    ):
         health: Any = health_pb2_grpc.HealthStub(channel)
         request = health_pb2.HealthCheckRequest(service=SERVICE)
         assert health.Check(request).status == health_pb2.HealthCheckResponse.SERVING
@@ -602,21 +759,32 @@ def test_health_and_reflection_tell_what_is_served(tmp_path: Path) -> None:
 
 
 def test_metrics_count_what_was_asked(tmp_path: Path) -> None:
-    """Requests by method and status, vectors, and the size of the index, as Prometheus reads them."""
+    """Requests by method and status, vectors, and the size of the index, as Prometheus reads
+    them.
+    """
     port = free_port()
-    with running_server(tmp_path, metrics_port=port) as running, grpc.insecure_channel(running.target) as channel:
+    with (
+        running_server(tmp_path, metrics_port=port) as running,
+        grpc.insecure_channel(running.target) as channel,
+    ):
         stub: Any = SpeakerIndexStub(channel)  # type: ignore[no-untyped-call]
         stub.Search(search_request(7))
         code_of(stub.Search, search_request(k=0))
-        text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
+        text = (
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
+        )
     assert 'emostream_requests_total{code="OK",method="Search"} 1.0' in text
     assert 'emostream_requests_total{code="INVALID_ARGUMENT",method="Search"} 1.0' in text
     assert 'emostream_items_total{method="Search"} 7.0' in text
     assert "emostream_speakers 40.0" in text
 
 
-def test_the_log_says_who_asked_what_and_never_a_vector(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A line of JSON for each request, with the client's request id made harmless; no token, no number of a vector."""
+def test_the_log_says_who_asked_what_and_never_a_vector(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A line of JSON for each request, with the client's request id made harmless; no token, no
+    number of a vector.
+    """
     tokens = write_tokens(tmp_path / "tokens")
     with (
         running_server(tmp_path, tokens=tokens, log_requests="all") as running,
@@ -651,11 +819,14 @@ def test_only_errors_are_logged_where_only_they_are_wanted() -> None:
 
 
 def test_every_answer_is_of_one_whole_generation(tmp_path: Path) -> None:
-    """Five speakers are always written together; whoever asks meanwhile finds all five of one version, and of the
-    generation that wrote it.
+    """Five speakers are always written together; whoever asks meanwhile finds all five of one
+    version, and of the generation that wrote it.
     """
     index = open_store(
-        str(tmp_path / "data"), write_table(tmp_path / "speakers.parquet", 30), IndexConfig(), min_unindexed=12
+        str(tmp_path / "data"),
+        write_table(tmp_path / "speakers.parquet", 30),
+        IndexConfig(),
+        min_unindexed=12,
     )
     names = [f"five-{number}" for number in range(5)]
     direction = make_vectors(1, 10_000_001)[0]
@@ -665,9 +836,15 @@ def test_every_answer_is_of_one_whole_generation(tmp_path: Path) -> None:
 
     def write(stub: Any) -> None:
         for version in range(1, NUM_VERSIONS + 1):
-            labels = [messages.LabelStatistics(dimension="arousal", mean=version, standard_deviation=0, count=1)]
+            labels = [
+                messages.LabelStatistics(
+                    dimension="arousal", mean=version, standard_deviation=0, count=1
+                )
+            ]
             speakers = [make_message(name, direction.tolist(), labels=labels) for name in names]
-            speakers.append(make_message(f"other-{version % 40}", make_vectors(1, version)[0].tolist()))
+            speakers.append(
+                make_message(f"other-{version % 40}", make_vectors(1, version)[0].tolist())
+            )
             request = messages.UpsertRequest(encoder_fingerprint=FINGERPRINT, speakers=speakers)
             versions[stub.Upsert(request, timeout=20).generation] = float(version)
 
@@ -701,14 +878,23 @@ def test_every_answer_is_of_one_whole_generation(tmp_path: Path) -> None:
             found = answer.results[0].neighbours
             if answer.generation > 1:
                 assert {neighbor.id for neighbor in found} == set(names)
-                assert {neighbor.labels[0].mean for neighbor in found} == {versions[answer.generation]}
-    assert running.index.generation.base.table.speakers[-1] != "s029"  # the index was built again meanwhile
+                assert {neighbor.labels[0].mean for neighbor in found} == {
+                    versions[answer.generation]
+                }
+    assert (
+        running.index.generation.base.table.speakers[-1] != "s029"
+    )  # the index was built again meanwhile
 
 
 def test_a_speaker_with_labels_is_not_calibrated_by_itself(stub: Any) -> None:
     """Its own labels are what nobody is to know; who is excluded by name is left out too."""
     predictions = [messages.Predictions(dimension="valence", values=[0.1, 0.5])]
-    asked = {"speaker_id": "s003", "k": 50, "mode": messages.CALIBRATION_MODE_MU, "predictions": predictions}
+    asked = {
+        "speaker_id": "s003",
+        "k": 50,
+        "mode": messages.CALIBRATION_MODE_MU,
+        "predictions": predictions,
+    }
     answer = stub.Calibrate(messages.CalibrateRequest(**asked, exclude_ids=["s005"]))
     labeled = set(make_table(40).speakers[:-1])
     assert {neighbor.id for neighbor in answer.neighbours} == labeled - {"s003", "s005"}

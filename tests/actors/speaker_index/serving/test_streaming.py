@@ -16,13 +16,17 @@ MAX_NUMBER, MAX_WEIGHT = 4, 10
 def test_answers_keep_their_order_and_their_bounds(pieces: Sequence[tuple[int, int, int]]) -> None:
     """Whatever they weigh and whoever is slow; what is too heavy goes alone."""
     held: list[tuple[int, ...]] = []
-    assert asyncio.run(_passed_on(pieces, held)) == [bytes([number]) for number in range(len(pieces))]
+    assert asyncio.run(_passed_on(pieces, held)) == [
+        bytes([number]) for number in range(len(pieces))
+    ]
     for weights in held:
         assert len(weights) <= MAX_NUMBER
         assert sum(weights) <= MAX_WEIGHT or len(weights) == 1
 
 
-async def _passed_on(pieces: Sequence[tuple[int, int, int]], held: list[tuple[int, ...]]) -> list[bytes]:
+async def _passed_on(
+    pieces: Sequence[tuple[int, int, int]], held: list[tuple[int, ...]]
+) -> list[bytes]:
     """The answers as they are taken; `held` gets the weights there are after each is begun."""
     ahead = AnswersAhead(max_number=MAX_NUMBER, max_weight=MAX_WEIGHT)
     weights: list[int] = []
@@ -53,7 +57,9 @@ async def _passed_on(pieces: Sequence[tuple[int, int, int]], held: list[tuple[in
 
 
 def test_cancelling_ends_every_answer() -> None:
-    """Those that are done, have failed or would never be; and who waits for room can be cancelled too."""
+    """Those that are done, have failed or would never be; and who waits for room can be cancelled
+    too.
+    """
 
     async def fail() -> bytes:
         raise ValueError

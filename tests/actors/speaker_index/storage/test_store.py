@@ -1,4 +1,6 @@
-"""The index on disk: nothing acknowledged is lost, nothing half written is shown, whatever stops it and whenever."""
+"""The index on disk: nothing acknowledged is lost, nothing half written is shown, whatever stops it
+and whenever.
+"""
 
 import multiprocessing
 import os
@@ -18,7 +20,13 @@ from actors.speaker_index.search.config import IndexConfig
 from actors.speaker_index.search.generation import Generation
 from actors.speaker_index.storage.folder import IndexFolder
 from actors.speaker_index.storage.follower import SpeakerFollower
-from actors.speaker_index.storage.journal import MAGIC, Journal, JournalPart, StorageFailedError, read_journal
+from actors.speaker_index.storage.journal import (
+    MAGIC,
+    Journal,
+    JournalPart,
+    StorageFailedError,
+    read_journal,
+)
 from actors.speaker_index.storage.store import open_store, write_rebuilt
 from actors.speaker_index.storage.writes import Deletion, apply_writes, decode_write
 from shards.config import ConfigError
@@ -33,7 +41,13 @@ from tests.actors.speaker_index.crashes import (
     tell,
     watched,
 )
-from tests.actors.speaker_index.speaker_world import FINGERPRINT, LAYOUT, make_table, make_upsert, write_table
+from tests.actors.speaker_index.speaker_world import (
+    FINGERPRINT,
+    LAYOUT,
+    make_table,
+    make_upsert,
+    write_table,
+)
 
 
 @pytest.fixture
@@ -47,11 +61,17 @@ def states(tmp_path: Path, speakers: str) -> list[dict[str, bytes]]:
     store = open_small(tmp_path / "expected", speakers)
     generation = store.generation
     store.close()
-    return [state_of(apply_writes(generation, WRITES[:number])[0]) for number in range(len(WRITES) + 1)]
+    return [
+        state_of(apply_writes(generation, WRITES[:number])[0]) for number in range(len(WRITES) + 1)
+    ]
 
 
-def require_whole(folder: Path, speakers: str, acknowledged: int, states: list[dict[str, bytes]]) -> None:
-    """What is found there is one of the states, and not before what was acknowledged; and it can be written to."""
+def require_whole(
+    folder: Path, speakers: str, acknowledged: int, states: list[dict[str, bytes]]
+) -> None:
+    """What is found there is one of the states, and not before what was acknowledged; and it can be
+    written to.
+    """
     store = open_small(folder, speakers)
     found = state_of(store.generation)
     assert found in states[acknowledged : acknowledged + 2]
@@ -63,8 +83,12 @@ def require_whole(folder: Path, speakers: str, acknowledged: int, states: list[d
     again.close()
 
 
-def test_a_kill_before_any_step_loses_nothing(tmp_path: Path, speakers: str, states: list[dict[str, bytes]]) -> None:
-    """SIGKILL before each step of opening, writing, snapshots and swaps, one process after the other."""
+def test_a_kill_before_any_step_loses_nothing(
+    tmp_path: Path, speakers: str, states: list[dict[str, bytes]]
+) -> None:
+    """SIGKILL before each step of opening, writing, snapshots and swaps, one process after the
+    other.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.actors.speaker_index.crashes"])
     status, step = -signal.SIGKILL, 0
@@ -96,7 +120,9 @@ def test_a_power_loss_before_any_step_loses_nothing(
 
 
 def test_a_rebuilt_index_takes_over_with_later_writes(tmp_path: Path, speakers: str) -> None:
-    """After many writes old files are gone, and a fresh start finds the same speakers in the newest snapshot."""
+    """After many writes old files are gone, and a fresh start finds the same speakers in the newest
+    snapshot.
+    """
     folder = IndexFolder(tmp_path / "data")
     store = open_small(folder.path, speakers)
     for number in range(30):
@@ -121,8 +147,12 @@ def test_one_folder_has_one_writer(tmp_path: Path, speakers: str) -> None:
     open_small(tmp_path / "data", speakers).close()
 
 
-def test_another_table_replaces_its_speakers_and_keeps_the_rest(tmp_path: Path, speakers: str) -> None:
-    """Embedded again, its speakers win and those that clients added stay; the same table changes nothing."""
+def test_another_table_replaces_its_speakers_and_keeps_the_rest(
+    tmp_path: Path, speakers: str
+) -> None:
+    """Embedded again, its speakers win and those that clients added stay; the same table changes
+    nothing.
+    """
     store = open_small(tmp_path / "data", speakers)
     store.submit(make_upsert(["added", "s001"])).result(timeout=60)
     before = state_of(store.generation)
@@ -136,12 +166,16 @@ def test_another_table_replaces_its_speakers_and_keeps_the_rest(tmp_path: Path, 
         found, table = state_of(changed.generation), make_table(3, seed=5)
         assert changed.generation.number == 3
         changed.close()
-        assert found == before | {n: v.tobytes() for n, v in zip(table.speakers, table.vectors, strict=True)}
+        assert found == before | {
+            n: v.tobytes() for n, v in zip(table.speakers, table.vectors, strict=True)
+        }
 
 
 @pytest.mark.parametrize("differs", ["encoder", "width", "labels"])
 def test_a_table_of_another_kind_is_refused(tmp_path: Path, speakers: str, differs: str) -> None:
-    """Another encoder's vectors cannot be compared with those in the folder, nor can labels of other dimensions."""
+    """Another encoder's vectors cannot be compared with those in the folder, nor can labels of
+    other dimensions.
+    """
     open_small(tmp_path / "data", speakers).close()
     other, table = tmp_path / "other.parquet", make_table(3)
     changes = {
@@ -164,7 +198,9 @@ def journal_of_writes(data: Path, speakers: str) -> Path:
 
 
 def test_damage_to_what_was_acknowledged_is_refused(tmp_path: Path, speakers: str) -> None:
-    """A flipped byte in any record of the journal stops the server with the place; a torn end does not."""
+    """A flipped byte in any record of the journal stops the server with the place; a torn end does
+    not.
+    """
     store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
     for write in WRITES:
         store.submit(write).result(timeout=60)
@@ -176,7 +212,9 @@ def test_damage_to_what_was_acknowledged_is_refused(tmp_path: Path, speakers: st
         journal.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         with pytest.raises(ConfigError, match="were acknowledged and cannot be read"):
             open_store(str(tmp_path / "data"), speakers, IndexConfig())
-    journal.write_bytes(whole + whole[40:90])  # what a power loss may leave of a write nobody was told of
+    journal.write_bytes(
+        whole + whole[40:90]
+    )  # what a power loss may leave of a write nobody was told of
     again = open_store(str(tmp_path / "data"), speakers, IndexConfig())
     assert state_of(again.generation) == expected
     again.close()
@@ -195,8 +233,12 @@ def test_a_missing_snapshot_or_journal_is_refused(tmp_path: Path, speakers: str)
 
 
 @pytest.mark.parametrize("what", ["content", "description", "snapshot", "missing description"])
-def test_an_index_file_that_cannot_be_trusted_is_built_again(tmp_path: Path, speakers: str, what: str) -> None:
-    """Flipped bytes, another snapshot's index, no description: refused with a warning, and the answers are right."""
+def test_an_index_file_that_cannot_be_trusted_is_built_again(
+    tmp_path: Path, speakers: str, what: str
+) -> None:
+    """Flipped bytes, another snapshot's index, no description: refused with a warning, and the
+    answers are right.
+    """
     store = open_small(tmp_path / "data", speakers)
     expected = state_of(store.generation)
     store.close()
@@ -221,7 +263,9 @@ def test_an_index_file_that_cannot_be_trusted_is_built_again(tmp_path: Path, spe
 def test_a_full_disk_refuses_the_write_and_keeps_the_rest(
     tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The write fails and has no effect, also after a restart; when there is room again, the next one succeeds."""
+    """The write fails and has no effect, also after a restart; when there is room again, the next
+    one succeeds.
+    """
     store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
     store.submit(make_upsert(["a"])).result(timeout=60)
     real = os.pwrite
@@ -247,11 +291,15 @@ def test_a_full_disk_refuses_the_write_and_keeps_the_rest(
 
 
 def break_next(monkeypatch: pytest.MonkeyPatch, name: str, path: Path, number: int = 28) -> None:
-    """Let `os.name` fail for the file at `path`, and for its folder when the file is there, until undone."""
+    """Let `os.name` fail for the file at `path`, and for its folder when the file is there, until
+    undone.
+    """
     real = getattr(os, name)
 
     def step(target: int | Path, *rest: object) -> object:
-        where = Path(f"/proc/self/fd/{target}").resolve() if isinstance(target, int) else Path(target)
+        where = (
+            Path(f"/proc/self/fd/{target}").resolve() if isinstance(target, int) else Path(target)
+        )
         if where == path or (where == path.parent and path.exists()):
             raise OSError(number, os.strerror(number))
         return real(target, *rest)
@@ -263,8 +311,8 @@ def break_next(monkeypatch: pytest.MonkeyPatch, name: str, path: Path, number: i
 def test_a_journal_that_cannot_be_begun_is_not_left_behind(
     tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """At a roll-over on a full disk writes go on in the old journal, with no descriptor lost; a follower sees them, and
-    so does a restart, also after a torn end.
+    """At a roll-over on a full disk writes go on in the old journal, with no descriptor lost; a
+    follower sees them, and so does a restart, also after a torn end.
     """
     folder = tmp_path / "data"
     store = open_small(folder, speakers)
@@ -292,7 +340,9 @@ def test_a_journal_that_cannot_be_begun_is_not_left_behind(
 def test_a_journal_that_cannot_be_removed_ends_writes(
     tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beside a later journal the old one must not grow; what was acknowledged is there after a restart."""
+    """Beside a later journal the old one must not grow; what was acknowledged is there after a
+    restart.
+    """
     folder = tmp_path / "data"
     store = open_small(folder, speakers)
     with monkeypatch.context() as patch:
@@ -310,8 +360,12 @@ def test_a_journal_that_cannot_be_removed_ends_writes(
     again.close()
 
 
-def test_a_failed_flush_is_not_tried_again(tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel may have dropped the pages: all later writes are refused, and the failure told, until a restart."""
+def test_a_failed_flush_is_not_tried_again(
+    tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel may have dropped the pages: all later writes are refused, and the failure told,
+    until a restart.
+    """
     store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
     real = os.fsync
 
@@ -331,7 +385,9 @@ def test_a_failed_flush_is_not_tried_again(tmp_path: Path, speakers: str, monkey
 def test_no_rebuild_goes_on_behind_a_failed_flush(
     tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that was under way begins no new journal to write to; all that was acknowledged is there after a restart."""
+    """One that was under way begins no new journal to write to; all that was acknowledged is there
+    after a restart.
+    """
     folder = tmp_path / "data"
     let_go = threading.Event()
     real = write_rebuilt
@@ -365,13 +421,17 @@ def test_no_rebuild_goes_on_behind_a_failed_flush(
 def test_a_journal_that_is_opened_again_is_written_again(
     tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every byte that is believed, before the flush: after a failed one it may have been in memory alone."""
+    """Every byte that is believed, before the flush: after a failed one it may have been in memory
+    alone.
+    """
     journal = journal_of_writes(tmp_path / "data", speakers)
     whole = journal.read_bytes()
     journal.write_bytes(whole + whole[40:90])
     steps: list[tuple[str, object]] = []
     write_at, flush = os.pwrite, os.fsync
-    monkeypatch.setattr(os, "pwrite", lambda *a: (steps.append((bytes(a[1]), a[2])), write_at(*a))[1])
+    monkeypatch.setattr(
+        os, "pwrite", lambda *a: (steps.append((bytes(a[1]), a[2])), write_at(*a))[1]
+    )
     monkeypatch.setattr(os, "fsync", lambda *a: (steps.append(("flushed", 0)), flush(*a))[1])
     again = open_store(str(tmp_path / "data"), speakers, IndexConfig())
     assert steps[:2] == [(whole, 0), ("flushed", 0)]
@@ -379,7 +439,9 @@ def test_a_journal_that_is_opened_again_is_written_again(
     again.close()
 
 
-def test_a_cancelled_write_leaves_no_trace(tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancelled_write_leaves_no_trace(
+    tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Cancelled while it waits behind another, it is neither stored nor shown."""
     store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
     real, cancelled = os.fsync, []
@@ -399,7 +461,9 @@ def test_a_cancelled_write_leaves_no_trace(tmp_path: Path, speakers: str, monkey
 
 
 def test_a_follower_shows_the_writers_generations(tmp_path: Path, speakers: str) -> None:
-    """Through rebuilds that remove what it was reading, it ends where the writer is, at whole generations only."""
+    """Through rebuilds that remove what it was reading, it ends where the writer is, at whole
+    generations only.
+    """
     store = open_small(tmp_path / "data", speakers)
     follower = SpeakerFollower(str(tmp_path / "data"), IndexConfig(), poll_seconds=3600)
     states: dict[int, dict[str, bytes]] = {1: state_of(store.generation)}
@@ -421,7 +485,9 @@ def test_a_follower_shows_the_writers_generations(tmp_path: Path, speakers: str)
 def test_a_follower_does_not_show_what_may_be_taken_back(
     tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A write that is in the file and not known to be on the disk is not in any of its generations."""
+    """A write that is in the file and not known to be on the disk is not in any of its
+    generations.
+    """
     store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
     store.submit(make_upsert(["first"])).result(timeout=60)
     follower = SpeakerFollower(str(tmp_path / "data"), IndexConfig(), poll_seconds=3600)
@@ -444,8 +510,12 @@ def test_a_follower_does_not_show_what_may_be_taken_back(
 
 
 @pytest.mark.parametrize("fingerprint", ["another:2", FINGERPRINT])
-def test_a_folder_that_is_begun_anew_is_not_followed(tmp_path: Path, speakers: str, fingerprint: str) -> None:
-    """Another encoder's vectors, or generations from the first on: the follower keeps what it has and says why."""
+def test_a_folder_that_is_begun_anew_is_not_followed(
+    tmp_path: Path, speakers: str, fingerprint: str
+) -> None:
+    """Another encoder's vectors, or generations from the first on: the follower keeps what it has
+    and says why.
+    """
     store = open_small(tmp_path / "data", speakers)
     for number in range(6):
         store.submit(make_upsert([f"n{number}"], number)).result(timeout=60)
@@ -453,7 +523,9 @@ def test_a_folder_that_is_begun_anew_is_not_followed(tmp_path: Path, speakers: s
     follower = SpeakerFollower(str(tmp_path / "data"), IndexConfig(), poll_seconds=3600)
     expected = state_of(follower.generation)
     shutil.rmtree(tmp_path / "data")
-    write_speakers(str(tmp_path / "other.parquet"), replace(make_table(6, 9), fingerprint=fingerprint))
+    write_speakers(
+        str(tmp_path / "other.parquet"), replace(make_table(6, 9), fingerprint=fingerprint)
+    )
     open_store(str(tmp_path / "data"), str(tmp_path / "other.parquet"), IndexConfig()).close()
     for _ in range(2):
         with pytest.raises(ConfigError, match=r"was begun anew.*restart this replica"):
@@ -466,7 +538,9 @@ def test_a_folder_that_is_begun_anew_is_not_followed(tmp_path: Path, speakers: s
 def test_a_journal_of_the_same_name_is_not_taken_for_the_one_that_was_read(
     tmp_path: Path, speakers: str, num_writes: int
 ) -> None:
-    """A folder that is begun anew, with fewer writes or as many: neither passed over nor applied to what there was."""
+    """A folder that is begun anew, with fewer writes or as many: neither passed over nor applied to
+    what there was.
+    """
     data = tmp_path / "data"
     store = open_store(str(data), speakers, IndexConfig())
     for number in range(3):
@@ -530,7 +604,9 @@ def test_a_folder_without_a_writer_cannot_be_followed(tmp_path: Path) -> None:
 
 
 def test_a_gap_before_a_journal_is_refused(tmp_path: Path, speakers: str) -> None:
-    """A snapshot and writes that do not follow on it: what lay between them was acknowledged and is nowhere."""
+    """A snapshot and writes that do not follow on it: what lay between them was acknowledged and is
+    nowhere.
+    """
     journal = journal_of_writes(tmp_path / "data", speakers)
     first = read_journal(journal).records[0]
     journal.write_bytes(MAGIC + journal.read_bytes()[first.end :])
@@ -539,7 +615,9 @@ def test_a_gap_before_a_journal_is_refused(tmp_path: Path, speakers: str) -> Non
 
 
 def test_a_torn_end_before_a_later_journal_is_damage(tmp_path: Path, speakers: str) -> None:
-    """A power loss tears the newest journal alone; the older one was flushed to its end before that was begun."""
+    """A power loss tears the newest journal alone; the older one was flushed to its end before that
+    was begun.
+    """
     store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
     store.submit(make_upsert(["a"])).result(timeout=60)
     store.close()
@@ -551,7 +629,9 @@ def test_a_torn_end_before_a_later_journal_is_damage(tmp_path: Path, speakers: s
         open_store(str(tmp_path / "data"), speakers, IndexConfig())
 
 
-def test_a_snapshot_under_another_generations_name_is_refused(tmp_path: Path, speakers: str) -> None:
+def test_a_snapshot_under_another_generations_name_is_refused(
+    tmp_path: Path, speakers: str
+) -> None:
     """A copy by hand would pass for what it is not, and take the journals' writes for made."""
     open_store(str(tmp_path / "data"), speakers, IndexConfig()).close()
     folder = IndexFolder(tmp_path / "data")
@@ -584,7 +664,9 @@ def test_an_index_of_another_configuration_is_built_again(tmp_path: Path, speake
 def test_a_write_that_can_not_be_taken_back_ends_writes(
     tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the journal holds then is not known: nothing is appended behind it until a restart reads it."""
+    """What the journal holds then is not known: nothing is appended behind it until a restart reads
+    it.
+    """
     store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
 
     def fail(*_: object) -> int:
@@ -604,7 +686,9 @@ def test_a_write_that_can_not_be_taken_back_ends_writes(
 
 
 def test_a_long_journal_is_rolled_over(tmp_path: Path, speakers: str) -> None:
-    """Writes of one speaker over and over leave few recent ones and a long file; a snapshot ends it."""
+    """Writes of one speaker over and over leave few recent ones and a long file; a snapshot ends
+    it.
+    """
     store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
     store._max_journal_bytes = 2000
     for number in range(30):

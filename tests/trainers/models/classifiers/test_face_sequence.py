@@ -14,7 +14,9 @@ def make_model() -> FaceSequenceClassifier:
     return FaceSequenceClassifier(FaceSequenceConfig(feature_size=5, num_labels=7)).eval()
 
 
-@given(st.integers(1, 30), st.integers(0, 30), st.sampled_from([0.0, 7.0, float("inf"), float("nan")]))
+@given(
+    st.integers(1, 30), st.integers(0, 30), st.sampled_from([0.0, 7.0, float("inf"), float("nan")])
+)
 @settings(max_examples=30, deadline=None)
 def test_padding_has_no_influence(num_frames: int, padding: int, filler: float) -> None:
     """Logits do not change with frames the mask hides, whatever stands in them."""
@@ -22,7 +24,9 @@ def test_padding_has_no_influence(num_frames: int, padding: int, filler: float) 
     features = torch.randn(1, num_frames, 5, generator=torch.Generator().manual_seed(num_frames))
     padded = torch.cat([features, torch.full((1, padding, 5), filler)], dim=1)
     mask = (torch.arange(num_frames + padding) < num_frames).float().unsqueeze(0)
-    torch.testing.assert_close(model(padded, attention_mask=mask).logits, model(features).logits, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        model(padded, attention_mask=mask).logits, model(features).logits, rtol=0, atol=1e-5
+    )
 
 
 def test_pooling_against_numpy() -> None:

@@ -23,7 +23,9 @@ def noise(num_samples: int, seed: int = 0) -> torch.Tensor:
 
 @given(st.integers(1_600, 20_000), st.integers(1_600, 20_000), st.booleans())
 @settings(max_examples=20, deadline=None)
-def test_padding_has_no_influence(model: MelClassifier, num_samples: int, other: int, garbage: bool) -> None:
+def test_padding_has_no_influence(
+    model: MelClassifier, num_samples: int, other: int, garbage: bool
+) -> None:
     """Logits beside a longer recording equal logits alone, even when the padding is not silence."""
     longest = max(num_samples, other)
     batch = torch.full((2, longest), 0.3 if garbage else 0.0)
@@ -36,7 +38,9 @@ def test_padding_has_no_influence(model: MelClassifier, num_samples: int, other:
 
 
 def test_log_mel_against_a_direct_fourier_sum(model: MelClassifier) -> None:
-    """One frame's band energies equal window, discrete Fourier sum and filters computed by hand in float64."""
+    """One frame's band energies equal window, discrete Fourier sum and filters computed by hand in
+    float64.
+    """
     samples = noise(560)
     frame = samples[0, 160:560].double().numpy() * np.hanning(401)[:-1]
     angles = np.exp(-2j * np.pi * np.outer(np.arange(201), np.arange(400)) / 400)
@@ -45,20 +49,31 @@ def test_log_mel_against_a_direct_fourier_sum(model: MelClassifier) -> None:
 
 
 def test_loudness_is_kept(model: MelClassifier) -> None:
-    """Ten times the amplitude raises every log energy by log 100: nothing normalizes an utterance by itself."""
+    """Ten times the amplitude raises every log energy by log 100: nothing normalizes an utterance
+    by itself.
+    """
     difference = model.log_mel(10 * noise(8_000)) - model.log_mel(noise(8_000))
-    torch.testing.assert_close(difference, torch.full_like(difference, np.log(100)), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        difference, torch.full_like(difference, np.log(100)), atol=1e-3, rtol=0
+    )
 
 
 def test_a_pure_tone_lands_in_its_band(model: MelClassifier) -> None:
     """1 kHz is loudest in the band whose filter peaks nearest to it."""
     time = torch.arange(8_000) / 16_000
-    band = model.log_mel(torch.sin(2 * torch.pi * 1_000 * time).unsqueeze(0)).mean(dim=1).argmax().item()
+    band = (
+        model.log_mel(torch.sin(2 * torch.pi * 1_000 * time).unsqueeze(0))
+        .mean(dim=1)
+        .argmax()
+        .item()
+    )
     assert abs(model.filters[:, band].argmax().item() * 40 - 1_000) <= 40
 
 
 def test_statistics_travel_with_the_weights(model: MelClassifier, tmp_path: Path) -> None:
-    """Saved and loaded by the ordinary Auto class after register_models, twice called, with the same answers."""
+    """Saved and loaded by the ordinary Auto class after register_models, twice called, with the
+    same answers.
+    """
     model.set_statistics(torch.linspace(-12, -6, 80), torch.linspace(1, 3, 80))
     model.save_pretrained(tmp_path)
     register_models()
@@ -77,7 +92,9 @@ def test_default_size_is_the_measured_one(model: MelClassifier) -> None:
 def test_it_learns_a_loud_and_a_quiet_class() -> None:
     """Level alone separates two classes within a few steps: gradients reach every part."""
     torch.manual_seed(0)
-    small = MelClassifier(MelClassifierConfig(num_labels=2, num_hidden_layers=1, dropout_probability=0.0))
+    small = MelClassifier(
+        MelClassifierConfig(num_labels=2, num_hidden_layers=1, dropout_probability=0.0)
+    )
     batch = torch.cat([scale * noise(4_000, seed) for seed in range(4) for scale in (1.0, 0.05)])
     labels = torch.tensor([0, 1] * 4)
     optimizer = torch.optim.Adam(small.parameters(), lr=3e-3)

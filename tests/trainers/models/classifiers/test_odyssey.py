@@ -1,4 +1,6 @@
-"""A checkpoint in the layout published as 3loi/SER-Odyssey-Baseline-WavLM-Categorical, made small."""
+"""A checkpoint in the layout published as 3loi/SER-Odyssey-Baseline-WavLM-Categorical, made
+small.
+"""
 
 import json
 from pathlib import Path
@@ -41,14 +43,24 @@ PUBLISHED_CONFIG = {
 @pytest.fixture(scope="module")
 def backbone() -> WavLMModel:
     torch.manual_seed(0)
-    sizes = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 4 * WIDTH}
-    return WavLMModel(WavLMConfig(**sizes, feat_extract_norm="layer", do_stable_layer_norm=True)).eval()
+    sizes = {
+        "hidden_size": WIDTH,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 4 * WIDTH,
+    }
+    return WavLMModel(
+        WavLMConfig(**sizes, feat_extract_norm="layer", do_stable_layer_norm=True)
+    ).eval()
 
 
 @pytest.fixture(scope="module")
 def weights(backbone: WavLMModel) -> dict[str, torch.Tensor]:
     """The published names and shapes, weight norm under its older names."""
-    older = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
+    older = {
+        "parametrizations.weight.original0": "weight_g",
+        "parametrizations.weight.original1": "weight_v",
+    }
     tensors = {}
     for name, tensor in backbone.state_dict().items():
         for new, old in older.items():
@@ -66,7 +78,9 @@ def weights(backbone: WavLMModel) -> dict[str, torch.Tensor]:
         "ser_model.out.0.bias": (8,),
     }
     generator = torch.Generator().manual_seed(1)
-    return tensors | {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    return tensors | {
+        name: torch.randn(shape, generator=generator) for name, shape in shapes.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -89,25 +103,38 @@ def model(folder: Path) -> OdysseyClassifier:
 
 
 def test_published_layout_loads_without_remote_code(model: OdysseyClassifier) -> None:
-    """Every published weight finds its place in our class, although config.json points at code of its own."""
+    """Every published weight finds its place in our class, although config.json points at code of
+    its own.
+    """
     assert isinstance(model, OdysseyClassifier)
     assert model.config.id2label[6] == "Contempt"
 
 
 @torch.inference_mode()
-def test_head_against_numpy(model: OdysseyClassifier, backbone: WavLMModel, weights: dict[str, torch.Tensor]) -> None:
-    """Logits equal attentive statistics pooling and the dense head written out in numpy over WavLM's own frames."""
+def test_head_against_numpy(
+    model: OdysseyClassifier, backbone: WavLMModel, weights: dict[str, torch.Tensor]
+) -> None:
+    """Logits equal attentive statistics pooling and the dense head written out in numpy over
+    WavLM's own frames.
+    """
     waveform = 0.1 * torch.randn(1, 9_000, generator=torch.Generator().manual_seed(2))
     frames = backbone((waveform - MEAN) / (STD + 1e-6)).last_hidden_state[0].double().numpy()
     numbers = {name: tensor.double().numpy() for name, tensor in weights.items()}
-    hidden = np.tanh(frames @ numbers["pool_model.sap_linear.weight"].T + numbers["pool_model.sap_linear.bias"])
+    hidden = np.tanh(
+        frames @ numbers["pool_model.sap_linear.weight"].T + numbers["pool_model.sap_linear.bias"]
+    )
     attention = np.exp(hidden @ numbers["pool_model.attention"])
     attention /= attention.sum()
     mean = (attention * frames).sum(axis=0)
     spread = np.sqrt(np.maximum((attention * frames**2).sum(axis=0) - mean**2, 1e-5))
-    dense = numbers["ser_model.fc.0.0.weight"] @ np.concatenate([mean, spread]) + numbers["ser_model.fc.0.0.bias"]
+    dense = (
+        numbers["ser_model.fc.0.0.weight"] @ np.concatenate([mean, spread])
+        + numbers["ser_model.fc.0.0.bias"]
+    )
     normed = (dense - dense.mean()) / np.sqrt(dense.var() + 1e-5)
-    active = np.maximum(normed * numbers["ser_model.fc.0.1.weight"] + numbers["ser_model.fc.0.1.bias"], 0)
+    active = np.maximum(
+        normed * numbers["ser_model.fc.0.1.weight"] + numbers["ser_model.fc.0.1.bias"], 0
+    )
     expected = numbers["ser_model.out.0.weight"] @ active + numbers["ser_model.out.0.bias"]
     np.testing.assert_allclose(model(waveform).logits[0], expected, rtol=1e-3, atol=1e-3)
 
@@ -121,17 +148,25 @@ def test_padding_has_no_influence(model: OdysseyClassifier, num_samples: int) ->
     batch[0, :num_samples] = waveform[0]
     batch[1] = 0.1
     mask = (torch.arange(8_000) < torch.tensor([[num_samples], [8_000]])).long()
-    torch.testing.assert_close(model(batch, attention_mask=mask).logits[:1], model(waveform).logits, rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        model(batch, attention_mask=mask).logits[:1], model(waveform).logits, rtol=0, atol=1e-4
+    )
 
 
 def test_another_backbone_is_refused() -> None:
     """Only WavLM large was published; anything else would be filled with random weights."""
-    with pytest.raises(ValueError, match=r"ssl_type: got 'microsoft/wavlm-base'.*microsoft/wavlm-large"):
+    with pytest.raises(
+        ValueError, match=r"ssl_type: got 'microsoft/wavlm-base'.*microsoft/wavlm-large"
+    ):
         OdysseyConfig(ssl_type="microsoft/wavlm-base").backbone()
 
 
 def test_wavlm_large_has_the_published_number_of_parameters() -> None:
-    """The backbone at full size is WavLM large: 315.4 million parameters (the WavLM paper says 316 million)."""
+    """The backbone at full size is WavLM large: 315.4 million parameters (the WavLM paper says 316
+    million).
+    """
     with torch.device("meta"):
-        size = sum(parameter.numel() for parameter in WavLMModel(OdysseyConfig().backbone()).parameters())
+        size = sum(
+            parameter.numel() for parameter in WavLMModel(OdysseyConfig().backbone()).parameters()
+        )
     assert size == pytest.approx(315.45e6, rel=1e-3)

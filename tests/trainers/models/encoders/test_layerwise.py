@@ -1,4 +1,6 @@
-"""The seam before each layer: nothing changes without it, and with it a layer sees just what it was given."""
+"""The seam before each layer: nothing changes without it, and with it a layer sees just what it was
+given.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,12 @@ from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderCo
 from trainers.models.encoders.speech import normalizes
 from trainers.models.parts.pooling import masked_mean
 
-SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+}
 CONVOLUTIONS = {
     "conv_dim": (16, 16),
     "conv_kernel": (10, 3),
@@ -39,16 +46,33 @@ CONVOLUTIONS = {
     "num_conv_pos_embedding_groups": 2,
 }
 FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
-    "hubert-layer": (HubertConfig, HubertModel, {"feat_extract_norm": "layer", "do_stable_layer_norm": True}),
+    "hubert-layer": (
+        HubertConfig,
+        HubertModel,
+        {"feat_extract_norm": "layer", "do_stable_layer_norm": True},
+    ),
     "hubert-group": (HubertConfig, HubertModel, {"feat_extract_norm": "group"}),
     "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model, {"feat_extract_norm": "layer"}),
-    "wavlm": (WavLMConfig, WavLMModel, {"feat_extract_norm": "layer", "num_buckets": 20, "max_bucket_distance": 40}),
+    "wavlm": (
+        WavLMConfig,
+        WavLMModel,
+        {"feat_extract_norm": "layer", "num_buckets": 20, "max_bucket_distance": 40},
+    ),
     "wavlm-stable": (
         WavLMConfig,
         WavLMModel,
-        {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "num_buckets": 20, "max_bucket_distance": 40},
+        {
+            "feat_extract_norm": "layer",
+            "do_stable_layer_norm": True,
+            "num_buckets": 20,
+            "max_bucket_distance": 40,
+        },
     ),
-    "data2vec": (Data2VecAudioConfig, Data2VecAudioModel, {"conv_pos_kernel_size": 3, "num_conv_pos_embeddings": 2}),
+    "data2vec": (
+        Data2VecAudioConfig,
+        Data2VecAudioModel,
+        {"conv_pos_kernel_size": 3, "num_conv_pos_embeddings": 2},
+    ),
 }
 LENGTHS = (3000, 1800, 2400)
 
@@ -97,20 +121,26 @@ def test_a_seam_that_changes_nothing_changes_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_without_a_seam_it_is_the_model_itself(name: str) -> None:
-    """The frames of transformers' own model, given what transformers' own feature extractor makes of the sound."""
+    """The frames of transformers' own model, given what transformers' own feature extractor makes
+    of the sound.
+    """
     encoder, (inputs, lengths) = encoder_named(name), sounds((2400,))
     extractor = Wav2Vec2FeatureExtractor(do_normalize=encoder.normalizes)
     values = extractor(inputs[0].numpy(), sampling_rate=16_000, return_tensors="pt").input_values
     with torch.inference_mode():
         found, mask = encoder(inputs, lengths)
-        torch.testing.assert_close(found, encoder.model(values).last_hidden_state, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            found, encoder.model(values).last_hidden_state, rtol=1e-4, atol=1e-5
+        )
     assert mask.all()
     assert encoder.normalizes == (name != "hubert-group")
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_all_hidden_states_are_those_of_the_model(name: str) -> None:
-    """What transformers' own `output_hidden_states` gives of each layer's input, and then the encoder's output."""
+    """What transformers' own `output_hidden_states` gives of each layer's input, and then the
+    encoder's output.
+    """
     encoder, (inputs, lengths) = encoder_named(name), sounds((2400,))
     extractor = Wav2Vec2FeatureExtractor(do_normalize=encoder.normalizes)
     values = extractor(inputs[0].numpy(), sampling_rate=16_000, return_tensors="pt").input_values
@@ -118,14 +148,18 @@ def test_all_hidden_states_are_those_of_the_model(name: str) -> None:
         found, mask = encoder.hidden_states(inputs, lengths)
         output = encoder.model(values, output_hidden_states=True)
     assert len(found) == len(output.hidden_states) == 4
-    for state, theirs in zip(found, [*output.hidden_states[:-1], output.last_hidden_state], strict=True):
+    for state, theirs in zip(
+        found, [*output.hidden_states[:-1], output.last_hidden_state], strict=True
+    ):
         torch.testing.assert_close(state, theirs, rtol=1e-4, atol=1e-5)
     assert mask.all()
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_hidden_states_go_with_a_seam(name: str) -> None:
-    """The last is what the encoder puts out, and each layer's is what was there before the seam changed it."""
+    """The last is what the encoder puts out, and each layer's is what was there before the seam
+    changed it.
+    """
     encoder, batch = encoder_named(name), sounds()
     seen: list[Tensor] = []
 
@@ -143,7 +177,9 @@ def test_hidden_states_go_with_a_seam(name: str) -> None:
 
 
 def test_a_checkpoint_without_some_weights_is_refused(tmp_path: Path) -> None:
-    """By their names, rather than filled up with random ones; what stands for hidden frames may be missing."""
+    """By their names, rather than filled up with random ones; what stands for hidden frames may be
+    missing.
+    """
     encoder_named("wavlm").model.save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     weights.pop("masked_spec_embed", None)
@@ -151,7 +187,10 @@ def test_a_checkpoint_without_some_weights_is_refused(tmp_path: Path) -> None:
     load_encoder(str(tmp_path))
     del weights["encoder.layers.1.attention.k_proj.bias"]
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ConfigError, match=r"without encoder\.layers\.1\.attention\.k_proj\.bias, expected all weights"):
+    with pytest.raises(
+        ConfigError,
+        match=r"without encoder\.layers\.1\.attention\.k_proj\.bias, expected all weights",
+    ):
         load_encoder(str(tmp_path))
 
 
@@ -162,7 +201,9 @@ def test_pooled_features_do_not_depend_on_batchmates(name: str) -> None:
 
     def prefixed(_: int, hidden: Tensor, mask: Tensor) -> LayerInput:
         prefix = torch.full((len(hidden), 2, 32), 0.3)
-        return LayerInput(torch.cat([prefix, hidden], 1), torch.cat([mask[:, :1].expand(-1, 2), mask], 1), 2)
+        return LayerInput(
+            torch.cat([prefix, hidden], 1), torch.cat([mask[:, :1].expand(-1, 2), mask], 1), 2
+        )
 
     for seam in (None, prefixed):
         with torch.inference_mode():
@@ -176,7 +217,9 @@ def test_pooled_features_do_not_depend_on_batchmates(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_prefix_is_what_concatenation_by_hand_gives(name: str) -> None:
-    """Layers run one after another by hand on [t_l; x], the prefix positions dropped in between (Eq. 6)."""
+    """Layers run one after another by hand on [t_l; x], the prefix positions dropped in between
+    (Eq. 6).
+    """
     encoder, (inputs, lengths) = encoder_named(name), sounds((2400, 2400))
     torch.manual_seed(3)
     prefixes = torch.randn(3, 2, 4, 32)
@@ -208,7 +251,9 @@ def test_a_prefix_is_what_concatenation_by_hand_gives(name: str) -> None:
 def test_videomae_takes_prefixes(use_mean_pooling: bool) -> None:
     """The same by hand for VideoMAE, whose layers sit under another name and have no mask."""
     torch.manual_seed(0)
-    config = VideoMAEConfig(image_size=16, patch_size=8, num_frames=4, use_mean_pooling=use_mean_pooling, **SMALL)
+    config = VideoMAEConfig(
+        image_size=16, patch_size=8, num_frames=4, use_mean_pooling=use_mean_pooling, **SMALL
+    )
     encoder = LayerwiseEncoder(VideoMAEModel(config)).eval()
     pixels, lengths = torch.randn(2, 4, 3, 16, 16), torch.tensor([4, 4])
     prefixes = torch.randn(3, 2, 4, 32)
@@ -232,14 +277,18 @@ def test_videomae_takes_prefixes(use_mean_pooling: bool) -> None:
 
 def videomae(use_mean_pooling: bool = True) -> LayerwiseEncoder:
     torch.manual_seed(0)
-    config = VideoMAEConfig(image_size=16, patch_size=8, num_frames=4, use_mean_pooling=use_mean_pooling, **SMALL)
+    config = VideoMAEConfig(
+        image_size=16, patch_size=8, num_frames=4, use_mean_pooling=use_mean_pooling, **SMALL
+    )
     return LayerwiseEncoder(VideoMAEModel(config)).eval()
 
 
 def long_prefix(_: int, hidden: Tensor, mask: Tensor) -> LayerInput:
     """Four positions that follow from the sample alone."""
     prefix = 3.0 * hidden.mean(dim=1, keepdim=True).expand(-1, 4, -1)
-    return LayerInput(torch.cat([prefix, hidden], 1), torch.cat([mask[:, :1].expand(-1, 4), mask], 1), 4)
+    return LayerInput(
+        torch.cat([prefix, hidden], 1), torch.cat([mask[:, :1].expand(-1, 4), mask], 1), 4
+    )
 
 
 @pytest.mark.parametrize("use_mean_pooling", [False, True])
@@ -258,7 +307,9 @@ def test_a_film_does_not_depend_on_its_batchmates(seam: BeforeLayer | None) -> N
     encoder, pixels, lengths = videomae(), torch.randn(3, 4, 3, 16, 16), torch.full((3,), 4)
     with torch.inference_mode():
         together = masked_mean(*encoder(pixels, lengths, seam))
-        alone = [masked_mean(*encoder(pixels[n : n + 1], lengths[n : n + 1], seam)) for n in range(3)]
+        alone = [
+            masked_mean(*encoder(pixels[n : n + 1], lengths[n : n + 1], seam)) for n in range(3)
+        ]
     torch.testing.assert_close(torch.cat(alone), together, rtol=1e-4, atol=1e-5)
 
 
@@ -266,11 +317,17 @@ def test_a_prefix_reaches_the_tokens_of_a_film_through_attention_alone() -> None
     """With attention's output cut off in every layer a prefix changes nothing; with it, it does."""
     encoder, pixels, lengths = videomae(), torch.randn(2, 4, 3, 16, 16), torch.full((2,), 4)
     with torch.inference_mode():
-        open_before, open_after = encoder(pixels, lengths)[0], encoder(pixels, lengths, long_prefix)[0]
+        open_before, open_after = (
+            encoder(pixels, lengths)[0],
+            encoder(pixels, lengths, long_prefix)[0],
+        )
         for layer in encoder.layers:
             layer.attention.output.dense.weight.zero_()
             layer.attention.output.dense.bias.zero_()
-        cut_before, cut_after = encoder(pixels, lengths)[0], encoder(pixels, lengths, long_prefix)[0]
+        cut_before, cut_after = (
+            encoder(pixels, lengths)[0],
+            encoder(pixels, lengths, long_prefix)[0],
+        )
     assert not torch.allclose(open_after, open_before, atol=1e-3)
     torch.testing.assert_close(cut_after, cut_before, rtol=1e-5, atol=1e-6)
 
@@ -289,38 +346,53 @@ def test_frozen_parts_of_videomae_get_no_gradient() -> None:
     encoder = videomae().train()
     encoder.freeze(front_end=True, num_layers=1)
     encoder(torch.randn(2, 4, 3, 16, 16), torch.full((2,), 4))[0].sum().backward()
-    frozen = {name for name, parameter in encoder.model.named_parameters() if parameter.grad is None}
+    frozen = {
+        name for name, parameter in encoder.model.named_parameters() if parameter.grad is None
+    }
     names = {name for name, _ in encoder.model.named_parameters()}
-    assert frozen == {name for name in names if name.startswith(("embeddings.", "encoder.layer.0."))}
+    assert frozen == {
+        name for name in names if name.startswith(("embeddings.", "encoder.layer.0."))
+    }
     assert frozen < names
 
 
 def test_face_features_are_blind_to_padding() -> None:
     """Features of three lengths, together and alone."""
     torch.manual_seed(0)
-    encoder = LayerwiseEncoder(SequenceEncoder(SequenceEncoderConfig("face", feature_size=5, hidden_size=32))).eval()
+    encoder = LayerwiseEncoder(
+        SequenceEncoder(SequenceEncoderConfig("face", feature_size=5, hidden_size=32))
+    ).eval()
     features, lengths = torch.randn(3, 9, 5), torch.tensor([9, 4, 1])
     with torch.inference_mode():
         together = masked_mean(*encoder(features, lengths))
-        alone = [masked_mean(*encoder(features[n : n + 1, :m], lengths[n : n + 1])) for n, m in enumerate((9, 4, 1))]
+        alone = [
+            masked_mean(*encoder(features[n : n + 1, :m], lengths[n : n + 1]))
+            for n, m in enumerate((9, 4, 1))
+        ]
     torch.testing.assert_close(torch.cat(alone), together, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_training_draws_from_torch_alone(name: str) -> None:
-    """The same seed gives the same frames in training mode, for utterances of fewer frames than SpecAugment masks."""
+    """The same seed gives the same frames in training mode, for utterances of fewer frames than
+    SpecAugment masks.
+    """
     encoder, batch = encoder_named(name).train(), sounds((90, 60))
     found = []
     for _ in range(2):
         torch.manual_seed(7)
         found.append(encoder(*batch)[0])
     assert torch.equal(*found)
-    assert {name for name, p in encoder.named_parameters() if not p.requires_grad} <= {"model.masked_spec_embed"}
+    assert {name for name, p in encoder.named_parameters() if not p.requires_grad} <= {
+        "model.masked_spec_embed"
+    }
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_an_utterance_shorter_than_a_frame_is_one_frame(name: str) -> None:
-    """Its features are finite and do not depend on what stands beside it, nor on padding beyond the longest."""
+    """Its features are finite and do not depend on what stands beside it, nor on padding beyond the
+    longest.
+    """
     encoder, (inputs, lengths) = encoder_named(name), sounds((2400, 5))
     with torch.inference_mode():
         frames, mask = encoder(torch.nn.functional.pad(inputs, (0, 700)), lengths)
@@ -336,7 +408,9 @@ def test_a_frozen_front_end_costs_no_backward_pass(name: str) -> None:
     encoder = encoder_named(name).train()
     encoder.freeze(front_end=True, num_layers=1)
     graphs: list[bool] = []
-    encoder.model.feature_extractor.register_forward_hook(lambda _, __, out: graphs.append(out.requires_grad))
+    encoder.model.feature_extractor.register_forward_hook(
+        lambda _, __, out: graphs.append(out.requires_grad)
+    )
     encoder(*sounds())[0].sum().backward()
     assert graphs == [False]
     assert {p.grad is None for p in encoder.layers[0].parameters()} == {True}

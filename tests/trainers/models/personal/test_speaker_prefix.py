@@ -24,8 +24,14 @@ def test_the_size_is_the_published_one(width: int, expected: int) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.randoms(use_true_random=False), st.booleans())
-def test_the_order_of_utterances_does_not_matter(sets: list[int], random: object, quantized: bool) -> None:
+@given(
+    st.lists(st.integers(0, 3), min_size=1, max_size=12),
+    st.randoms(use_true_random=False),
+    st.booleans(),
+)
+def test_the_order_of_utterances_does_not_matter(
+    sets: list[int], random: object, quantized: bool
+) -> None:
     """Any permutation of the rows, sets interleaved or not, gives the same embeddings."""
     renumbered = torch.tensor([sorted(set(sets)).index(number) for number in sets])
     pooled = torch.randn(len(sets), WIDTH, generator=torch.Generator().manual_seed(len(sets)))
@@ -44,7 +50,9 @@ def test_other_sets_do_not_matter(size: int, others: list[int]) -> None:
     generator = torch.Generator().manual_seed(size)
     mine = torch.randn(size, WIDTH, generator=generator)
     rest = torch.randn(sum(others), WIDTH, generator=generator)
-    numbers = torch.cat([torch.zeros(size), *(torch.full((n,), place + 1) for place, n in enumerate(others))]).long()
+    numbers = torch.cat(
+        [torch.zeros(size), *(torch.full((n,), place + 1) for place, n in enumerate(others))]
+    ).long()
     extractor = make()
     alone = extractor(mine, torch.zeros(size, dtype=torch.long), 0).embeddings_BQD[0]
     beside = extractor(torch.cat([mine, rest]), numbers, 0).embeddings_BQD[0]
@@ -55,4 +63,6 @@ def test_layers_get_embeddings_of_their_own() -> None:
     """The layer embedding tells the layers apart."""
     extractor, pooled = make(quantized=False), torch.randn(4, WIDTH)
     sets = torch.zeros(4, dtype=torch.long)
-    assert not torch.allclose(extractor(pooled, sets, 0).embeddings_BQD, extractor(pooled, sets, 1).embeddings_BQD)
+    assert not torch.allclose(
+        extractor(pooled, sets, 0).embeddings_BQD, extractor(pooled, sets, 1).embeddings_BQD
+    )

@@ -1,4 +1,6 @@
-"""The codebook: the look-up and its gradients by hand; restarts that neither optimizer nor rank can undo."""
+"""The codebook: the look-up and its gradients by hand; restarts that neither optimizer nor rank can
+undo.
+"""
 
 import pytest
 import torch
@@ -52,7 +54,9 @@ def test_distances_are_float32_in_bfloat16() -> None:
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_idle_codes_are_restarted_only_when_asked(precision: torch.dtype) -> None:
-    """A code near to nothing for a while moves onto a vector of the step; a weight written back does not undo it."""
+    """A code near to nothing for a while moves onto a vector of the step; a weight written back
+    does not undo it.
+    """
     vectors = torch.randn(6, 3) + 10
     for restart in (False, True):
         quantizer = VectorQuantizer(5, 3, restart=restart).to(precision).train()
@@ -98,7 +102,9 @@ def test_restarts_continue_from_a_saved_state() -> None:
     start = {name: value.clone() for name, value in first.state_dict().items()}
     whole = run(first, steps).entries
     resumed.load_state_dict(start)
-    saved = {n: v.clone() for n, v in run(resumed, steps[:RESTART_AFTER_STEPS]).state_dict().items()}
+    saved = {
+        n: v.clone() for n, v in run(resumed, steps[:RESTART_AFTER_STEPS]).state_dict().items()
+    }
     third = VectorQuantizer(12, 3, restart=True).train()
     third.load_state_dict(saved)
     assert torch.equal(run(third, steps[RESTART_AFTER_STEPS:]).entries, whole)
@@ -114,11 +120,15 @@ def test_without_training_nothing_is_kept() -> None:
 
 
 def test_the_loss_moves_codes_by_all_and_vectors_by_the_commitment() -> None:
-    """For a vector s and its code z: 2 (z - s) / C for the code, 2 (s - z) / C times commitment for the vector."""
+    """For a vector s and its code z: 2 (z - s) / C for the code, 2 (s - z) / C times commitment for
+    the vector.
+    """
     quantizer = VectorQuantizer(2, 2, commitment=0.25)
     quantizer.codebook.weight.data = torch.tensor([[1.0, 0.0], [9.0, 9.0]])
     vectors = torch.tensor([[0.5, 0.25]], requires_grad=True)
     quantizer(vectors).loss.backward()
     assert quantizer.codebook.weight.grad is not None
-    torch.testing.assert_close(quantizer.codebook.weight.grad, torch.tensor([[0.5, -0.25], [0.0, 0.0]]))
+    torch.testing.assert_close(
+        quantizer.codebook.weight.grad, torch.tensor([[0.5, -0.25], [0.0, 0.0]])
+    )
     torch.testing.assert_close(vectors.grad, 0.25 * torch.tensor([[-0.5, 0.25]]))

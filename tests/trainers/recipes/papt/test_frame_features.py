@@ -23,7 +23,9 @@ def test_cepstra_and_their_slopes_by_definition() -> None:
     """The cosine transform of log energies, and the regression slope over five frames."""
     samples, lengths = sounds()
     found = Mfcc()(samples, lengths)
-    bands = log_mel(samples[:1], torch.hann_window(WINDOW_SAMPLES), mel_filters(NUM_MEL_BANDS))[0].numpy()
+    bands = log_mel(samples[:1], torch.hann_window(WINDOW_SAMPLES), mel_filters(NUM_MEL_BANDS))[
+        0
+    ].numpy()
     n, k = np.arange(NUM_MEL_BANDS), np.arange(13)[:, None]
     cosines = np.sqrt(2 / NUM_MEL_BANDS) * np.cos(np.pi * k * (2 * n + 1) / (2 * NUM_MEL_BANDS))
     cosines[0] /= np.sqrt(2)
@@ -44,9 +46,21 @@ def test_padding_changes_no_cepstrum() -> None:
 
 def small_hubert() -> HubertModel:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
-    convolutions = {"conv_dim": (16, 16), "conv_kernel": (10, 3), "conv_stride": (5, 2), "num_feat_extract_layers": 2}
-    return HubertModel(HubertConfig(feat_extract_norm="layer", num_conv_pos_embeddings=8, **sizes, **convolutions))
+    sizes = {
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+    }
+    convolutions = {
+        "conv_dim": (16, 16),
+        "conv_kernel": (10, 3),
+        "conv_stride": (5, 2),
+        "num_feat_extract_layers": 2,
+    }
+    return HubertModel(
+        HubertConfig(feat_extract_norm="layer", num_conv_pos_embeddings=8, **sizes, **convolutions)
+    )
 
 
 @pytest.mark.parametrize("layer", [1, 2, 3])

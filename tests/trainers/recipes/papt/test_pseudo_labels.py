@@ -20,14 +20,18 @@ NUM_LABELS = 7
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> CorpusIndex:
-    return read_index(write_training_world(tmp_path_factory.mktemp("packed"))).split("train", "validation", "test")
+    return read_index(write_training_world(tmp_path_factory.mktemp("packed"))).split(
+        "train", "validation", "test"
+    )
 
 
 def job(folder: Path, corpus: CorpusIndex, number: int = NUM_LABELS) -> PseudoLabelJob:
     return PseudoLabelJob(folder, corpus, Mfcc(), {"num_labels": number})
 
 
-def run(folder: Path, corpus: CorpusIndex, number: int = NUM_LABELS, num_ranks: int = 1) -> PseudoLabels:
+def run(
+    folder: Path, corpus: CorpusIndex, number: int = NUM_LABELS, num_ranks: int = 1
+) -> PseudoLabels:
     for rank in range(num_ranks):
         mine = job(folder, corpus, number)
         mine.fit(num_labels=number, max_frames=2000, seed=0)
@@ -57,7 +61,9 @@ def test_ranks_share_the_shards(corpus: CorpusIndex, tmp_path: Path) -> None:
     run(tmp_path / "two", corpus, num_ranks=2)
     files = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert len(files) == 5
-    assert all((tmp_path / "one" / f).read_bytes() == (tmp_path / "two" / f).read_bytes() for f in files)
+    assert all(
+        (tmp_path / "one" / f).read_bytes() == (tmp_path / "two" / f).read_bytes() for f in files
+    )
 
 
 def test_finished_shards_are_not_opened_again(corpus: CorpusIndex, tmp_path: Path) -> None:
@@ -81,7 +87,9 @@ def test_more_labels_than_frames_is_refused(corpus: CorpusIndex, tmp_path: Path)
 
 
 def test_labels_follow_the_encoders_frames() -> None:
-    """Every fourth label of a crop that starts at the eighth; beyond the end the last one stands."""
+    """Every fourth label of a crop that starts at the eighth; beyond the end the last one
+    stands.
+    """
     labels = PseudoLabels([np.arange(20, dtype=np.uint16)], hop_samples=160)
     assert labels.aligned(0, 8 * 160, 5, 640).tolist() == [8, 12, 16, 19, 19]
     assert labels.take(np.asarray([0, 0])).aligned(1, 0, 3, 160).tolist() == [0, 1, 2]

@@ -1,4 +1,6 @@
-"""TAPT and PAPT through the engine: from nothing, personalized, fine-tuned, and on speakers nobody has met."""
+"""TAPT and PAPT through the engine: from nothing, personalized, fine-tuned, and on speakers nobody
+has met.
+"""
 
 import json
 import shutil
@@ -27,7 +29,13 @@ from trainers.recipes.papt.model import crop
 from trainers.recipes.papt.task import PretrainingTask, hold_out
 from trainers.training import run_training
 
-MASKING = {"num_labels": 8, "mask_length": 2, "mask_probability": 0.6, "min_samples": 1600, "projection_size": 8}
+MASKING = {
+    "num_labels": 8,
+    "mask_length": 2,
+    "mask_probability": 0.6,
+    "min_samples": 1600,
+    "projection_size": 8,
+}
 
 
 @pytest.fixture(scope="module")
@@ -36,20 +44,31 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_training_world(tmp_path_factory.mktemp("packed"))
 
 
-def values_of(shards: str, out: Path, recipe: str, checkpoint: Path | None = None, **model: Any) -> dict[str, Any]:
+def values_of(
+    shards: str, out: Path, recipe: str, checkpoint: Path | None = None, **model: Any
+) -> dict[str, Any]:
     values = small_values(shards, out, recipe)
     values["encoder"] |= {"checkpoint": None if checkpoint is None else str(checkpoint)}
     values["model"] = (MASKING if recipe in ("tapt", "papt") else {}) | model
     return values
 
 
-def train(shards: str, out: Path, recipe: str, checkpoint: Path | None = None, **model: Any) -> TrainingResult:
-    return run_training(from_mapping(TrainConfig, values_of(shards, out, recipe, checkpoint, **model)))
+def train(
+    shards: str, out: Path, recipe: str, checkpoint: Path | None = None, **model: Any
+) -> TrainingResult:
+    return run_training(
+        from_mapping(TrainConfig, values_of(shards, out, recipe, checkpoint, **model))
+    )
 
 
 def long_values(shards: str, out: Path) -> dict[str, Any]:
     values = values_of(shards, out, "tapt")
-    values["engine"] |= {"num_steps": 160, "validate_every": 80, "checkpoint_every": 80, "learning_rate": 0.01}
+    values["engine"] |= {
+        "num_steps": 160,
+        "validate_every": 80,
+        "checkpoint_every": 80,
+        "learning_rate": 0.01,
+    }
     return values
 
 
@@ -74,7 +93,9 @@ def personalized(shards: str, original: Path, tmp_path_factory: pytest.TempPathF
 
 
 def test_prediction_of_hidden_frames_is_learned(original: Path) -> None:
-    """The loss falls below that of guessing, and what is exported is a plain encoder of transformers."""
+    """The loss falls below that of guessing, and what is exported is a plain encoder of
+    transformers.
+    """
     curve = losses(original)
     assert np.mean(curve[-9:]) < np.mean(curve[:9])
     validated = json.loads((original / "train.json").read_text())["best"]
@@ -84,8 +105,12 @@ def test_prediction_of_hidden_frames_is_learned(original: Path) -> None:
     assert AutoModel.from_pretrained(original / "best").config.hidden_size == 16
 
 
-def test_interrupted_pretraining_goes_on_exactly(shards: str, original: Path, tmp_path: Path) -> None:
-    """Set back half way, the run repeats the same losses: spans and crops are seeded by the batch."""
+def test_interrupted_pretraining_goes_on_exactly(
+    shards: str, original: Path, tmp_path: Path
+) -> None:
+    """Set back half way, the run repeats the same losses: spans and crops are seeded by the
+    batch.
+    """
     out = tmp_path / "resumed"
     shutil.copytree(original, out)
     shutil.rmtree(out / "checkpoints" / "step-00000160")
@@ -94,7 +119,9 @@ def test_interrupted_pretraining_goes_on_exactly(shards: str, original: Path, tm
 
 
 def test_pseudo_labels_of_other_options_are_made_anew(shards: str, tmp_path: Path) -> None:
-    """A folder whose run ended before its first checkpoint is free; its clusters are another seed's, and not used."""
+    """A folder whose run ended before its first checkpoint is free; its clusters are another
+    seed's, and not used.
+    """
     centers = []
     for seed in (0, 1):
         values = values_of(shards, tmp_path / "run", "tapt")
@@ -109,18 +136,27 @@ def test_zero_3_adapts_as_zero_0_does(shards: str, original: Path, tmp_path: Pat
     """PAPT's curve is the same when weights come and go, and what is exported is whole."""
     curves = []
     for stage in (0, 3):
-        values = values_of(shards, tmp_path / str(stage), "papt", original / "best", fusion="prefix")
+        values = values_of(
+            shards, tmp_path / str(stage), "papt", original / "best", fusion="prefix"
+        )
         values["engine"] |= {"zero_stage": stage}
         run_training(from_mapping(TrainConfig, values))
         curves.append(losses(tmp_path / str(stage)))
     assert curves[1] == pytest.approx(curves[0], rel=1e-4)
-    exported = [load_file(tmp_path / str(stage) / "best" / "speakers.safetensors")["table.weight"] for stage in (0, 3)]
+    exported = [
+        load_file(tmp_path / str(stage) / "best" / "speakers.safetensors")["table.weight"]
+        for stage in (0, 3)
+    ]
     torch.testing.assert_close(exported[1], exported[0], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("fusion", ["last", "first", "prefix"])
-def test_papt_is_fine_tuned_and_meets_strangers(shards: str, original: Path, tmp_path: Path, fusion: str) -> None:
-    """Test speakers borrow the embedding of the training speaker most alike for the original encoder."""
+def test_papt_is_fine_tuned_and_meets_strangers(
+    shards: str, original: Path, tmp_path: Path, fusion: str
+) -> None:
+    """Test speakers borrow the embedding of the training speaker most alike for the original
+    encoder.
+    """
     train(shards, tmp_path / "papt", "papt", original / "best", fusion=fusion)
     train(shards, tmp_path / "tuned", "finetune", tmp_path / "papt" / "best", head="interpreter")
     trained = load_recognizer(str(tmp_path / "tuned" / "best"))
@@ -143,14 +179,17 @@ def test_papt_is_fine_tuned_and_meets_strangers(shards: str, original: Path, tmp
 def test_the_original_encoder_travels_along(original: Path, personalized: Path) -> None:
     """Proxies are found with what training started from, whatever became of the encoder."""
     before, kept = (
-        load_file(path / "model.safetensors") for path in (original / "best", personalized / "best/original")
+        load_file(path / "model.safetensors")
+        for path in (original / "best", personalized / "best/original")
     )
     adapted = load_file(personalized / "best" / "model.safetensors")
     assert all(torch.equal(before[name], kept[name]) for name in before)
     assert not all(torch.equal(before[name], adapted[name]) for name in before)
 
 
-def test_fine_tuning_goes_on_from_a_fine_tuned_model(shards: str, personalized: Path, tmp_path: Path) -> None:
+def test_fine_tuning_goes_on_from_a_fine_tuned_model(
+    shards: str, personalized: Path, tmp_path: Path
+) -> None:
     """Embeddings and original encoder are handed on from export to export."""
     train(shards, tmp_path / "one", "finetune", personalized / "best")
     train(shards, tmp_path / "two", "finetune", tmp_path / "one" / "best")
@@ -159,7 +198,9 @@ def test_fine_tuning_goes_on_from_a_fine_tuned_model(shards: str, personalized: 
     assert len(state.names) == 6
 
 
-def test_known_speakers_keep_their_own_embedding(shards: str, personalized: Path, tmp_path: Path) -> None:
+def test_known_speakers_keep_their_own_embedding(
+    shards: str, personalized: Path, tmp_path: Path
+) -> None:
     """A speaker with an embedding needs no proxy, not even with another one more alike."""
     train(shards, tmp_path / "tuned", "finetune", personalized / "best")
     state = load_recognizer(str(tmp_path / "tuned" / "best")).speakers
@@ -172,15 +213,27 @@ def test_known_speakers_keep_their_own_embedding(shards: str, personalized: Path
 def test_hubert_is_adapted(shards: str, tmp_path: Path) -> None:
     """A checkpoint made without masking gets an embedding for hidden frames, and keeps it."""
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    convolutions = {"conv_dim": (8, 8), "conv_kernel": (10, 8), "conv_stride": (8, 4), "num_feat_extract_layers": 2}
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
+    convolutions = {
+        "conv_dim": (8, 8),
+        "conv_kernel": (10, 8),
+        "conv_stride": (8, 4),
+        "num_feat_extract_layers": 2,
+    }
     config = HubertConfig(mask_time_prob=0.0, num_conv_pos_embeddings=8, **sizes, **convolutions)
     HubertModel(config).save_pretrained(tmp_path / "hubert")
     train(shards, tmp_path / "papt", "papt", tmp_path / "hubert", label_layer=1, mask_length=10)
     adapted = HubertModel.from_pretrained(tmp_path / "papt" / "best")
     assert adapted.masked_spec_embed.shape == (16,)
     before = HubertModel.from_pretrained(tmp_path / "hubert")
-    first, trained = (model.feature_extractor.conv_layers[0].conv.weight for model in (before, adapted))
+    first, trained = (
+        model.feature_extractor.conv_layers[0].conv.weight for model in (before, adapted)
+    )
     assert not torch.equal(first, trained)  # as HuBERT's own pre-training trains its convolutions
     train(shards, tmp_path / "tuned", "finetune", tmp_path / "papt" / "best")
     recognizer = load_recognizer(str(tmp_path / "tuned" / "best")).model
@@ -215,7 +268,12 @@ def test_the_projection_is_huberts(shards: str, tmp_path: Path, width: int, expe
     ],
 )
 def test_what_cannot_be_adapted_is_refused(
-    shards: str, tmp_path: Path, recipe: str, model: dict[str, Any], engine: dict[str, Any], message: str
+    shards: str,
+    tmp_path: Path,
+    recipe: str,
+    model: dict[str, Any],
+    engine: dict[str, Any],
+    message: str,
 ) -> None:
     """With the option to change."""
     values = values_of(shards, tmp_path / "run", recipe, **model)
@@ -224,20 +282,30 @@ def test_what_cannot_be_adapted_is_refused(
         run_training(from_mapping(TrainConfig, values))
 
 
-def test_setpeer_has_no_use_for_speaker_embeddings(shards: str, personalized: Path, tmp_path: Path) -> None:
+def test_setpeer_has_no_use_for_speaker_embeddings(
+    shards: str, personalized: Path, tmp_path: Path
+) -> None:
     """The two ways to know a speaker are not mixed silently."""
     with pytest.raises(ConfigError, match="holds speaker embeddings"):
         train(shards, tmp_path / "run", "setpeer", personalized / "best")
 
 
-@given(st.lists(st.integers(1, 3000), min_size=1, max_size=4), st.integers(200, 2000), st.integers(0, 99))
+@given(
+    st.lists(st.integers(1, 3000), min_size=1, max_size=4),
+    st.integers(200, 2000),
+    st.integers(0, 99),
+)
 @settings(max_examples=60, deadline=None)
 def test_a_crop_starts_at_a_frame(lengths: list[int], longest: int, seed: int) -> None:
-    """What is cut out is a stretch of the utterance, whole frames from its beginning, none longer than allowed."""
+    """What is cut out is a stretch of the utterance, whole frames from its beginning, none longer
+    than allowed.
+    """
     samples = torch.zeros(len(lengths), max(lengths))
     for row, length in zip(samples, lengths, strict=True):
         row[:length] = torch.arange(1, length + 1)
-    cut, new_lengths, starts = crop(samples, torch.tensor(lengths), longest, 160, np.random.default_rng(seed))
+    cut, new_lengths, starts = crop(
+        samples, torch.tensor(lengths), longest, 160, np.random.default_rng(seed)
+    )
     for row, length, new, start in zip(cut, lengths, new_lengths.tolist(), starts, strict=True):
         assert (start % 160, new) == (0, min(length, longest))
         assert row[:new].tolist() == list(range(start + 1, start + new + 1))

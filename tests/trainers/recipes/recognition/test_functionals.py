@@ -1,4 +1,6 @@
-"""Functionals against librosa's definitions worked out by hand, and openSMILE where it is installed."""
+"""Functionals against librosa's definitions worked out by hand, and openSMILE where it is
+installed.
+"""
 
 import sys
 
@@ -11,7 +13,9 @@ from trainers.recipes.recognition.functionals import functionals_of, over_time
 
 
 def test_a_ramp_by_hand() -> None:
-    """Features 0, 2, ..., 18 have mean 9 and deltas of 2, less at the edges, where the first and last frame repeat."""
+    """Features 0, 2, ..., 18 have mean 9 and deltas of 2, less at the edges, where the first and
+    last frame repeat.
+    """
     found = over_time(torch.arange(0.0, 20.0, 2.0)[:, None])
     deltas = [1.0, 1.6, *[2.0] * 6, 1.6, 1.0]
     expected = [9.0, np.std(np.arange(0, 20, 2)), np.mean(deltas), np.std(deltas)]
@@ -19,7 +23,9 @@ def test_a_ramp_by_hand() -> None:
 
 
 def test_loudness_moves_only_the_first_cepstrum() -> None:
-    """Ten times the amplitude adds the same to every log band; the mean of cepstrum 0 takes it all."""
+    """Ten times the amplitude adds the same to every log band; the mean of cepstrum 0 takes it
+    all.
+    """
     measure = functionals_of("cepstra", "audio")
     sound = 0.05 * torch.randn(16_000, generator=torch.Generator().manual_seed(0))
     soft, loud = measure(sound), measure(10 * sound)

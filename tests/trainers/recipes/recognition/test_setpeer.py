@@ -1,4 +1,6 @@
-"""SetPeER through the engine: restarts of the codebook on any number of workers, and a run that starts from another."""
+"""SetPeER through the engine: restarts of the codebook on any number of workers, and a run that
+starts from another.
+"""
 
 import json
 from pathlib import Path
@@ -18,7 +20,9 @@ from trainers.training import run_training
 
 
 def restart_codes(rank: int, size: int, folder: Path) -> torch.Tensor:
-    """The codebook after some steps of two batches each, of which this rank sees its share; saved in `folder`."""
+    """The codebook after some steps of two batches each, of which this rank sees its share; saved
+    in `folder`.
+    """
     if size > 1:
         store = distributed.FileStore(str(folder / "store"), size)
         distributed.init_process_group("gloo", store=store, rank=rank, world_size=size)
@@ -40,7 +44,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def values_of(shards: str, out: Path, **engine: Any) -> dict[str, Any]:
-    return small_values(shards, out, **({"num_steps": 10, "validate_every": 10, "checkpoint_every": 10} | engine))
+    return small_values(
+        shards, out, **({"num_steps": 10, "validate_every": 10, "checkpoint_every": 10} | engine)
+    )
 
 
 def losses(out: Path) -> list[float]:
@@ -58,7 +64,9 @@ def test_ranks_restart_the_same_codes(tmp_path: Path) -> None:
 def test_the_optimizers_copy_does_not_undo_a_restart(
     shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ZeRO keeps the weights' true values elsewhere; the curve with restarts is the one without ZeRO."""
+    """ZeRO keeps the weights' true values elsewhere; the curve with restarts is the one without
+    ZeRO.
+    """
     monkeypatch.setattr(vector_quantizer, "RESTART_AFTER_STEPS", 2)
     curves = []
     for stage in (0, 1, 3):
@@ -74,14 +82,20 @@ def test_the_optimizers_copy_does_not_undo_a_restart(
     assert model.extractor.quantizer.offset.any()
 
 
-@pytest.mark.parametrize("options", [{"fusion": "addition", "num_prefixes": 1}, {"quantized": False}])
-def test_bfloat16_runs_through_the_engine(shards: str, tmp_path: Path, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "options", [{"fusion": "addition", "num_prefixes": 1}, {"quantized": False}]
+)
+def test_bfloat16_runs_through_the_engine(
+    shards: str, tmp_path: Path, options: dict[str, Any]
+) -> None:
     """With the interpreter head, without L_NCE; what is exported is float32."""
     values = values_of(shards, tmp_path / "run", precision="bfloat16", zero_stage=1)
     values["model"] |= {"head": "interpreter", "contrastive_weight": 0.0} | options
     run_training(from_mapping(TrainConfig, values))
     exported = EmotionRecognizer.from_pretrained(tmp_path / "run" / "best").state_dict()
-    assert {value.dtype for value in exported.values() if value.is_floating_point()} == {torch.float32}
+    assert {value.dtype for value in exported.values() if value.is_floating_point()} == {
+        torch.float32
+    }
 
 
 def test_speakers_of_one_utterance_train(shards: str, tmp_path: Path) -> None:
@@ -91,11 +105,17 @@ def test_speakers_of_one_utterance_train(shards: str, tmp_path: Path) -> None:
     assert run_training(from_mapping(TrainConfig, values)).steps == 10
 
 
-def test_a_run_starts_from_another(shards: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """SetPeER goes on from SetPeER with P and its head; from the vanilla baseline it takes the encoder and the head."""
+def test_a_run_starts_from_another(
+    shards: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SetPeER goes on from SetPeER with P and its head; from the vanilla baseline it takes the
+    encoder and the head.
+    """
     for recipe, taken in (("setpeer", "encoder, extractor, head"), ("finetune", "encoder, head")):
         first = tmp_path / recipe
-        values = values_of(shards, first) if recipe == "setpeer" else small_values(shards, first, recipe)
+        values = (
+            values_of(shards, first) if recipe == "setpeer" else small_values(shards, first, recipe)
+        )
         run_training(from_mapping(TrainConfig, values))
         second = values_of(shards, tmp_path / f"from-{recipe}")
         second["encoder"] |= {"checkpoint": str(first / "best")}

@@ -29,10 +29,14 @@ from trainers.training import make_task, run_training
 
 
 def voices(places: dict[str, float], per_speaker: int, seed: int) -> Measured:
-    """Speakers whose ten functionals scatter by 1 about a place of their own; some are missing or infinite."""
+    """Speakers whose ten functionals scatter by 1 about a place of their own; some are missing or
+    infinite.
+    """
     rng = np.random.default_rng(seed)
     names = [name for name in places for _ in range(per_speaker)]
-    functionals = np.asarray([[places[name]] * 10 for name in names]) + rng.standard_normal((len(names), 10))
+    functionals = np.asarray([[places[name]] * 10 for name in names]) + rng.standard_normal(
+        (len(names), 10)
+    )
     functionals[0, 0], functionals[-1, 1] = np.nan, np.inf
     return Measured(functionals.astype(np.float32), np.asarray(names, dtype=object))
 
@@ -48,9 +52,13 @@ def index(shards: str) -> CorpusIndex:
     return read_index(shards)
 
 
-def weighting(shards: str, out: Path, options: dict[str, Any] | None = None, **engine: Any) -> TrainConfig:
+def weighting(
+    shards: str, out: Path, options: dict[str, Any] | None = None, **engine: Any
+) -> TrainConfig:
     values = small_values(shards, out, "weighting", **engine)
-    return from_mapping(TrainConfig, values | {"model": {"neighbors": 1, "weight": 3.0} | (options or {})})
+    return from_mapping(
+        TrainConfig, values | {"model": {"neighbors": 1, "weight": 3.0} | (options or {})}
+    )
 
 
 def chosen_for(config: TrainConfig, train: CorpusIndex, target: CorpusIndex) -> set[str]:
@@ -59,7 +67,13 @@ def chosen_for(config: TrainConfig, train: CorpusIndex, target: CorpusIndex) -> 
     Path(config.out).mkdir(parents=True, exist_ok=True)
     options = config.recipe_config()
     assert isinstance(options, WeightingConfig)
-    choice = Choice(train=train, target=target, options=options, modality=config.data.modality, seed=config.engine.seed)
+    choice = Choice(
+        train=train,
+        target=target,
+        options=options,
+        modality=config.data.modality,
+        seed=config.engine.seed,
+    )
     return adaptation_set(choice, Path(config.out))
 
 
@@ -76,15 +90,17 @@ def choose_together(rank: int, shards: str, folder: Path) -> None:
 
 
 def saved(config: TrainConfig) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = json.loads((Path(config.out) / SIMILAR_SPEAKERS_NAME).read_text())[
-        "neighbours"
-    ]
+    found: dict[str, list[dict[str, Any]]] = json.loads(
+        (Path(config.out) / SIMILAR_SPEAKERS_NAME).read_text()
+    )["neighbours"]
     return found
 
 
 @pytest.mark.parametrize("per_speaker", [30, 5])
 def test_a_speakers_twin_is_the_nearest(per_speaker: int) -> None:
-    """With enough utterances for a mixture, and with few; neighbors come in the order of their distance."""
+    """With enough utterances for a mixture, and with few; neighbors come in the order of their
+    distance.
+    """
     train = voices({"low": -4, "middle": 0, "high": 4}, per_speaker, seed=0)
     target = voices({"low twin": -4, "high twin": 4}, per_speaker, seed=1)
     found = find_neighbors(train, target, WeightingConfig(neighbors=2), seed=0)
@@ -96,43 +112,69 @@ def test_a_speakers_twin_is_the_nearest(per_speaker: int) -> None:
 def test_one_utterance_a_speaker_is_enough() -> None:
     """On both sides; more neighbors than speakers takes them all."""
     train = voices({"low": -4, "middle": 0, "high": 4}, 1, seed=0)
-    found = find_neighbors(train, voices({"twin": 4, "other": -4}, 1, seed=1), WeightingConfig(neighbors=10), seed=0)
+    found = find_neighbors(
+        train, voices({"twin": 4, "other": -4}, 1, seed=1), WeightingConfig(neighbors=10), seed=0
+    )
     assert [neighbor.speaker for neighbor in found["twin"]] == ["high", "middle", "low"]
     assert all(np.isfinite(neighbor.divergence) for neighbor in found["twin"])
 
 
-def test_a_speaker_heard_again_is_the_nearest(shards: str, index: CorpusIndex, tmp_path: Path) -> None:
-    """From shards: the same sound is at divergence 0, whichever other utterances it is read with."""
+def test_a_speaker_heard_again_is_the_nearest(
+    shards: str, index: CorpusIndex, tmp_path: Path
+) -> None:
+    """From shards: the same sound is at divergence 0, whichever other utterances it is read
+    with.
+    """
     train = index.split("train")
-    again = train.take(np.concatenate([train.rows_by_speaker()[name] for name in ("train-4", "train-2")]))
+    again = train.take(
+        np.concatenate([train.rows_by_speaker()[name] for name in ("train-4", "train-2")])
+    )
     config = weighting(shards, tmp_path / "run")
     assert chosen_for(config, train, again) == {"train-2", "train-4"}
-    assert saved(config)["train-2"][0] == {"speaker": "train-2", "divergence": pytest.approx(0.0, abs=1e-4)}
+    assert saved(config)["train-2"][0] == {
+        "speaker": "train-2",
+        "divergence": pytest.approx(0.0, abs=1e-4),
+    }
 
 
-def test_two_processes_choose_what_one_does(shards: str, index: CorpusIndex, tmp_path: Path) -> None:
-    """Each hears half; both go on with the same speakers, and the divergences are those of one process."""
+def test_two_processes_choose_what_one_does(
+    shards: str, index: CorpusIndex, tmp_path: Path
+) -> None:
+    """Each hears half; both go on with the same speakers, and the divergences are those of one
+    process.
+    """
     alone = weighting(shards, tmp_path / "alone")
     chosen = sorted(chosen_for(alone, *train_and_test(index)))
     torch.multiprocessing.spawn(choose_together, args=(shards, tmp_path), nprocs=2)
-    assert [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)] == [chosen, chosen]
+    assert [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)] == [
+        chosen,
+        chosen,
+    ]
     for name, neighbors in saved(weighting(shards, tmp_path / "together")).items():
-        assert neighbors[0]["divergence"] == pytest.approx(saved(alone)[name][0]["divergence"], rel=1e-6)
+        assert neighbors[0]["divergence"] == pytest.approx(
+            saved(alone)[name][0]["divergence"], rel=1e-6
+        )
 
 
 def test_weights_reach_the_loss(shards: str, index: CorpusIndex, tmp_path: Path) -> None:
-    """A batch's loss is the mean of its cross-entropies, weighted by 3 for the chosen speakers and by 1 for others."""
+    """A batch's loss is the mean of its cross-entropies, weighted by 3 for the chosen speakers and
+    by 1 for others.
+    """
     config = weighting(shards, tmp_path / "run")
     join_group()
     Path(config.out).mkdir()
     task = make_task(config, index)
     model = task.build_model().eval()
     chosen = {neighbors[0]["speaker"] for neighbors in saved(config).values()}
-    batch = task.training_reader()[0, max(task.plan().epoch(0), key=lambda planned: len(planned.rows))]
+    batch = task.training_reader()[
+        0, max(task.plan().epoch(0), key=lambda planned: len(planned.rows))
+    ]
     weights = torch.tensor([3.0 if speaker in chosen else 1.0 for speaker in batch.speakers])
     assert set(weights.tolist()) == {1.0, 3.0}
     entropies = -model.scores(batch).log()[torch.arange(len(batch)), classes(batch)]
-    assert model(batch)["loss"].item() == pytest.approx(((weights * entropies).sum() / weights.sum()).item(), rel=1e-5)
+    assert model(batch)["loss"].item() == pytest.approx(
+        ((weights * entropies).sum() / weights.sum()).item(), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("engine", [{}, {"precision": "bfloat16", "zero_stage": 1}])
@@ -153,7 +195,9 @@ def test_faces_and_values_train(shards: str, tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_keeps_its_speakers(shards: str, index: CorpusIndex, tmp_path: Path) -> None:
-    """What is saved is read, even where measuring again would find others; without it the run is refused."""
+    """What is saved is read, even where measuring again would find others; without it the run is
+    refused.
+    """
     config = weighting(shards, tmp_path / "run")
     run_training(config)
     path = tmp_path / "run" / SIMILAR_SPEAKERS_NAME

@@ -19,11 +19,18 @@ from trainers.recipes.recognition.speaker_mixtures import (
 def mixture(seed: int, *, components: int, width: int = 3) -> Mixture:
     rng = np.random.default_rng(seed)
     weights = rng.dirichlet(np.full(components, 5.0))
-    return Mixture(weights, rng.standard_normal((components, width)), rng.uniform(0.5, 2.0, (components, width)))
+    return Mixture(
+        weights,
+        rng.standard_normal((components, width)),
+        rng.uniform(0.5, 2.0, (components, width)),
+    )
 
 
 def as_torch(mixture: Mixture) -> Independent:
-    means, deviations = torch.from_numpy(mixture.means[0]), torch.from_numpy(mixture.variances[0]).sqrt()
+    means, deviations = (
+        torch.from_numpy(mixture.means[0]),
+        torch.from_numpy(mixture.variances[0]).sqrt(),
+    )
     return Independent(Normal(means, deviations), 1)
 
 
@@ -37,13 +44,17 @@ def test_single_gaussians_have_the_closed_form(seed: int) -> None:
 
 
 def test_mixtures_come_near_what_sampling_gives() -> None:
-    """Within a quarter of 200,000 draws' mean for mixtures that lie apart; 0 for a mixture and itself."""
+    """Within a quarter of 200,000 draws' mean for mixtures that lie apart; 0 for a mixture and
+    itself.
+    """
     first, second = mixture(0, components=3), mixture(5, components=2)
     moved = Mixture(second.weights, second.means + 2, second.variances)
     sampled = [
         torch.distributions.MixtureSameFamily(
             torch.distributions.Categorical(torch.from_numpy(found.weights)),
-            Independent(Normal(torch.from_numpy(found.means), torch.from_numpy(found.variances).sqrt()), 1),
+            Independent(
+                Normal(torch.from_numpy(found.means), torch.from_numpy(found.variances).sqrt()), 1
+            ),
         )
         for found in (first, moved)
     ]
@@ -57,7 +68,10 @@ def test_mixtures_come_near_what_sampling_gives() -> None:
 def test_components_follow_the_utterances() -> None:
     """One for every ten utterances, at least one and at most as many as asked for."""
     points, common = np.random.default_rng(0).standard_normal((60, 2)), np.ones(2)
-    sizes = [len(fit_mixture(points[:n], common, num_components=4, seed=0).weights) for n in (1, 19, 20, 35, 60)]
+    sizes = [
+        len(fit_mixture(points[:n], common, num_components=4, seed=0).weights)
+        for n in (1, 19, 20, 35, 60)
+    ]
     assert sizes == [1, 1, 2, 3, 4]
 
 
@@ -72,7 +86,9 @@ def test_variances_are_drawn_toward_the_common_one() -> None:
 
 
 def test_the_common_variance_is_within_speakers() -> None:
-    """Of speakers at 0 and 100 it is that about their own means; with one utterance each, the features' mean."""
+    """Of speakers at 0 and 100 it is that about their own means; with one utterance each, the
+    features' mean.
+    """
     points = np.asarray([[-1.0, 0.0], [1.0, 0.0], [99.0, 4.0], [101.0, 4.0]])
     shared = within_speaker_variance(points, np.asarray(["a", "a", "b", "b"], dtype=object))
     np.testing.assert_allclose(shared, [2.0, 1e-6])

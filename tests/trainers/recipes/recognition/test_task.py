@@ -1,4 +1,6 @@
-"""SetPeER's loss is Eq. 8 with the weights that were asked for, and its L_NCE Eq. 7 between halves of P's sets."""
+"""SetPeER's loss is Eq. 8 with the weights that were asked for, and its L_NCE Eq. 7 between halves
+of P's sets.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def made(shards: str, out: Path, **model: Any) -> tuple[RecognitionModel, Batch]:
-    """The model of a run and its first batch, two sets of four; without dropout, so that two passes are the same."""
+    """The model of a run and its first batch, two sets of four; without dropout, so that two passes
+    are the same.
+    """
     values = small_values(shards, out)
     values["model"] |= WEIGHTS | {"head_dropout": 0.0} | model
     values["encoder"]["dropout"] = 0.0
@@ -44,24 +48,36 @@ def made(shards: str, out: Path, **model: Any) -> tuple[RecognitionModel, Batch]
 
 
 def test_the_loss_is_equation_8(shards: str, tmp_path: Path) -> None:
-    """lambda_1 L_CLS + lambda_2 L_NCE + lambda_3 L_VQ, the classification term against torch's own cross-entropy."""
+    """lambda_1 L_CLS + lambda_2 L_NCE + lambda_3 L_VQ, the classification term against torch's own
+    cross-entropy.
+    """
     model, batch = made(shards, tmp_path)
     torch.manual_seed(3)
     terms = model(batch)
-    torch.testing.assert_close(terms["loss"], 0.7 * terms["supervised"] + 0.3 * terms["nce"] + 0.05 * terms["vq"])
-    assert min(terms[name] for name in ("supervised", "nce", "vq")) > 0  # or a weight could be lost unseen
+    torch.testing.assert_close(
+        terms["loss"], 0.7 * terms["supervised"] + 0.3 * terms["nce"] + 0.05 * terms["vq"]
+    )
+    assert (
+        min(terms[name] for name in ("supervised", "nce", "vq")) > 0
+    )  # or a weight could be lost unseen
     scores = model.recognizer(*heard(batch), batch.sets).scores_NC
     torch.testing.assert_close(terms["supervised"], F.cross_entropy(scores, classes(batch)))
 
 
 @pytest.mark.parametrize("similarity", ["dot", "cosine"])
-def test_the_contrast_is_equation_7_between_halves(shards: str, tmp_path: Path, similarity: str) -> None:
-    """What P made of the halves, layer by layer, written out: a speaker's halves against those of the other speaker."""
+def test_the_contrast_is_equation_7_between_halves(
+    shards: str, tmp_path: Path, similarity: str
+) -> None:
+    """What P made of the halves, layer by layer, written out: a speaker's halves against those of
+    the other speaker.
+    """
     model, batch = made(shards, tmp_path, temperature=0.25, similarity=similarity)
     extractor = model.recognizer.extractor
     assert extractor is not None
     halves: list[Tensor] = []
-    extractor.register_forward_hook(lambda _, seen, made: halves.append(made.embeddings_BQD.flatten(1)))
+    extractor.register_forward_hook(
+        lambda _, seen, made: halves.append(made.embeddings_BQD.flatten(1))
+    )
     terms = model(batch)
     contrasts = []
     for embeddings in halves[1::2]:  # a layer's prefix comes first, then its halves
@@ -83,11 +99,19 @@ def test_without_its_weight_there_is_no_contrast(shards: str, tmp_path: Path) ->
 
 
 def test_balanced_class_weights_reach_the_loss(shards: str, tmp_path: Path) -> None:
-    """Where half of one class is left out, its utterances weigh twice as much: torch's own weighted cross-entropy."""
-    values = small_values(shards, tmp_path, "finetune") | {"model": {"class_weights": "balanced", "head_dropout": 0.0}}
+    """Where half of one class is left out, its utterances weigh twice as much: torch's own weighted
+    cross-entropy.
+    """
+    values = small_values(shards, tmp_path, "finetune") | {
+        "model": {"class_weights": "balanced", "head_dropout": 0.0}
+    }
     values["encoder"]["dropout"] = 0.0
     config, corpus = from_mapping(TrainConfig, values), read_index(shards)
-    kept = [row for row, name in enumerate(corpus.table["label"].to_pylist()) if name != "anger" or row % 2]
+    kept = [
+        row
+        for row, name in enumerate(corpus.table["label"].to_pylist())
+        if name != "anger" or row % 2
+    ]
     task = make_task(config, corpus.take(np.asarray(kept)))
     assert isinstance(task, RecognitionTask)
     model, batch = task.build_model(), task.training_reader()[0, task.plan().epoch(0)[0]]
@@ -95,14 +119,18 @@ def test_balanced_class_weights_reach_the_loss(shards: str, tmp_path: Path) -> N
     weights = torch.tensor([1 / labels.count(name) for name in task.target.names])
     assert weights[1] == 2 * weights[0]
     scores = model.eval().recognizer(*heard(batch), batch.sets).scores_NC
-    torch.testing.assert_close(model(batch)["supervised"], F.cross_entropy(scores, classes(batch), weight=weights))
+    torch.testing.assert_close(
+        model(batch)["supervised"], F.cross_entropy(scores, classes(batch), weight=weights)
+    )
 
 
 def test_the_best_model_is_that_of_the_best_macro_f1(shards: str, tmp_path: Path) -> None:
     """And not of the accuracy, which classes of many utterances decide; of values it is the CCC."""
     values = small_values(shards, tmp_path, "finetune")
     config = from_mapping(TrainConfig, values)
-    assert make_task(config, read_index(shards)).objective({"accuracy": 0.9, "macro_f1": 0.2}) == 0.2
+    assert (
+        make_task(config, read_index(shards)).objective({"accuracy": 0.9, "macro_f1": 0.2}) == 0.2
+    )
     values["data"]["target"] = {"kind": "values", "values": ["arousal"]}
     config = from_mapping(TrainConfig, values)
     assert make_task(config, read_index(shards)).objective({"ccc": 0.3, "speaker_ccc": 0.7}) == 0.3
