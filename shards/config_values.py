@@ -1,5 +1,6 @@
-"""Plain values, as YAML and the command line give them, as a configuration, and back; errors name
-what is wrong.
+"""Conversion of plain values, as YAML and the command line give them, to options and back.
+
+Every error names the option that is wrong.
 """
 
 import dataclasses
@@ -20,13 +21,13 @@ log = logging.getLogger(__name__)
 
 
 def from_mapping(cls: type[T], values: Mapping[str, Any], *, where: str = "configuration") -> T:
-    """Build dataclass `cls` from plain values (as YAML gives them); nested dataclasses from nested
-    mappings.
+    """Build dataclass `cls` from plain values, and nested dataclasses from nested mappings.
 
-    Raises ConfigError for an unknown name, a missing one, or a value of the wrong type, naming
-    `where` it stood.
+    `where` is what errors call `values`, for example `options`. Raises ConfigError for an unknown
+    option, for a required option that is missing, and for a value of the wrong type.
     """
     options = options_of(cls)
+
     for former, name in former_names(cls, values).items():
         if name in values:
             raise ConfigError(
@@ -39,19 +40,23 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], *, where: str = "confi
             name,
         )
     values = by_present_names(cls, values)
+
     unknown = sorted(set(values) - set(options))
     if unknown:
         meant = _meant(cls, unknown[0])
         raise ConfigError(
             f"{where}: unknown option {', '.join(unknown)}; "
-            f"{f'did you mean {meant}? ' if meant else ''}known: {', '.join(options)}"
+            f"{f'did you mean {meant}? ' if meant else ''}known options: {', '.join(options)}"
         )
+
     missing = [
         name for name, declared in options.items() if declared.is_required and name not in values
     ]
     if missing:
         raise ConfigError(f"{where}: {', '.join(missing)} must be given")
 
+    # People give the options of an inlined group beside all others, but `cls` takes the group as
+    # one object. So the values of each inlined group are collected apart.
     own: dict[str, Any] = {}
     inner: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
@@ -65,72 +70,82 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], *, where: str = "confi
     except ConfigError as error:
         if "." not in where:
             raise
-        raise ConfigError(
-            f"{where.removeprefix('options.')}.{error}"
-        ) from error  # by the name that --set takes
+        # A nested dataclass begins its message with its own option, "share: got 2". The group's
+        # name goes before it, so that the message shows the name that --set takes: "inner.share".
+        raise ConfigError(f"{where.removeprefix('options.')}.{error}") from error
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error
 
 
 def former_names(cls: type[Any], values: Mapping[str, Any]) -> dict[str, str]:
-    """Which of the options in `values` have a name they had before, and what they are called
-    today.
-    """
+    """The names in `values` that an option of `cls` had before, each with its present name."""
     today = {
         former: name for name, declared in options_of(cls).items() for former in declared.former
     }
+
     return {name: today[name] for name in values if name in today}
 
 
 def by_present_names(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` of options, such as an earlier release has written, by the names that options of
-    `cls` have today.
+    """`values` with each former name of an option of `cls` replaced by its present name.
+
+    Files that an earlier release has written hold former names.
     """
     today = former_names(cls, values)
     return {today.get(name, name): value for name, value in values.items()}
 
 
 def convert(hint: Any, value: Any, *, where: str) -> Any:
-    """`value` as type `hint`; text is parsed, so that "0.5" from a command line and 0.5 from YAML
-    are the same.
+    """Convert `value` to type `hint`; `where` is the name of the option in errors.
+
+    Text is parsed, so that "0.5" from a command line and 0.5 from YAML give the same number.
+    Raises ConfigError for a value that does not fit the type.
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+
     if origin in (typing.Union, types.UnionType):
         return _convert_union(arguments, value, where)
+
     if origin is typing.Literal:
         if value not in arguments:
             raise ConfigError(
                 f"{where}: got {value!r}, expected one of {', '.join(map(str, arguments))}"
             )
         return value
+
     if origin is tuple:
         items = [part for part in value.split(",") if part] if isinstance(value, str) else value
         if not isinstance(items, list | tuple):
-            raise ConfigError(f"{where}: got {value!r}, expected a list")
+            raise ConfigError(f"{where}: got {value!r}, expected a list, such as [a, b] or a,b")
         return tuple(convert(arguments[0], item, where=where) for item in items)
+
     if origin in (dict, Mapping) or hint is dict:
         return _convert_mapping(arguments, value, where)
+
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if isinstance(value, hint):
             return value
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{where}: got {value!r}, expected a mapping of options")
+            raise ConfigError(
+                f"{where}: got {value!r}, expected a mapping of options (name: value)"
+            )
         return from_mapping(hint, value, where=where)
+
     return _convert_scalar(hint, value, where)
 
 
 def to_mapping(config: Any) -> dict[str, Any]:
-    """The resolved configuration as plain values, ready for YAML; the inverse of `from_mapping`."""
+    """The resolved options as plain values, ready for YAML; the inverse of `from_mapping`."""
     return {
         name: _plain(declared.value(config)) for name, declared in options_of(type(config)).items()
     }
 
 
 def explain(config: Any) -> str:
-    """The resolved configuration as YAML, each option with its help text; `--config` reads it back.
+    """The resolved options as YAML, each with its help as a comment; `--config` reads them back.
 
-    A configuration with options of no fixed kind says by `expanded` which they are: name ->
-    dataclass.
+    The options of a group may depend on another option: those of `model` depend on `recipe`. A
+    configuration with such a group has a method `expanded`, which returns group name -> dataclass.
     """
     return "".join(f"{line}\n" for line in _explained(config, ""))
 
@@ -146,6 +161,8 @@ def _explained(config: Any, indent: str) -> Iterator[str]:
 
         if known := choices(declared.hint):
             text = f"[{' | '.join(map(str, known))}] {text}"
+        # The value and its help share one line. So YAML gets no width at which to break the line,
+        # and the "..." that YAML writes after a single value is removed.
         shown = (
             yaml.safe_dump(_plain(value), default_flow_style=True, width=math.inf)
             .removesuffix("...\n")
@@ -155,9 +172,13 @@ def _explained(config: Any, indent: str) -> Iterator[str]:
 
 
 def _meant(cls: type[Any], name: str) -> str | None:
-    """The option, in whatever group, whose name is `name` or most like it."""
+    """The option that `name` probably means: `rate` means `inner.rate`, and `nmae` means `name`.
+
+    None when no option has a similar name.
+    """
     known = list(_dotted_names(cls, ""))
     alike = [full for full in known if full.rpartition(".")[2] == name]
+
     return next(iter(alike or difflib.get_close_matches(name, known, 1)), None)
 
 
@@ -181,6 +202,7 @@ def _convert_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
         if types.NoneType in arguments:
             return None
         raise ConfigError(f"{where}: a value must be given")
+
     failures = []
     for argument in arguments:
         if argument is types.NoneType:
@@ -189,6 +211,7 @@ def _convert_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
             return convert(argument, value, where=where)
         except ConfigError as error:
             failures.append(error)
+
     raise failures[0]
 
 
@@ -198,8 +221,10 @@ def _convert_mapping(arguments: tuple[Any, ...], value: Any, where: str) -> dict
         if any(len(pair) != 2 for pair in pairs):
             raise ConfigError(f"{where}: got {value!r}, expected name=value,name=value")
         value = dict(pairs)
+
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{where}: got {value!r}, expected a mapping")
+        raise ConfigError(f"{where}: got {value!r}, expected a mapping (name: value)")
+
     inner = arguments[1] if arguments else Any
     return {
         str(name): convert(inner, item, where=f"{where}.{name}") for name, item in value.items()
@@ -209,6 +234,7 @@ def _convert_mapping(arguments: tuple[Any, ...], value: Any, where: str) -> dict
 def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
     if hint is Any:
         return value
+
     if hint is bool:
         if isinstance(value, bool):
             return value
@@ -216,6 +242,7 @@ def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
             return value.lower() in ("true", "yes", "on")
     elif hint is str and isinstance(value, str):
         return value
+    # True and False are excluded, because they are integers to Python.
     elif (
         hint in (int, float)
         and not isinstance(value, bool)
@@ -225,6 +252,9 @@ def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
             number = hint(value)
         except ValueError:
             number = None
+
+        # A number from YAML that is not whole, such as 1.5, must not become the integer 1.
         if number is not None and (hint is float or isinstance(value, str) or number == value):
             return number
+
     raise ConfigError(f"{where}: got {value!r}, expected {getattr(hint, '__name__', hint)}")

@@ -1,7 +1,6 @@
-"""The seven emotions every table and labeler speaks, in the order used throughout, and the names
-others give them.
+"""The seven emotions of every table and labeler: their order, and their other names.
 
-The order is that of EmoCeleb (setpeer-emoceleb, section III). A probability vector anywhere in this
+The order is that of EmoCeleb (setpeer-emoceleb, section III). Every probability vector in this
 project is `[7] float32` in this order.
 """
 
@@ -39,8 +38,10 @@ _SYNONYMS: Mapping[str, str] = {
 
 
 def canonical_emotion(name: str) -> str | None:
-    """The project's name for `name` ("Happy", "joy" -> "happiness"), or None when it is none of the
-    seven.
+    """The project's name for an emotion; None when the emotion is not one of the seven.
+
+    For example, "Happy" and "joy" give "happiness", and "contempt" gives None.
     """
     folded = name.strip().casefold()
+
     return folded if folded in EMOTIONS else _SYNONYMS.get(folded)

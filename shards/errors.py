@@ -1,29 +1,29 @@
-"""The two ways input can be unusable, and the one form its reason takes everywhere: `"code:
-detail"`.
+"""The two ways in which input can be unusable, and the form of a reason: `"code: detail"`.
 
 The code is for counting (`rejected` in a summary), the detail for the person who has to find the
-file. Exceptions carry both apart, so that no caller parses text it raised itself. Only unusable
-*input* is reported this way: a full disk or a refused credential is no bad sample, stays an OSError
-and stops the job.
+file. An exception holds code and detail apart, so that the caller who catches the exception does
+not have to parse a text. Only unusable *input* is reported in this way. A full disk or a refused
+credential is not a bad sample: it stays an OSError and stops the job.
 """
 
 from collections import Counter
 from collections.abc import Iterable
 
 
-class _BadInput(ValueError):  # noqa: N818 (BadSample and BadShard say what is wrong; "Error" would add nothing)
-    """Common shape of the two errors; pickles, so that it crosses from a worker to the driver
-    whole.
-    """
+# BadSample and BadShard say what is wrong; "Error" at the end of their names would add nothing.
+class _BadInput(ValueError):  # noqa: N818
+    """The common base of BadSample and BadShard."""
 
     def __init__(self, code: str, detail: str) -> None:
+        # ValueError gets both arguments, so that pickling carries the exception from a worker to
+        # the driver unchanged.
         super().__init__(code, detail)
         self.code = code
         self.detail = detail
 
     @property
     def reason(self) -> str:
-        """`"code: detail"`, as it is stored in tables."""
+        """`"code: detail"`, the form that tables store."""
         return f"{self.code}: {self.detail}"
 
     def __str__(self) -> str:
@@ -31,7 +31,7 @@ class _BadInput(ValueError):  # noqa: N818 (BadSample and BadShard say what is w
 
 
 class BadSample(_BadInput):
-    """One sample cannot be used; the others of its shard can."""
+    """One sample cannot be used; the other samples of its shard can."""
 
 
 class BadShard(_BadInput):
@@ -39,12 +39,10 @@ class BadShard(_BadInput):
 
 
 def reason_code(reason: str) -> str:
-    """The code of a reason, for counting: `reason_code("symbolic_link: member 'a.flac'") ==
-    "symbolic_link"`.
-    """
+    """The code of a reason: `"symbolic_link"` for `"symbolic_link: member 'a.flac'"`."""
     return reason.partition(":")[0]
 
 
 def count_reasons(reasons: Iterable[str | None]) -> dict[str, int]:
-    """How many carry each code; None is nothing wrong."""
+    """The number of reasons with each code; None means that nothing is wrong and is not counted."""
     return dict(Counter(reason_code(reason) for reason in reasons if reason is not None))

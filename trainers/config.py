@@ -1,8 +1,9 @@
-"""Every option of `emostream train`, without torch: the help text and the driver need no more.
+"""Every option of `emostream train`. Nothing here imports torch, so that `--help` answers at once.
 
-Groups: `encoder` (what hears or sees), `data` (what is loaded and predicted), `engine` (how it is
-optimized) and `model` (the recipe's own). `--set engine.learning_rate=1e-4` sets one;
-`--print-config` shows all.
+The groups of options are `encoder` (what hears or sees the utterances), `data` (which utterances
+are loaded and what is predicted of them), `engine` (how the model is optimized) and `model` (the
+options of the recipe itself). `--set engine.learning_rate=1e-4` sets one option, and
+`--print-config` shows all of them.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from trainers.settings.engine import EngineConfig
 
 def _recipes_explained() -> str:
     return (
-        "What to train. "
+        "Recipe to train with. "
         f"{'; '.join(f'{name}: {recipe.summary}' for name, recipe in recipes().items())}."
     )
 
@@ -30,22 +31,32 @@ class TrainConfig:
 
     recipe: str = option(help=_recipes_explained, positional=True)
     shards: str = option(
-        help="Packed shards with the splits train and validation: a glob, folder or file."
+        help="Packed shards with the splits train and validation: a glob, a folder or a file."
     )
     out: str = option(
-        help="Folder for checkpoints, the best model and the metrics; for several nodes on shared "
-        "storage."
+        help="Folder for the checkpoints, the best model and the metrics. Several nodes need a "
+        "folder on storage that they share."
     )
-    resume: bool = option(default=False, help="Go on from the newest checkpoint in --out.")
-    num_workers: int = option(default=1, help="Training processes; more than one run on Ray.")
+    resume: bool = option(default=False, help="Continue from the newest checkpoint in --out.")
+    num_workers: int = option(
+        default=1, help="Number of training processes. More than one process runs on Ray."
+    )
     address: str | None = option(
-        default=None, help="Ray cluster to train on; default: this machine."
+        default=None,
+        help="Address of the Ray cluster to train on. Without an address, this machine trains.",
     )
-    encoder: EncoderConfig = option(default_factory=EncoderConfig, help="The encoder.")
-    data: DataConfig = option(default_factory=DataConfig, help="The data.")
-    engine: EngineConfig = option(default_factory=EngineConfig, help="The optimization.")
+    encoder: EncoderConfig = option(
+        default_factory=EncoderConfig,
+        help="Pretrained encoder, or the sizes of a small encoder that is trained from nothing.",
+    )
+    data: DataConfig = option(
+        default_factory=DataConfig, help="Utterances to load, and what is predicted of them."
+    )
+    engine: EngineConfig = option(
+        default_factory=EngineConfig, help="Optimizer, precision, validation and checkpoints."
+    )
     model: dict[str, Any] = option(
-        default_factory=dict, help="The recipe's own options.", is_group=True
+        default_factory=dict, help="Options of the recipe itself.", is_group=True
     )
 
     def __post_init__(self) -> None:
@@ -54,19 +65,22 @@ class TrainConfig:
         self.check_workers(self.num_workers)
 
     def check_workers(self, num_workers: int) -> None:
-        """Raise ConfigError for what so many processes cannot do; torchrun tells their number only
-        when it runs.
+        """Raise ConfigError when `num_workers` processes cannot share a step's batches equally.
+
+        Under torchrun the number of processes is known only while it runs, so training calls this
+        again with the real number.
         """
         if self.engine.batches_per_step % num_workers:
             raise ConfigError(
                 f"engine.batches_per_step: got {self.engine.batches_per_step} for {num_workers} "
-                "workers, expected a multiple of them, so that every worker does the same"
+                "workers, expected a multiple of the number of workers, so that each of them "
+                "computes as many batches as any other; change one of the two"
             )
 
     def expanded(self) -> dict[str, RecipeConfig]:
-        """What `model` stands for, with the defaults."""
+        """The options of the group `model` with their defaults, for `--print-config`."""
         return {"model": self.recipe_config()}
 
     def recipe_config(self) -> RecipeConfig:
-        """The recipe's own options, checked."""
+        """The options of the recipe itself. Raises ConfigError when one of them cannot be used."""
         return from_mapping(recipe_called(self.recipe).config, self.model, where="options.model")

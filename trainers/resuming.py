@@ -1,10 +1,10 @@
-"""Whether a run can be gone on with: its options are those it was started with, but for the few
-that may differ.
+"""Decides whether a run may be resumed: only a few options may have changed since its start.
 
-Compared are resolved options, so that a default written out is no difference. What a run is for,
-how it learns and how its state is divided must be the same; where it runs, how long and how often
-it reports may not be. The learning rate is among the first: its schedule is part of the saved
-state, and another one would be ignored without a word.
+Resolved options are compared, so an option that is set to its own default counts as equal. Options
+must be equal when they say what the run is for, how it learns, or how its state is divided among
+workers. Options may differ when they say where the run happens, how long it lasts, or how often it
+reports. The learning rate must be equal: its schedule is part of the saved state, so another
+learning rate would be ignored without a word.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,9 @@ from trainers.config import TrainConfig
 CONFIG_NAME = "config.yaml"
 MAY_DIFFER = frozenset(
     {
-        "shards",  # a corpus may move; what it holds is compared by its digest
+        # A corpus may move to another place. Its content is compared by a digest elsewhere, when
+        # the position in the stream of batches is restored.
+        "shards",
         "out",
         "resume",
         "num_workers",
@@ -42,13 +44,14 @@ MAY_DIFFER = frozenset(
 
 
 def write_config(out: Path, config: TrainConfig) -> None:
-    """Save the options beside what they make."""
+    """Save the options in the run's folder."""
     documents.write_config(str(out / CONFIG_NAME), config)
 
 
 def refuse_another_run(out: Path, config: TrainConfig) -> None:
-    """Raise ConfigError, naming the options, when the run in `out` was started with others than
-    `config` has.
+    """Raise ConfigError when the run in `out` was started with other options than `config` has.
+
+    The message names every such option with both values.
     """
     try:
         saved = from_mapping(
@@ -56,9 +59,11 @@ def refuse_another_run(out: Path, config: TrainConfig) -> None:
         )
     except (FileNotFoundError, TypeError, yaml.YAMLError) as error:
         raise ConfigError(
-            f"resume: {out / CONFIG_NAME} is missing or damaged, and says what the run was started "
-            "with; restore it, or give another --out"
+            f"resume: {out / CONFIG_NAME} is missing or damaged, so the options that the run was "
+            "started with are not known; restore the file, or give another --out"
         ) from error
+
+    # Options without a counterpart are compared too, because two recipes have different options.
     before, now = dict(_options(saved)), dict(_options(config))
     differ = [
         f"{name}: got {now.get(name)}, the run was started with {before.get(name)}"
@@ -67,12 +72,13 @@ def refuse_another_run(out: Path, config: TrainConfig) -> None:
     ]
     if differ:
         raise ConfigError(
-            f"resume: {'; '.join(differ)}; give what {out} was started with, or another --out"
+            f"resume: {'; '.join(differ)}; give the options that {out} was started with, or "
+            "another --out"
         )
 
 
 def _options(config: TrainConfig) -> Iterator[tuple[str, Any]]:
-    """Every option by its full name; the recipe's own with their defaults."""
+    """Every option as (full name, value), for example ("engine.seed", 0), defaults included."""
     return _flat({**to_mapping(config), "model": to_mapping(config.recipe_config())}, "")
 
 

@@ -1,7 +1,9 @@
-"""What the engine trains: a model with a loss, its batches, its validation, and what of it is
-exported.
+"""The two things a recipe hands to the engine: a task, and the model that the task builds.
 
-The engine knows nothing else of a recipe.
+A task gives the model with its loss, the batches, the validation and the export. The engine knows
+nothing else about a recipe.
+
+Shapes: N utterances, W scores of an utterance.
 """
 
 from abc import ABC, abstractmethod
@@ -23,75 +25,84 @@ class TrainingModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Named terms, each averaged over the batch, of which `loss` is minimized."""
+        """The terms of the loss by name, each averaged over the batch.
+
+        All terms are logged. Training minimizes the term that is called `loss`.
+        """
 
     @abstractmethod
     def scores(self, batch: Batch) -> Tensor:
-        """[N, W]: what validation compares, one row an utterance."""
+        """The scores [N, W] that validation compares with the targets, one row per utterance."""
 
     def spared_parameters(self) -> Collection[str]:
-        """Parameters, as `named_parameters` calls them, that weight decay leaves alone."""
+        """The names, as in `named_parameters`, of parameters that weight decay leaves alone."""
         return ()
 
     def checkpoint_gradients(self) -> None:
-        """From now on, compute layers again in the backward pass. Raises ConfigError where the
-        model cannot.
+        """Make every later backward pass compute the layers again in place of keeping their values.
+
+        Raises ConfigError for a model that cannot do so.
         """
         raise ConfigError(
-            f"engine.gradient_checkpointing: {type(self).__name__} cannot; leave it out"
+            f"engine.gradient_checkpointing: {type(self).__name__} cannot compute its layers "
+            "again; leave the option out"
         )
 
     def after_step(self, step: int) -> None:
-        """Called by every rank after optimizer step number `step` (from 1)."""
+        """Do what follows optimizer step number `step` (from 1); every rank calls this."""
 
 
 class Task(Protocol):
-    """One training task. Every rank makes the same."""
+    """One training task. Every rank makes an equal task."""
 
     @property
     def identity(self) -> str:
-        """What a position in the stream of batches belongs to."""
+        """A text that names the stream of training batches.
+
+        A position that was saved in one stream means nothing in a stream of another identity.
+        """
 
     @property
     def corpus_digest(self) -> str:
-        """The digest of the whole corpus, which results name."""
+        """The digest of the whole corpus, which the result of a run states."""
 
     @property
     def num_workers(self) -> int:
-        """Processes that decode training batches; 0: a thread beside the training."""
+        """The number of processes that decode training batches; 0: a thread decodes them."""
 
     @property
     def score_width(self) -> int:
-        """W, numbers an utterance in `scores`."""
+        """W, the number of scores of an utterance."""
 
     def prepare(self, out: Path, say: Callable[[str], None]) -> None:
-        """What has to be there before the model is built; every rank calls it, and may wait for
-        others in it.
+        """Make what the model needs before it is built, for example pseudo-labels below `out`.
+
+        Every rank calls this, and a rank may wait in it for the others. `say` shows progress.
         """
 
     def training_reader(self) -> BatchReader:
-        """Reads training batches."""
+        """The reader of training batches."""
 
     def validation_reader(self) -> BatchReader:
-        """Reads validation batches."""
+        """The reader of validation batches."""
 
     def keys(self, rows: NDArray[np.int64]) -> list[str]:
-        """The training utterances `rows` by name."""
+        """The keys of the training utterances `rows`."""
 
     def plan(self) -> BatchPlan:
-        """The order of training."""
+        """The batches of every epoch of training, in order."""
 
     def validation_batches(self) -> list[PlannedBatch]:
-        """What is validated on."""
+        """The batches of a validation."""
 
     def build_model(self) -> TrainingModel:
         """A model with the same weights on every rank."""
 
     def validate(self, rows: NDArray[np.int64], scores: NDArray[np.float32]) -> Mapping[str, float]:
-        """Figures on the validation utterances `rows` from their `scores` [N, W]."""
+        """The figures of a validation: `scores` [N, W] are those of the utterances `rows` [N]."""
 
     def objective(self, figures: Mapping[str, float]) -> float:
-        """The number that decides which checkpoint is best; higher is better."""
+        """The figure that decides which checkpoint is best; higher is better."""
 
     def export(self, model: TrainingModel, folder: Path) -> None:
-        """Write what was trained so that `from_pretrained` reads it."""
+        """Write the trained model into `folder`, where `from_pretrained` can read it."""

@@ -1,6 +1,4 @@
-"""From the options of `emostream train` to a finished run: the task of the recipe, handed to the
-engine.
-"""
+"""Trains as the options of `emostream train` say: the recipe's task is handed to the engine."""
 
 from pathlib import Path
 
@@ -22,13 +20,15 @@ from trainers.task import Task
 
 
 def run_training(config: TrainConfig, on_step: OnProgress = unseen) -> TrainingResult:
-    """Train, or go on training; returns when done. Every rank calls it; rank 0 writes.
+    """Train from the start, or from the newest checkpoint. Every rank calls this; rank 0 writes.
 
-    Raises ConfigError for what cannot be trained, and OSError when the disk fails: the run resumes
-    after.
+    Raises ConfigError for options or data that cannot be trained with, and OSError when the disk
+    fails. A run that the disk has stopped can be resumed.
     """
-    transformers_logging.disable_progress_bar()  # a bar a saved file says nothing
+    # transformers would show one progress bar for every file that an export saves.
+    transformers_logging.disable_progress_bar()
     join_group()
+    # Checked again, because under torchrun the options do not know the number of processes.
     config.check_workers(distributed.get_world_size())
     on_first_rank(lambda: _refuse_what_cannot_be(config))
 
@@ -38,19 +38,19 @@ def run_training(config: TrainConfig, on_step: OnProgress = unseen) -> TrainingR
     run = TrainingRun(config.engine, Path(config.out), task, parameters=parameters, on_step=on_step)
 
     run.restore()
-    on_first_rank(
-        lambda: write_config(Path(config.out), config)
-    )  # now: what was refused leaves the folder as it was
+    # Written only now, because nothing above has refused the run: a refused run must leave the
+    # folder as it was.
+    on_first_rank(lambda: write_config(Path(config.out), config))
     return run.run()
 
 
 def make_task(config: TrainConfig, corpus: CorpusIndex) -> Task:
-    """The task of a configuration's recipe."""
+    """The training task of the recipe that `config` names, on the utterances of `corpus`."""
     return recipe_called(config.recipe).make_task(config, config.recipe_config(), corpus)
 
 
 def _refuse_what_cannot_be(config: TrainConfig) -> None:
-    """Raise ConfigError for what can be told before anything is read."""
+    """Raise ConfigError for whatever forbids the run and can be known before a shard is read."""
     out = Path(config.out)
     require_trackers(config.engine.trackers)
     refuse_used_folder(out, resume=config.resume)

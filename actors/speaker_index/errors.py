@@ -1,41 +1,41 @@
-"""Why a request is not served. `server` maps each to its gRPC status, in one place."""
+"""Reasons why a request is not served; `serving/calls.py` maps each of them to a gRPC status."""
 
 
 class RequestError(ValueError):
-    """The request cannot be served, whatever the index holds: what was got, what was expected."""
+    """No index could serve the request. The message says what was got and what was expected."""
 
 
 class WrongEncoderError(RequestError):
-    """Its vectors were made by another encoder than the index's, and cannot be compared."""
+    """The request's vectors come from another encoder than the index's, and cannot be compared."""
 
 
 class UnknownSpeakerError(LookupError):
-    """No speaker of that name."""
+    """The index has no speaker of the name asked for."""
 
 
 class NoLabelsError(LookupError):
-    """No speaker in the index has the label statistics that are asked for."""
+    """No speaker of the index has the label statistics that the request needs."""
 
 
 class ReadOnlyError(RuntimeError):
-    """A follower takes no writes."""
+    """A write was sent to an index that takes none, such as a follower."""
 
 
 class OverloadedError(RuntimeError):
-    """More is waiting than can be served in time, or this client asks too often."""
+    """More requests are waiting than can be served in time, or this client asks too often."""
 
 
 class TooLargeError(RuntimeError):
-    """The message is larger than the server takes."""
+    """The message is larger than the server accepts."""
 
 
 class WriterLostError(RuntimeError):
-    """The process that writes has gone; what it was handed may or may not have been written."""
+    """The process that writes has ended; a write it was handed may or may not have been made."""
 
 
 class NotAuthenticatedError(PermissionError):
-    """No token, or one that is not known."""
+    """The call carries no token, or an unknown token."""
 
 
 class NotPermittedError(PermissionError):
-    """The token is known, and not for this."""
+    """The call's token is known, but does not allow this method."""

@@ -1,11 +1,12 @@
-"""A client of the speaker index, for Python: `SpeakerClient`. Needs grpc, protobuf and numpy;
-neither torch nor Ray.
+"""A Python client of the speaker index: `SpeakerClient`.
 
-Every call has a deadline. Calls that read are repeated, a few times and ever later, when the server
-says that it is not there at the moment (UNAVAILABLE), and for no other reason. Writes are not: the
-first may have been made without an answer, and the second would undo what another client has
-written since, or count nobody as deleted. Whatever else goes wrong is a SpeakerIndexError with the
-name of the status.
+It needs grpc, protobuf and numpy, and neither torch nor Ray.
+
+Every call has a deadline. Calls that read are repeated a few times, after longer and longer waits,
+when the server says that it is not there at the moment (UNAVAILABLE), and for no other reason.
+Calls that write are not repeated: the first call may have been made although no answer came. The
+second call would undo what another client has written since, or would count nobody as deleted. Any
+other problem is a SpeakerIndexError with the name of the status.
 
     with SpeakerClient("localhost:50051", fingerprint=my_encoders) as client:
         for neighbor in client.search(vectors, k=5).neighbours[0]:
@@ -29,7 +30,9 @@ from protos.speaker_index_pb2_grpc import SpeakerIndexStub
 
 SERVICE = messages.DESCRIPTOR.services_by_name["SpeakerIndex"].full_name
 REPEATED = ("Search", "StreamSearch", "Calibrate", "Get", "Describe")
-MAX_ATTEMPTS = 5  # as many as gRPC allows: waits of about 0.3, 0.9, 2.7 and 5 s
+# Attempts of one call, the first included: as many as gRPC allows. The waits between the attempts
+# are about 0.3, 0.9, 2.7 and 5 seconds.
+MAX_ATTEMPTS = 5
 MODES = {
     "mu": messages.CALIBRATION_MODE_MU,
     "sigma": messages.CALIBRATION_MODE_SIGMA,
@@ -39,7 +42,7 @@ Mode = Literal["mu", "sigma", "both"]
 
 
 class SpeakerIndexError(RuntimeError):
-    """The server refused, or did not answer: `code` is the name of a gRPC status."""
+    """The server refused a call, or did not answer; `code` is the name of a gRPC status."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(f"{code}: {detail}")
@@ -48,9 +51,7 @@ class SpeakerIndexError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class LabelStatistics:
-    """Of one label dimension of a speaker: mean, population standard deviation, and how many
-    labels.
-    """
+    """Mean, population standard deviation and number of a speaker's labels of one dimension."""
 
     mean: float
     standard_deviation: float
@@ -59,8 +60,9 @@ class LabelStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A speaker of the index, how alike (cosine), and the statistics of its labels; spelled as on
-    the wire.
+    """A speaker of the index, its similarity (cosine), and its label statistics by dimension.
+
+    The name is spelled as on the wire.
     """
 
     id: str
@@ -70,9 +72,7 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """For each vector its most alike speakers, the most alike first, all of one generation of the
-    index.
-    """
+    """The most alike speakers of each vector, the most alike first; all of one generation."""
 
     generation: int
     neighbours: Sequence[Sequence[Neighbour]]
@@ -80,7 +80,7 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Calibrated predictions of each label dimension, and the speakers they were calibrated by."""
+    """Calibrated predictions by label dimension, and the speakers they were calibrated with."""
 
     generation: int
     predictions: Mapping[str, NDArray[np.float32]]
@@ -89,7 +89,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Speaker:
-    """A speaker to write, or as it is stored."""
+    """A speaker to write, or a speaker as it is stored."""
 
     id: str
     vector: NDArray[np.float32]
@@ -100,7 +100,7 @@ class Speaker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """What the index is."""
+    """What an index holds and what it allows, as the method `Describe` of the service says."""
 
     num_speakers: int
     dimension: int
@@ -114,11 +114,11 @@ class Description:
 
 
 class SpeakerClient:
-    """A connection to one server; safe to use from several threads.
+    """A connection to one server; several threads may use it.
 
-    `fingerprint` is that of the encoder your vectors come from, and may be set later: the server
-    refuses vectors of another. With `ca` (and `cert` and `key` for mutual TLS), PEM files, the
-    connection is encrypted; `token` is sent with every call.
+    `fingerprint` is that of the encoder that made your vectors, and may be set later. The server
+    refuses vectors of another encoder. `ca`, `cert` and `key` are PEM files: with `ca` the
+    connection is encrypted, `cert` and `key` are for mutual TLS. `token` is sent with every call.
     """
 
     def __init__(
@@ -134,6 +134,7 @@ class SpeakerClient:
     ) -> None:
         self.fingerprint, self._timeout_seconds = fingerprint, timeout_seconds
         self._metadata = () if token is None else (("authorization", f"Bearer {token}"),)
+
         self._channel = _channel(target, ca, cert, key)
         self._stub: Any = SpeakerIndexStub(self._channel)  # type: ignore[no-untyped-call]  # generated
 
@@ -153,10 +154,11 @@ class SpeakerClient:
         self._channel.close()
 
     def describe(self) -> Description:
-        """What the index is."""
+        """What the index holds and what it allows."""
         answer = self._call(self._stub.Describe, messages.DescribeRequest())
         names = [item.name for item in messages.DescribeResponse.DESCRIPTOR.fields]
         values = {name: getattr(answer, name) for name in names}
+
         return Description(**(values | {"label_dimensions": list(answer.label_dimensions)}))
 
     def search(
@@ -167,17 +169,19 @@ class SpeakerClient:
         exclude: Sequence[str] = (),
         metadata_equals: Mapping[str, str] | None = None,
     ) -> SearchResult:
-        """The k most alike speakers of each of `vectors` [P, D], or of one [D]."""
+        """The k most alike speakers of each of `vectors` [P, D], or of one vector [D]."""
         request = self._search_request(vectors, k, exclude, metadata_equals)
         return _result(self._call(self._stub.Search, request))
 
     def stream_search(
         self, batches: Iterable[ArrayLike], k: int, *, seconds: float = 3600.0
     ) -> Iterator[SearchResult]:
-        """The same for many batches [P, D] over one stream, in order; not repeated once answers
-        have come.
+        """The results of `search` for many batches [P, D] over one stream, in order.
+
+        The stream is not repeated once an answer has come.
         """
         requests = (self._search_request(batch, k, (), None) for batch in batches)
+
         with _named_errors():
             for answer in self._stub.StreamSearch(
                 requests, timeout=seconds, metadata=self._metadata
@@ -194,13 +198,16 @@ class SpeakerClient:
         mode: Mode = "both",
         exclude: Sequence[str] = (),
     ) -> Calibration:
-        """One speaker's predictions of each label dimension, given the mean, the spread or both of
-        alike speakers.
+        """Calibrate one speaker's predictions of each label dimension.
 
-        The speaker is a `vector` [D] or in the index as `speaker_id`.
+        The predictions get the mean (`mode` "mu"), the spread ("sigma"), or both of the k most
+        alike speakers. The speaker is a `vector` [D], or `speaker_id`, a speaker of the index.
         """
         if (vector is None) == (speaker_id is None):
-            raise ValueError("calibrate: give either a vector or a speaker_id")
+            raise ValueError(
+                "calibrate: give either a vector or a speaker_id, and not both or neither of them"
+            )
+
         request = messages.CalibrateRequest(
             encoder_fingerprint=self.fingerprint,
             k=k,
@@ -215,6 +222,7 @@ class SpeakerClient:
             vector=None if vector is None else _vectors(vector)[0],
             speaker_id=speaker_id,
         )
+
         answer = self._call(self._stub.Calibrate, request)
         return Calibration(
             generation=answer.generation,
@@ -225,27 +233,26 @@ class SpeakerClient:
         )
 
     def upsert(self, speakers: Sequence[Speaker]) -> int:
-        """Add or replace; returns the generation that has them, once they would survive a power
-        loss.
+        """Add speakers, or replace those of the same name; returns the generation that has them.
 
-        Raises SpeakerIndexError; after UNAVAILABLE or DEADLINE_EXCEEDED they may or may not be
-        there.
+        Returns when the write would survive a power loss. Raises SpeakerIndexError. After
+        UNAVAILABLE or DEADLINE_EXCEEDED the write may or may not have been made.
         """
         request = messages.UpsertRequest(
             encoder_fingerprint=self.fingerprint,
             speakers=[_speaker_message(speaker) for speaker in speakers],
         )
+
         return int(self._call(self._stub.Upsert, request).generation)
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Remove; returns how many were there. Raises as `upsert` does."""
+        """Remove speakers; returns how many of them were there. Raises as `upsert` does."""
         return int(self._call(self._stub.Delete, messages.DeleteRequest(ids=ids)).num_deleted)
 
     def get(self, speaker_id: str) -> Speaker:
-        """A speaker as it is stored. Raises SpeakerIndexError, NOT_FOUND, for one who is not
-        there.
-        """
+        """A speaker as it is stored. Raises SpeakerIndexError (NOT_FOUND) for an unknown name."""
         found = self._call(self._stub.Get, messages.GetRequest(id=speaker_id)).speaker
+
         return Speaker(
             id=found.id,
             vector=np.asarray(found.vector.values, dtype=np.float32),
@@ -282,6 +289,8 @@ def _channel(target: str, ca: str | None, cert: str | None, key: str | None) -> 
         "backoffMultiplier": 3,
         "retryableStatusCodes": ["UNAVAILABLE"],
     }
+
+    # gRPC itself repeats calls, and only those of the methods named here.
     config = {
         "methodConfig": [
             {
@@ -290,12 +299,16 @@ def _channel(target: str, ca: str | None, cert: str | None, key: str | None) -> 
             }
         ]
     }
+
+    # gRPC's own limit of 4 MiB would refuse large answers, which the server's limits allow.
     options = [
         ("grpc.service_config", json.dumps(config)),
         ("grpc.max_receive_message_length", -1),
     ]
+
     if ca is None and cert is None:
         return grpc.insecure_channel(target, options)
+
     parts = [None if path is None else Path(path).read_bytes() for path in (ca, key, cert)]
     return grpc.secure_channel(target, grpc.ssl_channel_credentials(*parts), options)
 
@@ -314,7 +327,9 @@ def _named_errors() -> Iterator[None]:
 def _vectors(vectors: ArrayLike) -> list[messages.Vector]:
     rows = np.atleast_2d(np.asarray(vectors, dtype=np.float32))
     if rows.ndim != 2:
-        raise ValueError(f"vectors: got an array of {rows.ndim} dimensions, expected [P, D] or [D]")
+        raise ValueError(
+            f"vectors: got an array of {rows.ndim} dimensions, expected 2 [P, D] or 1 [D]"
+        )
     return [messages.Vector(values=row) for row in rows.tolist()]
 
 

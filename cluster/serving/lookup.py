@@ -1,5 +1,6 @@
-"""`emostream lookup`: who in a speaker index sounds most like a recording, a vector, or one of its
-own speakers.
+"""`emostream lookup`: who in a speaker index sounds most like a given speaker.
+
+The speaker is given as recordings, as a vector, or by the name of a speaker of the index.
 """
 
 import json
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from cluster.serving.client import Description, SearchResult, SpeakerClient, SpeakerIndexError
 
 TOKEN_VARIABLE = "EMOSTREAM_TOKEN"  # noqa: S105 (a name, not a token)
+# Seconds of each recording that are decoded at most.
 MAX_SECONDS = 600.0
 
 
@@ -26,38 +28,50 @@ MAX_SECONDS = 600.0
 class LookupConfig:
     """Options of `emostream lookup`."""
 
-    server: str = option(help="HOST:PORT of `emostream serve`.")
-    audio: tuple[str, ...] = option(default=(), help="Recordings of one speaker.")
-    vector: str | None = option(default=None, help="A vector [D] as .npy.")
-    speaker: str | None = option(
-        default=None, help="A speaker of the index; is not its own neighbor."
+    server: str = option(help="HOST:PORT of a server, as `emostream serve` prints it.")
+    audio: tuple[str, ...] = option(default=(), help="Files with recordings of one speaker.")
+    vector: str | None = option(
+        default=None, help="File in .npy format with the vector [D] of a speaker."
     )
-    k: int = option(default=5, help="How many speakers.")
+    speaker: str | None = option(
+        default=None, help="Name of a speaker of the index. It is not listed as its own neighbor."
+    )
+    k: int = option(default=5, help="Number of speakers to find.")
     encoder: str | None = option(
         default=None,
-        help="Encoder for --audio, the very one the index was made with; default: spectral, if it "
-        "was.",
+        help="Encoder for --audio, as hub name or folder. It must be the very encoder that the "
+        "index was made with, and may be left out if that is spectral.",
     )
-    revision: str | None = option(default=None, help="Full commit of a hub encoder.")
+    revision: str | None = option(
+        default=None, help="Full commit hash of an encoder from the Hugging Face hub."
+    )
     fingerprint: str | None = option(
         default=None,
-        help="Fingerprint of the encoder that made --vector; default: taken to be the index's.",
+        help="Fingerprint of the encoder that made --vector. Without it, the encoder is taken to "
+        "be the index's.",
     )
     tls_ca: str | None = option(
-        default=None, help="Authority of the server's certificate, PEM; with it TLS is used."
+        default=None,
+        help="PEM file of the authority of the server's certificate. With it, TLS is used.",
     )
-    tls_cert: str | None = option(default=None, help="Certificate of this client, PEM.")
-    tls_key: str | None = option(default=None, help="Its private key, PEM.")
-    timeout_seconds: float = option(default=10.0, help="For each call.")
-    json: bool = option(default=False, help="Print JSON.")
+    tls_cert: str | None = option(
+        default=None, help="PEM file with the certificate of this client, for mutual TLS."
+    )
+    tls_key: str | None = option(default=None, help="PEM file with the private key of --tls-cert.")
+    timeout_seconds: float = option(
+        default=10.0, help="Seconds after which a call to the server is given up."
+    )
+    json: bool = option(default=False, help="Print JSON in place of a table.")
 
     def __post_init__(self) -> None:
         asked = {"--audio": self.audio or None, "--vector": self.vector, "--speaker": self.speaker}
         given = [name for name, value in asked.items() if value is not None]
         if len(given) != 1:
             raise ConfigError(
-                f"got {' and '.join(given) or 'none'}, expected one of {', '.join(asked)}"
+                f"got {' and '.join(given) or 'none'}, expected one of {', '.join(asked)}; give "
+                "exactly one"
             )
+
         if not self.server.rpartition(":")[2].isdigit():
             raise ConfigError(
                 f"--server: got {self.server}, expected HOST:PORT, as `emostream serve` prints it"
@@ -84,14 +98,16 @@ def run_lookup(config: LookupConfig) -> int:
     except SpeakerIndexError as error:
         sys.stderr.write(f"emostream lookup: {config.server}: {error}{_remedy(error, config)}\n")
         return ExitStatus.UNFINISHED
+
     sys.stdout.write(_as_json(result) if config.json else _as_table(result, description))
     return 0
 
 
 def _remedy(error: "SpeakerIndexError", config: LookupConfig) -> str:
-    """What may help when the server cannot be reached at all."""
+    """The end of an error message: what may help when the server cannot be reached."""
     if error.code not in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
         return ""
+
     tls = "" if config.tls_ca else ", and that it does not ask for TLS (--tls-ca)"
     return f"; check that `emostream serve` runs at {config.server}{tls}"
 
@@ -104,6 +120,7 @@ def _query(
         return client.get(config.speaker).vector, description.encoder_fingerprint
     if config.vector is not None:
         return _read_vector(config.vector), config.fingerprint or description.encoder_fingerprint
+
     return embed_recordings(config, description)
 
 
@@ -111,20 +128,26 @@ def _read_vector(path: str) -> NDArray[np.float32]:
     try:
         vector = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--vector {path}: cannot be read as .npy: {error}") from error
+        raise ConfigError(
+            f"--vector {path}: cannot be read as .npy: {error}; give a file that numpy.save wrote"
+        ) from error
     if vector.ndim != 1 or not np.issubdtype(vector.dtype, np.floating):
         raise ConfigError(
-            f"--vector {path}: got {vector.dtype} {vector.shape}, expected one vector of floats"
+            f"--vector {path}: got {vector.dtype} {vector.shape}, expected one vector of floats, "
+            "such as float32 (D,)"
         )
+
     return np.asarray(vector, dtype=np.float32)
 
 
 def embed_recordings(
     config: LookupConfig, description: "Description"
 ) -> tuple[NDArray[np.float32], str]:
-    """The mean vector of the recordings, by the index's encoder. Raises ConfigError when that
-    cannot be.
+    """The mean vector of the recordings by the index's encoder, and the encoder's fingerprint.
+
+    Raises ConfigError when the encoder is not known, or a recording cannot be used.
     """
+    # These modules bring torch and FFmpeg, which a look-up by --vector or --speaker does not need.
     from actors.embedding.config import SPECTRAL_FINGERPRINT, EmbedderConfig, fingerprint
     from actors.embedding.embedders import make_embedder
     from actors.inference.outcomes import Missing
@@ -136,27 +159,34 @@ def embed_recordings(
         if description.encoder_fingerprint != SPECTRAL_FINGERPRINT:
             raise ConfigError(
                 f"--encoder: the index was made with {description.encoder} "
-                f"({description.encoder_fingerprint}); name that encoder's folder or hub name here"
+                f"({description.encoder_fingerprint}); give that encoder's folder or hub name"
             )
         encoder = "spectral"
+
     chosen = EmbedderConfig(encoder=encoder, revision=config.revision)
     embedder = make_embedder(chosen)
     embedder.setup(os.cpu_count() or 1)
+
     try:
         sounds = [
             decode_audio(Path(path).read_bytes(), max_seconds=MAX_SECONDS) for path in config.audio
         ]
     except OSError as error:
-        raise ConfigError(f"--audio {error.filename}: {error.strerror}") from error
+        raise ConfigError(
+            f"--audio {error.filename}: {error.strerror}; give files that can be read"
+        ) from error
     except BadSample as bad:
-        raise ConfigError(f"--audio: {bad.reason}") from bad
+        raise ConfigError(f"--audio: {bad.reason}; give recordings that can be decoded") from bad
+
     rows = embedder.embed(sounds, ["the speaker"] * len(sounds))
     vectors = [row for row in rows if not isinstance(row, Missing)]
+
     if len(vectors) < len(rows):
         path, bad_row = next(
             pair for pair in zip(config.audio, rows, strict=True) if isinstance(pair[1], Missing)
         )
         raise ConfigError(f"--audio {path}: {bad_row}")
+
     return np.stack(vectors).mean(axis=0, dtype=np.float64).astype(np.float32), fingerprint(chosen)
 
 
@@ -169,6 +199,7 @@ def _as_table(result: "SearchResult", description: "Description") -> str:
         f"{'speaker':32s}{'similarity':>11s}"
         + "".join(f"{n:>20s}" for n in description.label_dimensions)
     ]
+
     for neighbor in result.neighbours[0]:
         cells = []
         for name in description.label_dimensions:
@@ -180,5 +211,6 @@ def _as_table(result: "SearchResult", description: "Description") -> str:
             f"{neighbor.id:32s}{neighbor.similarity:11.4f}"
             + "".join(f"{cell:>20s}" for cell in cells)
         )
+
     lines.append(f"of {description.num_speakers} speakers, generation {result.generation}")
     return "\n".join(lines) + "\n"

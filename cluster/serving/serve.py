@@ -1,8 +1,8 @@
-"""`emostream serve`: the speaker index over gRPC, from a speaker table and a folder that keeps what
-clients write.
+"""`emostream serve`: the speaker index over gRPC.
 
-One process serves and writes. With --follow it serves what another process writes to the same
-folder; with --replicas Ray Serve runs a writer and followers.
+It begins with a speaker table, and a folder keeps what clients write. One process serves and
+writes. With --follow it serves what another process writes to the same folder. With --replicas, Ray
+Serve runs a writer and followers.
 """
 
 import asyncio
@@ -16,29 +16,30 @@ from actors.speaker_index.serving.config import ServerConfig
 from cluster.serving.config import ServeConfig
 
 if TYPE_CHECKING:
-    from actors.speaker_index.serving.service import (
-        SpeakerIndex,
-    )  # with FAISS, which the help text does not need
+    # This module brings FAISS, which the help text does not need.
+    from actors.speaker_index.serving.service import SpeakerIndex
 
 log = logging.getLogger(__name__)
 
 
 def run_serve(config: ServeConfig) -> int:
-    """Serve until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT; returns exit status 0."""
     if config.replicas:
         from cluster.serving.on_ray import serve_on_ray
 
         return serve_on_ray(config)
+
     index = open_index(config)
     try:
         asyncio.run(_serve(config, index))
     finally:
         index.close()
+
     return 0
 
 
 def open_index(config: ServeConfig) -> "SpeakerIndex":
-    """The store, or the follower, that the options ask for."""
+    """The store that --speakers asks for, or the follower that --follow asks for."""
     from actors.speaker_index.storage.follower import SpeakerFollower
     from actors.speaker_index.storage.store import open_store
 
@@ -53,6 +54,7 @@ async def _serve(config: ServeConfig, index: "SpeakerIndex") -> None:
 
     num_threads = config.threads or max(1, (os.cpu_count() or 1) - 1)
     service = SpeakerService(index, config.limits.of_service, num_threads=num_threads)
+
     offered = ServerConfig(
         listen=config.listen,
         callers=config.callers,
@@ -65,6 +67,7 @@ async def _serve(config: ServeConfig, index: "SpeakerIndex") -> None:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
+
     generation, host = index.generation, config.listen.host
     sys.stdout.write(
         f"serving {len(generation)} speakers (generation {generation.number}) on {host}:{port}\n"

@@ -14,14 +14,17 @@ Check = Literal["none", "header", "decode"]
 class ImportConfig:
     """Options of `emostream import`."""
 
-    table: str = option(positional=True, help="CSV or Parquet table, one row per utterance.")
-    root: str = option(help="Folder that the table's paths are relative to.")
+    table: str = option(
+        positional=True, help="CSV or Parquet table with one row for each utterance."
+    )
+    root: str = option(help="Folder that the paths in the table are relative to.")
     out: str = option(help="Folder for the shards, local or remote.")
     shard_size_mb: int = option(default=256, help="Target size of a shard, in MiB.")
-    num_workers: int = option(default=4, help="Shards written at once.")
+    num_workers: int = option(default=4, help="Number of shards that are written at the same time.")
     check: Check = option(
         default="header",
-        help="How media are checked: header (opens, has a track), decode (all of it), or none.",
+        help="How sound and video files are checked. header: a file opens and has a track of a "
+        "known codec; decode: sound files are also decoded completely; none: no check.",
     )
 
     def __post_init__(self) -> None:

@@ -1,16 +1,15 @@
-"""`emostream import`: a table of recordings and the folder they lie in become shards of a target
-size.
+"""`emostream import`: a table of recordings and their folder become shards of a target size.
 
-Every row ends in a shard or in import-rejected.parquet with its reason. The plan (which row goes
-into which shard) is made from the table and the files' sizes alone, so the same input gives the
-same bytes whatever the number of workers, and a shard is named after what goes into it: an import
-that was killed goes on at the first shard that is missing, and one of a longer table writes only
-the shards that have changed. What turned out to be unusable while a shard was written is noted
-beside it, in a hidden file, for as long as the shard is there.
+Every row ends in a shard, or in import-rejected.parquet with its reason. The plan (which row goes
+into which shard) is made from the table and the files' sizes and times alone, so the same input
+gives the same bytes with any number of workers. A shard is named after what goes into it: an import
+that was killed goes on with the shards that are missing, and an import of a longer table writes
+only the shards that have changed. A row may turn out to be unusable only when its shard is written;
+its reason is then noted in a hidden file beside the shard, for as long as the shard is there.
 
 Rows with other fields than their neighbors (no transcript, another sound format) get shards of
-their own, because loaders demand identical fields within one. Threads do the work: copying is bound
-by the disk, and a header check costs microseconds beside it.
+their own, because loaders demand that all samples of a shard have the same fields. The shards are
+written by threads: copying is bound by the disk, and a header check costs only microseconds.
 """
 
 import re
@@ -38,7 +37,6 @@ SUMMARY_NAME = "import-summary.json"
 CONFIG_NAME = "import.yaml"
 REJECTED_NAME = "import-rejected.parquet"
 
-
 _REJECTED_SCHEMA = pa.schema([("row", pa.int64()), ("key", pa.string()), ("reason", pa.string())])
 _SHARD_NAME = re.compile(r"shard-\d{6}-[0-9a-f]{12}\.tar")
 _NOTES_NAME = re.compile(r"\.shard-\d{6}-[0-9a-f]{12}\.tar\.rejected\.json")
@@ -46,7 +44,11 @@ _NOTES_NAME = re.compile(r"\.shard-\d{6}-[0-9a-f]{12}\.tar\.rejected\.json")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportReport:
-    """What became of the table's rows: imported + rejected = rows."""
+    """What became of the rows of the table; every row was either imported or rejected.
+
+    `rejected` counts the rejected rows by the code of their reason. `num_written` counts the shards
+    that this run wrote, and `shards` names all of them.
+    """
 
     num_rows: int
     num_imported: int
@@ -60,7 +62,8 @@ class ImportReport:
 def import_table(config: ImportConfig, on_progress: OnProgress = unseen) -> ImportReport:
     """Import `config.table`; progress is counted in shards.
 
-    Raises ConfigError when the table cannot be used, or when OUT holds shards of something else.
+    Raises ConfigError when the table cannot be used, or when `config.out` holds shards that no
+    import into this folder has written.
     """
     source = read_table(config.table)
     rows, rejected = plan_rows(source, config.root)
@@ -70,25 +73,29 @@ def import_table(config: ImportConfig, on_progress: OnProgress = unseen) -> Impo
     folder.make()
     present = set(folder.names())
     _refuse_foreign_shards(config.out, present, shards, folder.last_summary())
+
+    # A note is written before its shard, so a killed import can leave a note without a shard. The
+    # shard may have no rejected rows this time, and an old note would then be taken for its own.
     todo = [shard for shard in shards if shard.name not in present]
     folder.reopen()
-    folder.discard(
-        present & {notes_name(shard) for shard in todo}
-    )  # of shards that were not finished
+    folder.discard(present & {notes_name(shard) for shard in todo})
 
     with ThreadPoolExecutor(config.num_workers) as pool:
         running = [pool.submit(write_shard, shard, source, config) for shard in todo]
         for number, done in enumerate(as_completed(running), start=1):
             done.result()
             on_progress(number, len(todo))
+
     return _finish(config, folder, source, shards, rejected, num_written=len(todo))
 
 
 def _refuse_foreign_shards(
     out: str, present: set[str], shards: Sequence[ShardOfRows], earlier: dict[str, Any] | None
 ) -> None:
-    """Shards of an older table are removed at the end; anything else would be labeled along
-    unnoticed.
+    """Raise ConfigError when the folder holds shards that no import into it has written.
+
+    Shards of an older table are removed at the end of an import. All other shards would stay, and
+    nobody would notice that they are labeled together with those of the import.
     """
     mine = {shard.name for shard in shards} | set(earlier["shards"] if earlier else ())
     foreign = sorted(
@@ -96,16 +103,19 @@ def _refuse_foreign_shards(
         for name in present
         if name.endswith(".tar") and not name.startswith(".") and name not in mine
     )
+
+    # A shard named like an import's comes from an older table, but only in a folder where an import
+    # has finished before; in any other folder it may be anybody's.
     foreign = [name for name in foreign if earlier is None or not _SHARD_NAME.fullmatch(name)]
     if foreign:
         raise ConfigError(
-            f"--out {out}: holds {len(foreign)} shards of something else, such as {foreign[0]}; "
-            "give another folder, or remove them"
+            f"--out {out}: the folder holds {len(foreign)} shards of something else, such as "
+            f"{foreign[0]}; give another folder, or remove these shards"
         )
 
 
 def _belongs(name: str) -> bool:
-    """Whether a file is a shard of some import, or a note beside one."""
+    """Whether a file is, by its name, a shard that an import wrote, or a note beside one."""
     return bool(_SHARD_NAME.fullmatch(name) or _NOTES_NAME.fullmatch(name))
 
 
@@ -118,8 +128,9 @@ def _finish(
     *,
     num_written: int,
 ) -> ImportReport:
-    """Gather the notes, drop shards of an older table and what killed imports left, and write the
-    report last.
+    """Remove shards of an older table and leftovers of killed imports, and write the report last.
+
+    The rejected rows of the report are those of the plan and those in the notes beside the shards.
     """
     everything = list(rejected)
     present = set(folder.names())
@@ -129,6 +140,7 @@ def _finish(
             places = {row.key: int(source.places[row.position]) for row in shard.rows}
             everything.extend(Rejected(places[key], key, reason) for key, reason in reasons.items())
     everything.sort(key=lambda item: item.row)
+
     wanted = {name for shard in shards for name in (shard.name, notes_name(shard))}
     folder.discard(filter(_belongs, present - wanted))
     folder.sweep(lambda name: _belongs(name) or name == REJECTED_NAME)
@@ -147,5 +159,6 @@ def _finish(
         pq.write_table(
             pa.Table.from_pylist([asdict(item) for item in everything], _REJECTED_SCHEMA), stream
         )
+
     folder.finish(config, asdict(report))
     return report

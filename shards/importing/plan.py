@@ -1,5 +1,7 @@
-"""Which row goes into which shard: decided from the table and the files' sizes alone, before any
-file is opened.
+"""Which row goes into which shard, decided before any file is opened.
+
+The plan follows from the table and from what the file system says of its files: their paths, sizes
+and modification times.
 """
 
 import hashlib
@@ -40,15 +42,18 @@ class RowFile:
 
     extension: str
     path: str
-    relative: str  # to the root: what the identity of its row holds
+    # The path below the root, which is part of the row's identity.
+    relative: str
     size: int
     modified_ns: int
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedRow:
-    """A row that passed the first look: its position in the table, and what is needed to cut
-    shards.
+    """A row that passed the first look, with what is needed to cut the rows into shards.
+
+    `position` counts the readable rows of the table from 0. `fields` are the extensions that the
+    row's sample will have, and `identity` is a digest of all that the sample is made from.
     """
 
     position: int
@@ -60,7 +65,7 @@ class PlannedRow:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A row that was not imported; `row` is its place in the file, counted from 0."""
+    """A row that was not imported. `row` is its place in the file, counted from 0."""
 
     row: int
     key: str
@@ -69,19 +74,18 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class ShardOfRows:
-    """One shard to be."""
+    """A shard that is to be written, and the rows that go into it."""
 
     name: str
     rows: tuple[PlannedRow, ...]
 
 
 def plan_rows(source: SourceTable, root: str) -> tuple[list[PlannedRow], list[Rejected]]:
-    """Look at every row once: its key, its files' sizes. What cannot be used is rejected with its
-    reason.
-    """
+    """Look at the key and the files of every row once; rows that cannot be used are rejected."""
     planned: list[PlannedRow] = []
     rejected = [Rejected(place, "", reason) for place, reason in source.unreadable]
     seen: set[str] = set()
+
     for position, row in _rows(source):
         place = int(source.places[position])
         shown = printable(str(row.get(source.key_column) or ""))
@@ -90,16 +94,23 @@ def plan_rows(source: SourceTable, root: str) -> tuple[list[PlannedRow], list[Re
             if key in seen:
                 raise BadSample("duplicate_key", f"'{printable(key)}' is the key of an earlier row")
             planned.append(_plan_row(position, key, row, source, root))
+            # Only now: a rejected row does not take its key away from a later one.
             seen.add(key)
         except BadSample as bad:
             rejected.append(Rejected(place, shown, bad.reason))
+
     return planned, rejected
 
 
 def plan_shards(rows: Sequence[PlannedRow], config: ImportConfig) -> list[ShardOfRows]:
-    """Cut the rows, in table order and by their fields, into shards of about the target size."""
+    """Cut the rows into shards of about the target size, in table order.
+
+    The rows of a shard have the same fields; for example, rows without a transcript get shards of
+    their own.
+    """
     target = config.shard_size_mb * MIB
     groups: list[list[PlannedRow]] = []
+
     for fields in sorted({row.fields for row in rows}):
         group: list[PlannedRow] = []
         size = 0
@@ -112,6 +123,7 @@ def plan_shards(rows: Sequence[PlannedRow], config: ImportConfig) -> list[ShardO
             group.append(row)
             size += row.size
         groups.append(group)
+
     return [
         ShardOfRows(_shard_name(number, group, config.check), tuple(group))
         for number, group in enumerate(groups)
@@ -121,12 +133,16 @@ def plan_shards(rows: Sequence[PlannedRow], config: ImportConfig) -> list[ShardO
 def tar_key(name: str | None) -> str:
     """A row's name as a sample's key: dots and other characters a key cannot hold become "_".
 
-    Raises BadSample when there is no name, or none is left.
+    For example, "a/b.c" becomes "a/b_c". Raises BadSample when there is no name, or when no usable
+    key is left of it.
     """
     if name is None:
         raise BadSample("no_key", "the row has no key")
+
+    # Readers skip samples whose names begin with "__"; an "x" in front prevents that.
     key = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\\.]", "_", name.strip("/"))
     key = "/".join("x" + part if part.startswith("__") else part for part in key.split("/"))
+
     problem = key_problem(key)
     if problem is not None:
         raise BadSample(*problem)
@@ -134,8 +150,10 @@ def tar_key(name: str | None) -> str:
 
 
 def row_files(row: dict[str, Any], root: str) -> list[RowFile]:
-    """The files a row names, with their sizes. Raises BadSample for one that is missing, empty or
-    outside `root`.
+    """The files that a row names, with their sizes.
+
+    Raises BadSample for a file that is missing or empty, lies outside `root`, or has an unknown
+    extension.
     """
     return [
         _row_file(column, path, root)
@@ -147,11 +165,14 @@ def row_files(row: dict[str, Any], root: str) -> list[RowFile]:
 def _row_file(column: str, relative: str, root: str) -> RowFile:
     root = os.path.abspath(root)
     path = os.path.normpath(os.path.join(root, relative))
+    # Checked by the path alone, before anything is opened. Links below the root may lead outside:
+    # a corpus assembled from links is ordinary.
     if os.path.isabs(relative) or path == root or os.path.commonpath([root, path]) != root:
         raise BadSample(
             "path_outside_root",
             f"{column} is '{printable(relative)}', expected a path below --root",
         )
+
     known = {"audio": AUDIO_EXTENSIONS, "video": VIDEO_EXTENSIONS, "face": frozenset({"npy"})}[
         column
     ]
@@ -159,14 +180,17 @@ def _row_file(column: str, relative: str, root: str) -> RowFile:
     if extension not in known:
         raise BadSample(
             "unknown_extension",
-            f"{column} is '{printable(relative)}', expected {', '.join(sorted(known))}",
+            f"{column} is '{printable(relative)}', expected one of the extensions "
+            f"{', '.join(sorted(known))}",
         )
+
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:
         raise BadSample("missing_file", f"{column} '{printable(relative)}': {error}") from error
     if status.st_size == 0:
         raise BadSample("empty_file", f"{column} '{printable(relative)}' has no bytes")
+
     return RowFile(
         extension=FACE_EXTENSION if column == "face" else extension,
         path=path,
@@ -186,12 +210,16 @@ def _plan_row(
     )
     if not fields:
         raise BadSample(
-            "no_media", "the row has neither audio, video, face features nor a transcript"
+            "no_media", "the row has no audio, no video, no face features and no transcript"
         )
+
+    # The paths are part of the identity: clips that were unpacked together have the same size and
+    # time, and a table that names other files must give another shard.
     metadata = metadata_of(row, source.key_column, key, is_text=source.is_text)
     versions = [[file.extension, file.relative, file.size, file.modified_ns] for file in files]
     identity = [key, transcript, str(metadata), versions]
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+
     return PlannedRow(
         position, key, tuple(sorted(fields)), sum(file.size for file in files), digest
     )

@@ -1,11 +1,10 @@
-"""The table an import starts from: CSV or Parquet rows, which columns mean what, and what becomes
-each sample's json.
+"""The table that an import starts from: its rows, what its columns mean, and each sample's json.
 
-A CSV has no types, and guessing them would turn the speaker "007" into 7 and the session "1e5" into
-100000.0: its cells stay text, except in the three columns that are something else by the sample's
-contract. Parquet keeps its types. A cell that is empty, null or NaN is absent from the json. pandas
-was left out: it is one more dependency, holds text as Python objects, and turns whole numbers with
-a gap into floats.
+A CSV file has no types, and guessing them would turn the speaker "007" into 7 and the session "1e5"
+into 100000.0. So the cells of a CSV file stay text, except in the three columns to which the
+contract of a sample gives another type. The columns of a Parquet file keep their types. A cell that
+is empty, null or NaN is left out of the json. pandas was left out: it is one more dependency, holds
+text as Python objects, and turns a column of whole numbers with a gap into floats.
 """
 
 import json
@@ -33,8 +32,9 @@ FILE_COLUMNS = ("audio", "video", "face")
 TRANSCRIPT_COLUMN = "transcript"
 
 _MAX_REMOTE_TABLE_BYTES = 8 << 30
-# A row of a CSV file has to fit into one block.
+# Arrow reads a CSV file in blocks, and a row has to fit into one of them.
 _CSV_BLOCK_BYTES = 16 << 20
+# The columns of a CSV file that are not text in the sample's json.
 _TEXT_PARSERS: Mapping[str, Callable[[str], object]] = {
     "duration_seconds": float,
     "ratings": json.loads,
@@ -44,11 +44,11 @@ _TEXT_PARSERS: Mapping[str, Callable[[str], object]] = {
 
 @dataclass(frozen=True, slots=True)
 class SourceTable:
-    """The rows that could be read, each one's place in the file, and (place, reason) of those that
-    could not.
+    """The rows that could be read, and the place of each in the file.
 
-    Places count from 0, header excluded. `key_column` is the one of KEY_COLUMNS the keys are made
-    from.
+    `unreadable` has (place, reason) of each row that could not be read. Places count from 0,
+    without the header. `key_column` is the one of KEY_COLUMNS that the keys are made from.
+    `is_text` says that the cells have no types, as in a CSV file.
     """
 
     rows: pa.Table
@@ -59,16 +59,18 @@ class SourceTable:
 
     @property
     def num_rows(self) -> int:
-        """Rows of the file, unreadable ones included."""
+        """Number of rows in the file, including those that could not be read."""
         return self.rows.num_rows + len(self.unreadable)
 
 
 def read_table(url: str) -> SourceTable:
-    """Read `url`, local or remote, `.csv` or `.parquet`. Raises ConfigError when it is no table of
-    utterances.
+    """Read the `.csv` or `.parquet` file at `url`, local or remote.
+
+    Raises ConfigError when it is not a table of utterances.
     """
     if not exists(url):
         raise ConfigError(f"{url}: no such file, expected a table (.csv or .parquet)")
+
     try:
         if url.lower().endswith(".parquet"):
             return _source_table(url, pq.read_table(_open(url)), [], is_text=False)
@@ -76,20 +78,22 @@ def read_table(url: str) -> SourceTable:
             return _source_table(url, *_read_csv(url), is_text=True)
     except pa.ArrowInvalid as error:
         raise ConfigError(
-            f"{url}: cannot be read as a table ({error}); expected UTF-8 CSV or Parquet"
+            f"{url}: cannot be read as a table ({error}); expected CSV in UTF-8, or Parquet"
         ) from error
+
     raise ConfigError(f"{url}: got an unknown kind of table, expected .csv or .parquet")
 
 
 def metadata_of(
     row: Mapping[str, Any], key_column: str, key: str, *, is_text: bool
 ) -> dict[str, object]:
-    """What `row` puts into its sample's json: every column that is no field of its own.
+    """The json of a row's sample: every column that does not become a field of the sample itself.
 
-    The row's own name for itself is kept when `key` differs from it. Raises BadSample for a cell
-    JSON cannot hold.
+    The name in the key column is added to the json when `key` differs from it. Raises BadSample for
+    a cell that JSON cannot hold.
     """
     metadata: dict[str, object] = {}
+
     for column, cell in row.items():
         if column in FILE_COLUMNS or column in (TRANSCRIPT_COLUMN, key_column):
             continue
@@ -98,14 +102,17 @@ def metadata_of(
         )
         if value is not None:
             metadata[column] = value
+
     if str(row[key_column]) != key:
         metadata[key_column] = str(row[key_column])
+
     return metadata
 
 
 def text_cell(row: Mapping[str, Any], column: str) -> str | None:
-    """The stripped text in `column`, None where it is missing, empty or NaN. Raises BadSample when
-    it is no text.
+    """The stripped text in `column`; None where the cell is missing, empty or NaN.
+
+    Raises BadSample when the cell is not text.
     """
     cell = row.get(column)
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
@@ -126,12 +133,14 @@ def _read_csv(url: str) -> tuple[pa.Table, list[tuple[int, str]]]:
 
     def note_bad_row(row: pa_csv.InvalidRow) -> str:
         cells = f"{row.actual_columns} cells, expected {row.expected_columns}"
-        # Numbers count from 1, and the header is the first row.
+        # Arrow counts rows from 1, and the header is the first row.
         unreadable.append((row.number - 2, f"bad_row: {cells}: {printable(row.text, 80)}"))
         return "skip"
 
-    # One thread: only then are rows numbered.
+    # Arrow numbers the rows only when it reads them in one thread.
     read_options = pa_csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK_BYTES)
+
+    # The names of the columns are needed before the file is read, to declare every column as text.
     with pa_csv.open_csv(
         _open(url),
         read_options=read_options,
@@ -140,6 +149,7 @@ def _read_csv(url: str) -> tuple[pa.Table, list[tuple[int, str]]]:
         ),
     ) as header:
         names = header.schema.names
+
     table = pa_csv.read_csv(
         _open(url),
         read_options=read_options,
@@ -152,6 +162,7 @@ def _read_csv(url: str) -> tuple[pa.Table, list[tuple[int, str]]]:
             strings_can_be_null=True,
         ),
     )
+
     return table.rename_columns([name.strip() for name in names]), unreadable
 
 
@@ -159,27 +170,36 @@ def _source_table(
     url: str, rows: pa.Table, unreadable: list[tuple[int, str]], *, is_text: bool
 ) -> SourceTable:
     rows.validate(full=True)
+
     names = rows.schema.names
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise ConfigError(f"{url}: two columns are called {', '.join(repeated)}; rename one")
+        raise ConfigError(
+            f"{url}: columns share a name ({', '.join(repeated)}); rename all but one"
+        )
+
     key_column = next((name for name in KEY_COLUMNS if name in names), None)
     if key_column is None:
         raise ConfigError(
             f"{url}: got the columns {', '.join(names)}, expected one called key or clip"
         )
+
     if not {*FILE_COLUMNS, TRANSCRIPT_COLUMN} & set(names):
         expected = f"at least one of {', '.join(FILE_COLUMNS)}, {TRANSCRIPT_COLUMN}"
         raise ConfigError(f"{url}: got the columns {', '.join(names)}, expected {expected}")
-    if pa.types.is_integer(
-        rows.schema.field(key_column).type
-    ):  # a numbered corpus; as text, a key like any other
+
+    # A corpus may be numbered; as text, a number is a key like any other.
+    if pa.types.is_integer(rows.schema.field(key_column).type):
         rows = rows.set_column(
             names.index(key_column), key_column, rows[key_column].cast(pa.string())
         )
+
+    # `rows` has gaps where rows of the file could not be read: with row 1 of 4 unreadable, the
+    # places are 0, 2, 3.
     places = np.delete(
         np.arange(rows.num_rows + len(unreadable)), [place for place, _ in unreadable]
     )
+
     return SourceTable(rows, places, tuple(unreadable), key_column, is_text)
 
 
@@ -188,6 +208,7 @@ def _parse_text(column: str, cell: str) -> object:
         return None
     if column not in _TEXT_PARSERS:
         return cell.strip()
+
     try:
         return _json_value(column, _TEXT_PARSERS[column](cell))
     except ValueError as error:
@@ -198,24 +219,30 @@ def _parse_text(column: str, cell: str) -> object:
 
 
 def _json_value(column: str, cell: object) -> object:
-    """`cell` as JSON can hold it; None for what is to be left out. In a struct that is each field
-    that is null.
+    """`cell` in a form that JSON can hold; None when the json leaves it out.
+
+    Of a struct, every field that is null is left out.
     """
     if isinstance(cell, dict):
         inner = {str(name): _json_value(column, value) for name, value in cell.items()}
         return {name: value for name, value in inner.items() if value is not None}
     if isinstance(cell, list):
         return [_json_value(column, item) for item in cell]
+
     if isinstance(cell, Decimal):
         cell = float(cell)
     if isinstance(cell, float):
         if math.isinf(cell):
-            raise BadSample("bad_metadata", f"{column} is infinite")
+            raise BadSample("bad_metadata", f"{column} is infinite, expected a finite number")
         return None if math.isnan(cell) else cell
+
     if isinstance(cell, datetime | date | time):
         return cell.isoformat()
     if isinstance(cell, timedelta):
         return cell.total_seconds()
     if cell is None or isinstance(cell, str | int):
         return cell if cell != "" else None
-    raise BadSample("bad_metadata", f"{column} holds a {type(cell).__name__}, which JSON cannot")
+
+    raise BadSample(
+        "bad_metadata", f"{column} holds a {type(cell).__name__}, which JSON cannot represent"
+    )

@@ -1,4 +1,4 @@
-"""Writing one shard of an import: its rows' files, read and checked, streamed into a tar."""
+"""Writing one shard of an import: the files of its rows are read, checked and put into a tar."""
 
 from typing import Any
 
@@ -27,25 +27,30 @@ MAX_CHECKED_SECONDS = 24 * 3600.0
 
 
 def write_shard(shard: ShardOfRows, source: SourceTable, config: ImportConfig) -> None:
-    """Write one shard, and before it a note of the rows that turned out to be unusable."""
+    """Write one shard, and before it a note with the reasons of rows that cannot be used."""
     reasons: dict[str, str] = {}
     positions = {row.position: row for row in shard.rows}
     table = source.rows.take(pa.array(list(positions), pa.int64()))
+
     with atomic_write(join(config.out, shard.name)) as stream, TarWriter(stream) as writer:
         for planned, row in zip(shard.rows, dictionaries(table), strict=True):
             try:
                 writer.add(planned.key, read_members(planned.key, row, source, config))
             except BadSample as bad:
                 reasons[planned.key] = bad.reason
-        if reasons:  # before the shard appears: a shard that is there has its notes
+
+        # The shard appears when the block ends. Its note is written before that, because a shard
+        # that is there is never written again: a note lost between the two would stay lost.
+        if reasons:
             write_json(join(config.out, notes_name(shard)), reasons)
 
 
 def read_members(
     key: str, row: dict[str, Any], source: SourceTable, config: ImportConfig
 ) -> dict[str, bytes]:
-    """A row's sample, extension -> payload, checked as far as `config.check` says. Raises
-    BadSample.
+    """The sample of a row, as extension -> payload, checked as far as `config.check` says.
+
+    Raises BadSample when the row cannot be used.
     """
     members: dict[str, bytes] = {}
     for file in row_files(row, config.root):
@@ -55,17 +60,21 @@ def read_members(
             raise BadSample("file_too_large", str(error)) from error
         except OSError as error:
             raise BadSample("unreadable_file", f"{file.relative}: {error.strerror}") from error
+
     transcript = text_cell(row, TRANSCRIPT_COLUMN)
     if transcript is not None:
         members[TRANSCRIPT_EXTENSION] = transcript.encode()
+
     metadata = metadata_of(row, source.key_column, key, is_text=source.is_text)
     try:
         members[METADATA_EXTENSION] = encode_metadata(metadata)
     except (ValueError, UnicodeEncodeError) as error:
         raise BadSample("bad_metadata", str(error)) from error
+
     parse_sample(key, members)
     for extension, payload in members.items():
         _check_media(extension, payload, config.check)
+
     return members
 
 

@@ -1,19 +1,23 @@
-"""Sound from any container to 16 kHz mono float32, in bounded memory, or a recorded reason why not.
+"""Decoding of sound: any container becomes 16 kHz mono float32, or a reason why it cannot.
 
-Frames are decoded one by one, averaged over their channels, resampled in blocks, and counted as
-they arrive: a header may claim any length, the limit bites on what is really decoded. Averaging
-first, and resampling one channel instead of eight, is why FFmpeg's own downmix is not used; it
-would also weigh channels by their place in the room. Resampling frame by frame was tried and costs
-three times as much as blocks of 32,768 samples; `scipy.signal.resample_poly` costs twice as much
-and needs the whole recording at once.
+Memory is bounded: frames are decoded one by one, averaged over their channels, resampled in blocks,
+and counted as they arrive. A header may claim any length; the limit counts what is really decoded.
+FFmpeg's own downmix is not used, because it would weigh each channel by its place in the room, and
+because averaging first leaves one channel to resample instead of eight. Resampling frame by frame
+was tried and costs three times as much as blocks of 32,768 samples; `scipy.signal.resample_poly`
+costs twice as much and needs the whole recording at once.
 
-A file whose damage can be seen is refused whole. FFmpeg skips what it cannot decode, but then an
-utterance would be labeled by sound it does not have. flac, mp4, ogg and wav tell when they were cut
-short (ogg inside a page only); mp3 and matroska may end anywhere, and what is there is what they
-are. flac and ogg carry checksums. Native flac is read by libFLAC, which looks at them: FFmpeg does
-not unless told to (of 300 files with one flipped bit, 236 gave other sound), and its parser takes
-the end of 1 good file in 6,000 for a broken frame. For ogg see `shards.media.ogg`. In an mp3 or aac
-frame a flipped bit is just other sound.
+A file whose damage can be seen is refused as a whole. FFmpeg would skip what it cannot decode, and
+the utterance would be labeled by sound that it does not have. Which damage can be seen depends on
+the format:
+
+- A flac, mp4, ogg or wav file that was cut short shows it (ogg only where the cut is inside a
+  page). An mp3 or matroska file may end anywhere, so whatever is left of it counts as whole.
+- flac and ogg carry checksums. Native flac is read by libFLAC, which verifies them. FFmpeg does not
+  verify them unless it is told to (of 300 files with one flipped bit, 236 gave other sound), and
+  then its parser takes the end of 1 good file in 6,000 for a broken frame. `shards.media.ogg`
+  verifies those of ogg.
+- mp3 and aac carry no checksums: a flipped bit in a frame is just other sound.
 """
 
 import hashlib
@@ -33,49 +37,57 @@ from shards.errors import BadSample
 from shards.media.container import AUDIO_DECODERS, DECODER_OPTIONS, open_media
 from shards.media.sound_format import SAMPLE_RATE_HZ
 
-# One frame of a speech model: 25 ms. Nothing can be heard, or computed, in less.
+# One frame of a speech model lasts 25 ms. In less, nothing can be heard and nothing computed.
 MIN_SECONDS = 0.025
 # A third of the smallest step of 16-bit sound.
 SILENCE_PEAK = 1e-5
 
-# Outside these a sampling rate is a lie, and the resampler's filter grows with it: 2^31 Hz would
-# need 17 GB.
+# A header that claims a rate outside this range is wrong. Such a rate must not reach the resampler,
+# whose filter grows with it: a filter for 2^31 Hz would need 17 GB.
 _MIN_RATE_HZ, _MAX_RATE_HZ = 1_000, 768_000
 _BLOCK_SAMPLES = 32_768
-# Lengths of frames are added up as floating-point seconds.
+# The lengths of frames are added up as floating-point seconds, whose rounding must not make a
+# recording too long that has exactly the allowed length.
 _TIME_TOLERANCE_SECONDS = 1e-6
-# Programs that write WAV into a pipe cannot go back and fill in the size; they leave one of these
-# or more.
+# A program that writes WAV into a pipe cannot go back and fill in the size of its data. It leaves a
+# number of this size or larger there.
 _UNKNOWN_WAV_BYTES = 0x7FFF0000
+# Where a native FLAC file holds the MD5 of its samples.
 _FLAC_MD5 = slice(26, 42)
 _FLAC_SAMPLE_BYTES = {"PCM_S8": 1, "PCM_16": 2, "PCM_24": 3}
+# FFmpeg verifies the checksums of flac inside other containers (ogg, matroska) only when told to.
 _FLAC_OPTIONS = {"err_detect": "crccheck+explode"}
-# FFmpeg's integer formats (planar ones end in "p"): what is subtracted, what full scale is.
+# FFmpeg's integer formats, without the "p" of planar ones: (value of silence, full scale).
 _INTEGER_SCALES = {"u8": (128.0, 2.0**7), "s16": (0.0, 2.0**15), "s32": (0.0, 2.0**31)}
 
 
 def decode_audio(data: bytes, *, max_seconds: float = 600.0) -> NDArray[np.float32]:
-    """The sound of `data`, `[num_samples]` at 16 kHz: flac, wav, mp3, ogg, opus, m4a, or the sound
-    track of a video.
+    """The sound of `data` as `[num_samples]` at 16 kHz.
 
-    Full scale is 1; floating-point files keep their range. Raises BadSample: `empty_audio`,
+    `data` is a flac, wav, mp3, ogg, opus or m4a file, or a video with a sound track. Full scale is
+    1; a floating-point file keeps samples beyond it. Raises BadSample: `empty_audio`,
     `unknown_audio_format`, `corrupt_audio`, `truncated_audio`, `no_audio_track`,
     `unsupported_codec`, `bad_sample_rate`, `audio_too_long`, `audio_too_short`, `non_finite_audio`,
     `silent_audio`.
     """
     _check_wav_size(data)
+
+    # libFLAC verifies the checksums of native flac. The length in the header is part of that
+    # check, so a flac without one goes through FFmpeg like all other formats.
     if _flac_length(data):
         blocks = _joined(_flac_blocks(data, max_seconds))
     else:
         with open_media(data, kind="audio") as container:
             blocks = _joined(_mono_blocks(_counted(_decoded(container), max_seconds)))
     samples = np.concatenate(blocks) if blocks else np.empty(0, np.float32)
+
     _check_sound(samples)
     return samples
 
 
 def _joined(native: Iterator[tuple[int, NDArray[np.float32]]]) -> list[NDArray[np.float32]]:
-    """(sampling rate, mono samples) blocks at 16 kHz."""
+    """The blocks (sampling rate, mono samples) of `native`, resampled to 16 kHz."""
+    # A stream may change its rate midway, and a resampler knows one rate only.
     return [
         block
         for rate_hz, run in groupby(native, key=itemgetter(0))
@@ -84,18 +96,18 @@ def _joined(native: Iterator[tuple[int, NDArray[np.float32]]]) -> list[NDArray[n
 
 
 def encode_flac(samples: NDArray[np.float32], sample_rate_hz: int = SAMPLE_RATE_HZ) -> bytes:
-    """`samples` `[num_samples]`, full scale 1, as 16-bit FLAC; what lies beyond full scale is
-    clipped.
-    """
+    """`samples` `[num_samples]`, full scale 1, as 16-bit FLAC; louder samples are clipped."""
     integers = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
     buffer = io.BytesIO()
     soundfile.write(buffer, integers, sample_rate_hz, format="FLAC", subtype="PCM_16")
+
     return buffer.getvalue()
 
 
 def check_audio_header(data: bytes) -> None:
-    """Raise BadSample unless `data` opens and has a sound track that can be decoded; decodes
-    (almost) nothing.
+    """Raise BadSample unless `data` opens and has a sound track of a known codec.
+
+    (Almost) nothing is decoded.
     """
     _check_wav_size(data)
     with open_media(data, kind="audio") as container:
@@ -105,20 +117,23 @@ def check_audio_header(data: bytes) -> None:
 def _audio_track(container: InputContainer) -> AudioStream:
     track = container.streams.best("audio")
     if not isinstance(track, AudioStream):
-        raise BadSample("no_audio_track", f"{container.format.name} without a sound track")
+        raise BadSample("no_audio_track", f"the {container.format.name} file has no sound track")
+
     if track.codec_context is None or track.codec_context.codec.name not in AUDIO_DECODERS:
         name = track.codec_context.codec.name if track.codec_context else "unknown"
         raise BadSample(
-            "unsupported_codec", f"sound is {name}, known: {', '.join(sorted(AUDIO_DECODERS))}"
+            "unsupported_codec",
+            f"the codec of the sound is {name}, expected {', '.join(sorted(AUDIO_DECODERS))}",
         )
+
     return track
 
 
 def _flac_blocks(data: bytes, max_seconds: float) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """(sampling rate, mono samples) of a native FLAC file whose header says how many there are.
+    """Blocks (sampling rate, mono samples) of a native FLAC file whose header gives its length.
 
-    libFLAC verifies the checksum of every frame; the MD5 of all samples in the header (zero: none)
-    is verified here.
+    libFLAC verifies the checksum of every frame. The header's MD5 of all samples is verified here
+    (a header whose MD5 is all zeros has none).
     """
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
@@ -126,30 +141,36 @@ def _flac_blocks(data: bytes, max_seconds: float) -> Iterator[tuple[int, NDArray
             most = (max_seconds + _TIME_TOLERANCE_SECONDS) * file.samplerate
             num_bytes = _FLAC_SAMPLE_BYTES.get(file.subtype, 0)
             digest, num_samples = hashlib.md5(usedforsecurity=False), 0
+
             while len(block := file.read(_BLOCK_SAMPLES, dtype="int32", always_2d=True)):
+                # libsndfile shifts samples of any width to the top of 32 bits. The MD5 is over
+                # their own bytes, the last `num_bytes` of each in little-endian order.
                 digest.update(
                     block.astype("<i4").view(np.uint8).reshape(-1, 4)[:, 4 - num_bytes :].tobytes()
                 )
                 num_samples += len(block)
                 if num_samples > most:
-                    raise BadSample("audio_too_long", f"more than {max_seconds:g} s of sound")
+                    raise BadSample(
+                        "audio_too_long", f"the sound is longer than {max_seconds:g} s, the limit"
+                    )
                 yield file.samplerate, (block.mean(axis=1) / 2.0**31).astype(np.float32)
     except soundfile.LibsndfileError as error:
         raise BadSample("corrupt_audio", f"flac: {error.error_string}") from error
+
     stored = data[_FLAC_MD5]
     if num_samples != _flac_length(data) or (
         num_bytes and any(stored) and digest.digest() != stored
     ):
         raise BadSample(
             "corrupt_audio",
-            f"flac: {num_samples} of {_flac_length(data)} samples, or not those written",
+            f"flac: got {num_samples} samples, expected {_flac_length(data)} with the MD5 in the "
+            "header",
         )
 
 
 def _flac_length(data: bytes) -> int:
-    """Samples of a native FLAC file by its header; 0 for other formats and where the writer did not
-    know.
-    """
+    """The number of samples in a native FLAC file's header; 0 if unknown, and for other formats."""
+    # The count is the low 36 bits of these five bytes.
     return int.from_bytes(data[21:26], "big") & (1 << 36) - 1 if data[:4] == b"fLaC" else 0
 
 
@@ -157,40 +178,46 @@ def _decoded(container: InputContainer) -> Iterator[AudioFrame]:
     track = _audio_track(container)
     is_flac = track.codec_context.codec.name == "flac"
     track.codec_context.options = DECODER_OPTIONS | (_FLAC_OPTIONS if is_flac else {})
+
     yield from container.decode(track)
 
 
 def _counted(frames: Iterator[AudioFrame], max_seconds: float) -> Iterator[AudioFrame]:
-    """Pass `frames` on until they last longer than `max_seconds` together."""
+    """Pass `frames` on; raise BadSample when they last longer than `max_seconds` together."""
     seconds = 0.0
     for frame in frames:
         _check_rate(frame.sample_rate)
         seconds += frame.samples / frame.sample_rate
         if seconds > max_seconds + _TIME_TOLERANCE_SECONDS:
-            raise BadSample("audio_too_long", f"more than {max_seconds:g} s of sound")
+            raise BadSample(
+                "audio_too_long", f"the sound is longer than {max_seconds:g} s, the limit"
+            )
         yield frame
 
 
 def _check_rate(rate_hz: int) -> None:
     if not _MIN_RATE_HZ <= rate_hz <= _MAX_RATE_HZ:
         raise BadSample(
-            "bad_sample_rate", f"sound at {rate_hz} Hz, expected {_MIN_RATE_HZ} to {_MAX_RATE_HZ}"
+            "bad_sample_rate",
+            f"the sampling rate is {rate_hz} Hz, expected {_MIN_RATE_HZ} to {_MAX_RATE_HZ}",
         )
 
 
 def _mono_blocks(frames: Iterator[AudioFrame]) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """(sampling rate, mono samples), some frames at a time; a stream may change its rate or its
-    channels midway.
-    """
+    """Blocks (sampling rate, mono samples) of some frames each."""
+    # A stream may change its sampling rate or its channels midway, and only frames of one kind can
+    # be joined.
     for (rate_hz, format_name, num_channels), run in groupby(frames, key=_layout):
         pending: list[NDArray[np.generic]] = []
         num_pending = 0
+
         for frame in run:
             pending.append(frame.to_ndarray())
             num_pending += frame.samples
             if num_pending >= _BLOCK_SAMPLES:
                 yield rate_hz, _mono(pending, format_name, num_channels)
                 pending, num_pending = [], 0
+
         if num_pending:
             yield rate_hz, _mono(pending, format_name, num_channels)
 
@@ -202,22 +229,28 @@ def _layout(frame: AudioFrame) -> tuple[int, str, int]:
 def _mono(
     arrays: list[NDArray[np.generic]], format_name: str, num_channels: int
 ) -> NDArray[np.float32]:
-    """The mean over channels; `arrays` are planar `[channels, samples]` or packed `[1, samples *
-    channels]`.
+    """The mean over the channels of `arrays`, scaled so that full scale is 1.
+
+    Planar formats come as `[channels, samples]`, packed ones as `[1, samples * channels]`.
     """
     joined = np.concatenate(arrays, axis=1)
     channels = joined if format_name.endswith("p") else joined.reshape(-1, num_channels).T
-    with np.errstate(
-        over="ignore", invalid="ignore"
-    ):  # float64 beyond float32 is found as non-finite afterwards
+
+    # A float64 sample too large for float32 becomes infinite, which `_check_sound` reports later.
+    with np.errstate(over="ignore", invalid="ignore"):
         mono = channels[0].astype(np.float32)
-        for channel in channels[1:]:  # ten times as fast as `mean(axis=0)` over interleaved samples
+        # Adding one channel after the other is ten times as fast as `mean(axis=0)` over
+        # interleaved samples.
+        for channel in channels[1:]:
             mono += channel
+
+    # `mono` is the sum over the channels until here, so each channel adds one offset to it.
     offset, full_scale = _INTEGER_SCALES.get(format_name.removesuffix("p"), (0.0, 1.0))
     if (num_channels, full_scale) != (1, 1.0):
         mono = (mono - np.float32(offset * num_channels)) * np.float32(
             1.0 / (full_scale * num_channels)
         )
+
     return mono
 
 
@@ -227,11 +260,14 @@ def _resampled(
     if rate_hz == SAMPLE_RATE_HZ:
         yield from blocks
         return
+
     resampler = AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE_HZ)
     for block in blocks:
         frame = AudioFrame.from_ndarray(block[np.newaxis], format="fltp", layout="mono")
         frame.sample_rate = rate_hz
         yield from (out.to_ndarray()[0] for out in resampler.resample(frame))
+
+    # The resampler holds back the last samples until it is told that no more come.
     yield from (out.to_ndarray()[0] for out in resampler.resample(None))
 
 
@@ -239,23 +275,28 @@ def _check_sound(samples: NDArray[np.float32]) -> None:
     seconds = len(samples) / SAMPLE_RATE_HZ
     if seconds < MIN_SECONDS:
         raise BadSample(
-            "audio_too_short", f"{seconds:.4f} s of sound, at least {MIN_SECONDS} s are needed"
+            "audio_too_short", f"got {seconds:.4f} s of sound, expected at least {MIN_SECONDS} s"
         )
+
     if not np.isfinite(samples).all():
         raise BadSample("non_finite_audio", "the sound holds NaN or infinite samples")
+
     peak = float(np.abs(samples).max())
     if peak < SILENCE_PEAK:
         raise BadSample(
-            "silent_audio", f"{seconds:.3f} s of digital silence, largest sample {peak:.1e}"
+            "silent_audio",
+            f"all {seconds:.3f} s are digital silence: the largest sample is {peak:.1e}",
         )
 
 
 def _check_wav_size(data: bytes) -> None:
-    """FFmpeg plays a WAV file that was cut short without a word; its `data` chunk says how long it
-    was.
+    """Raise BadSample when a WAV file is shorter than its `data` chunk says.
+
+    FFmpeg would play what is left of such a file and report nothing.
     """
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         return
+
     position = 12
     while position + 8 <= len(data):
         size = int.from_bytes(data[position + 4 : position + 8], "little")
@@ -263,7 +304,9 @@ def _check_wav_size(data: bytes) -> None:
             present = len(data) - position - 8
             if present < size < _UNKNOWN_WAV_BYTES:
                 raise BadSample(
-                    "truncated_audio", f"wav: {present} of {size} bytes of sound are there"
+                    "truncated_audio",
+                    f"wav: got {present} bytes of sound, expected the {size} of the header",
                 )
             return
+        # A chunk of an odd size is followed by a byte of padding.
         position += 8 + size + size % 2

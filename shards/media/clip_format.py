@@ -1,6 +1,7 @@
-"""What a video encoder wants to see, apart from the code that needs FFmpeg, OpenCV and PIL.
+"""The form of the pictures that a video encoder expects.
 
-A recognizer carries it, and is loaded where none of these is installed.
+This module lies apart from the code that needs FFmpeg, OpenCV and PIL: a recognizer carries a
+`ClipFormat`, and may be loaded where none of the three is installed.
 """
 
 from dataclasses import dataclass
@@ -15,19 +16,30 @@ BILINEAR = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipFormat:
-    """What a video encoder was trained on, and so wants to see."""
+    """The form of the pictures that a video encoder was trained on, and therefore expects."""
 
-    num_frames: int = option(help="T, pictures of an utterance")
-    side_pixels: int = option(help="height and width of a picture")
+    num_frames: int = option(help="Number of pictures of an utterance (T).")
+    side_pixels: int = option(help="Height and width of a picture, in pixels.")
     shortest_edge_pixels: int = option(
-        help="a whole picture's shorter side before its middle square is cut out"
+        help="Shorter side of a whole picture after resizing, in pixels. The picture's middle "
+        "square is then cut out."
     )
-    resample: int = option(help="PIL's number for the filter that resizes", default=BILINEAR)
-    rescale_factor: float = option(help="what bytes are multiplied by", default=1 / 255)
-    mean: tuple[float, ...] = option(help="subtracted from each color", default=IMAGENET_MEAN)
-    std: tuple[float, ...] = option(help="what each color is divided by", default=IMAGENET_STD)
+    resample: int = option(
+        help="Filter that resizes, by its number in PIL (2: bilinear).", default=BILINEAR
+    )
+    rescale_factor: float = option(
+        help="Factor by which each byte of a picture is multiplied.", default=1 / 255
+    )
+    mean: tuple[float, ...] = option(
+        help="Mean of each color (red, green, blue), subtracted after rescaling.",
+        default=IMAGENET_MEAN,
+    )
+    std: tuple[float, ...] = option(
+        help="Standard deviation by which each color is divided.", default=IMAGENET_STD
+    )
     faces: FaceBoxConfig = option(
-        help="how faces are found; without a detector, none are", default=FaceBoxConfig()
+        help="How faces are found. Without a detector, pictures are used whole.",
+        default=FaceBoxConfig(),
     )
 
     def __post_init__(self) -> None:
@@ -35,9 +47,11 @@ class ClipFormat:
         if not 0 < self.side_pixels <= self.shortest_edge_pixels:
             raise ConfigError(
                 f"shortest_edge_pixels: got {self.shortest_edge_pixels}, expected at least the "
-                f"{self.side_pixels} of side_pixels, which are cut out of it"
+                f"{self.side_pixels} of side_pixels, the square that is cut out"
             )
+
         if len(self.mean) != 3 or len(self.std) != 3 or not min(self.std) > 0:
             raise ConfigError(
-                f"mean, std: got {self.mean}, {self.std}, expected three numbers each, std above 0"
+                f"mean, std: got {self.mean}, {self.std}, expected three numbers each, all of "
+                "std above 0"
             )

@@ -1,6 +1,6 @@
-"""What a waveform is here, whatever the file it came from: 16 kHz, mono, float32.
+"""The one form that all sound has after decoding: 16 kHz, mono, float32.
 
-Apart from the decoders, so that a machine without codecs can use it.
+The definitions lie apart from the decoders, so that a machine without codecs can use them.
 """
 
 from typing import TypeAlias
@@ -9,4 +9,4 @@ import numpy as np
 from numpy.typing import NDArray
 
 SAMPLE_RATE_HZ = 16_000
-Waveform: TypeAlias = NDArray[np.float32]  # [num_samples], within [-1, 1]
+Waveform: TypeAlias = NDArray[np.float32]  # [num_samples], full scale is 1

@@ -1,13 +1,13 @@
-"""`emostream pack`: the kept utterances as training shards, a speaker's utterances together, one
-split a shard.
+"""`emostream pack`: the kept utterances become training shards, each of one split.
 
-A batch of B speakers x K utterances then streams sequentially. A job that was killed goes on where
-it stopped and a finished one opens no shard, because a packed shard is named after what goes into
-it. Shards of an earlier selection are removed before the first new one is written: a pattern like
-`train-*.tar` must never match a mixture of the two. A folder with a summary is a whole pack.
+The utterances of a speaker lie together in a shard, so that a batch of B speakers x K utterances is
+read sequentially. A packed shard is named after what goes into it: a job that was killed goes on
+where it stopped, and a job whose shards are all there opens no labeled shard. Shards of an earlier
+selection are removed before the first new shard is written, because a pattern like `train-*.tar`
+must never match a mixture of two selections. A folder with a summary holds a whole pack.
 
-Shards are written by threads: the work is reading and writing, and what computes (checksums, JSON)
-is a few percent.
+The shards are written by threads: the work is reading and writing, and the computing in it
+(checksums, JSON) is a few percent.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,20 +38,18 @@ MIB = 2**20
 class PackConfig:
     """Options of `emostream pack`."""
 
-    shards: str = option(
-        help="The shards that were labeled: a glob, folder or file, local or remote."
-    )
-    selection: str = option(help="Selection folder, as `emostream select` writes it.")
+    shards: str = option(help="Shards that were labeled: a glob, folder or file, local or remote.")
+    selection: str = option(help="Folder that `emostream select` has written.")
     out: str = option(
-        help="Folder for the training shards; packed shards of an earlier selection there are "
-        "replaced."
+        help="Folder for the training shards. Packed shards of an earlier selection in this folder "
+        "are removed."
     )
     shard_size_mb: int = option(
         default=256,
-        help="Target size of a training shard, in MiB. A speaker is divided only when it fills one "
-        "alone.",
+        help="Target size of a training shard, in MiB. The utterances of a speaker are divided "
+        "over several shards only when they exceed this size.",
     )
-    num_workers: int = option(default=4, help="Shards written at once.")
+    num_workers: int = option(default=4, help="Number of shards that are written at the same time.")
 
     def __post_init__(self) -> None:
         require_positive(self, "--shard-size-mb", "--num-workers")
@@ -59,10 +57,10 @@ class PackConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackSummary:
-    """What lies in the folder, in all and by split, and how many of the planned shards this run
-    wrote.
+    """What lies in the folder, in all and for each split.
 
-    `splits` has utterances, speakers, shards and bytes of each; `shards` names the files.
+    `num_written` counts the planned shards that this run wrote. `splits` has the utterances,
+    speakers, shards and bytes of each split, and `shards` names the files.
     """
 
     num_utterances: int
@@ -74,16 +72,20 @@ class PackSummary:
 
 
 def pack(config: PackConfig, on_progress: OnProgress = unseen) -> PackSummary:
-    """Write the training shards that are not there yet, which progress is counted in.
+    """Write the training shards that are not there yet; progress counts the shards to write.
 
-    Raises ConfigError when the selection or a labeled shard cannot be found, BadShard when a shard
-    has changed since it was labeled.
+    Raises ConfigError when the selection or a labeled shard cannot be found, or when
+    `config.selection` keeps no utterance, and BadShard when a shard has changed since it was
+    labeled.
     """
     selection, labeled = read_selection(config.selection, PLAN_COLUMNS)
     if selection.num_rows == 0:
         raise ConfigError(
-            f"--selection {config.selection}: it keeps no utterance; its summary.json says why"
+            f"--selection {config.selection}: the selection keeps no utterance; its summary.json "
+            "says why"
         )
+
+    # All that can be refused is refused before the first change in the folder.
     sources = find_shards(config.shards, list_files(config.shards), sorted(labeled))
     _require_unchanged(sources, labeled)
     _require_other_folder(config.out, sources)
@@ -103,8 +105,10 @@ def pack(config: PackConfig, on_progress: OnProgress = unseen) -> PackSummary:
 def _require_unchanged(
     sources: Mapping[str, FileIdentity], labeled: Mapping[str, ShardVersion]
 ) -> None:
-    """A copy elsewhere must have the size the labeled shard had; the very file must also have its
-    version.
+    """Raise BadShard when a shard has changed since it was labeled.
+
+    The very file that was labeled must still have its size and its version. A copy at another place
+    must have the same size, but may have another version, such as a later modification time.
     """
     for name, then in labeled.items():
         now = sources[name]
@@ -114,9 +118,10 @@ def _require_unchanged(
                 f"{then.size} bytes, version {then.version}",
             )
             remedy = "run `emostream label` and `emostream select` again"
+
             raise BadShard(
                 "changed_shard",
-                f"{now.url}: got {got}, expected {expected} as it was labeled; {remedy}",
+                f"{now.url}: got {got}, expected {expected}, as when it was labeled; {remedy}",
             )
 
 
@@ -125,24 +130,28 @@ def _require_other_folder(out: str, sources: Mapping[str, FileIdentity]) -> None
     for file in sources.values():
         if file.url.rpartition("/")[0] == folder:
             raise ConfigError(
-                f"--out: got {out}, the folder of the labeled shards, expected one for the packed "
-                "shards"
+                f"--out: got {out}, the folder of the labeled shards, expected another folder for "
+                "the packed shards"
             )
 
 
 def _prepare(plan: Sequence[PlannedShard], folder: Folder) -> list[PlannedShard]:
-    """Remove what does not belong to `plan`, and return what is not there yet."""
+    """Remove packed shards that are not in `plan`, and return the planned shards not there yet."""
     existing = set(folder.names())
     todo = [planned for planned in plan if planned.name not in existing]
+
     stems = {planned.stem for planned in plan}
     stale = [
         name
         for name in sorted(existing)
         if (stem := stem_of(name)) is not None and stem not in stems
     ]
+
+    # The folder is marked as unfinished before anything in it changes.
     if todo or stale:
         folder.reopen()
     folder.discard(stale)
+
     return todo
 
 
@@ -156,21 +165,22 @@ def _write_all(
         running = [
             pool.submit(write_packed_shard, planned, sources, config.out) for planned in todo
         ]
+
         try:
             for number, done in enumerate(as_completed(running), start=1):
                 done.result()
                 on_progress(number, len(todo))
         except BaseException:
-            pool.shutdown(
-                wait=False, cancel_futures=True
-            )  # shards in progress are finished, the others not begun
+            # Leaving the pool still waits for the shards in progress; only the shards that have not
+            # been begun are given up.
+            pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
 def _finish(
     plan: Sequence[PlannedShard], config: PackConfig, folder: Folder, *, num_written: int
 ) -> PackSummary:
-    """Remove temporary files of writers that were killed, and describe the folder."""
+    """Remove temporary files of writers that were killed, and write the summary of the folder."""
     folder.sweep(lambda name: stem_of(name) is not None)
     files = _packed_files(plan, config.out, frozenset(folder.names()))
     splits = {split: _describe_split(split, plan, files) for split in SPLITS}
@@ -183,17 +193,19 @@ def _finish(
         shards=sorted(files),
     )
 
+    # The number of shards written is about this run, not about the folder. Without it, a pack that
+    # was resumed leaves the same bytes as an undisturbed one.
     document = {"format_version": FORMAT_VERSION, **asdict(summary)}
-    del document[
-        "num_written"
-    ]  # of this run, not of the folder: a resumed pack leaves the same bytes
+    del document["num_written"]
     folder.finish(config, document)
     return summary
 
 
 def _packed_files(plan: Sequence[PlannedShard], out: str, names: frozenset[str]) -> dict[str, int]:
-    """Name and bytes of each file of the plan; one planned shard may have several."""
+    """Name and size in bytes of each file of the plan; a planned shard may have several files."""
     stems = {planned.stem for planned in plan}
+    # `list_files` also lists files in folders below. Of files with one name the last in this order
+    # counts, and that is the file in `out` itself.
     deepest_first = sorted(list_files(out), key=lambda file: -file.url.count("/"))
     return {
         file.name: file.size
@@ -208,6 +220,7 @@ def _describe_split(
     mine = [planned.samples for planned in plan if planned.stem.startswith(f"{split}-")]
     sizes = [size for name, size in files.items() if name.startswith(f"{split}-")]
     speakers = {name for samples in mine for name in pc.unique(samples["speaker"]).to_pylist()}
+
     return {
         "utterances": sum(len(samples) for samples in mine),
         "speakers": len(speakers),

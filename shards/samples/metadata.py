@@ -1,7 +1,7 @@
-"""The json of a sample: checked once, here, against written limits, and read by dotted names.
+"""The json of a sample: it is checked here, once, against fixed limits, and read by dotted names.
 
-Members come from anywhere. Python's own `json` takes NaN, recurses as deep as its input asks, and
-keeps the last of two fields with one name; each of these is a reason to reject a sample.
+Members may come from anybody. Python's `json` accepts NaN, recurses as deeply as its input demands,
+and of two fields with the same name keeps the last. Each of these is a reason to reject a sample.
 """
 
 import json
@@ -21,7 +21,7 @@ _RATED_CHANNELS = frozenset({"voice", "face", "audiovisual"})
 
 
 def encode_metadata(metadata: Mapping[str, object]) -> bytes:
-    """`metadata` as canonical JSON: sorted names, no spaces, UTF-8. Raises ValueError for NaN."""
+    """`metadata` as JSON in UTF-8, with sorted names and no spaces. Raises ValueError for NaN."""
     return json.dumps(
         metadata, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
     ).encode()
@@ -32,9 +32,9 @@ def decode_text(code: str, extension: str, data: bytes) -> str:
         raise BadSample(
             code, f"{extension} has {len(data)} bytes, at most {MAX_TEXT_BYTES} are read"
         )
+
     try:
-        # "utf-8-sig": Windows programs put a byte order mark in front, which is not part of the
-        # text.
+        # Programs on Windows put a byte order mark before a text. "utf-8-sig" removes the mark.
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadSample(
@@ -43,8 +43,9 @@ def decode_text(code: str, extension: str, data: bytes) -> str:
 
 
 def parse_metadata(data: bytes) -> dict[str, object]:
-    """The `json` of a sample, checked. Raises BadSample (`bad_json`, `bad_metadata`)."""
+    """Parse and check the json of a sample. Raises BadSample (`bad_json` or `bad_metadata`)."""
     text = decode_text("bad_json", METADATA_EXTENSION, data)
+
     try:
         metadata = json.loads(
             text,
@@ -53,22 +54,28 @@ def parse_metadata(data: bytes) -> dict[str, object]:
             parse_float=_finite_float,
             parse_int=_small_integer,
         )
-        # A lone surrogate is legal JSON and illegal in every table written later.
+        # A lone surrogate is legal in JSON, but not in the tables that are written later. Only an
+        # escape can bring one in, because the bytes are valid UTF-8.
         if "\\u" in text:
             json.dumps(metadata, ensure_ascii=False).encode()
     except RecursionError as error:
         raise BadSample("bad_json", "json is nested too deeply to be read") from error
     except UnicodeEncodeError as error:
-        raise BadSample("bad_json", "json holds half a surrogate pair") from error
+        raise BadSample(
+            "bad_json", "json holds half a surrogate pair, which is no character"
+        ) from error
     except json.JSONDecodeError as error:
         raise BadSample("bad_json", f"json: {error.msg} at character {error.pos}") from error
+
     if not isinstance(metadata, dict):
         raise BadSample("bad_json", f"json holds a {type(metadata).__name__}, expected an object")
+    # Counting the brackets is quick, and nesting cannot be deeper than their number.
     if (
         text.count("{") + text.count("[") > MAX_METADATA_DEPTH
         and _depth(metadata) > MAX_METADATA_DEPTH
     ):
-        raise BadSample("bad_json", f"json is nested deeper than {MAX_METADATA_DEPTH}")
+        raise BadSample("bad_json", f"json is nested deeper than {MAX_METADATA_DEPTH} levels")
+
     _check_metadata(metadata)
     return metadata
 
@@ -77,7 +84,7 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     built = dict(pairs)
     if len(built) != len(pairs):
         repeated, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-        raise BadSample("bad_json", f"json gives {repeated[:80]!r} twice")
+        raise BadSample("bad_json", f"json gives {repeated[:80]!r} twice, expected it once")
     return built
 
 
@@ -88,24 +95,27 @@ def _refuse_constant(text: str) -> NoReturn:
 def _finite_float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise BadSample("bad_json", f"json holds {text[:40]}, which no float64 can")
+        raise BadSample("bad_json", f"json holds {text[:40]}, which is too large for a float64")
     return value
 
 
 def _small_integer(text: str) -> int:
-    # Digits are counted first: converting a million of them takes Python seconds, or an error of
-    # its own.
+    # The digits are counted first: a million digits take Python seconds to convert, or raise an
+    # error of Python's own. A number of too many digits becomes one that the check below refuses.
     value = int(text) if len(text) <= 20 else 1 << 63
     if not -(1 << 63) <= value < 1 << 63:
-        raise BadSample("bad_json", f"json holds the integer {text[:40]}, beyond 64 bits")
+        raise BadSample("bad_json", f"json holds the integer {text[:40]}, expected at most 64 bits")
     return value
 
 
 def _depth(value: object) -> int:
-    """Levels of nesting in `value`, found level by level: recursion is what the limit protects
-    against.
+    """The number of nested levels in `value`.
+
+    The levels are counted one after the other. A recursion would go as deep as the input demands,
+    which is what the limit protects against.
     """
     depth, level = 0, [value]
+
     while level:
         children: list[object] = []
         for item in level:
@@ -113,6 +123,7 @@ def _depth(value: object) -> int:
                 item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
             )
         depth, level = depth + 1, children
+
     return depth
 
 
@@ -121,24 +132,29 @@ def _check_metadata(metadata: Mapping[str, Any]) -> None:
     if isinstance(speaker, str):
         if problem := speaker_problem(speaker):
             raise BadSample("bad_metadata", f"json: {problem}")
+    # True and False are integers to Python, but not names of speakers.
     elif speaker is not None and (isinstance(speaker, bool) or not isinstance(speaker, int)):
         raise BadSample(
             "bad_metadata", f"json: speaker is a {type(speaker).__name__}, expected text"
         )
+
     for name in ("emotion", "language"):
         if not isinstance(metadata.get(name), str | None):
             raise BadSample(
                 "bad_metadata", f"json: {name} is a {type(metadata[name]).__name__}, expected text"
             )
+
     duration = metadata.get("duration_seconds")
     if duration is not None and (
         isinstance(duration, bool) or not isinstance(duration, int | float) or duration < 0
     ):
         raise BadSample(
-            "bad_metadata", f"json: duration_seconds is {str(duration)[:80]!r}, expected seconds"
+            "bad_metadata",
+            f"json: duration_seconds is {str(duration)[:80]!r}, expected a number of 0 or more",
         )
+
     if not isinstance(metadata.get("demographics"), dict | None):
-        raise BadSample("bad_metadata", "json: demographics is not an object")
+        raise BadSample("bad_metadata", "json: demographics must be an object")
     if metadata.get("ratings") is not None:
         _check_ratings(metadata["ratings"])
 
@@ -147,31 +163,36 @@ def _check_ratings(ratings: object) -> None:
     if not isinstance(ratings, dict) or not ratings.keys() <= _RATED_CHANNELS:
         raise BadSample(
             "bad_metadata",
-            f"json: ratings must be an object of {', '.join(sorted(_RATED_CHANNELS))}",
+            "json: ratings must be an object with no other names than "
+            f"{', '.join(sorted(_RATED_CHANNELS))}",
         )
+
     for channel, votes in ratings.items():
         counts = votes.values() if isinstance(votes, dict) else [None]
         if not all(
             isinstance(n, int | float) and not isinstance(n, bool) and n >= 0 for n in counts
         ):
             raise BadSample(
-                "bad_metadata", f"json: ratings of {channel} must map names to vote counts"
+                "bad_metadata", f"json: ratings of {channel} must map names to numbers of votes"
             )
 
 
 def dig(value: object, dotted: str) -> object:
-    """The field of a nested json, `demographics.age`; None where it is not there."""
+    """The field of a nested json at a dotted name, such as `demographics.age`; None if missing."""
     for name in dotted.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
+
     return value
 
 
 def number(value: object) -> float:
-    """A field of the json as a number, also where it was written as text, as an imported CSV's is;
-    else NaN.
+    """A field of the json as a number; NaN when it is not a number.
+
+    A number that is written as text counts, because the fields of an imported CSV are texts.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return math.nan
+
     try:
         return float(value)
     except (ValueError, OverflowError):

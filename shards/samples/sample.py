@@ -1,9 +1,8 @@
-"""What a sample is: the fields a shard may carry, and the only code that turns member bytes into
-them and back.
+"""A sample: its fields, and the only code that turns the bytes of members into fields and back.
 
-Members come from anywhere, so every field is checked here, once, against a written limit; what
-reaches the media code and the labelers is a `Sample` whose metadata has the promised types.
-`webdataset`'s own decoders were left out: they guess by extension and unpickle `.pyd`/`.pickle`.
+Members may come from anybody, so every field is checked here, once, against a fixed limit. The
+media code and the labelers get a `Sample` whose metadata has the promised types. `webdataset`'s own
+decoders were left out: they guess by extension and unpickle `.pyd` and `.pickle`.
 """
 
 from collections.abc import Mapping
@@ -28,12 +27,13 @@ ALLOWED_EXTENSIONS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sample:
-    """One utterance as its shard holds it, media still encoded.
+    """One utterance as its shard holds it; sound and video are still encoded.
 
-    `audio_format` and `video_format` are extensions ("flac", "mp4"); each is given exactly when its
-    bytes are. `face_features` is `[num_frames, dim]`. An empty `txt` and a `face.npy` of no frames
-    count as absent: a packer writes them where a sample lacks the field that its neighbors have.
-    Not compared by value, as arrays are not.
+    `audio_format` and `video_format` are extensions ("flac", "mp4"). Each of them is given exactly
+    when `audio` or `video`, the bytes of that format, are given. `face_features` is
+    `[num_frames, dim]`. An empty `txt` and a `face.npy` of no frames count as absent: a packer
+    writes them into a sample that lacks a field which the other samples of the shard have. Samples
+    are not compared by value, because arrays cannot be.
     """
 
     key: str
@@ -51,29 +51,30 @@ class Sample:
 
     @property
     def speaker(self) -> str | None:
-        """Who speaks; a whole number in the metadata is taken as a name."""
+        """The speaker's name; a whole number in the metadata becomes a name: 17 gives "17"."""
         speaker = self.metadata.get("speaker")
         return None if speaker is None else str(speaker)
 
     @property
     def emotion(self) -> str | None:
-        """The true emotion under the project's name for it; None where it is not known or not one
-        of the seven.
-        """
+        """The true emotion by the project's name; None if it is unknown or none of the seven."""
         emotion = self.metadata.get("emotion")
         return canonical_emotion(emotion) if isinstance(emotion, str) else None
 
 
 def parse_sample(key: str, members: Mapping[str, bytes]) -> Sample:
-    """The sample in `members` (extension -> payload). Raises BadSample for anything outside the
-    contract.
+    """The sample in `members` (extension -> payload).
+
+    Raises BadSample for an unknown, doubled or unreadable field, and for a sample without media.
     """
     unknown = sorted(set(members) - ALLOWED_EXTENSIONS)
     if unknown:
         raise BadSample(
             "unknown_extension",
-            f"got {', '.join(unknown)}, known: {', '.join(sorted(ALLOWED_EXTENSIONS))}",
+            f"got the fields {', '.join(unknown)}, expected only "
+            f"{', '.join(sorted(ALLOWED_EXTENSIONS))}",
         )
+
     audio_format = _only_one("audio", AUDIO_EXTENSIONS, members)
     video_format = _only_one("video", VIDEO_EXTENSIONS, members)
     features = decode_features(members[FACE_EXTENSION]) if FACE_EXTENSION in members else None
@@ -83,8 +84,10 @@ def parse_sample(key: str, members: Mapping[str, bytes]) -> Sample:
         and not members.keys() & {FACE_EXTENSION, TRANSCRIPT_EXTENSION}
     ):
         raise BadSample(
-            "no_media", "the sample has neither audio, video, face features nor a transcript"
+            "no_media",
+            "the sample has no audio, video, face features or transcript, expected at least one",
         )
+
     return Sample(
         key=key,
         audio=None if audio_format is None else members[audio_format],
@@ -102,10 +105,12 @@ def parse_sample(key: str, members: Mapping[str, bytes]) -> Sample:
 
 
 def encode_sample(sample: Sample) -> dict[str, bytes]:
-    """The members of `sample`, extension -> payload; equal samples give equal bytes. Inverse of
-    `parse_sample`.
+    """The members of `sample` (extension -> payload); the inverse of `parse_sample`.
+
+    Samples with equal fields give equal bytes.
     """
     members = {METADATA_EXTENSION: encode_metadata(sample.metadata)}
+
     if sample.audio is not None and sample.audio_format is not None:
         members[sample.audio_format] = sample.audio
     if sample.video is not None and sample.video_format is not None:
@@ -114,6 +119,7 @@ def encode_sample(sample: Sample) -> dict[str, bytes]:
         members[FACE_EXTENSION] = encode_features(sample.face_features)
     if sample.transcript is not None:
         members[TRANSCRIPT_EXTENSION] = sample.transcript.encode()
+
     return members
 
 
@@ -123,7 +129,7 @@ def _check_format(
     if (payload is None) != (extension is None) or (
         extension is not None and extension not in known
     ):
-        expected = f"one of {', '.join(sorted(known))} exactly when {name} is given"
+        expected = f"one of {', '.join(sorted(known))} when {name} is given, otherwise None"
         raise ValueError(f"{name}_format: got {extension!r}, expected {expected}")
 
 
@@ -133,6 +139,7 @@ def _only_one(name: str, extensions: frozenset[str], members: Mapping[str, bytes
         raise BadSample(
             f"ambiguous_{name}", f"got {' and '.join(present)}, expected one {name} field"
         )
+
     return present[0] if present else None
 
 

@@ -1,9 +1,8 @@
-"""How far two teachers' distributions are apart: the distances of EmoCeleb (setpeer-emoceleb,
-section III-B5).
+"""How far apart teachers' distributions are: the distances of setpeer-emoceleb, section III-B5.
 
-Shapes: N utterances, C = 7 emotions. Natural logarithms, float64, no epsilon: a class one teacher
-gives exactly 0 and the other does not makes the published divergence infinite, and the utterance is
-then never kept.
+Shapes: N utterances, C = 7 emotions. Logarithms are natural, and numbers are float64. No epsilon is
+added: where the second teacher gives a class exactly 0 and the first teacher does not, the
+published divergence is infinite, and the utterance is never kept.
 """
 
 from collections.abc import Sequence
@@ -20,8 +19,9 @@ Distance = Literal["kl", "js"]
 def kl_divergence(
     first_NC: NDArray[np.float64], second_NC: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """KL(first || second) of each row, [N] in nats; terms with first = 0 count 0. NaN rows stay
-    NaN.
+    """KL(first || second) of each row, [N] in nats.
+
+    A class to which the first gives 0 adds 0. A row with NaN gives NaN.
     """
     return np.asarray(rel_entr(first_NC, second_NC).sum(axis=1))
 
@@ -29,40 +29,46 @@ def kl_divergence(
 def js_divergence(
     first_NC: NDArray[np.float64], second_NC: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Jensen-Shannon divergence of each row, [N] in nats, at most ln 2 (the divergence, not its
-    square root).
+    """The Jensen-Shannon divergence of each row, [N] in nats, at most ln 2.
+
+    This is the divergence itself, not its square root.
     """
     middle_NC = (first_NC + second_NC) / 2
+
     return (kl_divergence(first_NC, middle_NC) + kl_divergence(second_NC, middle_NC)) / 2
 
 
 def pairwise_distance(
     teachers: Sequence[NDArray[np.float64]], distance: Distance
 ) -> NDArray[np.float64]:
-    """The distance among one, two or three teachers, [N]; a pair (A, B) is taken in the order
-    given.
+    """The distance between one, two or three teachers for each utterance, [N].
 
-    For two teachers A, B the published rule is KL(A || B). For three the paper (Table XI, A + V +
-    T) says nothing; here it is the largest over the pairs, so that an utterance is kept only where
-    every pair agrees. The mean over the pairs lost: it keeps utterances on which one teacher
-    contradicts two that are very close. One teacher has nothing to be compared with: NaN.
+    Two teachers A and B are measured in the order given: the published rule is KL(A || B). For
+    three teachers (Table XI, A + V + T) the paper gives no formula. Here their distance is the
+    largest over the pairs, so that an utterance is kept only where every pair agrees. The mean over
+    the pairs was left out: it keeps utterances on which one teacher contradicts two teachers that
+    are very close. One teacher has no other to be compared with, and its distance is NaN.
     """
     measure = kl_divergence if distance == "kl" else js_divergence
     if len(teachers) == 1:
         return np.full(len(teachers[0]), np.nan)
+
+    # `combinations` keeps the order of the teachers within each pair, which KL depends on.
     return np.asarray(
         np.max([measure(first, second) for first, second in combinations(teachers, 2)], axis=0)
     )
 
 
 def matched_threshold(distances: NDArray[np.float64], num_kept: int) -> float:
-    """The smallest threshold that keeps `num_kept` of `distances` (more only where the last ones
-    are equal).
+    """The smallest threshold that keeps `num_kept` of `distances`; NaN is never kept.
 
-    This is how the paper compares JS with KL: the JS threshold is moved until both keep equally
-    many.
+    It keeps more only where further distances are equal to the threshold. The paper compares JS
+    with KL in this way: the JS threshold is moved until both keep equally many utterances.
     """
     known = distances[~np.isnan(distances)]
     if num_kept == 0 or len(known) == 0:
         return 0.0
+
+    # A distance equal to the threshold is kept, so the threshold is the last kept distance itself:
+    # number `num_kept` in rising order, which is position num_kept - 1.
     return float(np.partition(known, num_kept - 1)[num_kept - 1])

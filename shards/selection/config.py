@@ -1,5 +1,6 @@
-"""The options of `emostream select`. Apart from the rule, which has no need to know how an option
-is checked.
+"""The options of `emostream select`.
+
+They are kept apart from the rule, which does not need to know how an option is checked.
 """
 
 import math
@@ -25,53 +26,63 @@ class SelectConfig:
     predictions: str = option(help="Folder of prediction tables, as `emostream label` writes it.")
     out: str = option(help="Folder for selection.parquet, rejected.parquet and summary.json.")
     teachers: tuple[str, ...] = option(
-        help="One, two or three of audio, vision, text. The distance is KL(first || second), so "
-        "text,vision and text,audio are the published directions; of three, each pair must agree; "
-        "one alone is taken at its word."
+        help="Teachers: one, two or three of audio, vision and text. Two are compared by "
+        "KL(first || second), so text,vision and text,audio are the published directions. Of "
+        "three, every pair must agree; one alone is always believed."
     )
     distance: Distance = option(
-        default="kl", help="kl as published, or js (Jensen-Shannon divergence); in nats."
+        default="kl",
+        help="Distance between two teachers, in nats. kl: the published Kullback-Leibler "
+        "divergence; js: the Jensen-Shannon divergence.",
     )
     threshold: float | str = option(
         default=PUBLISHED_KL_THRESHOLD,
-        help="Largest distance that counts as agreement; with js also `match-kl`: keep as many as "
-        "KL <= 1 does.",
+        help="Largest distance that counts as agreement, in nats. match-kl (with js only): the "
+        "threshold at which as many utterances agree as with KL <= 1.",
     )
     classes: tuple[str, ...] = option(
         default=PUBLISHED_CLASSES,
-        help="Emotions to keep. A label is the likeliest of all seven; the others are left out.",
+        help="Emotions to keep. A label is the likeliest of all seven emotions; an utterance "
+        "with another label is rejected.",
     )
     keep_rates: dict[str, float | str] = option(
         default_factory=dict,
-        help="Share of a class to keep, the rest of it is left out by chance: "
-        "neutral=10000/150123,happiness=10000/61386 as published. No speaker is brought below "
-        "--min-per-speaker. Default: keep all.",
+        help="Share to keep of each class, as published: "
+        "neutral=10000/150123,happiness=10000/61386. The other utterances of a class are rejected "
+        "by chance, but no speaker falls below --min-per-speaker. A class without a share is kept "
+        "whole.",
     )
     balance_to: int | None = option(
         default=None,
-        help="Instead of --keep-rates: a class with more utterances than this gets the rate of "
-        "this number over its count. More than this number remain where speakers are near their "
-        "minimum.",
+        help="Number of utterances that larger classes are reduced to, in place of --keep-rates: "
+        "the rate of such a class is this number over the class's count. More remain where "
+        "speakers are near --min-per-speaker.",
     )
     min_per_speaker: int = option(
-        default=50, help="Speakers with fewer kept utterances are left out."
+        default=50,
+        help="Smallest number of kept utterances of a speaker; a speaker with fewer is rejected.",
     )
     split_fractions: tuple[float, ...] = option(
         default=(0.7, 0.1, 0.2),
-        help="Shares of speakers for train, validation, test; nobody is in two.",
+        help="Shares of the speakers for train, validation and test; they sum to 1. No speaker is "
+        "in two splits.",
     )
-    seed: int = option(default=0, help="Seed of the down-sampling and the split.")
+    seed: int = option(default=0, help="Seed of the down-sampling and of the splits.")
 
     def __post_init__(self) -> None:
         _require_known("--teachers", self.teachers, MODALITIES)
         _require_known("--classes", self.classes, EMOTIONS)
         _require_known("--keep-rates", tuple(self.keep_rates), self.classes, at_least=0)
         self._check_threshold()
+
+        # Called for its errors: a share that is not a number is refused here.
         self.rates()
         if self.keep_rates and self.balance_to is not None:
-            raise ConfigError("--keep-rates and --balance-to: give one of them")
+            raise ConfigError("--keep-rates and --balance-to: give one of them, not both")
         require_positive(self, "--balance-to")
         require_at_least(self, 0, "--min-per-speaker")
+
+        # The comparisons are written with `not`, so that NaN is refused too.
         fractions = self.split_fractions
         if (
             len(fractions) != len(SPLITS)
@@ -79,12 +90,14 @@ class SelectConfig:
             or not abs(sum(fractions) - 1) <= 1e-6
         ):
             raise ConfigError(
-                f"--split-fractions: got {fractions}, expected three shares that sum to 1"
+                f"--split-fractions: got {fractions}, expected three shares of at least 0 that "
+                "sum to 1, such as 0.7,0.1,0.2"
             )
+
         if absolute(self.out).rstrip("/") == absolute(self.predictions).rstrip("/"):
             raise ConfigError(
-                f"--out: got the predictions folder {self.out}, expected another; it holds tables "
-                "only"
+                f"--out: got the predictions folder {self.out}, expected another folder; the "
+                "predictions folder holds prediction tables only"
             )
 
     def rates(self) -> dict[str, float]:
@@ -99,8 +112,10 @@ class SelectConfig:
                 )
             if self.distance != "js":
                 raise ConfigError(
-                    f"--threshold {MATCH_KL}: got --distance {self.distance}, expected js"
+                    f"--threshold {MATCH_KL}: got --distance {self.distance}, expected js; add "
+                    "--distance js, or give a number"
                 )
+
         elif not 0 < self.threshold < math.inf:
             raise ConfigError(
                 f"--threshold: got {self.threshold}, expected a finite number above 0"
@@ -111,10 +126,11 @@ def _require_known(
     flag: str, names: Sequence[str], known: Sequence[str], *, at_least: int = 1
 ) -> None:
     wrong = [name for name in names if name not in known]
+
     if wrong or len(set(names)) != len(names) or len(names) < at_least:
         raise ConfigError(
-            f"{flag}: got {','.join(names) or 'nothing'}, expected different ones of "
-            f"{', '.join(known)}"
+            f"{flag}: got {','.join(names) or 'nothing'}, expected names from this list, each at "
+            f"most once: {', '.join(known)}"
         )
 
 
@@ -124,7 +140,9 @@ def _rate(name: str, share: float | str) -> float:
         value = float(numerator) / float(denominator or 1)
     except (ValueError, ZeroDivisionError):
         value = math.nan
+
     if not 0 <= value <= 1:
         expected = "a share between 0 and 1 such as 0.07 or 10000/150123"
         raise ConfigError(f"--keep-rates {name}: got {share!r}, expected {expected}")
+
     return value

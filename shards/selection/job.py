@@ -1,8 +1,8 @@
-"""`emostream select`: prediction tables in, selection.parquet, rejected.parquet and summary.json
-out.
+"""`emostream select`: makes a selection folder from prediction tables.
 
-Reads no shard and needs no GPU. A folder with a summary is a whole selection, and what reads one
-(`pack`, `report`) can tell.
+The folder gets selection.parquet, rejected.parquet and summary.json. The job opens no shard and
+needs no GPU. A folder with a summary holds a finished selection, and the commands that read a
+selection (`pack`, `report`) can see by the summary whether it is finished.
 """
 
 import json
@@ -43,7 +43,7 @@ _COPIED_COLUMNS = ("key", "shard", "offset", "size", "speaker", "duration_second
 
 @dataclass(frozen=True, slots=True)
 class ShardVersion:
-    """Which file the predictions of a shard were made from."""
+    """The file that the predictions of a shard were made from."""
 
     url: str
     size: int
@@ -51,9 +51,9 @@ class ShardVersion:
 
 
 def select(config: SelectConfig) -> dict[str, Any]:
-    """Select by `config`, write the folder, and return what summary.json holds.
+    """Select by `config`, write the folder, and return the content of summary.json.
 
-    Raises ConfigError when the predictions cannot be used, or hold nothing of a teacher.
+    Raises ConfigError when the predictions cannot be used, or when a teacher has no predictions.
     """
     table, infos = load_predictions(config.predictions, [*_COLUMNS, *MODALITIES])
     candidates = build_candidates(table, config.teachers)
@@ -63,6 +63,8 @@ def select(config: SelectConfig) -> dict[str, Any]:
         candidates, selection, config, infos, unfinished=unfinished_labeling(config.predictions)
     )
 
+    # The summary is taken away before the first table changes and is written last: a selection
+    # that is killed in between leaves a folder that nobody takes for a finished one.
     folder = selection_folder(config.out)
     folder.make()
     folder.reopen()
@@ -74,19 +76,21 @@ def select(config: SelectConfig) -> dict[str, Any]:
 
 
 def selection_folder(url: str) -> Folder:
-    """A folder as `select` writes it."""
+    """The selection folder at `url`."""
     return Folder(url=url, summary_name=SUMMARY_NAME, config_name=CONFIG_NAME)
 
 
 def read_selection(folder: str, columns: Sequence[str]) -> tuple[pa.Table, dict[str, ShardVersion]]:
-    """Columns of a selection and the shards it was made from. Raises ConfigError when `folder`
-    holds no whole one.
+    """The `columns` of a selection, and the versions of the shards that it was made from, by name.
+
+    Raises ConfigError when `folder` holds no finished selection, or one that cannot be read.
     """
     if not selection_folder(folder).is_finished():
         raise ConfigError(
             f"{folder}: no {SUMMARY_NAME}, expected a finished selection; run `emostream select` "
             "first"
         )
+
     url = join(folder, SELECTION_NAME)
     with open_ranged(url) as reader:
         stored = pa.BufferReader(reader.read_at(0, reader.size))
@@ -96,21 +100,24 @@ def read_selection(folder: str, columns: Sequence[str]) -> tuple[pa.Table, dict[
         raise ConfigError(
             f"{url}: not a readable selection ({error}); run `emostream select` again"
         ) from error
+
     footer = json.loads((table.schema.metadata or {}).get(METADATA_KEY, b"{}"))
     if footer.get("format_version") != FORMAT_VERSION:
         found = footer.get("format_version")
         raise ConfigError(
             f"{folder}: got selection format {found}, expected {FORMAT_VERSION}; run `emostream "
-            "select`"
+            "select` again"
         )
+
     return table, {name: ShardVersion(**version) for name, version in footer["shards"].items()}
 
 
 def build_candidates(table: pa.Table, teachers: Sequence[str]) -> Candidates:
-    """The rows of prediction tables as `choose` wants them."""
+    """The rows of prediction tables in the form that `choose` takes."""
     shard, shards = _numbers(table["shard"])
     speaker, speakers = _numbers(table["speaker"])
     emotions = pa.array(EMOTIONS)
+
     return Candidates(
         key=_objects(table["key"]),
         shard=shard,
@@ -126,16 +133,20 @@ def build_candidates(table: pa.Table, teachers: Sequence[str]) -> Candidates:
 
 
 def _explained(table: pa.Table) -> NDArray[np.object_]:
-    """Each row's error where it says why a prediction is missing: the only one that is, or all of
-    them.
+    """The error of each row for which it is clear which prediction the error is about; else None.
 
-    With some of them missing, the error may be about a modality that nobody asks for.
+    It is clear when a single prediction of the row is missing, or all of them. When two of three
+    are missing, a row has only one error for both, and the error may be about a modality that is
+    not a teacher.
     """
+    # A modality that is null in every row was not labeled by this panel, so no row misses it.
     modalities = [table[name] for name in MODALITIES if table[name].null_count < len(table)]
     num_missing = np.sum([column.is_null().to_numpy() for column in modalities], axis=0)
     is_clear = (num_missing <= 1) | (num_missing == len(modalities))
+
     error = _objects(table["error"])
     error[~is_clear] = None
+
     return error
 
 
@@ -144,13 +155,13 @@ def _require_teachers(candidates: Candidates, infos: Sequence[TableInfo]) -> Non
         if len(probs) and np.isnan(probs).all():
             known = ", ".join(infos[0].labelers) or "none"
             raise ConfigError(
-                f"--teachers {name}: no utterance has a prediction of it; the panel's labelers: "
-                f"{known}"
+                f"--teachers {name}: no utterance has a prediction of this teacher; expected some "
+                f"of the panel's labelers: {known}"
             )
 
 
 def _numbers(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], list[str]]:
-    """Names as positions among the sorted distinct ones, -1 for null."""
+    """The position of each name among the sorted distinct names, -1 for null; and these names."""
     names = pc.unique(column).drop_null().sort()
     return _positions(column, names), names.to_pylist()
 
@@ -167,6 +178,7 @@ def _objects(column: pa.ChunkedArray) -> NDArray[np.object_]:
 def _selection_table(table: pa.Table, selection: Selection, infos: Sequence[TableInfo]) -> pa.Table:
     rows = np.flatnonzero(selection.kept)
     kept = table.select(_COPIED_COLUMNS).take(rows)
+
     probs = selection.probs[rows].astype(np.float32).ravel()
     distance = selection.distance[rows]
     added = {
@@ -177,24 +189,27 @@ def _selection_table(table: pa.Table, selection: Selection, infos: Sequence[Tabl
     }
     for name, values in added.items():
         kept = kept.append_column(name, values)
+
     return kept.replace_schema_metadata(
         {METADATA_KEY: _footer(infos, set(pc.unique(kept["shard"]).to_pylist()))}
     )
 
 
 def _footer(infos: Sequence[TableInfo], shards: set[str]) -> str:
-    """Where the kept utterances come from, so that `pack` knows a shard that has changed since."""
+    """The shards of the kept utterances as JSON; `pack` sees by it whether a shard has changed."""
     versions = {
         info.shard: {"url": info.shard_url, "size": info.shard_size, "version": info.shard_version}
         for info in infos
         if info.shard in shards
     }
+
     return json.dumps({"format_version": FORMAT_VERSION, "shards": versions}, sort_keys=True)
 
 
 def _rejected_table(table: pa.Table, selection: Selection) -> pa.Table:
     rows = np.flatnonzero(~selection.kept)
     rejected = table.select(["key", "shard"]).take(rows)
+
     return rejected.append_column("reason", pa.array(selection.reason[rows], pa.string()))
 
 

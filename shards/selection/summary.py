@@ -1,8 +1,8 @@
-"""What a selection amounts to: summary.json, whose layout follows the paper's Tables I, II and V
-and Figure 4.
+"""The content of summary.json: counts, agreement and label quality of a selection.
 
-A plain mapping and no record class: it is the JSON document itself, with a format version, and the
-report reads it.
+Its layout follows Tables I, II and V and Figure 4 of the paper (setpeer-emoceleb). It is a plain
+mapping, not a record class, because it is the JSON document itself: it has a format version, and
+`report` reads it.
 """
 
 import math
@@ -32,19 +32,22 @@ from shards.tables.predictions import TableInfo
 FORMAT_VERSION = 2
 NUM_DISTANCE_BINS = 40
 NUM_GINI_BINS = 20
-# Distances beyond are counted in the last bin: KL has no upper end, and past 4 nats teachers only
-# differ more.
+# Larger distances are counted in the last bin: KL has no upper end, and beyond 4 nats teachers only
+# differ even more. JS is never above ln 2.
 HISTOGRAM_LIMIT = {"kl": 4.0, "js": math.log(2)}
 
 
 def gini(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Gini coefficient of each row of class counts [S, C]: 0 all classes alike, 1 - 1/C one class
-    only.
+    """The Gini coefficient of each row of class counts [S, C], one row for each of S speakers.
 
-    Mean absolute difference between classes over twice their mean (setpeer-emoceleb, Figure 4).
+    It is 0 when all classes are equally frequent, and 1 - 1/C when there is only one class. It is
+    the mean absolute difference between classes over twice their mean (setpeer-emoceleb, Figure 4).
     """
     num_classes = counts.shape[1]
     ordered = np.sort(counts, axis=1)
+
+    # The sum of all pairwise differences, without the pairs: in rising order, the count of rank r
+    # is the larger one in r - 1 pairs and the smaller one in C - r pairs.
     ranks = np.arange(1, num_classes + 1)
     return np.asarray(
         ((2 * ranks - num_classes - 1) * ordered).sum(axis=1) / (num_classes * ordered.sum(axis=1))
@@ -59,14 +62,16 @@ def summarize(
     *,
     unfinished: str | None = None,
 ) -> dict[str, Any]:
-    """The whole of summary.json; nothing in it is NaN or infinite. `unfinished` says why tables may
-    be missing.
+    """The whole content of summary.json, without NaN and infinity.
+
+    `unfinished` says why tables may be missing; None when all are there.
     """
     kept, evaluation = selection.kept, Evaluation(candidates, selection, config)
+
     summary = {
         "format_version": FORMAT_VERSION,
-        "config": to_mapping(config)
-        | {"predictions": absolute(config.predictions)},  # `report` runs anywhere
+        # The folder is made absolute because `report` may run in another directory.
+        "config": to_mapping(config) | {"predictions": absolute(config.predictions)},
         "num_utterances": len(candidates),
         "num_kept": int(kept.sum()),
         "num_rejected": int((~kept).sum()),
@@ -98,14 +103,17 @@ def summarize(
         "retention": evaluation.retention(),
         "quality": evaluation.quality(),
     }
+
     return {name: _json_ready(value) for name, value in summary.items()}
 
 
 def _reasons(reasons: Iterable[str]) -> dict[str, int]:
-    """How often each code occurs, the most frequent first."""
+    """How often each reason code occurs, the most frequent first."""
+    # Few reasons differ, so equal ones are counted first and each is parsed only once.
     counts: Counter[str] = Counter()
     for reason, number in Counter(reasons).items():
         counts[reason_code(reason)] += number
+
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
@@ -119,6 +127,7 @@ def _hours(seconds: NDArray[np.float64]) -> float:
 
 def _class_counts(label: NDArray[np.int64], names: Sequence[str]) -> dict[str, int]:
     counts = np.bincount(label[label >= 0], minlength=NUM_EMOTIONS)
+
     return {name: int(counts[EMOTIONS.index(name)]) for name in names}
 
 
@@ -129,14 +138,18 @@ def _split(candidates: Candidates, rows: NDArray[np.bool_]) -> dict[str, int]:
 def _speaker_statistics(
     candidates: Candidates, selection: Selection, config: SelectConfig
 ) -> dict[str, Any]:
-    """Utterances and Gini coefficient of the kept speakers; null where there are none."""
+    """The entries about utterances and Gini coefficients of kept speakers; None without any."""
     kept = selection.kept
     if not kept.any():
         return {"utterances_per_speaker": None, "gini": None}
+
+    # Speaker and label of an utterance become the number of one cell, so that one bincount gives
+    # the counts of all speakers. Speakers without a kept utterance are left out again.
     shape = (len(candidates.speakers), NUM_EMOTIONS)
     cells = np.ravel_multi_index((candidates.speaker[kept], selection.label[kept]), shape)
     counts = np.bincount(cells, minlength=math.prod(shape)).reshape(shape)[:, class_numbers(config)]
     counts = counts[counts.any(axis=1)]
+
     numbers, values = counts.sum(axis=1), gini(counts.astype(np.float64))
     return {
         "utterances_per_speaker": {
@@ -153,11 +166,16 @@ def _speaker_statistics(
 
 
 def _agreement(selection: Selection, config: SelectConfig) -> dict[str, Any] | None:
-    """The distances of all utterances on which every teacher spoke; null for one teacher."""
+    """The distances of all utterances that every teacher has a prediction for.
+
+    None for one teacher, which has no distances.
+    """
     if selection.threshold is None:
         return None
+
     limit = HISTOGRAM_LIMIT[config.distance]
     known = selection.distance[~np.isnan(selection.distance)]
+
     return {
         "distance": config.distance,
         "threshold": selection.threshold,
@@ -167,8 +185,12 @@ def _agreement(selection: Selection, config: SelectConfig) -> dict[str, Any] | N
 
 
 def _histogram(values: NDArray[np.float64], num_bins: int, limit: float) -> dict[str, list[float]]:
-    """`values` in equal bins from 0 to `limit`, what lies outside in the first and the last."""
+    """The numbers of `values` in equal bins from 0 to `limit`.
+
+    Values below 0 are counted in the first bin, and values above `limit` in the last.
+    """
     heights, edges = np.histogram(np.clip(values, 0.0, limit), bins=num_bins, range=(0.0, limit))
+
     return {
         "edges": [round(float(edge), 6) for edge in edges],
         "counts": [int(height) for height in heights],
@@ -176,20 +198,23 @@ def _histogram(values: NDArray[np.float64], num_bins: int, limit: float) -> dict
 
 
 def _same_label(candidates: Candidates, config: SelectConfig) -> dict[str, float | None]:
-    """How often each pair of teachers names the same emotion, over utterances on which both
-    spoke.
+    """How often each pair of teachers gives the same label, as a share.
+
+    The share is over the utterances that both have a prediction for; None where there are none.
     """
     label = {name: labels_of(candidates.teachers[name]) for name in config.teachers}
+
     shares: dict[str, float | None] = {}
     for first, second in combinations(config.teachers, 2):
         both = (label[first] >= 0) & (label[second] >= 0)
         same = label[first][both] == label[second][both]
         shares[f"{first},{second}"] = round(float(same.mean()), 4) if len(same) else None
+
     return shares
 
 
 def _json_ready(value: Any) -> Any:
-    """`value` with NaN as null: the summary is strict JSON."""
+    """`value` with None for NaN and infinity, which strict JSON does not have."""
     if isinstance(value, Mapping):
         return {name: _json_ready(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,5 +1,6 @@
-"""Small documents beside data: the options something was made with, and summaries; each appears in
-one step.
+"""Small documents beside data: summaries, and the options that the data was made with.
+
+Each document is written in one step, so that no reader sees half of it.
 """
 
 import json
@@ -15,17 +16,20 @@ MAX_DOCUMENT_BYTES = 1 << 30
 
 
 def write_config(url: str | os.PathLike[str], config: Any) -> None:
-    """Save options as YAML, as `--config` reads them."""
+    """Save the options in `config` as YAML, the form that `--config` reads."""
     _write(url, yaml.safe_dump(to_mapping(config), sort_keys=False))
 
 
 def write_json(url: str | os.PathLike[str], value: Any) -> None:
-    """Save `value` as JSON; NaN and infinity, which JSON has not, are a ValueError."""
+    """Save `value` as JSON. Raises ValueError for NaN and infinity, which JSON does not have."""
     _write(url, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(url: str | os.PathLike[str]) -> Any:
-    """What `write_json` saved. Raises ValueError for what is no JSON, OSError when unreadable."""
+    """Read a JSON document.
+
+    Raises ValueError when the document is not JSON, and OSError when it cannot be read.
+    """
     return json.loads(read_bytes(os.fspath(url), max_bytes=MAX_DOCUMENT_BYTES))
 
 

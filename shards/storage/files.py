@@ -1,8 +1,8 @@
-"""Files by path or URL: listing shards with their identity, and writing so that half a file never
-shows.
+"""Files by path or URL: listing with identity, and writing so that half a file is never seen.
 
-Local files go through `os` alone, remote ones through fsspec. Wrapping local files in fsspec too
-was left out: its local class gives no nanosecond modification time, no fsync and no `pread`.
+Local files go through `os` alone, and remote files through fsspec. Local files do not go through
+fsspec because its class for local files gives no modification time in nanoseconds, no fsync and no
+`pread`.
 """
 
 import glob
@@ -44,15 +44,17 @@ __all__ = [
     "remove",
 ]
 
-# A file in these appears, or is replaced, in one step when its writer is closed.
+# On these storages a file appears, or is replaced, in one step when its writer is closed.
 _PUBLISH_ON_CLOSE = frozenset({"s3", "s3a", "gs", "gcs", "hf", "az", "abfs", "abfss"})
-# These have no folders to make. (fsspec's makedirs on s3 would rather create a missing bucket than
-# say so.)
+# These storages have no folders to make. On s3, fsspec's makedirs would create a missing bucket
+# instead of reporting it.
 _FLAT = _PUBLISH_ON_CLOSE | {"memory"}
-# Parts of a multi-part upload, held in memory: S3 wants at least 5 MiB and takes 10,000 of them.
+# The size of each part of a multi-part upload; a part is held in memory. S3 wants parts of at least
+# 5 MiB and takes at most 10,000 of them.
 _UPLOAD_PART_BYTES = 16 << 20
-# What listings call the thing that changes with the content: s3 and http, hf, gs (whose etag
-# changes with metadata too), az, file servers, memory.
+# The fields of a listing that change with the content of a file; the first field found counts. In
+# order, they are the fields of s3 and http, hf, gs, az, file servers, and memory. The field of gs
+# comes before `etag`, because the etag of gs changes with a file's metadata too.
 _VERSION_FIELDS = (
     "ETag",
     "blob_id",
@@ -64,16 +66,16 @@ _VERSION_FIELDS = (
     "created",
 )
 _TEMPORARY = re.compile(r"\.(?:(.+)\.)?tmp-[0-9a-f]+")
-# From this many names on, listing their folder once is cheaper than asking for each.
+# From this many names on, one listing of their folder is cheaper than one request for each name.
 _NAMES_WORTH_A_LISTING = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileIdentity:
-    """A file as its listing describes it: another `version` or `size` means other content.
+    """A file as a listing describes it: another `version` or `size` means other content.
 
-    `version` is the modification time in nanoseconds locally, and the ETag or what comes next to it
-    remotely.
+    `version` is the modification time in nanoseconds for a local file. For a remote file it is the
+    ETag, or what the storage has in place of an ETag.
     """
 
     url: str
@@ -87,12 +89,13 @@ class FileIdentity:
 
 
 def list_files(pattern: str, *, suffix: str = ".tar") -> list[FileIdentity]:
-    """The files `pattern` names, sorted by URL, none opened; local ones with their absolute path.
+    """The files that `pattern` names, sorted by URL; local files have their absolute path as URL.
 
     `pattern` is a file, a glob, or a directory (every `*suffix` under it), with `{a,b}` and
-    `{000..010}` expanded first. A wildcard does not match names that begin with a dot, which is how
-    unfinished files are named. Raises ConfigError when an alternative of the pattern matches
-    nothing: a missing shard must not go unnoticed.
+    `{000..010}` expanded first. A wildcard does not match names that begin with a dot, because
+    unfinished files have such names. No file is opened. Raises ConfigError when an alternative of
+    the pattern matches nothing, so that a missing shard is noticed: of `{a,b}.tar`, both files must
+    be there.
     """
     alternatives = expand_braces(pattern)
     if is_remote(pattern):
@@ -100,15 +103,17 @@ def list_files(pattern: str, *, suffix: str = ".tar") -> list[FileIdentity]:
             listing = list(_list_remote(alternatives, suffix))
     else:
         listing = list(_list_local(alternatives, suffix))
+
     found: dict[str, FileIdentity] = {}
     for alternative, files in zip(alternatives, listing, strict=True):
         if not files:
-            expected = f"a file, a glob that matches, or a directory with *{suffix} in it"
+            expected = f"a file, a glob that matches a file, or a directory with *{suffix} files"
             raise ConfigError(
-                f"{alternative}: nothing found, expected {expected}; quote globs, or the shell "
-                "expands them"
+                f"{alternative}: nothing found, expected {expected}; quote globs, so that the "
+                "shell does not expand them"
             )
         found.update((identity.url, identity) for identity in files)
+
     return sorted(found.values(), key=lambda identity: identity.url)
 
 
@@ -121,21 +126,23 @@ def exists(url: str) -> bool:
 
 
 def read_bytes(url: str, *, max_bytes: int) -> bytes:
-    """The content of a small file. Raises ValueError when it is larger than `max_bytes`, OSError
-    when unreadable.
+    """The content of a small file.
+
+    Raises ValueError when the file is larger than `max_bytes`, and OSError when it cannot be read.
     """
     with open_ranged(url) as reader:
         if reader.size > max_bytes:
             raise ValueError(
-                f"{url}: got {reader.size} bytes, expected at most {max_bytes}; is it the right "
-                "file?"
+                f"{url}: got {reader.size} bytes, expected at most {max_bytes}; check that it is "
+                "the right file"
             )
         return reader.read_at(0, reader.size)
 
 
 def make_directory(url: str) -> None:
-    """Make `url` and its parents; nothing to do where it exists, or on an object store, which has
-    no directories.
+    """Make the directory `url` and its parents.
+
+    Nothing is done where the directory exists, or on an object store, which has no directories.
     """
     if not is_remote(url):
         os.makedirs(local_path(url), exist_ok=True)
@@ -145,28 +152,30 @@ def make_directory(url: str) -> None:
 
 
 def remove(url: str) -> None:
-    """Delete one file. Raises FileNotFoundError when there is none."""
+    """Delete the file at `url`. Raises FileNotFoundError when there is no such file."""
     if not is_remote(url):
         os.unlink(local_path(url))
         return
+
     filesystem, path = remote_filesystem(url)
-    if not filesystem.exists(path):  # object stores delete what is not there without a word
+    # Object stores report no error when they delete a file that is not there.
+    if not filesystem.exists(path):
         raise FileNotFoundError(url)
     filesystem.rm_file(path)
 
 
 @contextmanager
 def atomic_write(url: str) -> Iterator[BinaryIO]:
-    """A stream whose content appears at `url` whole when the block ends, and not at all when it
-    raises.
+    """A stream whose content appears at `url` as a whole when the block ends.
 
-    Two writers of one URL do not meet: each has a temporary file, or upload, of its own, and the
-    last to finish wins.
+    Nothing appears when the block raises. Two writers of the same URL do not mix: each writer has
+    its own temporary file or upload, and the writer that finishes last wins.
     """
     if not is_remote(url):
         with _write_local(local_path(url)) as stream:
             yield stream
         return
+
     filesystem, path = remote_filesystem(url)
     if scheme_of(url) in _PUBLISH_ON_CLOSE:
         with _write_upload(filesystem, path) as stream:
@@ -177,45 +186,48 @@ def atomic_write(url: str) -> Iterator[BinaryIO]:
 
 
 def without_globs(name: str) -> str:
-    """`name` with "_" for wildcards, for which fsspec's `mv` would take brackets in a temporary
-    file's name.
+    """`name` with "_" in place of each wildcard character.
+
+    fsspec's `mv` would take brackets in the name of a temporary file for a wildcard.
     """
     return re.sub(r"[][*?]", "_", name)
 
 
 def temporary_name(name: str) -> str:
-    """What a file is called until it is whole: hidden, of this writer alone, and `written_name`
-    tells what it is of.
+    """A new name for the file `name` while it is written: hidden, and unique to its writer.
+
+    For example, `.a.tar.tmp-3f2e...` for `a.tar`; `written_name` is the inverse.
     """
     return f".{without_globs(name)}.tmp-{uuid.uuid4().hex}"
 
 
 def written_name(name: str) -> str | None:
-    """What a temporary file was to become: its name `without_globs`, or nothing where that is not
-    known.
+    """The name that a temporary file was to get, `without_globs`; None for any other file.
 
-    None for any other file.
+    The name is empty for `.tmp-3f2e...`, a temporary file that does not tell its name.
     """
     match = _TEMPORARY.fullmatch(name)
     return None if match is None else match[1] or ""
 
 
 def probe(folder: str, num_bytes: int) -> None:
-    """Write, read back and remove a file in `folder`. Raises what the storage raises, OSError for
-    other bytes.
+    """Test a folder: write a file of `num_bytes` random bytes, read it back, and remove it.
+
+    Raises whatever the storage raises, and OSError when the bytes read are not the bytes written.
     """
     url, payload = join(folder, f".probe-{uuid.uuid4().hex}"), os.urandom(num_bytes)
     with atomic_write(url) as stream:
         stream.write(payload)
+
     try:
         if read_bytes(url, max_bytes=num_bytes) != payload:
-            raise OSError("other bytes came back than were written")
+            raise OSError("the bytes read back differ from the bytes written")
     finally:
         remove(url)
 
 
 def flush(path: str | os.PathLike[str]) -> None:
-    """Have what a local file holds, or which names a local folder holds, on the disk."""
+    """Force the content of a local file, or the list of names in a local folder, onto the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -224,9 +236,7 @@ def flush(path: str | os.PathLike[str]) -> None:
 
 
 def flush_tree(folder: Path) -> None:
-    """Have a local folder and all below it on the disk: what the files hold, and which there
-    are.
-    """
+    """Force a local folder onto the disk, with the names and the content of all files below it."""
     for path in (*folder.rglob("*"), folder):
         flush(path)
 
@@ -235,9 +245,12 @@ def flush_tree(folder: Path) -> None:
 def _write_local(path: str) -> Iterator[BinaryIO]:
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, temporary_name(name))
+
     try:
         with open(temporary, "xb") as stream:
             yield stream
+            # The content must be on the disk before the file gets its name: otherwise a crash of
+            # the machine could leave half a file under the final name.
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
@@ -245,7 +258,9 @@ def _write_local(path: str) -> Iterator[BinaryIO]:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
-    flush(folder)  # the rename itself is on disk only when the directory is
+
+    # The new name is on the disk only when the directory is.
+    flush(folder)
 
 
 @contextmanager
@@ -255,7 +270,8 @@ def _write_upload(filesystem: Any, path: str) -> Iterator[BinaryIO]:
         yield cast(BinaryIO, stream)
         stream.close()
     except BaseException:
-        # Closing would publish what has been written so far, and so would the garbage collector.
+        # Closing the stream would publish what has been written so far. The garbage collector would
+        # close the stream too, unless it is marked as closed.
         stream.closed = True
         stream.discard()
         raise
@@ -265,6 +281,7 @@ def _write_upload(filesystem: Any, path: str) -> Iterator[BinaryIO]:
 def _write_and_move(filesystem: Any, path: str) -> Iterator[BinaryIO]:
     folder, _, name = path.rpartition("/")
     temporary = f"{folder}/{temporary_name(name)}"
+
     try:
         with filesystem.open(temporary, "wb") as stream:
             yield cast(BinaryIO, stream)
@@ -278,13 +295,16 @@ def _write_and_move(filesystem: Any, path: str) -> Iterator[BinaryIO]:
 def _list_local(patterns: list[str], suffix: str) -> Iterator[list[FileIdentity]]:
     for path in map(local_path, patterns):
         files: list[str] = []
+
+        # A path that exists is no glob, even when its name looks like a glob: `take[1].tar`.
         for match in [path] if os.path.exists(path) else glob.glob(path, recursive=True):
             if os.path.isdir(match):
                 files.extend(_files_under(match, suffix))
-            elif os.path.isfile(match) or not os.path.exists(
-                match
-            ):  # a link to nothing is refused below
+            # A match that does not exist is a link to a missing file. It is kept here, so that
+            # `_local_identity` refuses it.
+            elif os.path.isfile(match) or not os.path.exists(match):
                 files.append(match)
+
         yield [_local_identity(file) for file in files]
 
 
@@ -302,14 +322,15 @@ def _local_identity(path: str) -> FileIdentity:
     except FileNotFoundError as error:
         target = os.readlink(path) if os.path.islink(path) else "a file that has just been removed"
         raise ConfigError(
-            f"{path}: leads to {target}, expected a file; restore it, or remove the link"
+            f"{path}: leads to {target}, expected a file; restore the file, or remove the link"
         ) from error
+
     return FileIdentity(url=path, size=status.st_size, version=str(status.st_mtime_ns))
 
 
 @contextmanager
 def _storage_problems(url: str) -> Iterator[None]:
-    """Raise ConfigError for what a storage's own library raises, such as missing credentials."""
+    """Turn the errors of a storage's own library, such as missing credentials, into ConfigError."""
     try:
         yield
     except (ConfigError, OSError):
@@ -323,14 +344,16 @@ def _storage_problems(url: str) -> Iterator[None]:
 
 def _list_remote(patterns: list[str], suffix: str) -> Iterator[list[FileIdentity]]:
     filesystem, _ = remote_filesystem(patterns[0])
+    # `remote_filesystem` clears what fsspec remembers of one folder; the patterns may name others.
     filesystem.invalidate_cache()
+
     paths = [strip_protocol(absolute(pattern)) for pattern in patterns]
     if len(paths) >= _NAMES_WORTH_A_LISTING:
         for folder in {path.rpartition("/")[0] for path in paths if not glob.has_magic(path)}:
+            # fsspec remembers the listing, and answers the questions below from memory.
             with suppress(FileNotFoundError):
-                filesystem.ls(
-                    folder, detail=True
-                )  # fsspec remembers it, and answers what follows from memory
+                filesystem.ls(folder, detail=True)
+
     for path in paths:
         matches = (
             {path: filesystem.info(path)}
@@ -343,6 +366,7 @@ def _list_remote(patterns: list[str], suffix: str) -> Iterator[list[FileIdentity
                 files.update(_remote_files_under(filesystem, name, suffix))
             elif name == path or not _hidden(name):
                 files[name] = info
+
         yield [
             _remote_identity(filesystem.unstrip_protocol(name), info)
             for name, info in files.items()
@@ -363,9 +387,11 @@ def _remote_identity(url: str, info: dict[str, Any]) -> FileIdentity:
     version = next((info[field] for field in _VERSION_FIELDS if info.get(field)), None)
     if version is None or info.get("size") is None:
         raise ConfigError(
-            f"{url}: its listing gives no size or no version (ETag, modification time); copy it "
-            "elsewhere"
+            f"{url}: the storage lists this file with no size or no version (ETag, modification "
+            "time); copy the file to another storage"
         )
+
     if isinstance(version, datetime):
         version = version.timestamp()
+
     return FileIdentity(url=url, size=int(info["size"]), version=str(version).strip('"'))

@@ -1,8 +1,8 @@
-"""What a shard is called in tables, and which names lie in a folder.
+"""The names of shards in tables, and the names of files in a folder.
 
-A shard's name is its path below the fixed part of the pattern it was found by: `train-000003.tar`
-for `s3://corpus/*.tar`, `part-7/000.tar` for `s3://corpus/**/*.tar`. Full URLs were left out of the
-tables: a corpus that moves to another bucket would no longer match its own predictions.
+A shard's name is its path below the fixed part of the pattern that found it: `train-000003.tar` for
+`s3://corpus/*.tar`, `part-7/000.tar` for `s3://corpus/**/*.tar`. Tables do not hold full URLs: a
+corpus that moves to another bucket would no longer match its own predictions.
 """
 
 import os
@@ -18,30 +18,35 @@ _WILDCARD = re.compile(r"[*?\[{]")
 
 
 def relative_names(pattern: str, files: Sequence[FileIdentity]) -> list[str]:
-    """The name of each of `files`, found by `pattern`. Raises ConfigError when two would share
-    one.
+    """The name of each of `files`, which `pattern` has found.
+
+    Raises ConfigError when two files would have the same name.
     """
     root = _fixed_part(pattern)
     names = [_below(root, file.url) for file in files]
+
     if len(set(names)) != len(names):
         repeated = Counter(names).most_common(1)[0][0]
         raise ConfigError(
             f"{pattern}: two shards would both be called {repeated!r}; give their common folder "
             "instead"
         )
+
     return names
 
 
 def find_shards(
     pattern: str, files: Sequence[FileIdentity], names: Iterable[str]
 ) -> dict[str, FileIdentity]:
-    """Where each shard `names` lies among `files`, also when `pattern` is not the one it was
-    labeled by.
+    """The file of each shard in `names`, among the `files` that `pattern` has found.
 
-    A file is a shard's when its URL ends in the shard's name. Raises ConfigError for a name with no
-    file or with two.
+    `pattern` need not be the pattern by which the shards were labeled: where it gives other names,
+    the file whose URL ends in the shard's name is the shard's file. For example, the shard
+    `part-0/a.tar` is found at `/moved/corpus/part-0/a.tar`. Raises ConfigError for a name that
+    belongs to no file, or to more than one file.
     """
     by_name = dict(zip(relative_names(pattern, files), files, strict=True))
+
     found = {}
     for name in names:
         matches = (
@@ -56,14 +61,19 @@ def find_shards(
                 "run `emostream select` again"
             )
         found[name] = matches[0]
+
     return found
 
 
 def list_names(folder: str) -> list[str]:
-    """Names of everything in `folder`, hidden names too; empty when there is no such folder."""
+    """The sorted names of everything in `folder`, including hidden names.
+
+    The list is empty when the folder does not exist.
+    """
     if not is_remote(folder):
         path = local_path(folder)
         return sorted(os.listdir(path)) if os.path.isdir(path) else []
+
     filesystem, path = remote_filesystem(folder)
     if not filesystem.exists(path):
         return []
@@ -71,19 +81,20 @@ def list_names(folder: str) -> list[str]:
 
 
 def _fixed_part(pattern: str) -> str:
-    """The folder of `pattern` in which no part is a wildcard; the folder itself when it has
-    none.
+    """The part of `pattern` before the first folder or file name with a wildcard.
+
+    For example, `/corpus` for `/corpus/part-*/a.tar`, for `/corpus/a.tar`, and for `/corpus`.
     """
     wildcard = _WILDCARD.search(pattern)
     fixed = pattern if wildcard is None else pattern[: wildcard.start()]
     if wildcard is not None or pattern.endswith(".tar"):
         fixed = fixed[: fixed.rfind("/") + 1]
+
     if not is_remote(pattern):
         return local_path(fixed).rstrip("/")
     filesystem, path = remote_filesystem(fixed)
-    return str(filesystem.unstrip_protocol(path)).rstrip(
-        "/"
-    )  # as listings write it: s3a:// becomes s3://
+    # The URL must begin as the URLs in listings do: they write s3:// for s3a://.
+    return str(filesystem.unstrip_protocol(path)).rstrip("/")
 
 
 def _below(root: str, url: str) -> str:

@@ -1,6 +1,6 @@
-"""Files that are read from again and again: the latest few stay open.
+"""Files that are read again and again: the few files that were used last stay open.
 
-A remote one that is open holds a window of up to 8 MiB, so their number is bounded.
+An open remote file holds a window of up to 8 MiB, so the number of open files is bounded.
 """
 
 from collections import OrderedDict
@@ -11,14 +11,17 @@ from shards.storage.ranged_reader import RangedReader, open_ranged
 
 
 class OpenFiles:
-    """Readers by URL, at most `most` of them open; the one used longest ago is closed first."""
+    """Readers by URL, of which at most `most` are open.
+
+    A further reader closes the reader that was used longest ago.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._readers: OrderedDict[str, RangedReader] = OrderedDict()
 
     def __getitem__(self, url: str) -> RangedReader:
-        """The reader of `url`, opened where it is not. Raises OSError when it cannot be opened."""
+        """The reader of `url`, opened if necessary. Raises OSError when it cannot be opened."""
         if url not in self._readers:
             if len(self._readers) >= self._most:
                 self._readers.popitem(last=False)[1].close()
@@ -28,7 +31,8 @@ class OpenFiles:
         return self._readers[url]
 
     def __getstate__(self) -> dict[str, object]:
-        return {"_most": self._most, "_readers": OrderedDict()}  # another process opens its own
+        # Open files cannot be sent to another process, which opens its own.
+        return {"_most": self._most, "_readers": OrderedDict()}
 
     def __enter__(self) -> Self:
         return self

@@ -1,6 +1,6 @@
-"""Parquet files by URL: opened with their page checksums verified, damage named.
+"""Parquet files by URL, with their page checksums verified and damage reported.
 
-The project's tables say in their footer, under METADATA_KEY, what they are.
+The footer of each of the project's tables says under METADATA_KEY what the table is.
 """
 
 import io
@@ -21,8 +21,10 @@ METADATA_KEY = b"emostream"
 
 @contextmanager
 def open_parquet(url: str, *, remedy: str) -> Iterator[pq.ParquetFile]:
-    """The table at `url`; damage found while it is opened or read is a ConfigError that names it
-    and the `remedy`.
+    """Open the table at `url`.
+
+    Raises ConfigError for damage that is found while the table is opened or read; the message names
+    the table and ends with the `remedy`. An OSError of the storage stays an OSError.
     """
     with open_ranged(url) as reader, _SeekableReader(reader) as source:
         try:
@@ -30,31 +32,29 @@ def open_parquet(url: str, *, remedy: str) -> Iterator[pq.ParquetFile]:
                 yield pq.ParquetFile(stream, page_checksum_verification=True)
         except ConfigError:
             raise
-        except (
-            OSError,
-            ValueError,
-            NotImplementedError,
-        ) as error:  # all of Arrow's, those of its JSON and texts too
+        # These three cover all errors of Arrow, and the errors of the JSON and texts in a table.
+        except (OSError, ValueError, NotImplementedError) as error:
+            # The storage has failed, which says nothing about the table.
             if source.failed:
                 raise
             raise ConfigError(f"{url}: not a readable Parquet file ({error}); {remedy}") from error
 
 
 def count_errors(url: str, *, remedy: str) -> tuple[dict[str, int], float]:
-    """How many rows of a table carry each reason code, and its seconds of sound."""
+    """The number of rows with each reason code in a table, and the table's seconds of sound."""
     with open_parquet(url, remedy=remedy) as file:
         table = file.read(columns=["error", "duration_seconds"])
+
     return count_reasons(table["error"].to_pylist()), pc.sum(
         table["duration_seconds"]
     ).as_py() or 0.0
 
 
 class _SeekableReader(io.RawIOBase):
-    """A RangedReader as the file object Arrow wants: local and remote tables are read by the same
-    code.
+    """A RangedReader as the file object that Arrow wants, for local and remote tables alike.
 
-    `failed` tells a storage that does not answer from a table that is damaged; Arrow calls both
-    OSError.
+    `failed` becomes True when the storage fails. Without it, a storage that fails and a table that
+    is damaged would look the same, because Arrow raises OSError for both.
     """
 
     def __init__(self, reader: RangedReader) -> None:

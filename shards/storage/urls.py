@@ -1,9 +1,8 @@
-"""What a path of this project may look like: a local path, `file://`, or any URL fsspec knows
-(`s3://`, `hf://`, ...).
+"""Paths and URLs: a local path, `file://`, or any URL that fsspec knows, such as `s3://`.
 
-Credentials and endpoints are fsspec's and the provider's own configuration (`AWS_*`,
-`FSSPEC_S3_ENDPOINT_URL`, `HF_TOKEN`), so that workers get them from their environment and no option
-here has to carry a secret.
+Credentials and endpoints are left to the configuration of fsspec and of the storage provider
+(`AWS_*`, `FSSPEC_S3_ENDPOINT_URL`, `HF_TOKEN`). So workers get them from their environment, and no
+option of this project has to carry a secret.
 """
 
 import os
@@ -22,27 +21,30 @@ _NUMBER_RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 def scheme_of(url: str) -> str:
-    """`s3` of `s3://bucket/key`, in small letters; empty for a plain path."""
+    """The scheme of `url` in lower case: `s3` for `s3://bucket/key`; empty for a plain path."""
     match = _SCHEME.match(url)
     return "" if match is None else match[1].lower()
 
 
 def is_remote(url: str) -> bool:
-    """Whether `url` needs fsspec; plain paths and `file://` do not."""
+    """Whether `url` needs fsspec; a plain path and a `file://` URL do not."""
     return scheme_of(url) not in ("", "file", "local")
 
 
 def absolute(url: str) -> str:
-    """`url` such that it means the same in another folder, and to fsspec, which takes schemes in
-    small letters only.
+    """`url` in a form that does not depend on the current folder and that fsspec understands.
+
+    A local path becomes absolute. The scheme of another URL becomes lower case, because fsspec
+    knows no schemes in capitals.
     """
     scheme = scheme_of(url)
     return scheme + url[len(scheme) :] if is_remote(url) else local_path(url)
 
 
 def local_path(url: str) -> str:
-    """The absolute local path of `url`: workers on the same node run in directories of their
-    own.
+    """The absolute local path of `url`.
+
+    The path is absolute because workers on the same node run in other directories.
     """
     return os.path.abspath(_SCHEME.sub("", url, count=1))
 
@@ -55,29 +57,33 @@ def join(base: str, *parts: str) -> str:
 
 
 def remote_filesystem(url: str) -> tuple[Any, str]:
-    """The fsspec filesystem of `url` and the path in it.
+    """The fsspec filesystem of `url`, and the path of `url` in this filesystem.
 
-    What fsspec remembers of the path's folder is dropped: a driver that listed it an hour ago must
-    see what its workers wrote since. Raises ConfigError for a storage that nothing here can speak
-    to.
+    What fsspec remembers of the path's folder is dropped: a driver that listed the folder an hour
+    ago must see what its workers have written since. Raises ConfigError for a scheme that is
+    unknown or whose library is not installed.
     """
     try:
         filesystem, path = url_to_fs(absolute(url))
     except (ImportError, ValueError) as error:
         raise ConfigError(
-            f"{url}: {error}; `emostream doctor` lists storage and the extras that bring it"
+            f"{url}: {error}; `emostream doctor` lists the kinds of storage and the extras that "
+            "install them"
         ) from error
+
     filesystem.invalidate_cache(path)
     return filesystem, path
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """Every alternative of `{a,b}` and `{000..010}` in `pattern`, in order and once; other braces
-    stay as they are.
+    """Every alternative of `{a,b}` and `{000..010}` in `pattern`, in order and without repeats.
 
-    The `braceexpand` package was left out: it expands without a bound, and steps and letter ranges
-    are not needed here.
+    Other braces stay as they are: `a{b` may be the name of a file. Raises ConfigError when there
+    are too many alternatives, or when a range does not rise. The `braceexpand` package was left
+    out: it expands without a bound, and its steps and letter ranges are not needed here.
     """
+    # `pending` is a stack. Alternatives are pushed in reverse order, so that the first is taken
+    # first and the results keep the order of the pattern.
     pending, expanded = [pattern], []
     while pending:
         current = pending.pop()
@@ -91,6 +97,7 @@ def expand_braces(pattern: str) -> list[str]:
             )
         else:
             pending.extend(reversed(alternatives))
+
     return list(dict.fromkeys(expanded))
 
 
@@ -101,6 +108,7 @@ def _first_alternatives(pattern: str) -> list[str] | None:
             return [
                 pattern[: braces.start()] + choice + pattern[braces.end() :] for choice in choices
             ]
+
     return None
 
 
@@ -108,11 +116,14 @@ def _choices(body: str) -> list[str] | None:
     numbers = _NUMBER_RANGE.fullmatch(body)
     if numbers is None:
         return body.split(",") if "," in body else None
+
+    # A number with a leading zero makes all numbers equally long, as in bash: {08..10}.
     first, last = numbers[1], numbers[2]
     width = max(len(first), len(last)) if "0" in (first[0], last[0]) else 0
     if int(last) - int(first) >= MAX_BRACE_ALTERNATIVES or int(last) < int(first):
         raise ConfigError(
-            f"{{{body}}}: got a range from {first} to {last}, expected a rising one of sensible "
-            "length"
+            f"{{{body}}}: got a range from {first} to {last}, expected a rising range of at most "
+            "100,000 numbers"
         )
+
     return [str(number).zfill(width) for number in range(int(first), int(last) + 1)]

@@ -1,9 +1,9 @@
-"""Embedding tables: the vector of every utterance of one shard, and what its json says.
+"""Embedding tables: the vector and the json of every utterance of one shard.
 
-One Parquet file per input shard, as prediction tables are: an embedding costs a pass of the
-encoder, and which speakers, labels and splits make a speaker table is a pure function of these. So
-new utterances update a speaker exactly, without the old sound, and asking for other labels costs
-seconds.
+Like prediction tables, embedding tables are one Parquet file for each input shard. An embedding
+costs a pass of the encoder; a speaker table, of whichever speakers, labels and splits, is a pure
+function of the embedding tables. So new utterances update a speaker exactly, without the old sound,
+and a speaker table with other labels costs seconds.
 """
 
 import json
@@ -26,8 +26,9 @@ REMEDY = "remove it and run `emostream embed` again"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedding:
-    """One utterance: who speaks, its vector [D], and its json (canonical); or, in `error`, why
-    there is no vector.
+    """One utterance: who speaks, its vector [D], and its json in canonical form (`metadata`).
+
+    `vector` is None exactly when `error` says why there is no vector.
     """
 
     key: str
@@ -40,8 +41,9 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingInfo:
-    """What a table's footer says: the encoder and the shard it was made from, and what is wrong
-    with that shard.
+    """The footer of a table: the encoder and the shard that the table was made from.
+
+    `shard_error` says what is wrong with the shard, None where nothing is.
     """
 
     encoder: str
@@ -57,8 +59,10 @@ class EmbeddingInfo:
 
 
 def write_embeddings(url: str, rows: Sequence[Embedding], info: EmbeddingInfo) -> None:
-    """Write one table; it appears whole or not at all, and the same rows give the same bytes."""
+    """Write one table. It appears whole or not at all, and the same rows give the same bytes."""
+    # A table without any vector needs a width, too: 1 stands in.
     width = next((len(row.vector) for row in rows if row.vector is not None), 1)
+
     table = pa.table(
         {
             "key": pa.array([row.key for row in rows], pa.string()),
@@ -69,6 +73,7 @@ def write_embeddings(url: str, rows: Sequence[Embedding], info: EmbeddingInfo) -
             "error": pa.array([row.error for row in rows], pa.string()),
         }
     ).replace_schema_metadata({METADATA_KEY: json.dumps(asdict(info), sort_keys=True)})
+
     with atomic_write(url) as stream:
         pq.write_table(
             table, stream, compression="zstd", write_statistics=False, write_page_checksum=True
@@ -76,9 +81,7 @@ def write_embeddings(url: str, rows: Sequence[Embedding], info: EmbeddingInfo) -
 
 
 def read_embedding_info(url: str) -> EmbeddingInfo:
-    """What a table's footer says. Raises ConfigError when the file is no embedding table of this
-    version.
-    """
+    """The footer of a table. Raises ConfigError when it is no embedding table of this format."""
     with open_parquet(url, remedy=REMEDY) as file:
         return _info(file, url)
 
@@ -90,6 +93,7 @@ def read_embeddings(url: str) -> pa.Table:
         rows = file.read(
             columns=["key", "speaker", "vector", "metadata", "error"], use_threads=False
         )
+
     return rows.filter(rows["error"].is_null()).drop_columns(["error"]).combine_chunks()
 
 
@@ -108,10 +112,15 @@ def _info(file: pq.ParquetFile, url: str) -> EmbeddingInfo:
         raise ConfigError(
             f"{url}: not an embedding table; keep other Parquet files out of this folder"
         )
+
     if values.get("format_version") != FORMAT_VERSION:
         raise ConfigError(
-            f"{url}: got format {values.get('format_version')}, expected {FORMAT_VERSION}; {REMEDY}"
+            f"{url}: got table format {values.get('format_version')}, expected "
+            f"{FORMAT_VERSION}; {REMEDY}"
         )
+
+    # A ValueError becomes the error of a damaged table in `open_parquet`, with the remedy.
     if values.keys() != {item.name for item in fields(EmbeddingInfo)}:
-        raise ValueError(f"its footer is not that of embedding table format {FORMAT_VERSION}")
+        raise ValueError(f"its footer does not fit embedding table format {FORMAT_VERSION}")
+
     return EmbeddingInfo(**values)

@@ -1,8 +1,7 @@
-"""What tables that workers commit are called."""
+"""The names of the tables that workers commit."""
 
 
 def is_table_name(name: str) -> bool:
-    """Whether a file of a predictions folder is a table; hidden names are writers' temporary
-    files.
-    """
+    """Whether a file in a folder of tables is a table, by its name."""
+    # Names that begin with a dot are temporary files of writers.
     return name.endswith(".parquet") and not name.startswith((".", "_"))

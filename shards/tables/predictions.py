@@ -1,13 +1,15 @@
-"""Prediction tables: what every labeler thought of every utterance of one shard, kept or not.
+"""Prediction tables: what each labeler predicts for every utterance of one shard, kept or not.
 
-One small Parquet file per input shard. It holds predictions and no decisions, so that a selection
-is a pure function of tables and costs no GPU. The footer says which panel, which weights and which
-version of the shard made it; that is enough to know a table without reading a row. Arrow writes the
-same bytes for the same rows, which makes a repeated shard harmless.
+A table is one small Parquet file for each input shard. It holds predictions and no decisions, so
+that a selection is a pure function of tables and costs no GPU. The footer names the panel, the
+weights and the version of the shard that the table was made from, so a table is recognized without
+reading a row. Arrow writes the same bytes for the same rows, so labeling a shard twice does no
+harm.
 
 Only the columns that are asked for are read: embeddings are hundreds of times as large as the
 distributions beside them. `pyarrow.dataset` was left out: it reads tables of different panels as
-one without a word, drops the footers of all but one, and gives no order of rows.
+one and does not say so, drops the footers of all tables but one, and gives the rows in no fixed
+order.
 """
 
 import json
@@ -34,7 +36,7 @@ from shards.tables.names import is_table_name
 FORMAT_VERSION = 1
 MODALITIES = ("audio", "vision", "text")
 OBJECTIVES = ("egemaps", "sentiment", "face_embedding", "speaker_vector")
-SUMMARY_NAME = "label-summary.json"  # what the labeling job writes last, beside the tables
+SUMMARY_NAME = "label-summary.json"  # the labeling job writes it last, beside the tables
 READ_THREADS = 16
 REMEDY = "remove it and run `emostream label` again"
 
@@ -56,11 +58,11 @@ FIXED_COLUMNS = tuple(column.name for column in _FIXED_FIELDS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """One row: an utterance, its place in its shard, and what each labeler said (None: nothing, see
-    `error`).
+    """One row: an utterance, its place in its shard, and what each labeler predicts for it.
 
-    `audio`, `vision`, `text` are [7] float32 distributions in the order of `EMOTIONS`; `emotion` is
-    the ground truth a sample may carry, used only to measure.
+    `audio`, `vision` and `text` are [7] float32 distributions in the order of `EMOTIONS`; None is
+    no prediction, and `error` says why. `emotion` is the true emotion, which a sample may carry; it
+    is used only to measure.
     """
 
     key: str
@@ -80,8 +82,9 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableInfo:
-    """What a table's footer says: the panel and the shard it was made from, and what is wrong with
-    that shard.
+    """The footer of a table: the panel and the shard that the table was made from.
+
+    `shard_error` says what is wrong with the shard, None where nothing is.
     """
 
     panel_digest: str
@@ -97,10 +100,11 @@ class TableInfo:
 
 
 def write_predictions(url: str, rows: Sequence[Prediction], info: TableInfo) -> None:
-    """Write one table; it appears whole or not at all, and the same rows give the same bytes."""
+    """Write one table. It appears whole or not at all, and the same rows give the same bytes."""
     table = build_table(rows).replace_schema_metadata(
         {METADATA_KEY: json.dumps(asdict(info), sort_keys=True)}
     )
+
     with atomic_write(url) as stream:
         pq.write_table(
             table, stream, compression="zstd", write_statistics=False, write_page_checksum=True
@@ -111,19 +115,19 @@ def build_table(rows: Sequence[Prediction]) -> pa.Table:
     """The rows as an Arrow table; an objective is a column where at least one row has it."""
     columns = {name: [_plain(getattr(row, name)) for row in rows] for name in FIXED_COLUMNS}
     schema = list(_FIXED_FIELDS)
+
     for name in OBJECTIVES:
         values = [row.objectives.get(name) for row in rows]
         width = next((len(value) for value in values if value is not None), None)
         if width is not None:
             schema.append(pa.field(name, pa.list_(pa.float32(), width)))
             columns[name] = [_plain(value) for value in values]
+
     return pa.table(columns, schema=pa.schema(schema))
 
 
 def read_info(url: str) -> TableInfo:
-    """What a table's footer says. Raises ConfigError when the file is not a prediction table this
-    version can read.
-    """
+    """The footer of a table. Raises ConfigError when it is no prediction table of this format."""
     with open_parquet(url, remedy=REMEDY) as file:
         return _info(file, url)
 
@@ -131,23 +135,26 @@ def read_info(url: str) -> TableInfo:
 def load_predictions(
     directory: str, columns: Iterable[str] = FIXED_COLUMNS
 ) -> tuple[pa.Table, list[TableInfo]]:
-    """All tables of a predictions folder as one, sorted by shard and offset, and what their footers
-    say.
+    """All tables of a predictions folder as one, sorted by shard and offset, and their footers.
 
-    `columns` are of FIXED_COLUMNS. Raises ConfigError when the folder holds no table, two tables
-    for one shard, tables of different panels, or a Parquet file that is no table.
+    `columns` is a choice of FIXED_COLUMNS. Raises ConfigError when the folder holds no table, two
+    tables of one shard, tables of different panels, or a Parquet file that is no prediction table.
     """
     urls = [join(directory, name) for name in list_names(directory) if is_table_name(name)]
     if not urls:
         raise ConfigError(
-            f"{directory}: no prediction tables there; run `emostream label --out {directory}` "
-            "first"
+            f"{directory}: the folder holds no prediction tables; run `emostream label --out "
+            f"{directory}` first"
         )
+
+    # A table's name holds only the last part of its shard's path, so tables sorted by their names
+    # are not in the order of their shards.
     wanted = list(columns)
     with ThreadPoolExecutor(READ_THREADS) as pool:
         loaded = sorted(
             pool.map(lambda url: _load(url, wanted), urls), key=lambda pair: pair[0].shard
         )
+
     infos = [info for info, _ in loaded]
     _require_one_table_a_shard(directory, infos)
     _require_one_panel(directory, infos)
@@ -155,18 +162,25 @@ def load_predictions(
 
 
 def unfinished_labeling(directory: str) -> str | None:
-    """Why the tables of a predictions folder may not be all there will be; None when its job says
-    that it finished.
+    """Why tables may be missing from a predictions folder; None when the job made all of them.
+
+    Tables are missing while the labeling job is at work, after it was stopped, and where it gave up
+    shards.
     """
     url = join(directory, SUMMARY_NAME)
     if not exists(url):
-        return f"no {SUMMARY_NAME} beside the tables, so the labeling job is at work or was stopped"
+        return (
+            f"there is no {SUMMARY_NAME} beside the tables: the labeling job is still at work or "
+            "was stopped"
+        )
+
     try:
         failed = [str(shard["name"]) for shard in read_json(url)["failed"]]
     except (ValueError, KeyError, TypeError) as error:
         return f"{SUMMARY_NAME} cannot be read ({error!r})"
     if not failed:
         return None
+
     shown = ", ".join(failed[:3]) + (", ..." if len(failed) > 3 else "")
     return f"the labeling job gave up {len(failed)} shards ({shown})"
 
@@ -174,20 +188,21 @@ def unfinished_labeling(directory: str) -> str | None:
 def distributions(table: pa.Table, modality: str) -> NDArray[np.float64]:
     """A modality's column as [N, 7] float64; a row without a prediction is NaN."""
     column = table[modality].combine_chunks()
+
     values = np.full((len(column), NUM_EMOTIONS), math.nan)
     present = np.asarray(column.is_valid())
     values[present] = (
         column.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, NUM_EMOTIONS)
     )
+
     return values
 
 
 def _load(url: str, columns: list[str]) -> tuple[TableInfo, pa.Table]:
     with open_parquet(url, remedy=REMEDY) as file:
         info = _info(file, url)
-        rows = file.read(
-            columns=columns, use_threads=False
-        )  # the tables themselves are read in parallel
+        # Arrow starts no threads of its own, because whole tables are already read in parallel.
+        rows = file.read(columns=columns, use_threads=False)
         return info, rows.replace_schema_metadata(None).sort_by("offset")
 
 
@@ -197,28 +212,35 @@ def _info(file: pq.ParquetFile, url: str) -> TableInfo:
         raise ConfigError(
             f"{url}: not a prediction table; keep other Parquet files out of the predictions folder"
         )
+
     values = json.loads(metadata[METADATA_KEY])
     version = values.get("format_version")
     if version != FORMAT_VERSION:
         remedy = "label again into a new folder, or use the release that wrote it"
         raise ConfigError(f"{url}: got table format {version}, expected {FORMAT_VERSION}; {remedy}")
+
+    # A ValueError becomes the error of a damaged table in `open_parquet`, with the remedy.
     columns = tuple(file.schema_arrow)[: len(_FIXED_FIELDS)]
     if columns != _FIXED_FIELDS or values.keys() != {column.name for column in fields(TableInfo)}:
-        raise ValueError(f"its footer is not that of table format {FORMAT_VERSION}")
+        raise ValueError(f"its footer or columns do not fit table format {FORMAT_VERSION}")
+
     return TableInfo(**values)
 
 
 def _require_one_table_a_shard(directory: str, infos: Sequence[TableInfo]) -> None:
+    # A shard may have been labeled under two names, such as `a.tar` in its own folder and
+    # `part-7/a.tar` in the folder above, so URLs are counted, too.
     counts = Counter(info.shard for info in infos)
-    counts.update(info.shard_url for info in infos)  # a shard may have been labeled under two names
+    counts.update(info.shard_url for info in infos)
+
     for shard, number in counts.items():
         if number > 1:
             remedy = (
-                "run `emostream label` again, it removes the tables it has replaced once it has "
-                "finished"
+                "run `emostream label` again, which removes the tables that it has replaced when "
+                "it finishes"
             )
             raise ConfigError(
-                f"{directory}: {number} tables speak for shard {shard!r}, expected one; {remedy}"
+                f"{directory}: got {number} tables of shard {shard!r}, expected one; {remedy}"
             )
 
 
@@ -228,7 +250,7 @@ def _require_one_panel(directory: str, infos: Sequence[TableInfo]) -> None:
         shares = ", ".join(f"{number} by {digest[:12]}" for digest, number in panels.most_common())
         remedy = "run `emostream label` over all shards with one panel"
         raise ConfigError(
-            f"{directory}: tables of {len(panels)} panels ({shares}), expected one; {remedy}"
+            f"{directory}: got tables of {len(panels)} panels ({shares}), expected one; {remedy}"
         )
 
 

@@ -1,9 +1,9 @@
-"""Which tables of a folder others have replaced: so that no utterance counts twice, and none is
-lost.
+"""Which tables of a folder other tables have replaced.
 
-Tables are known by their shards' URLs: another corpus may use the same names. A shard that is gone
-is no reason by itself: its table cost an encoder or a panel, and nobody said that it should not
-count.
+These tables are removed so that no utterance counts twice, and all others stay so that none is
+lost. A table is known by its shard's URL, because another corpus may use the same names. A table is
+not removed only because its shard is gone: the table cost a pass of an encoder or a panel, and
+nobody said that it should not count.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,16 +19,21 @@ from shards.storage.parquet import open_parquet
 def find_replaced(
     shard_of: Mapping[str, str], planned: Mapping[str, str], *, remedy: str
 ) -> tuple[list[str], dict[str, int]]:
-    """The replaced ones among tables (URL -> their shard's URL), and how many utterances each copy
-    repeats.
+    """The replaced tables, and each copy with the number of utterances that it repeats.
 
-    `planned` maps the URL of a shard to its table's now. Replaced are other tables of these shards,
-    and those of shards that are gone and whose utterances lie in the planned tables: a longer
-    import or another pack names shards anew. Copies are tables with such utterances whose shard is
-    still there.
+    `shard_of` maps the URL of every table to the URL of its shard, and `planned` maps the URL of
+    every shard in use to the URL of the table that is made from it now. A table is replaced when
+
+    - its shard is in use, but another table is made from it now, or
+    - its shard is gone, and utterances of the table are in the planned tables too: a longer import
+      or another pack gives the same utterances to shards with other names.
+
+    A copy is a table that repeats utterances of the planned tables although its own shard is still
+    there.
     """
     now = frozenset(planned.values())
     replaced = [table for table, shard in shard_of.items() if shard in planned and table not in now]
+
     others = [table for table, shard in shard_of.items() if shard not in planned]
     copies: dict[str, int] = {}
     for table, number in _count_repeated(others, sorted(now), remedy).items():
@@ -36,29 +41,34 @@ def find_replaced(
             copies[table] = number
         else:
             replaced.append(table)
+
     return replaced, copies
 
 
 def _count_repeated(others: Sequence[str], tables: Sequence[str], remedy: str) -> dict[str, int]:
-    """How many utterances each of the tables `others` shares with `tables`; those that share none
-    are left out.
-    """
+    """How many utterances of each table in `others` are in `tables` too; no entry means none."""
     if not others:
         return {}
+
     theirs = [_utterances(url, remedy) for url in others]
     ours = pa.chunked_array(
         [chunk for url in tables for chunk in _utterances(url, remedy).chunks], pa.string()
     )
+
+    # One look-up serves all of `others`: they are joined for it, and the answer is cut at their
+    # ends.
     repeated = pc.is_in(
         pa.chunked_array([c for one in theirs for c in one.chunks], pa.string()), value_set=ours
     )
     ends = np.cumsum([len(one) for one in theirs])
     counts = [int(part.sum()) for part in np.split(repeated.to_numpy(), ends[:-1])]
+
     return {url: count for url, count in zip(others, counts, strict=True) if count}
 
 
 def _utterances(url: str, remedy: str) -> pa.ChunkedArray:
-    """Speaker and key of each row of a table as one text."""
+    """Speaker and key of each row of a table, joined to one text."""
     with open_parquet(url, remedy=remedy) as file:
         rows = file.read(columns=["speaker", "key"])
+
     return pc.binary_join_element_wise(pc.fill_null(rows["speaker"], ""), rows["key"], "\0")

@@ -1,14 +1,13 @@
-"""From header to header through a tar, payloads skipped: what members there are, where, and what is
-wrong with them.
+"""A walk from header to header of a tar: each member, its place, and what is wrong with it.
 
-Two kinds of wrong are kept apart. A member that may not be used (a link, a device, a name that is
-no UTF-8) is yielded with its problem, because the next header can still be found. Damage after
-which the next header cannot be trusted (a checksum, a cut, a size two readers would disagree on)
-raises BadShard: guessing where the archive goes on is how two readers come to see two different
-archives.
+Payloads are skipped. Two kinds of fault are kept apart. A member that may not be used (a link, a
+device, a name that is not UTF-8) is yielded with its problem, because the next header can still be
+found. Damage after which the next header cannot be trusted (a wrong checksum, a cut, a size on
+which two readers would disagree) raises BadShard: if readers guessed where the archive goes on, two
+readers could see two different archives.
 
-Memory is one window of 4 KiB (64 KiB for an extended header, 1 MiB for the padded end), whatever
-the archive claims.
+The memory used is one window of 4 KiB (64 KiB for an extended header, 1 MiB for the padded end),
+whatever sizes the archive claims.
 """
 
 from collections.abc import Iterator
@@ -28,11 +27,11 @@ from shards.tar.header import (
 )
 
 MAX_EXTENDED_BYTES = 64 << 10
-# Writers pad the end to a multiple of their record, 10 KiB by default.
+# Writers pad the end of an archive to a multiple of their record, which is 10 KiB by default.
 MAX_END_PADDING_BYTES = 1 << 20
 
-# Headers are read this much at a time: a sample's small members and the next sample's first header
-# come along.
+# The number of bytes read for one header. The small members of a sample, and the first header of
+# the next sample, are often among these bytes and need no read of their own.
 _WINDOW_BYTES = 4 << 10
 _REGULAR_TYPES = frozenset({b"0", b"\0", b"7"})
 _DIRECTORY_TYPE = b"5"
@@ -49,13 +48,15 @@ _EMPTY_TYPES = {
     b"4": "block_device",
     b"6": "named_pipe",
 }
-# Extension blocks of an old GNU sparse map hold 21 entries each.
+# A continuation block of an old GNU sparse map holds 21 entries, so about 21,500 are allowed.
 _MAX_SPARSE_BLOCKS = 1024
 
 
 class FoundMember(NamedTuple):
-    """A member: its bytes are `[start, end)`, headers and padding included, its payload `size`
-    bytes at `offset`.
+    """A member and its place in the tar.
+
+    The member takes the bytes `[start, end)`, including its headers and padding. Its payload is the
+    `size` bytes at `offset`. `problem` is the (code, detail) of what is wrong with it, or None.
     """
 
     name: str
@@ -68,32 +69,38 @@ class FoundMember(NamedTuple):
 
 
 def walk_members(reader: RangedReader, max_members: int) -> Iterator[FoundMember]:
-    """Every member up to the end-of-archive marker, in order; directories, which are harmless, are
-    passed over.
+    """Yield every member up to the end-of-archive marker, in order.
 
-    Raises BadShard where the archive breaks off, and with the code `trailing_data` when it is whole
-    but not the end of the file. The end marker (two zero blocks) is required: an archive cut
-    between two members is otherwise intact.
+    Directories are harmless, and are not yielded. Raises BadShard where the archive breaks off, and
+    BadShard with the code `trailing_data` when the archive is whole but bytes follow its end. The
+    end marker (two zero blocks) is required: without it, an archive that is cut between two members
+    would look intact.
     """
     window = _Window(reader)
     offset = 0
+
+    # One round more than there may be members, for the end-of-archive marker.
     for _ in range(max_members + 1):
         block = window.header_block(offset)
         if block == ZERO_BLOCK:
             _check_end(window, offset)
             return
+
         header = parse_header(block, offset)
         if header.type == _GLOBAL_PAX_TYPE:
             offset = _skip_global_header(window, header, offset)
             continue
+
         member = _read_member(window, header, offset)
         offset = member.end
         if not member.is_directory:
             yield member
         if member.problem and member.problem[0] == "cut_short":
             raise BadShard(*member.problem)
+
     raise BadShard(
-        "too_many_members", f"more than {max_members} members; a shard of that many is a mistake"
+        "too_many_members",
+        f"the shard has more than {max_members} members; split it into smaller shards",
     )
 
 
@@ -112,6 +119,7 @@ class _Window:
             self._data = self.reader.read_at(offset, max(length, _WINDOW_BYTES))
             self._start = offset
             begin, end = 0, length
+
         return self._data[begin:end]
 
     def header_block(self, offset: int) -> bytes:
@@ -119,68 +127,83 @@ class _Window:
         block = self._data[begin : begin + BLOCK_BYTES] if begin >= 0 else b""
         if len(block) < BLOCK_BYTES:
             block = self.read(offset, BLOCK_BYTES)
+
         if len(block) < BLOCK_BYTES:
             size = self.reader.size
+            # A small compressed file is shorter than one block, and should be called what it is.
             if offset == 0:
                 check_signature(block)
             raise BadShard(
                 "cut_short", f"the file ends at byte {size} without the end-of-archive marker"
             )
+
         return block
 
 
 def _read_member(window: _Window, header: Header, start: int) -> FoundMember:
-    """The member whose first header, possibly an extended one, is `header` at `start`."""
+    """The member whose first header, possibly an extended header, is `header` at `start`."""
     offset, size, raw_name, is_sparse = start, header.size, header.name, False
     if header.type in _EXTENDED_TYPES:
         records, header, offset = _read_extended_headers(window, header, start)
         size = parse_pax_size(records[b"size"], start) if b"size" in records else header.size
         is_sparse = any(name.startswith(b"GNU.sparse.") for name in records)
+        # A sparse member has its real name in the record; the header holds an invented name.
         raw_name = records.get(b"GNU.sparse.name", records.get(b"path", header.name))
+
     problem = None
     try:
         name = raw_name.decode()
     except UnicodeDecodeError:
         name = raw_name.decode("utf-8", "backslashreplace")
         problem = "bad_name", f"the name '{printable(name)}' is not UTF-8"
+
     payload = offset + BLOCK_BYTES
-    # Before POSIX a directory was a file of no bytes whose name ends with a slash.
+    # Before POSIX, a directory was an empty file whose name ends with a slash.
     is_directory = size == 0 and name.endswith("/")
     if is_sparse or header.type not in _REGULAR_TYPES:
         problem = _type_problem(header, name, size, offset) or problem
         is_directory = header.type == _DIRECTORY_TYPE
         if header.type == _SPARSE_TYPE:
             payload = _skip_sparse_map(window, offset)
+
     end = payload + _padded(size)
     if end > window.reader.size:
         end = window.reader.size
+        # Bytes that are missing from the padding alone do not harm this member.
         if size > end - payload:
             left = max(end - payload, 0)
             problem = (
                 "cut_short",
-                f"member '{printable(name)}' claims {size} bytes, the file has {left} left",
+                f"member '{printable(name)}' claims {size} bytes, but the file has {left} left",
             )
+
     return FoundMember(name, start, payload, size, end, is_directory, problem)
 
 
 def _type_problem(header: Header, name: str, size: int, offset: int) -> tuple[str, str] | None:
-    """What is wrong with a member that is no plain file; nothing is with a directory."""
+    """What is wrong with a member that is not a plain file; None for a directory."""
     shown = printable(name)
+
     if header.type == _SPARSE_TYPE or header.type in _REGULAR_TYPES:
         return (
             "sparse_member",
             f"member '{shown}' is stored with holes; write the tar without --sparse",
         )
+
     if header.type != _DIRECTORY_TYPE and header.type not in _EMPTY_TYPES:
         return (
             "unknown_member_type",
             f"member '{shown}' has the type {header.type!r}, expected a file",
         )
+
     if size:
-        # Some readers skip these bytes and some do not.
+        # Some readers skip the claimed bytes and some do not, so the next header has no sure place.
         raise BadShard(
-            "bad_header", f"'{shown}' at byte {offset} can have no content and claims {size} bytes"
+            "bad_header",
+            f"member '{shown}' at byte {offset} has a type without content, but claims {size} "
+            "bytes",
         )
+
     code = _EMPTY_TYPES.get(header.type)
     return (
         (code, f"member '{shown}' is a {code.replace('_', ' ')}, expected a file") if code else None
@@ -190,27 +213,35 @@ def _type_problem(header: Header, name: str, size: int, offset: int) -> tuple[st
 def _read_extended_headers(
     window: _Window, header: Header, start: int
 ) -> tuple[dict[bytes, bytes], Header, int]:
-    """Collect what the extended headers at `start` say; returns it with the member's own header and
-    its offset.
+    """Read the extended headers at `start`.
+
+    Returns the records of all of them, the member's own header, and the offset of this header.
     """
     records: dict[bytes, bytes] = {}
     seen: set[bytes] = set()
     offset = start
+
     while header.type in _EXTENDED_TYPES:
         payload = _extended_payload(window, header, offset)
         if header.type in seen:
-            raise BadShard("bad_header", f"two extended headers of one kind before byte {offset}")
+            raise BadShard(
+                "bad_header",
+                f"two extended headers of the same kind before byte {offset}, expected one",
+            )
         seen.add(header.type)
+
         if header.type in _PAX_TYPES:
             added = parse_pax(payload, offset)
         else:
             added = {b"path": payload.partition(b"\0")[0]} if header.type == _LONG_NAME_TYPE else {}
         if records.keys() & added.keys():
-            # Readers disagree on which of the two counts.
+            # Readers disagree on which of the two headers counts.
             raise BadShard(
-                "bad_header", f"two extended headers before byte {offset} contradict each other"
+                "bad_header",
+                f"two extended headers before byte {offset} set the same field, expected one",
             )
         records |= added
+
         offset += BLOCK_BYTES + _padded(header.size)
         block = window.header_block(offset)
         if block == ZERO_BLOCK:
@@ -218,15 +249,20 @@ def _read_extended_headers(
                 "bad_header", f"the extended header at byte {start} belongs to no member"
             )
         header = parse_header(block, offset)
+
     if header.type == _GLOBAL_PAX_TYPE:
-        raise BadShard("bad_header", f"a global header at byte {offset} where a member belongs")
+        raise BadShard("bad_header", f"got a global header at byte {offset}, expected a member")
     return records, header, offset
 
 
 def _extended_payload(window: _Window, header: Header, offset: int) -> bytes:
     if header.size > MAX_EXTENDED_BYTES:
-        detail = f"got {header.size} bytes at byte {offset}, at most {MAX_EXTENDED_BYTES} are read"
+        detail = (
+            f"the extended header of {header.size} bytes at byte {offset} is too large, at most "
+            f"{MAX_EXTENDED_BYTES} are read"
+        )
         raise BadShard("extended_header_too_large", detail)
+
     payload = window.read(offset + BLOCK_BYTES, header.size)
     if len(payload) < header.size:
         raise BadShard("cut_short", f"the file ends inside the extended header at byte {offset}")
@@ -238,8 +274,9 @@ def _padded(size: int) -> int:
 
 
 def _skip_global_header(window: _Window, header: Header, offset: int) -> int:
-    """Comments and times for all members are skipped; a name or size for all of them makes no sense
-    and is refused.
+    """The offset after a global header, which may hold comments and times for all members.
+
+    Raises BadShard when the header sets one name or one size for all members, which makes no sense.
     """
     records = parse_pax(_extended_payload(window, header, offset), offset)
     if any(name in (b"path", b"size") or name.startswith(b"GNU.sparse.") for name in records):
@@ -250,8 +287,10 @@ def _skip_global_header(window: _Window, header: Header, offset: int) -> int:
 
 
 def _skip_sparse_map(window: _Window, offset: int) -> int:
-    """Where the payload of an old GNU sparse member begins: behind the continuation blocks of its
-    map.
+    """The offset of the payload of an old GNU sparse member, after the blocks of its map.
+
+    Byte 482 of the header, and byte 504 of each continuation block, says whether another
+    continuation block follows.
     """
     is_extended = window.header_block(offset)[482]
     for _ in range(_MAX_SPARSE_BLOCKS):
@@ -259,24 +298,30 @@ def _skip_sparse_map(window: _Window, offset: int) -> int:
         if not is_extended:
             return offset
         is_extended = window.header_block(offset)[504]
+
     raise BadShard(
-        "bad_header", f"a sparse map longer than {_MAX_SPARSE_BLOCKS} blocks ends at byte {offset}"
+        "bad_header",
+        f"a sparse member has a map of more than {_MAX_SPARSE_BLOCKS} blocks, up to byte {offset}",
     )
 
 
 def _check_end(window: _Window, offset: int) -> None:
-    """The zero block at `offset` must be the first of two, and only zeros may follow them, and not
-    many.
+    """Raise BadShard unless the zero block at `offset` and all that follows is a proper end.
+
+    A proper end is two zero blocks, and after them at most MAX_END_PADDING_BYTES of zeros.
     """
     if window.header_block(offset + BLOCK_BYTES) != ZERO_BLOCK:
         raise BadShard(
             "cut_short",
-            f"one zero block at byte {offset}, an archive ends with two; a hole in the file?",
+            f"got one zero block at byte {offset}, expected two at the end of the archive; the "
+            "file may have a hole",
         )
+
     tail = offset + 2 * BLOCK_BYTES
     tail_bytes = window.reader.size - tail
+    # The size is compared first, so that a long tail is never read into memory.
     if tail_bytes > MAX_END_PADDING_BYTES or window.read(tail, tail_bytes).strip(b"\0"):
         raise BadShard(
             "trailing_data",
-            f"{tail_bytes} bytes follow the end of the archive; are these two tars in one?",
+            f"{tail_bytes} bytes follow the end of the archive; the file may be two tars in one",
         )

@@ -51,7 +51,10 @@ def config(recipe: str = "setpeer", **values: Any) -> TrainConfig:
             },
             "model.class_weights: got balanced for data.target.kind values",
         ),
-        ({"encoder": {"hidden_size": 30}}, "hidden_size: got 30, expected a multiple of 4 heads"),
+        (
+            {"encoder": {"hidden_size": 30}},
+            "hidden_size: got 30, expected a multiple of num_heads 4",
+        ),
         ({"model": {"codes": 3}}, "codes"),
         ({"model": {"fusion": "addition"}}, "num_prefixes: got 4, expected 1"),
         (

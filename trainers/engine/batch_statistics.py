@@ -1,9 +1,10 @@
-"""Batch norm's running statistics, moved once a step by all of the step's batches, whichever worker
-computed them.
+"""Running statistics of batch norm that do not depend on the number of workers.
 
-Left alone, each worker keeps statistics of its own batches: the exported model would hold those of
-one worker, and validation would differ by rank. `torch.nn.SyncBatchNorm` was rejected: it also
-normalizes by the batches of all workers, so that training itself would depend on their number.
+Once a step, the statistics are moved by all batches of the step, no matter which worker computed
+which batch. Without this, each worker would keep the statistics of its own batches: the exported
+model would hold those of one worker, and each rank would validate a different model.
+`torch.nn.SyncBatchNorm` was rejected: it also normalizes activations by the batches of all workers,
+so that training itself would depend on the number of workers.
 """
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 
 class BatchStatistics:
-    """The statistics of one model; does nothing for a model without batch norm."""
+    """The running statistics of one model. For a model without batch norm it does nothing."""
 
     def __init__(self, model: nn.Module) -> None:
         norms = [
@@ -27,24 +28,29 @@ class BatchStatistics:
 
     @torch.no_grad()
     def begin_step(self) -> None:
-        """Remember where the step starts."""
+        """Remember the statistics that the step starts with."""
         self._before = [buffer.clone() for buffer in self._buffers]
         self._sums = [torch.zeros_like(buffer, dtype=torch.float32) for buffer in self._buffers]
 
     @torch.no_grad()
     def end_batch(self) -> None:
-        """Take what one batch made of the statistics, and put them back for the next."""
+        """Add up the statistics that one batch has moved, and put the old ones back."""
+        # Every batch has to start from the same statistics: the result would otherwise depend on
+        # which batches a worker computes, and in which order.
         for buffer, before, total in zip(self._buffers, self._before, self._sums, strict=True):
             total += buffer
             buffer.copy_(before)
 
     @torch.no_grad()
     def end_step(self, num_batches: int) -> None:
-        """Move on to the mean over the `num_batches` of all workers."""
+        """Set the statistics to their mean over all `num_batches` batches of all workers."""
         if not self._buffers:
             return
+
+        # All sums travel in one vector, so that a step costs one message and not one per buffer.
         joined = torch.cat([total.flatten() for total in self._sums])
         distributed.all_reduce(joined)
+
         sizes = [buffer.numel() for buffer in self._buffers]
         for buffer, mean in zip(
             self._buffers, torch.split(joined / num_batches, sizes), strict=True

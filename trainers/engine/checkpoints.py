@@ -1,10 +1,13 @@
-"""Checkpoints that are whole or not there: written under a temporary name, flushed, renamed.
+"""Checkpoints that are either whole or not there.
 
-A folder `step-00000200` holds DeepSpeed's state of every rank, the model's buffers, the position in
-the data, what has been reached so far and the size of every file. Random numbers need no saving:
-they are drawn from (seed, batch number). A ZeRO checkpoint is divided among the workers that wrote
-it; resumed by another number of workers it is first put together with DeepSpeed's own universal
-checkpoint tool, which leaves buffers out: they have a file of their own.
+A checkpoint is written under a temporary name, flushed, and renamed. A folder `step-00000200` holds
+DeepSpeed's state of every rank, the model's buffers, the position in the data, what the run has
+reached so far, and the size of every file. Random numbers need no saving: they are drawn from
+(seed, batch number).
+
+A ZeRO checkpoint is divided among the workers that wrote it. Before another number of workers can
+resume from it, DeepSpeed's universal checkpoint tool puts the parts together. That tool leaves out
+the model's buffers, so they have a file of their own.
 """
 
 import argparse
@@ -28,13 +31,15 @@ log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"step-(\d{8})")
 STATE_TAG = "deepspeed"
-# What DeepSpeed wants to find in a checkpoint it is to put together for another number of workers.
+# DeepSpeed refuses to make a universal checkpoint unless it finds this in the checkpoint's state.
 UNIVERSAL_CLIENT_STATE: Mapping[str, Any] = {
     "universal_checkpoint_info": {"universal_checkpoint_version": 0.2}
 }
-CHECKPOINTS_NAME = "checkpoints"  # below the folder of a run
+# In the folder of a run: the folder of its checkpoints.
+CHECKPOINTS_NAME = "checkpoints"
 PROGRESS_NAME, FILES_NAME = "progress.json", "files.json"
-RESULT_NAME = "train.json"  # beside the checkpoints, once the run has ended
+# In the folder of a run: its result, which is written when the run has ended.
+RESULT_NAME = "train.json"
 
 
 class CheckpointFolder:
@@ -44,29 +49,34 @@ class CheckpointFolder:
         self._folder = folder
 
     def newest(self) -> Path | None:
-        """The complete checkpoint of the latest step."""
+        """The complete checkpoint of the latest step; None when there is no complete one."""
         found = self._complete()
         return found[-1] if found else None
 
     def temporary(self, step: int) -> Path:
-        """Where the checkpoint of `step` is written before it is complete."""
+        """The folder in which the checkpoint of `step` is written until it is complete."""
         return self._folder / f".{_name(step)}.tmp"
 
     def commit(self, step: int, progress: Mapping[str, Any], *, keep: int) -> Path:
-        """Make the checkpoint visible, and remove older ones and leftovers."""
+        """Make the checkpoint of `step` visible, then remove all but the `keep` newest ones."""
         temporary, final = self.temporary(step), self._folder / _name(step)
         write_json(temporary / FILES_NAME, _sizes(temporary))
         write_json(temporary / PROGRESS_NAME, progress)
+
+        # The content has to be on the disk before the name is, and the name before older
+        # checkpoints go: whenever the machine fails, one whole checkpoint is left. A folder with
+        # the final name is removed first, because a rename cannot replace a folder with files.
         flush_tree(temporary)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         flush(self._folder)
+
         for old in self._complete()[:-keep]:
             shutil.rmtree(old)
         return final
 
     def clear(self) -> None:
-        """Remove what killed runs left half written."""
+        """Make the folder if it is missing, and remove what killed runs left half written."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for path in self._folder.glob(".step-*.tmp"):
             shutil.rmtree(path)
@@ -74,37 +84,45 @@ class CheckpointFolder:
     def _complete(self) -> list[Path]:
         if not self._folder.is_dir():
             return []
+
+        # Names hold the step in eight digits, so that their order as text is the order of steps.
         found = [path for path in self._folder.iterdir() if _NAME.fullmatch(path.name)]
         return sorted(path for path in found if (path / PROGRESS_NAME).exists())
 
 
 def read_progress(checkpoint: Path) -> dict[str, Any]:
-    """What `commit` was given."""
+    """The progress that `commit` was given with this checkpoint."""
     progress: dict[str, Any] = read_json(checkpoint / PROGRESS_NAME)
     return progress
 
 
 def require_complete(checkpoint: Path) -> None:
-    """Raise ConfigError when a file that `commit` counted is missing or has another size."""
+    """Raise ConfigError when a file that `commit` listed is missing or has another size."""
     sizes: dict[str, int] = read_json(checkpoint / FILES_NAME)
     found = _sizes(checkpoint)
+
     wrong = [name for name, size in sizes.items() if found.get(name) != size]
     if wrong:
         raise ConfigError(
-            f"resume: {checkpoint}: {', '.join(wrong)} missing or cut short since it was written; "
-            "restore it, or remove the whole checkpoint to go on from the one before"
+            f"resume: {checkpoint}: these files are missing or have another size than when they "
+            f"were written: {', '.join(wrong)}; restore them, or remove the whole checkpoint to "
+            "continue from the one before"
         )
 
 
 def make_universal(checkpoint: Path) -> Path:
-    """Put a ZeRO checkpoint together so that any number of workers can load it; returns the folder
-    to load.
+    """Put a ZeRO checkpoint together so that any number of workers can load it.
+
+    Returns the folder to load.
     """
     from deepspeed.checkpoint.ds_to_universal import main as convert
 
     target = checkpoint / "universal"
     if target.exists():
         return target
+
+    # A conversion that was killed leaves only a folder of the temporary name, so a folder with the
+    # name `universal` is always whole.
     unfinished = checkpoint / ".universal.tmp"
     shutil.rmtree(unfinished, ignore_errors=True)
     arguments = argparse.Namespace(
@@ -118,30 +136,34 @@ def make_universal(checkpoint: Path) -> Path:
     )
     with redirect_stdout(StringIO()):
         convert(arguments)
+
     unfinished.rename(target)
     return target
 
 
 def refuse_used_folder(out: Path, *, resume: bool) -> None:
-    """A folder is one run's: a new run into it must be a resumed one."""
+    """Raise ConfigError when `out` holds checkpoints of a run that is not to be resumed."""
     if not resume and (out / CHECKPOINTS_NAME).is_dir() and any((out / CHECKPOINTS_NAME).iterdir()):
         raise ConfigError(
-            f"--out {out}: holds checkpoints; add --resume to go on, or give another folder"
+            f"--out {out}: got a folder with the checkpoints of a run, expected a folder without; "
+            "add --resume to go on with that run, or give another folder"
         )
 
 
 @contextmanager
 def storage_failures(folder: Path) -> Iterator[None]:
-    """Raise OSError for what torch and safetensors raise as errors of their own when a file cannot
-    be written.
+    """Raise OSError when torch or safetensors cannot write a file below `folder`.
+
+    Both libraries raise errors of their own in that case, which do not name the folder.
     """
     try:
         yield
     except (RuntimeError, SafetensorError) as error:
-        if isinstance(error, RuntimeError) and "inline_container.cc" not in str(
-            error
-        ):  # torch's file writer
+        # A RuntimeError of torch may mean anything. Only the source file of torch's file writer in
+        # its text tells that a file could not be written.
+        if isinstance(error, RuntimeError) and "inline_container.cc" not in str(error):
             raise
+
         free_mib = shutil.disk_usage(folder.parent).free // 2**20
         reason = str(error).strip().splitlines()[0]
         raise OSError(
@@ -150,27 +172,31 @@ def storage_failures(folder: Path) -> Iterator[None]:
 
 
 def replace_folder(temporary: Path, final: Path) -> None:
-    """Put `temporary` in the place of `final`; killed at any point, `recover_folder` finds one of
-    them whole.
+    """Put the folder `temporary` in the place of the folder `final`.
+
+    If this is killed at any point, `recover_folder` brings one of the two back whole.
     """
+    # A rename cannot replace a folder with files, so the old folder is first set aside. It is
+    # removed last, when the new one is on the disk under its final name.
     old = _set_aside(final)
     if final.exists():
         shutil.rmtree(old, ignore_errors=True)
         final.rename(old)
+
     temporary.rename(final)
     flush(final.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
 def recover_folder(final: Path) -> None:
-    """Undo a replacement that was killed half way."""
+    """Undo a `replace_folder` that was killed after the old folder was set aside."""
     old = _set_aside(final)
     if old.exists() and not final.exists():
         old.rename(final)
 
 
 def _sizes(folder: Path) -> dict[str, int]:
-    """Bytes of every file below `folder`."""
+    """The size in bytes of every file below `folder`, by the file's path in `folder`."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.stat().st_size for path in files}
 

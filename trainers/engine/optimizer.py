@@ -1,6 +1,4 @@
-"""The optimizer: torch's AdamW, with the parameters that weight decay leaves alone in a group of
-their own.
-"""
+"""The optimizer: torch's AdamW. Parameters without weight decay are in a group of their own."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,8 +11,9 @@ from trainers.task import TrainingModel
 
 
 def make_optimizer(model: TrainingModel, config: EngineConfig) -> torch.optim.AdamW:
-    """AdamW over what is trained. Raises ValueError when the model spares a parameter that it does
-    not have.
+    """AdamW over all parameters that are trained.
+
+    Raises ValueError when the model names a parameter in `spared_parameters` that it does not have.
     """
     return torch.optim.AdamW(
         list(_groups(model)),
@@ -30,7 +29,8 @@ def _groups(model: TrainingModel) -> Iterator[dict[str, Any]]:
     named = dict(model.named_parameters())
     if unknown := sorted(spared - named.keys()):
         raise ValueError(
-            f"{type(model).__name__}: spares {', '.join(unknown)}, which are no parameters of it"
+            f"{type(model).__name__}: spares {', '.join(unknown)}, which are no parameters of it; "
+            "expected names as `named_parameters` gives them"
         )
 
     decayed = [
@@ -43,5 +43,6 @@ def _groups(model: TrainingModel) -> Iterator[dict[str, Any]]:
     kept: list[nn.Parameter] = [
         named[name] for name in named if name in spared and named[name].requires_grad
     ]
-    if kept:  # DeepSpeed takes no empty group
+    # DeepSpeed refuses a group without parameters.
+    if kept:
         yield {"params": kept, "weight_decay": 0.0}

@@ -1,12 +1,13 @@
-"""The training loop, on DeepSpeed: the same in one process, under torchrun and in a Ray Train
-worker.
+"""The training loop on DeepSpeed: the same in one process, under torchrun and in a Ray worker.
 
-Random numbers are seeded by the global number of each batch, before it is computed. So a step does
-not depend on how many workers share it nor on whether the run was interrupted, and neither order
-nor dropout needs saving. Keeping the generators' states in checkpoints was the alternative; it
-cannot survive a change of the number of workers.
+Before a batch is computed, the random number generator is seeded by the run's seed and the batch's
+global number. So the result of a step depends neither on how many workers share the step nor on
+whether the run was interrupted, and nothing about the order of training or dropout has to be saved.
+The alternative was to keep the states of the generators in checkpoints; it lost, because these
+states are of no use to another number of workers.
 
-AdamW is torch's own, handed to DeepSpeed: its fused one has to be compiled first.
+The optimizer is torch's own AdamW, which is handed to DeepSpeed. DeepSpeed's fused AdamW lost,
+because it has to be compiled first.
 """
 
 import logging
@@ -52,19 +53,27 @@ BEST_NAME, LAST_NAME = "best", "last"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingResult:
-    """What a run reached."""
+    """The result of a finished run.
+
+    `best` holds the validation figures of the best model, which was found at `best_step`.
+    `padding_share` is the share of padding in all training batches. `corpus` is the digest of the
+    corpus that was trained on.
+    """
 
     steps: int
     best_step: int
     best: dict[str, float]
     stopped_early: bool
     padding_share: float
-    corpus: str  # the digest of what was trained on
+    corpus: str
 
 
 @dataclass(slots=True)
 class _Reached:
-    """What is saved beside the weights."""
+    """How far a run has come; this is saved in every checkpoint.
+
+    `since_best` counts the validations since the best one.
+    """
 
     step: int = 0
     best_step: int = 0
@@ -75,7 +84,10 @@ class _Reached:
 
 @dataclass(slots=True)
 class _SinceLog:
-    """What training took since the last logged step; validation and checkpoints are not counted."""
+    """The cost of training since the last logged step, without validation and checkpoints.
+
+    `wait_before` is the loader's total waiting time in seconds at the last logged step.
+    """
 
     seconds: float = 0.0
     num_utterances: int = 0
@@ -83,9 +95,10 @@ class _SinceLog:
 
 
 class TrainingRun:
-    """One run of one rank: `restore`, then `run`. Every rank makes one; rank 0 writes.
+    """One rank's side of a run. Call `restore` and then `run`.
 
-    `parameters` describe the run to the services that track it.
+    Every rank makes its own `TrainingRun`, and rank 0 writes the files. `parameters` describe the
+    run to the services that track it.
     """
 
     def __init__(
@@ -119,32 +132,31 @@ class TrainingRun:
         self._since_log = _SinceLog()
 
     def restore(self) -> None:
-        """Make the folder ready and take up the position of its newest checkpoint.
+        """Make the folder ready, and go to the position of its newest checkpoint.
 
-        Raises ConfigError when that is of other data, is not whole, or not every rank sees the
-        folder.
+        Raises ConfigError when the checkpoint belongs to other data, when one of its files is
+        missing or damaged, or when some rank does not see the folder.
         """
-        self._checkpoint = on_first_rank(
-            self._make_ready
-        )  # one for all: a network file system may show others less
+        # The first rank chooses the checkpoint for all ranks: on a network file system, some ranks
+        # may not see the newest one yet.
+        self._checkpoint = on_first_rank(self._make_ready)
         if self._world_size > 1:
             require_shared(self._out)
 
         if self._checkpoint is not None:
             progress = read_progress(self._checkpoint)
             self._reached = _Reached(**progress["reached"])
-            self._reached.stopped_early = (
-                self._is_patience_spent()
-            )  # it may be another patience by now
+            # Decided again, because the resumed run may have another patience than the one before.
+            self._reached.stopped_early = self._is_patience_spent()
             self._loader.load_state_dict(progress["loader"])
 
     def run(self) -> TrainingResult:
-        """Build or load the model, then step until the end."""
+        """Build the model, load the checkpoint if there is one, and train until the end."""
         self._build()
+        # The best model is exported after its checkpoint is written, and the run may have been
+        # killed between the two.
         if self._checkpoint is not None and self._reached.best_step == self._reached.step:
-            self._export(
-                BEST_NAME
-            )  # the run may have been killed between this checkpoint and its export
+            self._export(BEST_NAME)
 
         trackers = self._trackers()
         try:
@@ -156,7 +168,7 @@ class TrainingRun:
         return self._finish()
 
     def _make_ready(self) -> Path | None:
-        """Clear what killed runs left; the checkpoint to go on from."""
+        """Clear away what killed runs left. Returns the checkpoint to resume from, or None."""
         self._out.mkdir(parents=True, exist_ok=True)
         self._checkpoints.clear()
         for name in (BEST_NAME, LAST_NAME):
@@ -168,7 +180,7 @@ class TrainingRun:
         return checkpoint
 
     def _build(self) -> None:
-        """The model as the task makes it, in DeepSpeed's hands, with the checkpoint's state."""
+        """Build the task's model, hand it to DeepSpeed, and load the checkpoint's state."""
         import deepspeed
 
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
@@ -180,6 +192,7 @@ class TrainingRun:
         self._model = on_every_rank(self._task.build_model)
         if self._config.gradient_checkpointing:
             self._model.checkpoint_gradients()
+
         optimizer = make_optimizer(self._model, self._config)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: rate_at(step, self._num_steps, self._config)
@@ -197,7 +210,10 @@ class TrainingRun:
             self._load(self._checkpoint, universal=universal)
 
     def _must_convert(self) -> bool:
-        """Whether the checkpoint is divided among another number of workers than this."""
+        """Whether the checkpoint is divided among another number of workers than this run has.
+
+        Without ZeRO, a checkpoint is not divided, so any number of workers loads it as it is.
+        """
         if self._checkpoint is None:
             return False
 
@@ -207,7 +223,8 @@ class TrainingRun:
     def _load(self, checkpoint: Path, *, universal: bool) -> None:
         tag = on_first_rank(lambda: make_universal(checkpoint)).name if universal else STATE_TAG
         self._engine.load_checkpoint(str(checkpoint), tag=tag)
-        load_buffers(self._model, checkpoint)  # a universal checkpoint holds parameters only
+        # A universal checkpoint holds parameters only, so buffers always come from their own file.
+        load_buffers(self._model, checkpoint)
 
     def _trackers(self) -> list[Tracker]:
         if self._rank:
@@ -235,8 +252,9 @@ class TrainingRun:
                 trackers
             )
 
-            # Saved before it is exported: a run that resumes from an older checkpoint would leave a
-            # `best` of its past.
+            # The checkpoint comes before the export. If the run were killed between an export and
+            # its checkpoint, it would resume from an older step, and `best` could be a model that
+            # the resumed run never reaches again.
             if (
                 reached.step % config.checkpoint_every == 0
                 or is_last
@@ -261,14 +279,15 @@ class TrainingRun:
 
         for tracker in trackers:
             tracker.log(self._reached.step, numbers)
+
         note = (
             f"loss {outcome.terms['loss']:.3f}, {numbers['utterances_per_second']:.0f} utterances "
-            f"a second, {numbers['data_wait_share']:.0%} waiting for data"
+            f"per second, {numbers['data_wait_share']:.0%} of the time waiting for data"
         )
         self._on_step(self._reached.step, self._num_steps, note)
 
     def _validate(self, trackers: list[Tracker]) -> bool:
-        """Score the validation split; whether it is the best so far."""
+        """Validate and log the figures. Returns whether they are the best so far."""
         scores = self._task.validate(
             *validation_scores(self._task, self._model, self._engine.device)
         )
@@ -281,6 +300,7 @@ class TrainingRun:
         if not reached.best or better(scores) > better(reached.best):
             reached.best, reached.best_step, reached.since_best = dict(scores), reached.step, 0
             return True
+
         reached.since_best += 1
         reached.stopped_early = self._is_patience_spent()
         return False
@@ -289,7 +309,7 @@ class TrainingRun:
         return 0 < self._config.patience <= self._reached.since_best
 
     def _save(self) -> None:
-        """All ranks write their part; rank 0 makes the whole visible."""
+        """Write a checkpoint: each rank writes its part, and rank 0 makes the whole visible."""
         temporary = self._checkpoints.temporary(self._reached.step)
         with storage_failures(temporary):
             self._engine.save_checkpoint(
@@ -300,8 +320,10 @@ class TrainingRun:
             )
             if self._rank == 0:
                 save_buffers(self._model, temporary)
-        self._barrier()
 
+        # Rank 0 counts the bytes of all parts and gives the folder its final name, so it waits
+        # until every rank has written its part.
+        self._barrier()
         if self._rank == 0:
             progress = {
                 "reached": asdict(self._reached),
@@ -314,9 +336,14 @@ class TrainingRun:
         self._barrier()
 
     def _export(self, name: str) -> None:
-        """The model as `from_pretrained` reads it, replaced as a whole."""
+        """Export the model to the folder `name`, in place of an older export.
+
+        `from_pretrained` can load the folder, which always holds one whole export.
+        """
         import deepspeed
 
+        # ZeRO 3 divides the weights among the ranks. They are gathered by all ranks together, also
+        # by those that do not write.
         parameters = list(self._model.parameters()) if self._config.zero_stage == 3 else []
         with deepspeed.zero.GatheredParameters(parameters):
             if self._rank == 0:
@@ -328,6 +355,7 @@ class TrainingRun:
 
     def _finish(self) -> TrainingResult:
         self._export(LAST_NAME)
+
         reached = self._reached
         result = TrainingResult(
             steps=reached.step,
@@ -337,6 +365,8 @@ class TrainingRun:
             padding_share=self._loader.padding_share,
             corpus=self._task.corpus_digest,
         )
+
+        # Written after the export, because others take a run with a result for a finished one.
         if self._rank == 0:
             write_json(str(self._out / RESULT_NAME), asdict(result))
         return result

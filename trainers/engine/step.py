@@ -1,5 +1,7 @@
-"""One optimizer step: the batches it averages over, and the end of a run whose loss is no number
-any more.
+"""One optimizer step: it averages over several batches, and ends a run whose loss is not finite.
+
+The engine that DeepSpeed returns computes each batch. DeepSpeed itself moves the weights after the
+last batch of a step.
 """
 
 import math
@@ -21,8 +23,9 @@ from trainers.task import Task, TrainingModel
 
 @dataclass(frozen=True, slots=True)
 class StepOutcome:
-    """The terms of the loss, averaged over the batches of all ranks, and how many utterances these
-    held.
+    """What one step computed: `terms` are averaged over the batches of all ranks.
+
+    `num_utterances` counts the utterances in these batches.
     """
 
     terms: Mapping[str, float]
@@ -31,7 +34,7 @@ class StepOutcome:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A batch of the present step, without its inputs."""
+    """A batch of the present step without its inputs, which would fill the memory."""
 
     number: int
     rows: Tensor
@@ -39,17 +42,20 @@ class _Seen:
 
 
 class Stepper:
-    """Takes steps with a model that DeepSpeed holds as `engine`."""
+    """Takes steps with `model`, which DeepSpeed's `engine` wraps."""
 
     def __init__(self, engine: Any, model: TrainingModel, task: Task, config: EngineConfig) -> None:
         self._engine, self._model, self._task, self._config = engine, model, task, config
         self._world_size = distributed.get_world_size()
-        self._statistics = BatchStatistics(
-            model
-        )  # now: a model that is moved to a GPU gets other buffers
+        # By now DeepSpeed has moved the model to its device. This order matters, because a model
+        # that is moved to a GPU gets new buffers, and the statistics must refer to the new ones.
+        self._statistics = BatchStatistics(model)
 
     def take(self, number: int, batches: Iterator[Batch]) -> StepOutcome:
-        """Step `number` (from 1). Raises ConfigError, on every rank, when the loss is no number."""
+        """Take step `number` (from 1) with the next of `batches`, which are those of this rank.
+
+        Raises ConfigError on every rank when the loss is not finite.
+        """
         num_batches = self._config.batches_per_step
         totals: dict[str, Tensor] = {}
         seen: list[_Seen] = []
@@ -78,21 +84,24 @@ class Stepper:
         return outcome
 
     def _learn(self, batch: Batch) -> dict[str, Tensor]:
-        """Forward, backward and, after the last batch of a step, DeepSpeed's update; the terms of
-        the loss.
+        """Compute one batch forward and backward, and end the step after its last batch.
+
+        Returns the terms of the loss.
         """
+        # Dropout draws by the number of the batch, so the numbers drawn do not depend on which rank
+        # computes the batch or on whether the run was resumed.
         torch.manual_seed(batch_seed(self._config.seed, batch.number))
         terms: dict[str, Tensor] = self._engine(batch)
         self._engine.backward(terms["loss"])
+
+        # DeepSpeed counts the batches and moves the weights only after the last batch of a step.
         self._engine.step()
         self._statistics.end_batch()
 
         return terms
 
     def _refuse_to_go_on(self, number: int, loss: float, seen: Sequence[_Seen]) -> NoReturn:
-        """Raise ConfigError, on every rank, that names the batches of all ranks whose loss was no
-        number.
-        """
+        """Raise ConfigError on every rank, naming all batches whose loss is not finite."""
         mine = [
             f"batch {batch.number} ({', '.join(self._task.keys(batch.rows.numpy(force=True)))})"
             for batch in seen
@@ -100,18 +109,23 @@ class Stepper:
         ]
         parts: list[Any] = [None] * self._world_size
         distributed.all_gather_object(parts, mine)
+
+        # Each loss may be finite and their sum may still be too large for float32.
         where = (
             "; ".join(sorted(name for part in parts for name in part)) or "the sum over the ranks"
         )
 
         raise ConfigError(
             f"the loss is {loss} at step {number}, in {where}; look at these utterances, or start "
-            "anew in another --out with a lower engine.learning_rate or engine.precision float32"
+            "again in another --out with a lower engine.learning_rate or with engine.precision "
+            "float32"
         )
 
 
 def _over_ranks(totals: Mapping[str, Tensor], num_utterances: int, num_batches: int) -> StepOutcome:
-    """This rank's sums with those of all others."""
+    """Average the terms over the batches of all ranks; `totals` are the sums of this rank."""
+    # Every rank sorts the names, so that all ranks add up the same terms. The number of utterances
+    # travels in the same message, as the last number.
     names = sorted(totals)
     numbers = torch.stack(
         [*(totals[name] for name in names), totals["loss"].new_tensor(num_utterances)]

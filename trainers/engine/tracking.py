@@ -1,9 +1,9 @@
-"""Where a run's numbers go: one JSON line a logged step, TensorBoard, and MLflow or W&B when asked
-for.
+"""Records the numbers of a run in `metrics.jsonl`, in TensorBoard and, on request, elsewhere.
 
-A resumed run takes back the lines after its checkpoint: the file is the curve of the run, not of
-its attempts. For the services it is the same run again: `trackers.json` keeps the identifier that
-each of them gave it.
+A run that was interrupted and resumed leaves one curve. It resumes from a checkpoint, so whatever
+was recorded after the step of that checkpoint is removed from `metrics.jsonl` and TensorBoard: the
+resumed run records these steps again. MLflow and W&B, which `engine.trackers` names, see the
+resumed run as the same run, because `trackers.json` keeps the identifier that each service gave it.
 """
 
 import importlib.util
@@ -20,7 +20,7 @@ METRICS_NAME, RUN_IDS_NAME = "metrics.jsonl", "trackers.json"
 
 
 class Tracker(Protocol):
-    """Takes numbers by step."""
+    """Records the numbers of each logged step."""
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         """Record `numbers` of `step`."""
@@ -30,18 +30,22 @@ class Tracker(Protocol):
 
 
 class MetricsFile:
-    """`metrics.jsonl`: {"step": 10, "loss": ...} lines."""
+    """The file `metrics.jsonl`, with one line such as {"step": 10, "loss": 1.5} per logged step.
+
+    Lines of steps after `first_step`, which an earlier attempt wrote, are removed.
+    """
 
     def __init__(self, path: Path, *, first_step: int) -> None:
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= first_step]
-        with atomic_write(
-            str(path)
-        ) as stream:  # cut short by a full disk, it would lose the curve so far
+        # The lines to keep go into a new file that replaces the old one in one step. Writing into
+        # the old file could lose the curve so far when the disk is full.
+        with atomic_write(str(path)) as stream:
             stream.write("".join(kept).encode())
+
         self._stream = path.open("a", encoding="utf-8")
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Append a line and flush it."""
+        """Append the line of `step`, so that readers of the file see it at once."""
         self._stream.write(json.dumps({"step": step, **numbers}) + "\n")
         self._stream.flush()
 
@@ -51,7 +55,10 @@ class MetricsFile:
 
 
 class TensorBoard:
-    """Event files below `folder`; steps after `first_step` of an earlier attempt are purged."""
+    """TensorBoard's event files in `folder`.
+
+    TensorBoard hides the steps after `first_step` that an earlier attempt wrote.
+    """
 
     def __init__(self, folder: Path, *, first_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -59,7 +66,7 @@ class TensorBoard:
         self._writer: Any = SummaryWriter(str(folder), purge_step=first_step + 1)
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """One scalar a number."""
+        """Record one scalar for each of the `numbers` of `step`."""
         for name, value in numbers.items():
             self._writer.add_scalar(name, value, step)
 
@@ -73,11 +80,11 @@ class ServiceTracker(Tracker, Protocol):
 
     @property
     def run_id(self) -> str:
-        """The identifier, under which a resumed run goes on."""
+        """The identifier of the run, under which a resumed run continues."""
 
 
 class MlflowRun:
-    """A run of the MLflow server the environment names."""
+    """A run on the MLflow server that the environment variables name."""
 
     def __init__(self, name: str, parameters: Mapping[str, Any], run_id: str | None) -> None:
         import mlflow
@@ -87,13 +94,13 @@ class MlflowRun:
             run = mlflow.start_run(run_id=run_id)
         else:
             run = mlflow.start_run(run_name=name)
-            mlflow.log_params(
-                {key: str(value)[:500] for key, value in parameters.items()}
-            )  # once: they cannot change
+            # A resumed run does not log its parameters again: MLflow refuses a parameter whose
+            # value has changed, and a resumed run may have another number of steps.
+            mlflow.log_params({key: str(value)[:500] for key, value in parameters.items()})
         self.run_id: str = run.info.run_id
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Metrics of a step."""
+        """Record `numbers` as metrics of `step`."""
         self._mlflow.log_metrics(dict(numbers), step=step)
 
     def close(self) -> None:
@@ -102,11 +109,13 @@ class MlflowRun:
 
 
 class WandbRun:
-    """A run of Weights & Biases."""
+    """A run on Weights & Biases."""
 
     def __init__(self, name: str, parameters: Mapping[str, Any], run_id: str | None) -> None:
         import wandb
 
+        # Without `resume`, W&B begins a run with a known identifier anew. Some parameters of a
+        # resumed run may have changed, for example the number of steps.
         self._run: Any = wandb.init(
             name=name,
             id=run_id,
@@ -117,7 +126,7 @@ class WandbRun:
         self.run_id: str = self._run.id
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Numbers of a step."""
+        """Record `numbers` of `step`."""
         self._run.log(dict(numbers), step=step)
 
     def close(self) -> None:
@@ -132,7 +141,7 @@ _SERVICES: Mapping[str, Callable[[str, Mapping[str, Any], str | None], ServiceTr
 
 
 def require_trackers(names: Sequence[str]) -> None:
-    """Raise ConfigError when the library of a named service is not installed."""
+    """Raise ConfigError when the library of one of the services `names` is not installed."""
     for name in names:
         if importlib.util.find_spec(name) is None:
             raise ConfigError(
@@ -143,32 +152,41 @@ def require_trackers(names: Sequence[str]) -> None:
 def open_trackers(
     out: Path, names: Sequence[str], parameters: Mapping[str, Any], *, first_step: int
 ) -> list[Tracker]:
-    """The metrics file, TensorBoard, and the named services, whose libraries must be there."""
+    """Open `metrics.jsonl`, TensorBoard and the services `names`.
+
+    The libraries of the services must be installed. `first_step` is the step that the run resumes
+    from; 0 for a new run.
+    """
     trackers: list[Tracker] = [
         MetricsFile(out / METRICS_NAME, first_step=first_step),
         TensorBoard(out / "tensorboard", first_step=first_step),
     ]
+
+    # Identifiers of services that are not in `names` this time are kept: a later attempt may use
+    # these services again.
     path = out / RUN_IDS_NAME
     run_ids: dict[str, str] = read_json(path) if path.exists() else {}
     for name in names:
         service = _SERVICES[name](out.name, parameters, run_ids.get(name))
         run_ids[name] = service.run_id
         trackers.append(service)
+
     if run_ids:
         write_json(path, run_ids)
     return trackers
 
 
 def last_step(out: Path) -> int:
-    """The last step that the run in `out` has logged; 0 before it has logged any."""
+    """The last step that the run in `out` has logged; 0 when it has not logged a step yet."""
     lines = _lines(out / METRICS_NAME)
     return int(json.loads(lines[-1])["step"]) if lines else 0
 
 
 def _lines(path: Path) -> list[str]:
-    """Whole lines of the file; a line a killed run left half written is dropped."""
+    """The whole lines of a file; a line that a killed run left half written is dropped."""
     if not path.exists():
         return []
+
     return [
         line
         for line in path.read_text(encoding="utf-8").splitlines(keepends=True)

@@ -1,6 +1,6 @@
-"""The model's scores of a task's validation utterances, computed by all ranks together.
+"""The model's scores of all validation utterances of a task, computed by all ranks together.
 
-Shapes: N utterances, W numbers an utterance.
+Shapes: N utterances, W scores of an utterance.
 """
 
 from collections.abc import Iterable
@@ -14,14 +14,18 @@ from numpy.typing import NDArray
 from shards.loading.loader import read_once
 from trainers.task import Task, TrainingModel
 
-Scores = tuple[NDArray[np.int64], NDArray[np.float32]]  # rows [N] and their scores [N, W]
+# The rows [N] of some utterances, and the scores [N, W] of these utterances.
+Scores = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
 def validation_scores(task: Task, model: TrainingModel, device: torch.device) -> Scores:
-    """Rows and scores of every validation utterance, in the order of rows; every rank calls it and
-    gets all.
+    """The rows and scores of all validation utterances, sorted by row.
+
+    Every rank calls this, computes a part of the batches, and gets the scores of all of them.
     """
     rank, world_size = distributed.get_rank(), distributed.get_world_size()
+    # Each list begins with an empty array, because a rank may keep no batch at all (see below), and
+    # numpy cannot concatenate an empty list.
     rows = [np.empty(0, dtype=np.int64)]
     scores = [np.empty((0, task.score_width), dtype=np.float32)]
 
@@ -31,7 +35,9 @@ def validation_scores(task: Task, model: TrainingModel, device: torch.device) ->
     )
     for batch in batches:
         found = model.scores(batch.to(device)).float().cpu().numpy()
-        if batch.number >= 0:  # else it repeats another rank's, so that all ranks compute as often
+        # A batch with the number -1 repeats a batch of another rank. It is computed only so that
+        # all ranks call the model equally often, and its scores are dropped.
+        if batch.number >= 0:
             rows.append(batch.rows.numpy())
             scores.append(found)
 
@@ -41,7 +47,10 @@ def validation_scores(task: Task, model: TrainingModel, device: torch.device) ->
 
 
 def _join(parts: Iterable[Scores]) -> Scores:
-    """Rows and scores of all ranks, in the order of rows."""
+    """Put the rows and scores of all ranks together, sorted by row.
+
+    Without the sort, the order would depend on the number of ranks.
+    """
     rows, scores = zip(*parts, strict=True)
     all_rows = np.concatenate(rows)
     order = np.argsort(all_rows, kind="stable")

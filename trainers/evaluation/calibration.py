@@ -1,13 +1,13 @@
-"""Temperature scaling (Guo et al. 2017, equation 9), stored in the weights.
+"""Temperature scaling (Guo et al. 2017, equation 9), stored in the weights of the model.
 
-Agreement compares two teachers' distributions, so both must mean what they say: an overconfident
-teacher disagrees with everybody. One number T divides a classifier's logits so that held-out
-speakers' labels become most likely. Dividing the last layer's weights by T has the same effect, and
-the checkpoint stays a plain one that any tool loads.
+Agreement compares the distributions of two teachers, so the probabilities of both must be right: an
+overconfident teacher would disagree with everybody. A classifier's logits are divided by one number
+T, chosen so that the labels of held-out speakers become most likely. Dividing the weights of the
+last layer by T has the same effect, and the checkpoint stays a plain one that any tool can load.
 
-Rejected: a calibration file beside the checkpoint (every reader would have to know it), and vector
-or isotonic scaling (they move the argmax, and a few hundred validation utterances do not feed seven
-more numbers).
+Two alternatives were rejected. A calibration file beside the checkpoint would have to be known to
+every reader of the checkpoint. Vector scaling and isotonic scaling can change which class is the
+likeliest, and a few hundred validation utterances are too few to fit seven more numbers.
 
 Shapes: N utterances, C classes.
 """
@@ -22,11 +22,10 @@ MIN_TEMPERATURE, MAX_TEMPERATURE = 0.25, 10.0
 
 
 def fit_temperature(logits_NC: Tensor, labels_N: Tensor) -> float:
-    """The T that minimizes the cross-entropy of softmax(logits / T): convex in 1/T, so a bounded
-    search finds it.
+    """The T that minimizes the cross-entropy of softmax(logits / T) with the labels.
 
-    Bounded because a classifier without a mistake on the validation set would be scaled to
-    certainty.
+    The cross-entropy is convex in 1/T, so a bounded search finds the minimum. T is bounded, because
+    a classifier that makes no mistake on the validation set would otherwise be scaled to certainty.
     """
 
     def cross_entropy(log_temperature: float) -> float:
@@ -47,6 +46,7 @@ def scale_logits(model: nn.Module, num_labels: int, temperature: float) -> None:
             f"{type(model).__name__}: expected a model whose last linear layer gives the "
             f"{num_labels} logits, got {linear_layers[-1] if linear_layers else 'no linear layer'}"
         )
+
     with torch.no_grad():
         for parameter in linear_layers[-1].parameters():
             parameter.div_(temperature)

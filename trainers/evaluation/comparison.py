@@ -1,9 +1,8 @@
-"""Runs of several methods over several seeds, as the papers tabulate them: means, spreads, and
-paired significance.
+"""The papers' table of several methods over several seeds: means, spreads and significance.
 
-A method beats the baseline when a paired t-test over the seeds both were run with gives p < .05
-(the papers' star). With two seeds or fewer nothing is tested, and the table says so by leaving p
-out.
+A difference to the baseline is significant when a paired t-test gives p < .05 (the star in the
+papers). The test pairs the runs of equal seeds, so it uses only seeds that both methods were run
+with. With fewer than three such seeds nothing is tested, and the table has no p.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,8 +17,10 @@ SIGNIFICANCE = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One figure of one method: mean and sample standard deviation over seeds (None: one seed has
-    none), and p against the baseline.
+    """One figure of one method, over all seeds of this method.
+
+    `std` is the sample standard deviation, None with one seed. `p` belongs to the paired t-test
+    against the baseline; None when nothing was tested.
     """
 
     mean: float
@@ -28,14 +29,17 @@ class Cell:
 
     @property
     def is_significant(self) -> bool:
-        """Whether the difference to the baseline is."""
+        """Whether the difference to the baseline is significant."""
         return self.p is not None and self.p < SIGNIFICANCE
 
 
 def compare(
     runs: Mapping[str, Mapping[int, Mapping[str, float]]], baseline: str, figures: Sequence[str]
 ) -> dict[str, dict[str, Cell]]:
-    """`runs` is method -> seed -> figure -> value; returns method -> figure -> Cell."""
+    """Summarize runs: `runs` is method -> seed -> figure -> value.
+
+    Returns method -> figure -> Cell, for the figures named in `figures`.
+    """
     table: dict[str, dict[str, Cell]] = {}
     for method, by_seed in runs.items():
         table[method] = {}
@@ -44,6 +48,7 @@ def compare(
             spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
             p = None if method == baseline else _paired_p(by_seed, runs[baseline], figure)
             table[method][figure] = Cell(mean=float(np.mean(values)), std=spread, p=p)
+
     return table
 
 
@@ -53,9 +58,12 @@ def _paired_p(
     seeds = sorted(set(mine) & set(theirs))
     if len(seeds) < MIN_SEEDS:
         return None
+
+    # The t-test divides by the spread of the differences, so equal differences are answered here.
     differences = [mine[seed][figure] - theirs[seed][figure] for seed in seeds]
     if np.ptp(differences) == 0:
-        return 1.0 if differences[0] == 0 else 0.0  # the t-test divides by their spread
+        return 1.0 if differences[0] == 0 else 0.0
+
     return float(
         ttest_rel([mine[s][figure] for s in seeds], [theirs[s][figure] for s in seeds]).pvalue
     )

@@ -1,11 +1,12 @@
-"""Options of an evaluation; without torch."""
+"""Options of `emostream evaluate`. Nothing here imports torch."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from shards.config import option, require_at_least, require_positive
 
-METRICS_NAME = "metrics.json"  # what an evaluation is read by
+# The file of an evaluation that other commands read.
+METRICS_NAME = "metrics.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,38 +14,43 @@ class EvaluateConfig:
     """Options of `emostream evaluate`."""
 
     checkpoint: str = option(help="Exported model: RUN/best or RUN/last.")
-    shards: str = option(help="Packed shards: a glob, folder or file.")
+    shards: str = option(help="Packed shards: a glob, a folder or a file.")
     out: str = option(help="Folder for metrics.json, predictions.parquet and evaluation.html.")
     split: str = option(default="test", help="Split to evaluate.")
     set_size: int = option(
-        default=8, help="Utterances of a speaker recognized together, at most; 0: all of them."
+        default=8,
+        help="Maximum number of utterances of a speaker that are recognized together; 0: all.",
     )
     support: Literal["same", "disjoint", "wrong"] = option(
         default="same",
-        help="What a personalized model's speaker embedding is made from: the utterances "
-        "themselves, others of the same speaker, or another speaker's (controls).",
+        help="Utterances that a personalized model gets to know the speaker from. same: those of "
+        "the set itself; disjoint: others of the same speaker; wrong: another speaker's. The last "
+        "two are controls.",
     )
     pldc: Literal["mu", "sigma", "both"] | None = option(
         default=None,
-        help="Calibrate predictions by similar training speakers: their label mean, spread, or "
-        "both.",
+        help="Calibration of predictions by the labels of similar training speakers. mu: by their "
+        "mean; sigma: by their spread; both: by both. Without it, nothing is calibrated.",
     )
     neighbors: int = option(
-        default=5, help="Similar speakers PLDC averages over.", former=("neighbours",)
+        default=5,
+        help="Number of similar training speakers that PLDC averages over.",
+        former=("neighbours",),
     )
     known_seconds: float = option(
         default=0.0,
-        help="Leave out so many seconds of each speaker: those that a model with "
-        "data.known_seconds has trained on. Both sides of the personalization gap are measured on "
-        "the rest.",
+        help="Seconds of each speaker to leave out; 0: none. A model trained with "
+        "data.known_seconds has heard them, so both sides of the personalization gap are measured "
+        "on the rest.",
     )
     color_by: tuple[str, ...] = option(
         default=("speaker",),
-        help="Fields of the samples' json that the page colors speaker embeddings by.",
+        help="Fields of the samples' json by which the page colors speaker embeddings.",
         former=("colour_by",),
     )
     seed: int = option(
-        default=0, help="Which utterances make a set, and where the page's map begins."
+        default=0,
+        help="Seed that decides which utterances make a set, and how the page's map starts.",
     )
 
     def __post_init__(self) -> None:

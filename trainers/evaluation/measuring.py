@@ -1,5 +1,14 @@
-"""A trained recognizer measured on a split: predicted, calibrated where asked for, and compared
-with what is true.
+"""Measures a trained recognizer on a split: its answers are predicted, calibrated and scored.
+
+A row is the number of an utterance within one index, from 0. Taking some utterances out of an index
+makes a smaller index, in which they have other rows. These are the indices used here:
+
+    corpus             all utterances of the shards
+    split              the utterances of the split
+    index              those of the split that are predicted; `_measured` may leave some out
+    index.take(known)  those of `index` that have a usable truth; `known` holds rows of `index`
+
+Shapes: N utterances of `index`, W classes or values, D width.
 """
 
 import json
@@ -35,11 +44,12 @@ from trainers.models.trained import TrainedRecognizer
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What an evaluation found: the measured utterances, their truth, what was predicted of them,
-    and the figures.
+    """What an evaluation found about the utterances of `index`.
 
-    `answers` [N, W] are the predictions, calibrated where that was asked for. `metrics` is what
-    metrics.json holds, `colors` the fields of the json that the page's map is colored by.
+    `truth` are the targets that answers are compared with. `predicted` is what the model answered.
+    `answers` [N, W] are its scores, after calibration if `--pldc` asked for it. `metrics` is the
+    content of metrics.json. `colors` are the fields of the samples' json by which the page colors
+    its map, one text per utterance.
     """
 
     index: CorpusIndex
@@ -52,9 +62,10 @@ class Measured:
 
 
 def measure(config: EvaluateConfig) -> Measured:
-    """Predict and compare.
+    """Predict the split of `config`, and compare the answers with the truth.
 
-    Raises ConfigError when there is nothing to measure, or the model was trained on it.
+    Raises ConfigError when no utterance can be measured, when the model was trained on utterances
+    that would be measured, or when its answers are not finite.
     """
     trained = load_recognizer(config.checkpoint)
     _require_unheard(config, trained.model)
@@ -69,10 +80,11 @@ def measure(config: EvaluateConfig) -> Measured:
     if not len(known):
         raise ConfigError(
             f"--split {config.split}: no utterance has one of {', '.join(target.names)} as its "
-            "truth"
+            "truth, which is what this model answers; give another --split, or other --shards"
         )
 
-    # All utterances of a speaker may support; those without a usable truth are only not counted.
+    # Utterances without a usable truth are predicted too: they may be in sets and in support like
+    # any other. Only the figures below leave them out.
     predicted = predict(
         trained, index, set_size=config.set_size, support=config.support, seed=config.seed
     )
@@ -81,6 +93,8 @@ def measure(config: EvaluateConfig) -> Measured:
         answers = _calibrated(config, trained, corpus, index, predicted)
     _require_numbers(config, index, answers)
 
+    # `known` selects the same utterances from the index and from the answers, so that row i of one
+    # still belongs to row i of the other.
     metrics = _metrics(config, target, index.take(known), answers[known], truth_name)
     metrics |= {
         "num_left_out": len(split) - len(index),
@@ -93,39 +107,49 @@ def measure(config: EvaluateConfig) -> Measured:
 
 
 def _require_unheard(config: EvaluateConfig, model: EmotionRecognizer) -> None:
-    """Raise ConfigError when the model would be measured on what it was trained on."""
+    """Raise ConfigError when the model would be measured on utterances that it was trained on."""
     heard = seconds_heard(model, config.split)
     if heard and heard != config.known_seconds:
         raise ConfigError(
             f"--known-seconds: got {config.known_seconds:g}, but this model was trained on "
             f"{heard:g} s of each speaker of {config.split}; give --known-seconds {heard:g}, which "
-            "leaves them out"
+            "leaves these seconds out"
         )
 
 
 def _measured(config: EvaluateConfig, index: CorpusIndex) -> CorpusIndex:
-    """The utterances of a split to measure on."""
+    """The utterances of a split that are measured."""
     chosen = np.ones(len(index), dtype=bool)
     if config.known_seconds:
         chosen &= ~known_utterances(index, config.known_seconds)
+
+    # A support can only be made of utterances that are still chosen, so `can_support` gets a
+    # smaller index of these alone. Its answers are in the order of that index, and go back to the
+    # rows at which `chosen` is true. For example, with `chosen` = [True, False, True] there are two
+    # answers, the first for row 0 and the second for row 2.
     if config.support == "disjoint":
         chosen[np.flatnonzero(chosen)] = can_support(index.take(np.flatnonzero(chosen)))
     if not chosen.any():
         raise ConfigError(
-            f"--support disjoint: every speaker of {config.split} has one utterance only"
+            f"--support disjoint: every speaker of {config.split} has only one utterance to "
+            "measure, expected at least two for some speaker; give another --support"
         )
 
     return index.take(np.flatnonzero(chosen))
 
 
 def _colors(config: EvaluateConfig, index: CorpusIndex) -> dict[str, list[str | None]]:
-    """Fields of the json, as text. Raises ConfigError for one that no utterance has."""
+    """The texts of each field of `--color-by`, one per utterance.
+
+    Raises ConfigError for a field that no utterance has.
+    """
     colors = {name: index.texts(name) for name in config.color_by}
     for name, texts in colors.items():
         if not any(texts):
             known = ", ".join(json.loads(index.table["json"][0].as_py()))
             raise ConfigError(
-                f"--color-by {name}: no utterance has it in its json, where one holds {known}"
+                f"--color-by {name}: no utterance has this field in its json; the first one has "
+                f"the fields {known}; give one of these"
             )
 
     return colors
@@ -150,12 +174,19 @@ def _calibrated(
     index: CorpusIndex,
     found: Predicted,
 ) -> NDArray[np.float32]:
-    """PLDC by the training speakers of the same shards (papt-pldc, Eq. 3)."""
-    assert config.pldc is not None  # noqa: S101 (the caller asked)
+    """The scores of `found`, calibrated by training speakers of the same shards.
+
+    This is PLDC (papt-pldc, Eq. 3). `found` was predicted for the utterances of `index`.
+    """
+    assert config.pldc is not None  # noqa: S101 (the caller has checked it)
+
+    # The labels are read twice: first to find the utterances that have one, and again for these
+    # utterances alone, because `take` has given them new rows.
     train = utterances_learned(trained.model, corpus)
     train = train.take(np.flatnonzero(labels_learned(trained.model, train).known))
     labels = labels_learned(trained.model, train)
 
+    # Speakers are compared by features of the same model, so training speakers are predicted too.
     features = predict(trained, train, set_size=config.set_size, seed=config.seed).features
     table = build_speakers(lambda: [(train.speaker_of_rows, features, labels.array)], labels.names)
     calibrated = calibrate_speakers(
@@ -176,9 +207,11 @@ def _metrics(
     answers: NDArray[np.float32],
     truth_name: str,
 ) -> dict[str, Any]:
-    """The figures of utterances whose truth is known, as metrics.json holds them."""
+    """The figures as metrics.json holds them; the truth of all utterances of `index` is known."""
     truth, _ = target.truth(index)
     details = asdict(target.score(truth, answers, index.speaker_of_rows))
+
+    # Tables go beside the figures and not among them, so that `scores` holds figures only.
     lists: dict[str, Any] = {
         name: details.pop(name) for name in ("per_speaker", "confusion") if name in details
     }

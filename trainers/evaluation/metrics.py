@@ -1,11 +1,15 @@
-"""The papers' figures: over all utterances, and averaged over speakers.
+"""The figures of the papers, over all utterances and averaged over speakers.
 
-ACC and macro-F1 over all utterances; A-ACC and A-F1 their means over speakers (setpeer-emoceleb,
-section V-C), so that a speaker with many utterances counts no more than another. For values O-CCC
-over all utterances and A-CCC over speakers (papt-pldc, section 5), with the standard deviation over
-speakers. The F1 of a speaker is macro-averaged over the classes that occur in the speaker's truth
-or predictions, as scikit-learn does; a speaker whose truth and prediction are both constant has CCC
-0.
+For classes, ACC and macro-F1 are computed over all utterances. A-ACC and A-F1 are their means over
+speakers (setpeer-emoceleb, section V-C), so that a speaker with many utterances counts as much as
+any other. For values, O-CCC is computed over all utterances and A-CCC is its mean over speakers
+(papt-pldc, section 5). Means over speakers come with their standard deviation over speakers.
+
+The F1 of one speaker is macro-averaged over the classes that occur in the truth or the predictions
+of this speaker, as scikit-learn does. A speaker whose truth and predictions are both constant has a
+CCC of 0.
+
+Shapes: N utterances, V values.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +24,7 @@ from shards.grouping import group_rows
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeakerClassScores:
-    """One speaker's figures over `number` utterances."""
+    """The figures of one speaker over `number` utterances."""
 
     number: int
     accuracy: float
@@ -29,7 +33,7 @@ class SpeakerClassScores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeakerValueScores:
-    """One speaker's CCC of each value over `number` utterances."""
+    """The CCC of each value for one speaker, over `number` utterances."""
 
     number: int
     ccc: Sequence[float]
@@ -37,7 +41,10 @@ class SpeakerValueScores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassScores:
-    """Accuracy and macro-F1; `confusion` counts truth by prediction."""
+    """Accuracy and macro-F1, overall and over speakers.
+
+    `confusion[i][j]` counts the utterances of class i that were taken for class j.
+    """
 
     number: int
     accuracy: float
@@ -50,16 +57,14 @@ class ClassScores:
     confusion: Sequence[Sequence[int]]
 
     def summary(self) -> dict[str, float]:
-        """The figures a validation logs."""
+        """The figures that a validation logs."""
         names = ("accuracy", "macro_f1", "speaker_accuracy", "speaker_f1")
         return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValueScores:
-    """CCC of each value, overall and over speakers; `ccc` and `speaker_ccc` are means over the
-    values.
-    """
+    """The CCC of each value, overall and over speakers."""
 
     number: int
     overall: Sequence[float]
@@ -68,7 +73,7 @@ class ValueScores:
     per_speaker: Mapping[str, SpeakerValueScores]
 
     def summary(self) -> dict[str, float]:
-        """The figures a validation logs."""
+        """The figures that a validation logs: means over the values."""
         return {
             "ccc": float(np.mean(self.overall)),
             "speaker_ccc": float(np.mean(self.over_speakers)),
@@ -81,8 +86,12 @@ def score_classes(
     speakers: NDArray[np.object_],
     names: Sequence[str],
 ) -> ClassScores:
-    """Compare class numbers [N]; every class of `names` counts in the overall macro-F1."""
+    """Compare predicted class numbers [N] with the truth [N].
+
+    Every class of `names` counts in the overall macro-F1, even a class that does not occur.
+    """
     labels = list(range(len(names)))
+
     per_speaker = {}
     for speaker, mine in group_rows(speakers).items():
         accuracy, f1 = (
@@ -92,8 +101,10 @@ def score_classes(
         per_speaker[str(speaker)] = SpeakerClassScores(
             number=len(mine), accuracy=float(accuracy), f1=f1
         )
+
     accuracies = np.asarray([scores.accuracy for scores in per_speaker.values()])
     f1s = np.asarray([scores.f1 for scores in per_speaker.values()])
+
     return ClassScores(
         number=len(truth),
         accuracy=float(accuracy_score(truth, predicted)),
@@ -110,13 +121,15 @@ def score_classes(
 def score_values(
     truth: NDArray[np.float32], predicted: NDArray[np.float32], speakers: NDArray[np.object_]
 ) -> ValueScores:
-    """Compare values [N, V]."""
+    """Compare predicted values [N, V] with the truth [N, V]."""
     per_speaker = {}
     for speaker, mine in group_rows(speakers).items():
         per_speaker[str(speaker)] = SpeakerValueScores(
             number=len(mine), ccc=_cccs(truth[mine], predicted[mine])
         )
+
     table = np.asarray([scores.ccc for scores in per_speaker.values()])
+
     return ValueScores(
         number=len(truth),
         overall=_cccs(truth, predicted),
@@ -127,8 +140,12 @@ def score_values(
 
 
 def concordance(truth: NDArray[np.floating], predicted: NDArray[np.floating]) -> float:
-    """CCC with population variances; 0 when both are constant."""
+    """The concordance correlation coefficient (CCC) with population variances.
+
+    It is 0 when both are constant.
+    """
     truth, predicted = truth.astype(np.float64), predicted.astype(np.float64)
+
     covariance = float(np.mean((truth - truth.mean()) * (predicted - predicted.mean())))
     spread = float(truth.var() + predicted.var() + (truth.mean() - predicted.mean()) ** 2)
     return 2 * covariance / spread if spread > 0 else 0.0

@@ -1,9 +1,16 @@
-"""A trained recognizer on a split: one speaker at a time, with the support set the question asks
-for.
+"""Runs a trained recognizer over the utterances of a split, one set at a time.
 
-`same` is the paper's protocol: the utterances of a set are each other's support. `disjoint` and
-`wrong` are controls: support from other utterances of the same speaker must keep a personalized
-model's gain, support from another speaker must lose it.
+A set holds utterances of one speaker. The model's part P, if it has one, makes the set's prefixes
+from the set's support (SetPeER). There are three kinds of support. `same` is the paper's protocol:
+the utterances of a set are each other's support. The other two are controls. `disjoint` takes other
+utterances of the same speaker, and the gain by personalization must remain. `wrong` takes
+utterances of another speaker, and the gain must be lost.
+
+A row is the number of an utterance in the index; a position is its place in a batch. A batch holds
+one set. With `disjoint` and `wrong`, the support follows behind the set:
+
+    positions 0 to num_predicted - 1              the set: heard and predicted
+    positions num_predicted to len(batch) - 1     its support: only heard
 
 Shapes: N utterances, C classes or values, D width, B sets.
 """
@@ -38,10 +45,12 @@ VANILLA_SET_SIZE = 32
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """Scores [N, C] (probabilities or values), pooled features [N, D] and the number of its set [N]
-    for every utterance, in the index's order; P's embedding of each set [B, D] (None without P).
-    `codes` are the entries of P's codebook that were chosen at least once, by any layer (None
-    without a codebook).
+    """What a model answered to the utterances of an index, in the order of the index.
+
+    `scores` [N, C] are probabilities or values, `features` [N, D] are pooled over frames, and
+    `sets` [N] is the number of each utterance's set. `set_embeddings` [B, D] holds what P made of
+    each set, averaged over layers; None for a model without P. `codes` are the entries of P's
+    codebook that any layer chose at least once; None without a codebook.
     """
 
     scores: NDArray[np.float32]
@@ -52,16 +61,17 @@ class Predicted:
 
 
 def load_recognizer(folder: str) -> TrainedRecognizer:
-    """A recognizer that `train` exported, on this process's GPU where there is one.
+    """A recognizer that `emostream train` exported, on this process's GPU if it has one.
 
-    Raises ConfigError when the folder holds none.
+    Raises ConfigError when `folder` holds no recognizer, or one that cannot be loaded.
     """
     if not (Path(folder) / "config.json").exists():
         raise ConfigError(
             f"--checkpoint {folder}: no exported model; expected a folder such as RUN/best"
         )
 
-    transformers_logging.disable_progress_bar()  # a bar a loaded file says nothing
+    # transformers would show one progress bar for every file that it loads.
+    transformers_logging.disable_progress_bar()
     try:
         if is_recognizer(folder):
             trained = load_trained(folder)
@@ -77,7 +87,7 @@ def load_recognizer(folder: str) -> TrainedRecognizer:
 
 
 def target_answered(model: EmotionRecognizer) -> Target:
-    """What the model answers."""
+    """The target whose classes or values the model answers with."""
     return TARGETS[model.config.target_kind](model.config.names)
 
 
@@ -90,12 +100,18 @@ def predict(
     support: Support = "same",
     seed: int = 0,
 ) -> Predicted:
-    """Recognize every utterance of `index`, in sets of at most `set_size` of one speaker."""
+    """Recognize every utterance of `index`, in sets of utterances of one speaker.
+
+    A set has at most `set_size` utterances; 0: all of its speaker. A model without P recognizes
+    each utterance by itself and takes no notice of `set_size`. Raises ConfigError when there is no
+    support of the kind asked for.
+    """
     model = trained.model
     personalized = model.extractor is not None
     if support != "same" and not personalized:
         raise ConfigError(
-            f"--support {support}: this model is not personalized, so no support set reaches it"
+            f"--support {support}: this model is not personalized, so it uses no support; expected "
+            "--support same, or a model that setpeer has trained"
         )
 
     device, target = next(model.parameters()).device, target_answered(model)
@@ -109,22 +125,28 @@ def predict(
         else assign_speakers(trained.speakers, index, model.config.modality)
     )
 
+    # The sets contain every row of the index exactly once, so each element is written below.
     answers = np.empty((len(index), len(model.config.names)), dtype=np.float32)
     features = np.empty((len(index), model.encoder.width), dtype=np.float32)
     set_numbers = np.empty(len(index), dtype=np.int64)
     embeddings: list[NDArray[np.float32]] = []
     codes: list[Tensor] = []
 
-    # A planned set is what is to be predicted, and behind it its support: rows beyond
-    # `num_predicted` are only heard.
+    # `read_once` yields the batches in the order of the plan, so the n-th batch is the n-th set.
     batches = read_once(reader, [plan for plan, _ in planned])
     for number, (batch, (plan, num_predicted)) in enumerate(zip(batches, planned, strict=True)):
         found = _recognize(model, batch.to(device), num_predicted, numbers)
+
+        # The model answers to the whole batch, by position. Only the first `num_predicted` answers
+        # are kept, and each goes to the row of its utterance. The answers to the support are
+        # dropped: these utterances are predicted in sets of their own.
         rows = plan.rows[:num_predicted]
         answers[rows] = target.answers(found.scores_NC)[:num_predicted].cpu().numpy()
         features[rows] = found.pooled_ND[:num_predicted].float().cpu().numpy()
         set_numbers[rows] = number
 
+        # To the model, the whole batch is one set, so this adds one embedding, that of set `number`
+        # (B is 1).
         if found.speakers_BD is not None:
             embeddings.append(found.speakers_BD.float().cpu().numpy())
         codes += [torch.unique(chosen).cpu() for chosen in found.codes]
@@ -141,13 +163,20 @@ def predict(
 def _recognize(
     model: EmotionRecognizer, batch: Batch, num_predicted: int, numbers: Mapping[str, int]
 ) -> Recognition:
-    """One batch, a set of one speaker; what follows the first `num_predicted` utterances is their
-    support.
+    """Recognize one batch: a set of `num_predicted` utterances, and behind it the set's support.
+
+    `numbers` has the number of each speaker's embedding; it is empty for a model without
+    embeddings.
     """
     heard = batch.inputs[model.input_name]
     places = torch.arange(len(batch), device=batch.rows.device)
+
+    # The set and its support have the same set number, because P makes the prefixes of a set only
+    # from utterances of that set. `source` says which of them: the support alone. With support
+    # `same` the batch ends with the set, and None lets P use all of it.
     sets = batch.sets if model.extractor is None else torch.zeros_like(places)
     source = places >= num_predicted if num_predicted < len(batch) else None
+
     speakers = None
     if numbers:
         speakers = torch.tensor(
@@ -161,10 +190,13 @@ def _recognize(
 def plan_sets(
     rows_by_speaker: Mapping[str, NDArray[np.int64]], set_size: int, support: Support, seed: int
 ) -> list[tuple[PlannedBatch, int]]:
-    """Sets of at most `set_size` (0: all) of a speaker, each followed by its support; and how many
-    are to be predicted.
+    """Plan sets of at most `set_size` utterances of one speaker (0: all), each with its support.
 
-    Raises ConfigError where there is no such support.
+    Returns for each set its batch, and how many rows of the batch are the set; the remaining rows
+    are the support. For example, ([4, 7, 2, 9], 2) predicts the rows 4 and 7, with the rows 2 and 9
+    as their support. Every row of `rows_by_speaker` is in exactly one set.
+
+    Raises ConfigError when there is no support of the kind asked for.
     """
     if support == "disjoint":
         sets = _halved_where_needed(rows_by_speaker, set_size, seed)
@@ -174,16 +206,16 @@ def plan_sets(
 
 
 def can_support(index: CorpusIndex) -> NDArray[np.bool_]:
-    """Which utterances have another of the same speaker, that their support can be made from."""
+    """Whether each utterance [N] can have disjoint support: its speaker has another utterance."""
     numbers = {speaker: len(rows) for speaker, rows in index.rows_by_speaker().items()}
+
     return np.asarray([numbers[speaker] > 1 for speaker in index.table["speaker"].to_pylist()])
 
 
 def _halved_where_needed(
     rows_by_speaker: Mapping[str, NDArray[np.int64]], set_size: int, seed: int
 ) -> list[PlannedBatch]:
-    """Sets that leave each speaker something to be supported by: of at most half the speaker's
-    utterances.
+    """Sets of at most half of a speaker's utterances, so that others remain for their support.
 
     Raises ConfigError for a speaker with one utterance.
     """
@@ -191,11 +223,16 @@ def _halved_where_needed(
     for place, (speaker, rows) in enumerate(rows_by_speaker.items()):
         if len(rows) < 2:
             raise ConfigError(
-                f"--support disjoint: speaker {speaker!r} has one utterance, which nothing else "
-                "supports"
+                f"--support disjoint: speaker {speaker!r} has one utterance, expected at least "
+                "two, so that another one can be its support"
             )
+
+        # `set_size` 0 asks for all utterances, and half of them is the most that a set may take.
+        # Each speaker is planned alone, as speaker number 0 of its plan, so the seed differs by
+        # speaker: two speakers with equal numbers of utterances would otherwise be shuffled alike.
         half = len(rows) // 2
         sets += evaluation_batches({speaker: rows}, min(set_size or half, half), seed=seed + place)
+
     return sets
 
 
@@ -209,48 +246,72 @@ def _with_support(
         return [(batch, len(batch.rows)) for batch in sets]
     if support == "wrong" and len(rows_by_speaker) < 2:
         raise ConfigError("--support wrong: the split has one speaker, expected at least two")
+
+    # Speakers are numbered by their position in `rows_by_speaker`. `all_rows` leads from a
+    # speaker's number to the rows, and `speaker_of` from a row back to the number.
     all_rows = list(rows_by_speaker.values())
     speaker_of = {row: place for place, rows in enumerate(all_rows) for row in rows.tolist()}
+
     supported = []
     for batch in sets:
+        # All rows of a set have one speaker, so the first row tells whose set it is. The smallest
+        # row names the set, because a row is in one set only: the draw for a set then depends on
+        # nothing that was drawn for the sets before it.
         own = speaker_of[int(batch.rows[0])]
         rng = np.random.default_rng([seed, own, int(batch.rows.min())])
+
+        # Going on from `own` by 1 to S - 1 speakers, round the circle of all S, reaches every other
+        # speaker with equal probability and never `own`. For example, with S = 3 and own = 2 it
+        # goes on by 1 or 2, to speaker 0 or 1.
         if support == "wrong":
             pool = all_rows[(own + 1 + int(rng.integers(len(all_rows) - 1))) % len(all_rows)]
         else:
             pool = np.setdiff1d(all_rows[own], batch.rows)
+
+        # The support is as large as the set, or smaller when the pool has fewer utterances.
         chosen = rng.choice(pool, size=min(len(batch.rows), len(pool)), replace=False)
         rows = np.concatenate([batch.rows, chosen])
         supported.append((PlannedBatch(rows, np.zeros(len(rows), dtype=np.int64)), len(batch.rows)))
+
     return supported
 
 
 def seconds_heard(model: EmotionRecognizer, split: str) -> float:
-    """How much of each speaker of `split` the model, or one that it went on from, was trained on.
+    """How many seconds of each speaker of `split` the model was trained on.
 
-    The most of them: what fewer seconds take of a speaker is part of what more take.
+    Training of the models that this model started from counts too.
     """
+    # A smaller number of seconds takes some of the utterances that a larger number takes. So the
+    # largest number covers all that the chain of models has heard, and nothing has to be added up.
     seconds, trained_on = 0.0, model.config.trained_on
     while trained_on:
         if trained_on.get("known_split") == split:
             seconds = max(seconds, trained_on["known_seconds"])
         trained_on = trained_on.get("start", {})
+
     return seconds
 
 
 def utterances_learned(model: EmotionRecognizer, corpus: CorpusIndex) -> CorpusIndex:
-    """The utterances of the split train that the model was trained on: all, or those of some
-    speakers.
+    """The utterances of the split `train` that the model was trained on.
+
+    They are those of all speakers, or of some when the run chose among the speakers.
     """
     trained_on = model.config.trained_on
     number, seconds = trained_on.get("num_speakers"), trained_on.get("known_seconds", 0.0)
+
+    # With known seconds, `training_utterances` adds utterances of another split, which are left
+    # out again here: only the choice of training speakers matters.
     return training_utterances(corpus, number, seconds, trained_on.get("known_split", "")).split(
         "train"
     )
 
 
 def labels_learned(model: EmotionRecognizer, train: CorpusIndex) -> Targets:
-    """The labels of training utterances that the model was trained on; PLDC knows no others."""
+    """The labels that the model learned for the training utterances `train`.
+
+    PLDC may use only these labels, and not the true emotions, which no deployment has.
+    """
     target = target_answered(model)
     saved = model.config.trained_on.get("target")
     config = target.by_default if saved is None else from_mapping(TargetConfig, saved)

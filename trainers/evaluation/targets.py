@@ -1,10 +1,10 @@
-"""What a model answers, as one object: what fits it, what its answers are, and how they are scored
-and written down.
+"""The kinds of target: each has its loss, its answers, its truth, its scores and its table columns.
 
-Classes of any vocabulary and values are there; another kind of target is another class here. What
-is only read from finished metrics needs no torch, so losses are imported where they are computed.
+There are two kinds, classes (of any vocabulary) and values. Another kind of target is another
+subclass of `Target` here. Reading finished metrics needs no torch, so torch and the losses are
+imported only where they are used.
 
-Shapes: N utterances, C classes, V values, W either.
+Shapes: N utterances, C classes, V values, W either C or V.
 """
 
 from abc import ABC, abstractmethod
@@ -22,15 +22,20 @@ from trainers.evaluation.metrics import ClassScores, ValueScores, score_classes,
 if TYPE_CHECKING:
     from torch import Tensor
 
-Metrics = Mapping[str, Any]  # what metrics.json holds
+# The content of metrics.json.
+Metrics = Mapping[str, Any]
 
 
 class Target(ABC):
-    """One kind of target, of the classes or numbers `names`."""
+    """One kind of target. `names` are the names of its classes or of its values.
+
+    `best_figure` is the figure of a validation that decides which model is best. `wanted_in_json`
+    stands before the names in the error "no utterance has one of anger, neutral".
+    """
 
     kind: ClassVar[TargetKind]
-    best_figure: ClassVar[str]  # which of a validation's figures decides which model is best
-    wanted_in_json: ClassVar[str]  # what an utterance has that `names` follow
+    best_figure: ClassVar[str]
+    wanted_in_json: ClassVar[str]
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
@@ -38,7 +43,7 @@ class Target(ABC):
     @property
     @abstractmethod
     def by_default(self) -> TargetConfig:
-        """What a model learned that does not say (exported before 2026-11-26)."""
+        """The target of a model that does not name its own (exported before 2026-11-26)."""
 
     @abstractmethod
     def loss(
@@ -49,43 +54,46 @@ class Target(ABC):
         class_weights: "Tensor | None",
         row_weights_N: "Tensor | None",
     ) -> "Tensor":
-        """How far the model's scores are from a batch's target of this kind; rows may be
-        weighted.
+        """The loss of the model's scores against a batch's targets of this kind.
+
+        `class_weights` [C] weighs classes, `row_weights_N` weighs utterances; None: all alike.
         """
 
     @abstractmethod
     def class_weights(self, targets: Targets) -> "Tensor | None":
-        """Inverse frequencies of the classes [C]; None for what has no classes."""
+        """The inverse frequencies of the classes [C]; None for a target without classes."""
 
     @abstractmethod
     def answers(self, scores_NW: "Tensor") -> "Tensor":
-        """Probabilities, or values, from the model's scores."""
+        """The probabilities or values [N, W] that the model's scores stand for."""
 
     @abstractmethod
     def truth(self, index: CorpusIndex) -> tuple[Targets, str]:
-        """What answers are compared with, and its name for people."""
+        """The targets that answers are compared with, and their name for people."""
 
     @abstractmethod
     def score(
         self, targets: Targets, answers: NDArray[np.float32], speakers: NDArray[np.object_]
     ) -> ClassScores | ValueScores:
-        """The figures of answers [N, W] to known `targets`, over all utterances and over speakers
-        [N].
+        """The figures of `answers` [N, W] against `targets`, which must all be known.
+
+        They are computed over all utterances, and over the speakers [N] of the utterances.
         """
 
     @abstractmethod
     def columns(self, targets: Targets, answers: NDArray[np.float32]) -> dict[str, pa.Array]:
-        """Truth and answers as columns of a table, a row an utterance; null where the truth is not
-        known.
+        """Truth and answers as columns of a table with one row per utterance.
+
+        The truth is null where it is not known.
         """
 
     @abstractmethod
     def figures(self, metrics: Metrics) -> dict[str, float]:
-        """The figures of metrics.json under the papers' names."""
+        """The figures of metrics.json by the names that the papers use."""
 
 
 class ClassTarget(Target):
-    """One of some classes: cross-entropy against distributions; accuracy and macro-F1."""
+    """One of several classes: learned by cross-entropy, scored by accuracy and macro-F1."""
 
     kind = "classes"
     best_figure = "macro_f1"
@@ -113,7 +121,7 @@ class ClassTarget(Target):
         class_weights: "Tensor | None",
         row_weights_N: "Tensor | None",
     ) -> "Tensor":
-        """Cross-entropy."""
+        """The cross-entropy of the scores (logits) with distributions over the classes."""
         from trainers.models.losses import soft_cross_entropy
 
         probs_NC = targets[self.kind]
@@ -121,7 +129,7 @@ class ClassTarget(Target):
         return soft_cross_entropy(scores_NW, probs_NC, weights_C, row_weights_N)
 
     def class_weights(self, targets: Targets) -> "Tensor | None":
-        """Inverse frequencies [C]."""
+        """The inverse frequencies of the classes [C]."""
         import torch
 
         from trainers.models.losses import balanced_class_weights
@@ -129,11 +137,11 @@ class ClassTarget(Target):
         return balanced_class_weights(torch.from_numpy(targets.array.sum(axis=0)))
 
     def answers(self, scores_NW: "Tensor") -> "Tensor":
-        """Probabilities."""
+        """The probability of each class [N, C]."""
         return scores_NW.softmax(dim=-1)
 
     def truth(self, index: CorpusIndex) -> tuple[Targets, str]:
-        """The true emotion where it is known, else the weak label."""
+        """The true emotion if any utterance of `index` has one, otherwise the weak label."""
         has_truth = any(emotion is not None for emotion in index.table["emotion"].to_pylist())
         config = TargetConfig(kind="emotion" if has_truth else "label")
 
@@ -144,12 +152,14 @@ class ClassTarget(Target):
     def score(
         self, targets: Targets, answers: NDArray[np.float32], speakers: NDArray[np.object_]
     ) -> ClassScores | ValueScores:
-        """Of the likeliest class."""
+        """Accuracy and F1 of the likeliest class of each answer."""
         return score_classes(targets.labels, answers.argmax(axis=1), speakers, self.names)
 
     def columns(self, targets: Targets, answers: NDArray[np.float32]) -> dict[str, pa.Array]:
-        """`truth`, `predicted`, and the score of each class."""
+        """The columns `truth` and `predicted`, and one column `score_NAME` for each class."""
         names = np.asarray(self.names, dtype=object)
+        # Where the truth is unknown its label is -1. That would take the last name, so the mask
+        # makes it null.
         return {
             "truth": pa.array(names[targets.labels], pa.string(), mask=~targets.known),
             "predicted": pa.array(names[answers.argmax(axis=1)]),
@@ -157,12 +167,12 @@ class ClassTarget(Target):
         }
 
     def figures(self, metrics: Metrics) -> dict[str, float]:
-        """ACC, A-ACC, F1, A-F1."""
+        """ACC, A-ACC, F1 and A-F1, the means over speakers with their standard deviations."""
         return {shown: float(metrics["scores"][name]) for name, shown in self.FIGURES.items()}
 
 
 class ValueTarget(Target):
-    """Numbers: 1 - CCC; CCC over utterances and over speakers."""
+    """One or more values: learned by the loss 1 - CCC, scored by CCC."""
 
     kind = "values"
     best_figure = "ccc"
@@ -176,7 +186,7 @@ class ValueTarget(Target):
 
     @property
     def by_default(self) -> TargetConfig:
-        """The numbers of that name."""
+        """The numbers in the json that have the names of the values."""
         return TargetConfig(kind="values", values=self.names)
 
     def loss(
@@ -187,40 +197,39 @@ class ValueTarget(Target):
         class_weights: "Tensor | None",
         row_weights_N: "Tensor | None",
     ) -> "Tensor":
-        """1 - CCC over the batch."""
+        """1 - CCC, computed over the batch."""
         from trainers.models.losses import ccc_loss
 
         return ccc_loss(scores_NW, targets[self.kind], row_weights_N)
 
     def class_weights(self, targets: Targets) -> None:
-        """There are none."""
+        """None, because values have no classes."""
 
     def answers(self, scores_NW: "Tensor") -> "Tensor":
-        """The scores themselves."""
+        """The scores themselves, which are the values [N, V]."""
         return scores_NW
 
     def truth(self, index: CorpusIndex) -> tuple[Targets, str]:
-        """The numbers in the json."""
+        """The numbers in the json, as the corpus states them."""
         return read_targets(index, self.by_default, self.names), f"stated {', '.join(self.names)}"
 
     def score(
         self, targets: Targets, answers: NDArray[np.float32], speakers: NDArray[np.object_]
     ) -> ClassScores | ValueScores:
-        """Concordance of each value."""
+        """The concordance (CCC) of each value."""
         return score_values(targets.array, answers, speakers)
 
     def columns(self, targets: Targets, answers: NDArray[np.float32]) -> dict[str, pa.Array]:
-        """`truth_NAME` and `score_NAME` of each value."""
+        """The columns `truth_NAME` and `score_NAME` for each value."""
+        # With `from_pandas`, NaN (an unknown truth) becomes null.
         truth = {
-            f"truth_{name}": pa.array(
-                targets.array[:, place], from_pandas=True
-            )  # null where it is not known
+            f"truth_{name}": pa.array(targets.array[:, place], from_pandas=True)
             for place, name in enumerate(self.names)
         }
         return truth | _score_columns(self.names, answers)
 
     def figures(self, metrics: Metrics) -> dict[str, float]:
-        """O-CCC and A-CCC of each value."""
+        """O-CCC and A-CCC of each value, A-CCC with its standard deviation over speakers."""
         scores = metrics["scores"]
         return {
             f"{shown} {value}": float(scores[name][place])
@@ -233,7 +242,7 @@ TARGETS: Mapping[TargetKind, type[Target]] = {"classes": ClassTarget, "values": 
 
 
 def target_of(metrics: Metrics) -> Target:
-    """The target that finished metrics are of."""
+    """The target whose figures the finished `metrics` hold."""
     kind: TargetKind = "values" if "overall" in metrics["scores"] else "classes"
     return TARGETS[kind](metrics["names"])
 

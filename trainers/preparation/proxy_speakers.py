@@ -1,9 +1,9 @@
-"""Which speaker embedding an utterance gets: its speaker's own, or that of the most alike training
-speaker.
+"""Decides which speaker embedding each speaker gets: the speaker's own, or that of a proxy.
 
-The paper's rule for unseen speakers (papt-pldc, section 5): a speaker's vector is the mean over
-utterances of the original encoder's mean-pooled frames (Eq. 2), because the adapted encoder cannot
-be asked before a proxy is known.
+A training speaker has an embedding. An unseen speaker borrows that of the training speaker who
+sounds most alike, the proxy (papt-pldc, section 5). Speakers are compared by vectors: a speaker's
+vector is the mean over utterances of the mean-pooled frames (Eq. 2) of the original encoder. The
+adapted encoder cannot make these vectors, because it needs a speaker embedding to begin with.
 
 Shapes: S speakers, V width of the original encoder.
 """
@@ -30,15 +30,19 @@ BATCH_UTTERANCES = 32
 def speaker_vectors(
     original: LayerwiseEncoder, index: CorpusIndex, modality: Modality
 ) -> tuple[list[str], NDArray[np.float32]]:
-    """Speakers, sorted, and their vectors [S, V]."""
+    """The speakers of `index`, sorted by name, and their vectors [S, V]."""
     device = next(original.parameters()).device
     sums: dict[str, NDArray[np.float64]] = {}
+
+    # A planned batch holds utterances of one speaker, so the name of its first speaker is that of
+    # all. A speaker with many utterances has several batches, so sums are divided only at the end.
     planned = evaluation_batches(index.rows_by_speaker(), BATCH_UTTERANCES)
     for batch in read_once(BatchReader(index, [INPUT_OF[modality]]), planned):
         heard = batch.inputs[INPUT_OF[modality]].to(device)
         pooled = masked_mean(*original.eval()(heard.values, heard.lengths))
         total = pooled.double().sum(dim=0).cpu().numpy()
         sums[batch.speakers[0]] = sums.get(batch.speakers[0], 0.0) + total
+
     counts = {speaker: len(rows) for speaker, rows in index.rows_by_speaker().items()}
     return list(sums), np.stack(
         [total / counts[speaker] for speaker, total in sums.items()]
@@ -48,14 +52,19 @@ def speaker_vectors(
 def assign_speakers(
     state: SpeakerState, index: CorpusIndex, modality: Modality
 ) -> Mapping[str, int]:
-    """The number of the embedding that each speaker of `index` gets: the speaker's own, or the
-    proxy's.
+    """The number of the embedding that each speaker gets: the speaker's own, or the proxy's.
+
+    Covers all speakers of `state` and of `index`.
     """
     numbers = {name: number for number, name in enumerate(state.names)}
     everyone = index.table["speaker"].to_pylist()
     unseen = index.take(np.flatnonzero([speaker not in numbers for speaker in everyone]))
+
+    # Vectors of the training speakers are in the order of `state.names`, so the place of the most
+    # alike vector is the number of the proxy's embedding.
     if len(unseen):
         strangers, vectors = speaker_vectors(state.original, unseen, modality)
         places, _ = nearest(state.embedding.vectors.cpu().numpy(), vectors, 1)
         numbers |= dict(zip(strangers, places[:, 0].tolist(), strict=True))
+
     return numbers

@@ -1,7 +1,7 @@
-"""The small encoder that is trained from nothing: its sizes, and the statistics its features are
-standardized by.
+"""The small encoder that is trained from nothing: its configuration and its feature statistics.
 
-For video it is a small VideoMAE, whose pictures are standardized by the loader.
+The small encoder standardizes its features by their mean and standard deviation over training
+utterances. For video the small encoder is a small VideoMAE, whose pictures the loader standardizes.
 
 Shapes: F features.
 """
@@ -27,9 +27,10 @@ BATCH_UTTERANCES = 32
 def small_encoder_config(
     encoder: EncoderConfig, modality: Modality, reader: BatchReader
 ) -> dict[str, Any]:
-    """The configuration of a small encoder for what `reader` reads."""
+    """The configuration of a small encoder for the inputs that `reader` reads."""
     if modality == "video":
         return small_video_config(encoder).to_dict()
+
     config = SequenceEncoderConfig(
         front_end="mel" if modality == "audio" else "face",
         feature_size=NUM_MEL_BANDS if modality == "audio" else _feature_size(reader),
@@ -43,9 +44,9 @@ def small_encoder_config(
 
 
 def small_video_config(encoder: EncoderConfig) -> VideoMAEConfig:
-    """VideoMAE of the small encoder's sizes, with the last layer's norm: nothing else would tame
-    what the head sees.
-    """
+    """The configuration of a VideoMAE with the sizes of the small encoder."""
+    # Without mean pooling, VideoMAE ends with a layer norm. Nothing else would keep the values that
+    # the head sees within bounds.
     return VideoMAEConfig(
         image_size=encoder.image_size,
         patch_size=encoder.patch_size,
@@ -64,24 +65,30 @@ def small_video_config(encoder: EncoderConfig) -> VideoMAEConfig:
 def set_statistics(
     encoder: LayerwiseEncoder, reader: BatchReader, num_utterances: int, *, seed: int
 ) -> None:
-    """Mean and standard deviation of each feature over some of the training utterances; a video
-    encoder has none.
+    """Set the mean [F] and standard deviation [F] by which `encoder` standardizes its features.
+
+    They are computed over at most STATISTICS_UTTERANCES of the `num_utterances` training
+    utterances. A video encoder has no such statistics.
     """
     small = encoder.model
     if not isinstance(small, SequenceEncoder):
         return
+
     chosen = np.random.default_rng(seed).permutation(num_utterances)[:STATISTICS_UTTERANCES]
     frames = []
     for rows in np.array_split(chosen, max(1, len(chosen) // BATCH_UTTERANCES)):
         batch = reader[0, PlannedBatch(rows, np.arange(len(rows)))]
         (heard,) = batch.inputs.values()
         features, lengths = small.features(heard.values, heard.lengths)
+        # Frames behind an utterance's length are padding and must not count.
         frames += [row[:length] for row, length in zip(features, lengths.tolist(), strict=True)]
+
     joined = torch.cat(frames).double()
     small.set_statistics(joined.mean(dim=0).float(), joined.std(dim=0).float())
 
 
 def _feature_size(reader: BatchReader) -> int:
+    # Only the data tell how many features a frame has, so one utterance is read: row 0, as set 0.
     first = PlannedBatch(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
     (seen,) = reader[0, first].inputs.values()
     return int(seen.values.shape[-1])

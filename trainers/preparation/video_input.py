@@ -1,8 +1,9 @@
-"""How clips are made for a video encoder: pictures and sides from its configuration, colors from
-its image processor.
+"""Determines the format of the clips that a video encoder sees.
 
-A processor that does anything else (another crop, padding, no resizing) is refused: the clips would
-not be what the encoder was trained on.
+The encoder's configuration says how many pictures a clip has, and how large they are. Its image
+processor says how pictures are resized and how colors are normalized. A processor that does
+anything else (for example another crop, padding, or no resizing) is refused: the clips would differ
+from those that the encoder was trained on.
 """
 
 from pathlib import Path
@@ -20,10 +21,10 @@ from trainers.settings.encoder import EncoderConfig
 
 
 def clip_format(encoder: EncoderConfig, faces: FaceBoxConfig) -> ClipFormat:
-    """The format for `encoder`, with `faces` found as asked.
+    """The format of the clips for `encoder`; `faces` says how faces are cut from the pictures.
 
-    Raises ConfigError for a checkpoint that is no video encoder or says nothing that can be
-    followed.
+    Raises ConfigError for a checkpoint that is no video encoder, or whose image processor makes
+    pictures in a way that clips cannot be made in.
     """
     checkpoint = encoder.checkpoint
     if checkpoint is None:
@@ -35,6 +36,7 @@ def clip_format(encoder: EncoderConfig, faces: FaceBoxConfig) -> ClipFormat:
         )
     if is_recognizer(checkpoint):
         return _as_trained(checkpoint, faces)
+
     where: dict[str, Any] = {"revision": encoder.revision} if encoder.revision else {}
     try:
         config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False, **where)
@@ -46,19 +48,22 @@ def clip_format(encoder: EncoderConfig, faces: FaceBoxConfig) -> ClipFormat:
             f"encoder.checkpoint {checkpoint}: no usable config.json and preprocessor_config.json, "
             f"which say how pictures are made for a video encoder: {error}"
         ) from error
+
     return _as_processed(checkpoint, config, processor, faces)
 
 
 def _as_trained(checkpoint: str, faces: FaceBoxConfig) -> ClipFormat:
-    """As the run that exported `checkpoint`; where nothing is said of faces, they are found as
-    there.
+    """The format of the run that exported `checkpoint`.
+
+    Faces are found as in that run, unless `faces` differs from the defaults.
     """
     saved = read_json(Path(checkpoint) / "config.json").get("clip")
     if saved is None:
         raise ConfigError(
             f"encoder.checkpoint {checkpoint}: was not trained on video, expected a video "
-            "recognizer"
+            "recognizer; give another checkpoint, or another data.modality"
         )
+
     chosen = {} if faces == FaceBoxConfig() else {"faces": faces}
     return from_mapping(ClipFormat, saved | chosen, where="encoder.checkpoint: clip")
 
@@ -67,8 +72,10 @@ def _as_processed(checkpoint: str, config: Any, processor: Any, faces: FaceBoxCo
     if config.model_type != "videomae":
         raise ConfigError(
             f"encoder.checkpoint {checkpoint}: got a {config.model_type} model for video, expected "
-            "videomae"
+            "videomae; give another checkpoint, or another data.modality"
         )
+
+    # The processes that decode make clips by themselves, and they do exactly these four steps.
     side = config.image_size
     steps = [
         processor.do_resize,
@@ -81,8 +88,9 @@ def _as_processed(checkpoint: str, config: Any, processor: Any, faces: FaceBoxCo
         raise ConfigError(
             f"encoder.checkpoint {checkpoint}: preprocessor_config.json has size {size} and "
             f"crop_size {crop}, expected a shortest_edge and the {side} x {side} of config.json, "
-            "and that it resizes, crops, rescales, normalizes"
+            "and the steps resize, crop, rescale and normalize; give another checkpoint"
         )
+
     return ClipFormat(
         num_frames=config.num_frames,
         side_pixels=side,

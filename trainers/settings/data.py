@@ -1,4 +1,4 @@
-"""What any recipe loads, and what is to be predicted; without torch."""
+"""Options about the data, which all recipes share. Nothing here imports torch."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,43 +11,57 @@ from shards.media.face_config import FaceBoxConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
-    """What is loaded, in which batches, and what is to be predicted."""
+    """Which utterances are loaded, in which batches, and what is predicted of them."""
 
     modality: Literal["audio", "face", "video"] = option(
-        help="sound, face.npy features, or pictures of the video", default="audio"
+        help="Input of the encoder. audio: the sound; face: the features in face.npy; video: the "
+        "pictures of the video.",
+        default="audio",
     )
     faces: FaceBoxConfig = option(
-        help="how faces are cut from video; without a detector, whole pictures are seen",
+        help="Settings for cutting faces from video. Without a detector, the encoder sees whole "
+        "pictures.",
         default_factory=FaceBoxConfig,
     )
-    target: TargetConfig = option(help="what is to be predicted", default_factory=TargetConfig)
+    target: TargetConfig = option(
+        help="Target that a model learns to predict.", default_factory=TargetConfig
+    )
     utterances: UtteranceView = option(
-        help="batches of the vanilla recipe", default_factory=UtteranceView
+        help="Batches of single utterances, for every recipe except setpeer.",
+        default_factory=UtteranceView,
     )
     sets: SpeakerSetView = option(
-        help="batches of the personalized recipe", default_factory=SpeakerSetView
+        help="Batches of sets of utterances, for the recipe setpeer.",
+        default_factory=SpeakerSetView,
     )
     num_speakers: int | None = option(
-        help="train on so many speakers only; a smaller number's are among a larger's", default=None
+        help="Number of training speakers. Without a number, all are used. The speakers chosen "
+        "for a smaller number are also chosen for a larger one.",
+        default=None,
     )
     known_seconds: float = option(
-        help="train on so many seconds of each speaker of known_split too, in place of as many "
-        "training speakers: the speaker-dependent side of the personalization gap; evaluate with "
-        "the same --known-seconds",
+        help="Seconds of each speaker of known_split to train on too; 0: none. As many training "
+        "speakers as known_split has are left out. For the personalization gap, evaluate this "
+        "model with the same --known-seconds.",
         default=0.0,
     )
-    known_split: str = option(help="whose speakers known_seconds is of", default="test")
+    known_split: str = option(
+        help="Split of the speakers that known_seconds is taken from.", default="test"
+    )
     num_workers: int = option(
-        help="processes that decode; 0: a thread beside the training", default=0
+        help="Number of processes that decode training utterances; 0: a thread beside the "
+        "training decodes them.",
+        default=0,
     )
     cache_mib: int = option(
-        help="decoded training utterances kept in memory, in each process that decodes",
+        help="MiB of decoded training utterances that each decoding process keeps in memory; "
+        "0: none.",
         default=1024,
     )
 
     @property
     def cache_bytes(self) -> int:
-        """What `cache_mib` says, in bytes."""
+        """The value of `cache_mib` in bytes."""
         return self.cache_mib * 2**20
 
     def __post_init__(self) -> None:

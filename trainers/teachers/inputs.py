@@ -1,7 +1,7 @@
-"""Labeled utterances for the small teachers, read through the project's own shard reader.
+"""Labeled utterances for the small teachers, read with the project's own shard reader.
 
-A corpus small enough to train a demonstration teacher on fits in memory, so it is read once and
-kept; training corpora proper stream from packed shards.
+A corpus for a demonstration teacher is small enough to fit in memory, so it is read once and kept.
+Large training corpora are streamed from packed shards instead.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,24 +22,24 @@ TeacherKind = Literal["audio", "face", "text"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingUtterance:
-    """One labeled utterance; of the three modalities only those that were asked for need be
-    there.
+    """One labeled utterance. Modalities that nobody asked for may be missing.
+
+    `audio` [num_samples] is 16 kHz mono sound; `face_features` is [num_frames, dim].
     """
 
     speaker: str
     label: str
-    audio: NDArray[np.float32] | None = None  # [num_samples], 16 kHz mono
-    face_features: NDArray[np.float32] | None = None  # [num_frames, dim]
+    audio: NDArray[np.float32] | None = None
+    face_features: NDArray[np.float32] | None = None
     transcript: str | None = None
 
 
 def read_training_utterances(pattern: str, kinds: Sequence[TeacherKind]) -> list[TrainingUtterance]:
-    """All utterances of the shards of `pattern` that carry a speaker, an emotion and every modality
-    in `kinds`.
+    """The utterances in the shards of `pattern` that have a speaker, an emotion and all `kinds`.
 
-    A label is the project's name for an emotion where it has one, else the corpus's own in lower
-    case. Raises BadSample for a sample that cannot be read: a teacher's corpus is expected to be
-    clean.
+    A label is the project's name for the emotion if the project has one, and otherwise the name
+    that the corpus uses, in lower case. Raises BadSample for a sample that cannot be read: a
+    teacher's corpus is expected to be clean.
     """
     return [
         utterance
@@ -49,8 +49,9 @@ def read_training_utterances(pattern: str, kinds: Sequence[TeacherKind]) -> list
 
 
 def classes_of(utterances: Iterable[TrainingUtterance]) -> tuple[str, ...]:
-    """The labels that occur: the project's emotions in their own order, then others by name."""
+    """The labels that occur: the project's emotions in the project's order, then others by name."""
     labels = {utterance.label for utterance in utterances}
+
     return tuple(name for name in EMOTIONS if name in labels) + tuple(
         sorted(labels - set(EMOTIONS))
     )
@@ -72,6 +73,7 @@ def _as_utterances(sample: Sample, kinds: Sequence[TeacherKind]) -> Iterator[Tra
         or any(payloads[kind] is None for kind in kinds)
     ):
         return
+
     yield TrainingUtterance(
         speaker=sample.speaker,
         label=canonical_emotion(label) or label.strip().casefold(),

@@ -1,21 +1,20 @@
-"""Trains the small teachers: a voice, a face and a words classifier, each on one modality, in about
-a minute or less.
+"""Trains the small teachers, each in about a minute: classifiers of voices, of faces and of words.
 
-They make the demonstration self-contained (no download) and give a corpus without public teachers
-its own. The loop is plain and short on purpose: the engine for real training recipes (sharded,
-resumable, distributed) is a separate part of `trainers`, and three models of 0.2 million parameters
-need none of it.
+The small teachers make the demonstration self-contained, because nothing has to be downloaded. A
+corpus for which there are no public teachers can have its own. The training loop is plain and short
+on purpose: three models of 0.2 million parameters do not need the engine (sharded, resumable,
+distributed), which is a separate part of `trainers`.
 
-Whole speakers are held out. They do not choose the model; they tell how good it is on people it has
-not heard, and fit its temperature (`trainers.evaluation.calibration`), because agreement compares
-distributions.
+Whole speakers are held out. They are not used to choose the model. They tell how good the model is
+on people it has not heard. The model's temperature is fitted to them, because agreement compares
+distributions (see `trainers.evaluation.calibration`).
 
-One thread: sums are then split alike on every machine, so the result is a function of the seed and
-the utterances, and models this small gain little from a second one (56 against 42 ms a step for the
-largest).
+Training runs in one thread. Sums are then split in the same way on every machine, so the result
+depends only on the seed and the utterances. Models this small gain little from a second thread: a
+step of the largest takes 56 ms with one thread and 42 ms with two.
 
-Rejected: early stopping on the held-out speakers (with two to eight of them it picks noise, and the
-report would no longer be honest).
+Early stopping on the held-out speakers was rejected: with two to eight speakers it would pick
+noise, and the reported figures would look better than they are.
 """
 
 import time
@@ -41,24 +40,28 @@ REPORT_NAME = "teacher_report.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherConfig:
-    """How long and how hard to train; `for_kind` gives defaults that suit a few thousand
-    utterances.
-    """
+    """Options of the training; `for_kind` gives values that suit a few thousand utterances."""
 
-    num_steps: int = option(help="optimizer steps", default=600)
-    batch_size: int = option(help="utterances a step", default=32)
-    learning_rate: float = option(help="peak of the one-cycle schedule", default=2e-3)
-    weight_decay: float = option(help="AdamW's", default=0.05)
-    dropout: float = option(help="dropout probability of the model", default=0.2)
+    num_steps: int = option(help="Number of optimizer steps.", default=600)
+    batch_size: int = option(help="Number of utterances in a step.", default=32)
+    learning_rate: float = option(
+        help="Peak of the learning rate, which follows a one-cycle schedule.", default=2e-3
+    )
+    weight_decay: float = option(help="Weight decay of AdamW; 0: none.", default=0.05)
+    dropout: float = option(help="Dropout probability of the model.", default=0.2)
     label_smoothing: float = option(
-        help="share of every target spread over all classes; so that few speakers are not learned "
-        "by heart",
+        help="Share of every target that is spread over all classes, so that the model does not "
+        "learn few speakers by heart; 0: none.",
         default=0.1,
     )
     validation_share: float = option(
-        help="share of the speakers held out, at least one", default=0.2
+        help="Share of the speakers that are held out; at least one speaker is.", default=0.2
     )
-    seed: int = option(help="held-out speakers, initial weights, order, augmentation", default=0)
+    seed: int = option(
+        help="Seed of the choice of held-out speakers, the initial weights, the order and the "
+        "augmentation.",
+        default=0,
+    )
 
     def __post_init__(self) -> None:
         require_positive(self, "num_steps", "batch_size", "learning_rate")
@@ -70,8 +73,9 @@ class TeacherConfig:
 
     @classmethod
     def for_kind(cls, kind: TeacherKind) -> "TeacherConfig":
-        """What works for each modality: sound needs the most steps, faces are soonest learned by
-        heart.
+        """The options that work for each modality.
+
+        Sound needs the most steps. Faces are learned by heart soonest.
         """
         if kind == "audio":
             return cls(num_steps=800, learning_rate=4e-3)
@@ -82,8 +86,10 @@ class TeacherConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherReport:
-    """How the training went; quality and cross-entropy (before and after calibration) are on the
-    held-out speakers.
+    """How the training went.
+
+    Accuracy, macro-F1 and cross-entropy (before and after calibration) are those of the held-out
+    speakers.
     """
 
     kind: TeacherKind
@@ -106,26 +112,30 @@ def train_teacher(
     config: TeacherConfig,
     out_dir: str | Path,
 ) -> TeacherReport:
-    """Train one teacher and save it in `out_dir` as transformers does, with its preprocessing and
-    its report.
+    """Train one teacher and save it in `out_dir` as transformers does.
 
-    The report is written last: a folder with one is complete. Raises ValueError when the utterances
-    have fewer than two speakers or two labels, or lack the modality.
+    The preprocessing and a report are saved too. The report is written last, so a folder with a
+    report is complete. Raises ValueError when the utterances have fewer than two speakers, have
+    fewer than two labels, or lack the modality.
     """
     started = time.perf_counter()
     classes = classes_of(utterances)
     if len(classes) < 2:
         raise ValueError(
-            f"got utterances with {len(classes)} label(s), expected at least 2: nothing to tell "
-            "apart"
+            f"got utterances with {len(classes)} label(s), expected at least 2 for a classifier; "
+            "give utterances of several emotions"
         )
+
     training, validation = split_speakers(utterances, config.validation_share, config.seed)
     with _reproducible(config.seed):
         teacher = build_teacher(kind, training, classes, config.dropout)
         _optimize(teacher, teacher.prepare(training), _label_ids(training, classes), config)
         logits = predict_logits(teacher, teacher.prepare(validation))
+
+    # The logits above are those before calibration; the report gets both cross-entropies from them.
     temperature = fit_temperature(logits, _label_ids(validation, classes))
     scale_logits(teacher.model, len(classes), temperature)
+
     report = TeacherReport(
         kind=kind,
         classes=classes,
@@ -137,6 +147,7 @@ def train_teacher(
         temperature=temperature,
         train_seconds=time.perf_counter() - started,
     )
+
     _save(teacher, report, Path(out_dir))
     return report
 
@@ -144,18 +155,24 @@ def train_teacher(
 def split_speakers(
     utterances: Sequence[TrainingUtterance], validation_share: float, seed: int
 ) -> tuple[list[TrainingUtterance], list[TrainingUtterance]]:
-    """Training and held-out utterances, no speaker in both; independent of the utterances'
-    order.
+    """The training utterances and the held-out utterances; no speaker is in both.
+
+    Which speakers are held out does not depend on the order of the utterances. Raises ValueError
+    for fewer than two speakers.
     """
+    # Sorted, because the order of a set changes from one process to the next.
     speakers = sorted({utterance.speaker for utterance in utterances})
     if len(speakers) < 2:
         raise ValueError(
-            f"got utterances of {len(speakers)} speaker(s), expected at least 2: one must be held "
-            "out"
+            f"got utterances of {len(speakers)} speaker(s), expected at least 2, because one is "
+            "held out; give utterances of more speakers"
         )
+
+    # At least one speaker is held out, and at least one is left for training.
     order = torch.randperm(len(speakers), generator=torch.Generator().manual_seed(seed)).tolist()
     num_held_out = min(len(speakers) - 1, max(1, round(validation_share * len(speakers))))
     held_out = {speakers[position] for position in order[:num_held_out]}
+
     return (
         [utterance for utterance in utterances if utterance.speaker not in held_out],
         [utterance for utterance in utterances if utterance.speaker in held_out],
@@ -164,7 +181,7 @@ def split_speakers(
 
 @torch.inference_mode()
 def predict_logits(teacher: Teacher, inputs: Sequence[Tensor], batch_size: int = 64) -> Tensor:
-    """Logits [N, C] without augmentation or dropout."""
+    """The logits [N, C] of N inputs, without augmentation or dropout."""
     teacher.model.eval()
     starts = range(0, len(inputs), batch_size)
     return torch.cat(
@@ -174,8 +191,9 @@ def predict_logits(teacher: Teacher, inputs: Sequence[Tensor], batch_size: int =
 
 @contextmanager
 def _reproducible(seed: int) -> Iterator[None]:
-    """One thread and a seeded global generator (initial weights and dropout draw from it); both are
-    put back.
+    """Run with one thread and a seeded global random number generator; put both back afterwards.
+
+    The initial weights and dropout draw from the global generator.
     """
     num_threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
@@ -196,6 +214,7 @@ def _optimize(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=config.learning_rate, total_steps=config.num_steps + 1, pct_start=0.15
     )
+
     generator = torch.Generator().manual_seed(config.seed)
     batches = _endless_batches(len(inputs), config.batch_size, generator)
     teacher.model.train()
@@ -203,6 +222,7 @@ def _optimize(
         batch = next(batches)
         logits = teacher.logits([inputs[position] for position in batch], augment=generator)
         loss = F.cross_entropy(logits, labels[batch], label_smoothing=config.label_smoothing)
+
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         torch.nn.utils.clip_grad_norm_(teacher.model.parameters(), 1.0)
@@ -213,7 +233,11 @@ def _optimize(
 def _endless_batches(
     num_inputs: int, batch_size: int, generator: torch.Generator
 ) -> Iterator[list[int]]:
-    """Positions of batch after batch, every input once before any comes again."""
+    """The positions of the inputs of each batch, without end.
+
+    Every input comes once before any input comes again, so a batch may end one round and begin the
+    next.
+    """
     queue: list[int] = []
     while True:
         while len(queue) < batch_size:

@@ -1,13 +1,16 @@
 """Nearest vectors by cosine: FAISS over unit vectors, exact while that is fast, approximate beyond.
 
-Up to 100,000 vectors the index is flat, that is exact. Beyond, vectors are kept in lists around
-centroids (IVF) of which a search probes some; beyond two million, stored at eight bits a number.
-How many lists are probed is not guessed: at building, recall is measured against exact search on
-vectors of the index, and probes are doubled until it suffices. That is for few neighbors: a query
-whose lists hold fewer than are asked for is searched again with ever more probes.
+Up to 100,000 vectors the index is flat, which means exact. Beyond that, the vectors are kept in
+lists around centroids (IVF), and a search looks into ("probes") some of the lists. Beyond two
+million vectors, each number is stored in eight bits.
 
-Graphs (HNSW) were left out: they take about as much memory again for their links, and forget
-nothing.
+The number of probes is not guessed: when the index is built, recall is measured against exact
+search for vectors of the index, and the probes are doubled until the recall is high enough. That is
+right for few neighbors. Where the probed lists hold fewer vectors than a query asks for, the query
+is searched again with more and more probes.
+
+Graphs (HNSW) were left out: their links take about as much memory as the vectors, and no vector can
+be removed from a graph.
 
 Shapes: N vectors, D numbers a vector, P queries, k neighbors.
 """
@@ -33,8 +36,10 @@ SEED = 1234
 
 @dataclass(frozen=True, slots=True)
 class VectorIndex:
-    """A built index; `searched` is `cpu` or its copy on GPUs. Searching from several threads at
-    once is safe.
+    """A built index; several threads may search it at once.
+
+    `searched` is `cpu` itself, or the copy of `cpu` on the GPUs. `recall` is the measured
+    recall@10, 1 for a flat index.
     """
 
     cpu: Any
@@ -44,7 +49,7 @@ class VectorIndex:
 
     @property
     def description(self) -> str:
-        """The kind, and what an approximate one finds: `ivf1024 probes=16 recall@10=0.981`."""
+        """The kind of index, for example `flat` or `ivf lists=1024 probes=16 recall@10=0.981`."""
         if self.kind == "flat":
             return self.kind
         return (
@@ -55,8 +60,9 @@ class VectorIndex:
     def search(
         self, queries: NDArray[np.float32], k: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Places [P, k] and similarities [P, k] for unit `queries` [P, D]; place -1 where k is more
-        than N.
+        """Places [P, k] and similarities [P, k] of the vectors most like unit `queries` [P, D].
+
+        A place is a row of the indexed vectors, or -1 where k is larger than N.
         """
         similarities, places = self.searched.search(queries, k)
         if self.kind != "flat":
@@ -69,9 +75,12 @@ class VectorIndex:
         places: NDArray[np.int64],
         similarities: NDArray[np.float32],
     ) -> None:
-        """Fill the rows that lack neighbors, as the lists probed held too few."""
+        """Search again, with more probes, for queries whose probed lists held too few vectors."""
         k, probes = places.shape[1], self.cpu.nprobe
+        # Neighbors fill a row from the left: it is complete when the last one there can be is
+        # found.
         last = min(k, self.cpu.ntotal) - 1
+
         while probes < self.cpu.nlist and len(short := np.flatnonzero(places[:, last] < 0)):
             probes = min(2 * probes, self.cpu.nlist)
             wider = load_faiss().SearchParametersIVF(nprobe=probes)
@@ -79,14 +88,16 @@ class VectorIndex:
 
 
 def build_index(vectors: NDArray[np.float32], config: IndexConfig) -> VectorIndex:
-    """Index unit vectors [N, D]. Raises ConfigError when a GPU is asked for and there is none."""
+    """Index unit vectors [N, D]. Raises ConfigError when `config` wants a GPU and there is none."""
     faiss = load_faiss()
     kind = _resolve(config.kind, len(vectors))
     width = vectors.shape[1]
+
     if kind == "flat":
         index = faiss.IndexFlatIP(width)
         index.add(vectors)
         return VectorIndex(index, _place(index, config), kind, 1.0)
+
     num_lists = _num_lists(len(vectors))
     coarse = faiss.IndexFlatIP(width)
     if kind == "ivf":
@@ -96,11 +107,14 @@ def build_index(vectors: NDArray[np.float32], config: IndexConfig) -> VectorInde
         index = faiss.IndexIVFScalarQuantizer(
             coarse, width, num_lists, bits, faiss.METRIC_INNER_PRODUCT
         )
+
+    # Centroids of length 1, like the vectors, so that lists are chosen by the cosine too.
     index.cp.spherical, index.cp.seed, index.cp.max_points_per_centroid = (
         True,
         SEED,
         TRAINING_VECTORS_PER_LIST,
     )
+
     index.train(vectors)
     index.add(vectors)
     recall = _probe(index, vectors, config.recall)
@@ -108,7 +122,7 @@ def build_index(vectors: NDArray[np.float32], config: IndexConfig) -> VectorInde
 
 
 def write_index_file(index: VectorIndex, path: Path) -> None:
-    """Write the index; it appears whole, on the disk, or not at all."""
+    """Write the index so that its file appears as a whole, on the disk, or not at all."""
     temporary = path.with_name(temporary_name(path.name))
     load_faiss().write_index(index.cpu, str(temporary))
     flush(temporary)
@@ -116,7 +130,7 @@ def write_index_file(index: VectorIndex, path: Path) -> None:
 
 
 def read_index_file(path: Path, kind: str, recall: float, config: IndexConfig) -> VectorIndex:
-    """What `write_index_file` wrote; its digest has been checked."""
+    """Read what `write_index_file` wrote. FAISS trusts the file: check its digest before."""
     index = load_faiss().read_index(str(path))
     return VectorIndex(index, _place(index, config), kind, recall)
 
@@ -124,7 +138,7 @@ def read_index_file(path: Path, kind: str, recall: float, config: IndexConfig) -
 def exact_search(
     stored: NDArray[np.float32], queries: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The same over unit vectors [N, D] that are in no index; k is at most N."""
+    """Places and similarities [P, k] among unit vectors [N, D] without an index; k is at most N."""
     similarities, places = load_faiss().knn(
         queries, stored, k, metric=load_faiss().METRIC_INNER_PRODUCT
     )
@@ -132,55 +146,63 @@ def exact_search(
 
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A copy [N, D] at length 1; the length is taken in float64, which no finite float32
-    overflows.
+    """A copy [N, D] of the vectors at length 1.
+
+    Lengths are computed in float64: squares of large float32 numbers would overflow in float32.
     """
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     return (vectors / lengths).astype(np.float32)
 
 
 def _resolve(kind: Kind, number: int) -> str:
+    # One vector cannot be clustered, whatever kind was asked for.
     if kind != "auto":
         return kind if number > 1 else "flat"
+
     if number <= MAX_FLAT:
         return "flat"
     return "ivf" if number <= MAX_FULL_PRECISION else "ivf_sq8"
 
 
 def _num_lists(number: int) -> int:
-    """About four times the root, a power of two, with enough vectors to train each."""
+    """About four times the root of `number`, as a power of two, with 40 or more vectors a list."""
     wanted = 2 ** round(math.log2(4 * math.sqrt(number)))
     return max(1, min(wanted, number // 40))
 
 
 def _probe(index: Any, vectors: NDArray[np.float32], wanted: float) -> float:
-    """Double the probes until `wanted` of the true neighbors are found, or all lists are probed;
-    the recall.
+    """Double the probes until the recall is `wanted`, or all lists are probed; returns the recall.
+
+    The recall is measured for vectors of the index: the share of a vector's true neighbors found.
     """
     rows = np.random.default_rng(SEED).choice(
         len(vectors), min(PROBED_QUERIES, len(vectors)), replace=False
     )
     queries, k = vectors[rows], min(PROBED_NEIGHBORS, len(vectors) - 1)
     truth, _ = exact_search(vectors, queries, k + 1)
+
     index.nprobe = 1
     while True:
         _, found = index.search(queries, k + 1)
-        # Every query finds itself, which says nothing.
+        # Every query is a vector of the index and finds itself. That says nothing about recall, so
+        # one more neighbor is asked for and one hit is not counted.
         hits = [len(np.intersect1d(*pair)) - 1 for pair in zip(truth, found, strict=True)]
         recall = float(np.mean(hits)) / k
+
         if recall >= wanted or index.nprobe >= index.nlist:
             return recall
         index.nprobe = min(2 * index.nprobe, index.nlist)
 
 
 def _place(index: Any, config: IndexConfig) -> Any:
-    """The index, or its copy on all GPUs."""
+    """The index itself, or its copy on all GPUs. Raises ConfigError when there is no GPU."""
     if not config.gpu:
         return index
+
     faiss = load_faiss()
     if not hasattr(faiss, "StandardGpuResources") or not faiss.get_num_gpus():
         raise ConfigError(
-            "index.gpu: this FAISS sees no GPU; install a faiss-gpu wheel for your CUDA release "
-            "instead of faiss-cpu, or leave the option out"
+            "index.gpu: this FAISS sees no GPU; install a faiss-gpu wheel for your CUDA release in "
+            "place of faiss-cpu, or leave the option out"
         )
     return faiss.index_cpu_to_all_gpus(index)

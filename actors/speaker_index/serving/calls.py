@@ -1,5 +1,7 @@
-"""What all servers of the speaker index share: its methods, who may call them, and the status for
-what went wrong.
+"""What all servers of the speaker index share: methods, callers, and statuses for errors.
+
+`METHODS` lists the methods and who may call them, `Admission` decides about each call, and
+`refusal` gives the status for what went wrong.
 """
 
 import logging
@@ -31,6 +33,8 @@ from protos import speaker_index_pb2 as messages
 log = logging.getLogger(__name__)
 
 SERVICE = messages.DESCRIPTOR.services_by_name["SpeakerIndex"].full_name
+# The first entry that fits an error counts. So WrongEncoderError, a kind of RequestError, comes
+# first.
 STATUSES: tuple[tuple[type[BaseException], grpc.StatusCode], ...] = (
     (WrongEncoderError, grpc.StatusCode.FAILED_PRECONDITION),
     (RequestError, grpc.StatusCode.INVALID_ARGUMENT),
@@ -50,8 +54,10 @@ STATUSES: tuple[tuple[type[BaseException], grpc.StatusCode], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A method of the service: its messages, who may call it, what answers, and how much is asked
-    for.
+    """A method of the service.
+
+    `answer` takes a request and the seconds left for it, and returns the encoded response.
+    `num_items` counts the vectors, speakers or names of a request.
     """
 
     request: type[Message]
@@ -95,28 +101,33 @@ STREAM, STREAMED = "StreamSearch", "Search"
 
 
 class Admission:
-    """Who asks, and whether they may, now."""
+    """Decides who calls, and whether this client may call now."""
 
     def __init__(self, config: CallersConfig) -> None:
         self._tokens = None if config.tokens is None else Tokens(config.tokens)
         self._rate = RateLimit(config.requests_per_second)
 
     def admit(self, role: Role, metadata: Iterable[tuple[str, str | bytes]], peer: str) -> Client:
-        """The client of a call, or of one more request of a stream: a token may be taken back while
-        one is open.
+        """The client of a call, or of one more request in a stream; the request is counted.
 
-        Raises what `refusal` maps; without tokens everybody may do everything.
+        Every request of a stream is checked, because a token may be taken back while the stream is
+        open. Without a token file, everybody may call every method. Raises errors that `refusal`
+        maps to statuses.
         """
+        # Without tokens a client is known by its address; the port changes from one connection to
+        # the next.
         client = self.known(role, metadata) or Client(peer.rpartition(":")[0], "write")
         self._rate.take(client.name)
         return client
 
     def known(self, role: Role, metadata: Iterable[tuple[str, str | bytes]]) -> Client | None:
-        """Whose token a call carries, None without tokens; it is not counted. Raises as `admit`
-        does.
+        """The client whose token a call carries, without counting the call.
+
+        None when no token file is used. Raises what `admit` raises about tokens.
         """
         if self._tokens is None:
             return None
+
         client = self._tokens.client(metadata)
         require_role(client, role)
         return client
@@ -125,17 +136,22 @@ class Admission:
 def refusal(
     error: Exception, method: str, request_id: str, seconds: float
 ) -> tuple[grpc.StatusCode, str]:
-    """The status and the words for what went wrong; what nobody expected is told to the log
-    alone.
+    """The status and the message for what went wrong.
+
+    The client learns nothing about an unexpected error: the details go to the log only.
     """
     code = next(
         (code for kind, code in STATUSES if isinstance(error, kind)), grpc.StatusCode.INTERNAL
     )
+
     if code is grpc.StatusCode.INTERNAL:
         log.error("request %s failed", request_id, exc_info=error)
-        return code, f"an error of the server, noted there under request {request_id}"
+        return code, f"an error inside the server; its log has details under request {request_id}"
+
     if isinstance(error, TimeoutError):
-        return code, f"not answered within {seconds:.1f} s"
+        return code, (
+            f"not answered within {seconds:.1f} s; ask for less at a time, or set a later deadline"
+        )
     if isinstance(error, DecodeError):
-        return code, f"the request is no {method} message of {SERVICE}"
+        return code, f"the request is not a {method} message of {SERVICE}; check the client"
     return code, str(error)

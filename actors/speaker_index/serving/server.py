@@ -1,9 +1,11 @@
 """The speaker index over gRPC: connections, who may call, deadlines, statuses, and an orderly end.
 
-Requests arrive as bytes and are parsed here, so that what is no message of ours is INVALID_ARGUMENT
-and not an internal error. Every call goes through one function, which also maps exceptions to
-statuses; interceptors were left out, as each costs a layer of coroutines per call. Tokens are
-looked at before a request is read: what others send, or begin to send, is not kept.
+Requests arrive as bytes and are parsed here, so that bytes that are no message of ours end with
+INVALID_ARGUMENT and not with an internal error. Every call goes through one function, which also
+maps exceptions to statuses. Interceptors were left out, because each costs a layer of coroutines
+for every call.
+
+Tokens are checked before a request is read: nothing is kept of what a caller without a token sends.
 """
 
 import asyncio
@@ -35,13 +37,14 @@ from actors.speaker_index.serving.streaming import AnswersAhead
 from protos import speaker_index_pb2 as messages
 from shards.config import ConfigError
 
-STREAM_AHEAD = 16  # requests of a stream that are worked on at once
-STREAM_AHEAD_NEIGHBORS = 200_000  # and what their answers may hold
+# Requests of one stream that are worked on at once, and the neighbors that their answers may hold.
+STREAM_AHEAD = 16
+STREAM_AHEAD_NEIGHBORS = 200_000
 WATCH_SECONDS = 1.0
 
 
 class SpeakerServer:
-    """A running server; `start`, then `stop`."""
+    """A server of the speaker index; call `start`, then `stop`."""
 
     def __init__(self, service: SpeakerService, config: ServerConfig) -> None:
         self._service, self._config = service, config
@@ -55,11 +58,13 @@ class SpeakerServer:
         self._watcher: asyncio.Task[None] | None = None
 
     async def start(self) -> int:
-        """Listen; returns the port. Raises ConfigError for an address or certificate that cannot be
-        used.
+        """Listen for calls; returns the port.
+
+        Raises ConfigError for an address or a certificate that cannot be used.
         """
         self._server.add_generic_rpc_handlers((_Handlers(self._handlers(), self._turning_away),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+
         if self._config.listen.reflection:
             names = (
                 SERVICE,
@@ -67,22 +72,31 @@ class SpeakerServer:
                 reflection.SERVICE_NAME,
             )
             reflection.enable_server_reflection(names, self._server)
+
         port = self._listen()
         await self._server.start()
+
         if self._config.observing.metrics_port:
             self._metrics.serve(self._config.listen.host, self._config.observing.metrics_port)
+
+        # Health and metrics are right as soon as this returns, and not only a second later.
         await self._watch_once()
         self._watcher = asyncio.create_task(self._watch())
+
         return port
 
     async def stop(self, grace_seconds: float) -> None:
-        """Say that no more is served, finish what has begun within `grace_seconds`, and end."""
+        """Refuse new calls, finish what has begun within `grace_seconds`, and end."""
+        # Health comes first: a load balancer that watches it sends no more calls.
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_seconds)
+
         if self._watcher is not None:
             self._watcher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watcher
+
+        # Lines are gathered for a tenth of a second, and nobody would write the last ones later.
         self._log.write()
 
     def _handlers(self) -> dict[str, Any]:
@@ -92,12 +106,14 @@ class SpeakerServer:
         return handlers | {STREAM: grpc.stream_stream_rpc_method_handler(self._stream)}
 
     def _turning_away(self, name: str, metadata: Any) -> Any:
-        """What ends a call of one who may not make it, without reading what is sent; None for those
-        who may.
+        """A handler that refuses the call before its request is read; None if the call may be made.
+
+        The token in the call's `metadata` decides whether the call may be made.
         """
         try:
             self._admission.known("read" if name == STREAM else METHODS[name].role, metadata)
-        except Exception as error:  # noqa: BLE001 (as below)
+        except Exception as error:  # noqa: BLE001 (`_refuse` maps it to a status)
+            # Python deletes `error` at the end of this block, and the handler runs later.
             problem = error
 
             async def handle(_: AsyncIterator[bytes], context: Any) -> None:
@@ -105,25 +121,31 @@ class SpeakerServer:
                     _Call(name, request_id_of(metadata), time.perf_counter(), context), problem
                 )
 
+            # A handler of streams is called before anything is read, also for methods that take one
+            # request. gRPC would read the request of such a method whole, however slowly it comes.
             return grpc.stream_stream_rpc_method_handler(handle)
+
         return None
 
     def _listen(self) -> int:
         listen = self._config.listen
         address = f"{listen.host}:{listen.port}"
+
         try:
             if listen.tls_cert is None:
                 return int(self._server.add_insecure_port(address))
             return int(self._server.add_secure_port(address, _credentials(listen)))
         except RuntimeError as error:
             raise ConfigError(
-                f"--host {listen.host} --port {listen.port}: cannot listen there: {error}"
+                f"--host {listen.host} --port {listen.port}: cannot listen there: {error}; give an "
+                "address of this machine and a port that is not in use"
             ) from error
 
     def _unary(self, name: str) -> Callable[[bytes, Any], Awaitable[bytes]]:
         async def handle(data: bytes, context: Any) -> bytes:
             metadata = context.invocation_metadata() or ()
             call = _Call(name, request_id_of(metadata), time.perf_counter(), context)
+
             try:
                 client = self._admission.admit(METHODS[name].role, metadata, context.peer())
                 call.client = client.name
@@ -131,72 +153,85 @@ class SpeakerServer:
             except asyncio.CancelledError:
                 self._over(call, "CANCELLED")
                 raise
-            except Exception as error:  # noqa: BLE001 (the one place that maps what went wrong to a status)
+            except Exception as error:  # noqa: BLE001 (`_refuse` maps it to a status)
                 return await self._refuse(call, error)
 
         return handle
 
     async def _answer(self, name: str, request: Any, call: "_Call") -> bytes:
-        """Answer within the deadline, and note."""
+        """Answer a request before its deadline, and note it in the log and the metrics."""
         method = METHODS[name]
         call.num_items = method.num_items(request)
         seconds = self._seconds_left(call.context)
         if seconds <= 0:
-            raise TimeoutError  # a write that nobody waits for must not be begun
+            # Nobody waits for the answer: a write must not be begun.
+            raise TimeoutError
+
         async with asyncio.timeout(seconds):
             answer = await method.answer(self._service, request, seconds)
+
         self._over(call, "OK")
         return answer
 
     async def _stream(self, requests: AsyncIterator[bytes], context: Any) -> None:
-        """Answers in the order of the requests, several of which are worked on at once."""
+        """Answer the requests of a stream in order; several requests are worked on at once."""
         metadata = context.invocation_metadata() or ()
         call = _Call(STREAM, request_id_of(metadata), time.perf_counter(), context)
         ahead = AnswersAhead(max_number=STREAM_AHEAD, max_weight=STREAM_AHEAD_NEIGHBORS)
+
         try:
             call.client = self._admission.admit("read", metadata, context.peer()).name
             reader = asyncio.create_task(self._read_stream(requests, call, ahead))
             try:
                 await self._write_stream(call, ahead)
+                # All answers before a bad request have been sent. Now its error ends the stream.
                 await reader
             finally:
                 reader.cancel()
                 ahead.cancel()
+
             self._over(call, "OK")
         except asyncio.CancelledError:
             self._over(call, "CANCELLED")
             raise
-        except Exception as error:  # noqa: BLE001 (as above)
+        except Exception as error:  # noqa: BLE001 (`_refuse` maps it to a status)
             await self._refuse(call, error)
 
     async def _write_stream(self, call: "_Call", ahead: AnswersAhead) -> None:
-        """Send answers as the client takes them. Raises TimeoutError when it takes none for
-        long.
+        """Send answers as the client takes them.
+
+        Raises TimeoutError when the client takes none for `idle_seconds`.
         """
         while (answer := await ahead.first()) is not None:
             try:
                 async with asyncio.timeout(self._config.idle_seconds):
                     await call.context.write(answer)
             except grpc.aio.InternalError as error:
-                # the client has gone: no status reaches it either
+                # The client has gone, so that no status would reach it.
                 raise asyncio.CancelledError from error
+            # An answer counts toward the limits of `ahead` until the client has taken it.
             ahead.taken()
             call.num_items += 1
 
     async def _read_stream(
         self, requests: AsyncIterator[bytes], call: "_Call", ahead: AnswersAhead
     ) -> None:
-        """Begin to answer requests as they come."""
+        """Begin to answer the requests of a stream as they come."""
         try:
             for number in itertools.count():
                 async with asyncio.timeout(self._config.idle_seconds):
                     data = await anext(requests, None)
+
                 if data is None:
                     return
-                if number:  # the first was admitted with the stream
+
+                # The first request was admitted with the stream. Later ones are admitted one by
+                # one, because a token may be taken back while the stream is open.
+                if number:
                     self._admission.admit(
                         "read", call.context.invocation_metadata() or (), call.context.peer()
                     )
+
                 part = _Call(
                     STREAMED,
                     f"{call.request_id}.{number}",
@@ -204,11 +239,14 @@ class SpeakerServer:
                     call.context,
                     call.client,
                 )
+
                 request = messages.SearchRequest.FromString(data)
                 weight = len(request.vectors) * request.k
                 await ahead.make_room(weight)
                 ahead.begin(self._answer(STREAMED, request, part), weight)
         finally:
+            # This is done after an error too, because `_write_stream` would wait for ever
+            # otherwise.
             ahead.end()
 
     def _seconds_left(self, context: Any) -> float:
@@ -219,15 +257,18 @@ class SpeakerServer:
         code, detail = refusal(
             error, call.method, call.request_id, time.perf_counter() - call.started
         )
+
         self._over(call, code.name, detail)
         await call.context.abort(code, detail)
-        raise AssertionError  # abort raises
+        # `abort` always raises.
+        raise AssertionError
 
     def _over(self, call: "_Call", code: str, detail: str = "") -> None:
         seconds = time.perf_counter() - call.started
         served = Served(
             call.request_id, call.method, call.client, code, seconds, call.num_items, detail
         )
+
         self._metrics.add(served)
         self._log.add(served)
 
@@ -237,12 +278,13 @@ class SpeakerServer:
             await self._watch_once()
 
     async def _watch_once(self) -> None:
-        """Keep health and gauges true."""
+        """Set health and metrics to what the index and the queue are now."""
         index = self._service.index
         statuses = health_pb2.HealthCheckResponse
         status = statuses.SERVING if index.failure is None else statuses.NOT_SERVING
         for name in ("", SERVICE):
             await self._health.set(name, status)
+
         generation = index.generation
         self._metrics.speakers.set(len(generation))
         self._metrics.generation.set(generation.number)
@@ -251,8 +293,9 @@ class SpeakerServer:
 
 
 class _Handlers(grpc.GenericRpcHandler):
-    """The handlers of the methods, or what `turning_away` has in place of one: asked for before
-    anything is read.
+    """Finds the handler of a call before anything of the request is read.
+
+    `turning_away` may return another handler, which refuses the call.
     """
 
     def __init__(self, handlers: dict[str, Any], turning_away: Callable[[str, Any], Any]) -> None:
@@ -262,17 +305,18 @@ class _Handlers(grpc.GenericRpcHandler):
         self._turning_away = turning_away
 
     def service(self, handler_call_details: Any) -> Any:
-        """The handler of a call; None for a method that is not ours."""
+        """The handler of a call; None for a method that the service does not have."""
         found = self._handlers.get(handler_call_details.method)
         if found is None:
             return None
+
         name, handler = found
         return self._turning_away(name, handler_call_details.invocation_metadata or ()) or handler
 
 
 @dataclass(slots=True)
 class _Call:
-    """One request while it is served."""
+    """One request while it is being answered."""
 
     method: str
     request_id: str
@@ -290,19 +334,18 @@ def _options(config: ServerConfig) -> list[tuple[str, int]]:
         ("grpc.absolute_max_metadata_size", 32 << 10),
         ("grpc.max_concurrent_streams", 256),
         ("grpc.server_handshake_timeout_ms", 10_000),
-        # A connection that says nothing is asked whether it is there, and closed when it is not.
+        # A connection on which nothing happens is asked whether the client is still there, and is
+        # closed when no answer comes.
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.max_connection_idle_ms", round(config.idle_seconds * 1000)),
-        (
-            "grpc.so_reuseport",
-            0,
-        ),  # two servers on one port would share its clients without anybody noticing
+        # Two servers on one port would share its clients, and nobody would notice.
+        ("grpc.so_reuseport", 0),
     ]
 
 
 def _credentials(listen: ListenConfig) -> grpc.ServerCredentials:
-    """TLS, mutual where there is a client CA."""
+    """The credentials for TLS; clients need a certificate where there is a client CA."""
     try:
         key, certificate = (
             Path(str(listen.tls_key)).read_bytes(),
@@ -310,7 +353,11 @@ def _credentials(listen: ListenConfig) -> grpc.ServerCredentials:
         )
         authority = None if listen.client_ca is None else Path(listen.client_ca).read_bytes()
     except OSError as error:
-        raise ConfigError(f"--tls-cert, --tls-key, --client-ca: cannot be read: {error}") from error
+        raise ConfigError(
+            f"--tls-cert, --tls-key, --client-ca: cannot be read: {error}; give PEM files that "
+            "this user may read"
+        ) from error
+
     return grpc.ssl_server_credentials(
         [(key, certificate)], root_certificates=authority, require_client_auth=authority is not None
     )

@@ -1,7 +1,7 @@
-"""What each method of the speaker index does with a checked client's request; knows nothing of
-connections.
+"""What each method of the speaker index does with a request; knows nothing of connections.
 
-The gRPC server and the Ray Serve deployment answer with the same object.
+The gRPC server and the Ray Serve deployment both answer with `SpeakerService`. Whoever calls
+a method has been admitted before.
 """
 
 import asyncio
@@ -38,46 +38,62 @@ MODES: Mapping[int, Mode] = {
     messages.CALIBRATION_MODE_SIGMA: "sigma",
     messages.CALIBRATION_MODE_BOTH: "both",
 }
-FEW_EXCLUDED = 64  # so many are dropped from a longer list; more are searched around
+# Up to this many excluded speakers are dropped from a longer list of neighbors. With more, the
+# search is filtered.
+FEW_EXCLUDED = 64
 
 
 Finish = Callable[[Generation, Neighbors], bytes]
 
 
 class SpeakerIndex(Protocol):
-    """What is served: a store that takes writes, or a follower that refuses them."""
+    """The index that is served: a store that takes writes, or a follower that refuses them.
 
-    generation: Generation  # the newest whole state
-    layout: Layout  # what all its speakers share
-    failure: BaseException | None  # why it serves what is old, or takes no writes any more
+    `generation` is the newest whole state, and `layout` what all its speakers share. `failure` says
+    why the index takes no more writes, or shows an old state; None while all is well.
+    """
+
+    generation: Generation
+    layout: Layout
+    failure: BaseException | None
 
     def submit(self, write: Write) -> Future[Written]:
-        """Queue a write; raises ReadOnlyError where there are none."""
+        """Queue a write. Raises ReadOnlyError when the index takes no writes."""
 
     def close(self) -> None:
-        """Finish what has begun."""
+        """Finish what has begun, and let go of the folder."""
 
 
 class SpeakerService:
-    """A coroutine for each method of the service; to be used from one event loop."""
+    """A coroutine for each method of the service; for use from one event loop.
+
+    Each takes a request and the seconds left for it, returns the encoded response, and raises
+    RequestError for a request that no index could serve.
+    """
 
     def __init__(self, index: SpeakerIndex, limits: Limits, *, num_threads: int) -> None:
         self.index, self._limits = index, limits
         self.queue = SearchQueue(lambda: index.generation, num_threads=num_threads)
 
     async def search(self, request: messages.SearchRequest, seconds: float) -> bytes:
-        """A SearchResponse, encoded."""
+        """Answer `Search`: an encoded SearchResponse."""
         layout = self.index.layout
         check_fingerprint(request.encoder_fingerprint, layout)
         self._check_k(request.k, len(request.vectors))
         packed = pack_vectors(request.vectors, layout.width)
         excluded, k = tuple(request.exclude_ids), request.k
         self._check_names(excluded)
+
         if len(request.metadata_equals) > MAX_METADATA_ENTRIES:
             raise RequestError(
                 f"metadata_equals: got {len(request.metadata_equals)} entries, expected at most "
-                f"{MAX_METADATA_ENTRIES}, which is all a speaker has"
+                f"{MAX_METADATA_ENTRIES}, because no speaker has more"
             )
+
+        # A filtered search is made alone, while a plain search shares a batch with others. So a few
+        # excluded speakers are no filter: the search asks for as many more neighbors, and `finish`
+        # drops the excluded ones. Their numbers are looked up in `finish` and `allowed`, because a
+        # speaker has another number in each generation, and only there the generation is known.
         if not request.metadata_equals and len(excluded) <= FEW_EXCLUDED:
 
             def finish(generation: Generation, found: Neighbors) -> bytes:
@@ -86,6 +102,7 @@ class SpeakerService:
             return await self._find(
                 packed, len(request.vectors), k + len(excluded), finish, all_allowed, seconds
             )
+
         wanted = dict(request.metadata_equals)
 
         def allowed(generation: Generation) -> NDArray[np.bool_]:
@@ -94,17 +111,21 @@ class SpeakerService:
         return await self._find(packed, len(request.vectors), k, encode_search, allowed, seconds)
 
     async def calibrate(self, request: messages.CalibrateRequest, seconds: float) -> bytes:
-        """A CalibrateResponse, encoded: Eq. 3 of papt-pldc by the k most alike speakers that have
-        the labels.
+        """Answer `Calibrate`: an encoded CalibrateResponse, by Eq. 3 of papt-pldc.
+
+        The k neighbors are the most alike speakers that have labels of all dimensions asked for.
+        Raises NoLabelsError when there are none, UnknownSpeakerError for an unknown `speaker_id`.
         """
         self._check_k(request.k, 1)
         mode = MODES.get(request.mode)
         if mode is None:
             raise RequestError(f"mode: got {request.mode}, expected mu (1), sigma (2) or both (3)")
+
         predictions = self._predictions(request.predictions)
         packed, itself = self._target(request)
         self._check_names(request.exclude_ids)
         excluded = (*request.exclude_ids, *itself)
+
         dimensions = [self.index.layout.dimensions.index(name) for name in predictions]
 
         def allowed(generation: Generation) -> NDArray[np.bool_]:
@@ -117,41 +138,48 @@ class SpeakerService:
         return await self._find(packed, 1, request.k, finish, allowed, seconds)
 
     async def upsert(self, request: messages.UpsertRequest, _: float) -> bytes:
-        """An UpsertResponse, encoded, once the write would survive a power loss."""
+        """Answer `Upsert`: an encoded UpsertResponse, once the write would survive a power loss."""
         check_fingerprint(request.encoder_fingerprint, self.index.layout)
+
         if not 0 < len(request.speakers) <= self._limits.max_vectors:
             raise RequestError(
                 f"speakers: got {len(request.speakers)}, expected 1 to {self._limits.max_vectors}"
             )
+
         table = speakers_to_table(request.speakers, self.index.layout)
         written = await asyncio.wrap_future(self.index.submit(Upsert(table, request)))
         return messages.UpsertResponse(generation=written.generation).SerializeToString()
 
     async def delete(self, request: messages.DeleteRequest, _: float) -> bytes:
-        """A DeleteResponse, encoded, once the write would survive a power loss."""
+        """Answer `Delete`: an encoded DeleteResponse, once the write would survive a power loss."""
         self._check_names(request.ids)
         if not request.ids:
-            raise RequestError("ids: got none, expected at least one")
+            raise RequestError("ids: got none, expected at least one name to delete")
+
+        # A name that is given twice must not count twice as deleted.
         written = await asyncio.wrap_future(
             self.index.submit(Deletion(tuple(dict.fromkeys(request.ids))))
         )
+
         answer = messages.DeleteResponse(
             generation=written.generation, num_deleted=written.num_known
         )
         return answer.SerializeToString()
 
     async def get(self, request: messages.GetRequest, _: float) -> bytes:
-        """A GetResponse, encoded."""
+        """Answer `Get`: an encoded GetResponse. Raises UnknownSpeakerError for an unknown name."""
         generation = self.index.generation
         table, row = generation.locate(self._known(generation, request.id))
+
         return messages.GetResponse(
             generation=generation.number, speaker=speaker_to_message(table, row)
         ).SerializeToString()
 
     async def describe(self, _: messages.DescribeRequest, __: float) -> bytes:
-        """A DescribeResponse, encoded."""
+        """Answer `Describe`: an encoded DescribeResponse."""
         generation, layout = self.index.generation, self.index.layout
         index = generation.base.index
+
         return messages.DescribeResponse(
             num_speakers=len(generation),
             dimension=layout.width,
@@ -165,7 +193,7 @@ class SpeakerService:
         ).SerializeToString()
 
     def close(self) -> None:
-        """Let go of the threads."""
+        """Wait until the threads that search have finished, and end them."""
         self.queue.close()
 
     async def _find(
@@ -193,8 +221,10 @@ class SpeakerService:
         limits = self._limits
         if not 0 < k <= limits.max_k:
             raise RequestError(f"k: got {k}, expected 1 to {limits.max_k}")
+
         if not 0 < num_vectors <= limits.max_vectors:
             raise RequestError(f"vectors: got {num_vectors}, expected 1 to {limits.max_vectors}")
+
         if num_vectors * k > limits.max_neighbors:
             raise RequestError(
                 f"vectors and k: got {num_vectors} times {k} neighbors, expected at most "
@@ -204,8 +234,9 @@ class SpeakerService:
     def _check_names(self, names: Sequence[str]) -> None:
         if len(names) > self._limits.max_vectors:
             raise RequestError(
-                f"ids: got {len(names)}, expected at most {self._limits.max_vectors}"
+                f"ids: got {len(names)}, expected at most {self._limits.max_vectors} names"
             )
+
         for name in names:
             if problem := speaker_problem(name):
                 raise RequestError(f"id: {problem}")
@@ -215,14 +246,19 @@ class SpeakerService:
         number = generation.find(name)
         if number is None:
             raise UnknownSpeakerError(f"speaker '{printable(name, 80)}' is not in the index")
+
         return number
 
     def _target(self, request: messages.CalibrateRequest) -> tuple[bytes, tuple[str, ...]]:
-        """The packed vector to look for; a speaker of the index is not its own neighbor."""
+        """The packed vector to look for, and the names that must not be its neighbors.
+
+        These are none for a vector. A speaker of the index must not be its own neighbor.
+        """
         which = request.WhichOneof("speaker")
         if which == "vector":
             check_fingerprint(request.encoder_fingerprint, self.index.layout)
             return pack_vectors([request.vector], self.index.layout.width), ()
+
         if which == "speaker_id":
             generation = self.index.generation
             table, row = generation.locate(self._known(generation, request.speaker_id))
@@ -230,13 +266,14 @@ class SpeakerService:
         raise RequestError("speaker: got neither vector nor speaker_id, expected one of them")
 
     def _predictions(self, given: Sequence[messages.Predictions]) -> dict[str, NDArray[np.float64]]:
-        """The predictions [N] of each label dimension, checked."""
+        """The predictions [N] of each label dimension, checked; N may differ between dimensions."""
         total = sum(len(one.values) for one in given)
         if not given or total > self._limits.max_predictions:
             raise RequestError(
                 f"predictions: got {total} numbers of {len(given)} dimensions, expected 1 to "
-                f"{self._limits.max_predictions} of at least one"
+                f"{self._limits.max_predictions} numbers of at least one dimension"
             )
+
         found: dict[str, NDArray[np.float64]] = {}
         for one in given:
             if one.dimension not in self.index.layout.dimensions or one.dimension in found:
@@ -245,26 +282,34 @@ class SpeakerService:
                 raise RequestError(
                     f"predictions: got dimension '{got}', expected each of {known} at most once"
                 )
+
             values = np.asarray(one.values, dtype=np.float64)
             if not len(values) or not np.isfinite(values).all():
                 raise RequestError(
-                    f"predictions of {one.dimension}: expected at least one number, all finite"
+                    f"predictions of {one.dimension}: got no number or one that is not finite; "
+                    "expected at least one number, all of them finite"
                 )
+
             found[one.dimension] = values
+
         return found
 
 
 def _numbers(generation: Generation, names: Sequence[str]) -> list[int]:
-    """Of those of `names` who are there."""
+    """The numbers of those of `names` that are in the generation."""
     return [number for number in map(generation.find, names) if number is not None]
 
 
 def _without(found: Neighbors, excluded: list[int], k: int) -> Neighbors:
-    """The first k of each query that are not excluded."""
+    """The first k neighbors of each query that are not excluded; -1 where there are fewer."""
     numbers, similarities = found
     if not excluded:
         return numbers[:, :k], similarities[:, :k]
+
     left_out = np.isin(numbers, excluded)
+
+    # False sorts before True, and a stable sort keeps the order of the similarities: columns with
+    # an excluded speaker move to the end. Those among the first k become -1.
     order = np.argsort(left_out, axis=1, kind="stable")[:, :k]
     kept = np.where(
         np.take_along_axis(left_out, order, axis=1), -1, np.take_along_axis(numbers, order, axis=1)
@@ -279,13 +324,23 @@ def _calibrated(
     dimensions: Sequence[int],
     mode: Mode,
 ) -> bytes:
-    """A CalibrateResponse by the neighbors found, of which each has all the labels."""
+    """An encoded CalibrateResponse; every neighbor found has labels of all `dimensions`.
+
+    Raises NoLabelsError when no neighbor was found.
+    """
     numbers = [number for number in found[0][0].tolist() if number >= 0]
     if not numbers:
-        raise NoLabelsError(f"no other speaker of the index has labels of {', '.join(predictions)}")
+        raise NoLabelsError(
+            f"no other speaker of the index has labels of {', '.join(predictions)}; leave "
+            "dimensions out, or exclude fewer speakers"
+        )
+
     rows = [generation.locate(number) for number in numbers]
+    # The mean over the neighbors, for each dimension asked for [V]. `place` below counts these
+    # dimensions, which are in the order of `predictions`.
     mean = np.mean([table.label_mean[row, dimensions] for table, row in rows], axis=0)
     std = np.mean([table.label_std[row, dimensions] for table, row in rows], axis=0)
+
     calibrated = [
         messages.Predictions(
             dimension=name,
@@ -295,6 +350,7 @@ def _calibrated(
         )
         for place, (name, values) in enumerate(predictions.items())
     ]
+
     return messages.CalibrateResponse(
         generation=generation.number,
         calibrated=calibrated,

@@ -1,11 +1,16 @@
 """Writes since the last snapshot, each on the disk before it is acknowledged.
 
-A journal is one file of records, appended and flushed in groups. A record says which generation it
-makes and up to which one everything was known to be on the disk when it was written; a record
-without a write follows each flush to say just that. So followers show what is durable and nothing
-else, and what a power loss tore (never acknowledged, and dropped) is told from damage to what was
-acknowledged: if a later record is whole and says so, opening is refused. A database was left out:
-one writer, hardly any reads, and a file that followers can tail.
+A journal is one file of records, which are appended and flushed in groups. A record says which
+generation it makes. It also says up to which generation everything was known to be on the disk when
+the record was written. After each flush follows a mark, a record without a write, that says only
+this.
+
+The marks serve two purposes. Followers show nothing that is not known to be on the disk. And a
+record that a power loss has torn can be told from damage: the torn one was never acknowledged and
+is dropped, but if a whole record behind it says that it was on the disk, the journal is refused.
+
+A database was left out: there is one writer, there are hardly any reads, and followers can read on
+at the end of a file.
 """
 
 import contextlib
@@ -21,24 +26,28 @@ from shards.storage.files import flush
 
 MAGIC = b"emostream speaker journal 1\n"
 _MARK = b"\xabSPK"
-# Mark, bytes of the payload, checksum of all that follows it, generation, generation known to be on
-# the disk.
+# The fields: mark, bytes of the payload, checksum of everything behind the checksum, generation,
+# and generation known to be on the disk.
 _RECORD = struct.Struct("<4sIIQQ")
 _CHECKED = struct.Struct("<QQ")
 MAX_PAYLOAD_BYTES = 1 << 30
 
 
 class StorageFailedError(RuntimeError):
-    """The disk did not take a write: it was not acknowledged and is not shown.
+    """The disk did not take a write: the write is not acknowledged and not shown.
 
-    What could be taken back has no effect at all. After a failed flush, which ends all writes, it
-    may be there after a restart.
+    Where the write could be taken back, it has no effect at all. A failed flush ends all writes,
+    and the write may be in the index after a restart.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The write that makes `generation`, and the byte behind it; an empty payload makes none."""
+    """A write that makes `generation`, or a mark, which has an empty payload.
+
+    `known_durable` is the last generation that was known to be on the disk when the record was
+    written. The next record begins at byte `end`.
+    """
 
     generation: int
     payload: bytes
@@ -46,15 +55,17 @@ class Record:
     end: int
 
     def bookmark(self) -> "Bookmark":
-        """By which to know the file again."""
+        """A bookmark at the end of this record."""
         record = _encode(self.generation, self.payload, self.known_durable)
         return Bookmark(self.end - len(record), record[: _RECORD.size], self.end)
 
 
 @dataclass(frozen=True, slots=True)
 class Bookmark:
-    """How far a file was read: to byte `end`, by a record that begins at `start` with `head`, and
-    so its checksum.
+    """How far a journal has been read: to byte `end`.
+
+    The last record read begins at byte `start` with the bytes `head`. They hold its checksum, so
+    that another journal of the same name is told apart.
     """
 
     start: int
@@ -62,7 +73,7 @@ class Bookmark:
     end: int
 
     def is_in(self, path: Path) -> bool:
-        """Whether the file is still that one. Raises FileNotFoundError."""
+        """Whether the file at `path` is the one that was read. Raises FileNotFoundError."""
         with path.open("rb") as stream:
             stream.seek(self.start)
             return stream.read(len(self.head)) == self.head
@@ -70,8 +81,9 @@ class Bookmark:
 
 @dataclass(frozen=True, slots=True)
 class JournalPart:
-    """Whole records from some place on, where the next begins, and what lies behind it that is no
-    whole record.
+    """The whole records from some byte on.
+
+    The next record begins at byte `end`. `rest` is what lies there now and is no whole record.
     """
 
     records: tuple[Record, ...]
@@ -80,7 +92,7 @@ class JournalPart:
 
 
 class Journal:
-    """An open journal, at its end."""
+    """A journal that is open for appending."""
 
     def __init__(self, path: Path, descriptor: int, end: int, last: int) -> None:
         self.path, self._descriptor = path, descriptor
@@ -89,31 +101,35 @@ class Journal:
 
     @classmethod
     def create(cls, path: Path, last: int) -> "Journal":
-        """A new file for the writes after generation `last`.
+        """Make a new file for the writes after generation `last`.
 
-        Raises OSError when there is none, and StorageFailedError when there may be one: the older
-        journal must not grow beside it, as followers and recovery go on to the newer.
+        Raises OSError when the file could not be made. Raises StorageFailedError when moreover it
+        could not be removed, and may be there: then the older journal must not grow either, because
+        followers and recovery go on to the newer journal.
         """
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             _write_all(descriptor, MAGIC, 0)
             os.fsync(descriptor)
+            # The name is on the disk only when the folder is.
             flush(path.parent)
         except OSError:
             _discard(path, descriptor)
             raise
+
         return cls(path, descriptor, len(MAGIC), last)
 
     @classmethod
     def reopen(cls, path: Path, part: JournalPart, last: int) -> "Journal":
-        """Go on behind the whole records of `part`; what a power loss tore is cut off.
+        """Go on behind the whole records of `part`; what a power loss has torn is cut off.
 
-        The records are written again: after a failed flush they may be in the kernel's memory
-        alone, which calls them written, and flushing would write nothing.
+        The records are written again. After a failed flush they may be in the kernel's memory only,
+        where they count as written, so that another flush would write nothing.
         """
         data = MAGIC + b"".join(
             _encode(one.generation, one.payload, one.known_durable) for one in part.records
         )
+
         descriptor = os.open(path, os.O_WRONLY)
         try:
             os.ftruncate(descriptor, part.end)
@@ -122,58 +138,67 @@ class Journal:
         except OSError:
             os.close(descriptor)
             raise
+
         return cls(path, descriptor, len(data), last)
 
     @property
     def is_broken(self) -> bool:
-        """Whether what the file holds is not known any more, and only starting again from it is
-        safe.
-        """
+        """Whether nobody knows what the file holds, so that only a restart may go on from it."""
         return self._is_broken
 
     @property
     def num_bytes(self) -> int:
-        """Size of the file."""
+        """The size of the file."""
         return self._end
 
     def append(self, writes: Sequence[tuple[int, bytes]]) -> None:
-        """Have (generation, payload) pairs on the disk. Raises StorageFailedError: none is, unless
-        `is_broken`.
+        """Put (generation, payload) pairs on the disk.
+
+        Raises StorageFailedError when that fails: then none of them is there, unless `is_broken`.
         """
         if self._is_broken:
             raise StorageFailedError(
-                f"{self.path}: an earlier write could not be taken back; restart the server"
+                f"{self.path}: an earlier write failed and could not be taken back; restart the "
+                "server"
             )
+
         data = b"".join(
             _encode(generation, payload, self._durable) for generation, payload in writes
         )
+
         try:
             _write_all(self._descriptor, data, self._end)
         except OSError as error:
             self._take_back()
-            raise StorageFailedError(f"{self.path}: cannot be written: {error}") from error
+            raise StorageFailedError(
+                f"{self.path}: cannot be written: {error}; check that the disk has room and works"
+            ) from error
+
         try:
             os.fsync(self._descriptor)
         except OSError as error:
-            # The kernel forgets which pages it failed to write: asking again would answer without
+            # The kernel forgets which pages it failed to write: another flush would succeed without
             # having written them.
             self._is_broken = True
             raise StorageFailedError(
-                f"{self.path}: cannot be flushed: {error}; restart the server"
+                f"{self.path}: cannot be flushed: {error}; check the disk and restart the server"
             ) from error
+
         self._end += len(data)
         self._durable = writes[-1][0]
         self._mark()
 
     def close(self) -> None:
-        """Have the last mark on the disk too, and close."""
-        with contextlib.suppress(OSError):  # it adds to what is known, not to what is stored
+        """Put the last mark on the disk too, and close the file."""
+        # A mark only tells what is on the disk: without it, all writes are still there.
+        with contextlib.suppress(OSError):
             os.fsync(self._descriptor)
         os.close(self._descriptor)
 
     def _mark(self) -> None:
-        """Say up to where everything is on the disk. Not flushed: it is only of use while it can be
-        read.
+        """Say up to which generation everything is on the disk.
+
+        The mark is not flushed: if it is lost, no write is lost with it.
         """
         mark = _encode(self._durable, b"", self._durable)
         with contextlib.suppress(OSError):
@@ -189,31 +214,39 @@ class Journal:
 
 
 def read_journal(path: Path, start: int = 0) -> JournalPart:
-    """Whole records from byte `start` on (0: the beginning). Raises ConfigError for a file that is
-    no journal.
+    """The whole records from byte `start` on (0: from the beginning of the file).
+
+    Raises ConfigError for a file that is no journal.
     """
     with path.open("rb") as stream:
         if start == 0:
             head = stream.read(len(MAGIC))
             if head != MAGIC[: len(head)]:
                 raise ConfigError(
-                    f"{path}: not a journal of this release; expected {MAGIC!r}, got {head!r}"
+                    f"{path}: is not a journal of this release; expected {MAGIC!r}, got {head!r}; "
+                    "restore the file from a backup, or give another --data"
                 )
+            # Its writer is just making the file, or died while it did.
             if len(head) < len(MAGIC):
-                return JournalPart((), 0, b"")  # its writer died, or is, making it
+                return JournalPart((), 0, b"")
             start = len(MAGIC)
         stream.seek(start)
         data = stream.read()
+
+    # `place` counts from `start`, where the data was read; the file counts from its beginning.
     records, place = [], 0
     while (found := _decode(data, place)) is not None:
         record, place = found
         records.append(replace(record, end=start + place))
+
     return JournalPart(tuple(records), start + place, data[place:])
 
 
 def check_tail(path: Path, part: JournalPart, last: int) -> None:
-    """Raise ConfigError when what follows the whole records, up to generation `last`, was
-    acknowledged.
+    """Raise ConfigError when acknowledged writes are lost in `part.rest`.
+
+    The whole records go up to generation `last`. A later whole record in the rest may say that more
+    than these were on the disk.
     """
     for record in _later_records(part.rest):
         if record.known_durable > last:
@@ -226,19 +259,26 @@ def check_tail(path: Path, part: JournalPart, last: int) -> None:
 
 
 def _discard(path: Path, descriptor: int) -> None:
-    """Close and remove a journal that could not be begun."""
+    """Close and remove a journal that could not be made.
+
+    Raises StorageFailedError when it cannot be removed.
+    """
     with contextlib.suppress(OSError):
         os.close(descriptor)
+
     try:
         path.unlink()
         flush(path.parent)
     except OSError as error:
         raise StorageFailedError(
-            f"{path}: cannot be begun, nor removed: {error}; restart the server"
+            f"{path}: can neither be made nor removed: {error}; check the disk and restart "
+            "the server"
         ) from error
 
 
 def _later_records(data: bytes) -> Iterator[Record]:
+    # Damage may have changed the length that a record states, so that the next record is searched
+    # for by its mark. A mark inside a payload does no harm: no valid checksum follows it.
     place = data.find(_MARK)
     while place >= 0:
         found = _decode(data, place)
@@ -253,21 +293,25 @@ def _encode(generation: int, payload: bytes, durable: int) -> bytes:
 
 
 def _decode(data: bytes, place: int) -> tuple[Record, int] | None:
-    """The record at `place` and where it ends; None when there is no whole one."""
+    """The record at `place` of `data` and where it ends; None when no whole record is there."""
     if place + _RECORD.size > len(data):
         return None
+
     mark, length, checksum, generation, durable = _RECORD.unpack_from(data, place)
     end = place + _RECORD.size + length
     if mark != _MARK or length > MAX_PAYLOAD_BYTES or end > len(data):
         return None
+
     payload = data[place + _RECORD.size : end]
     if zlib.crc32(_CHECKED.pack(generation, durable) + payload) != checksum:
         return None
+
     return Record(generation, payload, durable, end), end
 
 
 def _write_all(descriptor: int, data: bytes, offset: int) -> None:
     view = memoryview(data)
+    # The kernel may take less than it is given.
     while view:
         written = os.pwrite(descriptor, view, offset)
         view, offset = view[written:], offset + written

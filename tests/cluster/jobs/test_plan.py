@@ -149,7 +149,7 @@ def test_a_late_commit_of_an_older_panel_does_no_harm(small_world: SmallWorld, o
     assert label(config).superseded_tables_removed == 0
     late = plan_of(small_world.shards, out, "old").tasks[3:4]
     commit(ShardPlan(late, late, frozenset(), str(out)))
-    with pytest.raises(ConfigError, match=r"2 tables speak for shard .*emostream label"):
+    with pytest.raises(ConfigError, match=r"got 2 tables of shard .*emostream label"):
         load_predictions(str(out))
     assert label(config).superseded_tables_removed == 1
     assert {path.name for path in out.glob("*.parquet")} == mine

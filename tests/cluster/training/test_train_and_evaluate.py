@@ -92,7 +92,7 @@ def test_a_field_that_nobody_has_is_refused_first(
     """A mistyped --color-by gives no map of what is not known."""
     assert evaluate(runs, "setpeer-0", "--color-by", "speakr", name="mistyped") == 2
     assert (
-        "--color-by speakr: no utterance has it in its json, where one holds"
+        "--color-by speakr: no utterance has this field in its json; the first one has the fields"
         in capsys.readouterr().err
     )
     assert not (runs / "setpeer-0" / "mistyped").exists()

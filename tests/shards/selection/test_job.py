@@ -118,7 +118,8 @@ def test_an_error_is_a_reason_where_it_is_about_what_was_asked(tmp_path: Path) -
         reasons = {row["key"]: row["reason"] for row in found}
         assert reasons["nothing"] == "no_face: none"
         assert (
-            reasons["no-face-no-words"] == f"missing_prediction: teacher '{unheard}' says nothing"
+            reasons["no-face-no-words"]
+            == f"missing_prediction: teacher '{unheard}' gives no prediction"
         )
         assert reasons.get("no-face") == ("no_face: none" if "vision" in teachers else None)
 

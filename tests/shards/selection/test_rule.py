@@ -273,11 +273,11 @@ def test_reasons_by_hand() -> None:
     )
     selection = choose(candidates, configure(min_per_speaker=1))
     assert selection.reason.tolist() == [
-        "missing_prediction: teacher 'text' says nothing",
+        "missing_prediction: teacher 'text' gives no prediction",
         "corrupt_audio: flac",
         "disagreement",
-        "invalid_prediction: teacher 'text' gives no distribution",
-        "invalid_prediction: teacher 'text' gives no distribution",
+        "invalid_prediction: teacher 'text' gives numbers that are not a distribution",
+        "invalid_prediction: teacher 'text' gives numbers that are not a distribution",
         None,
         "no_speaker",
         None,
@@ -377,7 +377,8 @@ def test_labels_of_missing_predictions() -> None:
     [
         (
             {"teachers": ()},
-            "--teachers: got nothing, expected different ones of audio, vision, text",
+            "--teachers: got nothing, expected names from this list, each at most once: audio, "
+            "vision, text",
         ),
         ({"teachers": ("text", "text")}, "--teachers: got text,text"),
         ({"teachers": ("smell",)}, "--teachers: got smell"),

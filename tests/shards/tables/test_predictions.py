@@ -150,7 +150,7 @@ def test_two_tables_for_one_shard_are_refused(tmp_path: Path) -> None:
     """Superseded tables are not silently counted twice."""
     write(tmp_path, "a-1.parquet")
     write(tmp_path, "a-2.parquet", shard_version="2")
-    with pytest.raises(ConfigError, match=r"2 tables speak for shard 'a.tar'.*emostream label"):
+    with pytest.raises(ConfigError, match=r"got 2 tables of shard 'a.tar'.*emostream label"):
         load_predictions(str(tmp_path))
 
 
@@ -160,7 +160,7 @@ def test_a_shard_under_two_names_is_refused(tmp_path: Path) -> None:
     """
     write(tmp_path, "a-1.parquet", shard="a.tar", shard_url="/corpus/part-7/a.tar")
     write(tmp_path, "a-2.parquet", shard="part-7/a.tar", shard_url="/corpus/part-7/a.tar")
-    with pytest.raises(ConfigError, match=r"2 tables speak for shard '/corpus/part-7/a.tar'"):
+    with pytest.raises(ConfigError, match=r"got 2 tables of shard '/corpus/part-7/a.tar'"):
         load_predictions(str(tmp_path))
 
 

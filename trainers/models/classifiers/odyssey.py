@@ -1,16 +1,15 @@
-"""The Odyssey 2024 challenge baseline for categorical speech emotion, built here so that no hub
-code has to run.
+"""The Odyssey 2024 challenge baseline for categorical speech emotion, without code from the hub.
 
 `3loi/SER-Odyssey-Baseline-WavLM-Categorical` is the audio labeler of EmoCeleb (setpeer-emoceleb,
-section III): WavLM large, attentive statistics pooling (Okabe et al. 2018), one dense layer. Its
-repository loads only with `trust_remote_code`, which this project never enables; the modules below
-carry the names of its published weights (`ssl_model.*`, `pool_model.*`, `ser_model.*`) and its
-configuration fields (model type `ser`), so its files load as they are.
+section III): WavLM large, attentive statistics pooling (Okabe et al. 2018) and one dense layer. Its
+repository loads only with `trust_remote_code`, which this project never enables. The modules below
+have the names of its published weights (`ssl_model.*`, `pool_model.*`, `ser_model.*`) and of its
+configuration fields (model type `ser`), so the published files load unchanged.
 
-Two things differ on purpose. The waveform is standardized in here, by the configuration's `mean`
-and `std`, not by the caller. And pooling covers exactly the frames an utterance has: the published
-code rounds the count up, which in a batch lets one frame of padding in; for an utterance alone both
-agree.
+Two things differ from the published code on purpose. This model standardizes the waveform itself,
+by the configuration's `mean` and `std`; the published code leaves that to the caller. And pooling
+covers exactly the frames that an utterance has. The published code rounds their number up, which
+in a batch lets one frame of padding in; for an utterance alone both agree.
 
 Shapes: B batch, S samples, T frames, D width, C classes.
 """
@@ -27,7 +26,7 @@ WAVLM_LARGE = "microsoft/wavlm-large"
 
 
 class OdysseyConfig(PretrainedConfig):
-    """The published fields; `num_classes` repeats the size of `id2label`."""
+    """The fields of the published configuration; `num_classes` equals the size of `id2label`."""
 
     model_type = "ser"
 
@@ -53,18 +52,21 @@ class OdysseyConfig(PretrainedConfig):
         self.ssl_type = ssl_type
         self.mean = mean
         self.std = std
+
         kwargs.setdefault("num_labels", num_classes)
         super().__init__(**kwargs)
 
     def backbone(self) -> WavLMConfig:
-        """The WavLM configuration `ssl_type` stands for: the published one of WavLM large, at this
-        model's sizes.
+        """The published configuration of WavLM large, at this model's sizes.
+
+        Raises ValueError when `ssl_type` names another model.
         """
         if self.ssl_type != WAVLM_LARGE:
             raise ValueError(
-                f"ssl_type: got {self.ssl_type!r}, expected {WAVLM_LARGE!r}, the only published "
-                "backbone"
+                f"ssl_type: got {self.ssl_type!r}, expected {WAVLM_LARGE!r}, which is the only "
+                "published backbone"
             )
+
         return WavLMConfig(
             hidden_size=self.hidden_size,
             num_hidden_layers=self.num_hidden_layers,
@@ -78,7 +80,7 @@ class OdysseyConfig(PretrainedConfig):
 
 
 class OdysseyClassifier(PreTrainedModel):
-    """16 kHz waveforms to emotion logits."""
+    """Computes the emotion logits of 16 kHz waveforms."""
 
     config_class = OdysseyConfig
     main_input_name = "input_values"
@@ -91,31 +93,36 @@ class OdysseyClassifier(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Each layer's own initialization stands; these weights are loaded, not trained from
-        nothing.
-        """
+        """Keep each layer's own initialization, because a checkpoint replaces all weights."""
 
     def forward(
         self, input_values: Tensor, attention_mask: Tensor | None = None, **_: Any
     ) -> SequenceClassifierOutput:
-        """Logits [B, C] of `input_values` [B, S] with `attention_mask` [B, S]."""
+        """Logits [B, C] of `input_values` [B, S]; `attention_mask` [B, S] is 0 in the padding."""
         standardized_BS = (input_values - self.config.mean) / (self.config.std + 1e-6)
         if attention_mask is not None:
+            # Standardizing has moved the padding away from 0.
             standardized_BS = standardized_BS.masked_fill(attention_mask == 0, 0.0)
+
         frames_BTD = self.ssl_model(
             standardized_BS.to(self.dtype), attention_mask=attention_mask
         ).last_hidden_state
         mask_BT = self._frame_mask(frames_BTD, attention_mask)
+
         return SequenceClassifierOutput(logits=self.ser_model(self.pool_model(frames_BTD, mask_BT)))
 
     def _frame_mask(self, frames_BTD: Tensor, attention_mask: Tensor | None) -> Tensor:
         if attention_mask is None:
             return torch.ones_like(frames_BTD[..., 0], dtype=torch.bool)
+
+        # Counting through the convolutions, one after another, leaves out every frame that sees
+        # padding. The published code divides once and rounds up.
         frames_B = attention_mask.sum(dim=-1).long()
         for kernel, stride in zip(
             self.ssl_model.config.conv_kernel, self.ssl_model.config.conv_stride, strict=True
         ):
             frames_B = (frames_B - kernel) // stride + 1
+
         return torch.arange(frames_BTD.shape[1], device=frames_B.device) < frames_B.unsqueeze(-1)
 
 
@@ -132,19 +139,23 @@ class AttentiveStatisticsPooling(nn.Module):
         weight_BT1 = F.softmax(
             score_BT.float().masked_fill(~mask_BT, -torch.inf), dim=-1
         ).unsqueeze(-1)
+
+        # A difference of two squares can come out slightly below 0, where the root is not a number.
         frames_BTD = frames_BTD.float()
         mean_BD = (frames_BTD * weight_BT1).sum(dim=1)
         variance_BD = (frames_BTD.square() * weight_BT1).sum(dim=1) - mean_BD.square()
+
         pooled = torch.cat([mean_BD, variance_BD.clamp_min(1e-5).sqrt()], dim=-1)
         return pooled.to(score_BT.dtype)
 
 
 class _DenseHead(nn.Module):
-    """The published head; `fc` and `out` are the names of its weights."""
+    """The head of the published model, whose weights are called `fc` and `out`."""
 
     def __init__(self, config: OdysseyConfig) -> None:
         super().__init__()
         width, dropout = config.hidden_size, config.classifier_dropout_prob
+
         self.inp_drop = nn.Dropout(dropout)
         self.fc = nn.ModuleList(
             nn.Sequential(
