@@ -27,9 +27,9 @@ COMMANDS: dict[str, Command] = {
         "Turn a table of recordings and a folder of files into tar shards.",
         "shards.importing.config:ImportConfig",
         "cluster.jobs.corpus:run_import",
-        "TABLE is CSV or Parquet, one row per utterance: `clip` or `key`; any of `audio`, `video`, "
-        "`face` (paths below --root); `transcript`, `speaker`; other columns are kept in each "
-        "sample's json. Rows that cannot be read are listed with their reason in "
+        "TABLE is CSV, TSV, JSON lines or Parquet, one row per utterance: `clip` or `key`; any of "
+        "`audio`, `video`, `face` (paths below --root); `transcript`, `speaker`; other columns are "
+        "kept in each sample's json. Rows that cannot be read are listed with their reason in "
         "OUT/import-rejected.parquet. Exit status 3: some rows were rejected.",
     ),
     "label": Command(

@@ -26,7 +26,8 @@ from shards.config import ConfigError
 from shards.errors import reason_code
 from shards.importing.config import ImportConfig
 from shards.importing.plan import Rejected, ShardOfRows, plan_rows, plan_shards
-from shards.importing.table import SourceTable, read_table
+from shards.importing.reading import read_table
+from shards.importing.table import SourceTable
 from shards.importing.writing import notes_name, write_shard
 from shards.progress import OnProgress, unseen
 from shards.storage.documents import read_json
@@ -65,7 +66,7 @@ def import_table(config: ImportConfig, on_progress: OnProgress = unseen) -> Impo
     Raises ConfigError when the table cannot be used, or when `config.out` holds shards that no
     import into this folder has written.
     """
-    source = read_table(config.table)
+    source = read_table(config.table, config.text_format)
     rows, rejected = plan_rows(source, config.root)
     shards = plan_shards(rows, config)
 
