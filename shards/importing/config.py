@@ -83,6 +83,16 @@ class ImportConfig:
         help="How sound and video files are checked. header: a file opens and has a track of a "
         "known codec; decode: sound files are also decoded completely; none: no check.",
     )
+    deduplicate: bool = option(
+        default=False,
+        help="Of rows whose sound and video are the same bytes, import only the first; the others "
+        "are rejected as duplicate_media. Without it they are only counted.",
+    )
+    dry_run: bool = option(
+        default=False,
+        help="Say what would be imported and rejected, and write nothing. The files are read as "
+        "--check says; with --check none only their names and sizes are looked at.",
+    )
     text_format: TextFormat = inlined(TextFormat)
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ from shards.importing.config import MIB, Check, ImportConfig
 from shards.importing.embedded import KNOWN_EXTENSIONS, media_extension
 from shards.importing.table import (
     FILE_COLUMNS,
+    MEDIA_COLUMNS,
     TRANSCRIPT_COLUMN,
     SourceTable,
     metadata_of,
@@ -54,13 +55,15 @@ class PlannedRow:
     """A row that passed the first look, with what is needed to cut the rows into shards.
 
     `position` counts the readable rows of the table from 0. `fields` are the extensions that the
-    row's sample will have, and `identity` is a digest of all that the sample is made from.
+    row's sample will have, and `identity` is a digest of all that the sample is made from. Of the
+    `size` of its files, `media_size` is that of sound and video.
     """
 
     position: int
     key: str
     fields: tuple[str, ...]
     size: int
+    media_size: int
     identity: str
 
 
@@ -253,7 +256,12 @@ def _plan_row(
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
     return PlannedRow(
-        position, key, tuple(sorted(fields)), sum(file.size for file in files), digest
+        position=position,
+        key=key,
+        fields=tuple(sorted(fields)),
+        size=sum(file.size for file in files),
+        media_size=sum(file.size for file in files if file.column in MEDIA_COLUMNS),
+        identity=digest,
     )
 
 

@@ -23,7 +23,8 @@ from shards.errors import BadSample
 from shards.samples.keys import printable
 
 KEY_COLUMNS = ("key", "clip")
-FILE_COLUMNS = ("audio", "video", "face")
+MEDIA_COLUMNS = ("audio", "video")
+FILE_COLUMNS = (*MEDIA_COLUMNS, "face")
 TRANSCRIPT_COLUMN = "transcript"
 
 # The columns of a CSV file that are not text in the sample's json.
