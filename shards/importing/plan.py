@@ -55,14 +55,16 @@ class PlannedRow:
     """A row that passed the first look, with what is needed to cut the rows into shards.
 
     `position` counts the readable rows of the table from 0. `fields` are the extensions that the
-    row's sample will have, and `identity` is a digest of all that the sample is made from. Of the
-    `size` of its files, `media_size` is that of sound and video.
+    row's sample will have, and `identity` is a digest of all that the sample is made from. `media`
+    names the files of sound and video: by path, or by digest where they lie in the table. Of the
+    `size` of all files, `media_size` is theirs.
     """
 
     position: int
     key: str
     fields: tuple[str, ...]
     size: int
+    media: tuple[str | int, ...]
     media_size: int
     identity: str
 
@@ -255,12 +257,14 @@ def _plan_row(
     identity = [key, transcript, str(metadata), versions]
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
+    media = [file for file in files if file.column in MEDIA_COLUMNS]
     return PlannedRow(
         position=position,
         key=key,
         fields=tuple(sorted(fields)),
         size=sum(file.size for file in files),
-        media_size=sum(file.size for file in files if file.column in MEDIA_COLUMNS),
+        media=tuple(file.path if file.embedded is None else file.modified_ns for file in media),
+        media_size=sum(file.size for file in media),
         identity=digest,
     )
 

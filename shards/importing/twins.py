@@ -1,35 +1,36 @@
 """Twins: rows whose sound and video are the same bytes, often under the names of several speakers.
 
 Few files of a corpus are twins, so few are read for this. Files of different sizes are not twins;
-of those of one size the first and last kilobytes are compared, and only what agrees in these is
-read as a whole, each file once.
+of those of one size a kilobyte in their middle is compared, where no header and seldom a silence
+is; and only what agrees in it is read as a whole, each file once.
 """
 
 import hashlib
+import os
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from typing import TypeVar
 
 import pyarrow as pa
 
-from shards.errors import BadSample
 from shards.importing.config import ImportConfig
-from shards.importing.plan import PlannedRow, Rejected, RowFile, dictionaries, row_files
-from shards.importing.table import MEDIA_COLUMNS, SourceTable
+from shards.importing.plan import PlannedRow, Rejected
+from shards.importing.table import SourceTable
 from shards.samples.keys import printable
 
-_SKETCH_BYTES = 4096
+_SKETCH_BYTES = 1024
 _READ_BYTES = 1 << 20
 _DIGEST_BYTES = 16
-_BLOCK_ROWS = 10_000
+# A thread takes so many rows at once; handing over each alone would cost more than its sketch.
+_BLOCK_ROWS = 256
 # Two parts of one file are not twins, where the table says which part is meant.
 _PART_COLUMNS = ("start", "end")
 _SHOWN_TWINS = 4
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +61,24 @@ def find_twins(
 ) -> list[tuple[PlannedRow, ...]]:
     """The groups of rows with the same sound and video, each in table order."""
     sizes = Counter(row.media_size for row in rows)
-    alike = [row for row in rows if row.media_size and sizes[row.media_size] > 1]
+    alike = [row for row in rows if row.media and sizes[row.media_size] > 1]
+    parts = _parts(alike, source)
 
     with ThreadPoolExecutor(config.num_workers) as pool:
-        sketched = groups_of_twins(_sketches(alike, source, config.root, pool))
-        doubtful = [row for group in sketched for row in group]
-        found = groups_of_twins(_digests(doubtful, source, config.root, pool))
+        sketches = _in_blocks(_sketch, alike, pool)
+        doubtful = groups_of_twins(
+            ((row, part), (row.media_size, part, sketch))
+            for row, part, sketch in zip(alike, parts, sketches, strict=True)
+            if sketch is not None
+        )
+        digests = _digests([row for group in doubtful for row, _ in group], pool)
 
+    found = groups_of_twins(
+        (row, (part, row_digests))
+        for group in doubtful
+        for row, part in group
+        if None not in (row_digests := tuple(digests[name] for name in row.media))
+    )
     return sorted(found, key=lambda group: group[0].position)
 
 
@@ -91,9 +103,10 @@ def without_twins(
 
 def report_on_twins(groups: Sequence[tuple[PlannedRow, ...]], source: SourceTable) -> TwinReport:
     """What the report of an import says of its twins."""
-    speakers = _speakers([row for group in groups for row in group], source)
+    rows = [row for group in groups for row in group]
+    speakers = dict(zip(rows, _cells("speaker", rows, source), strict=True))
     under_several = [
-        group for group in groups if len({speakers[row.position] for row in group} - {None}) > 1
+        group for group in groups if len({speakers[row] for row in group} - {None}) > 1
     ]
     example = next(iter(under_several or groups), ())
 
@@ -101,88 +114,64 @@ def report_on_twins(groups: Sequence[tuple[PlannedRow, ...]], source: SourceTabl
         num_groups=len(groups),
         num_rows=sum(len(group) for group in groups),
         num_under_several_speakers=len(under_several),
-        example=tuple((row.key, speakers[row.position]) for row in example[:_SHOWN_TWINS]),
+        example=tuple((row.key, speakers[row]) for row in example[:_SHOWN_TWINS]),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Media:
-    """The sound and video of a row, and which part of them the row is about."""
-
-    row: PlannedRow
-    files: tuple[RowFile, ...]
-    part: tuple[str, ...]
+def _parts(rows: Sequence[PlannedRow], source: SourceTable) -> list[tuple[str | None, ...]]:
+    """Which part of its media each row is about."""
+    columns = [_cells(name, rows, source) for name in _PART_COLUMNS]
+    return list(zip(*columns, strict=True))
 
 
-def _media(rows: Sequence[PlannedRow], source: SourceTable, root: str) -> Iterator[_Media]:
-    table = source.rows.take(pa.array([row.position for row in rows], pa.int64()))
-
-    for row, cells in zip(rows, dictionaries(table), strict=True):
-        try:
-            files = row_files(cells, root)
-        except BadSample:
-            # The file has gone since the plan was made. Whoever writes the row's shard finds that
-            # out too, and rejects the row with its reason.
-            continue
-        media = tuple(file for file in files if file.column in MEDIA_COLUMNS)
-        yield _Media(row, media, tuple(str(cells.get(name)) for name in _PART_COLUMNS))
+def _in_blocks(
+    function: Callable[[T], R], items: Sequence[T], pool: ThreadPoolExecutor
+) -> Iterator[R]:
+    """`function` of each item in order, by the threads of `pool`."""
+    blocks = [items[first : first + _BLOCK_ROWS] for first in range(0, len(items), _BLOCK_ROWS)]
+    for results in pool.map(lambda block: [function(item) for item in block], blocks):
+        yield from results
 
 
-def _sketches(
-    rows: Sequence[PlannedRow], source: SourceTable, root: str, pool: ThreadPoolExecutor
-) -> Iterator[tuple[PlannedRow, Hashable]]:
-    """(row, sketch) of each row whose files could be read; twins have the same sketch."""
-    everything = _media(rows, source, root)
+def _sketch(row: PlannedRow) -> Hashable | None:
+    """Some bytes of each file of a row; None when one of them cannot be read.
 
-    while block := list(islice(everything, _BLOCK_ROWS)):
-        for item, sketch in zip(block, pool.map(_sketch, block), strict=True):
-            if sketch is not None:
-                yield item.row, sketch
-
-
-def _sketch(item: _Media) -> Hashable | None:
-    """The sizes and the ends of a row's files; None when one of them cannot be read."""
+    Such a file has gone since the plan was made. Whoever writes the row's shard finds that out too,
+    and rejects the row with its reason.
+    """
+    # The middle of a row's only file; of two files it may be that of neither, or behind its end.
+    middle = row.media_size // (2 * len(row.media))
     try:
-        ends = tuple((file.column, file.size, _ends(file)) for file in item.files)
+        return tuple(
+            name if isinstance(name, int) else hash(_read_at(name, middle)) for name in row.media
+        )
     except OSError:
         return None
-    return item.part, ends
 
 
-def _ends(file: RowFile) -> bytes:
-    if file.embedded is not None:
-        return file.modified_ns.to_bytes(_DIGEST_BYTES, "big")
-
-    with open(file.path, "rb", buffering=0) as stream:
-        begin = stream.read(_SKETCH_BYTES)
-        stream.seek(max(0, file.size - _SKETCH_BYTES))
-        return hashlib.blake2b(begin + stream.read(_SKETCH_BYTES), digest_size=16).digest()
+def _read_at(path: str, offset: int) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.pread(descriptor, _SKETCH_BYTES, offset)
+    finally:
+        os.close(descriptor)
 
 
 def _digests(
-    rows: Sequence[PlannedRow], source: SourceTable, root: str, pool: ThreadPoolExecutor
-) -> Iterator[tuple[PlannedRow, Hashable]]:
-    """(row, digest) of each row whose files could be read; only twins have the same digest."""
-    everything = list(_media(rows, source, root))
-    files = {(file.path, file.modified_ns): file for item in everything for file in item.files}
-    digests: Mapping[tuple[str, int], bytes | None] = dict(
-        zip(files, pool.map(_digest, files.values()), strict=True)
-    )
-
-    for item in everything:
-        found = [(file.column, digests[file.path, file.modified_ns]) for file in item.files]
-        if all(digest is not None for _, digest in found):
-            yield item.row, (item.part, tuple(found))
+    rows: Sequence[PlannedRow], pool: ThreadPoolExecutor
+) -> dict[str | int, bytes | int | None]:
+    """The digest of each file of `rows`; None for a file that cannot be read."""
+    names = list(dict.fromkeys(name for row in rows for name in row.media))
+    return dict(zip(names, pool.map(_digest, names), strict=True))
 
 
-def _digest(file: RowFile) -> bytes | None:
-    """The digest of a file's bytes; None when they cannot be read."""
-    if file.embedded is not None:
-        return file.modified_ns.to_bytes(_DIGEST_BYTES, "big")
+def _digest(name: str | int) -> bytes | int | None:
+    if isinstance(name, int):
+        return name
 
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     try:
-        with open(file.path, "rb", buffering=0) as stream:
+        with open(name, "rb", buffering=0) as stream:
             while block := stream.read(_READ_BYTES):
                 digest.update(block)
     except OSError:
@@ -190,14 +179,11 @@ def _digest(file: RowFile) -> bytes | None:
     return digest.digest()
 
 
-def _speakers(rows: Sequence[PlannedRow], source: SourceTable) -> dict[int, str | None]:
-    """The speaker of each row, by the row's position; None where the table names none."""
-    if "speaker" not in source.rows.schema.names:
-        return dict.fromkeys((row.position for row in rows), None)
+def _cells(column: str, rows: Sequence[PlannedRow], source: SourceTable) -> list[str | None]:
+    """The cells of `rows` in `column` as text; None where there is none."""
+    if column not in source.rows.schema.names:
+        return [None] * len(rows)
 
-    positions = [row.position for row in rows]
-    cells = source.rows["speaker"].take(pa.array(positions, pa.int64())).to_pylist()
-    return {
-        position: None if cell is None else str(cell).strip()
-        for position, cell in zip(positions, cells, strict=True)
-    }
+    positions = pa.array([row.position for row in rows], pa.int64())
+    cells = source.rows[column].take(positions).to_pylist()
+    return [None if cell is None else str(cell).strip() for cell in cells]
