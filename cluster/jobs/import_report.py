@@ -47,8 +47,8 @@ def _remarks(report: ImportReport) -> Iterator[str]:
         )
     if remarks.num_unknown_emotions:
         yield (
-            f"  {remarks.num_unknown_emotions} rows have an emotion that is none of the seven and "
-            f"measures nothing: {_counts(remarks.unknown_emotions)}"
+            f"  {remarks.num_unknown_emotions} rows have an emotion that is none of the seven, so "
+            f"labels are not measured by them: {_counts(remarks.unknown_emotions)}"
         )
     if remarks.twins.num_groups:
         yield _twins(remarks.twins)

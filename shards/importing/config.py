@@ -10,6 +10,7 @@ from shards.config import ConfigError, inlined, option, require_positive
 MIB = 2**20
 NULL_WORDS = ("NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None")
 Check = Literal["none", "header", "decode"]
+Quoting = Literal["double", "none"]
 
 # A tab is awkward to type on a command line, so it has a name, and the others have one too.
 _DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t"}
@@ -28,6 +29,11 @@ class TextFormat:
         default=None,
         help="Character between the cells of a CSV or TSV table: comma, semicolon, tab, or the "
         "character itself. By default, the one of these three that separates the header.",
+    )
+    quoting: Quoting = option(
+        default="double",
+        help='Quotes in a CSV or TSV table. double: a cell may stand in double quotes ("yes, no"); '
+        "none: quotes are a part of the text, as in the TSV files of Common Voice.",
     )
     multiline_cells: bool = option(
         default=False,

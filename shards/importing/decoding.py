@@ -104,7 +104,7 @@ def _undecodable(url: str, encoding: str, error: UnicodeError) -> str:
     place = ""
     # The error counts bytes from somewhere inside the file. Counting lines again is exact, except
     # in UTF-16 and UTF-32, where a line end has several bytes.
-    if "16" not in encoding and "32" not in encoding:
+    if isinstance(error, UnicodeDecodeError) and "16" not in encoding and "32" not in encoding:
         with open_bytes(url) as stream:
             for number, line in enumerate(stream, start=1):
                 try:

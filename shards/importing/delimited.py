@@ -8,6 +8,7 @@ text behind a closing quote, and it does not tell at which line a row begins.
 """
 
 import csv
+import re
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import NoReturn
@@ -23,10 +24,15 @@ from shards.samples.keys import printable
 
 _DELIMITERS = (",", ";", "\t")
 _BATCH_ROWS = 10_000
+# The first line of a file that tells Excel what separates its cells.
+_SEPARATOR_LINE = re.compile('"?sep=([^"])"?', re.IGNORECASE)
 # What Python's csv module says when the file ends within quotes, and what we say for its words.
 _OPEN_AT_THE_END = "unexpected end of data"
 _FAULTS = (
-    ("expected after", "text follows the quote that closes a cell"),
+    (
+        "expected after",
+        "text follows the quote that closes a cell (--quoting none reads quotes as text)",
+    ),
     ("new-line character", "a carriage return stands outside of quotes"),
 )
 
@@ -38,20 +44,29 @@ def read_delimited(url: str, text_format: TextFormat) -> ReadRows:
     recognized, and when a cell goes on over several lines although `text_format` does not allow it.
     """
     with open_text(url, text_format.encoding) as lines:
-        begin = _lines_to_header(url, lines)
-        delimiter = text_format.delimiter_character or _recognized(url, begin[-1])
+        begin, told = _lines_to_header(url, lines)
+        delimiter = text_format.delimiter_character or told or _recognized(url, begin[-1])
         # The header is looked at as a line, and read again as a row.
-        rows = _Rows(url, chain(begin, lines), delimiter, text_format.multiline_cells)
+        rows = _Rows(url, chain(begin, lines), delimiter, text_format)
         table = _arrow_table(rows)
 
     table, null_cells = _with_nulls(table, text_format.null_values)
     return ReadRows(_without_margin(table), tuple(rows.unreadable), null_cells, is_text=True)
 
 
-def _lines_to_header(url: str, lines: Iterable[str]) -> list[str]:
-    """The blank lines that the file may begin with, and the header's line."""
+def _lines_to_header(url: str, lines: Iterable[str]) -> tuple[list[str], str | None]:
+    """The lines to the header's, and the delimiter that a line for spreadsheets tells, if any.
+
+    In place of that line, and of those that are blank, stand blank lines.
+    """
     begin: list[str] = []
+    told = None
     for line in lines:
+        separator = _SEPARATOR_LINE.fullmatch(line.strip())
+        if separator is not None and told is None:
+            begin.append("\n")
+            told = separator[1]
+            continue
         begin.append(line)
         if line.strip():
             break
@@ -63,7 +78,7 @@ def _lines_to_header(url: str, lines: Iterable[str]) -> list[str]:
             f"{url}: the header holds NUL characters; say the encoding of the file, such as "
             "--encoding utf-16-le, or save the table as UTF-8"
         )
-    return begin
+    return begin, told
 
 
 def _recognized(url: str, header: str) -> str:
@@ -107,11 +122,18 @@ class _Rows:
     an iteration over the rows has ended.
     """
 
-    def __init__(self, url: str, lines: Iterable[str], delimiter: str, is_multiline: bool) -> None:
+    def __init__(
+        self, url: str, lines: Iterable[str], delimiter: str, text_format: TextFormat
+    ) -> None:
         self._url = url
-        self._reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        self._reader = csv.reader(
+            lines,
+            delimiter=delimiter,
+            quoting=csv.QUOTE_NONE if text_format.quoting == "none" else csv.QUOTE_MINIMAL,
+            strict=True,
+        )
         self._delimiter = delimiter
-        self._is_multiline = is_multiline
+        self._is_multiline = text_format.multiline_cells
         self.names = self._header()
         self.unreadable: list[tuple[int, str]] = []
 
@@ -164,7 +186,8 @@ class _Rows:
             self._refuse(
                 line,
                 "a quote opens a cell and is not closed in the same line",
-                "close the quote, or give --multiline-cells if cells may hold line breaks",
+                "close the quote, or give --multiline-cells if cells may hold line breaks, or "
+                "--quoting none if quotes are a part of the text",
             )
 
         said = next((ours for theirs, ours in _FAULTS if theirs in fault), fault)

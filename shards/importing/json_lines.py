@@ -72,8 +72,8 @@ def _arrow_table(url: str, objects: list[dict[str, Any]]) -> pa.Table:
             columns.append(pa.array([row.get(name) for row in objects]))
         except (pa.ArrowException, OverflowError) as error:
             raise ConfigError(
-                f"{url}: the column {printable(name)} mixes types ({error}); give all its cells "
-                "the same type, for example by putting every number in quotes"
+                f"{url}: the cells of {printable(name)} have no type in common ({error}); give "
+                "them one, for example by putting every number in quotes"
             ) from error
 
     return pa.Table.from_arrays(columns, names)

@@ -22,7 +22,7 @@ def read_parquet(url: str) -> ReadRows:
     one of its types.
     """
     try:
-        table = pq.read_table(_open(url))
+        table = pq.ParquetFile(_open(url)).read()
         table = pa.Table.from_arrays(
             [column.cast(plain_type(column.type)) for column in table.columns],
             table.schema.names,

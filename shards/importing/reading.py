@@ -1,5 +1,6 @@
 """Reading the table of an import: the file by its kind, and whether it is a table of utterances."""
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +21,8 @@ from shards.importing.table import (
     SourceTable,
 )
 from shards.samples.keys import printable
-from shards.storage.files import exists
+from shards.storage.files import exists, is_remote
+from shards.storage.urls import local_path
 
 KINDS = ".csv, .tsv, .jsonl, .ndjson or .parquet"
 
@@ -32,6 +34,8 @@ def read_table(url: str, text_format: TextFormat | None = None) -> SourceTable:
     """
     if not exists(url):
         raise ConfigError(f"{url}: no such file, expected a table ({KINDS})")
+    if not is_remote(url) and os.path.isdir(local_path(url)):
+        raise ConfigError(f"{url}: got a folder, expected a table ({KINDS})")
     read = _read_by_name(url, text_format or TextFormat())
 
     names = read.rows.schema.names

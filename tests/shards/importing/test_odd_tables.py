@@ -5,10 +5,12 @@ that names the remedy. The expected cells were written down by hand.
 import codecs
 import csv
 import io
+import json
 import unicodedata
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,6 +76,7 @@ READ: dict[str, tuple[bytes, str, dict[str, Any], list[tuple[str | None, ...]]]]
     "tabs in a .csv": (b"clip\taudio\na\tx,y.flac\n", "t.csv", {}, [("a", "x,y.flac")]),
     "bars, named": (b"clip|audio\na|1.flac\n", "t.csv", {"delimiter": "|"}, [("a", "1.flac")]),
     "a tab, named": (b"clip\taudio\na\t1.flac\n", "t.csv", {"delimiter": "tab"}, [("a", "1.flac")]),
+    "a line for spreadsheets": (b"sep=|\nclip|audio\na|1.flac\n", "t.csv", {}, [("a", "1.flac")]),
     "a name with a comma": (
         b'clip,audio,"note, by hand"\na,1.flac,x\n',
         "t.csv",
@@ -95,6 +98,12 @@ READ: dict[str, tuple[bytes, str, dict[str, Any], list[tuple[str | None, ...]]]]
         "t.csv",
         {},
         [("a", "1.flac", '5" wide')],
+    ),
+    "quotes as text": (
+        b'clip\taudio\ttranscript\na\t1.mp3\t"Oh," he said.\nb\t2.mp3\t"Oh no\n',
+        "t.tsv",
+        {"quoting": "none"},
+        [("a", "1.mp3", '"Oh," he said.'), ("b", "2.mp3", '"Oh no')],
     ),
     "columns without a name or a cell": (
         b"clip,audio,,\na,1.flac,,\n",
@@ -165,7 +174,7 @@ def test_a_table_is_read_with_its_cells(tmp_path: Path, case: str) -> None:
 
 # What the file holds, its name, the options, and what the error has to say.
 REFUSED: dict[str, tuple[bytes, str, dict[str, Any], tuple[str, ...]]] = {
-    "a lost quote": (LOST_QUOTE, "t.csv", {}, ("line 2:", "--multiline-cells")),
+    "a lost quote": (LOST_QUOTE, "t.csv", {}, ("line 2:", "--multiline-cells", "--quoting none")),
     # The quote that would close the cell stands in front of `ok`, in the middle of line 4.
     "a lost quote among cells over lines": (
         LOST_QUOTE,
@@ -220,7 +229,13 @@ REFUSED: dict[str, tuple[bytes, str, dict[str, Any], tuple[str, ...]]] = {
         b'{"clip": "a", "audio": "b"}\n{"clip": 7, "audio": "c"}\n',
         "t.jsonl",
         {},
-        ("clip", "mixes types", "quotes"),
+        ("clip", "no type in common", "quotes"),
+    ),
+    "an encoding that reads nothing": (
+        NAMES.encode(),
+        "t.csv",
+        {"encoding": "undefined"},
+        ("not undefined", "--encoding"),
     ),
     "no Parquet": (b"clip,audio\na,b\n", "t.parquet", {}, ("Parquet", "save it as CSV")),
     "half of Parquet": (b"PAR1" + bytes(40) + b"PAR1", "t.parquet", {}, ("Parquet",)),
@@ -239,6 +254,13 @@ def test_a_table_that_cannot_be_read_says_what_helps(tmp_path: Path, case: str) 
     assert name in message
     assert [part for part in said if part not in message] == []
     assert "\n" not in message
+
+
+def test_a_folder_is_no_table(tmp_path: Path) -> None:
+    """A folder with the name of a table is refused like a file that is none."""
+    (tmp_path / "t.csv").mkdir()
+    with pytest.raises(ConfigError, match="got a folder"):
+        read_table(str(tmp_path / "t.csv"))
 
 
 @pytest.mark.parametrize(
@@ -335,6 +357,31 @@ def test_every_csv_is_read_as_it_was_written_or_refused(
     ]
 
 
+JSON_CELLS = st.one_of(st.none(), st.text(max_size=8))
+
+
+@given(
+    rows=st.lists(st.fixed_dictionaries({"clip": JSON_CELLS, "audio": JSON_CELLS}), min_size=1),
+    is_ascii=st.booleans(),
+    line_end=st.sampled_from(["\n", "\r\n", "\n\n"]),
+)
+def test_json_lines_are_read_as_they_were_written(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[dict[str, Any]],
+    is_ascii: bool,
+    line_end: str,
+) -> None:
+    """Whatever Python's json module has written comes back, and keys are composed."""
+    table = tmp_path_factory.mktemp("json") / "t.jsonl"
+    lines = [json.dumps(row, ensure_ascii=is_ascii) + line_end for row in rows]
+    table.write_bytes("".join(lines).encode())
+    composed = [
+        row | {"clip": None if row["clip"] is None else unicodedata.normalize("NFC", row["clip"])}
+        for row in rows
+    ]
+    assert read_table(str(table)).rows.to_pylist() == composed
+
+
 @given(content=st.binary(max_size=200), name=st.sampled_from(["t.csv", "t.jsonl", "t.parquet"]))
 def test_no_bytes_end_in_a_traceback(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, name: str
@@ -347,3 +394,13 @@ def test_no_bytes_end_in_a_traceback(
     except ConfigError:
         return
     assert source.num_rows == len(source.places) + len(source.unreadable)
+
+
+def test_a_remote_table_is_read_like_a_local_one() -> None:
+    """The table may lie in any storage that fsspec knows."""
+    filesystem = fsspec.filesystem("memory")
+    filesystem.pipe("/odd/t.csv", NAMES.encode("utf-16"))
+    assert read_table("memory://odd/t.csv").rows["speaker"].to_pylist() == ["Zoë"]
+    filesystem.pipe("/odd/t.csv", NAMES.encode("cp1252"))
+    with pytest.raises(ConfigError, match="line 2 holds the byte 0xeb"):
+        read_table("memory://odd/t.csv")

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from shards.config import ConfigError
 from shards.importing.config import ImportConfig
 from shards.importing.job import ImportReport, import_table
 from shards.importing.reading import read_table
@@ -159,3 +160,12 @@ def test_a_numbered_corpus_in_a_dictionary_column(tmp_path: Path) -> None:
     keys = pa.array([7, 12], pa.int64()).dictionary_encode()
     run(tmp_path, pa.table({"key": keys, "transcript": ["x", "y"]}))
     assert set(samples(tmp_path)) == {"7", "12"}
+
+
+def test_columns_of_one_name_are_refused_by_name(tmp_path: Path) -> None:
+    """Which of two columns is meant cannot be known."""
+    pq.write_table(
+        pa.table([["a"], ["b"], ["c"]], names=["key", "audio", "audio"]), tmp_path / "t.parquet"
+    )
+    with pytest.raises(ConfigError, match=r"share a name \(audio\)"):
+        read_table(str(tmp_path / "t.parquet"))
