@@ -63,13 +63,11 @@ def _lines_to_header(url: str, lines: Iterable[str]) -> tuple[list[str], str | N
     told = None
     for line in lines:
         separator = _SEPARATOR_LINE.fullmatch(line.strip())
-        if separator is not None and told is None:
-            begin.append("\n")
-            told = separator[1]
-            continue
-        begin.append(line)
-        if line.strip():
+        if line.strip() and (separator is None or told is not None):
+            begin.append(line)
             break
+        begin.append("\n")
+        told = separator[1] if separator is not None else told
 
     if not begin or not begin[-1].strip():
         raise ConfigError(f"{url}: the file has only blank lines, expected a table with a header")
@@ -99,9 +97,10 @@ def _recognized(url: str, header: str) -> str:
         )
 
     # Of a header that lacks a column, the delimiter is told by the number of names: what is lacking
-    # is then told better than here. With one name there is nothing to separate.
+    # is then told better than here; so is why there are no names at all. With one name there is
+    # nothing to separate.
     best = max(_DELIMITERS, key=lambda delimiter: len(found[delimiter]))
-    if len(found[best]) > 1:
+    if len(found[best]) != 1:
         return best
     raise ConfigError(
         f"{url}: got the header '{printable(header.strip())}', expected the names of at least two "
@@ -112,7 +111,11 @@ def _recognized(url: str, header: str) -> str:
 
 
 def _names(header: str, delimiter: str) -> set[str]:
-    return {name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])}
+    try:
+        return {name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])}
+    except csv.Error:
+        # Whoever reads the header as a row says what is wrong with it.
+        return set()
 
 
 class _Rows:
@@ -171,7 +174,8 @@ class _Rows:
             if fault is not None or reader.line_num != begun + 1:
                 fault = self._judged(fault, begun + 1)
             # Blank lines are no rows, not even unreadable ones.
-            if cells or fault is not None:
+            is_blank = not cells or (len(cells) == 1 and not cells[0].strip())
+            if fault is not None or not is_blank:
                 yield cells, fault
 
     def _judged(self, fault: str | None, line: int) -> str | None:

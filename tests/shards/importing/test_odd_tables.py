@@ -86,7 +86,7 @@ READ: dict[str, tuple[bytes, str, dict[str, Any], list[tuple[str | None, ...]]]]
     "line ends of Windows": (b"clip,audio\r\na,1.flac\r\n", "t.csv", {}, [("a", "1.flac")]),
     "line ends of old Macs": (b"clip,audio\ra,1.flac\r", "t.csv", {}, [("a", "1.flac")]),
     "no line end at the end": (b"clip,audio\na,1.flac", "t.csv", {}, [("a", "1.flac")]),
-    "blank lines": (b"\n\nclip,audio\n\na,1.flac\n\n", "t.csv", {}, [("a", "1.flac")]),
+    "blank lines": (b" \n\nclip,audio\n\t\na,1.flac\n\n", "t.csv", {}, [("a", "1.flac")]),
     "quotes": (
         b'clip,audio,transcript\na,1.flac,"so, ""yes"""\n',
         "t.csv",
@@ -194,6 +194,12 @@ REFUSED: dict[str, tuple[bytes, str, dict[str, Any], tuple[str, ...]]] = {
         "t.csv",
         {"multiline_cells": True},
         ("line 2:", "unexpected end", "mend its quotes"),
+    ),
+    "a header with a stray line end": (
+        b"\nclip,au\rdio\na,1.flac\n",
+        "t.csv",
+        {},
+        ("header", "line 2", "carriage return"),
     ),
     "a header over two lines": (
         b'clip,audio,"tran\nscript"\na,1.flac,oh\n',
@@ -382,13 +388,17 @@ def test_json_lines_are_read_as_they_were_written(
     assert read_table(str(table)).rows.to_pylist() == composed
 
 
-@given(content=st.binary(max_size=200), name=st.sampled_from(["t.csv", "t.jsonl", "t.parquet"]))
+@given(
+    content=st.binary(max_size=200),
+    begin=st.sampled_from([b"", b"\n", b"clip,audio\n", b"clip,audio\r", b"sep=;\nclip;audio\n"]),
+    name=st.sampled_from(["t.csv", "t.tsv", "t.jsonl", "t.parquet"]),
+)
 def test_no_bytes_end_in_a_traceback(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes, name: str
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, begin: bytes, name: str
 ) -> None:
     """Any file is a table, or refused by an error for people."""
     table = tmp_path_factory.mktemp("bytes") / name
-    table.write_bytes(b"clip,audio\n" + content if name == "t.csv" else content)
+    table.write_bytes(begin + content)
     try:
         source = read_table(str(table))
     except ConfigError:
