@@ -194,12 +194,12 @@ def _embedded_file(column: str, reference: dict[str, Any]) -> RowFile:
 
 
 def _row_file(column: str, relative: str, root: str) -> RowFile:
-    path = os.path.normpath(os.path.join(os.path.abspath(root), relative))
+    base = os.path.abspath(root)
+    path = os.path.normpath(os.path.join(base, relative))
     # Checked by the path alone, before anything is opened. Links below the root may lead outside:
     # a corpus assembled from links is ordinary. The root may be a link too, which a full path in
     # the table has followed.
-    base = os.path.abspath(root)
-    if os.path.isabs(relative) and not _lies_below(base, path):
+    if not _lies_below(base, path) and os.path.isabs(relative):
         base = os.path.realpath(root)
     if not _lies_below(base, path):
         raise BadSample(
@@ -227,14 +227,15 @@ def _row_file(column: str, relative: str, root: str) -> RowFile:
         column=column,
         extension=FACE_EXTENSION if column == "face" else extension,
         path=path,
-        relative=os.path.relpath(path, base),
+        relative=path[len(base.rstrip(os.sep)) + 1 :],
         size=status.st_size,
         modified_ns=status.st_mtime_ns,
     )
 
 
 def _lies_below(folder: str, path: str) -> bool:
-    return path != folder and os.path.commonpath([folder, path]) == folder
+    """Whether `path` lies in `folder`; both are absolute, without `.` and `..`."""
+    return path != folder and path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def _plan_row(
