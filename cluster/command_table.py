@@ -28,10 +28,10 @@ COMMANDS: dict[str, Command] = {
         "Turn a table of recordings and a folder of files into tar shards.",
         "shards.importing.config:ImportConfig",
         "cluster.jobs.corpus:run_import",
-        "TABLE is CSV or Parquet, with one row per utterance. Its columns: `clip` or `key`; any of "
-        "`audio`, `video`, `face` (paths below --root); `transcript`, `speaker`; other columns are "
-        "kept in each sample's json. OUT/import-rejected.parquet lists the rows that could not be "
-        "read, with the reason for each. Exit status 3: some rows were rejected.",
+        "TABLE is CSV, TSV, JSON lines or Parquet, with one row per utterance. Its columns: `clip` "
+        "or `key`; any of `audio`, `video`, `face` (paths below --root); `transcript`, `speaker`; "
+        "other columns are kept in each sample's json. OUT/import-rejected.parquet lists the rows "
+        "that could not be read, with the reason for each. Exit status 3: some rows were rejected.",
     ),
     "label": Command(
         "Predict the emotion of every utterance with each labeler, on Ray.",

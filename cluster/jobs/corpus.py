@@ -6,6 +6,7 @@ Each calls its function with a progress bar and prints what the function returne
 import sys
 
 from cluster.exit_status import ExitStatus
+from cluster.jobs.import_report import report_lines
 from cluster.progress import progress
 from shards.importing.config import ImportConfig
 from shards.importing.job import import_table
@@ -18,14 +19,8 @@ def run_import(config: ImportConfig) -> int:
     """Run `emostream import`; the exit status is 3 when some rows could not be imported."""
     with progress("import", "shards") as update:
         report = import_table(config, update)
-
-    write = sys.stdout.write
-    write(
-        f"{report.num_imported} of {report.num_rows} rows in {report.num_shards} shards in "
-        f"{config.out}\n"
-    )
-    for code, number in report.rejected.items():
-        write(f"  rejected {number} x {code}\n")
+    for line in report_lines(report, config):
+        sys.stdout.write(f"{line}\n")
 
     return ExitStatus.DAMAGED if report.rejected else ExitStatus.DONE
 

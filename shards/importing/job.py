@@ -14,7 +14,7 @@ written by threads: copying is bound by the disk, and a header check costs only 
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -26,11 +26,15 @@ from shards.config import ConfigError
 from shards.errors import reason_code
 from shards.importing.config import ImportConfig
 from shards.importing.plan import Rejected, ShardOfRows, plan_rows, plan_shards
-from shards.importing.table import SourceTable, read_table
+from shards.importing.reading import read_table
+from shards.importing.rehearsal import rehearse
+from shards.importing.remarks import Remarks, remarks_on
+from shards.importing.table import SourceTable
+from shards.importing.twins import find_twins, report_on_twins, without_twins
 from shards.importing.writing import notes_name, write_shard
 from shards.progress import OnProgress, unseen
 from shards.storage.documents import read_json
-from shards.storage.files import atomic_write
+from shards.storage.files import atomic_write, exists
 from shards.storage.folder import Folder
 
 SUMMARY_NAME = "import-summary.json"
@@ -46,47 +50,77 @@ _NOTES_NAME = re.compile(r"\.shard-\d{6}-[0-9a-f]{12}\.tar\.rejected\.json")
 class ImportReport:
     """What became of the rows of the table; every row was either imported or rejected.
 
-    `rejected` counts the rejected rows by the code of their reason. `num_written` counts the shards
-    that this run wrote, and `shards` names all of them.
+    `rejected` counts the rejected rows by the code of their reason, and `examples` has the first
+    row of each code. `num_written` counts the shards that this run wrote, and `shards` names all of
+    them. Of a dry run, it is what would become of the rows, and no shard was written.
     """
 
     num_rows: int
     num_imported: int
     num_rejected: int
     rejected: dict[str, int]
+    examples: dict[str, Rejected]
+    remarks: Remarks
     num_shards: int
     num_written: int
     shards: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is to be imported, and what is known of the table before any file is opened."""
+
+    source: SourceTable
+    shards: tuple[ShardOfRows, ...]
+    rejected: tuple[Rejected, ...]
+    remarks: Remarks
+
+
 def import_table(config: ImportConfig, on_progress: OnProgress = unseen) -> ImportReport:
-    """Import `config.table`; progress is counted in shards.
+    """Import `config.table`; progress is counted in shards. A dry run writes nothing.
 
     Raises ConfigError when the table cannot be used, or when `config.out` holds shards that no
     import into this folder has written.
     """
-    source = read_table(config.table)
-    rows, rejected = plan_rows(source, config.root)
-    shards = plan_shards(rows, config)
-
+    plan = _plan(config)
     folder = Folder(url=config.out, summary_name=SUMMARY_NAME, config_name=CONFIG_NAME)
-    folder.make()
-    present = set(folder.names())
-    _refuse_foreign_shards(config.out, present, shards, folder.last_summary())
+    present = set(folder.names()) if exists(config.out) else set()
+    _refuse_foreign_shards(config.out, present, plan.shards, folder.last_summary())
+    if config.dry_run:
+        found = rehearse(plan.shards, plan.source, config, on_progress)
+        return _report(plan, _by_row([*plan.rejected, *found]), num_written=0)
 
+    folder.make()
     # A note is written before its shard, so a killed import can leave a note without a shard. The
     # shard may have no rejected rows this time, and an old note would then be taken for its own.
-    todo = [shard for shard in shards if shard.name not in present]
+    todo = [shard for shard in plan.shards if shard.name not in present]
     folder.reopen()
     folder.discard(present & {notes_name(shard) for shard in todo})
 
     with ThreadPoolExecutor(config.num_workers) as pool:
-        running = [pool.submit(write_shard, shard, source, config) for shard in todo]
+        running = [pool.submit(write_shard, shard, plan.source, config) for shard in todo]
         for number, done in enumerate(as_completed(running), start=1):
             done.result()
             on_progress(number, len(todo))
 
-    return _finish(config, folder, source, shards, rejected, num_written=len(todo))
+    return _finish(config, folder, plan, num_written=len(todo))
+
+
+def _plan(config: ImportConfig) -> _Plan:
+    source = read_table(config.table, config.text_format)
+    rows, rejected = plan_rows(source, config.root)
+    twins = find_twins(rows, source, config)
+
+    if config.deduplicate:
+        rows, left_out = without_twins(rows, twins, source)
+        rejected += left_out
+
+    return _Plan(
+        source,
+        tuple(plan_shards(rows, config)),
+        tuple(rejected),
+        remarks_on(source, report_on_twins(twins, source)),
+    )
 
 
 def _refuse_foreign_shards(
@@ -119,46 +153,55 @@ def _belongs(name: str) -> bool:
     return bool(_SHARD_NAME.fullmatch(name) or _NOTES_NAME.fullmatch(name))
 
 
-def _finish(
-    config: ImportConfig,
-    folder: Folder,
-    source: SourceTable,
-    shards: Sequence[ShardOfRows],
-    rejected: Sequence[Rejected],
-    *,
-    num_written: int,
-) -> ImportReport:
+def _finish(config: ImportConfig, folder: Folder, plan: _Plan, *, num_written: int) -> ImportReport:
     """Remove shards of an older table and leftovers of killed imports, and write the report last.
 
     The rejected rows of the report are those of the plan and those in the notes beside the shards.
     """
-    everything = list(rejected)
     present = set(folder.names())
-    for shard in shards:
-        if notes_name(shard) in present:
-            reasons = read_json(folder.place(notes_name(shard)))
-            places = {row.key: int(source.places[row.position]) for row in shard.rows}
-            everything.extend(Rejected(places[key], key, reason) for key, reason in reasons.items())
-    everything.sort(key=lambda item: item.row)
+    rejected = _by_row([*plan.rejected, *_noted(folder, plan, present)])
 
-    wanted = {name for shard in shards for name in (shard.name, notes_name(shard))}
+    wanted = {name for shard in plan.shards for name in (shard.name, notes_name(shard))}
     folder.discard(filter(_belongs, present - wanted))
     folder.sweep(lambda name: _belongs(name) or name == REJECTED_NAME)
 
-    counts = Counter(reason_code(item.reason) for item in everything)
-    report = ImportReport(
-        num_rows=source.num_rows,
-        num_imported=source.num_rows - len(everything),
-        num_rejected=len(everything),
-        rejected=dict(sorted(counts.items())),
-        num_shards=len(shards),
-        num_written=num_written,
-        shards=tuple(shard.name for shard in shards),
-    )
     with atomic_write(folder.place(REJECTED_NAME)) as stream:
         pq.write_table(
-            pa.Table.from_pylist([asdict(item) for item in everything], _REJECTED_SCHEMA), stream
+            pa.Table.from_pylist([asdict(item) for item in rejected], _REJECTED_SCHEMA), stream
         )
 
+    report = _report(plan, rejected, num_written=num_written)
     folder.finish(config, asdict(report))
     return report
+
+
+def _noted(folder: Folder, plan: _Plan, present: set[str]) -> Iterator[Rejected]:
+    """The rows that were found to be unusable when their shards were written, now or before."""
+    for shard in plan.shards:
+        if notes_name(shard) in present:
+            reasons = read_json(folder.place(notes_name(shard)))
+            places = {row.key: int(plan.source.places[row.position]) for row in shard.rows}
+            yield from (Rejected(places[key], key, reason) for key, reason in reasons.items())
+
+
+def _by_row(rejected: Iterable[Rejected]) -> list[Rejected]:
+    return sorted(rejected, key=lambda item: item.row)
+
+
+def _report(plan: _Plan, rejected: Sequence[Rejected], *, num_written: int) -> ImportReport:
+    """The report on an import whose rejected rows are `rejected`, by row."""
+    counts = Counter(reason_code(item.reason) for item in rejected)
+    # Of the rows with one code, the first is put in last, and stays.
+    examples = {reason_code(item.reason): item for item in reversed(rejected)}
+
+    return ImportReport(
+        num_rows=plan.source.num_rows,
+        num_imported=plan.source.num_rows - len(rejected),
+        num_rejected=len(rejected),
+        rejected=dict(sorted(counts.items())),
+        examples=dict(sorted(examples.items())),
+        remarks=plan.remarks,
+        num_shards=len(plan.shards),
+        num_written=num_written,
+        shards=tuple(shard.name for shard in plan.shards),
+    )

@@ -16,20 +16,17 @@ import pyarrow as pa
 
 from shards.errors import BadSample
 from shards.importing.config import MIB, Check, ImportConfig
+from shards.importing.embedded import KNOWN_EXTENSIONS, media_extension
 from shards.importing.table import (
     FILE_COLUMNS,
+    MEDIA_COLUMNS,
     TRANSCRIPT_COLUMN,
     SourceTable,
     metadata_of,
     text_cell,
 )
 from shards.samples.keys import key_problem, printable
-from shards.samples.sample import (
-    AUDIO_EXTENSIONS,
-    FACE_EXTENSION,
-    TRANSCRIPT_EXTENSION,
-    VIDEO_EXTENSIONS,
-)
+from shards.samples.sample import FACE_EXTENSION, TRANSCRIPT_EXTENSION
 
 FORMAT_VERSION = 2
 DIGEST_DIGITS = 12
@@ -38,14 +35,19 @@ PLAN_BATCH_ROWS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class RowFile:
-    """One media file of a row."""
+    """One media file of a row.
 
+    `embedded` is the row of the table that holds the file itself; None for a file on a disk.
+    """
+
+    column: str
     extension: str
     path: str
     # The path below the root, which is part of the row's identity.
     relative: str
     size: int
     modified_ns: int
+    embedded: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +55,17 @@ class PlannedRow:
     """A row that passed the first look, with what is needed to cut the rows into shards.
 
     `position` counts the readable rows of the table from 0. `fields` are the extensions that the
-    row's sample will have, and `identity` is a digest of all that the sample is made from.
+    row's sample will have, and `identity` is a digest of all that the sample is made from. `media`
+    names the files of sound and video: by path, or by digest where they lie in the table. Of the
+    `size` of all files, `media_size` is theirs.
     """
 
     position: int
     key: str
     fields: tuple[str, ...]
     size: int
+    media: tuple[str | int, ...]
+    media_size: int
     identity: str
 
 
@@ -150,32 +156,58 @@ def tar_key(name: str | None) -> str:
 
 
 def row_files(row: dict[str, Any], root: str) -> list[RowFile]:
-    """The files that a row names, with their sizes.
+    """The files that a row names or holds, with their sizes.
 
     Raises BadSample for a file that is missing or empty, lies outside `root`, or has an unknown
     extension.
     """
-    return [
-        _row_file(column, path, root)
-        for column in FILE_COLUMNS
-        if (path := text_cell(row, column)) is not None
-    ]
+    files = []
+
+    for column in FILE_COLUMNS:
+        cell = row.get(column)
+        if isinstance(cell, dict) and cell.get("row") is not None:
+            files.append(_embedded_file(column, cell))
+            continue
+        # A reference without a row has only a path.
+        named = {column: cell["path"]} if isinstance(cell, dict) and "path" in cell else row
+        if (path := text_cell(named, column)) is not None:
+            files.append(_row_file(column, path, root))
+
+    return files
+
+
+def _embedded_file(column: str, reference: dict[str, Any]) -> RowFile:
+    """The file that lies in the table; its digest takes the place of a time of modification."""
+    if reference["size"] == 0:
+        raise BadSample("empty_file", f"{column} lies in the table and has no bytes")
+    extension = media_extension(column, reference)
+
+    return RowFile(
+        column=column,
+        extension=FACE_EXTENSION if column == "face" else extension,
+        path="",
+        relative="",
+        size=reference["size"],
+        modified_ns=int(reference["digest"], 16),
+        embedded=reference["row"],
+    )
 
 
 def _row_file(column: str, relative: str, root: str) -> RowFile:
-    root = os.path.abspath(root)
-    path = os.path.normpath(os.path.join(root, relative))
+    base = os.path.abspath(root)
+    path = os.path.normpath(os.path.join(base, relative))
     # Checked by the path alone, before anything is opened. Links below the root may lead outside:
-    # a corpus assembled from links is ordinary.
-    if os.path.isabs(relative) or path == root or os.path.commonpath([root, path]) != root:
+    # a corpus assembled from links is ordinary. The root may be a link too, which a full path in
+    # the table has followed.
+    if not _lies_below(base, path) and os.path.isabs(relative):
+        base = os.path.realpath(root)
+    if not _lies_below(base, path):
         raise BadSample(
             "path_outside_root",
             f"{column} is '{printable(relative)}', expected a path below --root",
         )
 
-    known = {"audio": AUDIO_EXTENSIONS, "video": VIDEO_EXTENSIONS, "face": frozenset({"npy"})}[
-        column
-    ]
+    known = KNOWN_EXTENSIONS[column]
     extension = os.path.splitext(path)[1].lstrip(".").lower()
     if extension not in known:
         raise BadSample(
@@ -192,12 +224,18 @@ def _row_file(column: str, relative: str, root: str) -> RowFile:
         raise BadSample("empty_file", f"{column} '{printable(relative)}' has no bytes")
 
     return RowFile(
+        column=column,
         extension=FACE_EXTENSION if column == "face" else extension,
         path=path,
-        relative=os.path.relpath(path, root),
+        relative=path[len(base.rstrip(os.sep)) + 1 :],
         size=status.st_size,
         modified_ns=status.st_mtime_ns,
     )
+
+
+def _lies_below(folder: str, path: str) -> bool:
+    """Whether `path` lies in `folder`; both are absolute, without `.` and `..`."""
+    return path != folder and path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def _plan_row(
@@ -220,8 +258,15 @@ def _plan_row(
     identity = [key, transcript, str(metadata), versions]
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
+    media = [file for file in files if file.column in MEDIA_COLUMNS]
     return PlannedRow(
-        position, key, tuple(sorted(fields)), sum(file.size for file in files), digest
+        position=position,
+        key=key,
+        fields=tuple(sorted(fields)),
+        size=sum(file.size for file in files),
+        media=tuple(file.path if file.embedded is None else file.modified_ns for file in media),
+        media_size=sum(file.size for file in media),
+        identity=digest,
     )
 
 

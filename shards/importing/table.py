@@ -2,7 +2,7 @@
 
 A CSV file has no types, and guessing them would turn the speaker "007" into 7 and the session "1e5"
 into 100000.0. So the cells of a CSV file stay text, except in the three columns to which the
-contract of a sample gives another type. The columns of a Parquet file keep their types. A cell that
+contract of a sample gives another type. The columns of other tables keep their types. A cell that
 is empty, null or NaN is left out of the json. pandas was left out: it is one more dependency, holds
 text as Python objects, and turns a column of whole numbers with a gap into floats.
 """
@@ -17,23 +17,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from shards.config import ConfigError
 from shards.errors import BadSample
 from shards.samples.keys import printable
-from shards.storage.files import exists, is_remote, read_bytes
-from shards.storage.urls import local_path
 
 KEY_COLUMNS = ("key", "clip")
-FILE_COLUMNS = ("audio", "video", "face")
+MEDIA_COLUMNS = ("audio", "video")
+FILE_COLUMNS = (*MEDIA_COLUMNS, "face")
 TRANSCRIPT_COLUMN = "transcript"
 
-_MAX_REMOTE_TABLE_BYTES = 8 << 30
-# Arrow reads a CSV file in blocks, and a row has to fit into one of them.
-_CSV_BLOCK_BYTES = 16 << 20
 # The columns of a CSV file that are not text in the sample's json.
 _TEXT_PARSERS: Mapping[str, Callable[[str], object]] = {
     "duration_seconds": float,
@@ -43,12 +36,27 @@ _TEXT_PARSERS: Mapping[str, Callable[[str], object]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class ReadRows:
+    """What a file holds, before anybody has asked whether it is a table of utterances.
+
+    `unreadable` has (place, reason) of each row that could not be read. Places count from 0,
+    without the header. `null_cells` counts, by column, the cells with a word that stands for an
+    empty cell. `is_text` says that the cells have no types, as in a CSV file.
+    """
+
+    rows: pa.Table
+    unreadable: tuple[tuple[int, str], ...]
+    null_cells: Mapping[str, int]
+    is_text: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SourceTable:
     """The rows that could be read, and the place of each in the file.
 
-    `unreadable` has (place, reason) of each row that could not be read. Places count from 0,
-    without the header. `key_column` is the one of KEY_COLUMNS that the keys are made from.
-    `is_text` says that the cells have no types, as in a CSV file.
+    `unreadable`, `null_cells` and `is_text` are those of `ReadRows`. `key_column` is the one of
+    KEY_COLUMNS that the keys are made from. `embedded` has, by column, the media that lie in the
+    table itself; the cells of `rows` then refer to them by row.
     """
 
     rows: pa.Table
@@ -56,32 +64,13 @@ class SourceTable:
     unreadable: tuple[tuple[int, str], ...]
     key_column: str
     is_text: bool
+    null_cells: Mapping[str, int]
+    embedded: Mapping[str, pa.ChunkedArray]
 
     @property
     def num_rows(self) -> int:
         """Number of rows in the file, including those that could not be read."""
         return self.rows.num_rows + len(self.unreadable)
-
-
-def read_table(url: str) -> SourceTable:
-    """Read the `.csv` or `.parquet` file at `url`, local or remote.
-
-    Raises ConfigError when it is not a table of utterances.
-    """
-    if not exists(url):
-        raise ConfigError(f"{url}: no such file, expected a table (.csv or .parquet)")
-
-    try:
-        if url.lower().endswith(".parquet"):
-            return _source_table(url, pq.read_table(_open(url)), [], is_text=False)
-        if url.lower().endswith(".csv"):
-            return _source_table(url, *_read_csv(url), is_text=True)
-    except pa.ArrowInvalid as error:
-        raise ConfigError(
-            f"{url}: cannot be read as a table ({error}); expected CSV in UTF-8, or Parquet"
-        ) from error
-
-    raise ConfigError(f"{url}: got an unknown kind of table, expected .csv or .parquet")
 
 
 def metadata_of(
@@ -120,87 +109,6 @@ def text_cell(row: Mapping[str, Any], column: str) -> str | None:
     if not isinstance(cell, str):
         raise BadSample("bad_cell", f"{column} holds a {type(cell).__name__}, expected text")
     return cell.strip() or None
-
-
-def _open(url: str) -> pa.NativeFile:
-    if is_remote(url):
-        return pa.BufferReader(read_bytes(url, max_bytes=_MAX_REMOTE_TABLE_BYTES))
-    return pa.memory_map(local_path(url))
-
-
-def _read_csv(url: str) -> tuple[pa.Table, list[tuple[int, str]]]:
-    unreadable: list[tuple[int, str]] = []
-
-    def note_bad_row(row: pa_csv.InvalidRow) -> str:
-        cells = f"{row.actual_columns} cells, expected {row.expected_columns}"
-        # Arrow counts rows from 1, and the header is the first row.
-        unreadable.append((row.number - 2, f"bad_row: {cells}: {printable(row.text, 80)}"))
-        return "skip"
-
-    # Arrow numbers the rows only when it reads them in one thread.
-    read_options = pa_csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK_BYTES)
-
-    # The names of the columns are needed before the file is read, to declare every column as text.
-    with pa_csv.open_csv(
-        _open(url),
-        read_options=read_options,
-        parse_options=pa_csv.ParseOptions(
-            newlines_in_values=True, invalid_row_handler=lambda _: "skip"
-        ),
-    ) as header:
-        names = header.schema.names
-
-    table = pa_csv.read_csv(
-        _open(url),
-        read_options=read_options,
-        parse_options=pa_csv.ParseOptions(
-            newlines_in_values=True, invalid_row_handler=note_bad_row
-        ),
-        convert_options=pa_csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()),
-            null_values=[""],
-            strings_can_be_null=True,
-        ),
-    )
-
-    return table.rename_columns([name.strip() for name in names]), unreadable
-
-
-def _source_table(
-    url: str, rows: pa.Table, unreadable: list[tuple[int, str]], *, is_text: bool
-) -> SourceTable:
-    rows.validate(full=True)
-
-    names = rows.schema.names
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise ConfigError(
-            f"{url}: columns share a name ({', '.join(repeated)}); rename all but one"
-        )
-
-    key_column = next((name for name in KEY_COLUMNS if name in names), None)
-    if key_column is None:
-        raise ConfigError(
-            f"{url}: got the columns {', '.join(names)}, expected one called key or clip"
-        )
-
-    if not {*FILE_COLUMNS, TRANSCRIPT_COLUMN} & set(names):
-        expected = f"at least one of {', '.join(FILE_COLUMNS)}, {TRANSCRIPT_COLUMN}"
-        raise ConfigError(f"{url}: got the columns {', '.join(names)}, expected {expected}")
-
-    # A corpus may be numbered; as text, a number is a key like any other.
-    if pa.types.is_integer(rows.schema.field(key_column).type):
-        rows = rows.set_column(
-            names.index(key_column), key_column, rows[key_column].cast(pa.string())
-        )
-
-    # `rows` has gaps where rows of the file could not be read: with row 1 of 4 unreadable, the
-    # places are 0, 2, 3.
-    places = np.delete(
-        np.arange(rows.num_rows + len(unreadable)), [place for place, _ in unreadable]
-    )
-
-    return SourceTable(rows, places, tuple(unreadable), key_column, is_text)
 
 
 def _parse_text(column: str, cell: str) -> object:

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from shards.errors import BadSample
 from shards.importing.config import Check, ImportConfig
-from shards.importing.plan import ShardOfRows, dictionaries, row_files
+from shards.importing.plan import RowFile, ShardOfRows, dictionaries, row_files
 from shards.importing.table import TRANSCRIPT_COLUMN, SourceTable, metadata_of, text_cell
 from shards.media.audio import check_audio_header, decode_audio
 from shards.media.frames import check_video_header
@@ -55,7 +55,7 @@ def read_members(
     members: dict[str, bytes] = {}
     for file in row_files(row, config.root):
         try:
-            members[file.extension] = read_bytes(file.path, max_bytes=TarLimits().max_member_bytes)
+            members[file.extension] = _payload(file, source)
         except ValueError as error:
             raise BadSample("file_too_large", str(error)) from error
         except OSError as error:
@@ -76,6 +76,18 @@ def read_members(
         _check_media(extension, payload, config.check)
 
     return members
+
+
+def _payload(file: RowFile, source: SourceTable) -> bytes:
+    """The bytes of a row's file; raises ValueError when they are too many."""
+    if file.embedded is None:
+        return read_bytes(file.path, max_bytes=TarLimits().max_member_bytes)
+    if file.size > TarLimits().max_member_bytes:
+        raise ValueError(
+            f"{file.column} has {file.size} bytes, expected at most {TarLimits().max_member_bytes}"
+        )
+    payload: bytes = source.embedded[file.column][file.embedded].as_py()
+    return payload
 
 
 def _check_media(extension: str, payload: bytes, check: Check) -> None:

@@ -6,6 +6,7 @@ import sys
 from tests import ROOT
 
 BENCHMARKS = (
+    "labeling.import_rows",
     "labeling.tar_reading",
     "labeling.against_pipeline",
     "labeling.panel_gpu",

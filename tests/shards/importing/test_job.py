@@ -186,10 +186,23 @@ def test_imported_and_rejected_are_all_rows(root: Path, tmp_path: Path) -> None:
     assert [sample.key for sample in samples(tmp_path / "out")] == ["clip-0", "clip-1"]
 
 
-def test_absolute_paths_are_refused(root: Path, tmp_path: Path) -> None:
-    """A table cannot reach files outside --root by their full path."""
-    run(write_csv(tmp_path / "t.csv", [row(0, audio=str(root / "0.flac"))]), root, tmp_path / "out")
-    assert rejected(tmp_path / "out")[0].startswith("path_outside_root")
+def test_absolute_paths_below_the_root_are_taken(root: Path, tmp_path: Path) -> None:
+    """A full path gives the same shard as the path below --root, also where --root is a link; one
+    that leads elsewhere is refused.
+    """
+    link = tmp_path / "link"
+    link.symlink_to(root, target_is_directory=True)
+    (tmp_path / "other.flac").write_bytes((root / "0.flac").read_bytes())
+    outside = row(1, audio=str(tmp_path / "other.flac"))
+    names = set()
+    for number, (audio, folder) in enumerate(
+        [("0.flac", root), (str(root / "0.flac"), root), (str(root / "0.flac"), link)]
+    ):
+        table = write_csv(tmp_path / "t.csv", [row(0, audio=audio), outside])
+        report = run(table, folder, tmp_path / f"out-{number}")
+        assert report.rejected == {"path_outside_root": 1}
+        names.add(report.shards)
+    assert len(names) == 1
 
 
 def test_bytes_do_not_depend_on_the_number_of_workers(root: Path, tmp_path: Path) -> None:

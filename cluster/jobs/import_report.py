@@ -1,0 +1,70 @@
+"""What `emostream import` prints at its end: the rejected rows, and what to know of the others."""
+
+from collections.abc import Iterator, Mapping
+
+from shards.importing.config import ImportConfig
+from shards.importing.job import REJECTED_NAME, ImportReport
+from shards.importing.twins import TwinReport
+from shards.samples.keys import printable
+from shards.storage.files import join
+
+
+def report_lines(report: ImportReport, config: ImportConfig) -> Iterator[str]:
+    """The lines of the report, without line ends; the first one says how many rows came in."""
+    if config.dry_run:
+        yield (
+            f"dry run: {report.num_imported} of {report.num_rows} rows would be imported, in "
+            f"{report.num_shards} shards; nothing was written"
+        )
+    else:
+        yield (
+            f"{report.num_imported} of {report.num_rows} rows in {report.num_shards} shards in "
+            f"{config.out}"
+        )
+
+    yield from _rejected(report, config)
+    yield from _remarks(report)
+
+
+def _rejected(report: ImportReport, config: ImportConfig) -> Iterator[str]:
+    for code, number in report.rejected.items():
+        example = report.examples[code]
+        detail = example.reason.partition(": ")[2]
+        yield f"  rejected {number} x {code}; row {example.row}, '{example.key}': {detail}"
+
+    if report.rejected and not config.dry_run:
+        place = join(config.out, REJECTED_NAME)
+        yield f"  every rejected row and its reason: {place} (rows count from 0)"
+
+
+def _remarks(report: ImportReport) -> Iterator[str]:
+    remarks = report.remarks
+
+    if remarks.null_cells:
+        yield (
+            f"  read as empty, because of a word such as NA: cells of {_counts(remarks.null_cells)}"
+            "; --null-values changes the words"
+        )
+    if remarks.num_unknown_emotions:
+        yield (
+            f"  {remarks.num_unknown_emotions} rows have an emotion that is none of the seven, so "
+            f"labels are not measured by them: {_counts(remarks.unknown_emotions)}"
+        )
+    if remarks.twins.num_groups:
+        yield _twins(remarks.twins)
+
+
+def _twins(twins: TwinReport) -> str:
+    example = ", ".join(
+        f"'{printable(key)}' ({'no speaker' if speaker is None else printable(speaker, 80)})"
+        for key, speaker in twins.example
+    )
+    return (
+        f"  twins: {twins.num_rows} rows in {twins.num_groups} groups have the same sound and "
+        f"video, {twins.num_under_several_speakers} of the groups under several speakers, such as "
+        f"{example}; --deduplicate imports only the first of each"
+    )
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in counts.items())
