@@ -1,0 +1,139 @@
+"""The decoded sound of a file in blocks of some frames each, with all of its channels.
+
+A block has a steady size, so that memory is bounded and no step is done frame by frame.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+from av import AudioFrame
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from numpy.typing import NDArray
+
+from shards.errors import BadSample
+from shards.media.container import DECODER_OPTIONS
+
+BLOCK_SAMPLES = 32_768
+
+# A header that claims a rate outside this range is wrong. Such a rate must not reach the resampler,
+# whose filter grows with it: a filter for 2^31 Hz would need 17 GB.
+_MIN_RATE_HZ, _MAX_RATE_HZ = 1_000, 768_000
+# The lengths of frames are added up as floating-point seconds, whose rounding must not make a
+# recording too long that has exactly the allowed length.
+_TIME_TOLERANCE_SECONDS = 1e-6
+# Times in some containers are rounded, and recorders write them as packets arrive. FFmpeg's
+# `aresample=async=1` too takes only what is longer than this for a hole.
+_MIN_HOLE_SECONDS = 0.1
+# FFmpeg verifies the checksums of flac inside other containers (ogg, matroska) only when told to.
+_FLAC_OPTIONS = {"err_detect": "crccheck+explode"}
+# FFmpeg's integer formats, without the "p" of planar ones: (value of silence, full scale).
+_INTEGER_SCALES = {"u8": (128.0, 2.0**7), "s16": (0.0, 2.0**15), "s32": (0.0, 2.0**31)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SoundBlock:
+    """Samples `[num_channels, num_samples]` of one sampling rate.
+
+    `offset` is the value of silence in them, and `full_scale` the largest distance from it.
+    """
+
+    rate_hz: int
+    channels: NDArray[np.generic]
+    offset: float
+    full_scale: float
+
+
+class Clock:
+    """Counts the seconds of sound that have come, against a limit."""
+
+    def __init__(self, max_seconds: float) -> None:
+        self._max_seconds = max_seconds
+        self._seconds = 0.0
+
+    def count(self, num_samples: int, rate_hz: int) -> None:
+        """Add samples.
+
+        Raises BadSample: `audio_too_long`, and `bad_sample_rate` for a rate that cannot be true.
+        """
+        if not _MIN_RATE_HZ <= rate_hz <= _MAX_RATE_HZ:
+            raise BadSample(
+                "bad_sample_rate",
+                f"the sampling rate is {rate_hz} Hz, expected {_MIN_RATE_HZ} to {_MAX_RATE_HZ}",
+            )
+
+        self._seconds += num_samples / rate_hz
+        if self._seconds > self._max_seconds + _TIME_TOLERANCE_SECONDS:
+            raise BadSample(
+                "audio_too_long", f"the sound is longer than {self._max_seconds:g} s, the limit"
+            )
+
+
+def track_blocks(
+    container: InputContainer, track: AudioStream, clock: Clock
+) -> Iterator[SoundBlock]:
+    """The sound of `track`; where its times leave a hole, silence of that length."""
+    # A stream may change its sampling rate or its channels midway, and only frames of one kind can
+    # be joined.
+    for (rate_hz, kind, num_channels), run in groupby(
+        _timed_frames(container, track), key=lambda timed: _layout(timed[0])
+    ):
+        pending: list[NDArray[np.generic]] = []
+        num_pending = 0
+
+        for frame, num_missing in run:
+            if num_missing:
+                clock.count(num_missing, rate_hz)
+                if pending:
+                    yield _block(pending, rate_hz, kind, num_channels)
+                    pending, num_pending = [], 0
+                yield from _silence(num_missing, rate_hz, num_channels)
+
+            clock.count(frame.samples, rate_hz)
+            pending.append(frame.to_ndarray())
+            num_pending += frame.samples
+            if num_pending >= BLOCK_SAMPLES:
+                yield _block(pending, rate_hz, kind, num_channels)
+                pending, num_pending = [], 0
+
+        if num_pending:
+            yield _block(pending, rate_hz, kind, num_channels)
+
+
+def _timed_frames(
+    container: InputContainer, track: AudioStream
+) -> Iterator[tuple[AudioFrame, int]]:
+    """The frames of `track`, each with the number of samples that are missing in front of it."""
+    is_flac = track.codec_context.codec.name == "flac"
+    track.codec_context.options = DECODER_OPTIONS | (_FLAC_OPTIONS if is_flac else {})
+
+    due: float | None = None
+    for frame in container.decode(track):
+        time = frame.time
+        hole = time - due if time is not None and due is not None else 0.0
+        yield frame, round(hole * frame.sample_rate) if hole > _MIN_HOLE_SECONDS else 0
+        # A rate that cannot be true was refused by whoever took the frame.
+        due = None if time is None else time + frame.samples / frame.sample_rate
+
+
+def _layout(frame: AudioFrame) -> tuple[int, str, int]:
+    return frame.sample_rate, frame.format.name, frame.layout.nb_channels
+
+
+def _block(
+    arrays: list[NDArray[np.generic]], rate_hz: int, kind: str, num_channels: int
+) -> SoundBlock:
+    # Planar formats come as `[channels, samples]`, packed ones as `[1, samples * channels]`.
+    joined = np.concatenate(arrays, axis=1)
+    channels = joined if kind.endswith("p") else joined.reshape(-1, num_channels).T
+
+    offset, full_scale = _INTEGER_SCALES.get(kind.removesuffix("p"), (0.0, 1.0))
+    return SoundBlock(rate_hz, channels, offset, full_scale)
+
+
+def _silence(num_samples: int, rate_hz: int, num_channels: int) -> Iterator[SoundBlock]:
+    for start in range(0, num_samples, BLOCK_SAMPLES):
+        size = min(BLOCK_SAMPLES, num_samples - start)
+        yield SoundBlock(rate_hz, np.zeros((num_channels, size), np.float32), 0.0, 1.0)
