@@ -66,7 +66,7 @@ def import_table(config: ImportConfig, on_progress: OnProgress = unseen) -> Impo
     import into this folder has written.
     """
     source = read_table(config.table)
-    rows, rejected = plan_rows(source, config.root)
+    rows, rejected = plan_rows(source, config.root, config.audio_track)
     shards = plan_shards(rows, config)
 
     folder = Folder(url=config.out, summary_name=SUMMARY_NAME, config_name=CONFIG_NAME)

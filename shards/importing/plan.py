@@ -16,6 +16,8 @@ import pyarrow as pa
 
 from shards.errors import BadSample
 from shards.importing.config import MIB, Check, ImportConfig
+from shards.importing.cuts import Cut, cut_of
+from shards.importing.sources import BECOMES, expected_size
 from shards.importing.table import (
     FILE_COLUMNS,
     TRANSCRIPT_COLUMN,
@@ -24,12 +26,7 @@ from shards.importing.table import (
     text_cell,
 )
 from shards.samples.keys import key_problem, printable
-from shards.samples.sample import (
-    AUDIO_EXTENSIONS,
-    FACE_EXTENSION,
-    TRANSCRIPT_EXTENSION,
-    VIDEO_EXTENSIONS,
-)
+from shards.samples.sample import TRANSCRIPT_EXTENSION
 
 FORMAT_VERSION = 2
 DIGEST_DIGITS = 12
@@ -38,14 +35,26 @@ PLAN_BATCH_ROWS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class RowFile:
-    """One media file of a row."""
+    """One media file of a row.
 
+    `extension` is what the file has in a shard, `source_extension` what it has now. `cut` is the
+    part of a recording that the row is.
+    """
+
+    column: str
     extension: str
+    source_extension: str
+    cut: Cut | None
     path: str
     # The path below the root, which is part of the row's identity.
     relative: str
     size: int
     modified_ns: int
+
+    @property
+    def expected_size(self) -> int:
+        """About how many bytes the file will have in a shard."""
+        return expected_size(self.column, self.source_extension, self.size, self.cut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +89,9 @@ class ShardOfRows:
     rows: tuple[PlannedRow, ...]
 
 
-def plan_rows(source: SourceTable, root: str) -> tuple[list[PlannedRow], list[Rejected]]:
+def plan_rows(
+    source: SourceTable, root: str, audio_track: int | None = None
+) -> tuple[list[PlannedRow], list[Rejected]]:
     """Look at the key and the files of every row once; rows that cannot be used are rejected."""
     planned: list[PlannedRow] = []
     rejected = [Rejected(place, "", reason) for place, reason in source.unreadable]
@@ -93,7 +104,7 @@ def plan_rows(source: SourceTable, root: str) -> tuple[list[PlannedRow], list[Re
             key = tar_key(text_cell(row, source.key_column))
             if key in seen:
                 raise BadSample("duplicate_key", f"'{printable(key)}' is the key of an earlier row")
-            planned.append(_plan_row(position, key, row, source, root))
+            planned.append(_plan_row(position, key, row, source, root, audio_track))
             # Only now: a rejected row does not take its key away from a later one.
             seen.add(key)
         except BadSample as bad:
@@ -153,16 +164,24 @@ def row_files(row: dict[str, Any], root: str) -> list[RowFile]:
     """The files that a row names, with their sizes.
 
     Raises BadSample for a file that is missing or empty, lies outside `root`, or has an unknown
-    extension.
+    extension, and for a part of a recording that cannot be cut.
     """
+    cut = cut_of(row)
+    if cut is not None and text_cell(row, "video") is not None:
+        raise BadSample(
+            "cannot_cut_video",
+            "the row has a start or an end, which cut sound only; cut the video first, or rename "
+            "the columns if it is cut already",
+        )
+
     return [
-        _row_file(column, path, root)
+        _row_file(column, path, root, cut)
         for column in FILE_COLUMNS
         if (path := text_cell(row, column)) is not None
     ]
 
 
-def _row_file(column: str, relative: str, root: str) -> RowFile:
+def _row_file(column: str, relative: str, root: str, cut: Cut | None) -> RowFile:
     root = os.path.abspath(root)
     path = os.path.normpath(os.path.join(root, relative))
     # Checked by the path alone, before anything is opened. Links below the root may lead outside:
@@ -173,9 +192,7 @@ def _row_file(column: str, relative: str, root: str) -> RowFile:
             f"{column} is '{printable(relative)}', expected a path below --root",
         )
 
-    known = {"audio": AUDIO_EXTENSIONS, "video": VIDEO_EXTENSIONS, "face": frozenset({"npy"})}[
-        column
-    ]
+    known = BECOMES[column]
     extension = os.path.splitext(path)[1].lstrip(".").lower()
     if extension not in known:
         raise BadSample(
@@ -192,7 +209,10 @@ def _row_file(column: str, relative: str, root: str) -> RowFile:
         raise BadSample("empty_file", f"{column} '{printable(relative)}' has no bytes")
 
     return RowFile(
-        extension=FACE_EXTENSION if column == "face" else extension,
+        column=column,
+        extension="flac" if column == "audio" and cut is not None else known[extension],
+        source_extension=extension,
+        cut=cut if column == "audio" else None,
         path=path,
         relative=os.path.relpath(path, root),
         size=status.st_size,
@@ -201,7 +221,12 @@ def _row_file(column: str, relative: str, root: str) -> RowFile:
 
 
 def _plan_row(
-    position: int, key: str, row: dict[str, Any], source: SourceTable, root: str
+    position: int,
+    key: str,
+    row: dict[str, Any],
+    source: SourceTable,
+    root: str,
+    audio_track: int | None,
 ) -> PlannedRow:
     files = row_files(row, root)
     transcript = text_cell(row, TRANSCRIPT_COLUMN)
@@ -217,11 +242,15 @@ def _plan_row(
     # time, and a table that names other files must give another shard.
     metadata = metadata_of(row, source.key_column, key, is_text=source.is_text)
     versions = [[file.extension, file.relative, file.size, file.modified_ns] for file in files]
-    identity = [key, transcript, str(metadata), versions]
+    identity: list[object] = [key, transcript, str(metadata), versions]
+    # These came later. Rows that have none of them keep the identity that they had before.
+    cuts = [[file.cut.start, file.cut.end] for file in files if file.cut is not None]
+    if cuts or audio_track is not None:
+        identity.append([cuts, audio_track])
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
     return PlannedRow(
-        position, key, tuple(sorted(fields)), sum(file.size for file in files), digest
+        position, key, tuple(sorted(fields)), sum(file.expected_size for file in files), digest
     )
 
 

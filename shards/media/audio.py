@@ -33,17 +33,15 @@ from operator import itemgetter
 import numpy as np
 import soundfile
 from av import AudioFrame, AudioResampler
-from av.audio.stream import AudioStream
-from av.container import InputContainer
 from numpy.typing import NDArray
 
 from shards.errors import BadSample
-from shards.media.blocks import BLOCK_SAMPLES, Clock, track_blocks
+from shards.media.blocks import Clock, file_blocks
 from shards.media.container import open_media
 from shards.media.downmix import Downmix
 from shards.media.joined import separate_files
 from shards.media.mpeg_audio import begins_with_frame
-from shards.media.native_flac import check_flac_end, flac_blocks, flac_length
+from shards.media.native_flac import check_flac_end, flac_length
 from shards.media.sound_format import SAMPLE_RATE_HZ
 from shards.media.sound_track import sound_track
 
@@ -90,12 +88,13 @@ def encode_flac(samples: NDArray[np.float32], sample_rate_hz: int = SAMPLE_RATE_
     return buffer.getvalue()
 
 
-def check_audio_header(data: bytes) -> None:
-    """Raise BadSample unless `data` opens, has a sound track of a known codec, and is whole.
+def check_audio_header(data: bytes) -> int:
+    """The number of sound tracks; BadSample unless `data` is whole and has one of a known codec.
 
     (Almost) nothing is decoded. A file that passes is one that `decode_audio` reads, unless its
     samples are damaged inside, or are nothing to hear.
     """
+    num_tracks = 1
     for file in separate_files(data, code="corrupt_audio"):
         if flac_length(file):
             check_flac_end(file)
@@ -103,44 +102,20 @@ def check_audio_header(data: bytes) -> None:
         elif not begins_with_frame(file):
             with open_media(file, kind="audio") as container:
                 sound_track(container)
+                num_tracks = len(container.streams.audio)
+
+    return num_tracks
 
 
 def _heard(files: list[bytes], downmix: Downmix, max_seconds: float) -> NDArray[np.float32]:
     """The sound of `files`, one behind another."""
     clock = Clock(max_seconds)
-    blocks = [block for file in files for block in _file_blocks(file, downmix, clock)]
+    blocks = []
+    for file in files:
+        native = ((block.rate_hz, downmix.mixed(block)) for block in file_blocks(file, clock))
+        blocks += _joined(native)
+
     return np.concatenate(blocks) if blocks else np.empty(0, np.float32)
-
-
-def _file_blocks(file: bytes, downmix: Downmix, clock: Clock) -> list[NDArray[np.float32]]:
-    """The sound of one file at 16 kHz, in blocks."""
-    if flac_length(file):
-        return _joined(_flac_mono(file, downmix, clock))
-
-    with open_media(file, kind="audio") as container:
-        track = sound_track(container)
-        blocks = _joined(_mono_blocks(container, track, downmix, clock))
-        stated = stated_seconds(container, track)
-
-    return blocks if stated is None else _without_padding(blocks, round(stated * SAMPLE_RATE_HZ))
-
-
-def _without_padding(
-    blocks: list[NDArray[np.float32]], num_stated: int
-) -> list[NDArray[np.float32]]:
-    """`blocks` up to the stated end, where only the rest of the codec's last frame lies behind."""
-    excess = sum(map(len, blocks)) - num_stated
-    if not 0 < excess <= _MAX_PADDING_SECONDS * SAMPLE_RATE_HZ:
-        return blocks
-
-    return [np.concatenate(blocks)[:num_stated]]
-
-
-def stated_seconds(container: InputContainer, track: AudioStream) -> float | None:
-    """How long an mp4 says that its sound is, by its edit list; None for other formats."""
-    if "mov" not in container.format.name or not track.duration or track.time_base is None:
-        return None
-    return float(track.duration * track.time_base)
 
 
 def _joined(native: Iterator[tuple[int, NDArray[np.float32]]]) -> list[NDArray[np.float32]]:
@@ -151,25 +126,6 @@ def _joined(native: Iterator[tuple[int, NDArray[np.float32]]]) -> list[NDArray[n
         for rate_hz, run in groupby(native, key=itemgetter(0))
         for block in _resampled((samples for _, samples in run), rate_hz)
     ]
-
-
-def _flac_mono(
-    data: bytes, downmix: Downmix, clock: Clock
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    for rate_hz, block in flac_blocks(data, BLOCK_SAMPLES):
-        clock.count(len(block), rate_hz)
-        # The sum of 32-bit samples is exact in float64 only.
-        yield rate_hz, downmix.mixed(block.T, full_scale=2.0**31, dtype=np.float64)
-
-
-def _mono_blocks(
-    container: InputContainer, track: AudioStream, downmix: Downmix, clock: Clock
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    for block in track_blocks(container, track, clock):
-        yield (
-            block.rate_hz,
-            downmix.mixed(block.channels, offset=block.offset, full_scale=block.full_scale),
-        )
 
 
 def _resampled(

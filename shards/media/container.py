@@ -2,10 +2,10 @@
 
 FFmpeg guesses a format from the bytes. Some of the formats it knows (HLS, concat, DASH, SDP) are
 lists of other files and addresses, which FFmpeg would then open. So this module recognizes the
-format by the first bytes, as one of the six that a shard may hold, and tells FFmpeg which one it
-is; nothing inside a file may make FFmpeg open anything else. Only the decoders that those six
-formats really use are allowed, and no picture over `MAX_FRAME_PIXELS` is allocated, whatever a
-header says.
+format by the first bytes, as one of the six that a shard may hold (or one of those that an import
+turns into one of the six), and tells FFmpeg which one it is; nothing inside a file may make FFmpeg
+open anything else. Only the decoders that those formats really use are allowed, and no picture over
+`MAX_FRAME_PIXELS` is allocated, whatever a header says.
 
 A crash inside a codec still ends the process: that is why readers are processes of their own.
 soundfile was measured as a second path for flac and wav, and its gain was too small: with the
@@ -29,54 +29,27 @@ from shards.media.joined import separate_files
 from shards.media.matroska import check_matroska, matroska_layout
 from shards.media.ogg import check_pages
 from shards.media.riff import check_wav_size
+from shards.media.source_ends import check_source_end
 
 Kind = Literal["audio", "video"]
 
 # The size of the largest pictures in a camera's film, 4096 x 2304; one costs 28 MB as RGB.
 MAX_FRAME_PIXELS = 4096 * 2304
 
-AUDIO_DECODERS = frozenset(
-    {
-        "aac",
-        "ac3",
-        "alac",
-        "eac3",
-        "flac",
-        "mp3",
-        "mp3float",
-        "opus",
-        "libopus",
-        "vorbis",
-        "libvorbis",
-    }
-    | {
-        "pcm_alaw",
-        "pcm_mulaw",
-        "pcm_s8",
-        "pcm_u8",
-        "pcm_s16le",
-        "pcm_s16be",
-        "pcm_s24le",
-        "pcm_s24be",
-        "pcm_s32le",
-    }
-    | {"pcm_s32be", "pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be", "adpcm_ima_wav", "adpcm_ms"}
-)
-VIDEO_DECODERS = frozenset(
-    {
-        "av1",
-        "h264",
-        "hevc",
-        "libdav1d",
-        "libvpx",
-        "libvpx-vp9",
-        "mjpeg",
-        "mpeg1video",
-        "mpeg2video",
-        "mpeg4",
-    }
-    | {"vp8", "vp9"}
-)
+_SOUND_CODECS = """
+aac ac3 alac eac3 flac mp3 mp3float opus libopus vorbis libvorbis
+pcm_alaw pcm_mulaw pcm_s8 pcm_u8 pcm_s16le pcm_s16be pcm_s24le pcm_s24be pcm_s32le pcm_s32be
+pcm_f32le pcm_f32be pcm_f64le pcm_f64be
+adpcm_g726 adpcm_ima_qt adpcm_ima_wav adpcm_ms adpcm_swf adpcm_yamaha
+amrnb amrwb libopencore_amrnb libopencore_amrwb gsm gsm_ms speex nellymoser
+ape mp1 mp1float mp2 mp2float tta wavpack wmalossless wmapro wmav1 wmav2
+"""
+_PICTURE_CODECS = """
+av1 h264 hevc libdav1d libvpx libvpx-vp9 mjpeg mpeg1video mpeg2video mpeg4 vp8 vp9
+flv h263 msmpeg4 msmpeg4v2 prores theora vc1 wmv1 wmv2 wmv3
+"""
+AUDIO_DECODERS = frozenset(_SOUND_CODECS.split())
+VIDEO_DECODERS = frozenset(_PICTURE_CODECS.split())
 # FFmpeg takes these twice: for its own look into the streams when a file is opened, and again for
 # each decoder that is opened afterwards.
 DECODER_OPTIONS = {"max_pixels": str(MAX_FRAME_PIXELS), "threads": "1"}
@@ -150,6 +123,7 @@ def _checked_format(data: bytes, kind: Kind, is_source: bool) -> str:
             f"the file begins with the bytes {data[:12].hex()}, expected {expected}",
         )
 
+    check_source_end(data, format_name, code=f"truncated_{kind}")
     if format_name == "mov":
         check_complete(data, code=f"corrupt_{kind}")
         check_tables(data, code=f"corrupt_{kind}")

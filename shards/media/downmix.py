@@ -20,12 +20,13 @@ the frequencies only does not show.
 """
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-Channels: TypeAlias = NDArray[np.generic]  # [num_channels, num_samples]
+from shards.media.blocks import SoundBlock
 
 _EXACT_IN_FLOAT32 = (np.uint8, np.int16, np.float32)
 
@@ -45,30 +46,24 @@ class Downmix:
         # Number of channels -> the sum of squares of each channel, and behind them of the mean.
         self._powers: dict[int, NDArray[np.float64]] = {}
 
-    def mixed(
-        self,
-        channels: Channels,
-        *,
-        offset: float = 0.0,
-        full_scale: float = 1.0,
-        dtype: DTypeLike = np.float32,
-    ) -> NDArray[np.float32]:
-        """`channels` `[num_channels, num_samples]` as one, so that full scale is 1.
-
-        `offset` is the value of silence, and `dtype` is the type in which channels are added.
-        """
-        num_channels = len(channels)
-        if num_channels > 1 and channels.dtype in _EXACT_IN_FLOAT32 and dtype == np.float32:
+    def mixed(self, block: SoundBlock) -> NDArray[np.float32]:
+        """The channels of `block` as one, `[num_samples]`, so that full scale is 1."""
+        num_channels = len(block.channels)
+        if (
+            num_channels > 1
+            and block.channels.dtype in _EXACT_IN_FLOAT32
+            and block.dtype == np.float32
+        ):
             # One pass over interleaved samples, instead of one for each sum.
-            channels = channels.astype(np.float32, order="C")
+            block = replace(block, channels=block.channels.astype(np.float32, order="C"))
 
         # A float64 sample too large for float32 becomes infinite, which is reported later.
         with np.errstate(over="ignore", invalid="ignore"):
             if num_channels in self._weights:
-                return self._weighted(channels, offset, full_scale)
-            mono = _mean(channels, offset, full_scale, dtype)
+                return _weighted(block, self._weights[num_channels])
+            mono = _mean(block)
             if num_channels > 1:
-                self._note(channels, mono, offset, full_scale)
+                self._note(block, mono)
 
         return mono
 
@@ -82,60 +77,42 @@ class Downmix:
 
         return found
 
-    def _weighted(
-        self,
-        channels: Channels,
-        offset: float,
-        scale: float,
-    ) -> NDArray[np.float32]:
-        weights = self._weights[len(channels)]
-        total = np.zeros(len(channels[0]), np.float32)
-        for weight, channel in zip(weights, channels, strict=True):
-            if weight:
-                total += (channel.astype(np.float32) - np.float32(offset)) * weight
-
-        return total * np.float32(1.0 / scale)
-
-    def _note(
-        self,
-        channels: Channels,
-        mono: NDArray[np.float32],
-        offset: float,
-        full_scale: float,
-    ) -> None:
-        scale = np.float32(1.0 / full_scale)
+    def _note(self, block: SoundBlock, mono: NDArray[np.float32]) -> None:
         squares = []
-        for channel in channels:
+        for channel in block.channels:
             values = channel.astype(np.float32, copy=False)
-            values = (values - np.float32(offset)) if offset else values
-            squares.append(float(np.dot(values, values)) * float(scale) ** 2)
+            values = (values - np.float32(block.offset)) if block.offset else values
+            squares.append(float(np.dot(values, values)) / block.full_scale**2)
 
         powers = np.array([*squares, float(np.dot(mono, mono))])
-        self._powers[len(channels)] = self._powers.get(len(channels), 0.0) + powers
+        num_channels = len(block.channels)
+        self._powers[num_channels] = self._powers.get(num_channels, 0.0) + powers
 
 
-def _mean(
-    channels: Channels,
-    offset: float,
-    full_scale: float,
-    dtype: DTypeLike,
-) -> NDArray[np.float32]:
+def _weighted(block: SoundBlock, weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    total = np.zeros(block.num_samples, np.float32)
+    for weight, channel in zip(weights, block.channels, strict=True):
+        if weight:
+            total += (channel.astype(np.float32) - np.float32(block.offset)) * weight
+
+    return total * np.float32(1.0 / block.full_scale)
+
+
+def _mean(block: SoundBlock) -> NDArray[np.float32]:
     # Adding one channel after the other is ten times as fast as `mean(axis=0)` over interleaved
     # samples.
-    total = channels[0].astype(dtype)
-    for channel in channels[1:]:
+    total: NDArray[Any] = block.channels[0].astype(block.dtype)
+    for channel in block.channels[1:]:
         total += channel
 
     # `total` is the sum over the channels, so each channel adds one offset to it.
-    num_channels = len(channels)
+    num_channels = len(block.channels)
+    offset, full_scale = block.offset * num_channels, block.full_scale * num_channels
     if (num_channels, full_scale) == (1, 1.0):
         return total.astype(np.float32, copy=False)
-    if dtype == np.float64:
-        total = total - offset * num_channels if offset else total
-        return (total / (full_scale * num_channels)).astype(np.float32)
-    return (total - np.float32(offset * num_channels)) * np.float32(
-        1.0 / (full_scale * num_channels)
-    )
+    if block.dtype == np.float64:
+        return (total / full_scale).astype(np.float32)
+    return (total - np.float32(offset)) * np.float32(1.0 / full_scale)
 
 
 def _correction(powers: NDArray[np.float64], mean: float) -> NDArray[np.float32] | None:

@@ -10,7 +10,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 
 from shards.errors import BadSample
-from shards.media.container import AUDIO_DECODERS
+from shards.media.container import AUDIO_DECODERS, open_media
 
 
 def sound_track(container: InputContainer, number: int | None = None) -> AudioStream:
@@ -35,6 +35,15 @@ def sound_track(container: InputContainer, number: int | None = None) -> AudioSt
         )
 
     return track
+
+
+def num_sound_tracks(data: bytes) -> int:
+    """How many sound tracks a file has, in any format that an import reads.
+
+    Raises BadSample when it cannot be opened.
+    """
+    with open_media(data, kind="audio", is_source=True) as container:
+        return len(container.streams.audio)
 
 
 def default_track(tracks: list[AudioStream]) -> AudioStream:
