@@ -160,21 +160,20 @@ def _track_blocks(
 
         for frame, num_missing in run:
             if num_missing:
-                clock.count(num_missing, rate_hz)
                 if pending:
-                    yield _block(pending, rate_hz, kind, num_channels)
+                    yield _block(pending, clock, rate_hz, kind, num_channels)
                     pending, num_pending = [], 0
+                clock.count(num_missing, rate_hz)
                 yield from _silence(num_missing, rate_hz, num_channels)
 
-            clock.count(frame.samples, rate_hz)
             pending.append(frame.to_ndarray())
             num_pending += frame.samples
             if num_pending >= BLOCK_SAMPLES:
-                yield _block(pending, rate_hz, kind, num_channels)
+                yield _block(pending, clock, rate_hz, kind, num_channels)
                 pending, num_pending = [], 0
 
         if num_pending:
-            yield _block(pending, rate_hz, kind, num_channels)
+            yield _block(pending, clock, rate_hz, kind, num_channels)
 
 
 def _timed_frames(
@@ -186,11 +185,13 @@ def _timed_frames(
 
     due: float | None = None
     for frame in container.decode(track):
-        time = frame.time
-        hole = time - due if time is not None and due is not None else 0.0
-        yield frame, round(hole * frame.sample_rate) if hole > _MIN_HOLE_SECONDS else 0
-        # A rate that cannot be true was refused by whoever took the frame.
-        due = None if time is None else time + frame.samples / frame.sample_rate
+        time, rate_hz, num_missing = frame.time, frame.sample_rate, 0
+        if time is not None:
+            if due is not None and time - due > _MIN_HOLE_SECONDS:
+                num_missing = round((time - due) * rate_hz)
+            # A rate of 0 is refused by whoever takes the frame.
+            due = time + frame.samples / (rate_hz or 1)
+        yield frame, num_missing
 
 
 def _layout(frame: AudioFrame) -> tuple[int, str, int]:
@@ -198,11 +199,12 @@ def _layout(frame: AudioFrame) -> tuple[int, str, int]:
 
 
 def _block(
-    arrays: list[NDArray[np.generic]], rate_hz: int, kind: str, num_channels: int
+    arrays: list[NDArray[np.generic]], clock: Clock, rate_hz: int, kind: str, num_channels: int
 ) -> SoundBlock:
     # Planar formats come as `[channels, samples]`, packed ones as `[1, samples * channels]`.
     joined = np.concatenate(arrays, axis=1)
     channels = joined if kind.endswith("p") else joined.reshape(-1, num_channels).T
+    clock.count(channels.shape[1], rate_hz)
 
     offset, full_scale = _INTEGER_SCALES.get(kind.removesuffix("p"), (0.0, 1.0))
     return SoundBlock(rate_hz, channels, offset, full_scale)

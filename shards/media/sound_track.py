@@ -20,10 +20,14 @@ def sound_track(container: InputContainer, number: int | None = None) -> AudioSt
     """
     tracks = list(container.streams.audio)
     if not tracks or (number is not None and number > len(tracks)):
-        wanted = "a sound track" if number is None else f"a sound track {number}"
-        got = f"{len(tracks)} sound tracks" if tracks else "no sound track"
+        if number is None or not tracks:
+            raise BadSample(
+                "no_audio_track", f"the {container.format.name} file has no sound track"
+            )
         raise BadSample(
-            "no_audio_track", f"the {container.format.name} file has {got}, expected {wanted}"
+            "no_audio_track",
+            f"the {container.format.name} file has {len(tracks)} sound tracks, expected one "
+            f"numbered {number}",
         )
 
     track = default_track(tracks) if number is None else tracks[number - 1]

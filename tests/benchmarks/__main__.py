@@ -7,6 +7,7 @@ from tests import ROOT
 
 BENCHMARKS = (
     "labeling.tar_reading",
+    "labeling.sound_decoding",
     "labeling.against_pipeline",
     "labeling.panel_gpu",
     "labeling.ray_overhead",

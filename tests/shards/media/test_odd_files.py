@@ -7,11 +7,15 @@ not (files joined or padded), they are the sum of what it reads in the parts.
 import io
 import struct
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from shards.errors import BadSample
@@ -200,3 +204,78 @@ def test_what_is_nearly_silent_is_no_utterance(
         with pytest.raises(BadSample) as caught:
             decode_audio(data)
         assert caught.value.code == code
+
+
+# Holes.
+
+
+def with_hole(container: str, codec: str, hole_seconds: float) -> bytes:
+    """Half a second of a tone, a hole in the times, and half a second again."""
+    stream = io.BytesIO()
+    with av.open(stream, "w", format=container) as output:
+        track = output.add_stream(codec, rate=16_000, layout="mono")
+        for start in (0.0, 0.5 + hole_seconds):
+            samples = (tone(300.0, seconds=0.5, rate_hz=16_000) * 32767).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(samples[np.newaxis], format="s16", layout="mono")
+            frame.sample_rate, frame.pts = 16_000, round(start * 16_000)
+            frame.time_base = Fraction(1, 16_000)
+            output.mux(track.encode(frame))
+        output.mux(track.encode(None))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"), [("matroska", "pcm_s16le"), ("matroska", "flac"), ("mp4", "aac")]
+)
+@pytest.mark.parametrize("hole_seconds", [0.0, 0.25, 3.0])
+def test_a_hole_in_the_times_is_silence_of_its_length(
+    container: str, codec: str, hole_seconds: float
+) -> None:
+    """What comes behind it is heard when it was said."""
+    sound = decode_audio(with_hole(container, codec, hole_seconds))
+    # The last frame of a codec before the hole may reach into it.
+    frame = 1100 if codec == "aac" else 160
+    assert len(sound) == pytest.approx((1 + hole_seconds) * SAMPLE_RATE_HZ, abs=frame)
+    hole = sound[8000 + frame : 8000 + round(hole_seconds * 16_000) - frame]
+    assert not np.abs(hole).max(initial=0) > 0.01
+    assert level(sound[-7000:-1600]) == pytest.approx(0.4, abs=0.02)
+
+
+def test_a_hole_of_years_costs_no_memory() -> None:
+    """It counts against the limit before it is filled."""
+    with pytest.raises(BadSample, match="longer than 600 s"):
+        decode_audio(with_hole("matroska", "pcm_s16le", 1e6))
+
+
+# What an import passes, a labeler reads.
+
+PIECES = {
+    "mp3": (MP3, [b"", bytes(300), ID3V2, LYRICS3, ID3V1], 3.0),
+    "wav": (by_soundfile("WAV"), [b""], 1.0),
+    "flac": (by_soundfile("FLAC"), [b""], 1.0),
+    "webm": (WEBM, [b""], 1.0),
+    "m4a": (M4A, [b""], 1.0),
+    "opus": (opus(), [b""], 1.0),
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_what_an_import_passes_is_read_whole(data: st.DataObject) -> None:
+    """Files joined, with what is found between them, and perhaps cut or followed by noise: if the
+    header check passes them, the decoder reads them, and hears all of it.
+    """
+    piece, fillings, seconds = PIECES[data.draw(st.sampled_from(sorted(PIECES)))]
+    count = data.draw(st.integers(1, 4))
+    joined = b"".join(piece + data.draw(st.sampled_from(fillings)) for _ in range(count))
+    end = data.draw(st.one_of(st.just(len(joined)), st.integers(0, len(joined))))
+    try:
+        check_audio_header(joined[:end])
+    except BadSample:
+        return
+
+    heard = len(decode_audio(joined[:end])) / SAMPLE_RATE_HZ
+    if end == len(joined):
+        assert heard == pytest.approx(count * seconds, abs=0.01 * count)
+    elif piece is not PIECES["opus"][0]:
+        assert heard == pytest.approx(round(heard / seconds) * seconds, abs=0.01 * count)
