@@ -50,11 +50,11 @@ def film(container: str, codec: str, sound_codec: str) -> bytes:
     )
 
 
-def two_tracks() -> bytes:
-    """A Matroska file with a tone of 300 Hz and, marked as the default, one of 1,000 Hz."""
+def two_tracks(container: str = "matroska", codec: str = "pcm_s16le") -> bytes:
+    """A file with a tone of 300 Hz and, marked as the default, one of 1,000 Hz."""
     stream = io.BytesIO()
-    with av.open(stream, "w", format="matroska") as output:
-        tracks = [output.add_stream("pcm_s16le", rate=16_000, layout="mono") for _ in range(2)]
+    with av.open(stream, "w", format=container) as output:
+        tracks = [output.add_stream(codec, rate=16_000, layout="mono") for _ in range(2)]
         tracks[0].disposition, tracks[1].disposition = 0, 1
         for track, hz in zip(tracks, (300.0, 1000.0), strict=True):
             samples = (tone(hz, rate_hz=16_000) * 32767).astype(np.int16)
@@ -204,6 +204,21 @@ def test_the_default_track_is_heard_or_the_one_that_is_asked_for(
     assert sample.audio is not None
     assert pitch(decode_audio(sample.audio)) == pytest.approx(expected_hz, abs=2)
     assert ("import_remark" in sample.metadata) == (audio_track is None)
+
+
+@pytest.mark.parametrize(("audio_track", "expected_hz"), [(1, 300), (2, 1000)])
+def test_a_file_that_is_kept_keeps_the_track_that_is_asked_for(
+    audio_track: int, expected_hz: float, tmp_path: Path
+) -> None:
+    """The packets of the others are left out, and the length stays exact."""
+    (tmp_path / "a.m4a").write_bytes(two_tracks("ipod", "aac"))
+    run(tmp_path, [{"key": "a", "audio": "a.m4a"}], audio_track=audio_track)
+    sample = samples(tmp_path)["a"]
+    assert (sample.audio_format, sample.metadata) == ("m4a", {})
+    assert sample.audio is not None
+    sound = decode_audio(sample.audio)
+    assert len(sound) == pytest.approx(SAMPLE_RATE_HZ, abs=2)
+    assert pitch(sound) == pytest.approx(expected_hz, abs=2)
 
 
 def test_a_track_that_is_not_there_is_a_reason(tmp_path: Path) -> None:
