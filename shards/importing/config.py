@@ -86,8 +86,15 @@ class ImportConfig:
     num_workers: int = option(default=4, help="Number of shards that are written at the same time.")
     check: Check = option(
         default="header",
-        help="How sound and video files are checked. header: a file opens and has a track of a "
-        "known codec; decode: sound files are also decoded completely; none: no check.",
+        help="How sound and video files are checked. header: a file opens, has a track of a known "
+        "codec, and is as long as it states; decode: sound files are also decoded completely; "
+        "none: no check.",
+    )
+
+    audio_track: int | None = option(
+        default=None,
+        help="Which sound track of a file with several is imported, counted from 1. By default a "
+        "file keeps all of them, and the one that it marks as its default is heard.",
     )
     deduplicate: bool = option(
         default=False,
@@ -103,5 +110,7 @@ class ImportConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "--shard-size-mb", "--num-workers")
+        if self.audio_track is not None and self.audio_track < 1:
+            raise ConfigError(f"--audio-track: got {self.audio_track}, expected 1 or more")
         if not os.path.isdir(self.root):
             raise ConfigError(f"--root: got {self.root!r}, expected an existing folder")

@@ -14,23 +14,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shards.errors import BadSample
+from shards.importing.sources import BECOMES
 from shards.importing.table import FILE_COLUMNS
-from shards.media.container import recognize_format
-from shards.samples.sample import AUDIO_EXTENSIONS, VIDEO_EXTENSIONS
-
-KNOWN_EXTENSIONS = {
-    "audio": AUDIO_EXTENSIONS,
-    "video": VIDEO_EXTENSIONS,
-    "face": frozenset({"npy"}),
-}
+from shards.media.formats import recognize_source
 
 _DIGEST_BYTES = 16
 # FFmpeg's names of formats whose files have another extension; it depends on the column.
 _EXTENSIONS = {
     ("audio", "mov"): "m4a",
     ("video", "mov"): "mp4",
-    ("audio", "matroska"): "webm",
+    ("audio", "matroska"): "mka",
     ("video", "matroska"): "mkv",
+    ("audio", "mpegts"): "ts",
+    ("video", "mpegts"): "ts",
 }
 _NPY_SIGNATURE = b"\x93NUMPY"
 _REFERENCE = pa.struct(
@@ -73,7 +69,7 @@ def media_extension(column: str, reference: dict[str, Any]) -> str:
         raise BadSample(
             "unknown_extension",
             f"{column} lies in the table, without a path that tells its format, and begins like "
-            f"none of {', '.join(sorted(KNOWN_EXTENSIONS[column]))}",
+            f"none of {', '.join(sorted(BECOMES[column]))}",
         )
     return str(reference["extension"])
 
@@ -114,11 +110,11 @@ def _reference(
 def _extension(column: str, path: str, content: pa.Buffer) -> str | None:
     """The extension of the path, or that of the format whose signature the bytes carry."""
     extension = os.path.splitext(path)[1].lstrip(".").lower()
-    if extension in KNOWN_EXTENSIONS[column]:
+    if extension in BECOMES[column]:
         return extension
 
     if column == "face":
         return "npy" if content[: len(_NPY_SIGNATURE)].to_pybytes() == _NPY_SIGNATURE else None
-    recognized = recognize_format(content.to_pybytes()) or ""
+    recognized = recognize_source(content.to_pybytes()) or ""
     extension = _EXTENSIONS.get((column, recognized), recognized)
-    return extension if extension in KNOWN_EXTENSIONS[column] else None
+    return extension if extension in BECOMES[column] else None

@@ -108,7 +108,7 @@ def import_table(config: ImportConfig, on_progress: OnProgress = unseen) -> Impo
 
 def _plan(config: ImportConfig) -> _Plan:
     source = read_table(config.table, config.text_format)
-    rows, rejected = plan_rows(source, config.root)
+    rows, rejected = plan_rows(source, config.root, config.audio_track)
     twins = find_twins(rows, source, config)
 
     if config.deduplicate:

@@ -16,7 +16,9 @@ import pyarrow as pa
 
 from shards.errors import BadSample
 from shards.importing.config import MIB, Check, ImportConfig
-from shards.importing.embedded import KNOWN_EXTENSIONS, media_extension
+from shards.importing.cuts import Cut, cut_of
+from shards.importing.embedded import media_extension
+from shards.importing.sources import BECOMES, expected_size
 from shards.importing.table import (
     FILE_COLUMNS,
     MEDIA_COLUMNS,
@@ -26,7 +28,7 @@ from shards.importing.table import (
     text_cell,
 )
 from shards.samples.keys import key_problem, printable
-from shards.samples.sample import FACE_EXTENSION, TRANSCRIPT_EXTENSION
+from shards.samples.sample import TRANSCRIPT_EXTENSION
 
 FORMAT_VERSION = 2
 DIGEST_DIGITS = 12
@@ -37,17 +39,26 @@ PLAN_BATCH_ROWS = 10_000
 class RowFile:
     """One media file of a row.
 
-    `embedded` is the row of the table that holds the file itself; None for a file on a disk.
+    `extension` is what the file has in a shard, `source_extension` what it has now. `cut` is the
+    part of a recording that the row is. `embedded` is the row of the table that holds the file
+    itself; None for a file on a disk.
     """
 
     column: str
     extension: str
+    source_extension: str
+    cut: Cut | None
     path: str
     # The path below the root, which is part of the row's identity.
     relative: str
     size: int
     modified_ns: int
     embedded: int | None = None
+
+    @property
+    def expected_size(self) -> int:
+        """About how many bytes the file will have in a shard."""
+        return expected_size(self.column, self.source_extension, self.size, self.cut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +97,9 @@ class ShardOfRows:
     rows: tuple[PlannedRow, ...]
 
 
-def plan_rows(source: SourceTable, root: str) -> tuple[list[PlannedRow], list[Rejected]]:
+def plan_rows(
+    source: SourceTable, root: str, audio_track: int | None = None
+) -> tuple[list[PlannedRow], list[Rejected]]:
     """Look at the key and the files of every row once; rows that cannot be used are rejected."""
     planned: list[PlannedRow] = []
     rejected = [Rejected(place, "", reason) for place, reason in source.unreadable]
@@ -99,7 +112,7 @@ def plan_rows(source: SourceTable, root: str) -> tuple[list[PlannedRow], list[Re
             key = tar_key(text_cell(row, source.key_column))
             if key in seen:
                 raise BadSample("duplicate_key", f"'{printable(key)}' is the key of an earlier row")
-            planned.append(_plan_row(position, key, row, source, root))
+            planned.append(_plan_row(position, key, row, source, root, audio_track))
             # Only now: a rejected row does not take its key away from a later one.
             seen.add(key)
         except BadSample as bad:
@@ -159,24 +172,31 @@ def row_files(row: dict[str, Any], root: str) -> list[RowFile]:
     """The files that a row names or holds, with their sizes.
 
     Raises BadSample for a file that is missing or empty, lies outside `root`, or has an unknown
-    extension.
+    extension, and for a part of a recording that cannot be cut.
     """
-    files = []
+    cut = cut_of(row)
+    if cut is not None and row.get("video") not in (None, ""):
+        raise BadSample(
+            "cannot_cut_video",
+            "the row has a start or an end, which cut sound only; cut the video first, or rename "
+            "the columns if it is cut already",
+        )
 
+    files = []
     for column in FILE_COLUMNS:
         cell = row.get(column)
         if isinstance(cell, dict) and cell.get("row") is not None:
-            files.append(_embedded_file(column, cell))
+            files.append(_embedded_file(column, cell, cut))
             continue
         # A reference without a row has only a path.
         named = {column: cell["path"]} if isinstance(cell, dict) and "path" in cell else row
         if (path := text_cell(named, column)) is not None:
-            files.append(_row_file(column, path, root))
+            files.append(_row_file(column, path, root, cut))
 
     return files
 
 
-def _embedded_file(column: str, reference: dict[str, Any]) -> RowFile:
+def _embedded_file(column: str, reference: dict[str, Any], cut: Cut | None) -> RowFile:
     """The file that lies in the table; its digest takes the place of a time of modification."""
     if reference["size"] == 0:
         raise BadSample("empty_file", f"{column} lies in the table and has no bytes")
@@ -184,7 +204,7 @@ def _embedded_file(column: str, reference: dict[str, Any]) -> RowFile:
 
     return RowFile(
         column=column,
-        extension=FACE_EXTENSION if column == "face" else extension,
+        **_formats(column, extension, cut),
         path="",
         relative="",
         size=reference["size"],
@@ -193,7 +213,17 @@ def _embedded_file(column: str, reference: dict[str, Any]) -> RowFile:
     )
 
 
-def _row_file(column: str, relative: str, root: str) -> RowFile:
+def _formats(column: str, extension: str, cut: Cut | None) -> dict[str, Any]:
+    """The formats of a file, and the part of it that is wanted: only sound is cut."""
+    cut = cut if column == "audio" else None
+    return {
+        "extension": BECOMES[column][extension] if cut is None else "flac",
+        "source_extension": extension,
+        "cut": cut,
+    }
+
+
+def _row_file(column: str, relative: str, root: str, cut: Cut | None) -> RowFile:
     base = os.path.abspath(root)
     path = os.path.normpath(os.path.join(base, relative))
     # Checked by the path alone, before anything is opened. Links below the root may lead outside:
@@ -207,7 +237,7 @@ def _row_file(column: str, relative: str, root: str) -> RowFile:
             f"{column} is '{printable(relative)}', expected a path below --root",
         )
 
-    known = KNOWN_EXTENSIONS[column]
+    known = BECOMES[column]
     extension = os.path.splitext(path)[1].lstrip(".").lower()
     if extension not in known:
         raise BadSample(
@@ -225,7 +255,7 @@ def _row_file(column: str, relative: str, root: str) -> RowFile:
 
     return RowFile(
         column=column,
-        extension=FACE_EXTENSION if column == "face" else extension,
+        **_formats(column, extension, cut),
         path=path,
         relative=path[len(base.rstrip(os.sep)) + 1 :],
         size=status.st_size,
@@ -239,7 +269,12 @@ def _lies_below(folder: str, path: str) -> bool:
 
 
 def _plan_row(
-    position: int, key: str, row: dict[str, Any], source: SourceTable, root: str
+    position: int,
+    key: str,
+    row: dict[str, Any],
+    source: SourceTable,
+    root: str,
+    audio_track: int | None,
 ) -> PlannedRow:
     files = row_files(row, root)
     transcript = text_cell(row, TRANSCRIPT_COLUMN)
@@ -255,7 +290,11 @@ def _plan_row(
     # time, and a table that names other files must give another shard.
     metadata = metadata_of(row, source.key_column, key, is_text=source.is_text)
     versions = [[file.extension, file.relative, file.size, file.modified_ns] for file in files]
-    identity = [key, transcript, str(metadata), versions]
+    identity: list[object] = [key, transcript, str(metadata), versions]
+    # These came later. Rows that have none of them keep the identity that they had before.
+    cuts = [[file.cut.start, file.cut.end] for file in files if file.cut is not None]
+    if cuts or audio_track is not None:
+        identity.append([cuts, audio_track])
     digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
     media = [file for file in files if file.column in MEDIA_COLUMNS]
@@ -263,7 +302,7 @@ def _plan_row(
         position=position,
         key=key,
         fields=tuple(sorted(fields)),
-        size=sum(file.size for file in files),
+        size=sum(file.expected_size for file in files),
         media=tuple(file.path if file.embedded is None else file.modified_ns for file in media),
         media_size=sum(file.size for file in media),
         identity=digest,

@@ -90,16 +90,18 @@ def spread_frames(data: bytes, *, num_frames: int) -> Iterator[tuple[NDArray[np.
         yield _upright_rgb(last), num_frames - num_taken
 
 
-def check_video_header(data: bytes) -> None:
-    """Raise BadSample unless `data` opens and has a video track of a known codec.
+def check_video_header(data: bytes) -> int:
+    """The number of sound tracks; BadSample unless `data` opens and has pictures of a known codec.
 
     (Almost) nothing is decoded.
     """
     with open_media(data, kind="video") as container:
-        _video_track(container)
+        video_track(container)
+        return len(container.streams.audio)
 
 
-def _video_track(container: InputContainer) -> VideoStream:
+def video_track(container: InputContainer) -> VideoStream:
+    """The pictures' track. Raises BadSample: `no_video_track` and others, as `sampled_frames`."""
     track = container.streams.best("video")
     if not isinstance(track, VideoStream) or track.disposition & Disposition.attached_pic:
         raise BadSample("no_video_track", f"the {container.format.name} file has no video track")
@@ -126,7 +128,7 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _decoded(container: InputContainer) -> Iterator[VideoFrame]:
-    track = _video_track(container)
+    track = video_track(container)
     track.codec_context.options = dict(DECODER_OPTIONS)
 
     for position, frame in enumerate(container.decode(track)):
@@ -170,7 +172,7 @@ def _shown_seconds(data: bytes) -> float:
 
     # Packets need not come in the order of their times, so both ends are looked for in all of them.
     with open_media(data, kind="video") as container:
-        for position, packet in enumerate(container.demux(_video_track(container))):
+        for position, packet in enumerate(container.demux(video_track(container))):
             if position >= _MAX_DECODED_FRAMES:
                 raise BadSample(
                     "video_too_long",

@@ -73,6 +73,15 @@ def check_complete(data: bytes, *, code: str) -> None:
             )
 
 
+def next_mp4(data: bytes) -> int | None:
+    """Where a second file begins that lies behind the first; None where there is none.
+
+    A file begins with a box `ftyp`. The parts of a fragmented file begin with others.
+    """
+    starts = [start for name, start, _ in _top_level_boxes(data) if name == b"ftyp" and start > 0]
+    return min(starts, default=None)
+
+
 def _regions_outside_media(data: bytes) -> Iterator[tuple[int, int]]:
     """Byte ranges that are not the payload of a top-level `mdat`."""
     position = 0

@@ -12,6 +12,8 @@ import zlib
 from shards.errors import BadSample
 
 _HEADER_BYTES = 27
+# The bit of a page's flags that says that a stream begins with it.
+_FIRST_PAGE = 2
 _CHECKSUM = slice(22, 26)
 # Ogg's checksum is that of zlib over bytes whose bits are mirrored. Mirroring them by a table costs
 # far less than a loop over bytes in Python.
@@ -47,6 +49,23 @@ def check_pages(data: bytes, *, code: str) -> None:
 
         last_number[stream] = number
         position = end
+
+
+def next_chain(data: bytes) -> int | None:
+    """Where a second Ogg file begins that lies behind the first; None where there is none.
+
+    The streams of a file begin all at its start: a page that begins a stream behind a page that
+    does not is the start of the next file.
+    """
+    position, is_behind_start = 0, False
+    while (end := _end_of_page(data, position)) is not None:
+        begins_stream = bool(data[position + 5] & _FIRST_PAGE)
+        if begins_stream and is_behind_start:
+            return position
+        is_behind_start = is_behind_start or not begins_stream
+        position = end
+
+    return None
 
 
 def _end_of_page(data: bytes, start: int) -> int | None:

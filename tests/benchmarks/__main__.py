@@ -8,6 +8,7 @@ from tests import ROOT
 BENCHMARKS = (
     "labeling.import_rows",
     "labeling.tar_reading",
+    "labeling.sound_decoding",
     "labeling.against_pipeline",
     "labeling.panel_gpu",
     "labeling.ray_overhead",

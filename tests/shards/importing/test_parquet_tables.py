@@ -12,7 +12,7 @@ from shards.config import ConfigError
 from shards.importing.config import ImportConfig
 from shards.importing.job import ImportReport, import_table
 from shards.importing.reading import read_table
-from shards.media.audio import encode_flac
+from shards.media.audio import decode_audio, encode_flac
 from shards.samples.sample import Sample, parse_sample
 from shards.storage.files import open_ranged
 from shards.tar.reader import index_shard, read_members
@@ -118,6 +118,19 @@ def test_media_in_the_table_are_read(tmp_path: Path, kind: pa.DataType) -> None:
         "g": "no_media",
     }
     assert report.num_rows == 7
+
+
+def test_a_part_of_media_in_the_table_is_cut(tmp_path: Path) -> None:
+    """Sound in the table is cut by `start` and `end` as a file is."""
+    media = [{"bytes": FLAC, "path": "long.flac"}] * 2
+    rows = {"key": ["a", "b"], "audio": media, "start": [0.0, 0.1], "end": [0.05, None]}
+
+    assert run(tmp_path, pa.table(rows)).rejected == {}
+
+    whole = decode_audio(FLAC)
+    found = {key: decode_audio(sample.audio or b"") for key, sample in samples(tmp_path).items()}
+    np.testing.assert_allclose(found["a"], whole[:800], atol=2e-5)
+    np.testing.assert_allclose(found["b"], whole[1600:], atol=2e-5)
 
 
 def test_bytes_alone_are_media(tmp_path: Path) -> None:

@@ -90,10 +90,11 @@ def test_twins_agree_in_all_that_is_seen_and_heard(tmp_path: Path) -> None:
     for name, content in (("x", b"x"), ("y", b"y")):
         (tmp_path / f"{name}.mp4").write_bytes(content)
     rows = [
-        ("a", "one.flac", "x.mp4", "0", "words"),
-        ("b", "same.flac", "y.mp4", "0", "words"),
-        ("c", "same.flac", "x.mp4", "1.5", "words"),
-        ("d", "same.flac", "x.mp4", "0", "other words"),
+        ("a", "one.flac", "x.mp4", "", "words"),
+        ("b", "same.flac", "y.mp4", "", "words"),
+        ("c", "same.flac", "", "1.5", "words"),
+        ("d", "same.flac", "x.mp4", "", "other words"),
+        ("e", "same.flac", "", "0", "words"),
     ]
     report = run(tmp_path, rows, "clip audio video start transcript")
     assert report.remarks.twins.example == (("a", None), ("d", None))
