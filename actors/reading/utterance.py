@@ -6,7 +6,9 @@ other records it is not frozen: a reader fills it in step by step, and what went
 part of it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,8 @@ class Utterance:
     where it has none).
 
     `error` says why nothing of this sample can be used, `remark` why one of its modalities is
-    missing while others are there; both read "code: detail".
+    missing while others are there; both read "code: detail". An utterance with an `earlier` result
+    is not decoded.
     """
 
     index: int
@@ -35,3 +38,5 @@ class Utterance:
     metadata: str | None = None  # the sample's json, canonical, where somebody asked for it
     error: str | None = None
     remark: str | None = None
+    content: bytes | None = None  # digest of what the models see, where somebody asked for it
+    earlier: Mapping[str, Any] | None = None  # a row of an earlier table, to be taken over

@@ -38,6 +38,10 @@ class UnwritableFolderError(ConfigError):
     """Where the tables are to be cannot be written from a worker's machine."""
 
 
+class UnusableModelsError(ConfigError):
+    """The models cannot be loaded, which was found out only when the first of them was needed."""
+
+
 def require_writable(folder: str) -> None:
     """See that `folder` can be written, before any work is done for it. Raises
     UnwritableFolderError.
@@ -60,6 +64,7 @@ class ShardOutcome:
     seconds_of_audio: float
     rejected: dict[str, int]
     shard_error: str | None
+    num_carried_over: int = 0  # utterances whose results come from an earlier table
 
 
 @dataclass(slots=True)
@@ -101,7 +106,9 @@ class TableRow(Protocol):
         """Why there is no result, or no full one."""
 
 
-def summarize(name: str, rows: Sequence[TableRow], shard_error: str | None) -> ShardOutcome:
+def summarize(
+    name: str, rows: Sequence[TableRow], shard_error: str | None, num_carried_over: int
+) -> ShardOutcome:
     """Count what a table's rows say."""
     return ShardOutcome(
         name=name,
@@ -109,4 +116,5 @@ def summarize(name: str, rows: Sequence[TableRow], shard_error: str | None) -> S
         seconds_of_audio=sum((row.duration_seconds or 0.0 for row in rows), 0.0),
         rejected=count_reasons(row.error for row in rows),
         shard_error=shard_error,
+        num_carried_over=num_carried_over,
     )

@@ -3,6 +3,7 @@ copies.
 """
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,11 +33,12 @@ def test_a_ray_client_labels_everything(
     small_world: SmallWorld, client_address: str, tmp_path: Path
 ) -> None:
     """The driver knows the end of a set-up from the end of a shard, though Ray Client hands out
-    equal references.
+    equal references. A touched shard takes its results over.
     """
     out = tmp_path / "out"
+    shutil.copytree(small_world.shards, tmp_path / "shards")
     config = LabelConfig(
-        shards=small_world.glob,
+        shards=f"{tmp_path}/shards/*.tar",
         out=str(out),
         panel=str(small_world.panel),
         address=client_address,
@@ -48,3 +50,5 @@ def test_a_ray_client_labels_everything(
         8,
         small_world.num_utterances,
     )
+    os.utime(tmp_path / "shards" / "small-000.tar")
+    assert label(config).job.num_carried_over == 6
