@@ -2,10 +2,10 @@
 
 Every row ends in a shard, or in import-rejected.parquet with its reason. The plan (which row goes
 into which shard) is made from the table and the files' sizes and times alone, so the same input
-gives the same bytes with any number of workers. A shard is named after what goes into it: an import
-that was killed goes on with the shards that are missing, and an import of a longer table writes
-only the shards that have changed. A row may turn out to be unusable only when its shard is written;
-its reason is then noted in a hidden file beside the shard, for as long as the shard is there.
+gives the same bytes with any number of workers. A shard is named after the samples in it. What the
+rows gave is kept in a hidden file beside the shard, so that an import that was killed goes on with
+the shards that are missing, an import of a longer table writes only the shards that have changed,
+and files that were only touched change no shard (see `facts.py`).
 
 Rows with other fields than their neighbors (no transcript, another sound format) get shards of
 their own, because loaders demand that all samples of a shard have the same fields. The shards are
@@ -14,7 +14,7 @@ written by threads: copying is bound by the disk, and a header check costs only 
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -25,11 +25,12 @@ import pyarrow.parquet as pq
 from shards.config import ConfigError
 from shards.errors import reason_code
 from shards.importing.config import ImportConfig
-from shards.importing.plan import Rejected, ShardOfRows, plan_rows, plan_shards
+from shards.importing.cutting import ShardOfRows, cut_rows
+from shards.importing.facts import FACTS_NAME, ShardFacts, facts_name, known_rows, read_all_facts
+from shards.importing.plan import Rejected, plan_rows
 from shards.importing.table import SourceTable, read_table
-from shards.importing.writing import notes_name, write_shard
+from shards.importing.writing import PLACEHOLDER, settle_shard
 from shards.progress import OnProgress, unseen
-from shards.storage.documents import read_json
 from shards.storage.files import atomic_write
 from shards.storage.folder import Folder
 
@@ -38,7 +39,8 @@ CONFIG_NAME = "import.yaml"
 REJECTED_NAME = "import-rejected.parquet"
 
 _REJECTED_SCHEMA = pa.schema([("row", pa.int64()), ("key", pa.string()), ("reason", pa.string())])
-_SHARD_NAME = re.compile(r"shard-\d{6}-[0-9a-f]{12}\.tar")
+# The shards of this release, and those of the last one with the notes beside them.
+_SHARD_NAME = re.compile(r"shard-(?:[0-9a-f]{16}|\d{6}-[0-9a-f]{12})\.tar")
 _NOTES_NAME = re.compile(r"\.shard-\d{6}-[0-9a-f]{12}\.tar\.rejected\.json")
 
 
@@ -67,37 +69,49 @@ def import_table(config: ImportConfig, on_progress: OnProgress = unseen) -> Impo
     """
     source = read_table(config.table)
     rows, rejected = plan_rows(source, config.root)
-    shards = plan_shards(rows, config)
+    shards = cut_rows(rows, config)
 
     folder = Folder(url=config.out, summary_name=SUMMARY_NAME, config_name=CONFIG_NAME)
     folder.make()
     present = set(folder.names())
-    _refuse_foreign_shards(config.out, present, shards, folder.last_summary())
+    facts = read_all_facts(config.out, present)
+    _refuse_foreign_shards(config.out, present, facts.values(), folder.last_summary())
 
-    # A note is written before its shard, so a killed import can leave a note without a shard. The
-    # shard may have no rejected rows this time, and an old note would then be taken for its own.
-    todo = [shard for shard in shards if shard.name not in present]
+    # Facts are written before their shard, so a killed import can leave facts without a shard.
+    todo = [shard for shard in shards if not _is_settled(facts.get(facts_name(shard)), present)]
+    known = known_rows(facts.values(), todo)
     folder.reopen()
-    folder.discard(present & {notes_name(shard) for shard in todo})
+    num_written = 0
 
     with ThreadPoolExecutor(config.num_workers) as pool:
-        running = [pool.submit(write_shard, shard, source, config) for shard in todo]
+        running = {
+            pool.submit(settle_shard, shard, source, config, known, present): facts_name(shard)
+            for shard in todo
+        }
         for number, done in enumerate(as_completed(running), start=1):
-            done.result()
+            facts[running[done]], is_written = done.result()
+            num_written += is_written
             on_progress(number, len(todo))
 
-    return _finish(config, folder, source, shards, rejected, num_written=len(todo))
+    settled = [facts[facts_name(shard)] for shard in shards]
+    return _finish(config, folder, source, shards, settled, rejected, num_written=num_written)
+
+
+def _is_settled(facts: ShardFacts | None, present: set[str]) -> bool:
+    if facts is None or not facts.is_final:
+        return False
+    return facts.shard is None or facts.shard in present
 
 
 def _refuse_foreign_shards(
-    out: str, present: set[str], shards: Sequence[ShardOfRows], earlier: dict[str, Any] | None
+    out: str, present: set[str], facts: Iterable[ShardFacts], earlier: dict[str, Any] | None
 ) -> None:
     """Raise ConfigError when the folder holds shards that no import into it has written.
 
     Shards of an older table are removed at the end of an import. All other shards would stay, and
     nobody would notice that they are labeled together with those of the import.
     """
-    mine = {shard.name for shard in shards} | set(earlier["shards"] if earlier else ())
+    mine = {each.shard for each in facts} | set(earlier["shards"] if earlier else ())
     foreign = sorted(
         name
         for name in present
@@ -115,8 +129,9 @@ def _refuse_foreign_shards(
 
 
 def _belongs(name: str) -> bool:
-    """Whether a file is, by its name, a shard that an import wrote, or a note beside one."""
-    return bool(_SHARD_NAME.fullmatch(name) or _NOTES_NAME.fullmatch(name))
+    """Whether a file is, by its name, a shard that an import wrote, or what is kept beside one."""
+    patterns = (_SHARD_NAME, FACTS_NAME, _NOTES_NAME)
+    return any(pattern.fullmatch(name) for pattern in patterns)
 
 
 def _finish(
@@ -124,26 +139,26 @@ def _finish(
     folder: Folder,
     source: SourceTable,
     shards: Sequence[ShardOfRows],
+    settled: Sequence[ShardFacts],
     rejected: Sequence[Rejected],
     *,
     num_written: int,
 ) -> ImportReport:
     """Remove shards of an older table and leftovers of killed imports, and write the report last.
 
-    The rejected rows of the report are those of the plan and those in the notes beside the shards.
+    The rejected rows of the report are those of the plan and those in the facts of the shards.
+    `settled` has the facts of each of `shards`.
     """
     everything = list(rejected)
-    present = set(folder.names())
-    for shard in shards:
-        if notes_name(shard) in present:
-            reasons = read_json(folder.place(notes_name(shard)))
-            places = {row.key: int(source.places[row.position]) for row in shard.rows}
-            everything.extend(Rejected(places[key], key, reason) for key, reason in reasons.items())
+    for shard, facts in zip(shards, settled, strict=True):
+        places = {row.key: int(source.places[row.position]) for row in shard.rows}
+        everything.extend(Rejected(places[key], key, reason) for key, reason in facts.rejected())
     everything.sort(key=lambda item: item.row)
 
-    wanted = {name for shard in shards for name in (shard.name, notes_name(shard))}
-    folder.discard(filter(_belongs, present - wanted))
-    folder.sweep(lambda name: _belongs(name) or name == REJECTED_NAME)
+    names = tuple(facts.shard for facts in settled if facts.shard is not None)
+    wanted = {*names, *map(facts_name, shards)}
+    folder.discard(filter(_belongs, set(folder.names()) - wanted))
+    folder.sweep(lambda name: _belongs(name) or name in (REJECTED_NAME, PLACEHOLDER))
 
     counts = Counter(reason_code(item.reason) for item in everything)
     report = ImportReport(
@@ -151,9 +166,9 @@ def _finish(
         num_imported=source.num_rows - len(everything),
         num_rejected=len(everything),
         rejected=dict(sorted(counts.items())),
-        num_shards=len(shards),
+        num_shards=len(names),
         num_written=num_written,
-        shards=tuple(shard.name for shard in shards),
+        shards=names,
     )
     with atomic_write(folder.place(REJECTED_NAME)) as stream:
         pq.write_table(

@@ -1,15 +1,26 @@
 """Writing one shard of an import: the files of its rows are read, checked and put into a tar."""
 
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pyarrow as pa
 
 from shards.errors import BadSample
 from shards.importing.config import Check, ImportConfig
-from shards.importing.plan import ShardOfRows, dictionaries, row_files
+from shards.importing.cutting import ShardOfRows
+from shards.importing.facts import (
+    UNREADABLE_FILE,
+    KnownRows,
+    RowFact,
+    ShardFacts,
+    make_facts,
+    write_facts,
+)
+from shards.importing.plan import PlannedRow, dictionaries, row_files
 from shards.importing.table import TRANSCRIPT_COLUMN, SourceTable, metadata_of, text_cell
 from shards.media.audio import check_audio_header, decode_audio
 from shards.media.frames import check_video_header
+from shards.samples.content import WHOLE_SAMPLE
 from shards.samples.metadata import METADATA_EXTENSION, encode_metadata
 from shards.samples.npy import decode_features
 from shards.samples.sample import (
@@ -19,30 +30,82 @@ from shards.samples.sample import (
     VIDEO_EXTENSIONS,
     parse_sample,
 )
-from shards.storage.documents import write_json
-from shards.storage.files import atomic_write, join, read_bytes
+from shards.storage.files import name_later, read_bytes
 from shards.tar.reader import TarLimits, TarWriter
 
 MAX_CHECKED_SECONDS = 24 * 3600.0
+# What the temporary file of a shard is called after, as its own name is not known yet.
+PLACEHOLDER = "shard.tar"
 
 
-def write_shard(shard: ShardOfRows, source: SourceTable, config: ImportConfig) -> None:
-    """Write one shard, and before it a note with the reasons of rows that cannot be used."""
-    reasons: dict[str, str] = {}
-    positions = {row.position: row for row in shard.rows}
-    table = source.rows.take(pa.array(list(positions), pa.int64()))
+def settle_shard(
+    shard: ShardOfRows,
+    source: SourceTable,
+    config: ImportConfig,
+    known: KnownRows,
+    present: Collection[str],
+) -> tuple[ShardFacts, bool]:
+    """See that a shard and its facts are there; the facts, and whether the shard was written.
 
-    with atomic_write(join(config.out, shard.name)) as stream, TarWriter(stream) as writer:
-        for planned, row in zip(shard.rows, dictionaries(table), strict=True):
+    `present` are the names of the files that are there. Where some of the rows were imported
+    before, their shard may come out as one of these files: the rows that are not known are read
+    first, to see.
+    """
+    if any(row.key in known.keys for row in shard.rows):
+        facts = make_facts(shard, list(_look(shard, source, config, known)))
+        if facts.shard is None or facts.shard in present:
+            write_facts(config.out, shard, facts)
+            return facts, False
+
+    return _write_shard(shard, source, config, present)
+
+
+def _look(
+    shard: ShardOfRows, source: SourceTable, config: ImportConfig, known: KnownRows
+) -> Iterator[RowFact]:
+    """The fact of every row, for which only the files of rows that are not known are read."""
+    for token, (planned, row) in zip(shard.tokens, _rows_of(shard, source), strict=True):
+        if token in known.facts:
+            yield known.facts[token]
+            continue
+        try:
+            members = read_members(planned.key, row, source, config)
+            yield RowFact(WHOLE_SAMPLE.digest(members, {}), None)
+        except BadSample as bad:
+            yield RowFact(None, bad.reason)
+
+
+def _write_shard(
+    shard: ShardOfRows, source: SourceTable, config: ImportConfig, present: Collection[str]
+) -> tuple[ShardFacts, bool]:
+    """Write a shard without knowing its name, which follows from what turns out to be in it."""
+    found: list[RowFact] = []
+
+    with name_later(config.out, PLACEHOLDER) as file, TarWriter(file.stream) as writer:
+        for planned, row in _rows_of(shard, source):
             try:
-                writer.add(planned.key, read_members(planned.key, row, source, config))
+                members = read_members(planned.key, row, source, config)
+                writer.add(planned.key, members)
+                found.append(RowFact(WHOLE_SAMPLE.digest(members, {}), None))
             except BadSample as bad:
-                reasons[planned.key] = bad.reason
+                found.append(RowFact(None, bad.reason))
 
-        # The shard appears when the block ends. Its note is written before that, because a shard
-        # that is there is never written again: a note lost between the two would stay lost.
-        if reasons:
-            write_json(join(config.out, notes_name(shard)), reasons)
+        # The shard appears when the block ends. Its facts are written before that: a shard that
+        # nothing tells of would look like somebody else's. A shard that is there already is not
+        # replaced, because a new modification time is a new version to `label`.
+        facts = make_facts(shard, found)
+        write_facts(config.out, shard, facts)
+        is_new = facts.shard is not None and facts.shard not in present
+        file.name = facts.shard if is_new else None
+
+    return facts, is_new
+
+
+def _rows_of(
+    shard: ShardOfRows, source: SourceTable
+) -> Iterator[tuple[PlannedRow, dict[str, Any]]]:
+    table = source.rows.take(pa.array([row.position for row in shard.rows], pa.int64()))
+    return zip(shard.rows, dictionaries(table), strict=True)
 
 
 def read_members(
@@ -59,7 +122,7 @@ def read_members(
         except ValueError as error:
             raise BadSample("file_too_large", str(error)) from error
         except OSError as error:
-            raise BadSample("unreadable_file", f"{file.relative}: {error.strerror}") from error
+            raise BadSample(UNREADABLE_FILE, f"{file.relative}: {error.strerror}") from error
 
     transcript = text_cell(row, TRANSCRIPT_COLUMN)
     if transcript is not None:
@@ -87,7 +150,3 @@ def _check_media(extension: str, payload: bytes, check: Check) -> None:
         check_audio_header(payload)
     elif check != "none" and extension in VIDEO_EXTENSIONS:
         check_video_header(payload)
-
-
-def notes_name(shard: ShardOfRows) -> str:
-    return f".{shard.name}.rejected.json"

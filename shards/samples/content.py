@@ -3,7 +3,8 @@
 A result stays valid for as long as this digest does, whatever happens to the rest of the sample, to
 its shard or to the shard's name. For example, another speaker in the json changes the sample, but
 nothing that a labeler of emotions sees. The members are hashed as bytes: decoded sound would
-survive a change of container too, but nobody could skip the decoding.
+survive a change of container too, but nobody could skip the decoding. SHA-256 is cut to 16 bytes;
+BLAKE2b lost, because processors have instructions for SHA-256, which make it twice as fast.
 """
 
 import hashlib
@@ -11,12 +12,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from shards.samples.sample import AUDIO_EXTENSIONS, VIDEO_EXTENSIONS
+from shards.samples.sample import ALLOWED_EXTENSIONS, AUDIO_EXTENSIONS, VIDEO_EXTENSIONS
 
 CONTENT_BYTES = 16
 
 # Raise the number when the digest is computed in another way: no result is taken over then.
-_PERSON = b"emostream-1"
+_BEGINNING = b"emostream content 1\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +29,7 @@ class Seen:
 
     def digest(self, members: Mapping[str, bytes], metadata: Mapping[str, object]) -> bytes:
         """The digest [16] of what is seen of a sample; `metadata` is its parsed json."""
-        content = hashlib.blake2b(digest_size=CONTENT_BYTES, person=_PERSON)
+        content = hashlib.sha256(_BEGINNING)
 
         # Lengths and extensions are hashed too, so that no two samples give the same bytes.
         for extension in sorted(self.extensions & members.keys()):
@@ -38,7 +39,11 @@ class Seen:
         fields = [*self.fields, *_duration_field(members)]
         found = {name: metadata[name] for name in fields if metadata.get(name) is not None}
         content.update(json.dumps(found, sort_keys=True).encode())
-        return content.digest()
+        return content.digest()[:CONTENT_BYTES]
+
+
+# All bytes of a sample, its json included: what the identity of a shard is made of.
+WHOLE_SAMPLE = Seen(extensions=ALLOWED_EXTENSIONS, fields=())
 
 
 def _duration_field(members: Mapping[str, bytes]) -> list[str]:
