@@ -11,16 +11,8 @@ from pathlib import Path
 from actors.inference.checkpoints import identify
 from actors.labeling.config import PanelConfig
 from shards.config_values import to_mapping
-from shards.samples.content import Seen
-from shards.samples.metadata import METADATA_EXTENSION
-from shards.samples.sample import ALLOWED_EXTENSIONS
 
 DIGEST_VERSION = 2  # raise it when the code comes to label differently from the same settings
-
-
-# What a label is made from. Whoever lets a labeler look at more of the json adds the field here:
-# otherwise a label would be taken over although what it was made from has changed.
-SEEN_BY_LABELERS = Seen(extensions=ALLOWED_EXTENSIONS - {METADATA_EXTENSION}, fields=("language",))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,13 +5,14 @@ from typing import Any
 import ray
 
 from actors.labeling.config import PanelConfig
-from actors.labeling.identity import SEEN_BY_LABELERS, PanelIdentity
+from actors.labeling.identity import PanelIdentity
 from actors.labeling.shard import label_shard
 from actors.reading.reader import Needs
 from actors.reading.reader_actor import ShardStream
 from actors.work.task import ShardOutcome, ShardTask
 from actors.work.worker_actor import REMOTE_OPTIONS, ShardWorker, SharedResults
 from shards.media.faces import FaceCropper
+from shards.samples.content import SEEN_BY_LABELERS
 from shards.tables.predictions import read_info
 
 

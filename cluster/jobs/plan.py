@@ -19,6 +19,7 @@ from shards.storage.files import FileIdentity, join, remove, without_globs
 from shards.storage.folder import sweep
 from shards.storage.names import list_names, relative_names
 from shards.storage.urls import absolute
+from shards.tables.former import add_contents
 from shards.tables.names import is_table_name
 from shards.tables.predictions import REMEDY, TableInfo, read_info
 from shards.tables.replaced import find_replaced
@@ -82,11 +83,13 @@ def refuse_other_corpora(plan: ShardPlan) -> None:
 
 def earlier_tables(plan: ShardPlan, maker: str) -> list[str]:
     """The URLs of tables that the same panel has made, of shards that are now others or gone."""
-    return [
-        join(plan.out, name)
-        for name, info in _unplanned(plan, plan.existing).items()
-        if info.panel_digest == maker
-    ]
+    found = []
+    for name, info in _unplanned(plan, plan.existing).items():
+        if info.panel_digest == maker:
+            add_contents(join(plan.out, name), info)
+            found.append(join(plan.out, name))
+
+    return found
 
 
 def remove_superseded(plan: ShardPlan) -> tuple[int, int]:

@@ -27,6 +27,7 @@ from shards.errors import reason_code
 from shards.importing.config import ImportConfig
 from shards.importing.cutting import ShardOfRows, cut_rows
 from shards.importing.facts import FACTS_NAME, ShardFacts, facts_name, known_rows, read_all_facts
+from shards.importing.former import keep_contents
 from shards.importing.plan import Rejected, plan_rows
 from shards.importing.table import SourceTable, read_table
 from shards.importing.writing import PLACEHOLDER, settle_shard
@@ -39,8 +40,9 @@ CONFIG_NAME = "import.yaml"
 REJECTED_NAME = "import-rejected.parquet"
 
 _REJECTED_SCHEMA = pa.schema([("row", pa.int64()), ("key", pa.string()), ("reason", pa.string())])
-# The shards of this release, and those of the last one with the notes beside them.
 _SHARD_NAME = re.compile(r"shard-(?:[0-9a-f]{16}|\d{6}-[0-9a-f]{12})\.tar")
+# The shards of the last release, and the notes beside them.
+_FORMER_NAME = re.compile(r"shard-\d{6}-[0-9a-f]{12}\.tar")
 _NOTES_NAME = re.compile(r"\.shard-\d{6}-[0-9a-f]{12}\.tar\.rejected\.json")
 
 
@@ -157,7 +159,10 @@ def _finish(
 
     names = tuple(facts.shard for facts in settled if facts.shard is not None)
     wanted = {*names, *map(facts_name, shards)}
-    folder.discard(filter(_belongs, set(folder.names()) - wanted))
+    unwanted = set(filter(_belongs, folder.names())) - wanted
+    former = sorted(filter(_FORMER_NAME.fullmatch, unwanted))
+    keep_contents([folder.place(name) for name in former], config.num_workers)
+    folder.discard(unwanted)
     folder.sweep(lambda name: _belongs(name) or name in (REJECTED_NAME, PLACEHOLDER))
 
     counts = Counter(reason_code(item.reason) for item in everything)

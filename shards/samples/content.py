@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from shards.samples.metadata import METADATA_EXTENSION
 from shards.samples.sample import ALLOWED_EXTENSIONS, AUDIO_EXTENSIONS, VIDEO_EXTENSIONS
 
 CONTENT_BYTES = 16
@@ -41,6 +42,10 @@ class Seen:
         content.update(json.dumps(found, sort_keys=True).encode())
         return content.digest()[:CONTENT_BYTES]
 
+
+# What a label is made from. Whoever lets a labeler look at more of the json adds the field here:
+# otherwise a label would be taken over although what it was made from has changed.
+SEEN_BY_LABELERS = Seen(extensions=ALLOWED_EXTENSIONS - {METADATA_EXTENSION}, fields=("language",))
 
 # All bytes of a sample, its json included: what the identity of a shard is made of.
 WHOLE_SAMPLE = Seen(extensions=ALLOWED_EXTENSIONS, fields=())

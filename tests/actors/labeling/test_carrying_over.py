@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from actors.labeling.config import PanelConfig
-from actors.labeling.identity import SEEN_BY_LABELERS
 from actors.labeling.panel import Panel
 from actors.labeling.shard import label_shard
 from actors.reading.config import MediaConfig
 from actors.reading.reader import Needs, ShardReader
 from actors.reading.utterance import Utterance
 from actors.work.task import ShardOutcome, ShardProgress, ShardTask, UnusableModelsError
+from shards.samples.content import SEEN_BY_LABELERS
 from shards.samples.sample import Sample
 from shards.tables.earlier import EarlierRows, index_results
 from tests.shards.media.pieces import encode_video, gray

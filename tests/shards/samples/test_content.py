@@ -2,8 +2,7 @@
 
 import pytest
 
-from actors.labeling.identity import SEEN_BY_LABELERS
-from shards.samples.content import CONTENT_BYTES
+from shards.samples.content import CONTENT_BYTES, SEEN_BY_LABELERS
 
 SOUND = {"flac": b"sound", "txt": b"words", "json": b"{}"}
 
