@@ -18,7 +18,8 @@ import numpy as np
 from shards.importing.config import MIB, Check, ImportConfig
 from shards.importing.plan import PlannedRow
 
-# Raise the number when the same rows give other samples, for example another json.
+# Raise the number when the same rows give other samples, for example another json. An option that
+# changes the samples is part of the tokens, as `--check` is.
 FORMAT_VERSION = 3
 
 # The allowed sizes of a shard, in parts of the target size. The last shard may be smaller.

@@ -75,12 +75,12 @@ class ShardFacts:
 class KnownRows:
     """What earlier imports into the folder tell of the rows that are to be imported now.
 
-    `facts` has the rows that are as they were, by token. `keys` has the rows whose key was there,
-    whatever has become of their files.
+    `facts` has the rows that are as they were, by token. `samples` has the digests of all samples
+    that rows with the same keys gave: a shard that is there is made of these.
     """
 
     facts: dict[bytes, RowFact]
-    keys: frozenset[str]
+    samples: frozenset[bytes]
 
 
 def facts_name(shard: ShardOfRows) -> str:
@@ -132,7 +132,7 @@ def known_rows(every: Collection[ShardFacts], shards: Sequence[ShardOfRows]) -> 
     tokens = pa.array([token for shard in shards for token in shard.tokens], pa.binary(16))
     keys = pa.array([row.key for shard in shards for row in shard.rows], pa.string())
     facts: dict[bytes, RowFact] = {}
-    known: set[str] = set()
+    samples: set[bytes] = set()
 
     for each in every:
         same = each.rows.filter(pc.is_in(each.rows["token"], value_set=tokens))
@@ -142,9 +142,10 @@ def known_rows(every: Collection[ShardFacts], shards: Sequence[ShardOfRows]) -> 
             for token, sample, reason in zip(*columns, strict=True)
             if reason is None or reason_code(reason) != UNREADABLE_FILE
         }
-        known |= set(each.rows["key"].filter(pc.is_in(each.rows["key"], keys)).to_pylist())
+        namesakes = each.rows.filter(pc.is_in(each.rows["key"], value_set=keys))
+        samples.update(namesakes["sample"].drop_null().to_pylist())
 
-    return KnownRows(facts, frozenset(known))
+    return KnownRows(facts, frozenset(samples))
 
 
 def _read(url: str) -> ShardFacts | None:

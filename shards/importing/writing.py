@@ -47,12 +47,12 @@ def settle_shard(
 ) -> tuple[ShardFacts, bool]:
     """See that a shard and its facts are there; the facts, and whether the shard was written.
 
-    `present` are the names of the files that are there. Where some of the rows were imported
-    before, their shard may come out as one of these files: the rows that are not known are read
-    first, to see.
+    `present` are the names of the files that are there. The shard may come out as one of these:
+    rows that are not known are read first, to see, as long as they give samples that are there.
     """
-    if any(row.key in known.keys for row in shard.rows):
-        facts = make_facts(shard, list(_look(shard, source, config, known)))
+    looked = _look(shard, source, config, known)
+    if looked is not None:
+        facts = make_facts(shard, looked)
         if facts.shard is None or facts.shard in present:
             write_facts(config.out, shard, facts)
             return facts, False
@@ -62,17 +62,30 @@ def settle_shard(
 
 def _look(
     shard: ShardOfRows, source: SourceTable, config: ImportConfig, known: KnownRows
-) -> Iterator[RowFact]:
-    """The fact of every row, for which only the files of rows that are not known are read."""
+) -> list[RowFact] | None:
+    """The facts of all rows, for which only the files of rows that are not known are read.
+
+    None as soon as a row gives a sample that is in no shard yet: the shard must be written.
+    """
+    facts = []
+
     for token, (planned, row) in zip(shard.tokens, _rows_of(shard, source), strict=True):
-        if token in known.facts:
-            yield known.facts[token]
-            continue
-        try:
-            members = read_members(planned.key, row, source, config)
-            yield RowFact(WHOLE_SAMPLE.digest(members, {}), None)
-        except BadSample as bad:
-            yield RowFact(None, bad.reason)
+        fact = known.facts.get(token)
+        if fact is None:
+            # A first import knows no samples, and reads nothing twice.
+            fact = _fact_of(planned.key, row, source, config) if known.samples else None
+        if fact is None or (fact.sample is not None and fact.sample not in known.samples):
+            return None
+        facts.append(fact)
+
+    return facts
+
+
+def _fact_of(key: str, row: dict[str, Any], source: SourceTable, config: ImportConfig) -> RowFact:
+    try:
+        return RowFact(WHOLE_SAMPLE.digest(read_members(key, row, source, config), {}), None)
+    except BadSample as bad:
+        return RowFact(None, bad.reason)
 
 
 def _write_shard(

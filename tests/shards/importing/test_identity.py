@@ -94,6 +94,19 @@ def test_touched_files_are_read_once_and_change_nothing(
     assert list(rejected(imported)) == [5]
 
 
+def test_what_must_be_written_is_read_once(imported: Path, root: Path, opened: list[str]) -> None:
+    """Where a column of the json makes every sample another, no row but the first is read twice,
+    and a first import reads none twice.
+    """
+    rows = [row(n, transcript="words" if n < 4 else "", take="2e5") for n in range(8)]
+    table = write_csv(imported.parent / "t.csv", rows)
+    assert run(table, root, imported, num_workers=1).num_written == 2
+    assert len(opened) == 2 * (8 + 2)
+    opened.clear()
+    run(table, root, imported.parent / "fresh")
+    assert len(opened) == 2 * 8
+
+
 @pytest.mark.parametrize("check", ["decode", "none"])
 def test_another_check_changes_no_shard_that_passes_it(
     imported: Path, root: Path, check: str
