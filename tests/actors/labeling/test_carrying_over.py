@@ -1,6 +1,4 @@
-"""Results of earlier tables: taken over to the bit where a model would see the same, and nowhere
-else.
-"""
+"""Results of earlier tables are taken over, to the bit, where a model would see the same."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -79,8 +77,9 @@ def labeled(world: SmallWorld, tmp_path: Path) -> Path:
 
 
 def test_only_what_no_model_saw_may_change(world: SmallWorld, labeled: Path) -> None:
-    """Of four edited samples, those with another speaker and place keep their results, and those
-    with another transcript and language do not.
+    """Samples with another speaker or place keep their results.
+
+    Those with another transcript or language do not.
     """
     panel = make_panel(world)
     panel.setup_later(1, {"audio": {"checkpoint": "from the earlier table"}})
@@ -133,9 +132,7 @@ def test_samples_without_results_are_tried_again(world: SmallWorld, labeled: Pat
 def test_a_missing_modality_and_its_reason_are_carried_over(
     world: SmallWorld, labeled: Path
 ) -> None:
-    """A silent video with words keeps its row, with the duration that its json states now as
-    before.
-    """
+    """A silent video with words keeps its row, with the duration that its json states."""
     pictures = encode_video([gray(100)] * 3)
     silent = Sample(
         key="silent",

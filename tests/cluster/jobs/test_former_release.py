@@ -82,8 +82,9 @@ def former(root: Path, tmp_path: Path) -> Path:
 
 
 def test_labels_survive_an_import_that_writes_the_shards_anew(former: Path, root: Path) -> None:
-    """A sample that had a label is found by its content, to the bit; one without is labeled, and so
-    is one whose transcript was corrected.
+    """A sample that had a label is found by its content, to the bit.
+
+    One without a label is labeled, and so is one whose transcript was corrected.
     """
     rows = [row(0), row(1, transcript="other"), row(2, speaker="ann"), row(3)]
     table = write_csv(former / "t.csv", rows)

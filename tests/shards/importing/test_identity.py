@@ -1,6 +1,4 @@
-"""A shard is what is in it: what does not change the samples changes no shard, and opens no file
-twice.
-"""
+"""A shard is what is in it: what changes no sample changes no shard, and opens no file twice."""
 
 import os
 from pathlib import Path
@@ -78,15 +76,15 @@ def test_an_unchanged_import_opens_no_file(imported: Path, root: Path, opened: l
 def test_touched_files_are_read_once_and_change_nothing(
     imported: Path, root: Path, opened: list[str]
 ) -> None:
-    """Only the files that were touched are read, no shard is written, and the next import reads
-    none.
-    """
+    """Only rows that were touched are read, no shard is written, and the next import reads none."""
     before = states(imported)
     for name in ("1.flac", "6.npy"):
         os.utime(root / name)
+
     assert again(imported, root).num_written == 0
     # A row is read as a whole.
     assert sorted(opened) == ["1.flac", "1.npy", "6.flac", "6.npy"]
+
     opened.clear()
     assert again(imported, root).num_written == 0
     assert opened == []
@@ -95,8 +93,9 @@ def test_touched_files_are_read_once_and_change_nothing(
 
 
 def test_what_must_be_written_is_read_once(imported: Path, root: Path, opened: list[str]) -> None:
-    """Where a column of the json makes every sample another, no row but the first is read twice,
-    and a first import reads none twice.
+    """Where every sample has changed, only the first row of a shard is read twice.
+
+    A first import reads none twice.
     """
     rows = [row(n, transcript="words" if n < 4 else "", take="2e5") for n in range(8)]
     table = write_csv(imported.parent / "t.csv", rows)
@@ -111,9 +110,7 @@ def test_what_must_be_written_is_read_once(imported: Path, root: Path, opened: l
 def test_another_check_changes_no_shard_that_passes_it(
     imported: Path, root: Path, check: str
 ) -> None:
-    """What passes both checks is the same; a row that only the milder check lets through comes
-    in.
-    """
+    """What passes both checks is the same; a row that only the milder check passes comes in."""
     before = states(imported)
     report = again(imported, root, check=check)
     assert report.num_imported == (8 if check == "none" else 7)
@@ -231,8 +228,9 @@ def test_shards_have_every_row_once_and_allowed_sizes(
 
 
 def test_an_inserted_or_deleted_row_moves_few_cuts(tmp_path: Path) -> None:
-    """Of 59 shards, mostly one changes, and never more than 6; filling each shard up to the target
-    size would change half of them on average.
+    """Of 59 shards, mostly one changes, and never more than 6.
+
+    Filling each shard up to the target size would change half of them on average.
     """
     sizes = np.random.default_rng(5).integers(20_000, 60_000, 1600)
     rows = planned(sizes.tolist())
