@@ -28,19 +28,18 @@ class LabelerActor(ShardWorker):
         num_readers: int,
     ) -> None:
         super().__init__(config.media, _needs(config), earlier, num_threads, num_readers)
-        from actors.labeling.panel import (
-            Panel,
-        )  # here, so that the driver, which only names this class, loads no torch
+        # Why here: the driver, which only names this class, is to load no torch.
+        from actors.labeling.panel import Panel
 
         self._config, self._earlier = config, earlier
         self._panel = Panel(config, identity)
 
     def load(self, num_threads: int) -> None:
-        """Load the panel, and the face detector once: without it readers would die, or every face
-        be missing.
+        """Load the panel, and the face detector once, to see that it can be loaded.
 
-        Where results may be taken over from earlier tables, the panel waits for the first utterance
-        that it has to see: there may be none.
+        Without the detector readers would die, or every face would be missing. Where results may be
+        taken over from earlier tables, the panel waits for the first utterance that it has to see:
+        there may be none.
         """
         if self._earlier is None:
             self._panel.setup(num_threads=num_threads)

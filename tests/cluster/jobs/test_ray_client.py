@@ -1,6 +1,4 @@
-"""Labeling from outside the cluster: through Ray Client, where packages are sent and references are
-copies.
-"""
+"""Labeling from outside the cluster, through Ray Client, which sends packages along."""
 
 import os
 import shutil
@@ -32,8 +30,9 @@ def client_address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_a_ray_client_labels_everything(
     small_world: SmallWorld, client_address: str, tmp_path: Path
 ) -> None:
-    """The driver knows the end of a set-up from the end of a shard, though Ray Client hands out
-    equal references. A touched shard takes its results over.
+    """Ray Client hands out equal references, not the same; a job labels everything even so.
+
+    A touched shard takes its results over.
     """
     out = tmp_path / "out"
     shutil.copytree(small_world.shards, tmp_path / "shards")
@@ -44,6 +43,7 @@ def test_a_ray_client_labels_everything(
         address=client_address,
         num_labelers=1,
     )
+
     summary = label(config)
     assert (summary.job.exit_status, summary.num_labeled, summary.job.num_utterances) == (
         0,
