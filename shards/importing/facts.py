@@ -11,13 +11,14 @@ file for the whole import lost: a killed import would have lost it.
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import xxhash
 
 from shards.config import ConfigError
 from shards.errors import reason_code
@@ -86,6 +87,20 @@ class KnownRows:
 def facts_name(shard: ShardOfRows) -> str:
     """The name of the file with the facts of a shard."""
     return f".rows-{shard.name}.parquet"
+
+
+def sample_digest(members: Mapping[str, bytes]) -> bytes:
+    """The digest [16] of all bytes of a sample, its json included.
+
+    XXH3 is made against accidents, not against attacks: who imports a corpus would attack only
+    himself. SHA-256 lost, as it made an import from warm files 12 % slower.
+    """
+    digest = xxhash.xxh3_128()
+    for extension, payload in sorted(members.items()):
+        digest.update(f"{extension} {len(payload)}\n".encode())
+        digest.update(payload)
+
+    return digest.digest()
 
 
 def make_facts(shard: ShardOfRows, facts: Sequence[RowFact]) -> ShardFacts:

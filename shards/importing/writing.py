@@ -1,6 +1,6 @@
 """Writing one shard of an import: the files of its rows are read, checked and put into a tar."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -14,13 +14,13 @@ from shards.importing.facts import (
     RowFact,
     ShardFacts,
     make_facts,
+    sample_digest,
     write_facts,
 )
 from shards.importing.plan import PlannedRow, dictionaries, row_files
 from shards.importing.table import TRANSCRIPT_COLUMN, SourceTable, metadata_of, text_cell
 from shards.media.audio import check_audio_header, decode_audio
 from shards.media.frames import check_video_header
-from shards.samples.content import WHOLE_SAMPLE
 from shards.samples.metadata import METADATA_EXTENSION, encode_metadata
 from shards.samples.npy import decode_features
 from shards.samples.sample import (
@@ -67,23 +67,25 @@ def _look(
 
     None as soon as a row gives a sample that is in no shard yet: the shard must be written.
     """
-    facts = []
+    # A first import knows no samples, and reads nothing twice.
+    if not known.samples:
+        return None
 
-    for token, (planned, row) in zip(shard.tokens, _rows_of(shard, source), strict=True):
-        fact = known.facts.get(token)
-        if fact is None:
-            # A first import knows no samples, and reads nothing twice.
-            fact = _fact_of(planned.key, row, source, config) if known.samples else None
-        if fact is None or (fact.sample is not None and fact.sample not in known.samples):
+    facts = [known.facts.get(token) for token in shard.tokens]
+    unknown = [place for place, fact in enumerate(facts) if fact is None]
+    rows = _rows_of([shard.rows[place] for place in unknown], source)
+    for place, (planned, row) in zip(unknown, rows, strict=True):
+        fact = _fact_of(planned.key, row, source, config)
+        if fact.sample is not None and fact.sample not in known.samples:
             return None
-        facts.append(fact)
+        facts[place] = fact
 
-    return facts
+    return [fact for fact in facts if fact is not None]
 
 
 def _fact_of(key: str, row: dict[str, Any], source: SourceTable, config: ImportConfig) -> RowFact:
     try:
-        return RowFact(WHOLE_SAMPLE.digest(read_members(key, row, source, config), {}), None)
+        return RowFact(sample_digest(read_members(key, row, source, config)), None)
     except BadSample as bad:
         return RowFact(None, bad.reason)
 
@@ -95,11 +97,11 @@ def _write_shard(
     found: list[RowFact] = []
 
     with name_later(config.out, PLACEHOLDER) as file, TarWriter(file.stream) as writer:
-        for planned, row in _rows_of(shard, source):
+        for planned, row in _rows_of(shard.rows, source):
             try:
                 members = read_members(planned.key, row, source, config)
                 writer.add(planned.key, members)
-                found.append(RowFact(WHOLE_SAMPLE.digest(members, {}), None))
+                found.append(RowFact(sample_digest(members), None))
             except BadSample as bad:
                 found.append(RowFact(None, bad.reason))
 
@@ -115,10 +117,10 @@ def _write_shard(
 
 
 def _rows_of(
-    shard: ShardOfRows, source: SourceTable
+    rows: Sequence[PlannedRow], source: SourceTable
 ) -> Iterator[tuple[PlannedRow, dict[str, Any]]]:
-    table = source.rows.take(pa.array([row.position for row in shard.rows], pa.int64()))
-    return zip(shard.rows, dictionaries(table), strict=True)
+    table = source.rows.take(pa.array([row.position for row in rows], pa.int64()))
+    return zip(rows, dictionaries(table), strict=True)
 
 
 def read_members(

@@ -47,9 +47,6 @@ class Seen:
 # otherwise a label would be taken over although what it was made from has changed.
 SEEN_BY_LABELERS = Seen(extensions=ALLOWED_EXTENSIONS - {METADATA_EXTENSION}, fields=("language",))
 
-# All bytes of a sample, its json included: what the identity of a shard is made of.
-WHOLE_SAMPLE = Seen(extensions=ALLOWED_EXTENSIONS, fields=())
-
 
 def _duration_field(members: Mapping[str, bytes]) -> list[str]:
     """The stated duration counts where a video may turn out to have no sound to be measured.
