@@ -9,19 +9,28 @@ from actors.reading.config import MediaConfig
 from actors.reading.reader import Needs
 from actors.reading.reader_actor import ShardStream
 from actors.work.task import ShardOutcome, ShardTask
-from actors.work.worker_actor import REMOTE_OPTIONS, ShardWorker
+from actors.work.worker_actor import REMOTE_OPTIONS, ShardWorker, SharedResults
 from shards.config import ConfigError
+from shards.samples.content import Seen
+from shards.samples.sample import AUDIO_EXTENSIONS, VIDEO_EXTENSIONS
+
+# A personalized encoder hears each speaker in its own way, so the speaker's name counts too.
+HEARD_BY_ENCODERS = Seen(extensions=AUDIO_EXTENSIONS | VIDEO_EXTENSIONS, fields=("speaker",))
 
 
 class EmbedderActor(ShardWorker):
     """An encoder, its readers and the shards assigned to them."""
 
     def __init__(
-        self, config: EmbedderConfig, maker: str, num_threads: int, num_readers: int
+        self,
+        config: EmbedderConfig,
+        maker: str,
+        earlier: SharedResults | None,
+        num_threads: int,
+        num_readers: int,
     ) -> None:
-        super().__init__(
-            MediaConfig(), Needs(audio=True, vision=False, metadata=True), num_threads, num_readers
-        )
+        needs = Needs(audio=True, vision=False, metadata=True, seen=HEARD_BY_ENCODERS)
+        super().__init__(MediaConfig(), needs, earlier, num_threads, num_readers)
         from actors.embedding.embedders import (
             make_embedder,
         )  # here, so that the driver loads no torch

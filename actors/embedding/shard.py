@@ -3,7 +3,10 @@
 This is the unit of work of `emostream embed`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from actors.embedding.embedders import Embedder
 from actors.inference.outcomes import Missing, Outcome
@@ -23,8 +26,15 @@ def embed_shard(
 ) -> ShardOutcome:
     """Embed `utterances` and commit the table of `task`; `encoder` names the encoder to people."""
     rows: list[Embedding] = []
+    num_carried_over = 0
+
     for window in windows(utterances, progress):
-        rows += embed_window(embedder, window)
+        fresh = [utterance for utterance in window if utterance.earlier is None]
+        made = iter(embed_window(embedder, fresh) if fresh else ())
+        for utterance in window:
+            earlier = utterance.earlier
+            rows.append(next(made) if earlier is None else _carry_over(utterance, earlier))
+        num_carried_over += len(window) - len(fresh)
 
     info = EmbeddingInfo(
         encoder=encoder,
@@ -38,7 +48,7 @@ def embed_shard(
     )
 
     write_embeddings(task.table_url, rows, info)
-    return summarize(task.name, rows, shard_error)
+    return summarize(task.name, rows, shard_error, num_carried_over)
 
 
 def embed_window(embedder: Embedder, window: Sequence[Utterance]) -> list[Embedding]:
@@ -76,4 +86,18 @@ def _row(utterance: Utterance, outcome: Outcome) -> Embedding:
         vector=None if isinstance(outcome, Missing) else outcome,
         metadata=utterance.metadata,
         error=None if missing is None else missing.reason,
+        content=utterance.content if missing is None else None,
+    )
+
+
+def _carry_over(utterance: Utterance, row: Mapping[str, Any]) -> Embedding:
+    """The vector of an earlier row for the sample as it is now."""
+    return Embedding(
+        key=utterance.key,
+        speaker=utterance.speaker,
+        duration_seconds=utterance.duration_seconds,
+        vector=np.array(row["vector"], dtype=np.float32),
+        metadata=utterance.metadata,
+        error=None,
+        content=utterance.content,
     )

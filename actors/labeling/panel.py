@@ -27,6 +27,7 @@ from actors.labeling.labelers.speech_recognition import SpeechRecognizer
 from actors.labeling.labelers.text import TextLabeler
 from actors.labeling.labelers.vision import VisionLabeler
 from actors.reading.utterance import Utterance
+from actors.work.task import UnusableModelsError
 from shards.config import ConfigError
 from shards.config_values import to_mapping
 from shards.tables.predictions import MODALITIES, Prediction
@@ -61,6 +62,7 @@ class Panel:
         self._identity = identity
         self._stages: list[_Stage] = []
         self._labelers: dict[str, dict[str, str]] = {}
+        self._threads_later: int | None = None  # set while loading is put off
         self.looks_at_crops = False  # whether a labeler needs faces cut from video
         self.seconds: dict[str, float] = {}  # spent in each labeler so far
 
@@ -97,16 +99,37 @@ class Panel:
         )
         self.seconds = dict.fromkeys((stage.name for stage in self._stages), 0.0)
 
+    def setup_later(self, num_threads: int, labelers: Mapping[str, Mapping[str, str]]) -> None:
+        """Call `setup` when the first utterance is to be labeled, if there will be one.
+
+        `labelers` is what the tables say of the models until then: those that made the results
+        which are taken over.
+        """
+        self._threads_later = num_threads
+        self._labelers = {name: dict(labeler) for name, labeler in labelers.items()}
+
     def label(self, utterances: Sequence[Utterance]) -> list[Prediction]:
         """One prediction for each utterance, in order; `shard` is left empty for the caller.
 
-        Utterances with an `error` pass through. The same utterances give the same bits.
+        Utterances with an `error` pass through. The same utterances give the same bits. Raises
+        UnusableModelsError when `setup` was put off until now and fails.
         """
         drafts = [_Draft(utterance, utterance.transcript) for utterance in utterances]
         usable = [draft for draft in drafts if draft.utterance.error is None]
+        if usable:
+            self._catch_up()
         for stage in self._stages:
             self._run(stage, usable)
         return [_prediction(draft) for draft in drafts]
+
+    def _catch_up(self) -> None:
+        if self._threads_later is None:
+            return
+        try:
+            self.setup(self._threads_later)
+        except ConfigError as error:
+            raise UnusableModelsError(str(error)) from error
+        self._threads_later = None
 
     def _run(self, stage: _Stage, drafts: Sequence[_Draft]) -> None:
         started = time.perf_counter()

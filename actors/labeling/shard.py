@@ -1,16 +1,25 @@
 """One shard from utterances to a committed prediction table: the unit of work, without Ray.
 
 Utterances are gathered into windows (bounded in number and bytes), and each window goes through the
-panel.
+panel. Utterances whose results are in an earlier table take these over instead.
 """
 
 import dataclasses
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from actors.reading.utterance import Utterance
 from actors.work.task import ShardOutcome, ShardProgress, ShardTask, summarize, windows
-from shards.tables.predictions import Prediction, TableInfo, write_predictions
+from shards.tables.predictions import (
+    MODALITIES,
+    OBJECTIVES,
+    Prediction,
+    TableInfo,
+    write_predictions,
+)
 
 if TYPE_CHECKING:
     from actors.labeling.panel import Panel  # with torch; the driver imports this module too
@@ -26,17 +35,75 @@ def label_shard(
 ) -> ShardOutcome:
     """Label `utterances` and commit the table of `task` (temporary name, flush, rename)."""
     rows: list[Prediction] = []
+    num_carried_over = 0
+
     for window in windows(utterances, progress):
-        predictions = panel.label(window)
-        rows.extend(_finish(task, *pair) for pair in zip(window, predictions, strict=True))
+        fresh = [utterance for utterance in window if utterance.earlier is None]
+        predictions = iter(panel.label(fresh) if fresh else ())
+        for utterance in window:
+            if utterance.earlier is None:
+                rows.append(_finish(task, utterance, next(predictions)))
+            else:
+                rows.append(_carry_over(task, utterance, utterance.earlier))
+        num_carried_over += len(window) - len(fresh)
+
     write_predictions(task.table_url, rows, _table_info(task, panel, shard_error, len(rows)))
-    return summarize(task.name, rows, shard_error)
+    return summarize(task.name, rows, shard_error, num_carried_over)
 
 
 def _finish(task: ShardTask, utterance: Utterance, prediction: Prediction) -> Prediction:
     """Name the shard, and add the reader's remark to the labelers' reasons."""
     reasons = dict.fromkeys(reason for reason in (prediction.error, utterance.remark) if reason)
-    return dataclasses.replace(prediction, shard=task.name, error="; ".join(reasons) or None)
+    return dataclasses.replace(
+        prediction,
+        shard=task.name,
+        error="; ".join(reasons) or None,
+        content=utterance.content if _has_result(prediction) else None,
+    )
+
+
+def _has_result(prediction: Prediction) -> bool:
+    """Whether a model has said anything: only then is there something worth taking over.
+
+    A sample that could not be read is tried again, because another release may read it. A labeler's
+    reason beside other predictions, such as a video without a face, is a result like these.
+    """
+    return bool(prediction.objectives) or any(
+        getattr(prediction, modality) is not None for modality in MODALITIES
+    )
+
+
+def _carry_over(task: ShardTask, utterance: Utterance, row: Mapping[str, Any]) -> Prediction:
+    """The results of an earlier row for the sample as it is now.
+
+    The transcript is the row's: the sample's own is part of its content, and if there was none, the
+    transcript comes from speech recognition.
+    """
+    results = {name: _values(row[name]) for name in (*MODALITIES, *OBJECTIVES) if name in row}
+    return Prediction(
+        key=utterance.key,
+        shard=task.name,
+        offset=utterance.offset,
+        size=utterance.size,
+        speaker=utterance.speaker,
+        duration_seconds=utterance.duration_seconds,
+        audio=results["audio"],
+        vision=results["vision"],
+        text=results["text"],
+        transcript=row["transcript"],
+        emotion=utterance.emotion,
+        objectives={
+            name: values
+            for name, values in results.items()
+            if name in OBJECTIVES and values is not None
+        },
+        error=row["error"],
+        content=utterance.content,
+    )
+
+
+def _values(cell: list[float] | None) -> NDArray[np.float32] | None:
+    return None if cell is None else np.array(cell, dtype=np.float32)
 
 
 def _table_info(

@@ -13,6 +13,7 @@ its narrated scenes. Imports neither Ray nor torch.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,10 +24,14 @@ from shards.media.audio import decode_audio
 from shards.media.container import DAMAGE_CODES
 from shards.media.faces import FaceCropper
 from shards.media.sound_format import SAMPLE_RATE_HZ
+from shards.samples.content import Seen
 from shards.samples.metadata import encode_metadata
 from shards.samples.sample import Sample, parse_sample
 from shards.storage.files import RangedReader, open_ranged
 from shards.tar.reader import SampleEntry, index_shard, read_members
+
+if TYPE_CHECKING:
+    from shards.tables.earlier import EarlierRows  # with Arrow, which most readers do without
 
 CHUNK_BYTES = 6 * 2**20  # the object store moves chunks of 4 to 8 MB cheapest
 CHUNK_UTTERANCES = 64
@@ -39,6 +44,7 @@ class Needs:
     audio: bool
     vision: bool
     metadata: bool = False
+    seen: Seen | None = None  # what an utterance's content is made of; None: not asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +59,15 @@ class ShardReader:
     """Reads one shard after another, and keeps the face detector loaded between them."""
 
     def __init__(
-        self, media: MediaConfig, needs: Needs, cropper: FaceCropper | None = None
+        self,
+        media: MediaConfig,
+        needs: Needs,
+        cropper: FaceCropper | None = None,
+        earlier: "EarlierRows | None" = None,
     ) -> None:
         self._media = media
         self._needs = needs
+        self._earlier = earlier
         self._cropper = cropper if cropper is not None else FaceCropper(media.faces)
 
     def setup(self) -> None:
@@ -103,22 +114,42 @@ class ShardReader:
             return utterance
 
         try:
-            sample = parse_sample(entry.key, read_members(reader, entry))
-            self._fill(utterance, sample)
+            members = read_members(reader, entry)
+            sample = parse_sample(entry.key, members)
+            self._describe(utterance, sample)
+            if self._needs.seen is not None:
+                utterance.content = self._needs.seen.digest(members, sample.metadata)
+            if not self._take_over(utterance, sample):
+                self._decode_media(utterance, sample)
         except BadSample as bad:
             utterance.error = bad.reason
         return utterance
 
-    def _fill(self, utterance: Utterance, sample: Sample) -> None:
+    def _describe(self, utterance: Utterance, sample: Sample) -> None:
         utterance.speaker = sample.speaker
         utterance.emotion = sample.emotion
         utterance.transcript = sample.transcript
-        utterance.face_features = sample.face_features
         utterance.duration_seconds = _stated_duration(sample)
 
         if self._needs.metadata:
             utterance.metadata = encode_metadata(sample.metadata).decode()
 
+    def _take_over(self, utterance: Utterance, sample: Sample) -> bool:
+        """Whether an earlier table has the result; the utterance then gets its row."""
+        if self._earlier is None or utterance.content is None:
+            return False
+
+        utterance.earlier = self._earlier.find(utterance.content)
+        if utterance.earlier is None:
+            return False
+
+        # Measured sound outweighs the json, as it did when the earlier row was made.
+        if self._needs.audio and (sample.audio is not None or sample.video is not None):
+            utterance.duration_seconds = utterance.earlier["duration_seconds"]
+        return True
+
+    def _decode_media(self, utterance: Utterance, sample: Sample) -> None:
+        utterance.face_features = sample.face_features
         if self._needs.audio and sample.audio is not None:
             self._hear(utterance, sample.audio)
 

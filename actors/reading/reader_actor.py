@@ -13,7 +13,7 @@ is replaced, and the next one goes on at the next undelivered utterance.
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import ActorUnavailableError, RayActorError
@@ -23,6 +23,9 @@ from actors.reading.reader import Needs, ShardOpened, ShardReader
 from actors.reading.utterance import Utterance
 from shards.storage.files import open_ranged
 from shards.tar.reader import index_shard
+
+if TYPE_CHECKING:
+    from shards.tables.earlier import EarlierResults
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +43,15 @@ class ReaderLostError(RuntimeError):
 class ReaderActor:
     """A `ShardReader` in a process of its own."""
 
-    def __init__(self, media: MediaConfig, needs: Needs) -> None:
-        self._reader = ShardReader(media, needs)
+    def __init__(
+        self, media: MediaConfig, needs: Needs, earlier: "EarlierResults | None" = None
+    ) -> None:
+        rows = None
+        if earlier is not None:
+            from shards.tables.earlier import EarlierRows  # Arrow, which most readers do without
+
+            rows = EarlierRows(earlier)
+        self._reader = ShardReader(media, needs, earlier=rows)
         self._reader.setup()
 
     def read(
@@ -61,12 +71,15 @@ class ReaderSlot:
     media: MediaConfig
     needs: Needs
     options: dict[str, Any]
+    earlier: Any = None  # reference to the EarlierResults, which the readers of a node share
     handle: Any = None
 
     def submit(self, url: str, start: int, *, one_by_one: bool) -> Any:
         """Ask the reader for a stream; returns Ray's generator of references."""
         if self.handle is None:
-            self.handle = remote_reader.options(**self.options).remote(self.media, self.needs)
+            self.handle = remote_reader.options(**self.options).remote(
+                self.media, self.needs, self.earlier
+            )
         method = self.handle.read.options(
             num_returns="streaming", _generator_backpressure_num_objects=CHUNKS_AHEAD
         )

@@ -5,7 +5,9 @@ other records it is not frozen: a reader fills it in step by step, and records i
 on the way.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +19,7 @@ class Utterance:
 
     A modality that the sample does not have is None. `error` says why nothing of this sample can be
     used; `remark` says why one modality is missing while others are there. Both read
-    "code: detail".
+    "code: detail". An utterance with an `earlier` result is not decoded.
     """
 
     index: int
@@ -34,3 +36,5 @@ class Utterance:
     metadata: str | None = None  # the sample's json, canonical, where somebody asked for it
     error: str | None = None
     remark: str | None = None
+    content: bytes | None = None  # digest of what the models see, where somebody asked for it
+    earlier: Mapping[str, Any] | None = None  # a row of an earlier table, to be taken over

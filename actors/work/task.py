@@ -39,6 +39,10 @@ class UnwritableFolderError(ConfigError):
     """A worker's machine cannot write to the folder for the tables."""
 
 
+class UnusableModelsError(ConfigError):
+    """The models cannot be loaded, which was found out only when the first of them was needed."""
+
+
 def require_writable(folder: str) -> None:
     """Try to write to `folder`, before any work is done for it.
 
@@ -62,6 +66,7 @@ class ShardOutcome:
     seconds_of_audio: float
     rejected: dict[str, int]
     shard_error: str | None
+    num_carried_over: int = 0  # utterances whose results come from an earlier table
 
 
 @dataclass(slots=True)
@@ -105,7 +110,9 @@ class TableRow(Protocol):
         """Why there is no result, or only a part of it."""
 
 
-def summarize(name: str, rows: Sequence[TableRow], shard_error: str | None) -> ShardOutcome:
+def summarize(
+    name: str, rows: Sequence[TableRow], shard_error: str | None, num_carried_over: int
+) -> ShardOutcome:
     """Count what the rows of a finished table say."""
     return ShardOutcome(
         name=name,
@@ -113,4 +120,5 @@ def summarize(name: str, rows: Sequence[TableRow], shard_error: str | None) -> S
         seconds_of_audio=sum((row.duration_seconds or 0.0 for row in rows), 0.0),
         rejected=count_reasons(row.error for row in rows),
         shard_error=shard_error,
+        num_carried_over=num_carried_over,
     )

@@ -10,6 +10,7 @@ thread answers `progress` while the model computes. Subclasses decide what is do
 import os
 import threading
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -28,18 +29,35 @@ REMOTE_OPTIONS: dict[str, Any] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class SharedResults:
+    """A reference to the EarlierResults of a job.
+
+    Ray replaces a bare reference by what it refers to; in here, it reaches the readers unread.
+    """
+
+    reference: Any
+
+
 class ShardWorker(ABC):
     """Models, their readers and the shards assigned to them."""
 
     def __init__(
-        self, media: MediaConfig, needs: Needs, num_threads: int, num_readers: int
+        self,
+        media: MediaConfig,
+        needs: Needs,
+        earlier: SharedResults | None,
+        num_threads: int,
+        num_readers: int,
     ) -> None:
         self._num_threads = num_threads
         self._progress = ShardProgress()
 
         options = _reader_options(num_readers)
+        reference = None if earlier is None else earlier.reference
         self._slots = [
-            ReaderSlot(media=media, needs=needs, options=options) for _ in range(num_readers)
+            ReaderSlot(media=media, needs=needs, options=options, earlier=reference)
+            for _ in range(num_readers)
         ]
 
         self._streams: dict[str, ShardStream] = {}

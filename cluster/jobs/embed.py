@@ -27,7 +27,7 @@ from shards.speakers.labels import label_dimensions
 from shards.speakers.table import SpeakerTable
 from shards.storage.files import list_files, make_directory
 from shards.storage.urls import absolute
-from shards.tables.embeddings import FORMAT_VERSION, REMEDY, EmbeddingInfo
+from shards.tables.embeddings import READABLE_FORMATS, REMEDY, EmbeddingInfo
 
 SUFFIX = ".parquet"
 Tables = Mapping[str, EmbeddingInfo]  # by URL
@@ -122,7 +122,8 @@ class EmbedJob(ShardJob):
         maker: str,
         known: Tables,
     ) -> None:
-        super().__init__(plan, options)
+        planned = {task.table_url for task in plan.tasks}
+        super().__init__(plan, options, [url for url in known if url not in planned])
         self._encoder, self._maker, self._known = encoder, maker, known
 
     def worker(self) -> Any:
@@ -170,7 +171,7 @@ def embed(config: EmbedConfig) -> EmbedSummary:
     maker = fingerprint(encoder)
     files = list_files(config.shards)
     make_directory(config.folder)
-    plan = make_plan(config.shards, files, config.folder, maker, FORMAT_VERSION)
+    plan = make_plan(config.shards, files, config.folder, maker, READABLE_FORMATS)
     # Why after the plan: every table that the plan reuses must be among them.
     known = list_tables(config.folder)
     require_one_encoder(known, maker, config.folder)

@@ -2,6 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -9,6 +10,7 @@ from actors.work.task import ShardOutcome, ShardTask
 from cluster.jobs.plan import ShardPlan
 from cluster.jobs.summary import JobSummary, TableFacts, account, read_outcomes
 from cluster.progress import progress
+from shards.tables.earlier import index_results
 
 if TYPE_CHECKING:
     from cluster.jobs.run import FailedShard  # with Ray, which only a run that needs it imports
@@ -27,15 +29,17 @@ class JobOptions:
 class ShardJob(ABC):
     """A job over the shards of a plan: call `run`, then `account`.
 
-    A subclass says who does the work, and what the footers of finished tables tell.
+    A subclass says who does the work, and what the footers of finished tables tell. `earlier` are
+    the URLs of tables of the same maker that the plan does not name: their results are taken over.
     """
 
     verb: ClassVar[str]  # for the progress bar
     models: ClassVar[str]  # what its workers load, for people
     remedy: ClassVar[str]  # for a damaged table
 
-    def __init__(self, plan: ShardPlan, options: JobOptions) -> None:
+    def __init__(self, plan: ShardPlan, options: JobOptions, earlier: Sequence[str] = ()) -> None:
         self.plan = plan
+        self._earlier_tables = earlier
         self.outcomes: list[ShardOutcome] = []
         self.failed: list[FailedShard] = []
         self._options = options
@@ -47,7 +51,7 @@ class ShardJob(ABC):
 
     @abstractmethod
     def arguments(self) -> tuple[Any, ...]:
-        """Return what a worker's constructor takes before its threads and readers."""
+        """Return what a worker's constructor takes before the earlier results."""
 
     @abstractmethod
     def facts_of(self, task: ShardTask) -> TableFacts:
@@ -66,14 +70,19 @@ class ShardJob(ABC):
         if not self.plan.todo:
             return
 
+        import ray
+
+        from actors.work.worker_actor import SharedResults
         from cluster.jobs.run import ShardRun
         from cluster.nodes.placement import place_workers
         from cluster.nodes.session import ray_session
 
+        found = index_results(self._earlier_tables)
         with ray_session(self._options.address) as nodes, progress(self.verb, "shards") as update:
+            earlier = None if found is None else SharedResults(ray.put(found))
             run = ShardRun(
                 actor=self.worker(),
-                arguments=self.arguments(),
+                arguments=(*self.arguments(), earlier),
                 what=self.models,
                 out=self.plan.out,
                 num_readers=self._options.num_readers,

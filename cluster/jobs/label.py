@@ -6,6 +6,7 @@ and an actor pool that takes every CPU starves its own readers.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from actors.work.task import ShardTask
 from cluster.jobs.job import JobOptions, ShardJob
 from cluster.jobs.plan import (
     ShardPlan,
+    earlier_tables,
     make_plan,
     refuse_other_corpora,
     remove_leftovers,
@@ -24,7 +26,7 @@ from cluster.jobs.summary import JobSummary, TableFacts
 from shards.config import option, require_positive
 from shards.storage.files import list_files
 from shards.storage.folder import Folder
-from shards.tables.predictions import FORMAT_VERSION, REMEDY, SUMMARY_NAME, read_info
+from shards.tables.predictions import READABLE_FORMATS, REMEDY, SUMMARY_NAME, read_info
 
 CONFIG_NAME = "label.yaml"
 
@@ -88,9 +90,14 @@ class LabelJob(ShardJob):
     verb, models, remedy = "label", "the panel", REMEDY
 
     def __init__(
-        self, plan: ShardPlan, options: JobOptions, panel: PanelConfig, identity: PanelIdentity
+        self,
+        plan: ShardPlan,
+        options: JobOptions,
+        earlier: Sequence[str],
+        panel: PanelConfig,
+        identity: PanelIdentity,
     ) -> None:
-        super().__init__(plan, options)
+        super().__init__(plan, options, earlier)
         self._panel, self._identity = panel, identity
 
     def worker(self) -> Any:
@@ -138,9 +145,10 @@ def label(config: LabelConfig) -> LabelSummary:
 
     folder = Folder(url=config.out, summary_name=SUMMARY_NAME, config_name=CONFIG_NAME)
     folder.make()
-    plan = make_plan(config.shards, files, config.out, identity.digest, FORMAT_VERSION)
+    plan = make_plan(config.shards, files, config.out, identity.digest, READABLE_FORMATS)
     refuse_other_corpora(plan)
-    job = LabelJob(plan, config.job_options, panel, identity)
+    earlier = earlier_tables(plan, identity.digest) if plan.todo else []
+    job = LabelJob(plan, config.job_options, earlier, panel, identity)
     if plan.todo:
         folder.reopen()
     job.run()

@@ -19,6 +19,7 @@ from shards.storage.files import FileIdentity, join, remove, without_globs
 from shards.storage.folder import sweep
 from shards.storage.names import list_names, relative_names
 from shards.storage.urls import absolute
+from shards.tables.former import add_contents
 from shards.tables.names import is_table_name
 from shards.tables.predictions import REMEDY, TableInfo, read_info
 from shards.tables.replaced import find_replaced
@@ -44,20 +45,21 @@ class ShardPlan:
 
 
 def make_plan(
-    pattern: str, files: Sequence[FileIdentity], out: str, maker: str, table_format: int
+    pattern: str, files: Sequence[FileIdentity], out: str, maker: str, formats: Sequence[int]
 ) -> ShardPlan:
     """Name the table of every shard, and compare the names with the tables in `out`.
 
-    `maker` is the digest of the panel or the fingerprint of the encoder; `table_format` is the
-    version of the table format.
+    `maker` is the digest of the panel or the fingerprint of the encoder. `formats` are the versions
+    of the table format that can be read, the one that is written first: a table that an earlier
+    release has finished is not made again.
     """
     # Why absolute: workers start in folders of their own.
     names, out = relative_names(pattern, files), absolute(out)
-    tasks = tuple(
-        _task(file, name, out, maker, table_format) for file, name in zip(files, names, strict=True)
-    )
-
     existing = frozenset(name for name in list_names(out) if is_table_name(name))
+    tasks = tuple(
+        _task(file, name, out, maker, formats, existing)
+        for file, name in zip(files, names, strict=True)
+    )
     todo = tuple(task for task in tasks if _table_name(task) not in existing)
     return ShardPlan(tasks, todo, existing, out)
 
@@ -77,6 +79,17 @@ def refuse_other_corpora(plan: ShardPlan) -> None:
                 f"{info.shard!r} like {urls[info.shard]}; give each corpus a folder of its own, or "
                 "remove these tables if it has moved"
             )
+
+
+def earlier_tables(plan: ShardPlan, maker: str) -> list[str]:
+    """The URLs of tables that the same panel has made, of shards that are now others or gone."""
+    found = []
+    for name, info in _unplanned(plan, plan.existing).items():
+        if info.panel_digest == maker:
+            add_contents(join(plan.out, name), info)
+            found.append(join(plan.out, name))
+
+    return found
 
 
 def remove_superseded(plan: ShardPlan) -> tuple[int, int]:
@@ -115,17 +128,28 @@ def remove_leftovers(plan: ShardPlan) -> None:
     sweep(plan.out, {without_globs(_table_name(task)) for task in plan.tasks}.__contains__)
 
 
-def _task(file: FileIdentity, name: str, out: str, maker: str, table_format: int) -> ShardTask:
-    identity = json.dumps([table_format, maker, name, file.size, file.version])
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:NAME_DIGITS]
+def _task(
+    file: FileIdentity,
+    name: str,
+    out: str,
+    maker: str,
+    formats: Sequence[int],
+    existing: frozenset[str],
+) -> ShardTask:
     stem = name.rsplit("/", 1)[-1].removesuffix(".tar")
+    tables = []
+    for table_format in formats:
+        identity = json.dumps([table_format, maker, name, file.size, file.version])
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:NAME_DIGITS]
+        tables.append(f"{stem}-{digest}.parquet")
 
+    table = next((table for table in tables if table in existing), tables[0])
     return ShardTask(
         url=file.url,
         name=name,
         size=file.size,
         version=file.version,
-        table_url=join(out, f"{stem}-{digest}.parquet"),
+        table_url=join(out, table),
         maker=maker,
     )
 

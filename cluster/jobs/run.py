@@ -21,7 +21,12 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.work.task import ShardOutcome, ShardTask, UnwritableFolderError
+from actors.work.task import (
+    ShardOutcome,
+    ShardTask,
+    UnusableModelsError,
+    UnwritableFolderError,
+)
 from cluster.nodes.placement import WorkerPlacement
 from shards.config import ConfigError
 from shards.progress import OnProgress
@@ -183,6 +188,8 @@ class ShardRun:
             self._replace(worker, lost)
             return
         except RayTaskError as error:
+            if isinstance(error.cause, UnusableModelsError):
+                raise ConfigError(f"{self.what} cannot be loaded: {_reason(error)}") from error
             self._charge(worker.queue.pop(ref), _reason(error))
             return
 

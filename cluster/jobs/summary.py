@@ -31,6 +31,7 @@ class JobSummary:
     unreadable: tuple[dict[str, str], ...]
     failed: tuple[dict[str, object], ...]
     num_utterances: int
+    num_carried_over: int
     num_rejected: int
     rejected: dict[str, int]
     hours_of_audio: float
@@ -57,6 +58,11 @@ class JobSummary:
             f"{self.seconds:.1f} s"
         )
 
+        if self.num_carried_over:
+            yield (
+                f"  carried over: the results of {self.num_carried_over} utterances from earlier "
+                f"tables; they were not {done} again"
+            )
         yield from (
             f"  {lacking}: {number} x {code}" for code, number in sorted(self.rejected.items())
         )
@@ -131,6 +137,7 @@ def account(
         unreadable=tuple(unreadable),
         failed=tuple(asdict(failure) for failure in failed),
         num_utterances=sum(outcome.num_utterances for outcome in ordered),
+        num_carried_over=sum(outcome.num_carried_over for outcome in ordered),
         num_rejected=sum(rejected.values()),
         rejected=dict(sorted(rejected.items())),
         hours_of_audio=round(sum(outcome.seconds_of_audio for outcome in ordered) / 3600, 4),

@@ -2,10 +2,10 @@
 
 Every row ends in a shard, or in import-rejected.parquet with its reason. The plan (which row goes
 into which shard) is made from the table and the files' sizes and times alone, so the same input
-gives the same bytes with any number of workers. A shard is named after what goes into it: an import
-that was killed goes on with the shards that are missing, and an import of a longer table writes
-only the shards that have changed. A row may turn out to be unusable only when its shard is written;
-its reason is then noted in a hidden file beside the shard, for as long as the shard is there.
+gives the same bytes with any number of workers. A shard is named after the samples in it. What the
+rows gave is kept in a hidden file beside the shard, so that an import that was killed goes on with
+the shards that are missing, an import of a longer table writes only the shards that have changed,
+and files that were only touched change no shard (see `facts.py`).
 
 Rows with other fields than their neighbors (no transcript, another sound format) get shards of
 their own, because loaders demand that all samples of a shard have the same fields. The shards are
@@ -14,7 +14,7 @@ written by threads: copying is bound by the disk, and a header check costs only 
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -25,15 +25,17 @@ import pyarrow.parquet as pq
 from shards.config import ConfigError
 from shards.errors import reason_code
 from shards.importing.config import ImportConfig
-from shards.importing.plan import Rejected, ShardOfRows, plan_rows, plan_shards
+from shards.importing.cutting import ShardOfRows, cut_rows
+from shards.importing.facts import FACTS_NAME, ShardFacts, facts_name, known_rows, read_all_facts
+from shards.importing.former import keep_contents
+from shards.importing.plan import Rejected, plan_rows
 from shards.importing.reading import read_table
 from shards.importing.rehearsal import rehearse
 from shards.importing.remarks import Remarks, remarks_on
 from shards.importing.table import SourceTable
 from shards.importing.twins import find_twins, report_on_twins, without_twins
-from shards.importing.writing import notes_name, write_shard
+from shards.importing.writing import PLACEHOLDER, settle_shard
 from shards.progress import OnProgress, unseen
-from shards.storage.documents import read_json
 from shards.storage.files import atomic_write, exists
 from shards.storage.folder import Folder
 
@@ -42,7 +44,9 @@ CONFIG_NAME = "import.yaml"
 REJECTED_NAME = "import-rejected.parquet"
 
 _REJECTED_SCHEMA = pa.schema([("row", pa.int64()), ("key", pa.string()), ("reason", pa.string())])
-_SHARD_NAME = re.compile(r"shard-\d{6}-[0-9a-f]{12}\.tar")
+_SHARD_NAME = re.compile(r"shard-(?:[0-9a-f]{16}|\d{6}-[0-9a-f]{12})\.tar")
+# The shards of the last release, and the notes beside them.
+_FORMER_NAME = re.compile(r"shard-\d{6}-[0-9a-f]{12}\.tar")
 _NOTES_NAME = re.compile(r"\.shard-\d{6}-[0-9a-f]{12}\.tar\.rejected\.json")
 
 
@@ -85,25 +89,17 @@ def import_table(config: ImportConfig, on_progress: OnProgress = unseen) -> Impo
     plan = _plan(config)
     folder = Folder(url=config.out, summary_name=SUMMARY_NAME, config_name=CONFIG_NAME)
     present = set(folder.names()) if exists(config.out) else set()
-    _refuse_foreign_shards(config.out, present, plan.shards, folder.last_summary())
+    facts = read_all_facts(config.out, present)
+    _refuse_foreign_shards(config.out, present, facts.values(), folder.last_summary())
+
     if config.dry_run:
-        found = rehearse(plan.shards, plan.source, config, on_progress)
-        return _report(plan, _by_row([*plan.rejected, *found]), num_written=0)
+        settled = rehearse(plan.shards, plan.source, config, on_progress)
+        return _report(plan, settled, _rejected(plan, settled), num_written=0)
 
     folder.make()
-    # A note is written before its shard, so a killed import can leave a note without a shard. The
-    # shard may have no rejected rows this time, and an old note would then be taken for its own.
-    todo = [shard for shard in plan.shards if shard.name not in present]
     folder.reopen()
-    folder.discard(present & {notes_name(shard) for shard in todo})
-
-    with ThreadPoolExecutor(config.num_workers) as pool:
-        running = [pool.submit(write_shard, shard, plan.source, config) for shard in todo]
-        for number, done in enumerate(as_completed(running), start=1):
-            done.result()
-            on_progress(number, len(todo))
-
-    return _finish(config, folder, plan, num_written=len(todo))
+    settled, num_written = _settle(config, plan, facts, present, on_progress)
+    return _finish(config, folder, plan, settled, num_written=num_written)
 
 
 def _plan(config: ImportConfig) -> _Plan:
@@ -117,21 +113,58 @@ def _plan(config: ImportConfig) -> _Plan:
 
     return _Plan(
         source,
-        tuple(plan_shards(rows, config)),
+        tuple(cut_rows(rows, config)),
         tuple(rejected),
         remarks_on(source, report_on_twins(twins, source)),
     )
 
 
+def _settle(
+    config: ImportConfig,
+    plan: _Plan,
+    facts: dict[str, ShardFacts],
+    present: set[str],
+    on_progress: OnProgress,
+) -> tuple[list[ShardFacts], int]:
+    """See that all shards are there; the facts of each, and how many shards were written.
+
+    `facts` are those that are in the folder already, by the name of their file.
+    """
+    # Facts are written before their shard, so a killed import can leave facts without a shard.
+    todo = [
+        shard for shard in plan.shards if not _is_settled(facts.get(facts_name(shard)), present)
+    ]
+    known = known_rows(facts.values(), todo)
+    settled, num_written = dict(facts), 0
+
+    with ThreadPoolExecutor(config.num_workers) as pool:
+        running = {
+            pool.submit(settle_shard, shard, plan.source, config, known, present): shard
+            for shard in todo
+        }
+        for number, done in enumerate(as_completed(running), start=1):
+            settled[facts_name(running[done])], is_written = done.result()
+            num_written += is_written
+            on_progress(number, len(todo))
+
+    return [settled[facts_name(shard)] for shard in plan.shards], num_written
+
+
+def _is_settled(facts: ShardFacts | None, present: set[str]) -> bool:
+    if facts is None or not facts.is_final:
+        return False
+    return facts.shard is None or facts.shard in present
+
+
 def _refuse_foreign_shards(
-    out: str, present: set[str], shards: Sequence[ShardOfRows], earlier: dict[str, Any] | None
+    out: str, present: set[str], facts: Iterable[ShardFacts], earlier: dict[str, Any] | None
 ) -> None:
     """Raise ConfigError when the folder holds shards that no import into it has written.
 
     Shards of an older table are removed at the end of an import. All other shards would stay, and
     nobody would notice that they are labeled together with those of the import.
     """
-    mine = {shard.name for shard in shards} | set(earlier["shards"] if earlier else ())
+    mine = {each.shard for each in facts} | set(earlier["shards"] if earlier else ())
     foreign = sorted(
         name
         for name in present
@@ -149,47 +182,62 @@ def _refuse_foreign_shards(
 
 
 def _belongs(name: str) -> bool:
-    """Whether a file is, by its name, a shard that an import wrote, or a note beside one."""
-    return bool(_SHARD_NAME.fullmatch(name) or _NOTES_NAME.fullmatch(name))
+    """Whether a file is, by its name, a shard that an import wrote, or what is kept beside one."""
+    patterns = (_SHARD_NAME, FACTS_NAME, _NOTES_NAME)
+    return any(pattern.fullmatch(name) for pattern in patterns)
 
 
-def _finish(config: ImportConfig, folder: Folder, plan: _Plan, *, num_written: int) -> ImportReport:
+def _finish(
+    config: ImportConfig,
+    folder: Folder,
+    plan: _Plan,
+    settled: Sequence[ShardFacts],
+    *,
+    num_written: int,
+) -> ImportReport:
     """Remove shards of an older table and leftovers of killed imports, and write the report last.
 
-    The rejected rows of the report are those of the plan and those in the notes beside the shards.
+    `settled` has the facts of each of the shards.
     """
-    present = set(folder.names())
-    rejected = _by_row([*plan.rejected, *_noted(folder, plan, present)])
+    wanted = {*_names(settled), *map(facts_name, plan.shards)}
+    unwanted = set(filter(_belongs, folder.names())) - wanted
+    former = sorted(filter(_FORMER_NAME.fullmatch, unwanted))
+    keep_contents([folder.place(name) for name in former], config.num_workers)
+    folder.discard(unwanted)
+    folder.sweep(lambda name: _belongs(name) or name in (REJECTED_NAME, PLACEHOLDER))
 
-    wanted = {name for shard in plan.shards for name in (shard.name, notes_name(shard))}
-    folder.discard(filter(_belongs, present - wanted))
-    folder.sweep(lambda name: _belongs(name) or name == REJECTED_NAME)
-
+    rejected = _rejected(plan, settled)
     with atomic_write(folder.place(REJECTED_NAME)) as stream:
         pq.write_table(
             pa.Table.from_pylist([asdict(item) for item in rejected], _REJECTED_SCHEMA), stream
         )
 
-    report = _report(plan, rejected, num_written=num_written)
+    report = _report(plan, settled, rejected, num_written=num_written)
     folder.finish(config, asdict(report))
     return report
 
 
-def _noted(folder: Folder, plan: _Plan, present: set[str]) -> Iterator[Rejected]:
-    """The rows that were found to be unusable when their shards were written, now or before."""
-    for shard in plan.shards:
-        if notes_name(shard) in present:
-            reasons = read_json(folder.place(notes_name(shard)))
-            places = {row.key: int(plan.source.places[row.position]) for row in shard.rows}
-            yield from (Rejected(places[key], key, reason) for key, reason in reasons.items())
+def _names(settled: Sequence[ShardFacts]) -> tuple[str, ...]:
+    return tuple(facts.shard for facts in settled if facts.shard is not None)
 
 
-def _by_row(rejected: Iterable[Rejected]) -> list[Rejected]:
+def _rejected(plan: _Plan, settled: Sequence[ShardFacts]) -> list[Rejected]:
+    """The rejected rows, by row: those of the plan, and those that gave no sample."""
+    rejected = list(plan.rejected)
+    for shard, facts in zip(plan.shards, settled, strict=False):
+        places = {row.key: int(plan.source.places[row.position]) for row in shard.rows}
+        rejected.extend(Rejected(places[key], key, reason) for key, reason in facts.rejected())
+
     return sorted(rejected, key=lambda item: item.row)
 
 
-def _report(plan: _Plan, rejected: Sequence[Rejected], *, num_written: int) -> ImportReport:
-    """The report on an import whose rejected rows are `rejected`, by row."""
+def _report(
+    plan: _Plan, settled: Sequence[ShardFacts], rejected: Sequence[Rejected], *, num_written: int
+) -> ImportReport:
+    """The report on an import whose rejected rows are `rejected`, by row.
+
+    Where no file was opened, `settled` is empty, and the shards have no names yet.
+    """
     counts = Counter(reason_code(item.reason) for item in rejected)
     # Of the rows with one code, the first is put in last, and stays.
     examples = {reason_code(item.reason): item for item in reversed(rejected)}
@@ -201,7 +249,7 @@ def _report(plan: _Plan, rejected: Sequence[Rejected], *, num_written: int) -> I
         rejected=dict(sorted(counts.items())),
         examples=dict(sorted(examples.items())),
         remarks=plan.remarks,
-        num_shards=len(plan.shards),
+        num_shards=len(_names(settled)) if settled else len(plan.shards),
         num_written=num_written,
-        shards=tuple(shard.name for shard in plan.shards),
+        shards=_names(settled),
     )

@@ -1,4 +1,4 @@
-"""Which row goes into which shard, decided before any file is opened.
+"""What each row of the table will become, decided before any file is opened.
 
 The plan follows from the table and from what the file system says of its files: their paths, sizes
 and modification times.
@@ -8,14 +8,13 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from shards.errors import BadSample
-from shards.importing.config import MIB, Check, ImportConfig
 from shards.importing.cuts import Cut, cut_of
 from shards.importing.embedded import media_extension
 from shards.importing.sources import BECOMES, expected_size
@@ -30,8 +29,6 @@ from shards.importing.table import (
 from shards.samples.keys import key_problem, printable
 from shards.samples.sample import TRANSCRIPT_EXTENSION
 
-FORMAT_VERSION = 2
-DIGEST_DIGITS = 12
 PLAN_BATCH_ROWS = 10_000
 
 
@@ -66,9 +63,10 @@ class PlannedRow:
     """A row that passed the first look, with what is needed to cut the rows into shards.
 
     `position` counts the readable rows of the table from 0. `fields` are the extensions that the
-    row's sample will have, and `identity` is a digest of all that the sample is made from. `media`
-    names the files of sound and video: by path, or by digest where they lie in the table. Of the
-    `size` of all files, `media_size` is theirs.
+    row's sample will have, and `identity` is a digest of all that the sample is made from; of its
+    files, of their paths, sizes and modification times. `media` names the files of sound and video:
+    by path, or by digest where they lie in the table. Of the `size` of all files, `media_size` is
+    theirs.
     """
 
     position: int
@@ -87,14 +85,6 @@ class Rejected:
     row: int
     key: str
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class ShardOfRows:
-    """A shard that is to be written, and the rows that go into it."""
-
-    name: str
-    rows: tuple[PlannedRow, ...]
 
 
 def plan_rows(
@@ -119,34 +109,6 @@ def plan_rows(
             rejected.append(Rejected(place, shown, bad.reason))
 
     return planned, rejected
-
-
-def plan_shards(rows: Sequence[PlannedRow], config: ImportConfig) -> list[ShardOfRows]:
-    """Cut the rows into shards of about the target size, in table order.
-
-    The rows of a shard have the same fields; for example, rows without a transcript get shards of
-    their own.
-    """
-    target = config.shard_size_mb * MIB
-    groups: list[list[PlannedRow]] = []
-
-    for fields in sorted({row.fields for row in rows}):
-        group: list[PlannedRow] = []
-        size = 0
-        for row in rows:
-            if row.fields != fields:
-                continue
-            if group and size + row.size > target:
-                groups.append(group)
-                group, size = [], 0
-            group.append(row)
-            size += row.size
-        groups.append(group)
-
-    return [
-        ShardOfRows(_shard_name(number, group, config.check), tuple(group))
-        for number, group in enumerate(groups)
-    ]
 
 
 def tar_key(name: str | None) -> str:
@@ -316,10 +278,3 @@ def _rows(source: SourceTable) -> Iterator[tuple[int, dict[str, Any]]]:
 def dictionaries(table: pa.Table) -> Iterator[dict[str, Any]]:
     for batch in table.to_batches(max_chunksize=PLAN_BATCH_ROWS):
         yield from batch.to_pylist()
-
-
-def _shard_name(number: int, rows: Sequence[PlannedRow], check: Check) -> str:
-    digest = hashlib.sha256(json.dumps([FORMAT_VERSION, check]).encode())
-    for row in rows:
-        digest.update(row.identity.encode())
-    return f"shard-{number:06d}-{digest.hexdigest()[:DIGEST_DIGITS]}.tar"

@@ -9,6 +9,7 @@ from shards.importing.cuts import (
     Cut,
     Recordings,
 )
+from shards.importing.facts import UNREADABLE_FILE
 from shards.importing.plan import RowFile
 from shards.importing.sources import MAX_CHECKED_SECONDS, Prepared, prepare
 from shards.importing.table import SourceTable
@@ -75,7 +76,7 @@ def _payload(file: RowFile, source: SourceTable, max_bytes: int) -> bytes:
     except ValueError as error:
         raise BadSample("file_too_large", str(error)) from error
     except OSError as error:
-        raise BadSample("unreadable_file", f"{file.relative}: {error.strerror}") from error
+        raise BadSample(UNREADABLE_FILE, f"{file.relative}: {error.strerror}") from error
 
 
 def _part(file: RowFile, cut: Cut, source: SourceTable, config: ImportConfig) -> Prepared:

@@ -1,4 +1,4 @@
-"""`emostream import --dry-run`: what an import would reject, found out without writing anything.
+"""`emostream import --dry-run`: what an import would make, found out without writing anything.
 
 Every row goes through the same code as in an import, so both reject the same rows. For that all
 files are read. With `--check none` they are not opened, and only what the table and the file system
@@ -8,13 +8,11 @@ say is known.
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-import pyarrow as pa
-
-from shards.errors import BadSample
 from shards.importing.config import ImportConfig
-from shards.importing.plan import Rejected, ShardOfRows, dictionaries
+from shards.importing.cutting import ShardOfRows
+from shards.importing.facts import ShardFacts, make_facts
 from shards.importing.table import SourceTable
-from shards.importing.writing import read_members
+from shards.importing.writing import fact_of, rows_of
 from shards.progress import OnProgress
 
 
@@ -23,30 +21,23 @@ def rehearse(
     source: SourceTable,
     config: ImportConfig,
     on_progress: OnProgress,
-) -> list[Rejected]:
-    """The rows of `shards` that writing them would reject; progress is counted in shards."""
+) -> list[ShardFacts]:
+    """The facts that each of `shards` would have; none where files are not to be opened.
+
+    Progress is counted in shards.
+    """
     if config.check == "none":
         return []
 
-    rejected: list[Rejected] = []
     with ThreadPoolExecutor(config.num_workers) as pool:
-        running = [pool.submit(_rejected_rows, shard, source, config) for shard in shards]
+        running = [pool.submit(_facts_of, shard, source, config) for shard in shards]
         for number, done in enumerate(as_completed(running), start=1):
-            rejected.extend(done.result())
+            done.result()
             on_progress(number, len(shards))
 
-    return rejected
+    return [done.result() for done in running]
 
 
-def _rejected_rows(shard: ShardOfRows, source: SourceTable, config: ImportConfig) -> list[Rejected]:
-    rejected = []
-    table = source.rows.take(pa.array([row.position for row in shard.rows], pa.int64()))
-
-    for planned, row in zip(shard.rows, dictionaries(table), strict=True):
-        try:
-            read_members(planned.key, row, source, config)
-        except BadSample as bad:
-            place = int(source.places[planned.position])
-            rejected.append(Rejected(place, planned.key, bad.reason))
-
-    return rejected
+def _facts_of(shard: ShardOfRows, source: SourceTable, config: ImportConfig) -> ShardFacts:
+    rows = rows_of(shard.rows, source)
+    return make_facts(shard, [fact_of(planned.key, row, source, config) for planned, row in rows])

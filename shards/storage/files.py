@@ -8,6 +8,8 @@ fsspec because its class for local files gives no modification time in nanosecon
 import glob
 import os
 import re
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,6 +34,7 @@ from shards.storage.urls import (
 
 __all__ = [
     "FileIdentity",
+    "NewFile",
     "RangedReader",
     "atomic_write",
     "exists",
@@ -39,6 +42,7 @@ __all__ = [
     "join",
     "list_files",
     "make_directory",
+    "name_later",
     "open_ranged",
     "read_bytes",
     "remove",
@@ -185,6 +189,42 @@ def atomic_write(url: str) -> Iterator[BinaryIO]:
             yield stream
 
 
+@dataclass(slots=True)
+class NewFile:
+    """A file that is written before its name is known; without a name, it never appears."""
+
+    stream: BinaryIO
+    name: str | None = None
+
+
+@contextmanager
+def name_later(folder: str, placeholder: str) -> Iterator[NewFile]:
+    """A file in `folder` whose name follows from its content; the block sets the `name`.
+
+    Everything else is as with `atomic_write`; the temporary file tells the `placeholder` as the
+    name that it was to get. Object stores want the name first: the content waits in a temporary
+    file of this machine until it is known.
+    """
+    if not is_remote(folder):
+        with _name_local(local_path(folder), placeholder) as new:
+            yield new
+        return
+
+    filesystem, path = remote_filesystem(folder)
+    if scheme_of(folder) not in _PUBLISH_ON_CLOSE:
+        with _name_and_move(filesystem, path.rstrip("/"), placeholder) as new:
+            yield new
+        return
+
+    with tempfile.TemporaryFile() as spool:
+        new = NewFile(cast(BinaryIO, spool))
+        yield new
+        if new.name is not None:
+            spool.seek(0)
+            with _write_upload(filesystem, join(path, new.name)) as stream:
+                shutil.copyfileobj(spool, stream, _UPLOAD_PART_BYTES)
+
+
 def without_globs(name: str) -> str:
     """`name` with "_" in place of each wildcard character.
 
@@ -244,16 +284,27 @@ def flush_tree(folder: Path) -> None:
 @contextmanager
 def _write_local(path: str) -> Iterator[BinaryIO]:
     folder, name = os.path.split(path)
-    temporary = os.path.join(folder, temporary_name(name))
+    with _name_local(folder, name) as new:
+        yield new.stream
+        new.name = name
+
+
+@contextmanager
+def _name_local(folder: str, placeholder: str) -> Iterator[NewFile]:
+    temporary = os.path.join(folder, temporary_name(placeholder))
 
     try:
         with open(temporary, "xb") as stream:
-            yield stream
+            new = NewFile(stream)
+            yield new
             # The content must be on the disk before the file gets its name: otherwise a crash of
             # the machine could leave half a file under the final name.
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        if new.name is None:
+            os.unlink(temporary)
+        else:
+            os.replace(temporary, os.path.join(folder, new.name))
     except BaseException:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
@@ -280,12 +331,23 @@ def _write_upload(filesystem: Any, path: str) -> Iterator[BinaryIO]:
 @contextmanager
 def _write_and_move(filesystem: Any, path: str) -> Iterator[BinaryIO]:
     folder, _, name = path.rpartition("/")
-    temporary = f"{folder}/{temporary_name(name)}"
+    with _name_and_move(filesystem, folder, name) as new:
+        yield new.stream
+        new.name = name
+
+
+@contextmanager
+def _name_and_move(filesystem: Any, folder: str, placeholder: str) -> Iterator[NewFile]:
+    temporary = f"{folder}/{temporary_name(placeholder)}"
 
     try:
         with filesystem.open(temporary, "wb") as stream:
-            yield cast(BinaryIO, stream)
-        filesystem.mv(temporary, path)
+            new = NewFile(cast(BinaryIO, stream))
+            yield new
+        if new.name is None:
+            filesystem.rm_file(temporary)
+        else:
+            filesystem.mv(temporary, f"{folder}/{new.name}")
     except BaseException:
         if filesystem.exists(temporary):
             filesystem.rm_file(temporary)

@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 from shards.config import ConfigError
 from shards.storage.files import atomic_write
 from shards.storage.parquet import METADATA_KEY, open_parquet
+from shards.tables.earlier import CONTENT_COLUMN, CONTENT_TYPE
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# The newest first. Tables of format 1 have no contents, so nothing is taken over from them.
+READABLE_FORMATS = (2, 1)
 KIND = "embeddings"
 REMEDY = "remove it and run `emostream embed` again"
 
@@ -28,7 +31,8 @@ REMEDY = "remove it and run `emostream embed` again"
 class Embedding:
     """One utterance: who speaks, its vector [D], and its json in canonical form (`metadata`).
 
-    `vector` is None exactly when `error` says why there is no vector.
+    `vector` is None exactly when `error` says why there is no vector. `content` is the digest of
+    what the encoder heard (`Seen`); it is None where there is no vector to take over.
     """
 
     key: str
@@ -37,6 +41,7 @@ class Embedding:
     vector: NDArray[np.float32] | None
     metadata: str | None
     error: str | None
+    content: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +76,7 @@ def write_embeddings(url: str, rows: Sequence[Embedding], info: EmbeddingInfo) -
             "vector": pa.array([row.vector for row in rows], pa.list_(pa.float32(), width)),
             "metadata": pa.array([row.metadata for row in rows], pa.string()),
             "error": pa.array([row.error for row in rows], pa.string()),
+            CONTENT_COLUMN: pa.array([row.content for row in rows], CONTENT_TYPE),
         }
     ).replace_schema_metadata({METADATA_KEY: json.dumps(asdict(info), sort_keys=True)})
 
@@ -113,10 +119,10 @@ def _info(file: pq.ParquetFile, url: str) -> EmbeddingInfo:
             f"{url}: not an embedding table; keep other Parquet files out of this folder"
         )
 
-    if values.get("format_version") != FORMAT_VERSION:
+    if values.get("format_version") not in READABLE_FORMATS:
         raise ConfigError(
             f"{url}: got table format {values.get('format_version')}, expected "
-            f"{FORMAT_VERSION}; {REMEDY}"
+            f"{' or '.join(map(str, sorted(READABLE_FORMATS)))}; {REMEDY}"
         )
 
     # A ValueError becomes the error of a damaged table in `open_parquet`, with the remedy.

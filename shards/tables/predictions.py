@@ -31,9 +31,12 @@ from shards.storage.documents import read_json
 from shards.storage.files import atomic_write, exists, join
 from shards.storage.names import list_names
 from shards.storage.parquet import METADATA_KEY, open_parquet
+from shards.tables.earlier import CONTENT_COLUMN, CONTENT_TYPE
 from shards.tables.names import is_table_name
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# The newest first. Tables of format 1 have no contents, so nothing is taken over from them.
+READABLE_FORMATS = (2, 1)
 MODALITIES = ("audio", "vision", "text")
 OBJECTIVES = ("egemaps", "sentiment", "face_embedding", "speaker_vector")
 SUMMARY_NAME = "label-summary.json"  # the labeling job writes it last, beside the tables
@@ -52,6 +55,7 @@ _FIXED_FIELDS = (
     pa.field("transcript", pa.string()),
     pa.field("emotion", pa.string()),
     pa.field("error", pa.string()),
+    pa.field(CONTENT_COLUMN, CONTENT_TYPE),
 )
 FIXED_COLUMNS = tuple(column.name for column in _FIXED_FIELDS)
 
@@ -62,7 +66,8 @@ class Prediction:
 
     `audio`, `vision` and `text` are [7] float32 distributions in the order of `EMOTIONS`; None is
     no prediction, and `error` says why. `emotion` is the true emotion, which a sample may carry; it
-    is used only to measure.
+    is used only to measure. `content` is the digest of what the labelers saw (`Seen`); it is None
+    where their results must not be taken over by another table.
     """
 
     key: str
@@ -78,6 +83,7 @@ class Prediction:
     emotion: str | None = None
     objectives: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     error: str | None = None
+    content: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +208,11 @@ def _load(url: str, columns: list[str]) -> tuple[TableInfo, pa.Table]:
     with open_parquet(url, remedy=REMEDY) as file:
         info = _info(file, url)
         # Arrow starts no threads of its own, because whole tables are already read in parallel.
-        rows = file.read(columns=columns, use_threads=False)
+        present = file.schema_arrow.names
+        rows = file.read(columns=[name for name in columns if name in present], use_threads=False)
+        if CONTENT_COLUMN in columns and CONTENT_COLUMN not in present:
+            rows = rows.append_column(CONTENT_COLUMN, pa.nulls(len(rows), CONTENT_TYPE))
+            rows = rows.select(columns)
         return info, rows.replace_schema_metadata(None).sort_by("offset")
 
 
@@ -215,14 +225,16 @@ def _info(file: pq.ParquetFile, url: str) -> TableInfo:
 
     values = json.loads(metadata[METADATA_KEY])
     version = values.get("format_version")
-    if version != FORMAT_VERSION:
+    if version not in READABLE_FORMATS:
         remedy = "label again into a new folder, or use the release that wrote it"
-        raise ConfigError(f"{url}: got table format {version}, expected {FORMAT_VERSION}; {remedy}")
+        expected = " or ".join(map(str, sorted(READABLE_FORMATS)))
+        raise ConfigError(f"{url}: got table format {version}, expected {expected}; {remedy}")
 
     # A ValueError becomes the error of a damaged table in `open_parquet`, with the remedy.
-    columns = tuple(file.schema_arrow)[: len(_FIXED_FIELDS)]
-    if columns != _FIXED_FIELDS or values.keys() != {column.name for column in fields(TableInfo)}:
-        raise ValueError(f"its footer or columns do not fit table format {FORMAT_VERSION}")
+    expected_fields = _FIXED_FIELDS if version > 1 else _FIXED_FIELDS[:-1]
+    columns = tuple(file.schema_arrow)[: len(expected_fields)]
+    if columns != expected_fields or values.keys() != {column.name for column in fields(TableInfo)}:
+        raise ValueError(f"its footer or columns do not fit table format {version}")
 
     return TableInfo(**values)
 

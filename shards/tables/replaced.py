@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from shards.storage.files import exists
 from shards.storage.parquet import open_parquet
+from shards.tables.earlier import CONTENT_COLUMN
 
 
 def find_replaced(
@@ -26,7 +27,8 @@ def find_replaced(
 
     - its shard is in use, but another table is made from it now, or
     - its shard is gone, and utterances of the table are in the planned tables too: a longer import
-      or another pack gives the same utterances to shards with other names.
+      or another pack gives the same utterances to shards with other names. An utterance is known by
+      its speaker and key, or by its content and key where the speaker has been corrected.
 
     A copy is a table that repeats utterances of the planned tables although its own shard is still
     there.
@@ -51,14 +53,16 @@ def _count_repeated(others: Sequence[str], tables: Sequence[str], remedy: str) -
         return {}
 
     theirs = [_utterances(url, remedy) for url in others]
-    ours = pa.chunked_array(
-        [chunk for url in tables for chunk in _utterances(url, remedy).chunks], pa.string()
-    )
+    ours = pa.concat_tables([_utterances(url, remedy) for url in tables] or [theirs[0].slice(0, 0)])
 
     # One look-up serves all of `others`: they are joined for it, and the answer is cut at their
     # ends.
-    repeated = pc.is_in(
-        pa.chunked_array([c for one in theirs for c in one.chunks], pa.string()), value_set=ours
+    joined = pa.concat_tables(theirs)
+    repeated = pc.or_(
+        *(
+            pc.is_in(joined[column], value_set=ours[column], skip_nulls=True)
+            for column in ("by_speaker", "by_content")
+        )
     )
     ends = np.cumsum([len(one) for one in theirs])
     counts = [int(part.sum()) for part in np.split(repeated.to_numpy(), ends[:-1])]
@@ -66,9 +70,21 @@ def _count_repeated(others: Sequence[str], tables: Sequence[str], remedy: str) -
     return {url: count for url, count in zip(others, counts, strict=True) if count}
 
 
-def _utterances(url: str, remedy: str) -> pa.ChunkedArray:
-    """Speaker and key of each row of a table, joined to one text."""
-    with open_parquet(url, remedy=remedy) as file:
-        rows = file.read(columns=["speaker", "key"])
+def _utterances(url: str, remedy: str) -> pa.Table:
+    """For each row of a table, what its utterance is known by: its key with the speaker or content.
 
-    return pc.binary_join_element_wise(pc.fill_null(rows["speaker"], ""), rows["key"], "\0")
+    The content is null where a table has none.
+    """
+    with open_parquet(url, remedy=remedy) as file:
+        present = set(file.schema_arrow.names)
+        rows = file.read(columns=["speaker", "key", *present & {CONTENT_COLUMN}])
+
+    keys = rows["key"].cast(pa.binary())
+    contents = rows[CONTENT_COLUMN] if CONTENT_COLUMN in present else pa.nulls(len(rows))
+    speakers = pc.fill_null(rows["speaker"], "").cast(pa.binary())
+    return pa.table(
+        {
+            "by_speaker": pc.binary_join_element_wise(speakers, keys, b"\0"),
+            "by_content": pc.binary_join_element_wise(contents.cast(pa.binary()), keys, b"\0"),
+        }
+    )

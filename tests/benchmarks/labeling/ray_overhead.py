@@ -30,7 +30,7 @@ from shards.storage.files import list_files
 from shards.synthetic.config import WorldConfig
 from shards.synthetic.corpus import write_corpus
 from shards.synthetic.face import NUM_FACE_CUES
-from shards.tables.predictions import FORMAT_VERSION
+from shards.tables.predictions import READABLE_FORMATS
 from tests import ROOT
 from tests.benchmarks.measuring import machine, print_result, run_command
 from tests.benchmarks.training.checkpoints import write_hubert
@@ -51,7 +51,7 @@ def plain_loop(shards: str, out: str, panel_file: str) -> None:
     reader.setup()
     Path(out).mkdir(parents=True, exist_ok=True)
 
-    for task in make_plan(shards, list_files(shards), out, identity.digest, FORMAT_VERSION).todo:
+    for task in make_plan(shards, list_files(shards), out, identity.digest, READABLE_FORMATS).todo:
         stream = reader.read(task.url)
         opened = next(stream)
         assert isinstance(opened, ShardOpened)

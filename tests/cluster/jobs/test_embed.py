@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -105,6 +106,23 @@ def test_a_table_made_in_steps_is_the_one_made_at_once(world: Path, ray_address:
     assert (after.num_embedded, after.job.num_reused) == (1, 2)
     assert (after.job.num_utterances, after.job.num_rejected, after.job.exit_status) == (18, 0, 0)
     assert (world / "speakers.parquet").read_bytes() == wanted
+
+
+def test_vectors_are_carried_over(world: Path, ray_address: str) -> None:
+    """Touched shards give the very same speaker table without the encoder; another speaker is
+    heard anew.
+    """
+    wanted = (world / "speakers.parquet").read_bytes()
+    for shard in (world / "shards").glob("*.tar"):
+        os.utime(shard)
+    touched = embed(options(world, ray_address))
+    assert (touched.num_embedded, touched.job.num_carried_over) == (3, 18)
+    assert touched.num_tables_removed == 3
+    assert (world / "speakers.parquet").read_bytes() == wanted
+    samples = [make_sample(number) for number in range(6)]
+    samples[2] = dataclasses.replace(samples[2], metadata={"speaker": "ann"})
+    write_shard(world / "shards" / "small-000.tar", samples)
+    assert embed(options(world, ray_address)).job.num_carried_over == 5
 
 
 def test_vectors_are_means_over_a_speakers_utterances(made: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -118,6 +119,37 @@ def test_a_changed_shard_is_labeled_again_and_no_other(
     after = modification_times(out)
     assert len(set(after.items()) & set(before.items())) == 2
     assert load_predictions(str(out))[0].num_rows == 14
+
+
+def test_results_are_carried_over(world: SmallWorld, ray_address: str, tmp_path: Path) -> None:
+    """A touched shard, one with other speakers and one that is gone keep their results; what is
+    new is labeled, and no row counts twice.
+    """
+    out = tmp_path / "out"
+    label(options(world, out, ray_address))
+    before = {row["key"]: row for row in load_predictions(str(out))[0].to_pylist()}
+    os.utime(world.shards / "small-000.tar")
+    samples = [make_sample(number) for number in range(6, 12)]
+    corrected = [replace(found, metadata={"speaker": "ann"}) for found in samples]
+    write_shard(world.shards / "small-001.tar", corrected)
+    (world.shards / "small-002.tar").unlink()
+    write_shard(world.shards / "later.tar", [make_sample(number) for number in (12, 900, 13)])
+
+    summary = label(options(world, out, ray_address))
+
+    assert (summary.num_labeled, summary.job.num_carried_over) == (3, 14)
+    assert summary.superseded_tables_removed == 3
+    assert json.loads((out / "label-summary.json").read_text())["num_carried_over"] == 14
+    assert any("carried over: the results of 14" in line for line in summary.job.lines("", ""))
+    after = {row["key"]: row for row in load_predictions(str(out))[0].to_pylist()}
+    assert after.keys() == before.keys() - {f"utterance-{n:05d}" for n in (14, 15, 16, 17)} | {
+        "utterance-00900"
+    }
+    for key in after.keys() & before.keys():
+        for column in ("audio", "vision", "text", "transcript", "duration_seconds", "content"):
+            assert after[key][column] == before[key][column]
+    assert after["utterance-00007"]["speaker"] == "ann"
+    assert after["utterance-00012"]["shard"] == "later.tar"
 
 
 @pytest.mark.slow

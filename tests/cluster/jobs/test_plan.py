@@ -1,6 +1,8 @@
 """Which tables in a folder a labeling job takes for its own, and which it removes."""
 
 import dataclasses
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from shards.config import ConfigError
 from shards.config_values import from_mapping
 from shards.storage.files import list_files
 from shards.tables.predictions import (
-    FORMAT_VERSION,
+    READABLE_FORMATS,
     Prediction,
     load_predictions,
     write_predictions,
@@ -33,7 +35,7 @@ def corpus(folder: Path, *names: str) -> Path:
 
 def plan_of(shards: Path, out: Path, panel: str = "new") -> ShardPlan:
     return make_plan(
-        f"{shards}/*.tar", list_files(f"{shards}/*.tar"), str(out), panel, FORMAT_VERSION
+        f"{shards}/*.tar", list_files(f"{shards}/*.tar"), str(out), panel, READABLE_FORMATS
     )
 
 
@@ -105,10 +107,44 @@ def test_tables_of_shards_that_were_cut_anew_are_superseded(out: Path, tmp_path:
     kept = {Path(task.table_url).name for task in every.tasks if task.name != "old.tar"}
 
     plan = make_plan(
-        f"{shards}/new.tar", list_files(f"{shards}/new.tar"), str(out), "new", FORMAT_VERSION
+        f"{shards}/new.tar", list_files(f"{shards}/new.tar"), str(out), "new", READABLE_FORMATS
     )
     assert remove_superseded(plan) == (1, 2)
     assert names(out) == kept
+
+
+def test_tables_of_the_last_release_are_finished(out: Path, tmp_path: Path) -> None:
+    """A table under the name that the last release gave it is not made again, one of another panel
+    is.
+    """
+    shards = corpus(tmp_path / "corpus", "a.tar", "b.tar")
+    file = list_files(f"{shards}/a.tar")[0]
+    identity = json.dumps([1, "new", "a.tar", file.size, file.version])
+    name = f"a-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.parquet"
+    (out / name).write_bytes(b"")
+    plan = plan_of(shards, out)
+    assert [Path(task.table_url).name for task in plan.reused] == [name]
+    assert [task.name for task in plan.todo] == ["b.tar"]
+    assert len(plan_of(shards, out, "other").todo) == 2
+
+
+def test_a_corrected_speaker_does_not_count_twice(out: Path, tmp_path: Path) -> None:
+    """Shards that were cut anew after the speakers were corrected replace the tables of old ones:
+    key and content are the same. A twin under another key is another utterance.
+    """
+    shards = corpus(tmp_path / "corpus", "new.tar", "old.tar", "twin.tar")
+    rows = {"new.tar": ("key", "ann"), "old.tar": ("key", "bob"), "twin.tar": ("other", "bob")}
+    for task in plan_of(shards, out).tasks:
+        info = dataclasses.replace(INFO, shard=task.name, shard_url=task.url, num_rows=1)
+        key, speaker = rows[task.name]
+        found = Prediction(
+            key=key, shard=task.name, offset=0, size=512, speaker=speaker, content=b"c" * 16
+        )
+        write_predictions(task.table_url, [found], info)
+    for name in ("old.tar", "twin.tar"):
+        (shards / name).unlink()
+    assert remove_superseded(plan_of(shards, out)) == (1, 1)
+    assert {name.partition("-")[0] for name in names(out)} == {"new", "twin"}
 
 
 def test_tables_lie_where_the_driver_says(
@@ -119,7 +155,7 @@ def test_tables_lie_where_the_driver_says(
     monkeypatch.chdir(tmp_path)
     files = list_files(f"{shards}/*.tar")
     assert (
-        make_plan(f"{shards}/*.tar", files, "out", "new", FORMAT_VERSION).tasks
+        make_plan(f"{shards}/*.tar", files, "out", "new", READABLE_FORMATS).tasks
         == plan_of(shards, out).tasks
     )
 

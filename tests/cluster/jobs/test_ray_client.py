@@ -1,6 +1,7 @@
 """Labeling from outside the cluster, through Ray Client, which sends packages along."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,10 +30,14 @@ def client_address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_a_ray_client_labels_everything(
     small_world: SmallWorld, client_address: str, tmp_path: Path
 ) -> None:
-    """Ray Client hands out equal references, not the same; a job labels everything even so."""
+    """Ray Client hands out equal references, not the same; a job labels everything even so.
+
+    A touched shard takes its results over.
+    """
     out = tmp_path / "out"
+    shutil.copytree(small_world.shards, tmp_path / "shards")
     config = LabelConfig(
-        shards=small_world.glob,
+        shards=f"{tmp_path}/shards/*.tar",
         out=str(out),
         panel=str(small_world.panel),
         address=client_address,
@@ -45,3 +50,5 @@ def test_a_ray_client_labels_everything(
         8,
         small_world.num_utterances,
     )
+    os.utime(tmp_path / "shards" / "small-000.tar")
+    assert label(config).job.num_carried_over == 6

@@ -31,6 +31,7 @@ from shards.storage.files import (
     join,
     list_files,
     make_directory,
+    name_later,
     open_ranged,
     read_bytes,
     remove,
@@ -426,6 +427,40 @@ def test_a_file_appears_whole_or_not_at_all(folder: str) -> None:
 
     assert read_bytes(url, max_bytes=100) == b"half and half"
     assert names_in(folder) == ["a.tar"]
+
+
+def test_a_name_may_come_last(folder: str) -> None:
+    """What is written before its name is known appears under it, and not at all without a name."""
+    with name_later(folder, "later.tar") as file:
+        file.stream.write(b"all")
+        assert all(name.startswith(".later.tar.tmp-") for name in names_in(folder))
+        file.name = "a.tar"
+    with name_later(folder, "later.tar") as file:
+        file.stream.write(b"nobody wants this")
+
+    def fail() -> None:
+        with name_later(folder, "later.tar") as file:
+            file.name = "b.tar"
+            raise RuntimeError("before the end")
+
+    with pytest.raises(RuntimeError, match="before the end"):
+        fail()
+    assert names_in(folder) == ["a.tar"]
+    assert read_bytes(join(folder, "a.tar"), max_bytes=100) == b"all"
+
+
+def test_an_upload_waits_for_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object store is told a name first, so nothing is uploaded before there is one."""
+    monkeypatch.setattr("shards.storage.files._PUBLISH_ON_CLOSE", frozenset({"memory"}))
+    folder = f"memory://{uuid.uuid4().hex}"
+    with name_later(folder, "later.tar") as file:
+        file.stream.write(b"all")
+        assert not exists(folder)
+        file.name = "a.tar"
+    with name_later(folder, "later.tar") as file:
+        file.stream.write(b"nobody wants this")
+    assert names_in(folder) == ["a.tar"]
+    assert read_bytes(join(folder, "a.tar"), max_bytes=100) == b"all"
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

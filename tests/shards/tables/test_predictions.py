@@ -5,6 +5,7 @@ Mixtures are refused.
 
 import contextlib
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -179,9 +180,23 @@ def test_tables_of_two_panels_are_refused(tmp_path: Path) -> None:
 
 def test_another_format_version_is_refused(tmp_path: Path) -> None:
     """A table of another format version is refused rather than guessed at."""
-    write(tmp_path, "a-1.parquet", format_version=2)
-    with pytest.raises(ConfigError, match="got table format 2, expected 1"):
+    write(tmp_path, "a-1.parquet", format_version=3)
+    with pytest.raises(ConfigError, match="got table format 3, expected 1 or 2"):
         load_predictions(str(tmp_path))
+
+
+def test_tables_of_format_1_are_read(tmp_path: Path) -> None:
+    """A table of the last release has no contents, and everything else is as in one of today."""
+    write(tmp_path, "a-1.parquet")
+    today, _ = load_predictions(str(tmp_path))
+    table = pq.read_table(tmp_path / "a-1.parquet").drop_columns(["content"])
+    footer = json.loads(table.schema.metadata[METADATA_KEY]) | {"format_version": 1}
+    table = table.replace_schema_metadata({METADATA_KEY: json.dumps(footer)})
+    pq.write_table(table, tmp_path / "a-1.parquet")
+    loaded, infos = load_predictions(str(tmp_path))
+    assert loaded.equals(today)
+    assert loaded["content"].null_count == 3
+    assert infos[0].format_version == 1
 
 
 def test_other_parquet_files_are_refused(tmp_path: Path) -> None:
