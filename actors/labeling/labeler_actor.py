@@ -54,4 +54,5 @@ def _needs(config: PanelConfig) -> Needs:
         or config.speech_recognition is not None
         or config.objectives_need_audio
     )
-    return Needs(audio=audio, vision=config.vision is not None or config.objectives_need_vision)
+    vision = config.vision is not None or config.objectives_need_vision
+    return Needs(audio=audio, vision=vision, metadata=True)

@@ -110,6 +110,7 @@ class ShardReader:
     def _fill(self, utterance: Utterance, sample: Sample) -> None:
         utterance.speaker = sample.speaker
         utterance.emotion = sample.emotion
+        utterance.language = sample.language
         utterance.transcript = sample.transcript
         utterance.face_features = sample.face_features
         utterance.duration_seconds = _stated_duration(sample)

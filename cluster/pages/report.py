@@ -96,7 +96,8 @@ def render(
     examples = choose_examples(selection, rejected, summary, predictions)
     return render_page(
         TEMPLATE_NAME,
-        summary=summary,
+        # Selections of an earlier release have neither advice nor missing emotions.
+        summary={"advice": [], "missing_emotions": {}, **summary},
         config=summary["config"],
         headline=sections.headline(summary),
         agreeing=sections.agreeing(summary["config"]),

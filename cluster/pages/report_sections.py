@@ -44,7 +44,11 @@ MINUS = "\N{MINUS SIGN}"
 # The selection's own reasons in the order it applies them; what stands before is a sample's or a
 # teacher's.
 SELECTION_REASONS: Mapping[str, str] = {
+    "filtered": "filtered out",
+    "outside_known_emotions": "emotion that a teacher lacks",
     "disagreement": "teachers disagree",
+    "low_confidence": "label not probable enough",
+    "high_entropy": "label too uncertain",
     "class_excluded": "emotion not asked for",
     "no_speaker": "speaker not known",
     "down_sampled": "down-sampled for balance",

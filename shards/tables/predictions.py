@@ -36,6 +36,7 @@ from shards.tables.names import is_table_name
 FORMAT_VERSION = 1
 MODALITIES = ("audio", "vision", "text")
 OBJECTIVES = ("egemaps", "sentiment", "face_embedding", "speaker_vector")
+METADATA_COLUMN = "metadata"  # the sample's json; tables of earlier releases do not have it
 SUMMARY_NAME = "label-summary.json"  # the labeling job writes it last, beside the tables
 READ_THREADS = 16
 REMEDY = "remove it and run `emostream label` again"
@@ -62,7 +63,7 @@ class Prediction:
 
     `audio`, `vision` and `text` are [7] float32 distributions in the order of `EMOTIONS`; None is
     no prediction, and `error` says why. `emotion` is the true emotion, which a sample may carry; it
-    is used only to measure.
+    is used only to measure. `metadata` is the json of the sample, as text.
     """
 
     key: str
@@ -76,6 +77,7 @@ class Prediction:
     text: NDArray[np.float32] | None = None
     transcript: str | None = None
     emotion: str | None = None
+    metadata: str | None = None
     objectives: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     error: str | None = None
 
@@ -112,9 +114,16 @@ def write_predictions(url: str, rows: Sequence[Prediction], info: TableInfo) -> 
 
 
 def build_table(rows: Sequence[Prediction]) -> pa.Table:
-    """The rows as an Arrow table; an objective is a column where at least one row has it."""
+    """The rows as an Arrow table.
+
+    The metadata and each objective are columns only where at least one row has them.
+    """
     columns = {name: [_plain(getattr(row, name)) for row in rows] for name in FIXED_COLUMNS}
     schema = list(_FIXED_FIELDS)
+
+    if any(row.metadata is not None for row in rows):
+        schema.append(pa.field(METADATA_COLUMN, pa.string()))
+        columns[METADATA_COLUMN] = [row.metadata for row in rows]
 
     for name in OBJECTIVES:
         values = [row.objectives.get(name) for row in rows]
@@ -137,7 +146,8 @@ def load_predictions(
 ) -> tuple[pa.Table, list[TableInfo]]:
     """All tables of a predictions folder as one, sorted by shard and offset, and their footers.
 
-    `columns` is a choice of FIXED_COLUMNS. Raises ConfigError when the folder holds no table, two
+    `columns` is a choice of FIXED_COLUMNS and METADATA_COLUMN, which is null where a table does not
+    have it. Raises ConfigError when the folder holds no table, two
     tables of one shard, tables of different panels, or a Parquet file that is no prediction table.
     """
     urls = [join(directory, name) for name in list_names(directory) if is_table_name(name)]
@@ -203,7 +213,11 @@ def _load(url: str, columns: list[str]) -> tuple[TableInfo, pa.Table]:
         info = _info(file, url)
         # Arrow starts no threads of its own, because whole tables are already read in parallel.
         rows = file.read(columns=columns, use_threads=False)
-        return info, rows.replace_schema_metadata(None).sort_by("offset")
+        if METADATA_COLUMN in columns and METADATA_COLUMN not in rows.column_names:
+            rows = rows.append_column(METADATA_COLUMN, pa.nulls(len(rows), pa.string()))
+
+        # Tables are joined later, so their columns must come in one order.
+        return info, rows.select(columns).replace_schema_metadata(None).sort_by("offset")
 
 
 def _info(file: pq.ParquetFile, url: str) -> TableInfo:
