@@ -1,3 +1,4 @@
-"""What runs on a worker: readers, labelers and the panel. Only the files named `*_actor.py` import
-Ray.
+"""What runs on a worker: readers, labelers and the panel.
+
+Only the files named `*_actor.py` import Ray.
 """

@@ -1,5 +1,6 @@
-"""`python -m cluster COMMAND ...`: the same function as the `emostream` command, for `ray job
-submit`.
+"""`python -m cluster COMMAND ...` does what `emostream COMMAND ...` does.
+
+`ray job submit` starts commands this way.
 """
 
 import sys

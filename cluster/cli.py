@@ -1,8 +1,7 @@
-"""The command line: one table of commands, each a dataclass of options and the function that takes
-it.
+"""The command line: a table of commands, each a dataclass of options and a function that takes it.
 
 Flags, `--config`, `--set`, `--print-config` and help are all derived from the dataclass, so an
-option is described once. A command's module is imported only when it is asked for: `emostream
+option is described once. A command's module is imported only when the command is called: `emostream
 --help` starts in a tenth of a second and needs neither torch nor Ray. click and typer were left
 out: they would describe each option a second time.
 """
@@ -26,16 +25,19 @@ from shards.errors import BadShard
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status (0 done, 2 unusable options, others as the command's
-    help says).
+    """Run one command and return its exit status.
+
+    Unusable options, files or data give 2; the help of a command names the others.
     """
     arguments = _parser(argv).parse_args(argv)
     if arguments.command is None:
         _parser(argv).print_help()
         return ExitStatus.USAGE
+
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
     )
+
     command = COMMANDS[arguments.command]
     try:
         config = _resolve(command.config_class(), arguments)
@@ -67,18 +69,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser(argv: Sequence[str] | None) -> argparse.ArgumentParser:
     words = sys.argv[1:] if argv is None else list(argv)
     wanted = next((word for word in words if not word.startswith("-")), None)
+
     parser = argparse.ArgumentParser(
         prog="emostream",
         description="Label large audio-visual corpora for emotion by cross-modal agreement.",
         epilog="`emostream COMMAND --help` describes each command.",
     )
+
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, command in COMMANDS.items():
         child = commands.add_parser(
             name, help=command.summary, description=f"{command.summary} {command.details}"
         )
+
+        # Why only this one: the options of a command are known only after the import of its module.
         if name == wanted:
             _add_options(child, command.config_class())
+
     return parser
 
 
@@ -97,29 +104,29 @@ def _add_options(parser: argparse.ArgumentParser, config_class: type[Any]) -> No
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="YAML file of the same options; flags and --set win over it.",
+        help="YAML file of the same options; a flag or --set overrides what the file says.",
     )
     parser.add_argument(
         "--set",
         metavar="NAME=VALUE",
         action="append",
         default=[],
-        help="Set one option; may be repeated.",
+        help="Set one option; can be given several times.",
     )
     parser.add_argument(
         "--print-config",
         action="store_true",
-        help="Print all options as YAML, resolved and each explained, and stop.",
+        help="Print every option with its value and its explanation as YAML, and stop.",
     )
     if groups:
         parser.epilog = (
-            f"Groups of options, set by --set GROUP.NAME=VALUE and --config: {'; '.join(groups)}. "
+            f"Groups of options, set with --set GROUP.NAME=VALUE or --config: {'; '.join(groups)}. "
         )
-        parser.epilog += "--print-config explains every one."
+        parser.epilog += "--print-config explains every option."
 
 
 def _add_flag(parser: argparse.ArgumentParser, name: str, option: Option) -> None:
-    """The flag of one option, and the flags it had, which no help shows."""
+    """Add the flag of one option, and its former spellings, which no help shows."""
     known = choices(option.hint)
     shown = f"{{{','.join(map(str, known))}}}" if known else "VALUE"
     help_text = f"{option.help} {_default_text(option)}".replace("%", "%%")
@@ -141,7 +148,9 @@ def _flag(name: str) -> str:
 
 
 def _arity(option: Option) -> dict[str, Any]:
-    """A switch needs no value (--resume is --resume true); a list takes several, or one with
+    """Return how many values the flag of an option takes, as argparse wants it.
+
+    A switch needs no value (`--resume` is `--resume true`). A list takes several, or one with
     commas.
     """
     if isinstance(option.default, bool):
@@ -166,11 +175,14 @@ def _resolve(config_class: type[Any], arguments: argparse.Namespace) -> Any:
         if not separator:
             raise ConfigError(f"--set: got {assignment!r}, expected NAME=VALUE")
         _set_nested(values, name.replace("-", "_"), value)
+
+    # Why former spellings too: `from_mapping` maps them to the names of today.
     names = {
         spelling
         for name, option in options_of(config_class).items()
         for spelling in (name, *option.former)
     }
+
     given = {name: value for name, value in vars(arguments).items() if name in names}
     values.update(
         {
@@ -178,6 +190,7 @@ def _resolve(config_class: type[Any], arguments: argparse.Namespace) -> Any:
             for name, value in given.items()
         }
     )
+
     return from_mapping(config_class, values, where="options")
 
 
@@ -193,10 +206,11 @@ def _set_nested(values: dict[str, Any], dotted: str, value: str) -> None:
 def _read_yaml(path: str) -> dict[str, Any]:
     try:
         loaded = yaml.safe_load(Path(path).read_bytes()) or {}
-    except yaml.YAMLError as error:  # bytes that are not UTF-8 are one too
+    except yaml.YAMLError as error:  # bytes that are not UTF-8 raise it too
         raise ConfigError(
             f"--config {path}: not readable as YAML: {' '.join(str(error).split())}"
         ) from error
+
     if not isinstance(loaded, dict):
         raise ConfigError(
             f"--config {path}: got {type(loaded).__name__}, expected a mapping of options"

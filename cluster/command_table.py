@@ -7,8 +7,9 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Command:
-    """One sub-command: where its options and its function live (`module:ConfigClass`,
-    `module:function`).
+    """One command: what it is for, and where its options and its function live.
+
+    `config` is written `module:ConfigClass`, `run` is written `module:function`.
     """
 
     summary: str
@@ -27,20 +28,20 @@ COMMANDS: dict[str, Command] = {
         "Turn a table of recordings and a folder of files into tar shards.",
         "shards.importing.config:ImportConfig",
         "cluster.jobs.corpus:run_import",
-        "TABLE is CSV or Parquet, one row per utterance: `clip` or `key`; any of `audio`, `video`, "
-        "`face` (paths below --root); `transcript`, `speaker`; other columns are kept in each "
-        "sample's json. Rows that cannot be read are listed with their reason in "
-        "OUT/import-rejected.parquet. Exit status 3: some rows were rejected.",
+        "TABLE is CSV or Parquet, with one row per utterance. Its columns: `clip` or `key`; any of "
+        "`audio`, `video`, `face` (paths below --root); `transcript`, `speaker`; other columns are "
+        "kept in each sample's json. OUT/import-rejected.parquet lists the rows that could not be "
+        "read, with the reason for each. Exit status 3: some rows were rejected.",
     ),
     "label": Command(
         "Predict the emotion of every utterance with each labeler, on Ray.",
         "cluster.jobs.label:LabelConfig",
         "cluster.jobs.label:run_label",
-        "Writes one small Parquet table per shard. Starts a local Ray, or uses --address, or the "
-        "cluster it was submitted to. Interrupted or killed, run the same command again: finished "
-        "shards are not opened. A bad sample is a row with its reason. Exit status 0: every shard "
-        "was read to its end; 3: finished, but some shards are damaged; 4: unfinished, run it "
-        "again.",
+        "Writes one small Parquet table per shard. Runs on the Ray cluster of --address, on the "
+        "cluster it was submitted to, or on a local Ray that it starts. After an interruption, run "
+        "the same command again: it does not open finished shards. A bad sample becomes a row that "
+        "holds the reason. Exit status 0: every shard was read to its end; 3: finished, but some "
+        "shards are damaged; 4: unfinished, run it again.",
     ),
     "select": Command(
         "Keep the utterances on which the teachers agree, and split them by speaker.",
@@ -54,24 +55,24 @@ COMMANDS: dict[str, Command] = {
         "Write the kept utterances as speaker-grouped training shards.",
         "shards.packing.job:PackConfig",
         "cluster.jobs.corpus:run_pack",
-        "Reads only the kept samples' bytes. A speaker's utterances lie together; a shard holds "
-        "one split.",
+        "Reads only the bytes of kept samples. The utterances of a speaker lie together; a shard "
+        "holds one split.",
     ),
     "report": Command(
-        "Write one HTML page on what went in, what came out, and how good the labels are.",
+        "Write one HTML page: what went in, what came out, and how good the labels are.",
         "cluster.pages.report:ReportConfig",
         "cluster.pages.report:run_report",
-        "DIR is a selection folder, or a folder that holds one as `selection`. The page needs no "
-        "network.",
+        "DIR is a folder that `emostream select` wrote, or a folder that holds one as `selection`. "
+        "The page needs no network.",
     ),
     "train": Command(
         "Train a recognizer on packed shards, or adapt an encoder to their sound, on DeepSpeed.",
         "trainers.config:TrainConfig",
         "cluster.training.train:run_train",
-        "--print-config explains every option, the recipe's own too. One process by default; "
-        "--num-workers uses Ray; torchrun works too. Interrupted, run it again with --resume: the "
-        "run goes on exactly where its newest checkpoint is. Exit status 4: stopped by the "
-        "storage.",
+        "--print-config explains every option, those of the recipe included. Trains in one process "
+        "by default; --num-workers starts several with Ray; torchrun works too. After an "
+        "interruption, run it again with --resume: it goes on exactly from its newest checkpoint. "
+        "Exit status 4: unfinished, for example because the disk is full.",
     ),
     "evaluate": Command(
         "Measure a trained recognizer on a split, over utterances and over speakers.",
@@ -85,47 +86,49 @@ COMMANDS: dict[str, Command] = {
         "Tabulate evaluated runs: mean over seeds, spread, and paired significance.",
         "cluster.training.compare:CompareConfig",
         "cluster.training.compare:run_compare",
-        "--runs takes evaluation folders, separated by spaces or commas. Methods are told apart by "
-        "recipe and options, seeds by engine.seed.",
+        "--runs takes evaluation folders, separated by spaces or commas. Runs with the same recipe "
+        "and options are one method; engine.seed tells its runs apart.",
     ),
     "embed": Command(
-        "Make the table of speakers: the mean vector of each one's utterances, and the statistics "
-        "of their labels.",
+        "Make the table of speakers: the mean vector of each speaker's utterances, and the "
+        "statistics of their labels.",
         "cluster.jobs.embed:EmbedConfig",
         "cluster.jobs.embed:run_embed",
-        "Streams the shards through an encoder on Ray and keeps every utterance's vector, so that "
-        "a run with more shards opens only those, and other labels need no encoder. Utterances "
-        "without speaker or usable sound are rows with their reason. Exit status 0: every shard "
-        "was read to its end; 3: finished, but some shards are damaged; 4: unfinished, run it "
-        "again.",
+        "Streams the shards through an encoder on Ray and keeps the vector of every utterance: a "
+        "later run with more shards opens only the new ones, and a run with other labels needs no "
+        "encoder. An utterance without a speaker or usable sound becomes a row that holds the "
+        "reason. Exit status 0: every shard was read to its end; 3: finished, but some shards are "
+        "damaged; 4: unfinished, run it again.",
     ),
     "serve": Command(
         "Serve the speaker index over gRPC: nearest speakers, and calibration of a speaker's "
         "predictions.",
         "cluster.serving.config:ServeConfig",
         "cluster.serving.serve:run_serve",
-        "Begins from the table --speakers; what clients write is kept in --data and survives a "
-        "kill or a power loss. SIGTERM finishes what has begun and ends. Clients: `emostream "
-        "lookup`, cluster.serving.client, or any made of protos/speaker_index.proto.",
+        "Begins with the table --speakers and keeps what clients write in --data, where it "
+        "survives a kill or a power loss. On SIGTERM it answers the requests that have begun, then "
+        "ends. Clients: `emostream lookup`, cluster.serving.client, or any client generated from "
+        "protos/speaker_index.proto.",
     ),
     "lookup": Command(
         "Ask a speaker index who sounds most like a recording, a vector, or one of its own "
         "speakers.",
         "cluster.serving.lookup:LookupConfig",
         "cluster.serving.lookup:run_lookup",
-        "One of --audio, --vector and --speaker. A token is taken from the environment variable "
-        "EMOSTREAM_TOKEN. Exit status 4: the server refused or did not answer.",
+        "Give one of --audio, --vector and --speaker. A token is read from the environment "
+        "variable EMOSTREAM_TOKEN. Exit status 4: the server refused or did not answer.",
     ),
     "demo": Command(
         "Run the whole job on a small synthetic corpus: two commands from a clone to a report.",
         "cluster.demo.demo:DemoConfig",
         "cluster.demo.demo:run_demo",
-        "Makes the corpus, trains three small teachers on speakers of their own, labels the rest "
-        "on Ray, selects, packs and writes the report. Run again, it goes on where it stopped.",
+        "Makes the corpus, trains three small teachers on speakers of their own, labels the other "
+        "speakers on Ray, selects, packs and writes the report. When it is run again, it goes on "
+        "where it stopped.",
     ),
     "doctor": Command(
-        "Check this machine: packages, Ray, GPU, codecs, storage, memory; each problem with its "
-        "remedy.",
+        "Check this machine: packages, Ray, GPU, codecs, storage, memory; name a remedy for each "
+        "problem.",
         "cluster.doctor.examine:DoctorConfig",
         "cluster.doctor.examine:run_doctor",
         "Exit status 1: at least one problem was found.",

@@ -1,14 +1,14 @@
-"""What a command's exit status says; its help says when it gives which."""
+"""The exit statuses of all commands; each command's help says which it can end with."""
 
 from enum import IntEnum
 
 
 class ExitStatus(IntEnum):
-    """0 is done, 1 a problem that was looked for and found."""
+    """How a command ended: 0 means that everything is done."""
 
     DONE = 0
-    PROBLEM = 1
+    PROBLEM = 1  # `doctor` looked for problems and found one
     USAGE = 2  # options, files or data that cannot be used
     DAMAGED = 3  # done, but for input that was damaged or rejected
-    UNFINISHED = 4  # stopped, refused or given up: to be run again
+    UNFINISHED = 4  # stopped, refused or given up: run the command again
     INTERRUPTED = 130  # by Ctrl-C

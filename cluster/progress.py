@@ -1,8 +1,7 @@
-"""Progress for people: a bar with rate and time left on a terminal, a line every ten seconds
-elsewhere.
+"""Progress for people: a bar on a terminal, a line every ten seconds elsewhere.
 
-It writes to standard error; machine-readable output goes to files, because Ray prints notices of
-its own.
+Both show the rate and the time left. They go to standard error; machine-readable output goes to
+files, because Ray prints notices of its own on standard output.
 """
 
 import contextlib
@@ -27,13 +26,15 @@ LINE_INTERVAL_SECONDS = 10.0
 
 @contextlib.contextmanager
 def progress(what: str, unit: str) -> Iterator[OnProgress]:
-    """Yield `update(done, total, note="")`; `note` says what the bar's own numbers cannot, such as
-    a rate.
+    """Yield `update(done, total, note="")`, which shows how far the work is.
+
+    `note` is for what the bar does not count itself, such as a rate of utterances.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _line_writer(what, unit)
         return
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -62,8 +63,9 @@ def progress(what: str, unit: str) -> Iterator[OnProgress]:
 
 
 def rate_text(done: int, seconds: float) -> str:
-    """`3.2 a second`, or by the minute what is slower than one a second; nothing before the
-    first.
+    """Return a rate as text: `3.2 a second`, or `40.0 a minute` for one below one a second.
+
+    The text is empty as long as nothing is done.
     """
     if done == 0 or seconds <= 0:
         return ""
@@ -84,6 +86,7 @@ def _line_writer(what: str, unit: str) -> OnProgress:
         now = time.monotonic()
         if is_over or (now - last < LINE_INTERVAL_SECONDS and done < total):
             return
+
         last, is_over = now, done >= total
         seconds = now - started
         parts = [
@@ -91,6 +94,7 @@ def _line_writer(what: str, unit: str) -> OnProgress:
             rate_text(done, seconds),
         ]
         parts.append(f"{seconds / done * (total - done):.0f} s left" if 0 < done < total else "")
+
         sys.stderr.write(f"{', '.join(filter(None, parts))} {note}".rstrip() + "\n")
 
     return update

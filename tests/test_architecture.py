@@ -1,9 +1,8 @@
-"""The house's rules on imports, checked on the source itself: which room may know which, and what
-each may load.
+"""The project's rules on imports hold in the source: which room may know which, and load what.
 
-A rule names rooms from the ground up. A room may import those of lower floors, never its neighbors
-on the same floor nor those above. Imports count wherever they stand: at the top, within a function,
-or for the type checker alone.
+A room is a folder or a file. A rule names rooms from the ground up. A room may import rooms of
+lower floors, but neither its neighbors on the same floor nor those above. Imports count wherever
+they stand: at the top, within a function, or only for the type checker.
 """
 
 import ast
@@ -70,8 +69,12 @@ def sources(package: str) -> tuple[Path, ...]:
 
 @cache
 def imported_modules(path: Path) -> frozenset[str]:
-    """Modules by their dotted names; of `from package import module` the module."""
+    """Return the modules that a file imports, by their dotted names.
+
+    For `from package import module` this is the module.
+    """
     names: set[str] = set()
+
     for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
@@ -79,18 +82,19 @@ def imported_modules(path: Path) -> frozenset[str]:
             below = {f"{node.module}.{alias.name}" for alias in node.names}
             found = {name for name in below if file_of(name) is not None}
             names.update(found or {node.module})
+
     return frozenset(names)
 
 
 def file_of(module: str) -> Path | None:
-    """The file of one of the project's modules."""
+    """Find the file of one of the project's modules; None for any other module."""
     path = Path(*module.split("."))
     candidates = (path.with_suffix(".py"), path / "__init__.py")
     return next((candidate for candidate in candidates if (ROOT / candidate).exists()), None)
 
 
 def inner_imports(paths: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
-    """(importing file, imported file) for every import of one of the project's modules."""
+    """Yield (importing file, imported file) for every import of one of the project's modules."""
     for path in paths:
         for module in imported_modules(path):
             if (
@@ -102,11 +106,13 @@ def inner_imports(paths: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
 
 
 def room(path: Path, folder: str) -> str | None:
-    """Which part of `folder` a file lies in, by the name that FLOORS uses; None for files
-    elsewhere.
+    """Return the part of `folder` in which a file lies, by the name that FLOORS uses.
+
+    None for files elsewhere.
     """
     if not path.is_relative_to(folder) or path == Path(folder, "__init__.py"):
         return None
+
     part = path.relative_to(folder).parts[0]
     if not part.endswith(".py"):
         return part
@@ -116,13 +122,16 @@ def room(path: Path, folder: str) -> str | None:
 
 @pytest.mark.parametrize("folder", FLOORS)
 def test_rooms_import_only_from_lower_floors(folder: str) -> None:
-    """cluster -> actors -> trainers -> shards, and within each the floors of its rooms; anyone may
-    import protos.
+    """The order is cluster -> actors -> trainers -> shards, and each has floors of its own.
+
+    Anyone may import protos.
     """
     floor_of = {name: number for number, floor in enumerate(FLOORS[folder]) for name in floor}
+
     wrong = set()
     for path, other in inner_imports([path for package in PACKAGES for path in sources(package)]):
         mine, theirs = room(path, folder), room(other, folder)
+
         if mine is None or theirs is None or mine == theirs:
             continue
         if ALONE.get(folder, set()) & {mine, theirs}:
@@ -130,11 +139,12 @@ def test_rooms_import_only_from_lower_floors(folder: str) -> None:
                 wrong.add(f"{path} imports {other}, and one of them stands alone")
         elif floor_of[theirs] >= floor_of[mine]:
             wrong.add(f"{path} imports {other}")
+
     assert not wrong
 
 
 def test_every_room_has_a_floor() -> None:
-    """A new folder or file has a place in the rules, or the test above would not know it."""
+    """A new folder or file has a place in the rules, or the test above would not check it."""
     unknown = set()
     for folder in FLOORS:
         named = set[str]().union(*FLOORS[folder], ALONE.get(folder, set()))
@@ -158,8 +168,9 @@ def test_no_files_import_each_other() -> None:
 
 
 def test_shards_knows_neither_ray_nor_torch() -> None:
-    """Readers stay small, selection runs anywhere: only the loader hands out tensors, and nothing
-    there imports it.
+    """Only the loader hands out tensors, and nothing in shards imports it.
+
+    So readers stay small and selection runs anywhere.
     """
     loader = Path("shards/loading/loader.py")
     found = {
@@ -172,9 +183,7 @@ def test_shards_knows_neither_ray_nor_torch() -> None:
 
 
 def test_ray_only_in_actor_files() -> None:
-    """Plain classes hold the logic: in actors only files named *_actor.py import Ray, and trainers
-    never do.
-    """
+    """In actors only files named *_actor.py import Ray, and trainers never do."""
     found = {
         str(path)
         for package in ("actors", "trainers")
@@ -186,7 +195,7 @@ def test_ray_only_in_actor_files() -> None:
 
 
 def test_actors_take_only_models_from_trainers() -> None:
-    """Workers need architectures, not training code."""
+    """Workers need the architectures of trainers, but not its training code."""
     found = {
         f"{path} imports {other}"
         for path, other in inner_imports(sources("actors"))
@@ -196,9 +205,10 @@ def test_actors_take_only_models_from_trainers() -> None:
 
 
 def test_recipe_families_do_not_know_each_other() -> None:
-    """What two families share lies below them; the engine knows none of them."""
+    """Families share only what lies below them, and the engine knows none of them."""
     recipes = "trainers/recipes"
     found = set()
+
     for path, other in inner_imports([path for package in PACKAGES for path in sources(package)]):
         mine, theirs = (
             one.relative_to(recipes).parts[:-1] if one.is_relative_to(recipes) else ()
@@ -206,11 +216,12 @@ def test_recipe_families_do_not_know_each_other() -> None:
         )
         if theirs and theirs != mine and (mine or path.is_relative_to("trainers/engine")):
             found.add(f"{path} imports {other}")
+
     assert not found
 
 
 def light_modules() -> list[str]:
-    """Every `config.py`, all of `settings/`, and the registry of recipes."""
+    """Return every `config.py`, all of `settings/`, and the registry of recipes."""
     paths = [path for package in PACKAGES for path in sources(package)]
     light = [path for path in paths if path.name == "config.py" or path.parent.name == "settings"]
     return [
@@ -229,9 +240,7 @@ def light_modules() -> list[str]:
     ids=["a reader process", "options", "the command line"],
 )
 def test_what_must_start_fast_loads_nothing_heavy(modules: list[str]) -> None:
-    """Neither torch nor what needs it, not even indirectly: readers stay small, help comes at
-    once.
-    """
+    """Nothing heavy is loaded, even indirectly, so readers stay small and help comes at once."""
     code = (
         f"import sys, {', '.join(modules)}; print([name for name in {HEAVY} if name in "
         "sys.modules])"

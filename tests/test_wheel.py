@@ -15,7 +15,7 @@ from tests import ROOT
 
 
 def listed_packages() -> list[str]:
-    """The packages that pyproject's patterns find."""
+    """Return the packages that pyproject's patterns find."""
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"][
         "packages"
     ]["find"]["include"]
@@ -24,18 +24,19 @@ def listed_packages() -> list[str]:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel built from a clean copy, with the setuptools that is installed.
+    """Build a wheel from a clean copy, with the installed setuptools.
 
-    In the checkout itself it would take in whatever an earlier build has left in `build/`, and
-    leave its own there.
+    In the checkout itself, the wheel would contain what an earlier build has left in `build/`.
     """
     out, copy = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("clean")
+
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     for package in (name for name in listed_packages() if "." not in name):
         shutil.copytree(
             ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__")
         )
+
     build = [
         sys.executable,
         "-m",
@@ -47,14 +48,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(copy),
     ]
     subprocess.run(build, check=True, capture_output=True, text=True, timeout=240)
+
     (built,) = out.glob("*.whl")
     return built
 
 
 def test_wheel_contains_every_package_and_nothing_else(wheel: Path) -> None:
-    """Every package listed in pyproject, its modules and data files are in the wheel; tests are
-    not.
-    """
+    """The wheel holds every package that pyproject lists, with modules and data, but no tests."""
     on_disk = {
         f"{package.replace('.', '/')}/{path.name}"
         for package in listed_packages()
@@ -66,9 +66,7 @@ def test_wheel_contains_every_package_and_nothing_else(wheel: Path) -> None:
 
 
 def test_every_folder_with_code_is_a_package() -> None:
-    """A folder without `__init__.py` would be missing from the wheel, and breaks processes that
-    tests spawn.
-    """
+    """A folder without `__init__.py` is missing from the wheel and breaks spawned processes."""
     tops = {name for name in listed_packages() if "." not in name} | {"tests"}
     folders = {path.parent for top in tops for path in (ROOT / top).rglob("*.py")}
     assert {
@@ -78,14 +76,13 @@ def test_every_folder_with_code_is_a_package() -> None:
 
 
 def test_installed_wheel_shows_its_help(wheel: Path, tmp_path: Path) -> None:
-    """From the unpacked wheel alone, away from the checkout, `emostream --help` lists every
-    command.
-    """
+    """The unpacked wheel alone, away from the checkout, lists every command in its help."""
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = (
         "import sys, cluster.cli; print(cluster.cli.__file__); "
         "sys.exit(cluster.cli.main(['--help']))"
     )
+
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     answer = subprocess.run(
         [sys.executable, "-P", "-c", code],
@@ -95,6 +92,7 @@ def test_installed_wheel_shows_its_help(wheel: Path, tmp_path: Path) -> None:
         env=environment,
         check=False,
     )
+
     assert answer.returncode == 0, answer.stderr
     assert str(tmp_path) in answer.stdout.splitlines()[0]
     for command in ("import", "label", "select", "pack", "report", "demo", "doctor"):

@@ -1,9 +1,8 @@
-"""Which encoder makes speaker vectors, and its fingerprint; without torch, so that the driver can
-name it.
+"""Which encoder makes speaker vectors, and the fingerprint by which it is known.
 
-Vectors are comparable when the very same encoder made them, in the same way. The fingerprint is
-that of the weights (or of the weightless statistics), with a version of how features become a
-vector.
+Vectors are comparable only when one encoder made them, in one way. The fingerprint is the digest of
+the weights (or the version of the statistics that need none), together with a version of how
+features become a vector. Imports no torch, so that the driver can name an encoder.
 """
 
 import hashlib
@@ -17,7 +16,8 @@ from shards.storage.urls import local_path
 SPECTRAL = "spectral"
 SPECTRAL_FINGERPRINT = "spectral:1"
 POOLING_VERSION = 1
-ORIGINAL_NAME = "original"  # below a personalized encoder's folder
+# A personalized encoder's folder holds the encoder it was made from under this name.
+ORIGINAL_NAME = "original"
 FINGERPRINT_DIGITS = 32
 
 
@@ -33,30 +33,35 @@ class EmbedderConfig:
 
     @property
     def is_spectral(self) -> bool:
-        """Whether it needs no weights."""
+        """Whether the embedder needs no weights."""
         return self.encoder == SPECTRAL
 
     def anywhere(self) -> "EmbedderConfig":
-        """The same in workers, which start in folders of their own."""
+        """The same encoder by an absolute path, as workers start in folders of their own."""
         if self.is_spectral or not self.checkpoint().is_local:
             return self
+
         return replace(self, encoder=local_path(self.encoder))
 
     def checkpoint(self) -> CheckpointConfig:
-        """Where the weights come from. Raises ConfigError for what is neither a folder nor a pinned
-        hub name.
+        """Where the weights come from.
+
+        Raises ConfigError when `encoder` is neither a folder nor a hub name with a commit.
         """
         return CheckpointConfig(checkpoint=self.encoder, revision=self.revision)
 
 
 def fingerprint(config: EmbedderConfig) -> str:
-    """What only the very same encoder has. Downloads a hub checkpoint that is not there yet."""
+    """The text that names this encoder and no other; downloads a hub checkpoint if need be."""
     if config.is_spectral:
         return SPECTRAL_FINGERPRINT
+
     folder = locate(config.checkpoint())
+
     parts = [f"pooling {POOLING_VERSION}", weight_digest(folder)]
     if (folder / ORIGINAL_NAME).is_dir():
         parts.append(weight_digest(folder / ORIGINAL_NAME))
+
     return "encoder:" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:FINGERPRINT_DIGITS]
 
 

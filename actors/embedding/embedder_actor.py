@@ -30,8 +30,9 @@ class EmbedderActor(ShardWorker):
         self._embedder = make_embedder(config)
 
     def load(self, num_threads: int) -> None:
-        """Load the encoder. Raises ConfigError when this machine has another one by that name than
-        the driver.
+        """Load the encoder.
+
+        Raises ConfigError when this machine has other weights by that name than the driver.
         """
         mine = fingerprint(self._config)
         if mine != self._maker:
@@ -39,6 +40,7 @@ class EmbedderActor(ShardWorker):
                 f"--encoder {self._config.encoder}: this node has {mine}, the driver "
                 f"{self._maker}; put the very same files on every node, or use shared storage"
             )
+
         self._embedder.setup(num_threads)
 
     def finish(self, task: ShardTask, stream: ShardStream, shard_error: str | None) -> ShardOutcome:

@@ -1,13 +1,13 @@
-"""Encoders as embedders: utterances of some speakers in, a vector for each out.
+"""Encoders as embedders: they turn the utterances of some speakers into one vector each.
 
-A vector is the mean over time of the encoder's last layer (papt-pldc, Eq. 2); of a long recording,
-over windows weighted by their length. A personalized encoder hears a speaker's utterances together:
-SetPeER in sets of eight, in their order; PAPT with the speaker's own embedding, or that of the
-training speaker most alike to those at hand.
+A vector is the mean over time of the encoder's last layer (papt-pldc, Eq. 2). A long recording is
+cut into windows, whose means are weighted by their length. A personalized encoder hears a speaker's
+utterances together: SetPeER in sets of eight, in their order; PAPT with the speaker's own
+embedding, or with that of the training speaker who sounds most like the utterances at hand.
 
-`SpectralEmbedder` needs no weights: means and spreads over time of mel cepstra, weighted by their
-index, since what tells voices apart lies in the higher ones, which are small. Found on RAVDESS and
-LibriSpeech; see docs/decisions.md.
+`SpectralEmbedder` needs no weights. It takes means and spreads over time of mel cepstra, and weighs
+them by their index, since the higher ones tell voices apart but are small. RAVDESS and LibriSpeech
+showed this; see docs/decisions.md.
 
 Shapes: N utterances, T frames, F coefficients, D width.
 """
@@ -45,17 +45,17 @@ SET_SIZE = 8
 
 
 class Embedder(Protocol):
-    """Loaded by `setup`."""
+    """What makes vectors of utterances, after `setup` has loaded it."""
 
     def setup(self, num_threads: int) -> None:
-        """Load. Raises ConfigError for what cannot be used."""
+        """Load the encoder. Raises ConfigError when it cannot be used."""
 
     def embed(self, waveforms: Sequence[Waveform], speakers: Sequence[str]) -> list[Outcome]:
-        """A vector [D] for each utterance, or why there is none."""
+        """A vector [D] for each utterance, or the reason why it has none."""
 
 
 def make_embedder(config: EmbedderConfig) -> Embedder:
-    """The embedder of a configuration; cheap, loads nothing."""
+    """The embedder of a configuration; nothing is loaded yet."""
     return SpectralEmbedder() if config.is_spectral else EncoderEmbedder(config)
 
 
@@ -69,16 +69,18 @@ class SpectralEmbedder:
         self._weights = np.arange(1, NUM_CEPSTRA) ** LIFTER
 
     def embed(self, waveforms: Sequence[Waveform], speakers: Sequence[str]) -> list[Outcome]:
-        """[78] for each utterance; who speaks makes no difference."""
+        """A vector [78] for each utterance; the speakers make no difference."""
         return [self._embed_one(waveform) for waveform in waveforms]
 
     def _embed_one(self, waveform: Waveform) -> Outcome:
         if len(waveform) < MIN_SAMPLES:
             return _too_short()
+
         cepstra_TF = (
             self._cepstra(torch.from_numpy(waveform)[None])[0][:, 1:].astype(np.float64)
             * self._weights
         )
+
         spread = cepstra_TF.std(axis=0)
         return _usable(np.concatenate([cepstra_TF.mean(axis=0), spread - spread.mean()]))
 
@@ -93,38 +95,42 @@ class EncoderEmbedder:
         """Load the weights onto this process's GPU, or the CPU."""
         prepare_torch(num_threads)
         self._device = default_device()
+
         folder = folder_of(self._config)
         self._model: _Pooled = _load(folder, self._device)
 
     def embed(self, waveforms: Sequence[Waveform], speakers: Sequence[str]) -> list[Outcome]:
-        """[D] for each utterance; those of one speaker are heard together where the encoder is
-        personalized.
+        """A vector [D] for each utterance.
+
+        A personalized encoder hears the utterances of one speaker together.
         """
         found: list[Outcome] = [_too_short()] * len(waveforms)
         long_enough = [
             place for place, waveform in enumerate(waveforms) if len(waveform) >= MIN_SAMPLES
         ]
+
         for group in self._model.groups(long_enough, speakers):
             rows = self._model.pooled([waveforms[place] for place in group], speakers[group[0]])
             for place, row in zip(group, rows, strict=True):
                 found[place] = row if isinstance(row, Missing) else _usable(row)
+
         return found
 
 
 class _Pooled:
-    """A plain encoder: every utterance by itself."""
+    """A plain encoder, which hears every utterance by itself."""
 
     def __init__(self, encoder: LayerwiseEncoder, device: torch.device) -> None:
         self._encoder, self._device = encoder.eval().to(device), device
 
     def groups(self, places: list[int], speakers: Sequence[str]) -> list[list[int]]:
-        """What is heard together: here everything may be, as nothing hears anything else."""
+        """The groups that are heard together: all at once, as no utterance affects another."""
         return [places] if places else []
 
     def pooled(
         self, waveforms: Sequence[Waveform], speaker: str
     ) -> list[NDArray[np.float64] | Missing]:
-        """The mean over time of each [D]."""
+        """Each utterance's mean over time [D]."""
         return windowed_rows(
             waveforms,
             self._forward,
@@ -153,6 +159,7 @@ class _PooledTogether(_Pooled):
         by_speaker: dict[str, list[int]] = {}
         for place in places:
             by_speaker.setdefault(speakers[place], []).append(place)
+
         return [
             mine[start : start + SET_SIZE]
             for mine in by_speaker.values()
@@ -162,8 +169,9 @@ class _PooledTogether(_Pooled):
     def pooled(
         self, waveforms: Sequence[Waveform], speaker: str
     ) -> list[NDArray[np.float64] | Missing]:
-        """The set in one pass, each utterance up to a window's length."""
+        """The set in one pass; an utterance longer than a window is cut there."""
         limit = round(WINDOW_SECONDS * SAMPLE_RATE_HZ)
+
         rows = self._forward([waveform[:limit] for waveform in waveforms])
         return list(rows.double().cpu().numpy())
 
@@ -175,14 +183,16 @@ class _PooledTogether(_Pooled):
 
 
 class _PooledKnown(_Pooled):
-    """PAPT: each utterance with a speaker's embedding, its own or the most alike training
-    speaker's.
+    """PAPT: each utterance is heard with a speaker's embedding.
+
+    It is the speaker's own, or that of the training speaker who sounds most alike.
     """
 
     def __init__(
         self, encoder: LayerwiseEncoder, state: SpeakerState, device: torch.device
     ) -> None:
         super().__init__(encoder, device)
+
         self._embedding = state.embedding.eval().to(device)
         self._number_of: Mapping[str, int] = {
             name: number for number, name in enumerate(state.names)
@@ -191,22 +201,26 @@ class _PooledKnown(_Pooled):
         self._number = 0
 
     def groups(self, places: list[int], speakers: Sequence[str]) -> list[list[int]]:
-        """All of a speaker's utterances that are at hand."""
+        """A group for each speaker, of all utterances at hand."""
         return _by_speaker(places, speakers)
 
     def pooled(
         self, waveforms: Sequence[Waveform], speaker: str
     ) -> list[NDArray[np.float64] | Missing]:
-        """With the embedding that is the speaker's, or nearest to what the original encoder
-        hears.
+        """Each utterance's mean over time [D], heard with one embedding.
+
+        A speaker who is not among the training speakers borrows the embedding that is nearest to
+        what the original encoder makes of the utterances.
         """
         number = self._number_of.get(speaker)
         self._number = self._proxy(waveforms) if number is None else number
+
         return super().pooled(waveforms, speaker)
 
     def _proxy(self, waveforms: Sequence[Waveform]) -> int:
         rows = [row for row in self._original.pooled(waveforms, "") if not isinstance(row, Missing)]
         vector = np.mean(rows, axis=0).astype(np.float32)
+
         ((place,),), _ = nearest(self._embedding.vectors.cpu().numpy(), vector[None], 1)
         return int(place)
 
@@ -219,8 +233,9 @@ class _PooledKnown(_Pooled):
 
 
 def _load(folder: Path, device: torch.device) -> _Pooled:
-    """What lies in the folder, in the way it is heard with. Raises ConfigError for one that cannot,
-    and for damage.
+    """The folder's encoder, wrapped by the way in which it hears utterances.
+
+    Raises ConfigError when it is no encoder of sound, or when its files are damaged.
     """
     if not is_recognizer(str(folder)):
         encoder, state = load_encoder(str(folder)), load_speakers(str(folder))
@@ -229,19 +244,23 @@ def _load(folder: Path, device: torch.device) -> _Pooled:
                 f"--encoder {folder}: takes {encoder.modality}; expected an encoder of sound"
             )
         return _Pooled(encoder, device) if state is None else _PooledKnown(encoder, state, device)
+
     try:
         trained = load_trained(folder)
     except ConfigError:
         raise
     except (OSError, ValueError) as error:
         raise ConfigError(f"--encoder {folder}: cannot be loaded: {error}") from error
+
     recognizer, state = trained.model, trained.speakers
     if recognizer.config.modality != "audio":
         raise ConfigError(
             f"--encoder {folder}: takes {recognizer.config.modality}; expected an encoder of sound"
         )
+
     if recognizer.extractor is not None:
         return _PooledTogether(recognizer, device)
+
     return (
         _Pooled(recognizer.encoder, device)
         if state is None
@@ -267,7 +286,7 @@ def _too_short() -> Missing:
 
 
 def _usable(vector: NDArray[Any]) -> Outcome:
-    """A vector that has a direction."""
+    """The vector as float32, or Missing when it has no direction."""
     if not np.isfinite(vector).all() or not vector.any():
         return Missing("no_direction: the encoder answered with zeros, NaN or infinity")
     return vector.astype(np.float32)

@@ -1,5 +1,6 @@
-"""One shard from utterances to a committed embedding table: the unit of work of `emostream embed`,
-without Ray.
+"""One shard from utterances to a committed embedding table, without Ray.
+
+This is the unit of work of `emostream embed`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,10 +21,11 @@ def embed_shard(
     shard_error: str | None,
     progress: ShardProgress,
 ) -> ShardOutcome:
-    """Embed `utterances` and commit the table of `task`; `encoder` is its name for people."""
+    """Embed `utterances` and commit the table of `task`; `encoder` names the encoder to people."""
     rows: list[Embedding] = []
     for window in windows(utterances, progress):
         rows += embed_window(embedder, window)
+
     info = EmbeddingInfo(
         encoder=encoder,
         fingerprint=task.maker,
@@ -34,6 +36,7 @@ def embed_shard(
         shard_error=shard_error,
         num_rows=len(rows),
     )
+
     write_embeddings(task.table_url, rows, info)
     return summarize(task.name, rows, shard_error)
 
@@ -44,8 +47,11 @@ def embed_window(embedder: Embedder, window: Sequence[Utterance]) -> list[Embedd
     usable = [
         utterance for utterance, problem in zip(window, problems, strict=True) if problem is None
     ]
+
     sounds = [utterance.audio for utterance in usable if utterance.audio is not None]
+    # Why an iterator: an utterance with a problem takes no vector, so that places would not match.
     vectors = iter(embedder.embed(sounds, [str(utterance.speaker) for utterance in usable]))
+
     return [
         _row(utterance, next(vectors) if problem is None else Missing(problem))
         for utterance, problem in zip(window, problems, strict=True)

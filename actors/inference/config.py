@@ -1,4 +1,4 @@
-"""In which numbers models compute, and how large a batch may be; without torch."""
+"""In which number format models compute, and how large a batch may be; without torch."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,8 +10,9 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchingConfig:
-    """Upper bounds of one batch, padding included. No bound changes a label; a batch too large is
-    halved by itself.
+    """Upper bounds of one batch, padding included.
+
+    No bound changes a label, and a batch that is too large for the memory is halved by itself.
     """
 
     audio_seconds: float | None = option(

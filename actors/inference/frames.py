@@ -1,10 +1,10 @@
-"""Face crops to model input, a bounded number of frames at a time.
+"""From face crops to model input, a bounded number of frames at a time.
 
-Two ways in. The usual settings (resize, rescale, normalize) are done here on the device: the
-processors of transformers would cost a millisecond a frame in numpy and leave a GPU waiting.
-Anything a processor does beyond them (cropping percentages, other offsets) is left to the processor
-itself, in its PIL version, so that the result does not depend on whether torchvision happens to be
-installed.
+There are two ways. The usual settings (resize, rescale, normalize) are applied here on the device:
+the processors of transformers would take a millisecond for a frame in numpy and leave a GPU
+waiting. Whatever else a processor does (cropping percentages, other offsets) is left to the
+processor itself, in its PIL version, so that the result does not depend on whether torchvision
+happens to be installed.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,13 +22,14 @@ from actors.inference.outcomes import Missing, run_batches
 from actors.inference.waveforms import to_device
 from shards.config import ConfigError
 
-# PIL's numbers for the filters torch has too. Lanczos and the others are left to the processor.
+# PIL's numbers of the filters that torch has too. The processor does Lanczos and the others.
 _INTERPOLATION = {2: "bilinear", 3: "bicubic"}
 
 
 class FrameInputs:
-    """RGB frames [F, H, W, 3] uint8 to `pixel_values` [F, 3, h, w] float32, as the checkpoint's
-    processor says.
+    """Turns RGB frames [F, H, W, 3] uint8 into `pixel_values` [F, 3, h, w] float32.
+
+    The checkpoint's processor says how.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,11 +49,13 @@ class FrameInputs:
                 list(frames), input_data_format="channels_last", return_tensors="pt"
             )
             return to_device(pixels["pixel_values"], device)
+
         images = (
             to_device(torch.from_numpy(np.ascontiguousarray(frames)), device)
             .permute(0, 3, 1, 2)
             .float()
         )
+
         size = (self._processor.size["height"], self._processor.size["width"])
         if self._processor.do_resize and images.shape[-2:] != size:
             images = _resized(images, size, _INTERPOLATION[int(self._processor.resample)])
@@ -60,8 +63,10 @@ class FrameInputs:
 
     def _standardized(self, images: Tensor) -> Tensor:
         processor = self._processor
+
         if processor.do_rescale:
             images = images * processor.rescale_factor
+
         if processor.do_normalize:
             mean = torch.tensor(processor.image_mean, device=images.device).view(3, 1, 1)
             images = (images - mean) / torch.tensor(processor.image_std, device=images.device).view(
@@ -71,7 +76,7 @@ class FrameInputs:
 
 
 def _resized(images: Tensor, size: tuple[int, int], mode: str) -> Tensor:
-    """As PIL resizes bytes: first the rows and then the columns, rounded to bytes after each."""
+    """Resize as PIL resizes bytes: the rows, then the columns, rounded to bytes after each."""
     for step in ((images.shape[-2], size[1]), size):
         images = F.interpolate(images, step, mode=mode, antialias=True).round().clamp(0, 255)
     return images
@@ -83,23 +88,26 @@ def mean_rows(
     *,
     budget: int,
 ) -> list[NDArray[np.float64] | Missing]:
-    """For each utterance the mean of `forward`'s rows over its frames, `budget` frames at a time,
-    in float64.
+    """For each utterance the mean of `forward`'s rows over its frames, in float64.
 
-    Frames of several utterances share a batch when they have one size; there is no padding between
-    them.
+    `forward` gets at most `budget` frames at a time. Frames of several utterances share a batch
+    when they have one size; there is no padding between them.
     """
     outcomes: list[NDArray[np.float64] | Missing] = [
         Missing("no_face: no frame shows one") for _ in crops
     ]
+
     for shape in sorted({faces.shape[1:] for faces in crops if len(faces)}):
         owners = [
             index for index, faces in enumerate(crops) if len(faces) and faces.shape[1:] == shape
         ]
         rows = _rows_of(crops, owners, forward, budget)
+
+        # `rows` holds one owner's frames after another's, so the running sum says where to split.
         ends = np.cumsum([len(crops[index]) for index in owners])
         for index, part in zip(owners, np.split(rows, ends[:-1]), strict=True):
             outcomes[index] = part.mean(axis=0)
+
     return outcomes
 
 
@@ -109,11 +117,12 @@ def _rows_of(
     forward: Callable[[NDArray[np.uint8]], Tensor],
     budget: int,
 ) -> NDArray[np.float64]:
-    """`forward`'s rows for all frames of `owners`, one after another."""
+    """`forward`'s rows for all frames of `owners`, one owner after another."""
     frames = [frame for index in owners for frame in crops[index]]  # views, not copies
     batches = [
         range(start, min(start + budget, len(frames))) for start in range(0, len(frames), budget)
     ]
+
     rows = run_batches(batches, lambda batch: forward(np.stack([frames[index] for index in batch])))
     return np.stack([rows[index].numpy() for index in range(len(frames))]).astype(np.float64)
 
@@ -135,6 +144,7 @@ def _is_plain(processor: Any) -> bool:
         "include_top",
         "rescale_offset",
     )
+
     return (
         set(size) == {"height", "width"}
         and int(getattr(processor, "resample", None) or 0) in _INTERPOLATION

@@ -1,7 +1,8 @@
 """Loads a checkpoint's model: safetensors only, no remote code, every weight present.
 
-transformers fills weights a checkpoint lacks with random numbers and warns. For a labeler that is a
-disaster nobody sees (the backbone of a classifier loads and labels noise), so here it is an error.
+Where a checkpoint lacks weights, transformers fills in random numbers and warns. For a labeler that
+is a disaster nobody sees (the backbone of a classifier loads, and labels noise), so here it is an
+error.
 """
 
 from pathlib import Path
@@ -14,14 +15,15 @@ from torch.nn.utils import parametrize
 from actors.inference.channels_last import avoid_layout_copies
 from shards.config import ConfigError
 
-# Only training uses them (masked frames of wav2vec 2.0 and its kin); several published checkpoints
-# lack them.
+# Only training uses these (masked frames of wav2vec 2.0 and similar models); several published
+# checkpoints lack them.
 UNUSED_WEIGHTS = ("masked_spec_embed",)
 
 
 def load_model(model_class: Any, folder: Path, *, dtype: torch.dtype, device: torch.device) -> Any:
-    """`model_class.from_pretrained(folder)` ready for inference. Raises ConfigError when weights
-    are missing.
+    """Load `model_class` from `folder`, ready for inference.
+
+    Raises ConfigError when weights are missing or cannot be read.
     """
     try:
         model, report = model_class.from_pretrained(
@@ -35,6 +37,7 @@ def load_model(model_class: Any, folder: Path, *, dtype: torch.dtype, device: to
         raise ConfigError(
             f"checkpoint {folder}: cannot be loaded as {model_class.__name__}: {error}"
         ) from error
+
     missing = sorted(name for name in report["missing_keys"] if not name.endswith(UNUSED_WEIGHTS))
     if missing:
         raise ConfigError(
@@ -42,6 +45,7 @@ def load_model(model_class: Any, folder: Path, *, dtype: torch.dtype, device: to
             f"({', '.join(missing[:3])}, ...), which would be random; expected a checkpoint "
             "fine-tuned for this task"
         )
+
     model.eval().requires_grad_(False)
     _fold_parametrizations(model)
     if device.type == "cpu":

@@ -1,5 +1,6 @@
-"""Inputs that models are tried on when they are loaded: made from a seed, so that every worker
-measures the same.
+"""Inputs on which models are tried when they are loaded.
+
+They are made from a seed, so that every worker measures the same.
 """
 
 import numpy as np
@@ -8,11 +9,13 @@ from shards.media.sound_format import SAMPLE_RATE_HZ, Waveform
 
 
 def probe_waveforms() -> list[Waveform]:
-    """Fixed speech-like sounds (voiced harmonics with syllables, over noise): 1 to 3 s, quiet to
-    loud, from a seed.
+    """Fixed speech-like sounds from a seed: 1 to 3 s, quiet to loud.
+
+    Each is voiced harmonics with syllables, over noise.
     """
     generator = np.random.default_rng(20_240_601)
     waveforms = []
+
     for seconds, pitch_hz, level in (
         (1.0, 110.0, 0.05),
         (3.0, 220.0, 0.1),
@@ -25,4 +28,5 @@ def probe_waveforms() -> list[Waveform]:
         syllables = np.clip(np.sin(2 * np.pi * 4 * time), 0, None)
         noise = generator.normal(0, 0.05, len(time))
         waveforms.append((level * (voice * syllables + noise)).astype(np.float32))
+
     return waveforms

@@ -1,11 +1,11 @@
 """Which device and number format a model runs in, decided by measurement and the same on every run.
 
-bfloat16 halves the memory and is two to three times as fast where the hardware has it, and changes
-probabilities a little; how much depends on the checkpoint. So with `auto` each model is run on a
-fixed probe input in both formats and keeps bfloat16 only while no probability moves by more than
-the panel's bound. The probe is made from a seed: were it the first real utterances, two workers
-could decide differently about the same panel. float16 was left out: its narrow range overflows in
-wav2vec 2.0 feature extractors.
+bfloat16 halves the memory and is two to three times as fast where the hardware has it. It also
+changes probabilities a little; how much depends on the checkpoint. So with `auto` each model runs
+on a fixed probe input in both formats, and keeps bfloat16 only while no probability moves by more
+than the panel's bound. The probe is made from a seed: if it were the first real utterances, two
+workers could decide differently about the same panel. float16 was left out: its narrow range
+overflows in wav2vec 2.0 feature extractors.
 """
 
 import logging
@@ -28,9 +28,7 @@ Probe = Callable[[Any], NDArray[np.float64]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
-    """Where and how large the panel computes: the device, the precision asked for and the batch
-    budgets.
-    """
+    """The device the panel computes on, the precision asked for, and the budgets of a batch."""
 
     device: torch.device
     precision: Precision
@@ -41,11 +39,11 @@ class Runtime:
 
     @classmethod
     def of(cls, precision: Precision, max_drift: float, batching: BatchingConfig) -> "Runtime":
-        """The first GPU if there is one, else the CPU, with the budgets given or that device's
-        defaults.
+        """The runtime on the first GPU, or on the CPU where there is none.
+
+        A budget that `batching` does not give is the device's default.
         """
         has_gpu = torch.cuda.is_available()
-
         return cls(
             device=torch.device("cuda" if has_gpu else "cpu"),
             precision=precision,
@@ -58,8 +56,9 @@ class Runtime:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A loaded model, its format, and how far bfloat16 moved a probability on the probe (None: not
-    measured).
+    """A loaded model and the format it was settled on.
+
+    `drift` is how far bfloat16 moved a probability on the probe, None where this was not measured.
     """
 
     model: Any
@@ -73,9 +72,7 @@ class Settled:
 
 
 def prepare_torch(num_threads: int) -> None:
-    """Set this process's torch to `num_threads` and to arithmetic that is repeatable and really
-    float32.
-    """
+    """Set this process's torch to `num_threads` and to repeatable arithmetic in true float32."""
     torch.set_num_threads(num_threads)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
@@ -95,26 +92,29 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def settle(name: str, runtime: Runtime, model: Any, load: Loader, probe: Probe) -> Settled:
-    """Keep the float32 `model` or `load` it in bfloat16, by what the panel asks for and how much
-    `probe` changes.
+    """Keep the float32 `model`, or `load` it in bfloat16 if the panel's settings allow it.
 
-    `probe` gives a model's output on a fixed input. A forced bfloat16 beyond the bound is kept,
-    with a warning.
+    `probe` gives a model's output on a fixed input, which shows what bfloat16 changes. A bfloat16
+    that the panel forces is kept beyond the bound too, with a warning.
     """
     forced = runtime.precision == "bfloat16"
     if runtime.precision == "float32" or not (forced or has_bfloat16(runtime.device)):
         return Settled(model, torch.float32, None)
+
     half = load(torch.bfloat16)
     drift = float(np.abs(probe(half) - probe(model)).max())
+
     if drift <= runtime.max_drift:
         return Settled(half, torch.bfloat16, drift)
+
     if forced:
         log.warning(
             "%s: bfloat16 moves a probability by %.4f (bound %.4f)", name, drift, runtime.max_drift
         )
         return Settled(half, torch.bfloat16, drift)
+
     log.info(
-        "%s: float32, as bfloat16 moves a probability by %.4f (bound %.4f)",
+        "%s: runs in float32, as bfloat16 moves a probability by %.4f (bound %.4f)",
         name,
         drift,
         runtime.max_drift,
@@ -126,5 +126,5 @@ def _audio_seconds(batching: BatchingConfig, has_gpu: bool) -> float:
     if batching.audio_seconds is not None:
         return batching.audio_seconds
     # Measured on a CPU: padded buckets took 1.3 times as long as the plain pipeline, single
-    # utterances 0.8 times.
+    # utterances 0.8 times as long.
     return 480.0 if has_gpu else 0.0

@@ -1,8 +1,8 @@
-"""Long recordings in equal windows: bounded memory, and a mean over windows weighted by their
-length.
+"""Cuts long recordings into equal windows, and averages what a model says of them.
 
-Windows are cut evenly (a minute and a second makes three of 20.3 s, not two of 30 and one of 1): a
-tail of a second would say little and, unweighted, count as much as the rest.
+Windows bound the memory, and their length is their weight in the mean. They are cut evenly (61 s
+makes three of 20.3 s, not two of 30 s and one of 1 s): a tail of a second would say little and,
+unweighted, count as much as the rest.
 """
 
 import itertools
@@ -16,14 +16,14 @@ from actors.inference.batching import plan_batches
 from actors.inference.outcomes import Missing, run_batches
 from shards.media.sound_format import Waveform
 
-MIN_SAMPLES = (
-    1_600  # 0.1 s: less is shorter than some models' receptive field, and than any emotion
-)
+# 0.1 s: less is shorter than some models' receptive field, and than any emotion.
+MIN_SAMPLES = 1_600
 
 
 def cut_windows(num_samples: int, max_samples: int) -> list[slice]:
-    """The fewest windows of at most `max_samples`, equal to one sample, that cover
-    `num_samples`.
+    """The fewest windows of at most `max_samples` that cover `num_samples`.
+
+    Their lengths differ by one sample at most.
     """
     count = max(1, -(-num_samples // max_samples))
     edges = [index * num_samples // count for index in range(count + 1)]
@@ -45,15 +45,18 @@ def windowed_rows(
     """
     windows: list[Waveform] = []
     spans: list[range] = []
+
     for waveform in waveforms:
         first = len(windows)
         if len(waveform) >= MIN_SAMPLES:
             windows += [waveform[part] for part in cut_windows(len(waveform), max_samples)]
         spans.append(range(first, len(windows)))
+
     batches = plan_batches(
         [len(window) for window in windows], budget=budget, equal_lengths=equal_lengths
     )
     rows = run_batches(batches, lambda batch: forward([windows[index] for index in batch]))
+
     return [
         _mean([len(windows[index]) for index in span], [rows[index] for index in span])
         for span in spans

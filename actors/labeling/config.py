@@ -1,10 +1,9 @@
-"""What a panel file says: which checkpoints label which modality, at which precision, from which
-media.
+"""What a panel file says: the checkpoints for each modality, their precision, and the decoding.
 
-Imports no torch: the driver and the reader processes read it too. Everything here that can change a
-label is part of the panel's digest (`panel_identity`); `batching` cannot, as a label does not
-depend on its batchmates, and is left out, so that a run may be tuned without labeling anything
-twice.
+Imports no torch, as the driver and the reader processes read it too. Everything here that can
+change a label is part of the panel's digest (`panel_identity`). `batching` cannot, as no label
+depends on its batchmates; it is left out of the digest, so that a run can be tuned without labeling
+anything twice.
 """
 
 from collections.abc import Mapping
@@ -31,7 +30,7 @@ MAX_PANEL_FILE_BYTES = 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectivesConfig:
-    """Extra columns for multimodal adaptive pre-training; each one is made only when asked for."""
+    """Extra columns for multimodal adaptive pre-training; each is made only when asked for."""
 
     egemaps: bool = option(
         help="mean over time of the 25 eGeMAPSv02 low-level descriptors (extra: opensmile, "
@@ -70,11 +69,12 @@ class PanelConfig:
         default="auto",
     )
     max_drift: float = option(
-        help="largest difference in any probability that bfloat16 may make on the probe input",
+        help="largest change of any probability that bfloat16 may make on the probe input",
         default=0.02,
     )
     window_seconds: float = option(
-        help="longer recordings are labeled in equal windows of at most this length and averaged",
+        help="longer recordings are cut into equal windows of at most this length; the label is "
+        "the mean over windows",
         default=30.0,
     )
     media: MediaConfig = option(help="decoding", default_factory=MediaConfig)
@@ -103,6 +103,7 @@ class PanelConfig:
             "face_embedding": self.objectives.face_embedding,
             "speaker_vector": self.objectives.speaker_vector,
         }
+
         return {name: config for name, config in named.items() if config is not None}
 
     @property
@@ -117,8 +118,10 @@ class PanelConfig:
 
     @classmethod
     def load(cls, url: str) -> "PanelConfig":
-        """Read a YAML panel file. A relative checkpoint means the folder beside the file, or else
-        here, if any.
+        """Read a YAML panel file.
+
+        A relative checkpoint is looked for beside the file, then in the working directory; where it
+        is in neither it is taken for a hub name. Raises ConfigError when the file cannot be used.
         """
         try:
             values = yaml.safe_load(read_bytes(url, max_bytes=MAX_PANEL_FILE_BYTES))
@@ -126,19 +129,24 @@ class PanelConfig:
             raise ConfigError(f"panel file {url}: not found") from error
         except yaml.YAMLError as error:
             raise ConfigError(f"panel file {url}: not readable as YAML: {error}") from error
+
         if not isinstance(values, Mapping):
             raise ConfigError(
                 f"panel file {url}: got {type(values).__name__}, expected options such as 'audio:'"
             )
+
         return from_mapping(cls, _anchor(values, Path(url).parent), where="panel")
 
 
 def _anchor(value: Any, folder: Path, name: str = "") -> Any:
-    """Make relative `checkpoint` and `detector` paths absolute that exist beside the panel file, or
-    else here.
+    """Make relative `checkpoint` and `detector` paths absolute.
+
+    A path is looked for beside the panel file, then in the working directory; one that is in
+    neither stays as it is.
     """
     if isinstance(value, Mapping):
         return {str(key): _anchor(item, folder, str(key)) for key, item in value.items()}
+
     if name in ("checkpoint", "detector") and isinstance(value, str) and value:
         for base in (folder, Path()):
             if (base / value).exists():

@@ -1,6 +1,4 @@
-"""Which panel it is: the digest of all that can change a label, and where each model's weights came
-from.
-"""
+"""Which panel it is: the digest of all that can change a label, and each model's weights."""
 
 import hashlib
 import json
@@ -12,13 +10,14 @@ from actors.inference.checkpoints import identify
 from actors.labeling.config import PanelConfig
 from shards.config_values import to_mapping
 
-DIGEST_VERSION = 2  # raise it when the code comes to label differently from the same settings
+DIGEST_VERSION = 2  # raise it when the code labels differently from the same settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PanelIdentity:
-    """Which panel this is: equal digests label equally. `labelers` says for each model where its
-    weights came from.
+    """Which panel this is: panels with equal digests label equally.
+
+    `labelers` says for each model where its weights came from.
     """
 
     digest: str
@@ -29,8 +28,8 @@ def panel_identity(config: PanelConfig) -> PanelIdentity:
     """Hash the settings and the weight files; loads no model and opens no network connection.
 
     A local folder counts by its contents and may move; a hub checkpoint counts by name and commit.
-    Precision counts as configured: with `auto` it may be resolved differently on different
-    hardware, within `max_drift`.
+    Precision counts as configured: what `auto` settles on may differ between machines, within
+    `max_drift`.
     """
     models = {name: identify(checkpoint) for name, checkpoint in config.checkpoints().items()}
     settings = to_mapping(config)
@@ -41,14 +40,17 @@ def panel_identity(config: PanelConfig) -> PanelIdentity:
     for name, model in models.items():
         place = settings if name in settings else settings["objectives"]
         place[name] = {**place[name], "checkpoint": None, "revision": None, **model}
+
     detector = config.media.faces.detector
     if detector is not None and Path(detector).is_file():
         settings["media"]["faces"]["detector"] = hashlib.sha256(
             Path(detector).read_bytes()
         ).hexdigest()
+
     canonical = json.dumps([DIGEST_VERSION, settings], sort_keys=True)
     labelers = {
         name: {"checkpoint": checkpoint.checkpoint, **models[name]}
         for name, checkpoint in config.checkpoints().items()
     }
+
     return PanelIdentity(digest=hashlib.sha256(canonical.encode()).hexdigest(), labelers=labelers)

@@ -21,16 +21,16 @@ class LabelerActor(ShardWorker):
         self, config: PanelConfig, identity: PanelIdentity, num_threads: int, num_readers: int
     ) -> None:
         super().__init__(config.media, _needs(config), num_threads, num_readers)
-        from actors.labeling.panel import (
-            Panel,
-        )  # here, so that the driver, which only names this class, loads no torch
+        # Why here: the driver, which only names this class, is to load no torch.
+        from actors.labeling.panel import Panel
 
         self._config = config
         self._panel = Panel(config, identity)
 
     def load(self, num_threads: int) -> None:
-        """Load the panel, and the face detector once: without it readers would die, or every face
-        be missing.
+        """Load the panel, and the face detector once, to see that it can be loaded.
+
+        Without the detector readers would die, or every face would be missing.
         """
         self._panel.setup(num_threads=num_threads)
         if self._panel.looks_at_crops or (

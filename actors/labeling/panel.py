@@ -1,9 +1,9 @@
 """The panel: every labeler, on every utterance of a window, on one device.
 
 One worker hosts all labelers and does the same work as every other worker on different shards, so
-nothing needs balancing between models. A plain class: the Ray actor, the tests and the benchmarks
-use the same one. What fails for one utterance in one modality leaves that modality empty and says
-why; what fails for a model is raised.
+nothing needs balancing between models. It is a plain class: the Ray actor, the tests and the
+benchmarks use the same one. A failure on one utterance in one modality leaves that modality empty,
+with the reason; a failure of a model is raised.
 """
 
 import logging
@@ -49,9 +49,7 @@ class _Draft:
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """One labeler: what it looks at (None: nothing there) and what it says about a list of
-    these.
-    """
+    """One labeler: its input from an utterance (None: nothing there), and its work on inputs."""
 
     name: str
     input_of: Callable[[_Draft], Any]
@@ -76,19 +74,18 @@ class Panel:
 
     @property
     def labelers(self) -> dict[str, dict[str, str]]:
-        """For each model: its checkpoint, the digest of its weights, and the precision that was
-        settled on.
-        """
+        """For each model: its checkpoint, its weights' digest, and its precision."""
         return self._labelers
 
     def setup(self, num_threads: int) -> None:
         """Load every model, computing with `num_threads` on a CPU.
 
-        Raises ConfigError when a checkpoint cannot be used, or is not the one the job was started
-        with.
+        Raises ConfigError when a checkpoint cannot be used, or differs from the one the job was
+        started with.
         """
         prepare_torch(num_threads)
         transformers_logging.disable_progress_bar()
+
         identity = panel_identity(self._config)
         if self._identity is not None and identity.digest != self._identity.digest:
             raise ConfigError(
@@ -96,6 +93,7 @@ class Panel:
                 f"node must see the same folders (here: {dict(identity.labelers)}; the job's: "
                 f"{dict(self._identity.labelers)})"
             )
+
         self._labelers = {name: dict(labeler) for name, labeler in identity.labelers.items()}
         self._stages = self._build(
             Runtime.of(self._config.precision, self._config.max_drift, self._config.batching)
@@ -118,6 +116,7 @@ class Panel:
         inputs = [
             (draft, value) for draft in drafts if (value := stage.input_of(draft)) is not None
         ]
+
         outcomes = stage.run([value for _, value in inputs])
         for (draft, _), outcome in zip(inputs, outcomes, strict=True):
             if isinstance(outcome, Missing):
@@ -126,20 +125,24 @@ class Panel:
                 draft.transcript = outcome
             else:
                 draft.predictions[stage.name] = outcome
+
         self.seconds[stage.name] += time.perf_counter() - started
 
     def _build(self, runtime: Runtime) -> list[_Stage]:
-        """Load the models; speech recognition comes first, as others read what it heard."""
+        """Load the models; speech recognition comes first, as others read its transcripts."""
         config, stages = self._config, []
+
         if config.speech_recognition is not None:
             recognizer = SpeechRecognizer(config.speech_recognition)
             self._load("speech_recognition", recognizer.setup, runtime)
             stages.append(_Stage("speech_recognition", _untranscribed_audio, recognizer.transcribe))
+
         if config.audio is not None:
             audio = AudioLabeler(config.audio, window_seconds=config.window_seconds)
             self._load("audio", audio.setup, runtime)
             self._note_emotions("audio", audio.known_emotions)
             stages.append(_Stage("audio", _audio, audio.label))
+
         if config.vision is not None:
             vision = VisionLabeler(config.vision)
             self._load("vision", vision.setup, runtime)
@@ -148,23 +151,28 @@ class Panel:
             stages.append(
                 _Stage("vision", lambda draft: vision.input_of(draft.utterance), vision.label)
             )
+
         if config.text is not None:
             text = TextLabeler(config.text)
             self._load("text", text.setup, runtime)
             self._note_emotions("text", text.known_emotions)
             stages.append(_Stage("text", _words_in(config.text.languages), text.label))
+
         return stages + self._build_objectives(runtime)
 
     def _build_objectives(self, runtime: Runtime) -> list[_Stage]:
         objectives, stages = self._config.objectives, []
+
         if objectives.egemaps:
             egemaps = Egemaps()
             egemaps.setup()
             stages.append(_Stage("egemaps", _audio, egemaps.compute))
+
         if objectives.sentiment is not None:
             sentiment = Sentiment(objectives.sentiment)
             self._load("sentiment", sentiment.setup, runtime)
             stages.append(_Stage("sentiment", _transcript, sentiment.compute))
+
         if objectives.face_embedding is not None:
             embedding = FaceEmbedding()
             self._load("face_embedding", embedding.setup, runtime)
@@ -172,10 +180,12 @@ class Panel:
             stages.append(
                 _Stage("face_embedding", lambda draft: draft.utterance.faces, embedding.compute)
             )
+
         if objectives.speaker_vector is not None:
             speaker = SpeakerVector(window_seconds=self._config.window_seconds)
             self._load("speaker_vector", speaker.setup, runtime)
             stages.append(_Stage("speaker_vector", _audio, speaker.compute))
+
         return stages
 
     def _note_emotions(self, name: str, known: Sequence[str]) -> None:
@@ -190,8 +200,10 @@ class Panel:
         labeler = self._labelers[name]
         if "weights" not in labeler:
             labeler["weights"] = weight_digest(folder)
+
         settled = setup(folder, runtime)
         labeler["precision"] = settled.precision
+
         drift = (
             "" if settled.drift is None else f" (bfloat16 moves the probe by {settled.drift:.5f})"
         )
@@ -242,6 +254,7 @@ def _words_in(languages: Sequence[str]) -> Callable[[_Draft], str | None]:
 def _prediction(draft: _Draft) -> Prediction:
     utterance = draft.utterance
     labels: Mapping[str, NDArray[np.float32]] = draft.predictions
+
     return Prediction(
         key=utterance.key,
         shard="",
@@ -261,12 +274,13 @@ def _prediction(draft: _Draft) -> Prediction:
 
 
 def _error(draft: _Draft) -> str | None:
-    """Why there is no prediction, or not in every modality the utterance has."""
+    """The reason why a prediction, or one of its modalities, is missing; None where none is."""
     utterance = draft.utterance
     if utterance.error is not None:
         return utterance.error
     if draft.failures:
         return "; ".join(draft.failures)
+
     if not draft.predictions:
         return (
             utterance.remark

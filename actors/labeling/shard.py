@@ -1,6 +1,6 @@
 """One shard from utterances to a committed prediction table: the unit of work, without Ray.
 
-Utterances are gathered into windows (bounded in number and bytes) and each window goes through the
+Utterances are gathered into windows (bounded in number and bytes), and each window goes through the
 panel.
 """
 
@@ -34,9 +34,7 @@ def label_shard(
 
 
 def _finish(task: ShardTask, utterance: Utterance, prediction: Prediction) -> Prediction:
-    """Name the shard, and keep the reader's reason for a missing modality beside the labelers'
-    own.
-    """
+    """Name the shard, and add the reader's remark to the labelers' reasons."""
     reasons = dict.fromkeys(reason for reason in (prediction.error, utterance.remark) if reason)
     return dataclasses.replace(prediction, shard=task.name, error="; ".join(reasons) or None)
 

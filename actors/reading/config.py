@@ -1,4 +1,4 @@
-"""How samples are decoded; without torch, as reader processes read it."""
+"""How samples are decoded; without torch, as reader processes import it."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ class MediaConfig:
     """How samples are decoded before a labeler sees them."""
 
     max_audio_seconds: float = option(
-        help="longer recordings are recorded as too long and skipped", default=600.0
+        help="longer recordings are skipped and recorded as too long", default=600.0
     )
     faces: FaceConfig = option(help="face crops from video", default_factory=FaceConfig)
 

@@ -1,15 +1,14 @@
-"""From a tar shard to decoded utterances, in tar order: what a reader process does, without Ray and
-without torch.
+"""From a tar shard to decoded utterances, in tar order: the work of a reader process.
 
-A reader yields `ShardOpened` first, then lists of `Utterance` a few megabytes long. Everything it
-yields is a pure function of the shard's bytes and the media settings, so a reader that died is
-replaced by another that starts at the next undelivered utterance and nobody can tell. A sample that
-cannot be used is an utterance with `error` set, never a missing one.
+A reader yields `ShardOpened` first, then lists of `Utterance` of a few megabytes. All it yields
+depends only on the shard's bytes and the media settings. So a reader that died is replaced by
+another, which starts at the next undelivered utterance, and nobody can tell. A sample that cannot
+be used is an utterance with `error` set, never a missing one.
 
-A sample whose own sound cannot be used is lost whole: nobody could train on it. A video that lacks
-sound, or shows no face, still has the rest; the utterance keeps it and `remark` says what is
-missing. Losing such a video whole was the alternative, and would cost a corpus of film its narrated
-scenes.
+A sample is rejected when its own sound cannot be used, as nobody could train on it. A video without
+sound, or in which no face is seen, still has the rest: the utterance keeps it, and `remark` says
+what is missing. The alternative was to reject such a video, and would have cost a corpus of film
+its narrated scenes. Imports neither Ray nor torch.
 """
 
 from collections.abc import Callable, Iterator
@@ -44,16 +43,14 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class ShardOpened:
-    """The first thing a reader yields: how many rows will follow, and what is wrong with the shard,
-    if anything.
-    """
+    """The first item of a reader: how many utterances follow, and the shard's damage, if any."""
 
     num_utterances: int
     error: str | None
 
 
 class ShardReader:
-    """Reads shards one after another; keeps the face detector loaded between them."""
+    """Reads one shard after another, and keeps the face detector loaded between them."""
 
     def __init__(
         self, media: MediaConfig, needs: Needs, cropper: FaceCropper | None = None
@@ -63,8 +60,9 @@ class ShardReader:
         self._cropper = cropper if cropper is not None else FaceCropper(media.faces)
 
     def setup(self) -> None:
-        """Load the face detector if the configuration names one (raises ConfigError when it cannot
-        be loaded).
+        """Load the face detector, if the configuration names one.
+
+        Raises ConfigError when the detector cannot be loaded.
         """
         if self._needs.vision and self._media.faces.detector:
             self._cropper.setup()
@@ -72,17 +70,19 @@ class ShardReader:
     def read(
         self, url: str, *, start: int = 0, one_by_one: bool = False
     ) -> Iterator[ShardOpened | list[Utterance]]:
-        """Yield `ShardOpened`, then the utterances from index `start` on, in chunks (of one when
-        `one_by_one`).
+        """Yield `ShardOpened`, then the utterances from index `start` on, in chunks.
 
-        Raises OSError when the shard cannot be opened at all: that is the storage's fault and worth
-        another try, unlike a damaged shard, which is described by `ShardOpened.error`.
+        With `one_by_one` a chunk is one utterance. Raises OSError when the shard cannot be opened
+        at all. That is the storage's fault and worth another try; a damaged shard is not, and
+        `ShardOpened.error` describes its damage.
         """
         with open_ranged(url) as reader:
             index = index_shard(reader)
             yield ShardOpened(len(index.entries), index.error)
+
             chunk: list[Utterance] = []
             chunk_bytes = 0
+
             for position in range(start, len(index.entries)):
                 utterance = self.decode(reader, index.entries[position], position)
                 chunk.append(utterance)
@@ -90,16 +90,18 @@ class ShardReader:
                 if one_by_one or chunk_bytes >= CHUNK_BYTES or len(chunk) >= CHUNK_UTTERANCES:
                     yield chunk
                     chunk, chunk_bytes = [], 0
+
             if chunk:
                 yield chunk
 
     def decode(self, reader: RangedReader, entry: SampleEntry, position: int) -> Utterance:
-        """The utterance at `entry`; what is wrong with it, if anything, is its `error`."""
+        """The utterance at `entry`; its `error` says what is wrong with it, if anything."""
         utterance = Utterance(
             index=position, key=entry.key, offset=entry.offset, size=entry.size, error=entry.error
         )
         if entry.error is not None:
             return utterance
+
         try:
             sample = parse_sample(entry.key, read_members(reader, entry))
             self._fill(utterance, sample)
@@ -114,10 +116,13 @@ class ShardReader:
         utterance.transcript = sample.transcript
         utterance.face_features = sample.face_features
         utterance.duration_seconds = _stated_duration(sample)
+
         if self._needs.metadata:
             utterance.metadata = encode_metadata(sample.metadata).decode()
+
         if self._needs.audio and sample.audio is not None:
             self._hear(utterance, sample.audio)
+
         if sample.video is not None:
             self._watch(utterance, sample.video, has_own_sound=sample.audio is not None)
 
@@ -129,33 +134,36 @@ class ShardReader:
         utterance.faces = self._cropper.crops(video)
 
     def _watch(self, utterance: Utterance, video: bytes, *, has_own_sound: bool) -> None:
-        """Take what is wanted from the video; what it cannot give is remarked, and the rest of the
-        sample is kept.
+        """Take from the video what is needed; `remark` says what the video cannot give.
 
-        Raises BadSample when the video was all the sound there is and is broken in everything that
-        was wanted of it.
+        Raises BadSample when the sample has no other sound and the video is damaged in everything
+        that was needed of it.
         """
         steps: list[Callable[[Utterance, bytes], None]] = []
         if self._needs.audio and not has_own_sound:
             steps.append(self._hear)
         if self._needs.vision and self._media.faces.detector and utterance.face_features is None:
             steps.append(self._look)
+
         problems: list[BadSample] = []
         for step in steps:
             try:
                 step(utterance, video)
             except BadSample as bad:
                 problems.append(bad)
+
+        # One problem that is no damage, such as a video without a face, leaves a usable sample.
         is_broken = len(problems) == len(steps) and all(
             bad.code in DAMAGE_CODES for bad in problems
         )
         if problems and is_broken and not has_own_sound:
             raise problems[0]
+
         utterance.remark = "; ".join(bad.reason for bad in problems) or None
 
 
 def decoded_bytes(utterance: Utterance) -> int:
-    """Bytes of the arrays an utterance holds."""
+    """The number of bytes in an utterance's arrays."""
     arrays = (utterance.audio, utterance.faces, utterance.face_features)
     return sum(array.nbytes for array in arrays if array is not None)
 

@@ -1,13 +1,13 @@
 """Reader processes on Ray, and a stream of utterances that outlives them.
 
-Readers are processes of their own so that a crash inside a codec costs one reader, not the model
-beside it. Threads inside the labeler were faster by a few percent and lost for that reason; a
+Readers are processes of their own, so that a crash inside a codec costs one reader and not the
+model beside it. Threads inside the labeler were faster by a few percent and lost for that reason; a
 process pool hangs for good when a child is killed. Chunks travel through the node's object store
 and reach the labeler as read-only views.
 
-Rules learned from Ray and kept here: a streaming generator is drained in the order it was submitted
-(a held one blocks its reader for ever); every wait has a limit; a reader that died is replaced and
-goes on at the next undelivered utterance.
+Three rules learned from Ray are kept here. Streaming generators are drained in the order they were
+submitted (one that is held blocks its reader for ever). Every wait has a limit. A reader that died
+is replaced, and the next one goes on at the next undelivered utterance.
 """
 
 import logging
@@ -27,11 +27,10 @@ from shards.tar.reader import index_shard
 log = logging.getLogger(__name__)
 
 CHUNKS_AHEAD = 4  # decoded chunks a reader may hold beyond the one being labeled: about 24 MB
-CRASHES_BEFORE_BLAME = (
-    3  # a reader that dies this often on the same utterance, delivering nothing, is not to blame
-)
+# When so many readers died on one utterance without delivering it, the utterance is to blame.
+CRASHES_BEFORE_BLAME = 3
 STARTS_BEFORE_GIVING_UP = 5  # readers lost before they could open the shard
-READ_TIMEOUT_SECONDS = 600.0  # one chunk; a decoder that hangs is killed and treated as a crash
+READ_TIMEOUT_SECONDS = 600.0  # for one chunk; a decoder that takes longer counts as crashed
 
 
 class ReaderLostError(RuntimeError):
@@ -48,7 +47,7 @@ class ReaderActor:
     def read(
         self, url: str, start: int, one_by_one: bool
     ) -> Iterator[ShardOpened | list[Utterance]]:
-        """Stream `ShardReader.read`."""
+        """Yield what `ShardReader.read` yields."""
         yield from self._reader.read(url, start=start, one_by_one=one_by_one)
 
 
@@ -57,7 +56,7 @@ remote_reader: Any = ray.remote(max_restarts=0, max_task_retries=0)(ReaderActor)
 
 @dataclass(slots=True, kw_only=True)
 class ReaderSlot:
-    """One place for a reader: makes it on demand, and again after it died."""
+    """A place for one reader, which is made when needed, and again after it died."""
 
     media: MediaConfig
     needs: Needs
@@ -74,8 +73,9 @@ class ReaderSlot:
         return method.remote(url, start, one_by_one)
 
     def replace(self, lost: Any) -> None:
-        """Forget `lost` (and end it, in case it only hangs), unless another stream has done so
-        already.
+        """Forget the reader `lost`, and end it in case it only hangs.
+
+        Nothing happens when another stream has replaced it already.
         """
         if self.handle is lost and lost is not None:
             ray.kill(lost)
@@ -95,8 +95,9 @@ class ShardStream:
         self._submit(one_by_one=False)
 
     def open(self) -> ShardOpened:
-        """Wait for the shard to be opened. Raises OSError when it cannot be, ReaderLostError when
-        no reader lives.
+        """Wait until the shard is open.
+
+        Raises OSError when the shard cannot be opened, ReaderLostError when no reader survives.
         """
         while self._opened is None:
             item = self._receive()
@@ -106,6 +107,7 @@ class ShardStream:
 
     def __iter__(self) -> Iterator[Utterance]:
         opened = self.open()
+
         while self._next < opened.num_utterances:
             item = self._receive()
             if isinstance(item, list):
@@ -117,15 +119,15 @@ class ShardStream:
                 yield self._blame()
 
     def close(self) -> None:
-        """Let go of what was not consumed, so that the reader is free for the next shard."""
+        """Drop what was not consumed, so that the reader is free for the next shard."""
         del self._generator
 
     def _blame(self) -> Utterance:
-        """The utterance no reader survives, as a row with its reason; reading goes on behind it."""
-        with open_ranged(
-            self._url
-        ) as reader:  # the index is plain Python; only decoding is dangerous
+        """The utterance no reader survives, with the reason; reading goes on behind it."""
+        # Why here, outside a reader: the index is plain Python, only decoding is dangerous.
+        with open_ranged(self._url) as reader:
             entry = index_shard(reader).entries[self._next]
+
         culprit = Utterance(
             index=self._next,
             key=entry.key,
@@ -133,6 +135,7 @@ class ShardStream:
             size=entry.size,
             error=f"reader_crashed: {self._crashes} readers died while decoding this sample",
         )
+
         self._next += 1
         self._crashes = 0
         self._submit(one_by_one=True)
@@ -144,7 +147,7 @@ class ShardStream:
         self._saw_opening = False
 
     def _receive(self) -> ShardOpened | list[Utterance] | None:
-        """The next item, or None after a reader was lost and replaced."""
+        """The next item, or None when a reader was lost and has been replaced."""
         try:
             item = self._take()
         except (RayActorError, ActorUnavailableError) as lost:
@@ -171,10 +174,12 @@ class ShardStream:
             self._crashes += 1
         else:
             self._starts += 1
+
         if self._starts >= STARTS_BEFORE_GIVING_UP:
             raise ReaderLostError(
                 f"{self._starts} readers died before they could open {self._url}"
             ) from lost
+
         log.warning("a reader of %s was lost at sample %d; starting another", self._url, self._next)
         self._slot.replace(self._reader)
         self._submit(one_by_one=True)

@@ -1,9 +1,8 @@
-"""One decoded utterance on its way from a reader to the panel: what a sample turns into before
-anybody labels it.
+"""One decoded utterance on its way from a reader to the panel.
 
-Lives with the bytes and not with the models so that a reader process needs no torch. Unlike the
-other records it is not frozen: a reader fills it in step by step, and what went wrong on the way is
-part of it.
+It lives with the readers and not with the models, so that a reader process needs no torch. Unlike
+other records it is not frozen: a reader fills it in step by step, and records in it what went wrong
+on the way.
 """
 
 from dataclasses import dataclass
@@ -14,11 +13,11 @@ from numpy.typing import NDArray
 
 @dataclass(slots=True, kw_only=True)
 class Utterance:
-    """A sample's position in its shard, what its `json` says, and its decoded modalities (None
-    where it has none).
+    """A sample's position in its shard, what its `json` says, and what was decoded of it.
 
-    `error` says why nothing of this sample can be used, `remark` why one of its modalities is
-    missing while others are there; both read "code: detail".
+    A modality that the sample does not have is None. `error` says why nothing of this sample can be
+    used; `remark` says why one modality is missing while others are there. Both read
+    "code: detail".
     """
 
     index: int

@@ -1,5 +1,6 @@
-"""The unit of work of a job over shards: a shard in, a committed table out. Without Ray and without
-torch.
+"""The unit of work of a job over shards: a shard in, a committed table out.
+
+Imports neither Ray nor torch.
 """
 
 import platform
@@ -20,10 +21,10 @@ WINDOW_BYTES = 48 * 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardTask:
-    """One shard: where it lies, which version of it, the table that will hold the result, and what
-    makes that.
+    """One shard, its version, and the table that will hold the result.
 
-    `maker` is the digest of the panel that labels, or the fingerprint of the encoder that embeds.
+    `maker` says what makes the table: the digest of the panel that labels, or the fingerprint of
+    the encoder that embeds.
     """
 
     url: str
@@ -35,12 +36,13 @@ class ShardTask:
 
 
 class UnwritableFolderError(ConfigError):
-    """Where the tables are to be cannot be written from a worker's machine."""
+    """A worker's machine cannot write to the folder for the tables."""
 
 
 def require_writable(folder: str) -> None:
-    """See that `folder` can be written, before any work is done for it. Raises
-    UnwritableFolderError.
+    """Try to write to `folder`, before any work is done for it.
+
+    Raises UnwritableFolderError.
     """
     try:
         probe(folder, PROBE_BYTES)
@@ -53,7 +55,7 @@ def require_writable(folder: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardOutcome:
-    """What a finished shard amounts to; small enough to travel to the driver for every shard."""
+    """The counts of a finished shard; small enough to travel to the driver for every shard."""
 
     name: str
     num_utterances: int
@@ -64,7 +66,7 @@ class ShardOutcome:
 
 @dataclass(slots=True)
 class ShardProgress:
-    """Utterances a worker has done, unfinished shards included; read by another thread."""
+    """A worker's count of utterances, unfinished shards included; another thread reads it."""
 
     num_utterances: int = 0
 
@@ -72,11 +74,12 @@ class ShardProgress:
 def windows(utterances: Iterable[Utterance], progress: ShardProgress) -> Iterator[list[Utterance]]:
     """Cut a stream of utterances into windows of at most WINDOW_UTTERANCES and about WINDOW_BYTES.
 
-    Cut by what the utterances are, never by how they arrived, so that a shard done twice gives the
-    same bytes. A window counts as done when the next one is asked for.
+    Only the utterances decide where a window ends, never when they arrived, so that a shard done
+    twice gives the same bytes. A window counts as done when the next one is asked for.
     """
     window: list[Utterance] = []
     size = 0
+
     for utterance in utterances:
         window.append(utterance)
         size += decoded_bytes(utterance)
@@ -84,25 +87,26 @@ def windows(utterances: Iterable[Utterance], progress: ShardProgress) -> Iterato
             yield window
             progress.num_utterances += len(window)
             window, size = [], 0
+
     if window:
         yield window
         progress.num_utterances += len(window)
 
 
 class TableRow(Protocol):
-    """What rows of every kind of table say of their utterance."""
+    """What a row of any kind of table says about its utterance."""
 
     @property
     def duration_seconds(self) -> float | None:
-        """Of its sound, where there is any."""
+        """Seconds of its sound, where it has sound."""
 
     @property
     def error(self) -> str | None:
-        """Why there is no result, or no full one."""
+        """Why there is no result, or only a part of it."""
 
 
 def summarize(name: str, rows: Sequence[TableRow], shard_error: str | None) -> ShardOutcome:
-    """Count what a table's rows say."""
+    """Count what the rows of a finished table say."""
     return ShardOutcome(
         name=name,
         num_utterances=len(rows),

@@ -1,11 +1,10 @@
-"""A worker on Ray: one actor a GPU (or a share of the CPUs) that holds the models and owns its
-readers.
+"""A worker on Ray: an actor that holds the models and owns its readers.
 
-Every GPU does the same work on different shards, so nothing needs balancing between models. The
-driver announces a shard with `prepare` as soon as it is assigned, and its reader starts at once;
-`work` then finds the stream running. Progress is answered by a control thread while the model
-computes. What is done with a shard is a subclass's: `LabelerActor` labels it, `EmbedderActor`
-embeds it.
+There is one worker for each GPU, or for each share of the CPUs. All do the same work on different
+shards, so nothing needs balancing between models. The driver announces a shard with `prepare` as
+soon as it is assigned, and a reader starts at once; `work` then finds the stream running. A control
+thread answers `progress` while the model computes. Subclasses decide what is done with a shard:
+`LabelerActor` labels it, `EmbedderActor` embeds it.
 """
 
 import os
@@ -37,40 +36,44 @@ class ShardWorker(ABC):
     ) -> None:
         self._num_threads = num_threads
         self._progress = ShardProgress()
+
         options = _reader_options(num_readers)
         self._slots = [
             ReaderSlot(media=media, needs=needs, options=options) for _ in range(num_readers)
         ]
+
         self._streams: dict[str, ShardStream] = {}
         self._announced: set[str] = set()
+        # Why a lock: `prepare` runs on the control thread, `work` on the main one.
         self._lock = threading.Lock()
         self._num_started = 0
 
     @abstractmethod
     def load(self, num_threads: int) -> None:
-        """Load the models. Raises what is wrong with them, to be shown to a person."""
+        """Load the models. Raises their errors, which are shown to a person."""
 
     @abstractmethod
     def finish(self, task: ShardTask, stream: ShardStream, shard_error: str | None) -> ShardOutcome:
-        """Do the shard's work and commit its table, adding to `_progress`."""
+        """Do the shard's work, commit its table, and count utterances in `_progress`."""
 
     def setup(self, out: str) -> int:
-        """See that tables can be written to `out`, and load the models; returns the process id."""
+        """Check that tables can be written to `out`, load the models, return the process id."""
         require_writable(out)
         self.load(self._num_threads)
         return os.getpid()
 
     @ray.method(concurrency_group="control")
     def prepare(self, task: ShardTask) -> None:
-        """Start reading the shard; `work` on it follows (or came first: control calls may
-        overtake).
+        """Start to read the shard, which `work` will be called for.
+
+        Control calls may overtake: when `work` has come first, nothing is left to do here.
         """
         if task.table_url not in self._announced:
             self._start(task)
 
     @ray.method(concurrency_group="control")
     def progress(self) -> int:
-        """Utterances done by this actor so far, unfinished shards included."""
+        """The number of utterances this actor has done, unfinished shards included."""
         return self._progress.num_utterances
 
     def work(self, task: ShardTask) -> ShardOutcome:
@@ -89,18 +92,21 @@ class ShardWorker(ABC):
                 slot = self._slots[self._num_started % len(self._slots)]
                 self._num_started += 1
                 self._streams[task.table_url] = ShardStream(slot, task.url)
+
             return self._streams[task.table_url]
 
 
 def _reader_options(num_readers: int) -> dict[str, Any]:
-    """Readers share bundle 1 of the worker's placement group, so a chunk never leaves the node."""
+    """Ray options that keep readers in the worker's placement group, and chunks on its node."""
     group = ray.util.get_current_placement_group()
     if group is None:
         return {"num_cpus": 0}
+
     share = group.bundle_specs[READER_BUNDLE]["CPU"] / num_readers
     strategy = PlacementGroupSchedulingStrategy(
         placement_group=group,
         placement_group_bundle_index=READER_BUNDLE,
         placement_group_capture_child_tasks=True,
     )
+
     return {"num_cpus": share, "scheduling_strategy": strategy}

@@ -1,8 +1,8 @@
-"""The demo's last step: a table of the training speakers, a server of it, a stranger looked up and
-calibrated.
+"""The demo's last step: serve a table of the training speakers, and look a stranger up in it.
 
-The stranger is a test speaker. The server runs as a process of its own, as it would elsewhere, and
-is stopped at the end; everything is asked over the connection.
+The stranger is a test speaker, whose predictions are also calibrated. The server runs as a process
+of its own, as it would elsewhere, and is stopped at the end; every question goes over the
+connection.
 """
 
 import subprocess
@@ -25,30 +25,37 @@ STOP_SECONDS = 60.0
 
 
 def serve_speakers(out: Path, encoder: str) -> Iterator[str]:
-    """Do it, and yield what happens, line by line; `encoder` is an exported recognizer with its
-    evaluation beside.
+    """Embed, serve, look up and calibrate; yield the lines that tell of it.
+
+    `encoder` is an exported recognizer with its evaluation in the folder beside it.
     """
     table = out / "speakers.parquet"
     packed = f"{out}/packed/*.tar"
+
     yield (
         f"emostream embed --shards '{packed}' --encoder {encoder} --out {table} --labels emotion "
         "--split train"
     )
+
     config = EmbedConfig(
         shards=packed, encoder=encoder, out=str(table), labels=("emotion",), split="train"
     )
     embed(config)
+
     speaker, vector = _stranger(config)
     np.save(out / "stranger.npy", vector)
     predictions, truth = _predictions(Path(encoder).parent, speaker)
+
     yield f"emostream serve --speakers {table} --data {out}/speaker-index --port 0"
     with serving(str(table), f"{out}/speaker-index") as server, SpeakerClient(server) as client:
         client.fingerprint = client.describe().encoder_fingerprint
         yield f"emostream lookup --server {server} --vector {out}/stranger.npy -k {NEIGHBORS}"
         yield f"  most like test speaker {speaker}: {_names(client.search(vector, NEIGHBORS))}"
+
         calibrated = client.calibrate(
             predictions, vector=vector, k=NEIGHBORS, mode="both"
         ).predictions
+
         yield f"  PLDC: mean predictions for {speaker}, calibrated by those {NEIGHBORS} speakers"
         yield f"  {'':12s}{'predicted':>11s}{'calibrated':>11s}{'true share':>11s}"
         for name, values in predictions.items():
@@ -57,8 +64,9 @@ def serve_speakers(out: Path, encoder: str) -> Iterator[str]:
 
 
 def _stranger(config: EmbedConfig) -> tuple[str, NDArray[np.float32]]:
-    """The test speaker with most utterances, and its vector, from what `embed` has kept of every
-    utterance.
+    """Return the test speaker with most utterances, and the speaker's vector.
+
+    The vector is made from the utterance vectors that `embed` has kept.
     """
     tables = list_tables(config.folder)
     footer = next(iter(tables.values()))
@@ -69,7 +77,7 @@ def _stranger(config: EmbedConfig) -> tuple[str, NDArray[np.float32]]:
 
 
 def _predictions(run: Path, speaker: str) -> tuple[dict[str, NDArray[np.float32]], list[str]]:
-    """What the recognizer says of the speaker's utterances, and what is true of them."""
+    """Return the recognizer's scores for a speaker's utterances, and the true emotions."""
     table = pq.read_table(
         run / "evaluation" / "predictions.parquet", filters=[("speaker", "==", speaker)]
     )
@@ -81,8 +89,9 @@ def _predictions(run: Path, speaker: str) -> tuple[dict[str, NDArray[np.float32]
 
 @contextmanager
 def serving(table: str, data: str) -> Iterator[str]:
-    """A server process, and where it listens; stopped by SIGTERM at the end, which must be in
-    order.
+    """Run a server process, and yield the address where it listens.
+
+    SIGTERM stops it at the end. Raises RuntimeError when it does not start, or ends with an error.
     """
     command = [
         sys.executable,
@@ -96,9 +105,11 @@ def serving(table: str, data: str) -> Iterator[str]:
         "--port",
         "0",
     ]
+
     process = subprocess.Popen(  # noqa: S603 (our own command)
         [*command, "--log-requests", "errors"], stdout=subprocess.PIPE, text=True
     )
+
     try:
         assert process.stdout is not None  # noqa: S101 (a pipe was asked for)
         line = process.stdout.readline()
@@ -106,7 +117,9 @@ def serving(table: str, data: str) -> Iterator[str]:
             raise RuntimeError(
                 f"the server did not start (exit status {process.wait(STOP_SECONDS)})"
             )
+
         yield f"127.0.0.1:{line.rpartition(':')[2].strip()}"
+
         process.terminate()
         if status := process.wait(STOP_SECONDS):
             raise RuntimeError(f"the server ended with status {status}")

@@ -1,8 +1,8 @@
 """`emostream doctor`: is this machine fit for the job, and if not, what to type.
 
-Each check is a function that returns findings and raises nothing: a machine that is ill in one
-place must still be examined in the others. A problem stops some command from working; a warning
-makes it slower or smaller. Every one of either comes with a remedy that can be pasted.
+Each check is a function that returns findings and raises nothing: when one check finds a fault, the
+others must still run. A problem stops some command from working; a warning makes it slower or
+smaller. Each problem and each warning comes with a remedy that can be pasted.
 """
 
 import sys
@@ -39,12 +39,14 @@ class DoctorConfig:
     """Options of `emostream doctor`."""
 
     storage: str | None = option(
-        default=None, help="Folder or URL the job will write to; a probe is written there."
+        default=None,
+        help="Folder or URL that the job will write to; a small test file is written there.",
     )
     address: str | None = option(
-        default=None, help="Ray cluster to try; without it Ray is only looked at."
+        default=None,
+        help="Ray cluster to connect to; without it, only the version of Ray is checked.",
     )
-    timeout_seconds: float = option(default=30.0, help="Longest wait for the Ray cluster.")
+    timeout_seconds: float = option(default=30.0, help="Longest time to wait for the Ray cluster.")
 
     def __post_init__(self) -> None:
         if not 0 < self.timeout_seconds <= 600:
@@ -55,22 +57,25 @@ class DoctorConfig:
 
 
 def run_doctor(config: DoctorConfig) -> int:
-    """Print what was found; 1 when there is a problem."""
+    """Print all findings; the exit status is 1 when one of them is a problem."""
     findings = examine(config)
     width = max(len(finding.name) for finding in findings)
+
     for finding in findings:
         sys.stdout.write(f"{_MARKS[finding.status]}  {finding.name:{width}}  {finding.detail}\n")
         if finding.remedy:
             sys.stdout.write(f"{'':{width + 11}}-> {finding.remedy}\n")
+
     counts = {status: sum(finding.status == status for finding in findings) for status in _MARKS}
     sys.stdout.write(
         f"\n{counts['ok']} ok, {counts['warning']} warnings, {counts['problem']} problems\n"
     )
+
     return ExitStatus.PROBLEM if counts["problem"] else ExitStatus.DONE
 
 
 def examine(config: DoctorConfig) -> list[Finding]:
-    """Every check's findings, in the order they are shown."""
+    """Run every check, and return the findings in the order in which they are shown."""
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
         check_python,
         check_packages,
@@ -85,4 +90,5 @@ def examine(config: DoctorConfig) -> list[Finding]:
         check_files,
         check_cpu,
     )
+
     return [finding for check in checks for finding in check()]

@@ -1,4 +1,4 @@
-"""What a check has to say."""
+"""What a check reports."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ Status = Literal["ok", "warning", "problem"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at; `remedy` is empty exactly when it is all right."""
+    """One thing that was checked; `remedy` is empty exactly when the status is `ok`."""
 
     name: str
     status: Status
@@ -19,5 +19,5 @@ class Finding:
         if (self.status == "ok") != (self.remedy == ""):
             raise ValueError(
                 f"{self.name}: got status {self.status!r} with remedy {self.remedy!r}, expected "
-                "one for every fault"
+                "a remedy for every fault, and none otherwise"
             )

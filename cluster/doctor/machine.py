@@ -1,6 +1,6 @@
 """Checks of the machine: storage, memory, shared memory, file descriptors, processor.
 
-The numbers are what a labeling job was seen to need: about 400 MB for each process with torch, tens
+The limits are what a labeling job was seen to need: about 400 MB for each process with torch, tens
 of megabytes of object store for each labeler, and some hundred descriptors for each node of the
 cluster.
 """
@@ -24,21 +24,17 @@ MIN_FREE_MEMORY_BYTES = 2 << 30
 MIN_SHARED_MEMORY_BYTES = 256 << 20
 MIN_DESCRIPTORS, GOOD_DESCRIPTORS = 1024, 8192
 MIN_CPUS = 2
-_EXTRAS = {
-    "s3": "s3",
-    "s3a": "s3",
-    "gs": "gcs",
-    "gcs": "gcs",
-}  # protocol -> extra of this distribution
+# Protocol -> extra of this distribution.
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 
 
 def check_storage(url: str | None) -> Iterator[Finding]:
-    """Write, read back and delete a probe under `url`, or in a temporary folder."""
+    """Write a probe under `url`, or in a temporary folder, read it back and delete it."""
     with _folder(url) as folder:
         try:
             make_directory(folder)
             probe(folder, PROBE_BYTES)
-        except ConfigError as error:  # no library speaks this scheme
+        except ConfigError as error:  # no library knows this scheme
             yield Finding(
                 "storage",
                 "problem",
@@ -76,18 +72,21 @@ def _storage_remedy(folder: str) -> str:
             f"mkdir -p '{folder}' && touch '{folder}/probe'  # as the user who runs the job; is "
             "the disk full?"
         )
+
     if folder.startswith("s3"):
         return (
             f"aws s3 ls {folder}  # and check AWS_PROFILE or AWS_ACCESS_KEY_ID, and "
             "AWS_ENDPOINT_URL"
         )
+
     return "check this machine's credentials for the provider, and the address"
 
 
 def check_memory() -> Iterator[Finding]:
-    """Free memory, within this container's limit where it has one."""
+    """Check how much memory is free, within this container's limit where it has one."""
     free, total = free_memory_bytes()
     detail = f"{free / 2**30:.1f} GiB free of {total / 2**30:.1f} GiB"
+
     if free < MIN_FREE_MEMORY_BYTES:
         remedy = (
             "end other programs (ps aux --sort=-rss | head), or run with --num-labelers 1 "
@@ -101,7 +100,7 @@ def check_memory() -> Iterator[Finding]:
 
 
 def free_memory_bytes(control_group: Path = Path("/sys/fs/cgroup")) -> tuple[int, int]:
-    """(free, total) bytes: the machine's, or the control group's where that is less."""
+    """Return (free, total) bytes of the machine, or of the control group where that has less."""
     machine = psutil.virtual_memory()
     try:
         limit = int((control_group / "memory.max").read_text())
@@ -112,11 +111,15 @@ def free_memory_bytes(control_group: Path = Path("/sys/fs/cgroup")) -> tuple[int
 
 
 def check_shared_memory(path: str = "/dev/shm") -> Iterator[Finding]:  # noqa: S108 (where Ray keeps its object store)
-    """Ray's object store lies here; too small a one sends it to disk."""
+    """Check the shared memory, where Ray keeps its object store.
+
+    When it is too small, Ray keeps the object store on disk.
+    """
     try:
         free = psutil.disk_usage(path).free
     except OSError:
-        return  # no such thing on this system
+        return  # this system has no shared memory folder
+
     if free < MIN_SHARED_MEMORY_BYTES:
         detail = f"{path} has {free / 2**20:.0f} MiB free; Ray falls back to disk, which is slow"
         yield Finding(
@@ -130,13 +133,15 @@ def check_shared_memory(path: str = "/dev/shm") -> Iterator[Finding]:  # noqa: S
 
 
 def check_files() -> Iterator[Finding]:
-    """How many files a process may hold open: Ray opens a socket to every worker."""
+    """Check how many files a process may open at once: Ray opens a socket to every worker."""
     soft, hard = (
         math.inf if n == resource.RLIM_INFINITY else n
         for n in resource.getrlimit(resource.RLIMIT_NOFILE)
     )
+
     detail = "no limit on open files" if soft == math.inf else f"{soft:,} open files allowed"
     remedy = f"ulimit -n {min(hard, GOOD_DESCRIPTORS)}"
+
     if soft < MIN_DESCRIPTORS:
         yield Finding("open files", "problem", f"{detail}; Ray needs {MIN_DESCRIPTORS:,}", remedy)
     elif soft < min(hard, GOOD_DESCRIPTORS):
@@ -147,17 +152,19 @@ def check_files() -> Iterator[Finding]:
 
 
 def check_cpu() -> Iterator[Finding]:
-    """Cores this process may use, and the instructions that make bfloat16 fast on a CPU."""
+    """Check the cores of this process, and the instructions that make bfloat16 fast on a CPU."""
     cores, flags = _num_cores(), _cpu_flags()
     fast = [
         name
         for flag, name in (("avx512_bf16", "AVX512_BF16"), ("amx_bf16", "AMX"))
         if flag in flags
     ]
+
     detail = (
         f"{cores} cores; bfloat16 instructions: "
         f"{', '.join(fast) or 'none, labeling on the CPU runs in float32'}"
     )
+
     if cores < MIN_CPUS:
         yield Finding(
             "cpu",
@@ -170,7 +177,7 @@ def check_cpu() -> Iterator[Finding]:
 
 
 def _num_cores() -> int:
-    """Cores this process may run on; only Linux can tell them from those of the machine."""
+    """Return the number of cores of this process; only Linux tells it apart from the machine's."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

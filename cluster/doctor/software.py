@@ -1,8 +1,8 @@
 """Checks of what is installed: Python, packages, torch and its GPU, the media libraries.
 
-Versions are compared with what the installed distribution itself requires, so this file holds no
-second list of packages. Codecs are tried, not looked up: a tone is encoded and read back by the
-very function that reads a corpus.
+Versions are compared with the requirements of the installed distribution, so this file holds no
+second list of packages. Codecs are tried, not looked up: the function that reads a corpus reads
+back a tone that was encoded here.
 """
 
 import importlib.metadata
@@ -25,12 +25,11 @@ from shards.media.audio import decode_audio
 from shards.media.sound_format import SAMPLE_RATE_HZ
 
 DISTRIBUTION_NAME = "emostream"
-MIN_GPU_BYTES = (
-    8 << 30
-)  # a WavLM-large, a RoBERTa-large and a face model in bfloat16, with room for batches
+# A WavLM-large, a RoBERTa-large and a face model in bfloat16, with room for batches.
+MIN_GPU_BYTES = 8 << 30
 TONE_SECONDS = 0.5
 
-# extension -> (container, encoder, sampling rate): what a corpus may hold, as FFmpeg calls it.
+# Extension -> (container, encoder, sampling rate), by FFmpeg's names, of the sounds in a corpus.
 CODECS: dict[str, tuple[str, str, int]] = {
     "flac": ("flac", "flac", SAMPLE_RATE_HZ),
     "wav": ("wav", "pcm_s16le", SAMPLE_RATE_HZ),
@@ -42,13 +41,15 @@ CODECS: dict[str, tuple[str, str, int]] = {
 
 
 def check_python() -> Iterator[Finding]:
-    """The interpreter against the distribution's `requires-python`."""
+    """Compare the interpreter with the distribution's `requires-python`."""
     try:
         wanted = importlib.metadata.distribution(DISTRIBUTION_NAME).metadata["Requires-Python"]
     except importlib.metadata.PackageNotFoundError:
-        wanted = ""  # check_packages tells of it
+        wanted = ""  # check_packages reports that
+
     version = platform.python_version()
     detail = f"{version}, {sys.executable}"
+
     if SpecifierSet(wanted).contains(version, prereleases=True):
         yield Finding("python", "ok", detail)
     else:
@@ -61,8 +62,9 @@ def check_python() -> Iterator[Finding]:
 
 
 def check_packages() -> Iterator[Finding]:
-    """Each required package's version; one line for all that are right, and one for each that is
-    not.
+    """Compare the version of each required package with what is required.
+
+    One finding stands for all packages that fit; each package that does not has its own.
     """
     try:
         requirements = importlib.metadata.requires(DISTRIBUTION_NAME) or []
@@ -70,10 +72,12 @@ def check_packages() -> Iterator[Finding]:
         detail = "emostream itself is not installed here, so its requirements are not known"
         yield Finding("packages", "warning", detail, "pip install -e .")
         return
+
     wanted = [
         requirement for requirement in map(Requirement, requirements) if _applies(requirement)
     ]
     faults = [fault for requirement in wanted if (fault := _package_fault(requirement))]
+
     yield from faults
     if not faults:
         yield Finding(
@@ -82,7 +86,7 @@ def check_packages() -> Iterator[Finding]:
 
 
 def _applies(requirement: Requirement) -> bool:
-    """Whether a requirement holds here without extras."""
+    """Whether a requirement holds here, without any extra."""
     return requirement.marker is None or requirement.marker.evaluate({"extra": ""})
 
 
@@ -94,6 +98,7 @@ def _package_fault(requirement: Requirement) -> Finding | None:
         return Finding(
             requirement.name, "problem", f"not installed, expected {requirement.specifier}", remedy
         )
+
     if requirement.specifier.contains(version, prereleases=True):
         return None
     return Finding(
@@ -102,7 +107,7 @@ def _package_fault(requirement: Requirement) -> Finding | None:
 
 
 def check_torch() -> Iterator[Finding]:
-    """Whether torch loads, and what it was built for."""
+    """Check whether torch loads, and what it was built for."""
     try:
         import torch
     except (ImportError, OSError) as error:  # OSError: a library of CUDA is missing
@@ -113,6 +118,7 @@ def check_torch() -> Iterator[Finding]:
             "pip install --force-reinstall 'torch>=2.11,<2.14'",
         )
         return
+
     build = (
         f"CUDA {torch.version.cuda}"
         if torch.version.cuda
@@ -126,24 +132,28 @@ def check_torch() -> Iterator[Finding]:
 
 
 def check_gpu() -> Iterator[Finding]:
-    """Each GPU's name, memory and bfloat16; a machine without one is allowed, and slow."""
+    """Check each GPU's name, memory and bfloat16; a machine without a GPU is allowed, but slow."""
     try:
         import torch
     except (ImportError, OSError):
-        return  # check_torch has told
+        return  # check_torch reports that
+
     if not torch.cuda.is_available():
         yield _no_gpu(
             has_driver=_has_nvidia_driver(), built_for_cuda=torch.version.cuda is not None
         )
         return
+
     for number in range(torch.cuda.device_count()):
         name, memory = (
             torch.cuda.get_device_name(number),
             torch.cuda.get_device_properties(number).total_memory,
         )
+
         with torch.cuda.device(number):
             has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
         detail = f"{name}, {memory / 2**30:.0f} GiB, bfloat16 {'yes' if has_bfloat16 else 'no'}"
+
         if memory < MIN_GPU_BYTES:
             remedy = "use smaller checkpoints in panel.yaml, or fewer labelers on this GPU"
             yield Finding(
@@ -169,6 +179,7 @@ def _no_gpu(*, has_driver: bool, built_for_cuda: bool) -> Finding:
             "this machine has an NVIDIA driver, but torch is built for the CPU",
             remedy,
         )
+
     if has_driver:
         return Finding(
             "gpu",
@@ -177,8 +188,8 @@ def _no_gpu(*, has_driver: bool, built_for_cuda: bool) -> Finding:
             "nvidia-smi; echo $CUDA_VISIBLE_DEVICES",
         )
     remedy = (
-        "nothing for the demo and for select, pack and report; to label large corpora add nodes "
-        "with GPUs"
+        "none is needed for the demo and for select, pack and report; to label large corpora, add "
+        "nodes with GPUs"
     )
     return Finding("gpu", "warning", "none; labeling runs on the CPU", remedy)
 
@@ -192,7 +203,7 @@ def _has_nvidia_driver() -> bool:
 
 
 def check_codecs() -> Iterator[Finding]:
-    """Encode a tone in each format and read it back as a corpus would be read."""
+    """Encode a tone in each format, and read it back as a corpus is read."""
     working, faults = [], []
     for extension, (container, encoder, rate_hz) in CODECS.items():
         try:
@@ -217,40 +228,47 @@ def check_codecs() -> Iterator[Finding]:
             )
         else:
             working.append(extension)
+
     if working:
         yield Finding("codecs", "ok", f"{' '.join(working)} can be read (PyAV {av.__version__})")
     yield from faults
 
 
 def encode_tone(container: str, encoder: str, rate_hz: int) -> bytes:
-    """Half a second of a 440 Hz tone in stereo. Raises an error of FFmpeg, or ValueError, when this
-    build cannot.
+    """Encode half a second of a 440 Hz tone in stereo.
+
+    Raises FFmpegError or ValueError when this build of FFmpeg lacks the encoder.
     """
     times = np.arange(int(TONE_SECONDS * rate_hz)) / rate_hz
     tone = (0.3 * np.sin(2 * np.pi * 440 * times)).astype(np.float32)
+
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container) as output:
-        # FFmpeg's own Vorbis encoder, the one in PyAV's wheels, knows stereo only and calls itself
-        # experimental.
+        # Why stereo and experimental: FFmpeg's own Vorbis encoder, which PyAV's wheels contain,
+        # encodes stereo only and is marked experimental.
         options = {"strict": "experimental"}
         stream = cast(
             AudioStream, output.add_stream(encoder, rate=rate_hz, layout="stereo", options=options)
         )
+
         frame = av.AudioFrame.from_ndarray(np.stack([tone, tone]), format="fltp", layout="stereo")
         frame.sample_rate = rate_hz
+
         output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
+
     return buffer.getvalue()
 
 
 def check_face_detection() -> Iterator[Finding]:
-    """OpenCV's face detector; needed only for corpora of videos."""
+    """Check OpenCV's face detector, which only corpora of videos need."""
     remedy = "pip install --force-reinstall 'opencv-python-headless>=4.10'"
     try:
         import cv2
     except (ImportError, OSError) as error:
         yield Finding("faces", "problem", f"OpenCV does not load: {error}", remedy)
         return
+
     if hasattr(cv2, "FaceDetectorYN"):
         yield Finding("faces", "ok", f"OpenCV {cv2.__version__} has the YuNet detector")
     else:

@@ -1,5 +1,6 @@
-"""The commands whose work is one function of `shards`: call it with a progress bar and print what
-it returned.
+"""The commands whose work is one function of `shards`: import, select and pack.
+
+Each calls its function with a progress bar and prints what the function returned.
 """
 
 import sys
@@ -14,9 +15,10 @@ from shards.selection.rule import SelectConfig
 
 
 def run_import(config: ImportConfig) -> int:
-    """`emostream import`; exit status 3 when some rows could not be imported."""
+    """Run `emostream import`; the exit status is 3 when some rows could not be imported."""
     with progress("import", "shards") as update:
         report = import_table(config, update)
+
     write = sys.stdout.write
     write(
         f"{report.num_imported} of {report.num_rows} rows in {report.num_shards} shards in "
@@ -24,12 +26,14 @@ def run_import(config: ImportConfig) -> int:
     )
     for code, number in report.rejected.items():
         write(f"  rejected {number} x {code}\n")
+
     return ExitStatus.DAMAGED if report.rejected else ExitStatus.DONE
 
 
 def run_select(config: SelectConfig) -> int:
-    """`emostream select`."""
+    """Run `emostream select`."""
     summary = select(config)
+
     write = sys.stdout.write
     write(
         f"kept {summary['num_kept']} of {summary['num_utterances']} utterances, "
@@ -39,6 +43,7 @@ def run_select(config: SelectConfig) -> int:
         write(f"  rejected {number} x {code}\n")
     for name, number in summary["classes"]["counts"].items():
         write(f"  {name} {number}\n")
+
     if unfinished := summary["shards"]["unfinished"]:
         sys.stderr.write(
             f"warning: {unfinished}; run `emostream label` again, and select after it\n"
@@ -47,14 +52,16 @@ def run_select(config: SelectConfig) -> int:
         write(f"  teacher {name} lacks {', '.join(lacking)}\n")
     if summary["advice"]:
         sys.stderr.write("warning: " + "\n  ".join(summary["advice"]) + "\n")
+
     write(f"selection in {config.out}; `emostream report {config.out}` shows it\n")
     return ExitStatus.DONE if summary["num_kept"] else ExitStatus.PROBLEM
 
 
 def run_pack(config: PackConfig) -> int:
-    """`emostream pack`."""
+    """Run `emostream pack`."""
     with progress("pack", "shards") as update:
         summary = pack(config, update)
+
     write = sys.stdout.write
     write(
         f"{summary.num_utterances} utterances of {summary.num_speakers} speakers in "
@@ -65,4 +72,5 @@ def run_pack(config: PackConfig) -> int:
             f"  {split}: {counts['utterances']} utterances, {counts['speakers']} speakers, "
             f"{counts['shards']} shards\n"
         )
+
     return 0

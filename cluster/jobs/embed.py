@@ -1,8 +1,8 @@
-"""`emostream embed`: the vector of every utterance through an encoder, on Ray, and the speaker
-table they give.
+"""`emostream embed`: encode every utterance on Ray, and make the table of speakers.
 
-Writes `NAME-utterances/<shard>-<digest>.parquet` per shard and, from all of them, `NAME.parquet`.
-Run again with more shards, only those are opened; with other labels or another split, none is.
+Writes `NAME-utterances/<shard>-<digest>.parquet` per shard and, from all of them, `NAME.parquet`. A
+later run with more shards opens only the new ones; one with other labels or another split opens
+none.
 """
 
 import sys
@@ -45,7 +45,7 @@ class EmbedConfig:
         "exported (RUN/best)."
     )
     out: str = option(
-        help="Speaker table, NAME.parquet; the utterances' vectors are kept beside it."
+        help="Speaker table, NAME.parquet; the vectors of the utterances are kept beside it."
     )
     revision: str | None = option(default=None, help="Full commit of a hub encoder.")
     labels: tuple[str, ...] = option(
@@ -56,18 +56,21 @@ class EmbedConfig:
         default=(),
         help="Fields of the json that describe a speaker (gender,language), for filters.",
     )
-    split: str | None = option(default=None, help="Only utterances of this split; default: all.")
+    split: str | None = option(
+        default=None, help="Use only utterances of this split; without it, all."
+    )
     num_workers: int | None = option(
-        default=None, help="Encoders at work; without it one a GPU, or one a CPU."
+        default=None, help="Workers, each with the encoder; without it, one a GPU or one a CPU."
     )
     address: str | None = option(
-        default=None, help="Ray cluster to use; without it, the one submitted to or a local."
+        default=None,
+        help="Ray cluster to use; without it, the cluster submitted to, or else a local Ray.",
     )
     num_readers: int = option(
-        default=2, help="Reader processes beside each encoder: shards decoded ahead."
+        default=2, help="Reader processes beside each encoder; each decodes one shard ahead."
     )
     max_attempts: int = option(
-        default=5, help="Times a shard is tried in one run before it is given up."
+        default=5, help="How often one run tries a shard before it gives the shard up."
     )
 
     def __post_init__(self) -> None:
@@ -78,7 +81,7 @@ class EmbedConfig:
 
     @property
     def job_options(self) -> JobOptions:
-        """What all jobs over shards are told."""
+        """The options that all jobs over shards share."""
         return JobOptions(
             address=self.address,
             num_workers=self.num_workers,
@@ -88,14 +91,15 @@ class EmbedConfig:
 
     @property
     def folder(self) -> str:
-        """Where the utterances' vectors are kept, absolute."""
+        """The absolute path of the folder with the vectors of the utterances."""
         return absolute(self.out.removesuffix(SUFFIX) + "-utterances")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedSummary:
-    """What an embedding job amounts to; `num_speakers` is 0 when it is unfinished, and no table is
-    written.
+    """The numbers of an embedding job.
+
+    `num_speakers` is 0 when the job is unfinished: no speaker table is written then.
     """
 
     job: JobSummary
@@ -106,7 +110,7 @@ class EmbedSummary:
 
 
 class EmbedJob(ShardJob):
-    """Every shard becomes a table of its utterances' vectors."""
+    """A job that turns every shard into a table of its utterances' vectors."""
 
     verb, models, remedy = "embed", "the encoder", REMEDY
 
@@ -122,22 +126,22 @@ class EmbedJob(ShardJob):
         self._encoder, self._maker, self._known = encoder, maker, known
 
     def worker(self) -> Any:
-        """The embedder."""
+        """Return the remote embedder."""
         from actors.embedding.embedder_actor import remote_embedder
 
         return remote_embedder
 
     def arguments(self) -> tuple[Any, ...]:
-        """The encoder, and its fingerprint as the driver knows it."""
+        """Return the encoder, and its fingerprint as the driver knows it."""
         return self._encoder, self._maker
 
     def facts_of(self, task: ShardTask) -> TableFacts:
-        """What the table's footer said when the job began."""
+        """Return what the footer of a table said when the job began."""
         return self._known[task.table_url]
 
 
 def run_embed(config: EmbedConfig) -> int:
-    """The command: embed, print the summary, return the exit status."""
+    """Run `emostream embed`: embed, print the summary, return the exit status."""
     summary = embed(config)
     lines = [*summary.job.lines("embedded", "without a vector")]
     if summary.num_tables_removed:
@@ -157,17 +161,18 @@ def run_embed(config: EmbedConfig) -> int:
 
 
 def embed(config: EmbedConfig) -> EmbedSummary:
-    """Embed every shard that has no table yet, then write the speaker table from all there are.
+    """Embed every shard that has no table yet, then write the speaker table from all tables.
 
-    Raises ConfigError for an unusable encoder, corpus or cluster, for copies of shards that were
-    embedded before, and when no utterance could be embedded.
+    Raises ConfigError for an unusable encoder, corpus or cluster, when shards are copies of others
+    that were embedded before, and when no utterance could be embedded.
     """
     encoder = EmbedderConfig(encoder=config.encoder, revision=config.revision).anywhere()
     maker = fingerprint(encoder)
     files = list_files(config.shards)
     make_directory(config.folder)
     plan = make_plan(config.shards, files, config.folder, maker, FORMAT_VERSION)
-    known = list_tables(config.folder)  # after the plan: whatever it reuses is among them
+    # Why after the plan: every table that the plan reuses must be among them.
+    known = list_tables(config.folder)
     require_one_encoder(known, maker, config.folder)
 
     job = EmbedJob(plan, config.job_options, encoder, maker, known)

@@ -1,4 +1,4 @@
-"""A job over shards: what every shard becomes, by which workers, and an account of every input."""
+"""A job over shards: what each shard becomes, which workers do it, and a count of every input."""
 
 import time
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobOptions:
-    """Where and how hard a job works: the options that `label` and `embed` share."""
+    """Where a job runs and how hard it tries: the options that `label` and `embed` share."""
 
     address: str | None  # of a Ray cluster
     num_workers: int | None  # None: one a GPU, or one a CPU
@@ -25,9 +25,9 @@ class JobOptions:
 
 
 class ShardJob(ABC):
-    """A job over the shards of a plan: `run` it, then ask for the `account`.
+    """A job over the shards of a plan: call `run`, then `account`.
 
-    A kind of job says in a subclass who does the work and what finished tables tell.
+    A subclass says who does the work, and what the footers of finished tables tell.
     """
 
     verb: ClassVar[str]  # for the progress bar
@@ -43,23 +43,26 @@ class ShardJob(ABC):
 
     @abstractmethod
     def worker(self) -> Any:
-        """The remote `ShardWorker`; Ray is imported here, by a run that needs it."""
+        """Return the remote `ShardWorker`; only here is Ray imported, when there is work to do."""
 
     @abstractmethod
     def arguments(self) -> tuple[Any, ...]:
-        """What a worker's construction takes before its threads and readers."""
+        """Return what a worker's constructor takes before its threads and readers."""
 
     @abstractmethod
     def facts_of(self, task: ShardTask) -> TableFacts:
-        """What the footer of a finished table says."""
+        """Return what the footer of a finished table says."""
 
     @property
     def is_finished(self) -> bool:
-        """Whether every shard has its table; no before `run`, where something was to do."""
+        """Whether every shard has its table; False before `run`, if the plan leaves work to do."""
         return not self.failed and len(self.outcomes) == len(self.plan.todo)
 
     def run(self) -> None:
-        """Do the shards that have no table yet. Raises ConfigError as `ShardRun` does."""
+        """Make the tables that do not exist yet.
+
+        Raises ConfigError as `ShardRun` does.
+        """
         if not self.plan.todo:
             return
 
@@ -81,7 +84,7 @@ class ShardJob(ABC):
         self.outcomes, self.failed = run.outcomes, run.failed
 
     def account(self) -> JobSummary:
-        """What it all amounts to, shards of earlier runs included."""
+        """Return the summary of the job, shards of earlier runs included."""
         earlier = read_outcomes(self.plan.reused, self.facts_of, self.remedy)
         return account(
             self.plan, [*self.outcomes, *earlier], self.failed, time.monotonic() - self._started

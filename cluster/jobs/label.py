@@ -1,8 +1,8 @@
 """`emostream label`: predictions for every utterance of every shard, exactly once, on Ray.
 
 Writes `OUT/<shard>-<digest>.parquet` per shard, then `OUT/label.yaml` (the options) and
-`OUT/label-summary.json`. Ray Data was tried and lost: its row checkpoint relabels dropped rows, and
-an actor pool that takes every CPU starves its own readers.
+`OUT/label-summary.json`. Ray Data was tried and lost: its row checkpoint labels dropped rows again,
+and an actor pool that takes every CPU starves its own readers.
 """
 
 import sys
@@ -40,16 +40,17 @@ class LabelConfig:
     out: str = option(help="Folder for the prediction tables, local or remote.")
     panel: str = option(help="YAML file that names the labelers.")
     num_labelers: int | None = option(
-        default=None, help="Labelers at work; without it one a GPU, or one a CPU."
+        default=None, help="Workers, each with the panel; without it, one a GPU or one a CPU."
     )
     address: str | None = option(
-        default=None, help="Ray cluster to use; without it, the one submitted to or a local."
+        default=None,
+        help="Ray cluster to use; without it, the cluster submitted to, or else a local Ray.",
     )
     num_readers: int = option(
-        default=2, help="Reader processes beside each labeler: shards decoded ahead."
+        default=2, help="Reader processes beside each worker; each decodes one shard ahead."
     )
     max_attempts: int = option(
-        default=5, help="Times a shard is tried in one run before it is given up."
+        default=5, help="How often one run tries a shard before it gives the shard up."
     )
 
     def __post_init__(self) -> None:
@@ -57,7 +58,7 @@ class LabelConfig:
 
     @property
     def job_options(self) -> JobOptions:
-        """What all jobs over shards are told."""
+        """The options that all jobs over shards share."""
         return JobOptions(
             address=self.address,
             num_workers=self.num_labelers,
@@ -68,7 +69,7 @@ class LabelConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelSummary:
-    """What a labeling job amounts to."""
+    """The numbers of a labeling job."""
 
     job: JobSummary
     num_labeled: int
@@ -78,13 +79,13 @@ class LabelSummary:
     missing_emotions: dict[str, list[str]]
 
     def document(self) -> dict[str, Any]:
-        """What label-summary.json holds."""
+        """Return what label-summary.json holds."""
         own = asdict(self)
         return own.pop("job") | own
 
 
 class LabelJob(ShardJob):
-    """Every shard becomes a table of what a panel thinks of its utterances."""
+    """A job that turns every shard into a table of a panel's predictions."""
 
     verb, models, remedy = "label", "the panel", REMEDY
 
@@ -95,22 +96,22 @@ class LabelJob(ShardJob):
         self._panel, self._identity = panel, identity
 
     def worker(self) -> Any:
-        """The labeler."""
+        """Return the remote labeler."""
         from actors.labeling.labeler_actor import remote_labeler
 
         return remote_labeler
 
     def arguments(self) -> tuple[Any, ...]:
-        """The panel."""
+        """Return the panel and its identity."""
         return self._panel, self._identity
 
     def facts_of(self, task: ShardTask) -> TableFacts:
-        """What a prediction table's footer says."""
+        """Return what the footer of a prediction table says."""
         return read_info(task.table_url)
 
 
 def run_label(config: LabelConfig) -> int:
-    """The command: label, print the summary, return the exit status."""
+    """Run `emostream label`: label, print the summary, return the exit status."""
     summary = label(config)
     lines = [*summary.job.lines("labeled", "without a full set of predictions")]
     lines += [
@@ -134,8 +135,9 @@ def run_label(config: LabelConfig) -> int:
 
 
 def label(config: LabelConfig) -> LabelSummary:
-    """Label every shard that has no table yet. Raises ConfigError for an unusable panel, corpus,
-    folder or cluster.
+    """Label every shard that has no table yet.
+
+    Raises ConfigError for an unusable panel, corpus, folder or cluster.
     """
     panel = PanelConfig.load(config.panel)
     identity = panel_identity(panel)

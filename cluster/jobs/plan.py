@@ -1,10 +1,10 @@
-"""Which shards need work: decided from a listing of the inputs and one of the outputs, opening
-neither.
+"""Which shards need work: a comparison of two listings, which opens no shard.
 
 A table's name is a function of its shard's identity (name, size, version) and of what makes the
 table: a panel (its configuration and the digests of its weights) or an encoder. A finished shard is
-recognized by that name alone. Changing a shard or the panel changes the name, so exactly what
-changed is done again; the tables it replaces are removed once the job has finished.
+recognized by that name alone. A change of a shard or of the panel changes the name, so exactly the
+shards that it concerns are done again; the tables that they replace are removed once the job has
+finished.
 """
 
 import concurrent.futures
@@ -29,7 +29,7 @@ FOOTER_THREADS = 16
 
 @dataclass(frozen=True, slots=True)
 class ShardPlan:
-    """All tasks of a job, and those among them whose table is not there yet."""
+    """All tasks of a job, and those among them that have no table yet."""
 
     tasks: tuple[ShardTask, ...]
     todo: tuple[ShardTask, ...]
@@ -38,7 +38,7 @@ class ShardPlan:
 
     @property
     def reused(self) -> tuple[ShardTask, ...]:
-        """Tasks an earlier run has finished."""
+        """The tasks that an earlier run has finished."""
         waiting = {task.table_url for task in self.todo}
         return tuple(task for task in self.tasks if task.table_url not in waiting)
 
@@ -46,26 +46,27 @@ class ShardPlan:
 def make_plan(
     pattern: str, files: Sequence[FileIdentity], out: str, maker: str, table_format: int
 ) -> ShardPlan:
-    """Name every shard's table and compare with the tables in `out`.
+    """Name the table of every shard, and compare the names with the tables in `out`.
 
-    `maker` is the digest of the panel or the fingerprint of the encoder, `table_format` the version
-    of the format.
+    `maker` is the digest of the panel or the fingerprint of the encoder; `table_format` is the
+    version of the table format.
     """
-    names, out = (
-        relative_names(pattern, files),
-        absolute(out),
-    )  # workers start in folders of their own
+    # Why absolute: workers start in folders of their own.
+    names, out = relative_names(pattern, files), absolute(out)
     tasks = tuple(
         _task(file, name, out, maker, table_format) for file, name in zip(files, names, strict=True)
     )
+
     existing = frozenset(name for name in list_names(out) if is_table_name(name))
     todo = tuple(task for task in tasks if _table_name(task) not in existing)
     return ShardPlan(tasks, todo, existing, out)
 
 
 def refuse_other_corpora(plan: ShardPlan) -> None:
-    """Raises ConfigError when a table in the folder speaks for another shard that is called like
-    one of the plan's.
+    """Refuse a folder that holds the tables of another corpus with the same shard names.
+
+    Raises ConfigError when a table is of a shard that is named like one of the plan's but lies
+    elsewhere.
     """
     urls = {task.name: task.url for task in plan.tasks}
     known = set(urls.values())
@@ -79,11 +80,10 @@ def refuse_other_corpora(plan: ShardPlan) -> None:
 
 
 def remove_superseded(plan: ShardPlan) -> tuple[int, int]:
-    """Remove tables that the plan's have replaced; how many these were, and how many of other
-    shards remain.
+    """Remove the tables that the plan's tables have replaced.
 
-    Those that came while the job ran, from a worker of an older panel that was believed dead, are
-    among them.
+    Returns how many were removed, and how many tables of other shards remain. A worker of an older
+    panel that was believed dead may have written tables while the job ran: they are removed too.
     """
     shard_of = {
         join(plan.out, name): info.shard_url
@@ -92,13 +92,14 @@ def remove_superseded(plan: ShardPlan) -> tuple[int, int]:
     superseded, _ = find_replaced(
         shard_of, {task.url: task.table_url for task in plan.tasks}, remedy=REMEDY
     )
+
     for table in superseded:
         remove(table)
     return len(superseded), len(shard_of) - len(superseded)
 
 
 def _unplanned(plan: ShardPlan, names: Iterable[str]) -> dict[str, TableInfo]:
-    """What those of the tables `names` say that the plan does not account for."""
+    """Return the footers of those tables among `names` that the plan does not account for."""
     others = sorted(set(filter(is_table_name, names)) - {_table_name(task) for task in plan.tasks})
     with concurrent.futures.ThreadPoolExecutor(FOOTER_THREADS) as pool:
         return dict(
@@ -107,8 +108,9 @@ def _unplanned(plan: ShardPlan, names: Iterable[str]) -> dict[str, TableInfo]:
 
 
 def remove_leftovers(plan: ShardPlan) -> None:
-    """Remove temporary files of writers that were killed: with every table committed, nobody is
-    writing any more.
+    """Remove the temporary files of writers that were killed.
+
+    Nobody is writing any more, because every table of the plan is there.
     """
     sweep(plan.out, {without_globs(_table_name(task)) for task in plan.tasks}.__contains__)
 
@@ -117,6 +119,7 @@ def _task(file: FileIdentity, name: str, out: str, maker: str, table_format: int
     identity = json.dumps([table_format, maker, name, file.size, file.version])
     digest = hashlib.sha256(identity.encode()).hexdigest()[:NAME_DIGITS]
     stem = name.rsplit("/", 1)[-1].removesuffix(".tar")
+
     return ShardTask(
         url=file.url,
         name=name,

@@ -1,12 +1,11 @@
-"""The driver of a job over shards: deals shards to workers, replaces workers that die, and counts
-attempts.
+"""The driver of a job over shards: it deals out shards, replaces dead workers, counts attempts.
 
 It never touches a sample. A plain `ray.wait` loop costs 0.2 to 0.3 ms a shard, so nothing cleverer
-is needed. Ray's own retries are off: unlimited ones would replay a shard that kills its worker for
-ever, and one killed worker surfaces as several errors, only one of which is the shard's. Here the
-shard that was in hand is charged one attempt, the ones waiting behind it none. A place of the
-cluster is given up when it loses workers over many different shards: a few shards that kill every
-worker must not cost the others theirs.
+is needed. Ray's own retries are off: without a limit they would repeat for ever a shard that kills
+its worker, and one killed worker gives several errors, only one of which concerns the shard in
+hand. Here the shard that was in hand is charged one attempt, and the shards that wait behind it
+none. A place of the cluster is given up when it loses workers over many different shards. The
+number is high, so that a few shards that kill every worker do not take the place from the others.
 """
 
 import collections
@@ -31,16 +30,15 @@ log = logging.getLogger(__name__)
 
 PLACEMENT_TIMEOUT_SECONDS = 120.0
 SETUP_TIMEOUT_SECONDS = 1800.0  # weights may have to be downloaded first
-LOSSES_PER_PLACE = (
-    8  # shards, or set-ups, over which a place loses workers in a row before it is given up
-)
+# A place is given up after it has lost workers over so many shards or set-ups in a row.
+LOSSES_PER_PLACE = 8
 POLL_SECONDS = 0.5
 REPORT_INTERVAL_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class FailedShard:
-    """A shard given up in this run, and why; the next run tries it again."""
+    """A shard that this run gave up, and why; the next run tries it again."""
 
     name: str
     attempts: int
@@ -49,7 +47,7 @@ class FailedShard:
 
 @dataclass(slots=True)
 class _Worker:
-    """One placement and the actor that lives in it now."""
+    """One placement, and the actor that lives in it now."""
 
     placement: WorkerPlacement
     group: Any
@@ -59,9 +57,8 @@ class _Worker:
     queue: "collections.OrderedDict[Any, ShardTask]" = field(
         default_factory=collections.OrderedDict
     )
-    lost_on: set[str] = field(
-        default_factory=set
-    )  # over what workers were lost since a shard was finished
+    # The shards and set-ups over which workers were lost since a shard was last finished.
+    lost_on: set[str] = field(default_factory=set)
     num_utterances: int = 0
 
 
@@ -69,9 +66,9 @@ class _Worker:
 class ShardRun:
     """One run over `todo`; `run` returns when every shard is done or given up.
 
-    `actor` is a remote `ShardWorker`, `arguments` what its construction takes before its threads
-    and readers, `what` names the models for people, and `out` is the folder of the tables, which
-    every worker must be able to write.
+    `actor` is a remote `ShardWorker`, and `arguments` is what its constructor takes before its
+    threads and readers. `what` names the models in messages. `out` is the folder of the tables;
+    every worker must be able to write it.
     """
 
     actor: Any
@@ -93,20 +90,24 @@ class ShardRun:
     _num_shards: int = 0
 
     def run(self, todo: Sequence[ShardTask], placements: Sequence[WorkerPlacement]) -> None:
-        """Do `todo`. Raises ConfigError when the models cannot be loaded or the cluster has no
-        room.
+        """Make the tables of `todo`.
+
+        Raises ConfigError when the models cannot be loaded or the cluster has no room.
         """
         self._waiting.extend(todo)
         self._num_shards, self._started_at = len(todo), time.monotonic()
+
         try:
             for placement in placements[: len(todo)]:
                 self._workers.append(_Worker(placement, _reserve(placement)))
+
             while self._workers and (
                 self._waiting or any(worker.queue for worker in self._workers)
             ):
                 self._deal()
                 self._collect()
                 self._report()
+
             self._give_up_rest()
             self._tell(sum(outcome.num_utterances for outcome in self.outcomes))
         finally:
@@ -117,6 +118,8 @@ class ShardRun:
         for worker in self._workers:
             if worker.handle is None:
                 self._start(worker)
+
+        # Why by depth: every worker gets its first shard before any gets its second.
         for depth in range(1, self.num_readers + 1):
             for worker in self._workers:
                 if worker.setup is None and len(worker.queue) < depth and self._waiting:
@@ -132,6 +135,7 @@ class ShardRun:
         worker.handle = self.actor.options(
             num_cpus=bundle["CPU"], num_gpus=bundle.get("GPU", 0), scheduling_strategy=strategy
         ).remote(*self.arguments, worker.placement.num_threads, self.num_readers)
+
         worker.setup = worker.handle.setup.remote(self.out)
         worker.setup_deadline = time.monotonic() + SETUP_TIMEOUT_SECONDS
 
@@ -139,6 +143,7 @@ class ShardRun:
         owners = {
             ref: worker for worker in self._workers for ref in [worker.setup, *worker.queue] if ref
         }
+
         ready, _ = ray.wait(list(owners), num_returns=1, timeout=POLL_SECONDS)
         for ref in ready:
             worker = owners[ref]
@@ -146,6 +151,7 @@ class ShardRun:
                 self._finish_setup(worker)
             else:
                 self._finish_shard(worker, ref)
+
         for worker in self._workers:
             if worker.setup is not None and time.monotonic() > worker.setup_deadline:
                 raise ConfigError(
@@ -166,6 +172,7 @@ class ShardRun:
         except RayActorError as lost:
             self._replace(worker, lost)
             return
+
         worker.setup = None
         log.info("worker %s is ready", pid)
 
@@ -178,28 +185,36 @@ class ShardRun:
         except RayTaskError as error:
             self._charge(worker.queue.pop(ref), _reason(error))
             return
+
         worker.queue.pop(ref)
         worker.lost_on.clear()
         self.outcomes.append(outcome)
 
     def _replace(self, worker: _Worker, lost: Exception) -> None:
-        """Take back a dead worker's shards: the one in hand is charged an attempt, those behind it
-        are not.
+        """Take back the shards of a dead worker.
+
+        The shard in hand is charged an attempt; those that waited behind it are not.
         """
         log.warning("a worker was lost (%s); starting another", type(lost).__name__)
+
         tasks = list(worker.queue.values())
         worker.queue.clear()
         self._waiting.extendleft(reversed(tasks[1:]))
         if tasks:
-            self._charge(tasks[0], f"the worker died while at it: {str(lost).splitlines()[0]}")
+            self._charge(
+                tasks[0],
+                f"the worker died while it worked on this shard: {str(lost).splitlines()[0]}",
+            )
+
         self._retired_utterances += worker.num_utterances
         worker.num_utterances = 0
         ray.kill(worker.handle)
         worker.handle = worker.setup = None
+
         worker.lost_on.add(tasks[0].url if tasks else f"set-up after {len(worker.lost_on)} losses")
         if len(worker.lost_on) >= LOSSES_PER_PLACE:
             log.error(
-                "a place of the cluster lost workers over %d shards in a row; giving it up",
+                "a place of the cluster lost workers over %d shards in a row; it is given up",
                 LOSSES_PER_PLACE,
             )
             remove_placement_group(worker.group)
@@ -212,6 +227,7 @@ class ShardRun:
             log.warning("%s: attempt %d failed: %s", task.name, self._attempts[task.url], error)
             self._waiting.appendleft(task)
             return
+
         log.error("%s: given up after %d attempts: %s", task.name, self._attempts[task.url], error)
         self.failed.append(FailedShard(task.name, self._attempts[task.url], error))
 
@@ -228,23 +244,25 @@ class ShardRun:
     def _report(self) -> None:
         if time.monotonic() - self._reported_at < REPORT_INTERVAL_SECONDS:
             return
+
         self._reported_at = time.monotonic()
         asked = [
             worker for worker in self._workers if worker.setup is None and worker.handle is not None
         ]
+
         for worker in asked:
-            with contextlib.suppress(
-                RayActorError, GetTimeoutError
-            ):  # a lost one shows up in the next round
+            # Why suppressed: the next round of `_collect` finds a lost worker anyway.
+            with contextlib.suppress(RayActorError, GetTimeoutError):
                 worker.num_utterances = ray.get(
                     worker.handle.progress.remote(), timeout=POLL_SECONDS
                 )
+
         self._tell(
             self._retired_utterances + sum(worker.num_utterances for worker in self._workers)
         )
 
     def _tell(self, num_utterances: int) -> None:
-        """Finished shards, and what has been done so far, unfinished shards included."""
+        """Report the finished shards, and the utterances of unfinished shards too."""
         rate = num_utterances / max(time.monotonic() - self._started_at, 1e-9)
         note = f"{num_utterances} utterances, {rate:.1f} a second"
         self.on_progress(len(self.outcomes), self._num_shards, note=note)
@@ -257,18 +275,20 @@ class ShardRun:
 
 
 def _reason(error: RayTaskError) -> str:
-    """What went wrong in a worker, for a person."""
+    """Return what went wrong in a worker, for a person."""
     cause = error.cause
     return str(cause) if isinstance(cause, ConfigError) else f"{type(cause).__name__}: {cause}"
 
 
 def _reserve(placement: WorkerPlacement) -> Any:
-    """A place on one node for a worker and its readers; ConfigError when there is none within the
-    limit.
+    """Reserve a place on one node for a worker and its readers.
+
+    Raises ConfigError when there is none within the time limit.
     """
     group = placement_group(list(placement.bundles), strategy="STRICT_PACK")
     if group.wait(PLACEMENT_TIMEOUT_SECONDS):
         return group
+
     remove_placement_group(group)
     raise ConfigError(
         f"the cluster has no room for a worker with {placement.bundles} within "

@@ -1,5 +1,6 @@
-"""What a job over shards amounts to: every input is accounted for, from the tables and from what
-was given up.
+"""The summary of a job over shards, which accounts for every input.
+
+It counts the tables that exist and the shards that were given up.
 """
 
 import concurrent.futures
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSummary:
-    """What a job amounts to: every input is an utterance with a result, one with a reason, or a
-    shard with one.
+    """The numbers of a job over shards.
+
+    Every input is an utterance with a result, a rejected utterance with a reason, or a shard with
+    an error.
     """
 
     num_shards: int
@@ -35,15 +38,17 @@ class JobSummary:
 
     @property
     def exit_status(self) -> ExitStatus:
-        """Whether every shard was read to its end, some are damaged, or the job is unfinished."""
+        """DONE if every shard was read to its end, else DAMAGED or UNFINISHED."""
         if self.failed:
             return ExitStatus.UNFINISHED
 
         return ExitStatus.DAMAGED if self.unreadable else ExitStatus.DONE
 
     def lines(self, done: str, lacking: str) -> Iterator[str]:
-        """For a person: `done` is what was done to a shard, `lacking` what a rejected utterance is
-        without.
+        """Yield the lines that a person reads.
+
+        `done` is the verb for a shard (`labeled`); `lacking` describes a rejected utterance
+        (`without a vector`).
         """
         new = self.num_shards - self.num_reused - len(self.failed)
         yield (
@@ -51,12 +56,14 @@ class JobSummary:
             f"{self.num_shards} shards: {new} {done} now, {self.num_reused} before, "
             f"{self.seconds:.1f} s"
         )
+
         yield from (
             f"  {lacking}: {number} x {code}" for code, number in sorted(self.rejected.items())
         )
         yield from (
             f"  damaged shard {shard['shard']}: {shard['error']}" for shard in self.unreadable
         )
+
         for failure in self.failed:
             yield (
                 f"  NOT {done} {failure['name']} ({failure['attempts']} attempts): "
@@ -71,17 +78,17 @@ class TableFacts(Protocol):
 
     @property
     def num_rows(self) -> int:
-        """One for each utterance."""
+        """The number of rows, one for each utterance."""
 
     @property
     def shard_error(self) -> str | None:
-        """What is wrong with the shard."""
+        """What is wrong with the shard, or None."""
 
 
 def read_outcomes(
     tasks: Sequence[ShardTask], facts_of: Callable[[ShardTask], TableFacts], remedy: str
 ) -> list[ShardOutcome]:
-    """What finished shards amount to, by their tables; `remedy` is for a damaged one."""
+    """Return the outcomes of finished shards from their tables; `remedy` is for a damaged table."""
 
     def read(task: ShardTask) -> ShardOutcome:
         facts = facts_of(task)
@@ -104,8 +111,9 @@ def account(
     failed: "Sequence[FailedShard]",
     seconds: float,
 ) -> JobSummary:
-    """What the outcomes of a plan's shards, and those given up, amount to after so many seconds of
-    work.
+    """Add up the outcomes of a plan's shards and the shards that were given up.
+
+    `seconds` is the time that the job took.
     """
     ordered = sorted(outcomes, key=lambda outcome: outcome.name)
     rejected: Counter[str] = Counter()

@@ -1,9 +1,9 @@
-"""How many workers fit on the cluster, and what each may use.
+"""How many workers fit on the cluster, and what each of them may use.
 
-A GPU gets one worker. Without GPUs, workers share the CPUs; one worker a core was fastest there (a
-model this size gains less from a second thread than from a second process). Each worker's readers
-get a fraction of a CPU beside it, because a child that asks for a whole CPU when none is free waits
-for ever, silently.
+A GPU gets one worker. Without GPUs, workers share the CPUs, one worker a core: that was fastest,
+because a model of this size gains less from a second thread than from a second process. Each
+worker's readers get a fraction of a CPU beside it. With a whole CPU each, they would wait for ever,
+and silently, on a cluster where none is free.
 """
 
 from collections.abc import Sequence
@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from cluster.nodes.session import NodeResources
 from shards.config import ConfigError
 
-READERS_CPU_SHARE = (
-    0.2  # of a worker's CPUs; Ray's CPUs are bookkeeping, the kernel shares the real ones
-)
+# Of a worker's CPUs. Ray only counts CPUs; the kernel shares the real ones.
+READERS_CPU_SHARE = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerPlacement:
-    """One worker's share of a node: the bundles of its placement group, and its number of
-    threads.
+    """One worker's share of a node: its resources and its number of threads.
+
+    `bundles` are those of its placement group: the worker's first, its readers' second.
     """
 
     bundles: tuple[dict[str, float], dict[str, float]]
@@ -28,8 +28,9 @@ class WorkerPlacement:
 
 
 def place_workers(nodes: Sequence[NodeResources], wanted: int | None) -> list[WorkerPlacement]:
-    """One placement a worker. Raises ConfigError when the cluster cannot hold as many as asked
-    for.
+    """Return one placement for each worker.
+
+    Raises ConfigError when the cluster cannot hold as many as `wanted`.
     """
     num_gpus = sum(int(node.num_gpus) for node in nodes)
     if num_gpus:
@@ -57,10 +58,13 @@ def _on_cpus(nodes: Sequence[NodeResources], wanted: int | None) -> list[WorkerP
         raise ConfigError(
             f"got {wanted} workers, expected 1 to {total}, the cluster's number of CPUs"
         )
+
+    # Each worker goes to the node that then has most cores per worker.
     counts = [0] * len(cores)
-    for _ in range(wanted):  # one after another to the node with most cores per worker
+    for _ in range(wanted):
         roomiest = max(range(len(cores)), key=lambda node: cores[node] / (counts[node] + 1))
         counts[roomiest] += 1
+
     return [
         _share(cores[node] / count, num_gpus=0.0)
         for node, count in enumerate(counts)

@@ -1,8 +1,7 @@
-"""A Ray cluster to work on: the one that is there, or a local one for the length of the job.
+"""A Ray cluster to work on: one that exists already, or a local one for the length of the job.
 
 Order of preference: `--address`; the cluster this process was submitted to (`ray job submit` sets
-RAY_ADDRESS); a local Ray. A local Ray keeps Ray's own token authentication: nothing here turns it
-off.
+RAY_ADDRESS); a local Ray. Ray's own token authentication stays on for a local Ray too.
 """
 
 import contextlib
@@ -23,7 +22,7 @@ LOCAL_OBJECT_STORE_MAX_BYTES = 8 * 2**30
 
 @dataclass(frozen=True, slots=True)
 class NodeResources:
-    """What one live node offers."""
+    """The CPUs and GPUs that one live node offers."""
 
     num_cpus: float
     num_gpus: float
@@ -31,7 +30,7 @@ class NodeResources:
 
 @contextlib.contextmanager
 def ray_session(address: str | None) -> Iterator[list[NodeResources]]:
-    """Connect (or start), yield the live nodes' resources, and disconnect (or stop) at the end."""
+    """Connect to Ray, or start it; yield the resources of the live nodes; disconnect or stop it."""
     address = address or os.environ.get("RAY_ADDRESS")
     if address is None:
         _start_local()
@@ -44,7 +43,7 @@ def ray_session(address: str | None) -> Iterator[list[NodeResources]]:
 
 
 def live_nodes() -> list[NodeResources]:
-    """Resources of every live node of the connected cluster."""
+    """Return the resources of every live node of the connected cluster."""
     return [
         NodeResources(
             float(node["Resources"].get("CPU", 0)), float(node["Resources"].get("GPU", 0))
@@ -56,6 +55,7 @@ def live_nodes() -> list[NodeResources]:
 
 def _start_local() -> None:
     share = int(psutil.virtual_memory().available * LOCAL_OBJECT_STORE_SHARE)
+
     ray.init(
         address="local",
         include_dashboard=False,
@@ -84,18 +84,20 @@ def _connect(address: str) -> None:
 
 
 def _runtime_env() -> dict[str, Any]:
-    """Send this project's packages along, except where a submitted job has brought its working
-    directory already.
+    """Send this project's packages to the workers.
+
+    A job that came with `ray job submit` has brought its working directory already, and needs none.
     """
     if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
         return {}
+
     import actors
     import cluster
     import protos
     import shards
     import trainers
 
-    # As folders: Ray Client cannot send modules.
+    # Why folders: Ray Client cannot send modules.
     return {
         "py_modules": [
             package.__path__[0] for package in (shards, trainers, actors, cluster, protos)

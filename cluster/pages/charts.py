@@ -1,11 +1,10 @@
-"""The report's charts: small functions that turn numbers into inline SVG, styled by the page's own
-sheet.
+"""The charts of the pages: small functions that turn numbers into inline SVG.
 
 Every chart is drawn 420 units wide and scaled by the browser: side by side on a desktop, one a line
-on a phone, with readable text in both. Colors come from classes, so one drawing serves light, dark
-and paper. Each is an image with a title and a description for those who cannot see it. matplotlib
-and the JavaScript libraries were left out: the first is a large dependency for five shapes and
-knows no dark mode, the others need scripts, which the page forbids itself.
+on a phone, with readable text in both. Colors are classes of the page's style sheet, so one drawing
+serves light, dark and paper. Each is an image with a title and a description for those who cannot
+see it. matplotlib and the JavaScript libraries were left out: the first is a large dependency for
+five shapes and knows no dark mode; the others need scripts, which the page forbids.
 """
 
 import math
@@ -22,8 +21,10 @@ ROW_TEXT, BAR, BAR_GAP, ROW_GAP = 20, 11, 3, 13
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caption:
-    """What a chart is called: an id unique on its page, a title, and what a person who cannot see
-    it should know.
+    """What a chart is called.
+
+    `name` is an id that is unique on the page; `description` is for a person who cannot see the
+    chart.
     """
 
     name: str
@@ -33,8 +34,9 @@ class Caption:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """A horizontal bar from `begin` to `end`, shares of the chart's width; `kind` is a class of the
-    style sheet.
+    """A horizontal bar from `begin` to `end`, as shares of the chart's width.
+
+    `kind` is a class of the style sheet.
     """
 
     begin: float
@@ -44,7 +46,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """A point on a row, at a share of the chart's width."""
+    """A mark on a row, at a share of the chart's width."""
 
     at: float
     kind: str
@@ -52,8 +54,9 @@ class Mark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of a bar chart: a label, its numbers in words, bars one under the other, and marks
-    over them.
+    """One line of a bar chart.
+
+    It has a label, its numbers in words, bars one under the other, and marks over the bars.
     """
 
     label: str
@@ -64,7 +67,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A vertical line at `at` in the units of the x axis, with its label."""
+    """A vertical line at `at`, in the units of the x axis, with its label."""
 
     at: float
     label: str
@@ -73,8 +76,9 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """A line through (x, share) points, labeled where it ends; `band` is its interval (x, low,
-    high).
+    """A line through (x, share) points, with its label where it ends.
+
+    `band` is the interval around it, as (x, low, high).
     """
 
     label: str
@@ -84,17 +88,20 @@ class Curve:
 
 
 def row_chart(caption: Caption, rows: Sequence[Row], *, axis_limit: float | None = None) -> Markup:
-    """Bars under their labels; with `axis_limit` a percent axis from 0 to that share closes the
-    chart.
+    """Draw bars under their labels.
+
+    With `axis_limit`, a percent axis from 0 to that share closes the chart.
     """
     parts: list[str] = []
     y = 4.0
     for row in rows:
         parts += _row(row, y)
         y += _row_height(row)
+
     if axis_limit is not None:
         parts += _percent_axis(axis_limit, y)
         y += 26
+
     return svg_chart(caption, y, parts)
 
 
@@ -108,56 +115,65 @@ def histogram(
     rules: Sequence[Rule] = (),
     accepted_below: float = math.inf,
 ) -> Markup:
-    """Columns over `edges`; those beyond `accepted_below` are drawn muted."""
+    """Draw columns over `edges`; those beyond `accepted_below` are muted."""
     ticks = nice_ticks(max(counts, default=0) or 1)
     low, high, top = edges[0], edges[-1], max(ticks[-1], max(counts, default=0))
     parts = _y_axis(ticks, top, [f"{tick:,.0f}" for tick in ticks], y_label)
+
     for begin, end, count in zip(edges, edges[1:], counts, strict=False):
         x, width = _x(begin, low, high), _x(end, low, high) - _x(begin, low, high)
         height = PLOT_HEIGHT * count / top
         kind = "accepted" if (begin + end) / 2 <= accepted_below else "muted"
+
         if count:
             parts.append(
                 _rect(x + 0.5, TOP + PLOT_HEIGHT - height, max(width - 1, 0.5), height, kind)
             )
+
     x_ticks = nice_ticks(high)
     parts += _x_axis(
         [(_x(tick, low, high), f"{tick:g}") for tick in x_ticks if low <= tick <= high], x_label
     )
     parts += _rules([(_x(min(max(rule.at, low), high), low, high), rule) for rule in rules])
+
     return svg_chart(caption, TOP + PLOT_HEIGHT + BOTTOM, parts)
 
 
 def curve_chart(
     caption: Caption, curves: Sequence[Curve], *, x_label: str, y_label: str, rule: Rule | None
 ) -> Markup:
-    """Shares from 0 to 100 % over a positive x on a logarithmic axis."""
+    """Draw shares from 0 to 100 % over a positive x on a logarithmic axis."""
     xs = [x for curve in curves for x, _ in curve.points]
     low, high = math.log10(min(xs)), math.log10(max(xs))
     low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
+
     shares = [0, 0.25, 0.5, 0.75, 1.0]
     parts = _y_axis(shares, 1.0, [f"{share * 100:.0f} %" for share in shares], y_label)
     for curve in curves:
         parts += _curve(curve, low, high)
+
     parts += _x_axis(
         [(_x(math.log10(tick), low, high), f"{tick:g}") for tick in log_ticks(low, high)], x_label
     )
     if rule is not None and rule.at > 0:
         parts += _rules([(_x(min(max(math.log10(rule.at), low), high), low, high), rule)])
+
     parts += _end_labels(curves)
     return svg_chart(caption, TOP + PLOT_HEIGHT + BOTTOM, parts)
 
 
 def spark_bars(name: str, shares: Sequence[tuple[str, float]]) -> Markup:
-    """Seven tiny columns, one an emotion; the largest stands out."""
+    """Draw seven tiny columns, one for each emotion; the largest stands out."""
     largest = max(share for _, share in shares)
     text = ", ".join(f"{label} {share:.0%}" for label, share in shares)
+
     columns = "".join(
         _rect(
             index * 8, 22 - 22 * share, 6, max(22 * share, 1), "top" if share == largest else "low"
         )
         for index, (_, share) in enumerate(shares)
     )
+
     return Markup(  # noqa: S704 (numbers, and text escaped here)
         f'<svg class="spark" viewBox="0 0 54 22" role="img" '
         f'aria-label="{escape(name)}: {escape(text)}">{columns}</svg>'
@@ -165,7 +181,7 @@ def spark_bars(name: str, shares: Sequence[tuple[str, float]]) -> Markup:
 
 
 def nice_ticks(limit: float, wanted: int = 5) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten, from 0 to just beyond `limit`."""
+    """Return multiples of 1, 2 or 5 times a power of ten, from 0 to just beyond `limit`."""
     rough = limit / wanted
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
@@ -173,8 +189,9 @@ def nice_ticks(limit: float, wanted: int = 5) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """1 and 3 times the powers of ten within 10^low..10^high; powers alone where those would
-    crowd.
+    """Return ticks of a logarithmic axis from 10^low to 10^high.
+
+    They are 1 and 3 times the powers of ten, or the powers alone where the others would crowd.
     """
     factors = (1, 3) if high - low < 3 else (1,)
     powers = range(math.floor(low), math.ceil(high) + 1)
@@ -183,7 +200,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def svg_chart(caption: Caption, height: float, parts: Sequence[str]) -> Markup:
-    """The drawing `parts` (safe SVG) as an image with a title and a description."""
+    """Wrap the drawing `parts` (safe SVG) as an image with a title and a description."""
     name = escape(caption.name)
     return Markup(  # noqa: S704 (every text in it went through escape)
         f'<svg class="chart" viewBox="0 0 {WIDTH} {height:.0f}" role="img" '
@@ -199,9 +216,11 @@ def _row(row: Row, y: float) -> Iterator[str]:
     top = y + ROW_TEXT
     height = len(row.bars) * (BAR + BAR_GAP) - BAR_GAP
     yield _rect(0, top, WIDTH, height, "track")
+
     for number, bar in enumerate(row.bars):
         width = max((bar.end - bar.begin) * WIDTH, 1.0 if bar.end > bar.begin else 0.0)
         yield _rect(bar.begin * WIDTH, top + number * (BAR + BAR_GAP), width, BAR, bar.kind)
+
     for mark in row.marks:
         x = 1.5 + mark.at * (WIDTH - 3)
         yield f'<path class="mark {mark.kind}" d="M{x:.1f} {top - 3:.1f}V{top + height + 3:.1f}"/>'
@@ -248,7 +267,7 @@ def _x_axis(ticks: Sequence[tuple[float, str]], title: str) -> list[str]:
 
 
 def _rules(placed: Sequence[tuple[float, Rule]]) -> list[str]:
-    """Lines with their labels, one line of text each, so that neighbors do not collide."""
+    """Draw vertical lines, each with its label on a line of its own: labels must not collide."""
     parts = []
     for number, (x, rule) in enumerate(placed):
         y = TOP - 4 - 14 * (len(placed) - 1 - number)
@@ -273,8 +292,9 @@ def _curve(curve: Curve, low: float, high: float) -> Iterator[str]:
 
 
 def _end_labels(curves: Sequence[Curve]) -> Iterator[str]:
-    """Each curve's name at its right end: the highest curve's above it, the others' below
-    theirs.
+    """Write each curve's label at its right end.
+
+    The label of the highest curve is above it, those of the others are below them.
     """
     for number, curve in enumerate(sorted(curves, key=lambda curve: -curve.points[-1][1])):
         y = _y(curve.points[-1][1]) + (-8 if number == 0 else 18)
@@ -287,7 +307,7 @@ def _rect(x: float, y: float, width: float, height: float, kind: str) -> str:
 
 
 def svg_text(x: float, y: float, text: str, anchor: str, kind: str) -> str:
-    """A line of text, escaped."""
+    """Return a line of text as SVG, escaped."""
     return (
         f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
     )

@@ -1,7 +1,8 @@
 """Speaker embeddings on a plane (t-SNE), colored by any field of the samples' json.
 
-A personalized model is shown by what it makes of a speaker: one point for every set it recognized
-together. Any other model by the mean of its pooled features over each speaker's utterances.
+A personalized model is shown by how it describes a speaker: one point for every set that it
+recognized together. Any other model is shown by the mean of its pooled features over each speaker's
+utterances.
 """
 
 from collections import Counter
@@ -21,7 +22,7 @@ GOLDEN_ANGLE = 137.508
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Points [P, 2] and the rows of the corpus that each stands for."""
+    """Points [P, 2], and the rows of the corpus that each of them stands for."""
 
     points: NDArray[np.float64]
     rows: Sequence[NDArray[np.int64]]
@@ -29,8 +30,9 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class Coloring:
-    """A color for every point, and what each means; without a `legend` there are too many to
-    name.
+    """A color and a text for every point, and the meaning of each color.
+
+    The `legend` is empty when there are too many values to name.
     """
 
     colors: Sequence[str]
@@ -41,39 +43,50 @@ class Coloring:
 def place_embeddings(
     vectors: NDArray[np.float32], groups: Sequence[NDArray[np.int64]], seed: int
 ) -> Places | None:
-    """t-SNE of `vectors` [P, D], each of which stands for a group of rows.
+    """Place `vectors` [P, D] on a plane by t-SNE; each stands for a group of rows.
 
-    At most 2000 points, drawn by `seed`; None where there are too few for a neighborhood.
+    At most 2000 of them are placed, drawn by `seed`. Returns None when there are too few for a
+    neighborhood.
     """
     if len(vectors) < MIN_POINTS:
         return None
+
     chosen = np.arange(len(vectors))
     if len(vectors) > MAX_POINTS:
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, MAX_POINTS, replace=False))
+
     perplexity = min(30.0, (len(chosen) - 1) / 3)
     points = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(
         vectors[chosen]
     )
+
     return Places(points.astype(np.float64), [groups[number] for number in chosen.tolist()])
 
 
 def color(values: Sequence[str | None]) -> Coloring:
-    """Numbers of many values by fifths, from cold to warm; others by a color each: numbers in
-    order, names the most frequent first.
+    """Choose a color for each value.
+
+    Many different numbers are colored by fifths, from cold to warm. Otherwise every value has a
+    color of its own: numbers in their order, names from the most frequent on.
     """
     known = [value for value in values if value is not None]
+
     numbers = _numbers(known)
     if numbers is not None and len(set(numbers)) > MAX_NAMED:
         edges = np.quantile(numbers, np.linspace(0, 1, NUM_BINS + 1))
         names = [f"{low:.4g} to {high:.4g}" for low, high in pairwise(edges)]
+
         bins = [
             None if value is None else int(np.searchsorted(edges[1:-1], float(value)))
             for value in values
         ]
         scale = [f"var(--scale-{number})" for number in range(NUM_BINS)]
+
         texts = [UNKNOWN if value is None else value for value in values]
         colors = ["var(--muted)" if place is None else scale[place] for place in bins]
+
         return Coloring(colors, texts, list(zip(scale, names, strict=True)))
+
     texts = [UNKNOWN if value is None else value for value in values]
     if numbers is None:
         order = [
@@ -81,6 +94,7 @@ def color(values: Sequence[str | None]) -> Coloring:
         ]
     else:
         order = sorted(set(known), key=float)
+
     if len(order) <= MAX_NAMED:
         color_of = {name: f"var(--name-{place})" for place, name in enumerate(order)}
     else:
@@ -88,16 +102,19 @@ def color(values: Sequence[str | None]) -> Coloring:
             name: f"hsl({place * GOLDEN_ANGLE % 360:.0f} 60% 50%)"
             for place, name in enumerate(order)
         }
+
     color_of[UNKNOWN] = "var(--muted)"
     legend = [(color_of[name], name) for name in order] if len(order) <= MAX_NAMED else []
     if None in values and len(order) <= MAX_NAMED:
         legend.append((color_of[UNKNOWN], UNKNOWN))
+
     return Coloring([color_of[text] for text in texts], texts, legend)
 
 
 def shared_value(values: Sequence[str | None]) -> str | None:
-    """What all utterances of a set have in common: the one value, the mean of numbers, or
-    `mixed`.
+    """Return one value for all utterances of a set.
+
+    It is their common value, the mean of numbers, or `mixed`; None when no value is known.
     """
     known = [value for value in values if value is not None]
     if not known:

@@ -1,5 +1,4 @@
-"""The page of `emostream evaluate`: tables of the figures, and pictures of confusion, speakers and
-embeddings.
+"""The page of `emostream evaluate`: figures, confusion, speakers and embeddings.
 
 Everything is drawn from the metrics and from what the model predicted, in one file without scripts.
 """
@@ -20,7 +19,7 @@ from shards.loading.targets import TargetKind
 from shards.samples.keys import printable
 
 TEMPLATE_NAME = "evaluation.html.j2"
-NUM_LISTED = 8  # speakers the table names, from the worst recognized on
+NUM_LISTED = 8  # speakers in the table, beginning with the worst recognized
 Metrics = Mapping[str, Any]
 
 
@@ -43,33 +42,33 @@ class Map:
 
 
 class View(ABC):
-    """How the figures of one kind of target are shown."""
+    """The way in which the figures of one kind of target are shown."""
 
     score_name: ClassVar[str]  # of the one number that stands for a speaker
 
     @abstractmethod
     def figures(self, metrics: Metrics) -> list[Figure]:
-        """The table of figures."""
+        """Return the table of figures."""
 
     @abstractmethod
     def score(self, figures: Mapping[str, Any]) -> float:
-        """The number that stands for a speaker, from the speaker's figures."""
+        """Return the number that stands for a speaker, from the speaker's figures."""
 
     @abstractmethod
     def text(self, score: float) -> str:
-        """Such a number in a table."""
+        """Format a speaker's score for a table."""
 
     @abstractmethod
     def level(self, score: float) -> str:
-        """Such a number on an axis."""
+        """Format a speaker's score for an axis."""
 
     def confusion(self, metrics: Metrics) -> Sequence[object]:
-        """Truth by prediction, where there are classes to confuse."""
+        """Return the confusion matrix, truth by prediction; empty for targets without classes."""
         return ()
 
 
 class ClassView(View):
-    """Accuracy and F1 in percent, and what was taken for what."""
+    """Accuracy and F1 in percent, and the confusion of classes."""
 
     score_name = "accuracy"
     FIGURES = (
@@ -104,7 +103,7 @@ class ClassView(View):
 
 
 class ValueView(View):
-    """Concordance of each value; of a speaker the mean over the values."""
+    """Concordance (CCC) of each value; the score of a speaker is the mean over the values."""
 
     score_name = "CCC"
 
@@ -119,10 +118,12 @@ class ValueView(View):
                     value=f"{scores['overall'][place]:.3f}",
                 )
             )
+
             value = (
                 f"{scores['over_speakers'][place]:.3f} ± {scores['over_speakers_std'][place]:.3f}"
             )
             rows.append(Figure(name=f"A-CCC {name}", meaning="mean over speakers", value=value))
+
         return rows
 
     def score(self, figures: Mapping[str, Any]) -> float:
@@ -146,10 +147,12 @@ def evaluation_page(
     *,
     personalized: bool,
 ) -> str:
-    """The page as text. `columns` holds the texts of every utterance, by name, that the map is
-    colored by.
+    """Render the page as text.
+
+    `columns` maps each column that the map is colored by to the texts of all utterances.
     """
     view = VIEWS[kind]
+
     return render_page(
         TEMPLATE_NAME,
         metrics=metrics,
@@ -172,7 +175,7 @@ def _with_spread(share: float, std: float | None) -> str:
 
 
 def _speaker_chart(metrics: Metrics, view: View) -> Markup:
-    """A dot a speaker: how many utterances, and how well they are recognized."""
+    """Draw a dot for each speaker: how many utterances, and how well they are recognized."""
     name = view.score_name
     dots = []
     for speaker, figures in metrics["per_speaker"].items():
@@ -209,7 +212,7 @@ def _speaker_chart(metrics: Metrics, view: View) -> Markup:
 
 
 def _worst(metrics: Metrics, view: View) -> list[tuple[str, int, str]]:
-    """The speakers who are recognized worst: name, utterances, score."""
+    """Return (name, utterances, score) of the speakers who are recognized worst."""
     ordered = sorted(
         metrics["per_speaker"].items(), key=lambda item: (view.score(item[1]), item[0])
     )
@@ -222,13 +225,16 @@ def _worst(metrics: Metrics, view: View) -> list[tuple[str, int, str]]:
 def _map(places: Places, name: str, texts: Sequence[str | None]) -> Map:
     values = [shared_value([texts[row] for row in rows.tolist()]) for rows in places.rows]
     found = color([None if value is None else printable(value) for value in values])
+
     dots = [
         Dot(x=float(x), y=float(y), name=f"{printable(name)}: {text}", color=shade)
         for (x, y), text, shade in zip(places.points, found.texts, found.colors, strict=True)
     ]
+
     caption = Caption(
         name=f"map-{''.join(character if character.isalnum() else '-' for character in name)}",
         title=f"Speaker embeddings by {printable(name)}",
         description=f"t-SNE of {len(dots)} points, colored by {printable(name)}",
     )
+
     return Map(column=printable(name), chart=map_chart(caption, dots), legend=found.legend)

@@ -1,6 +1,4 @@
-"""`emostream report`: a selection folder in, one HTML page out, to read, listen to, print and send
-on.
-"""
+"""`emostream report`: turn a selection folder into one HTML page to read, play, print and share."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,12 +30,11 @@ class ReportConfig:
     """Options of `emostream report`."""
 
     dir: str = option(
-        help="Selection folder, as `emostream select` writes it, or a folder that holds one as "
-        "`selection`.",
+        help="Folder that `emostream select` wrote, or a folder that holds one as `selection`.",
         positional=True,
     )
     out: str | None = option(
-        default=None, help="Where the page goes; without it, report.html in DIR."
+        default=None, help="File or URL of the page; without it, report.html in DIR."
     )
 
     def __post_init__(self) -> None:
@@ -48,29 +45,32 @@ class ReportConfig:
 
 
 def run_report(config: ReportConfig) -> int:
-    """The command: write the page and say where it is."""
+    """Run `emostream report`: write the page, and print where it is."""
     sys.stdout.write(f"report in {write_report(config)}\n")
     return 0
 
 
 def write_report(config: ReportConfig) -> str:
-    """Write the page and return its path or URL. Raises ConfigError when `dir` holds no whole
-    selection.
+    """Write the page, and return its path or URL.
+
+    Raises ConfigError when `dir` holds no complete selection.
     """
     folder = find_selection(config.dir)
     summary = _read_summary(join(folder, SUMMARY_NAME))
     selection, rejected = (
         _read_table(join(folder, name)) for name in (SELECTION_NAME, REJECTED_NAME)
     )
+
     page = render(summary, selection, rejected, prediction_folders(summary, folder))
     out = config.out or join(config.dir, PAGE_NAME)
     with atomic_write(out) as stream:
         stream.write(page.encode())
+
     return out if is_remote(out) else local_path(out)
 
 
 def find_selection(folder: str) -> str:
-    """The folder with the summary: `folder` itself or its `selection`."""
+    """Return the folder that holds the summary: `folder` itself, or its `selection`."""
     for candidate in (folder, join(folder, "selection")):
         if exists(join(candidate, SUMMARY_NAME)):
             return candidate
@@ -81,8 +81,10 @@ def find_selection(folder: str) -> str:
 
 
 def prediction_folders(summary: Mapping[str, Any], folder: str) -> list[str]:
-    """Where the prediction tables may be: where the selection found them, or beside it if both have
-    moved.
+    """Return the two folders where the prediction tables may be.
+
+    The first is where the selection found them; the second is beside the selection, in case both
+    have moved.
     """
     recorded = str(summary["config"]["predictions"])
     base = folder.rstrip("/") if is_remote(folder) else local_path(folder)
@@ -92,8 +94,9 @@ def prediction_folders(summary: Mapping[str, Any], folder: str) -> list[str]:
 def render(
     summary: Mapping[str, Any], selection: pa.Table, rejected: pa.Table, predictions: Sequence[str]
 ) -> str:
-    """The page as text; the same input gives the same page."""
+    """Render the page as text; the same input gives the same page."""
     examples = choose_examples(selection, rejected, summary, predictions)
+
     return render_page(
         TEMPLATE_NAME,
         # Selections of an earlier release have neither advice nor missing emotions.
@@ -130,18 +133,23 @@ def _read_summary(url: str) -> dict[str, Any]:
         raise ConfigError(
             f"{url}: not a readable summary ({error}); run `emostream select` again"
         ) from error
+
     version = summary.get("format_version") if isinstance(summary, dict) else None
     if version != FORMAT_VERSION:
         raise ConfigError(
             f"{url}: got format {version!r}, expected {FORMAT_VERSION}; run `emostream select` "
             "again"
         )
+
     return dict(summary)
 
 
 def _read_table(url: str) -> pa.Table:
     if not exists(url):
-        raise ConfigError(f"{url}: not there, though the summary is; run `emostream select` again")
+        raise ConfigError(
+            f"{url}: missing, although the summary is there; run `emostream select` again"
+        )
+
     try:
         return pq.read_table(pa.BufferReader(read_bytes(url, max_bytes=MAX_TABLE_BYTES)))
     except (pa.ArrowInvalid, ValueError) as error:

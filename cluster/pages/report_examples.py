@@ -1,11 +1,10 @@
-"""What the report plays: a seeded sample of kept and refused utterances, with their sound, words
-and predictions.
+"""What the report plays: a seeded sample of kept and rejected utterances.
 
-An utterance is chosen by a hash of the seed and its name, so the same selection always shows the
-same examples, however its rows are ordered. `rejected.parquet` holds no more than a key, a shard
-and a reason; the rest comes from the prediction tables, the sound from the shards. Either may have
-moved or be out of reach: the page then says so, for a report on numbers must not fail for want of a
-few sounds.
+Each example has its sound, words and predictions. An utterance is chosen by a hash of the seed and
+its name, so the same selection always shows the same examples, in whatever order its rows are.
+`rejected.parquet` holds only a key, a shard and a reason; the prediction tables give the other
+facts, the shards give the sound. Either may have moved or be out of reach. The page then says so: a
+report on numbers must not fail because a few sounds are missing.
 """
 
 import base64
@@ -39,7 +38,7 @@ EXAMPLES_A_REASON = 3
 MAX_REASONS = 8
 CLIP_SECONDS = 15.0
 MAX_DECODED_SECONDS = 3600.0
-MAX_SOUND_BYTES = 4_000_000  # base64 makes a third more of them; the page stays below 6 MB
+MAX_SOUND_BYTES = 4_000_000  # base64 adds a third; the page stays below 6 MB
 MAX_WORDS = 400  # characters of a transcript
 _COLUMNS = (
     "key",
@@ -56,8 +55,9 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One utterance to show; text is fit for a page. `reason` is empty for a kept one, `silence`
-    for one that plays.
+    """One utterance to show, with texts that are fit for a page.
+
+    `reason` is empty for a kept utterance, `silence` for one that can be played.
     """
 
     key: str
@@ -77,7 +77,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """A reason for refusing: its code, how often it was given, and a few who got it."""
+    """A reason for rejecting: its code, its count, and a few utterances that got it."""
 
     code: str
     count: int
@@ -86,8 +86,9 @@ class Reason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examples:
-    """The examples, whether any of them says that it was simulated, and what could not be
-    reached.
+    """The examples of a report.
+
+    `simulated` says whether any of them is synthetic, `notes` what could not be reached.
     """
 
     shown: tuple[Example, ...]
@@ -96,9 +97,10 @@ class Examples:
 
 
 def common_reasons(rejected: pa.Table, seed: int) -> tuple[Reason, ...]:
-    """The most frequent reasons, each with a few utterances drawn by hash."""
+    """Return the most frequent reasons, each with a few utterances drawn by hash."""
     texts = rejected["reason"].to_pylist()
     codes = np.asarray([reason_code(text) for text in texts], dtype=object)
+
     found = []
     for code, count in sorted(Counter(codes).items(), key=lambda item: (-item[1], item[0]))[
         :MAX_REASONS
@@ -106,17 +108,20 @@ def common_reasons(rejected: pa.Table, seed: int) -> tuple[Reason, ...]:
         rows = _draw(rejected, np.flatnonzero(codes == code), EXAMPLES_A_REASON, seed)
         cases = tuple(_case(row) for row in rejected.take(rows).to_pylist())
         found.append(Reason(code=printable(code), count=count, cases=cases))
+
     return tuple(found)
 
 
 def choose_examples(
     selection: pa.Table, rejected: pa.Table, summary: Mapping[str, Any], folders: Sequence[str]
 ) -> Examples:
-    """Draw examples, look their predictions up in the first of `folders` that has tables, and read
-    their sound.
+    """Draw examples, look up their predictions, and read their sound.
+
+    The predictions come from the first of `folders` that has tables.
     """
     config = summary["config"]
     wanted = [*_kept(selection, config), *_disagreeing(rejected, config)]
+
     try:
         table, infos = _load_any(folders)
     except (ConfigError, OSError, ImportError, pa.ArrowException) as error:
@@ -126,13 +131,13 @@ def choose_examples(
     notes = (
         []
         if len(found) == len(wanted)
-        else ["Some examples are missing: their rows are not in the tables any more."]
+        else ["Some examples are missing: the prediction tables no longer have their rows."]
     )
+
     shown, simulated = _with_sound(found, {info.shard: info.shard_url for info in infos})
     if any(example.silence for example in shown):
-        notes.append(
-            "Some examples cannot be heard; where the player would be, the reason is given."
-        )
+        notes.append("Some examples cannot be played; the reason stands in place of the player.")
+
     return Examples(shown=tuple(shown), simulated=simulated, notes=tuple(notes))
 
 
@@ -150,7 +155,7 @@ def _disagreeing(rejected: pa.Table, config: Mapping[str, Any]) -> Iterator[dict
 
 
 def _draw(table: pa.Table, rows: NDArray[np.int64], number: int, seed: int) -> NDArray[np.int64]:
-    """Up to `number` of `rows`: those whose names hash lowest."""
+    """Draw up to `number` of `rows`: those whose names have the lowest hashes."""
     part = table.select(["shard", "key"]).take(rows)
     names = [f"{row['shard']}\0{row['key']}" for row in part.to_pylist()]
     return rows[np.argsort(uniform_numbers(seed, "report", names), kind="stable")[:number]]
@@ -164,7 +169,7 @@ def _load_any(folders: Sequence[str]) -> tuple[pa.Table, list[TableInfo]]:
         for folder in others:
             with suppress(ConfigError, OSError, ImportError):
                 return load_predictions(folder, _COLUMNS)
-        raise  # the folder the selection was made from is the one to tell of
+        raise  # the error of the first folder, which the selection was made from
 
 
 def _join(
@@ -177,15 +182,18 @@ def _join(
     part = table.filter(pc.is_in(table["key"], value_set=keys)).combine_chunks()
     if not part.num_rows:
         return []
+
     probs = {name: distributions(part, name) for name in MODALITIES}
     asked = [probs[name] for name in config["teachers"]]
     known = [~np.isin(EMOTIONS, missing.get(name, [])) for name in config["teachers"]]
     distance, mean = pairwise_distance(asked, config["distance"], known), np.mean(asked, axis=0)
+
     places: dict[tuple[str, str], list[int]] = {}
     for row, place in enumerate(
         zip(part["shard"].to_pylist(), part["key"].to_pylist(), strict=True)
     ):
         places.setdefault(place, []).append(row)
+
     examples = []
     for request in wanted:
         rows = [
@@ -199,6 +207,7 @@ def _join(
             examples.append(
                 _example(facts, said, mean[rows[0]], float(distance[rows[0]]), request["reason"])
             )
+
     return examples
 
 
@@ -227,8 +236,9 @@ def _example(
 
 
 def _with_sound(examples: Sequence[Example], urls: Mapping[str, str]) -> tuple[list[Example], bool]:
-    """The examples with their sound, first come first served where the page would grow too
-    large.
+    """Return the examples with their sound, and whether any is synthetic.
+
+    A sound that would make the page too large is left out.
     """
     shown, simulated, room = [], False, MAX_SOUND_BYTES
     with ExitStack() as stack:
@@ -238,8 +248,10 @@ def _with_sound(examples: Sequence[Example], urls: Mapping[str, str]) -> tuple[l
                 readers[example.shard] = _reader(stack, urls[example.shard])
             sample = _read(readers[example.shard], example)
             sound = sample if isinstance(sample, str) else _clip(sample)
+
             if isinstance(sample, Sample):
                 simulated = simulated or "simulation" in sample.metadata
+
             if isinstance(sound, bytes) and len(sound) > room:
                 sound = "left out to keep the page small"
             if isinstance(sound, bytes):
@@ -247,15 +259,18 @@ def _with_sound(examples: Sequence[Example], urls: Mapping[str, str]) -> tuple[l
                 sounding = replace(example, sound=base64.b64encode(sound).decode())
             else:
                 sounding = replace(example, silence=sound)
+
             shown.append(
                 replace(sounding, key=printable(example.key), shard=printable(example.shard))
             )
+
     return shown, simulated
 
 
 def _reader(stack: ExitStack, url: str) -> RangedReader | str:
-    """The shard's reader, or why there is none: a credential or a whole file system may be missing
-    here.
+    """Return the reader of a shard, or the reason why there is none.
+
+    For example, a credential or the library of its file system may be missing here.
     """
     try:
         return stack.enter_context(open_ranged(url))
@@ -275,8 +290,9 @@ def _read(reader: RangedReader | str, example: Example) -> Sample | str:
 
 
 def _clip(sample: Sample) -> bytes | str:
-    """The first seconds of the sample's sound as FLAC, which every browser plays, or why there is
-    none.
+    """Return the first seconds of the sample's sound, or the reason why there are none.
+
+    The sound is FLAC, which every browser plays.
     """
     data = sample.audio or sample.video
     if data is None:

@@ -1,8 +1,8 @@
-"""From summary.json to what the report shows: each section's figures, sentences and chart.
+"""What the report shows, from summary.json: the figures, sentences and chart of each section.
 
 Everything here is a pure function of the summary, so that a section can be checked without a page.
-A section whose numbers the selection does not have (one teacher, no ground truth, nothing kept) is
-None, and the template says why.
+A section is None when the selection lacks its numbers (one teacher, no ground truth, nothing kept);
+the template then says why.
 """
 
 import re
@@ -37,12 +37,12 @@ PUBLISHED_COUNTS: Mapping[str, Mapping[str, int]] = {
     "EmoCeleb-V": {"neutral": 39_774, "anger": 6_909, "happiness": 19_168, "surprise": 9_259},
 }
 PUBLISHED_GINI = 0.51
-# A digest is cut to what tells two of them apart.
+# The first digits of a digest are enough to tell two digests apart.
 _DIGEST = re.compile(r"\b((?:sha256:)?[0-9a-f]{12})[0-9a-f]{52}\b")
 MINUS = "\N{MINUS SIGN}"
 
-# The selection's own reasons in the order it applies them; what stands before is a sample's or a
-# teacher's.
+# The selection's own reasons, in the order in which it applies them. All other reasons come first:
+# they say what is wrong with a sample or a prediction.
 SELECTION_REASONS: Mapping[str, str] = {
     "filtered": "filtered out",
     "outside_known_emotions": "emotion that a teacher lacks",
@@ -52,7 +52,7 @@ SELECTION_REASONS: Mapping[str, str] = {
     "class_excluded": "emotion not asked for",
     "no_speaker": "speaker not known",
     "down_sampled": "down-sampled for balance",
-    "speaker_below_minimum": "too few of the speaker",
+    "speaker_below_minimum": "speaker below minimum",
 }
 DISTANCE_NAMES = {"kl": "KL divergence", "js": "Jensen-Shannon divergence"}
 
@@ -68,7 +68,7 @@ class Score:
 
 
 def interval(score: Mapping[str, float | None]) -> str:
-    """`91 % (88 to 93 %)`; an interval may be missing where there is one speaker only."""
+    """Format a score as `91.0 % (88.0 to 93.0)`; a single speaker may give no interval."""
     if score["value"] is None:
         return "not measurable"
     value = f"{100 * score['value']:.1f} %"
@@ -78,7 +78,7 @@ def interval(score: Mapping[str, float | None]) -> str:
 
 
 def agreeing(config: Mapping[str, Any]) -> str:
-    """Who has to agree, for the middle of a sentence."""
+    """Say who has to agree, in words for the middle of a sentence."""
     names = config["teachers"]
     return {1: f"the {names[0]} teacher names one", 2: "both teachers agree"}.get(
         len(names), "all teachers agree"
@@ -86,20 +86,25 @@ def agreeing(config: Mapping[str, Any]) -> str:
 
 
 def headline(summary: Summary) -> str:
-    """The page in two sentences."""
+    """Sum up the page in two sentences."""
     total, kept = summary["num_utterances"], summary["num_kept"]
     first = f"{total:,} utterances in, {kept:,} kept ({percent(share_of(kept, total))})."
+
     scores = summary["quality"]
     if not kept:
         return f"{first} Nothing passed the selection; the reasons are below."
     if scores is None or scores["kept"]["accuracy"]["value"] is None:
-        return f"{first} How right the labels are is not known: the samples carry no ground truth."
+        return (
+            f"{first} The accuracy of the labels is not known: the samples carry no ground truth."
+        )
+
     right = percent(scores["kept"]["accuracy"]["value"])
     if len(summary["config"]["teachers"]) == 1:
         return (
-            f"{first} Labels are right {right} of the time; there is one teacher, so agreement was "
-            "not asked for."
+            f"{first} Labels are right {right} of the time; with one teacher, no agreement was "
+            "required."
         )
+
     best = scores["kept_vs_best_teacher"]["best_teacher"]
     alone = scores["teachers"][best]["accuracy"]["value"]
     beside = "" if alone is None else f"; the best single teacher ({best}) alone, {percent(alone)}"
@@ -109,7 +114,7 @@ def headline(summary: Summary) -> str:
 
 
 def flow_chart(summary: Summary) -> Markup:
-    """From everything read to what is kept, one loss after the other."""
+    """Draw the way from everything read to what is kept, one loss after the other."""
     total = summary["num_utterances"]
     losses = ordered_losses(summary["rejected"])
     rows = [
@@ -119,6 +124,7 @@ def flow_chart(summary: Summary) -> Markup:
             bars=(Bar(begin=0, end=float(total > 0), kind="muted"),),
         )
     ]
+
     left = total
     for label, count in losses:
         span = Bar(begin=share_of(left - count, total), end=share_of(left, total), kind="lost")
@@ -130,6 +136,7 @@ def flow_chart(summary: Summary) -> Markup:
             )
         )
         left -= count
+
     value = f"{left:,} ({percent(share_of(left, total))})"
     rows.append(
         Row(
@@ -138,17 +145,21 @@ def flow_chart(summary: Summary) -> Markup:
             bars=(Bar(begin=0, end=share_of(left, total), kind="accepted"),),
         )
     )
+
     lost = "; ".join(f"{label} {count:,}" for label, count in losses) or "nothing"
     caption = Caption(
         name="flow",
         title="From what was read to what was kept",
         description=f"{total:,} utterances read; lost: {lost}; {left:,} kept.",
     )
+
     return row_chart(caption, rows)
 
 
 def ordered_losses(rejected: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Reasons in words, unusable samples first, then the selection's own in the order it applies
+    """Return (reason in words, count) for everything lost.
+
+    Unusable samples come first, then the selection's own reasons in the order in which it applies
     them.
     """
     unusable = [
@@ -156,19 +167,21 @@ def ordered_losses(rejected: Mapping[str, int]) -> list[tuple[str, int]]:
         for code, n in rejected.items()
         if code not in SELECTION_REASONS
     ]
+
     return unusable + [
         (words, rejected[code]) for code, words in SELECTION_REASONS.items() if code in rejected
     ]
 
 
 def balance_chart(summary: Summary) -> Markup:
-    """Shares of the classes before and after, with the published corpora's as marks."""
+    """Draw the shares of the classes before and after; marks show the published corpora."""
     before, after = summary["classes"]["counts_before"], summary["classes"]["counts"]
     num_before, num_after = sum(before.values()), sum(after.values())
     shares = {
         name: (share_of(before[name], num_before), share_of(after.get(name, 0), num_after))
         for name in EMOTIONS
     }
+
     published = {name: _published_shares(name) for name in after}
     limit = max(
         [
@@ -177,7 +190,9 @@ def balance_chart(summary: Summary) -> Markup:
             *(s for marks in published.values() for s in marks),
         ]
     )
+    # Why 1.08: the longest bar must not touch the end of the axis.
     limit = min(1.0, limit * 1.08)
+
     rows = [
         Row(
             label=name,
@@ -194,6 +209,7 @@ def balance_chart(summary: Summary) -> Markup:
         )
         for name, (first, second) in shares.items()
     ]
+
     text = "; ".join(
         f"{name} {percent(first)} before, {percent(second)} after"
         for name, (first, second) in shares.items()
@@ -201,6 +217,7 @@ def balance_chart(summary: Summary) -> Markup:
     caption = Caption(
         name="balance", title="Class balance before and after the selection", description=text
     )
+
     return row_chart(caption, rows, axis_limit=limit)
 
 
@@ -213,9 +230,10 @@ def _published_shares(emotion: str) -> tuple[float, ...]:
 
 
 def gini_chart(summary: Summary) -> Markup | None:
-    """How uneven the classes of each kept speaker are."""
+    """Draw how uneven the classes of each kept speaker are."""
     if summary["gini"] is None:
         return None
+
     mean, shape = summary["gini"]["mean"], summary["gini"]["histogram"]
     caption = Caption(
         name="gini",
@@ -223,10 +241,12 @@ def gini_chart(summary: Summary) -> Markup | None:
         description=f"Histogram over {sum(shape['counts']):,} speakers; mean {mean:.2f}; "
         f"EmoCeleb-A {PUBLISHED_GINI}.",
     )
+
     rules = (
         Rule(at=PUBLISHED_GINI, label=f"EmoCeleb-A {PUBLISHED_GINI:.2f}", kind="reference"),
         Rule(at=mean, label=f"mean here {mean:.2f}", kind="here"),
     )
+
     return histogram(
         caption,
         shape["edges"],
@@ -238,31 +258,36 @@ def gini_chart(summary: Summary) -> Markup | None:
 
 
 def agreement_chart(summary: Summary) -> Markup | None:
-    """How far apart the teachers are, and where the line was drawn."""
+    """Draw how far apart the teachers are, and where the threshold is."""
     found = summary["agreement"]
     if found is None:
         return None
+
     edges, counts = found["histogram"]["edges"], list(found["histogram"]["counts"])
-    counts[-1] -= found[
-        "num_beyond"
-    ]  # the summary piles them on the last column, where they look like a peak
+    # Why: the summary counts the utterances beyond the end in the last column, which would look
+    # like a peak.
+    counts[-1] -= found["num_beyond"]
+
     threshold = found["threshold"]
     rules = (
         ()
         if threshold is None
         else (Rule(at=threshold, label=f"threshold {threshold:.3g}", kind="here"),)
     )
+
     inside = sum(
         n
         for end, n in zip(edges[1:], counts, strict=True)
         if threshold is None or end <= threshold + 1e-9
     )
+
     caption = Caption(
         name="agreement",
         title="Distance between the teachers",
         description=f"Histogram of {sum(counts):,} utterances, about {inside:,} within the "
         f"threshold; {found['num_beyond']:,} more lie beyond {edges[-1]:.2g} nats.",
     )
+
     return histogram(
         caption,
         edges,
@@ -275,7 +300,7 @@ def agreement_chart(summary: Summary) -> Markup | None:
 
 
 def retention_chart(summary: Summary) -> Markup | None:
-    """What every threshold would keep, and how right it would be."""
+    """Draw how much every threshold would keep, and how right it would be."""
     points = [
         point
         for point in summary["retention"]
@@ -283,9 +308,11 @@ def retention_chart(summary: Summary) -> Markup | None:
     ]
     if len(points) < 2:
         return None
+
     curves = [
         Curve(label="kept", kind="here", points=tuple((p["threshold"], p["share"]) for p in points))
     ]
+
     scored = [
         (p["threshold"], p["accuracy"])
         for p in points
@@ -297,6 +324,7 @@ def retention_chart(summary: Summary) -> Markup | None:
         )
         right = tuple((t, score["value"]) for t, score in scored)
         curves.append(Curve(label="right", kind="reference", points=right, band=band))
+
     used = (summary["agreement"] or {}).get("threshold")
     first, last = points[0], points[-1]
     text = (
@@ -308,10 +336,12 @@ def retention_chart(summary: Summary) -> Markup | None:
             f" nats; accuracy goes from {percent(scored[0][1]['value'])} to "
             f"{percent(scored[-1][1]['value'])}"
         )
+
     caption = Caption(
         name="retention", title="What other thresholds would keep", description=f"{text}."
     )
     rule = None if used is None else Rule(at=used, label=f"threshold {used:.3g}", kind="here")
+
     return curve_chart(
         caption,
         curves,
@@ -322,7 +352,7 @@ def retention_chart(summary: Summary) -> Markup | None:
 
 
 def quality_scores(summary: Summary) -> tuple[Score, ...]:
-    """Each teacher, all of them averaged, and what was kept."""
+    """Return the scores of each teacher, of all teachers averaged, and of what was kept."""
     return tuple(
         Score(
             name=name,
@@ -335,20 +365,23 @@ def quality_scores(summary: Summary) -> tuple[Score, ...]:
 
 
 def quality_chart(summary: Summary) -> Markup | None:
-    """Accuracy with its interval, one line a candidate."""
+    """Draw each accuracy with its interval, one line for each way of labeling."""
     rows = []
     for name, scores in _scored(summary):
         accuracy = scores["accuracy"]
         if accuracy["value"] is None:
             continue
+
         low, high = (
             accuracy["value"] if accuracy[end] is None else accuracy[end] for end in ("low", "high")
         )
         span = Bar(begin=low, end=high, kind="accepted" if name == "kept" else "interval")
         mark = Mark(at=accuracy["value"], kind="dot")
         rows.append(Row(label=name, value=interval(accuracy), bars=(span,), marks=(mark,)))
+
     if not rows:
         return None
+
     text = "; ".join(f"{row.label} {row.value}" for row in rows)
     caption = Caption(
         name="quality", title="Accuracy of the labels, with 95 % intervals", description=text
@@ -366,7 +399,7 @@ def _scored(summary: Summary) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def confusion_rows(summary: Summary) -> tuple[ConfusionRow, ...]:
-    """(true emotion, its cells): how the kept utterances of each true emotion were labeled."""
+    """Return (true emotion, its cells): how the kept utterances of this emotion were labeled."""
     if summary["quality"] is None:
         return ()
     return confusion_cells(
@@ -375,13 +408,15 @@ def confusion_rows(summary: Summary) -> tuple[ConfusionRow, ...]:
 
 
 def panel_rows(summary: Summary) -> list[tuple[str, str, str, bool]]:
-    """(labeler, checkpoint, what else its tables say of it, whether it taught), the modalities
-    first.
+    """Return a row for each labeler of the panel, the modalities first.
+
+    A row is (labeler, checkpoint, what else its tables say of it, whether it was a teacher).
     """
     panel = summary["panel"]
     names = [name for name in MODALITIES if name in panel] + [
         name for name in panel if name not in MODALITIES
     ]
+
     rows = []
     for name in names:
         known = {printable(key): printable(str(value), 160) for key, value in panel[name].items()}
@@ -389,6 +424,7 @@ def panel_rows(summary: Summary) -> list[tuple[str, str, str, bool]]:
         rows.append(
             (printable(name), checkpoint, _details(known), name in summary["config"]["teachers"])
         )
+
     return rows
 
 

@@ -1,12 +1,13 @@
-"""`emostream compare`: evaluated runs in the papers' table layout, with significance and the
-personalization gap.
+"""`emostream compare`: evaluated runs as the papers' tables, with significance and the gap.
 
 A run is an evaluation folder (metrics.json), or NAME=FOLDER. Without a name, a method is called by
-its recipe and by every option in which the compared runs differ and that is not its default:
-options of the recipe, the encoder, the data, the engine and the evaluation alike. An encoder that
-another run adapted counts with that run's own options. So do the corpora trained and measured on,
-by their digests, and the truth. Runs that share a name differ in nothing but their seed, so that a
-table never averages over two methods, two corpora or two protocols.
+its recipe and by its options: those in which the compared runs differ and that do not have their
+default value, be they of the recipe, the encoder, the data, the engine or the evaluation. If
+another run adapted the encoder, the options of that run count too. So do the truth, and the digests
+of the corpora that were trained and measured on. Runs that share a name differ only in their seed,
+so that a table never averages over two methods, two corpora or two protocols.
+
+The gap is the personalization gap of the glossary.
 """
 
 import json
@@ -30,7 +31,7 @@ from trainers.settings.encoder import EncoderConfig
 from trainers.settings.engine import EngineConfig
 
 GROUPS = {"encoder": EncoderConfig, "data": DataConfig, "engine": EngineConfig}
-# What makes no other method of a run: where it ran, how often it wrote, its seed.
+# Options that do not make a run another method: where it ran, how often it wrote, its seed.
 IGNORED = {
     "seed",
     "trackers",
@@ -54,13 +55,14 @@ class CompareConfig:
         help="Evaluation folders, as `emostream evaluate` writes them, or NAME=FOLDER."
     )
     out: str = option(help="JSON file for the table.")
-    baseline: str = option(default="finetune", help="Method the others are tested against.")
+    baseline: str = option(default="finetune", help="Method that the others are tested against.")
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One evaluated run: what it is called, if it was named, all its options, its seed, and its
-    figures.
+    """One evaluated run: its options, its seed and its figures.
+
+    `name` is the one that NAME=FOLDER gave, or None.
     """
 
     name: str | None
@@ -70,7 +72,7 @@ class Run:
 
 
 def run_compare(config: CompareConfig) -> int:
-    """Print the table and write it."""
+    """Print the table, and write it to `out`."""
     from trainers.evaluation.comparison import compare
 
     runs = [read_run(folder) for folder in config.runs]
@@ -81,9 +83,11 @@ def run_compare(config: CompareConfig) -> int:
             f"--baseline {config.baseline}: not among the methods found: "
             f"{', '.join(sorted(methods))}"
         )
+
     table = compare(methods, config.baseline, figures)
     shown = [name for name in figures if " std" not in name]
     _print_table(table, methods, shown, config.baseline)
+
     document: dict[str, Any] = {
         "methods": {
             method: {name: asdict(cell) for name, cell in cells.items()}
@@ -96,14 +100,14 @@ def run_compare(config: CompareConfig) -> int:
 
 
 def read_run(given: str) -> Run:
-    """The run of an evaluation folder, or of NAME=FOLDER. Raises ConfigError when part of it is
-    missing.
-    """
-    from trainers.evaluation.targets import (
-        target_of,
-    )  # with scikit-learn, which the help text does not need
+    """Read the run of an evaluation folder, or of NAME=FOLDER.
 
-    name, separator, folder = given.rpartition("=")
+    Raises ConfigError when a file of the run is missing.
+    """
+    # Why here: it imports scikit-learn, which the help text does not need.
+    from trainers.evaluation.targets import target_of
+
+    name, folder = _named(given)
     try:
         metrics = read_json(Path(folder) / METRICS_NAME)
         training = _training_of(metrics["config"]["checkpoint"])
@@ -111,8 +115,10 @@ def read_run(given: str) -> Run:
         raise ConfigError(
             f"--runs {folder}: {error.filename} is missing; expected a finished evaluation"
         ) from error
+
     measured = by_present_names(EvaluateConfig, metrics["config"])
     evaluation = {key: value for key, value in measured.items() if key in EVALUATED}
+    # Why dropped: without PLDC, the number of neighbors changes nothing.
     if evaluation.get("pldc") is None:
         evaluation.pop("neighbors", None)
     checkpoint = Path(metrics["config"]["checkpoint"])
@@ -121,53 +127,68 @@ def read_run(given: str) -> Run:
         "truth": metrics["truth"],
         "corpus": metrics["split_digest"][:8],
     }
+
     options = _training_options(training) | {
         f"evaluate.{key}": value for key, value in evaluation.items()
     }
     options["data.corpus"] = _corpus_of(checkpoint)
+
     return Run(
-        name if separator else None,
+        name,
         options,
         int(training["engine"]["seed"]),
         target_of(metrics).figures(metrics),
     )
 
 
+def _named(given: str) -> tuple[str | None, str]:
+    """Name and folder of NAME=FOLDER; no name for a folder whose own path has an equals sign."""
+    name, separator, folder = given.partition("=")
+    is_path = (Path(given) / METRICS_NAME).exists()
+    return (None, given) if is_path or not separator else (name, folder)
+
+
 def by_method(runs: Sequence[Run]) -> dict[str, dict[int, Mapping[str, float]]]:
-    """Method -> seed -> figures. Raises ConfigError when a method has a seed twice."""
-    values: dict[str, set[str]] = defaultdict(
-        set
-    )  # only of runs that have the option: the recipe tells the others
+    """Group the figures of runs: method -> seed -> figures.
+
+    Raises ConfigError when a method has two runs with the same seed.
+    """
+    # Why only runs that have the option: a run without it has another recipe, which its name says.
+    values: dict[str, set[str]] = defaultdict(set)
     for run in runs:
         for key, value in run.options.items():
             values[key].add(repr(value))
     differing = {key for key, found in values.items() if len(found) > 1}
+
     methods: dict[str, dict[int, Mapping[str, float]]] = defaultdict(dict)
     for run in runs:
         name = run.name or method_name(run.options, differing)
         if run.seed in methods[name]:
             raise ConfigError(
-                f"--runs: {name} with seed {run.seed} is there twice; expected runs that differ in "
-                "a seed"
+                f"--runs: {name} with seed {run.seed} is there twice; expected runs of a method to "
+                "differ in their seeds"
             )
         methods[name][run.seed] = run.figures
+
     return dict(methods)
 
 
 def method_name(options: Options, differing: set[str]) -> str:
-    """The recipe, what it started from, and the options that tell it from the other runs."""
+    """Name a method: its recipe, what it started from, and the options that differ between runs."""
     words = [str(options["recipe"])]
     if "encoder.from.recipe" in options:
         words.append(f"from {options['encoder.from.recipe']}")
+
     defaults = _defaults(options)
-    # What has no default is named wherever it differs; the recipes have been.
+    # The words name the recipes already. An option without a default is named wherever it differs.
     keys = [key for key in sorted(differing) if key in options and not key.endswith("recipe")]
     keys = [key for key in keys if key not in defaults or options[key] != defaults[key]]
+
     return " ".join([*words, *(f"{_short(key)}={_shown(options[key])}" for key in keys)])
 
 
 def _training_of(checkpoint: str) -> dict[str, Any]:
-    """The configuration of the run that exported a checkpoint."""
+    """Read the configuration of the run that exported a checkpoint."""
     loaded: dict[str, Any] = yaml.safe_load(
         (Path(checkpoint).parent / "config.yaml").read_text(encoding="utf-8")
     )
@@ -175,7 +196,10 @@ def _training_of(checkpoint: str) -> dict[str, Any]:
 
 
 def _corpus_of(checkpoint: Path) -> str | None:
-    """The first digits of the digest of what a run was trained on; None while it is not over."""
+    """Return the first digits of the digest of the corpus that a run was trained on.
+
+    Returns None while the run is not finished.
+    """
     try:
         result = read_json(checkpoint.parent / RESULT_NAME)
     except FileNotFoundError:
@@ -184,17 +208,22 @@ def _corpus_of(checkpoint: Path) -> str | None:
 
 
 def _training_options(training: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as dotted names; an encoder that a run exported is described by that run's own."""
+    """Flatten a run's configuration to dotted names.
+
+    If another run exported the encoder, the options of that run stand in place of its checkpoint.
+    """
     recipe = str(training["recipe"])
     model = to_mapping(from_mapping(recipe_called(recipe).config, training["model"]))
     options: dict[str, Any] = {"recipe": recipe} | _flat("model", model)
     for group in GROUPS:
         options |= _flat(group, training[group])
+
     checkpoint = options.get("encoder.checkpoint")
     if checkpoint is not None and (Path(checkpoint).parent / "config.yaml").is_file():
         del options["encoder.checkpoint"]
         origin = _training_options(_training_of(checkpoint))
         options |= {f"encoder.from.{key}": value for key, value in origin.items()}
+
     return options
 
 
@@ -211,11 +240,12 @@ def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _defaults(options: Options) -> dict[str, Any]:
-    """Of every option of a run, the origin's included."""
+    """Return the defaults of all options of a run, and of the run that exported its encoder."""
     defaults: dict[str, Any] = {
         f"evaluate.{item.name}": item.default for item in fields(EvaluateConfig)
     }
     defaults["evaluate.model"] = "best"
+
     prefix = ""
     while f"{prefix}recipe" in options:
         defaults |= _flat(
@@ -224,22 +254,26 @@ def _defaults(options: Options) -> dict[str, Any]:
         for group, config in GROUPS.items():
             defaults |= _flat(f"{prefix}{group}", to_mapping(config()))
         prefix += "encoder.from."
+
     return defaults
 
 
 def _shared_figures(runs: Sequence[Run]) -> tuple[str, ...]:
-    """The figures all runs have. Raises ConfigError when they are not of one kind."""
+    """Return the names of the figures, which all runs share.
+
+    Raises ConfigError when the runs are of several kinds.
+    """
     kinds = {tuple(run.figures) for run in runs}
     if len(kinds) != 1:
         raise ConfigError(
             f"--runs: got {' and '.join(', '.join(kind) for kind in sorted(kinds))}; expected runs "
-            "of one kind, of the same classes or values"
+            "that predict the same classes or values"
         )
     return kinds.pop()
 
 
 def _gaps(runs: Sequence[Run], figures: Sequence[str]) -> list[dict[str, Any]]:
-    """For each number of training speakers: what models gain that have heard the test speakers."""
+    """Return and print what models gain from hearing the test speakers, by number of speakers."""
     from trainers.evaluation.comparison import compare
 
     scale, digits = _scale(figures)
@@ -249,6 +283,7 @@ def _gaps(runs: Sequence[Run], figures: Sequence[str]) -> list[dict[str, Any]]:
     for run in runs:
         same = {key: value for key, value in run.options.items() if key != KNOWN}
         sides[json.dumps(same, sort_keys=True)][bool(run.options[KNOWN])][run.seed] = run.figures
+
     gaps: list[dict[str, Any]] = []
     for described, (independent, dependent) in (
         (key, (pair[False], pair[True])) for key, pair in sides.items()
@@ -256,10 +291,12 @@ def _gaps(runs: Sequence[Run], figures: Sequence[str]) -> list[dict[str, Any]]:
         seeds = sorted(set(independent) & set(dependent))
         if not seeds:
             continue
+
         cells = compare(
             {"independent": independent, "dependent": dependent}, "independent", figures
         )
         number = json.loads(described)["data.num_speakers"]
+
         for name in figures:
             difference = sum(
                 dependent[seed][name] - independent[seed][name] for seed in seeds
@@ -274,11 +311,13 @@ def _gaps(runs: Sequence[Run], figures: Sequence[str]) -> list[dict[str, Any]]:
                     "p": p,
                 }
             )
+
             sys.stdout.write(
                 f"personalization gap, {number or 'all'} training speakers: {name} "
                 f"{scale * difference:+.{digits}f} over {len(seeds)} "
                 f"seed{'s' if len(seeds) > 1 else ''}{'' if p is None else f', p {p:.3f}'}\n"
             )
+
     return gaps
 
 
@@ -292,6 +331,7 @@ def _print_table(
     sys.stdout.write(
         f"{'method':{width}s}{'seeds':>7s}" + "".join(f"{name:>20s}" for name in figures) + "\n"
     )
+
     scale, digits = _scale(figures)
     for method, cells in table.items():
         row = "".join(
@@ -307,7 +347,7 @@ def _print_table(
 
 
 def _scale(figures: Sequence[str]) -> tuple[int, int]:
-    """What figures are multiplied by and their decimal places: percent, or CCC as it is."""
+    """Return the factor and the decimal places of figures: percent, or CCC as it is."""
     return (1, 3) if any("CCC" in name for name in figures) else (100, 1)
 
 

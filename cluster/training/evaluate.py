@@ -1,8 +1,8 @@
-"""`emostream evaluate`: a trained recognizer on a split, over utterances and over speakers.
+"""`emostream evaluate`: measure a trained recognizer on a split, over utterances and over speakers.
 
-Writes metrics.json, predictions.parquet and a page. The truth is the corpus' own where it has one,
-else the weak label; the metrics say which. With --pldc, predictions are calibrated by the training
-speakers of the same shards.
+Writes metrics.json, predictions.parquet and a page. The truth is the true emotion where the corpus
+has one, else the weak label; the metrics say which. With --pldc, predictions are calibrated by the
+training speakers of the same shards.
 """
 
 import sys
@@ -20,35 +20,37 @@ from trainers.evaluation.config import METRICS_NAME, EvaluateConfig
 from trainers.evaluation.targets import target_of
 
 if TYPE_CHECKING:
-    from trainers.evaluation.measuring import (
-        Measured,
-    )  # with torch, which the help text does not need
+    # Why not at run time: it imports torch, which the help text does not need.
+    from trainers.evaluation.measuring import Measured
 
 PREDICTIONS_NAME, PAGE_NAME = "predictions.parquet", "evaluation.html"
 COPIED_COLUMNS = ["key", "shard", "speaker", "label", "emotion"]
 
 
 def run_evaluate(config: EvaluateConfig) -> int:
-    """Evaluate and print the figures."""
+    """Run `emostream evaluate`: evaluate, and print the figures."""
     metrics = evaluate(config)
     for name, value in target_of(metrics).figures(metrics).items():
         sys.stdout.write(f"{name:28s} {value:.4f}\n")
+
     sys.stdout.write(
         f"{metrics['number']} utterances of {metrics['num_speakers']} speakers, against the "
         f"{metrics['truth']}; in {config.out}\n{without_truth(metrics)}"
     )
+
     if metrics["num_left_out"]:
         why = (
             "training heard them"
             if config.known_seconds
-            else "their speakers have no other to support them"
+            else "their speakers have no other utterances as support"
         )
         sys.stdout.write(f"{metrics['num_left_out']} more are left out: {why}\n")
+
     return 0
 
 
 def without_truth(metrics: Mapping[str, Any]) -> str:
-    """A line about what could not count; nothing when all did."""
+    """Return a line about the utterances that could not count, empty when all could."""
     number = metrics["num_without_truth"]
     names = ", ".join(metrics["names"])
 
@@ -60,7 +62,7 @@ def without_truth(metrics: Mapping[str, Any]) -> str:
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
-    """Predict, compare, write; returns what metrics.json holds."""
+    """Predict, compare and write; return what metrics.json holds."""
     from trainers.evaluation.measuring import measure
 
     measured = measure(config)
@@ -71,7 +73,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
 
 def _write(out: Path, measured: "Measured") -> None:
-    """metrics.json and predictions.parquet."""
+    """Write metrics.json and predictions.parquet."""
     table = measured.index.table.select(COPIED_COLUMNS)
     for name, column in measured.target.columns(measured.truth, measured.answers).items():
         table = table.append_column(name, column)

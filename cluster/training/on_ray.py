@@ -1,4 +1,4 @@
-"""Training as Ray Train workers, and what the first of them has to tell."""
+"""Training with Ray Train workers, the first of which reports to the driver."""
 
 import os
 from dataclasses import asdict, replace
@@ -23,14 +23,14 @@ MESSAGE_SECONDS = 10.0
 
 
 class WorkersFailedError(RuntimeError):
-    """The Ray workers failed more often than they are started again."""
+    """The Ray workers failed more often than they may be started again."""
 
 
 def train_on_ray(config: TrainConfig) -> "TrainingResult":
-    """As `num_workers` Ray Train workers, a GPU each where there are GPUs.
+    """Train with `num_workers` Ray Train workers, on a GPU each where the cluster has GPUs.
 
-    Raises ConfigError when the cluster has too little, WorkersFailedError when the workers failed
-    too often.
+    Raises ConfigError when the cluster has too few resources, WorkersFailedError when the workers
+    failed too often.
     """
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
@@ -42,12 +42,12 @@ def train_on_ray(config: TrainConfig) -> "TrainingResult":
     from trainers.engine.run import TrainingResult
 
     out = os.path.abspath(config.out)
-    refuse_used_folder(
-        Path(out), resume=config.resume
-    )  # the workers cannot: to them, a restart looks the same
+    # Why here: a worker cannot tell a used folder from a restart of its own run.
+    refuse_used_folder(Path(out), resume=config.resume)
+
     with ray_session(config.address) as nodes, progress("train", "steps") as update:
         use_gpu = _require_resources(config.num_workers, nodes)
-        # Here: on another node it would die with that node, and the run with it.
+        # Why on this node: if the queue died with another node, the run would die with it.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
         trainer = TorchTrainer(
@@ -61,13 +61,14 @@ def train_on_ray(config: TrainConfig) -> "TrainingResult":
             run_config=RunConfig(
                 name="ray",
                 storage_path=out,
-                # Without a limit of its own, a cluster that is busy with other work would be waited
-                # for without end.
+                # Why a limit for the controller too: without one, the run waits for ever for a
+                # cluster that is busy with other work.
                 failure_config=FailureConfig(
                     max_failures=MAX_FAILURES, controller_failure_limit=MAX_FAILURES
                 ),
             ),
         )
+
         listener = _Listener(queue, update)
         try:
             trainer.fit()
@@ -75,6 +76,7 @@ def train_on_ray(config: TrainConfig) -> "TrainingResult":
             raise WorkersFailedError(_reason(error)) from error
         finally:
             kind, found = listener.finish()
+
     if kind == "refused":
         raise ConfigError(found)
     return TrainingResult(**found)
@@ -87,14 +89,14 @@ class _Listener:
         self._queue, self._update = queue, update
         self._end: tuple[str, Any] = (
             "refused",
-            "the first worker ended without saying what it reached",
+            "the first worker ended without reporting a result",
         )
         self._is_over = Event()
         self._thread = Thread(target=self._listen, daemon=True)
         self._thread.start()
 
     def finish(self) -> tuple[str, Any]:
-        """("result", what was reached) or ("refused", why), once everything said has been heard."""
+        """Return ("result", the result) or ("refused", the reason), after the last message."""
         self._is_over.set()
         self._thread.join(MESSAGE_SECONDS)
         return self._end
@@ -109,6 +111,7 @@ class _Listener:
                 if self._is_over.is_set():
                     return
                 continue
+
             if kind == "step":
                 self._update(*values)
             else:
@@ -116,15 +119,15 @@ class _Listener:
 
 
 def _work(values: dict[str, Any]) -> None:
-    """What a Ray Train worker runs; a worker started again resumes."""
+    """Run one Ray Train worker; a worker that is started again resumes."""
     from ray.train import get_context
 
     from trainers.training import run_training
 
-    if os.path.isdir(
-        values["folder"]
-    ):  # where relative paths begin; Ray Train has moved to a folder of its own
+    # Why: relative paths begin in this folder, but Ray Train has moved to a folder of its own.
+    if os.path.isdir(values["folder"]):
         os.chdir(values["folder"])
+
     config = from_mapping(TrainConfig, values["options"], where="options")
     has_checkpoint = os.path.isdir(os.path.join(config.out, CHECKPOINTS_NAME))
     is_first = get_context().get_world_rank() == 0
@@ -137,16 +140,17 @@ def _work(values: dict[str, Any]) -> None:
     try:
         result = run_training(config, lambda done, total, note="": say("step", done, total, note))
     except ConfigError as error:
-        # Every worker raises it alike. Out of here, it would be tried again as if a worker had
-        # died.
+        # Why not raised: every worker raises the same error, and Ray Train would start them again
+        # as if they had died.
         say("refused", str(error))
     else:
         say("result", asdict(result))
 
 
 def _require_resources(num_workers: int, nodes: "list[NodeResources]") -> bool:
-    """Whether workers get a GPU each. Raises ConfigError when the cluster is too small: Ray would
-    wait for more.
+    """Return whether workers get a GPU each.
+
+    Raises ConfigError when the cluster is too small: Ray would wait until it grows.
     """
     num_gpus, num_cpus = sum(node.num_gpus for node in nodes), sum(node.num_cpus for node in nodes)
     use_gpu = num_gpus >= 1
@@ -159,7 +163,7 @@ def _require_resources(num_workers: int, nodes: "list[NodeResources]") -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """The last line of each worker's failure, once: the rest is Ray's own stack."""
+    """Return the last line of each worker's failure, once; the lines before it are Ray's stack."""
     failures = getattr(error, "worker_failures", {0: error})
     lines = {
         str(failure).strip().splitlines()[-1]: rank

@@ -1,10 +1,9 @@
-"""`emostream train`: one process here, or several as Ray Train workers, with the same code
-underneath.
+"""`emostream train`: one process here, or several Ray Train workers, which run the same code.
 
-Under torchrun it is just called once a process. Ray Train places the workers and starts them again,
-a bounded number of times, after a death; they go on from the newest complete checkpoint. What the
-first worker has to tell comes back through a Ray queue: Ray Train's own reports reach the driver
-only with checkpoints of its own kind.
+Under torchrun, every process calls it. Ray Train places the workers and, after a death, starts them
+again a bounded number of times; they go on from the newest complete checkpoint. The first worker's
+messages come back through a Ray queue, because Ray Train's own reports reach the driver only with
+checkpoints of its own kind.
 """
 
 import os
@@ -25,22 +24,25 @@ if TYPE_CHECKING:
 
 
 def run_train(config: TrainConfig) -> int:
-    """Train and say what was reached."""
-    require_trackers(config.engine.trackers)  # before a cluster is started that could only refuse
+    """Run `emostream train`: train, and print the result."""
+    # Why first: a missing tracker must be reported before a cluster is started.
+    require_trackers(config.engine.trackers)
     os.environ.setdefault("DS_ACCELERATOR", _accelerator())
+
     try:
         train = train_on_ray if config.num_workers > 1 or config.address else train_here
         result = train(config)
     except (OSError, BadShard, WorkersFailedError) as error:
         sys.stderr.write(f"emostream train: stopped: {error}\n{_what_remains(config)}\n")
         return ExitStatus.UNFINISHED
+
     if _is_first():
         sys.stdout.write(_summary(config, result))
     return 0
 
 
 def train_here(config: TrainConfig) -> "TrainingResult":
-    """In this process (one of several, under torchrun)."""
+    """Train in this process, which is one of several under torchrun."""
     from trainers.training import run_training
 
     if not _is_first():
@@ -74,7 +76,7 @@ def _summary(config: TrainConfig, result: "TrainingResult") -> str:
 
 
 def _is_first() -> bool:
-    """Whether this process speaks for all that torchrun started."""
+    """Whether this process speaks for all processes that torchrun started."""
     return os.environ.get("RANK", "0") == "0"
 
 

@@ -1,9 +1,8 @@
-"""Which utterances make a batch, and in which order: decided from the index and a seed alone,
-without torch.
+"""Which utterances make a batch, and in which order, decided from the index and a seed alone.
 
-Order is a pure function of (index, view, seed, epoch) and knows nothing of ranks: the global
-sequence of batches is the same at any world size, ranks take turns in it, and a run resumed on
-another number of workers goes on at the very next batch. Sampling with replacement was left out, as
+Order is a pure function of (index, view, seed, epoch) and knows nothing of ranks or torch: the
+global sequence of batches is the same at any world size, ranks take turns in it, and a run resumed
+on another number of workers goes on at the very next batch. Sampling with replacement was left out:
 it would hide how often an utterance is seen.
 """
 
@@ -21,8 +20,9 @@ _UTTERANCES, _SETS, _EVALUATION = range(3)
 
 @dataclass(frozen=True, slots=True)
 class PlannedBatch:
-    """Row numbers of one batch, and which set each belongs to (0, 1, ...); rows of a set lie
-    together.
+    """The rows of one batch [N], and the set (0, 1, ...) that each belongs to [N].
+
+    Rows of a set lie together.
     """
 
     rows: NDArray[np.int64]
@@ -30,7 +30,7 @@ class PlannedBatch:
 
 
 class BatchPlan(Protocol):
-    """The batches of every epoch."""
+    """Gives the batches of every epoch."""
 
     def epoch(self, number: int) -> list[PlannedBatch]:
         """All batches of epoch `number`, in order."""
@@ -45,8 +45,8 @@ class UtteranceView:
     )
     max_utterances: int = option(help="utterances in a batch at most", default=64)
     pool_batches: int = option(
-        help="utterances are sorted by length within pools of this many batches: more pads less, "
-        "fewer mix better",
+        help="utterances are sorted by length within pools of this many batches: larger pools pad "
+        "less, smaller ones mix better",
         default=50,
     )
 
@@ -54,14 +54,15 @@ class UtteranceView:
         require_positive(self, "batch_seconds", "max_utterances", "pool_batches")
 
     def typical_size(self, seconds: NDArray[np.float64]) -> int:
-        """Utterances in a batch of average length."""
+        """How many utterances of average length fit into a batch."""
         return max(1, min(self.max_utterances, int(self.batch_seconds / float(seconds.mean()))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeakerSetView:
-    """Batches of B speakers with K utterances each (SetPeER, section V-A); every speaker once an
-    epoch.
+    """Batches of B speakers with K utterances each; every speaker once an epoch.
+
+    SetPeER, section V-A.
     """
 
     num_sets: int = option(help="speakers in a batch (B)", default=8)
@@ -69,7 +70,7 @@ class SpeakerSetView:
         help="utterances of a speaker in a batch (K), drawn anew every epoch", default=8
     )
     short_speakers: Literal["error", "leave_out", "smaller_set"] = option(
-        help="what to do with speakers of fewer utterances than set_size", default="error"
+        help="what to do with speakers who have fewer utterances than set_size", default="error"
     )
 
     def __post_init__(self) -> None:
@@ -77,8 +78,10 @@ class SpeakerSetView:
 
 
 class UtterancePlan:
-    """Length-bucketed batches: pools of shuffled utterances, sorted within, cut at the budget, and
-    shuffled again.
+    """Batches of utterances of similar length.
+
+    Utterances are shuffled into pools, sorted by length within a pool, and cut where a batch is
+    full; the batches are then shuffled again.
     """
 
     def __init__(self, seconds: NDArray[np.float64], view: UtteranceView, *, seed: int) -> None:
@@ -96,27 +99,32 @@ class UtterancePlan:
         order = rng.permutation(len(self._seconds))
         pool_size = view.typical_size(self._seconds) * view.pool_batches
         pools = np.array_split(order, max(1, round(len(order) / pool_size)))
+
         batches = [
             rows
             for pool in pools
             for rows in self._cut(pool[np.argsort(self._seconds[pool], kind="stable")])
         ]
+
         return [_singles(batches[place]) for place in rng.permutation(len(batches))]
 
     def _cut(self, sorted_rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """Longest first, so that the first of a batch says what every other is padded to."""
+        """Cut the longest first: the first of a batch says what every other is padded to."""
         batches, start, rows = [], 0, np.ascontiguousarray(sorted_rows[::-1])
+
         while start < len(rows):
             fit = int(self._view.batch_seconds / self._seconds[rows[start]])
             end = start + max(1, min(fit, self._view.max_utterances))
             batches.append(rows[start:end])
             start = end
+
         return batches
 
 
 class SpeakerSetPlan:
-    """B speakers a batch, K utterances a speaker, drawn without replacement from all of the
-    speaker's.
+    """Batches of B speakers with K utterances each.
+
+    A speaker's utterances are drawn without replacement from all that the speaker has.
     """
 
     def __init__(
@@ -126,7 +134,7 @@ class SpeakerSetPlan:
         self._speakers = _long_enough(rows_by_speaker, view)
 
     def epoch(self, number: int) -> list[PlannedBatch]:
-        """Every speaker in exactly one batch; batches are of equal size, to one speaker."""
+        """Every speaker in exactly one batch; sizes of batches differ by at most one speaker."""
         rng = _generator(self._seed, _SETS, number)
         order = rng.permutation(len(self._speakers))
         batches = []
@@ -142,16 +150,17 @@ class SpeakerSetPlan:
 def evaluation_batches(
     rows_by_speaker: Mapping[str, NDArray[np.int64]], set_size: int, *, seed: int = 0
 ) -> list[PlannedBatch]:
-    """One speaker at a time in random sets of at most `set_size`, the last one smaller (SetPeER,
-    section V-A).
+    """Random sets of at most `set_size` utterances of one speaker; each utterance is in one set.
 
-    Every utterance once. `set_size` 0 takes all of a speaker at once.
+    The last set of a speaker may be smaller (SetPeER, section V-A). `set_size` 0 puts all
+    utterances of a speaker into one set.
     """
     batches = []
     for place, rows in enumerate(rows_by_speaker.values()):
         shuffled = _generator(seed, _EVALUATION, place).permutation(rows)
         step = set_size or len(rows)
         batches += [_join([shuffled[start : start + step]]) for start in range(0, len(rows), step)]
+
     return batches
 
 
@@ -159,6 +168,7 @@ def _long_enough(
     rows_by_speaker: Mapping[str, NDArray[np.int64]], view: SpeakerSetView
 ) -> list[NDArray[np.int64]]:
     short = [speaker for speaker, rows in rows_by_speaker.items() if len(rows) < view.set_size]
+
     if short and view.short_speakers == "error":
         shown = f"{', '.join(short[:3])}{', ...' if len(short) > 3 else ''}"
         raise ConfigError(
@@ -166,10 +176,13 @@ def _long_enough(
             f"speakers have fewer utterances ({shown}); lower it, or set data.sets.short_speakers "
             "to leave_out or smaller_set"
         )
+
     left_out = set(short) if view.short_speakers == "leave_out" else set()
     kept = [rows for speaker, rows in rows_by_speaker.items() if speaker not in left_out]
+
     if not kept:
         raise ConfigError(f"set_size: got {view.set_size}, and no speaker has that many utterances")
+
     return kept
 
 

@@ -1,5 +1,6 @@
-"""A model's inputs out of samples: decoded once, kept as small as they come, made ready for every
-batch.
+"""Decoders take one input of a model out of a sample and make it ready for a batch.
+
+An input is decoded once, kept in memory as small as it comes, and made float32 for every batch.
 
 Shapes: S samples, F frames, D features, T pictures of side x side.
 """
@@ -21,26 +22,26 @@ MAX_AUDIO_SECONDS = 600.0
 
 
 class Decoder(Protocol):
-    """One input out of samples."""
+    """Takes one input out of samples."""
 
-    shape: tuple[
-        int, ...
-    ]  # of what stands at each place of the sequence; () until a sample has told
+    # Of what stands at each place of the sequence; () until a sample has told.
+    shape: tuple[int, ...]
 
     def decode(self, sample: Sample) -> NDArray[Any] | None:
-        """What is kept in memory; None where the sample lacks it. Raises BadSample for what cannot
-        be decoded.
+        """Return what is kept in memory, or None where the sample lacks the input.
+
+        Raises BadSample where the input is there and cannot be decoded.
         """
 
     def ready(self, kept: NDArray[Any]) -> NDArray[np.float32]:
-        """What a batch holds."""
+        """Turn what was kept into what a batch holds."""
 
     def missing(self) -> BadSample:
-        """What is wrong with a sample that lacks it and everything else that was asked for."""
+        """The error of a sample that has none of the inputs that were asked for."""
 
 
 class SoundDecoder:
-    """Waveforms [S], of a video where there is no sound by itself."""
+    """Waveforms [S]; a video's sound track where a sample has no sound of its own."""
 
     shape: tuple[int, ...] = ()
 
@@ -77,7 +78,7 @@ class FaceDecoder:
 
 
 class ClipDecoder:
-    """Clips [T, 3, side, side]; bytes in memory, standardized for a batch."""
+    """Clips [T, 3, side, side]: bytes in memory, standardized numbers in a batch."""
 
     def __init__(self, clip: ClipFormat) -> None:
         self.shape: tuple[int, ...] = (3, clip.side_pixels, clip.side_pixels)
@@ -94,11 +95,12 @@ class ClipDecoder:
 
 
 def make_decoder(name: InputName, clip: ClipFormat | None) -> Decoder:
-    """The decoder of an input. Raises ConfigError for clips without a format."""
+    """The decoder of an input. Raises ConfigError for clips whose format is not given."""
     if name == "sound":
         return SoundDecoder()
     if name == "face":
         return FaceDecoder()
+
     if clip is None:
         raise ConfigError("clip: got none for an input of clips, expected their format")
     return ClipDecoder(clip)

@@ -1,5 +1,4 @@
-"""What lies where in packed shards: one row per utterance, read from tar headers and `json` members
-alone.
+"""What lies where in packed shards: one row an utterance, from tar headers and `json` members.
 
 Everything that decides batches (speaker, split, label, duration) is known before any sound is read,
 so an order of training can be a pure function of the index and a seed. Reading samples in the order
@@ -48,8 +47,9 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class CorpusIndex:
-    """Utterances (SCHEMA) sorted by shard and offset; row numbers are what plans and batches speak
-    of.
+    """Utterances (SCHEMA) sorted by shard and offset.
+
+    Plans and batches name an utterance by its row number.
     """
 
     table: pa.Table
@@ -58,7 +58,7 @@ class CorpusIndex:
         return len(self.table)
 
     def keys(self, rows: NDArray[np.int64]) -> list[str]:
-        """The utterances `rows` by name."""
+        """The keys of the utterances at `rows`."""
         return [str(key) for key in self.table["key"].take(rows).to_pylist()]
 
     @property
@@ -85,14 +85,16 @@ class CorpusIndex:
         return digest.hexdigest()[:16]
 
     def split(self, *names: str) -> "CorpusIndex":
-        """The utterances of some splits. Raises ConfigError when one has none."""
+        """The utterances of the splits `names`. Raises ConfigError for a split that has none."""
         there = set(pc.unique(self.table["split"]).to_pylist())
+
         for name in names:
             if name not in there:
                 raise ConfigError(
                     f"split {name!r}: no utterance has it; the shards hold "
                     f"{', '.join(sorted(there))}"
                 )
+
         return CorpusIndex(
             self.table.filter(pc.is_in(self.table["split"], pa.array(names))).combine_chunks()
         )
@@ -110,15 +112,17 @@ class CorpusIndex:
         return group_rows(self.speaker_of_rows)
 
     def values(self, name: str) -> NDArray[np.float64]:
-        """A number from each utterance's json (`arousal`, `demographics.age`); NaN where it is not
-        there.
+        """A number from each utterance's json [N]; NaN where the json lacks it.
+
+        `name` is a field, or a path such as `demographics.age`.
         """
         found = [number(dig(json.loads(text), name)) for text in self.table["json"].to_pylist()]
         return np.asarray(found, dtype=np.float64)
 
     def texts(self, name: str) -> list[str | None]:
-        """Any field of each utterance's json as text (`demographics.voice_type`); None where it is
-        not there.
+        """A field of each utterance's json as text; None where the json lacks it.
+
+        `name` is a field, or a path such as `demographics.voice_type`.
         """
         found = [dig(json.loads(text), name) for text in self.table["json"].to_pylist()]
         return [None if value is None else str(value) for value in found]
@@ -127,19 +131,21 @@ class CorpusIndex:
 def read_index(pattern: str, *, num_threads: int = 8) -> CorpusIndex:
     """Index the shards that match `pattern` (glob, folder or file; local or remote).
 
-    Raises ConfigError when nothing matches or a sample names no speaker, BadShard when a shard is
-    damaged: packed shards were checked when they were written, so damage is news that training must
-    not swallow.
+    Raises ConfigError when nothing matches or a sample names no speaker, and BadShard when a shard
+    is damaged: packed shards were checked when they were written, so training must not pass over
+    later damage.
     """
     files = list_files(pattern)
     with ThreadPoolExecutor(num_threads) as pool:
         parts = list(pool.map(lambda file: _index_one(file.url), files))
+
     rows = [row for part in parts for row in part]
     if not rows:
         raise ConfigError(
             f"--shards {pattern}: {len(files)} shards without a single sample; expected packed "
             "shards"
         )
+
     return CorpusIndex(pa.Table.from_pylist(rows, schema=SCHEMA))
 
 
@@ -148,17 +154,21 @@ def _index_one(url: str) -> list[Mapping[str, object]]:
         index = index_shard(reader)
         if index.error is not None:
             raise BadShard("damaged_shard", f"{url}: {index.error}; pack it again")
+
         rows = []
         for entry in index.entries:
             if entry.error is not None:
                 raise BadShard(
                     "damaged_shard", f"{url}: sample {entry.key!r}: {entry.error}; pack it again"
                 )
+
             member = next(
                 (member for member in entry.members if member.extension == METADATA_EXTENSION), None
             )
             data = b"{}" if member is None else reader.read_at(member.offset, member.size)
+
             rows.append(_row(url, entry, data))
+
     return rows
 
 
@@ -167,11 +177,13 @@ def _row(url: str, entry: SampleEntry, data: bytes) -> Mapping[str, object]:
         metadata = parse_metadata(data)
     except BadSample as bad:
         raise BadShard(bad.code, f"{url}: sample {entry.key!r}: {bad.detail}") from bad
+
     speaker = metadata.get("speaker")
     if speaker is None:
         raise ConfigError(
             f"{url}: sample {entry.key!r} has no `speaker` in its json; training needs one"
         )
+
     emotion = metadata.get("emotion")
     return {
         "key": entry.key,
@@ -200,12 +212,14 @@ def _label(value: object, url: str, key: str) -> str | None:
 def _probabilities(value: object, url: str, key: str) -> Sequence[float] | None:
     if value is None:
         return None
+
     numbers = value if isinstance(value, list) and all(_is_number(item) for item in value) else []
     if len(numbers) != NUM_EMOTIONS or min(numbers) < 0 or not 0.99 < sum(numbers) < 1.01:
         expected = f"{NUM_EMOTIONS} probabilities that sum to 1"
         raise BadShard(
             "bad_label", f"{url}: sample {key!r}: got label_probs {value!r}, expected {expected}"
         )
+
     return numbers
 
 

@@ -1,7 +1,7 @@
-"""The inputs of a model by name, and what of a sample they are; apart from the decoders, which need
-codecs.
+"""The names of a model's inputs, and the part of a sample that each is made from.
 
-`sound` is the waveform, `face` the features of `face.npy`, `clip` some pictures of the video.
+`sound` is the waveform, `face` the features of `face.npy`, `clip` some pictures of the video. The
+names stand apart from the decoders, which need codecs.
 """
 
 from collections.abc import Mapping

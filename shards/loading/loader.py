@@ -1,9 +1,8 @@
 """Packed shards as batches of tensors: decoded, padded, in the planned order, from any position on.
 
-The only file of `shards` that knows torch. Planning is done by `batch_plan`; reading is left to
-torch's DataLoader, whose processes each decode whole batches. A rank's position in the global
-sequence of batches is the loader's whole state: nothing is shuffled here, so nothing else can be
-lost.
+The only file of `shards` that knows torch. `batch_plan` plans; torch's DataLoader reads, with
+processes that each decode whole batches. A rank's position in the global sequence of batches is the
+loader's whole state: nothing is shuffled here, so nothing else can be lost.
 
 Shapes: N utterances, L the longest's length, W numbers of a target.
 """
@@ -36,18 +35,17 @@ from shards.tar.reader import read_sample
 MAX_OPEN_SHARDS = 16
 READ_AHEAD_BATCHES = 2
 
-Decoded = Mapping[
-    InputName, NDArray[Any] | None
-]  # the inputs of one utterance, None for one that it lacks
+# The inputs of one utterance; None for an input that it lacks.
+Decoded = Mapping[InputName, NDArray[Any] | None]
 
 
 @dataclass(frozen=True)  # no slots: DeepSpeed's ZeRO 3 looks for tensors in __dict__
 class Padded:
-    """One input of N utterances: float32 `values` [N, L, ...], zero behind each one's end, and
-    int64 `lengths` [N].
+    """One input of N utterances: float32 `values` [N, L, ...] and int64 `lengths` [N].
 
-    `values` are [N, samples] of 16 kHz sound, [N, frames, numbers] of a face, [N, pictures, 3,
-    side, side] of a clip. A length of 0 is an utterance that lacks the input.
+    `values` are zero after an utterance's end: [N, samples] of 16 kHz sound, [N, frames, numbers]
+    of a face, [N, pictures, 3, side, side] of a clip. An utterance that lacks the input has length
+    0.
     """
 
     values: Tensor
@@ -62,12 +60,12 @@ class Padded:
 
 @dataclass(frozen=True)  # no slots, as above
 class Batch:
-    """N utterances. `number` is the batch's place in the global, endless order (-1: a repeat that
-    evens out ranks).
+    """The inputs and targets of N utterances.
 
     `inputs` and `targets` have the names they were asked for by; a target is float32 [N, W], NaN
     where it is unknown. `sets` [N] says which set an utterance belongs to, `rows` [N] which row of
-    the index it is.
+    the index it is. `number` is the batch's place in the global, endless order; it is -1 for a
+    repeated batch, which evens out ranks.
     """
 
     inputs: Mapping[InputName, Padded]
@@ -94,7 +92,7 @@ class Batch:
 
 
 class BatchReader(Dataset[Batch]):
-    """Planned batches to tensors; each process that uses it opens shards of its own.
+    """Turns planned batches into tensors; each process that uses it opens shards of its own.
 
     `inputs` are read of every utterance, which must have one of them; `targets` are [rows of the
     index, W] by name. `clip` is the format of clips, given exactly when they are among the inputs.
@@ -115,23 +113,27 @@ class BatchReader(Dataset[Batch]):
     ) -> None:
         if (clip is not None) != ("clip" in inputs):
             raise ConfigError(
-                f"clip: got {clip} for {', '.join(inputs)}, expected a clip's format exactly for "
-                "clips"
+                f"clip: got {clip} for the inputs {', '.join(inputs)}, expected a clip's format "
+                "if clip is one of them, and none otherwise"
             )
+
         self._keys = index.table["key"].to_pylist()
         self._shards = index.table["shard"].to_pylist()
         self._offsets = index.table["offset"].to_numpy()
         self._sizes = index.table["size"].to_numpy()
         self._speakers = index.table["speaker"].to_pylist()
         self._targets = targets or {}
+
         self._decoders: dict[InputName, Decoder] = {
             name: make_decoder(name, clip) for name in inputs
         }
+
         self._open = OpenFiles(MAX_OPEN_SHARDS)
         self._decoded: dict[int, Decoded] = {}
         self._room_bytes = cache_bytes
 
     def __getstate__(self) -> dict[str, Any]:
+        # Why empty: a copy of the cache would be sent to every reading process.
         return self.__dict__ | {"_decoded": {}}
 
     def __getitem__(self, item: tuple[int, PlannedBatch]) -> Batch:
@@ -139,6 +141,7 @@ class BatchReader(Dataset[Batch]):
         rows = planned.rows
 
         found: dict[int, Decoded] = {}
+        # Why sorted: each shard is read from front to back, whatever the order of the batch.
         for row in sorted(rows.tolist(), key=lambda row: (self._shards[row], self._offsets[row])):
             found[row] = self._from_memory(row)
 
@@ -157,7 +160,7 @@ class BatchReader(Dataset[Batch]):
         )
 
     def _from_memory(self, row: int) -> Decoded:
-        """As `_decode`, from memory where it is there."""
+        """The inputs of one utterance, decoded only if they are not in memory."""
         found = self._decoded.get(row)
         if found is None:
             found = self._decode(row)
@@ -165,11 +168,13 @@ class BatchReader(Dataset[Batch]):
             if size <= self._room_bytes:
                 self._room_bytes -= size
                 self._decoded[row] = found
+
         return found
 
     def _decode(self, row: int) -> Decoded:
-        """The inputs of one utterance; BadShard names one that cannot be used."""
+        """The inputs of one utterance. Raises BadShard, which names an unusable utterance."""
         key, shard = self._keys[row], self._shards[row]
+
         try:
             members = read_sample(
                 self._open[shard], key, int(self._offsets[row]), int(self._sizes[row])
@@ -180,6 +185,7 @@ class BatchReader(Dataset[Batch]):
                 raise next(iter(self._decoders.values())).missing()
         except (BadSample, BadShard) as bad:
             raise BadShard(bad.code, f"{shard}: sample {key!r}: {bad.detail}") from bad
+
         return found
 
 
@@ -218,14 +224,13 @@ class TrainingLoader:
                 f"batches_per_step: got {batches_per_step} for {world_size} workers, expected a "
                 "multiple of them, so that every worker does the same"
             )
+
         self._reader, self._plan, self._identity = reader, plan, identity
         self._batches_per_step, self._rank, self._world_size = batches_per_step, rank, world_size
         self._num_workers = num_workers
-        self._epoch, self._epoch_start, self._next = (
-            0,
-            0,
-            0,
-        )  # epoch, its first batch, this stream's next batch
+        # The present epoch, that epoch's first batch, and this stream's next batch.
+        self._epoch, self._epoch_start, self._next = (0, 0, 0)
+
         self.batches_per_epoch = len(plan.epoch(0))
         self.wait_seconds = 0.0
         self.padding_samples, self.total_samples = 0, 0
@@ -252,8 +257,9 @@ class TrainingLoader:
         return {"identity": self._identity, "next_batch": self._next, **start}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue at a saved position. Raises ConfigError when it belongs to other data, another
-        view or seed.
+        """Continue at a saved position.
+
+        Raises ConfigError when the position was saved with other data, another view or seed.
         """
         if state["identity"] != self._identity:
             raise ConfigError(
@@ -265,12 +271,15 @@ class TrainingLoader:
         )
 
     def __iter__(self) -> Iterator[Batch]:
-        """This rank's batches from the present position on, without end."""
+        """This rank's batches from the present position on; they never end."""
         for number, epoch, epoch_start, batch in self._read():
             self._epoch, self._epoch_start = epoch, epoch_start
+
+            # Why at once past the step: a position that is saved must be the same on all ranks.
             step_start = number - number % self._batches_per_step
             last_of_rank = number + self._world_size >= step_start + self._batches_per_step
             self._next = step_start + self._batches_per_step if last_of_rank else number + 1
+
             self._count(batch)
             yield batch
 
@@ -284,6 +293,7 @@ class TrainingLoader:
                 yield number, batch
 
         batches = _read_in_order(self._reader, planned(), self._num_workers)
+
         while True:
             started = time.perf_counter()
             batch = next(batches)
@@ -296,6 +306,7 @@ class TrainingLoader:
         first = self._next
         while True:
             batches = self._plan.epoch(epoch)
+            # Why max: a resumed run may begin in the middle of an epoch.
             for number in range(max(first, start), start + len(batches)):
                 if number % self._batches_per_step % self._world_size == self._rank:
                     yield number, epoch, start, batches[number - start]
@@ -316,8 +327,9 @@ def read_once(
     world_size: int = 1,
     num_workers: int = 0,
 ) -> Iterator[Batch]:
-    """This rank's part of a finite list. Every rank gets as many: surplus ones repeat the last and
-    are numbered -1.
+    """This rank's part of a finite list of batches.
+
+    Every rank gets equally many: a rank with one too few repeats the last batch, numbered -1.
     """
     mine = [(place, batches[place]) for place in range(rank, len(batches), world_size)]
     if batches and len(mine) < -(-len(batches) // world_size):
@@ -339,15 +351,18 @@ def _read_in_order(
                 multiprocessing_context="spawn",
             )
         )
+
         for outcome in outcomes:
             if not isinstance(outcome, Batch):
                 raise outcome
             yield outcome
         return
+
     with ThreadPoolExecutor(1) as pool:
         waiting = [
             pool.submit(reader.__getitem__, item) for item in islice(planned, READ_AHEAD_BATCHES)
         ]
+
         while waiting:
             batch = waiting.pop(0).result()
             waiting += [pool.submit(reader.__getitem__, item) for item in islice(planned, 1)]
@@ -355,8 +370,9 @@ def _read_in_order(
 
 
 class _Outcomes(Dataset["Batch | BadShard | OSError"]):
-    """What a reader returns or raises, as a value: DataLoader wraps what a worker process raises in
-    a traceback.
+    """Hands over what a reader returns or raises, as a value.
+
+    DataLoader would wrap an error of a reading process in a traceback.
     """
 
     def __init__(self, reader: BatchReader) -> None:

@@ -1,5 +1,6 @@
-"""What a model is to predict: which field of the json, as a class or as numbers, and the classes in
-their order.
+"""What a model is to predict: which field of the json, as a class or as numbers.
+
+The order of the classes is decided here too, once for training and evaluation.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ TargetKind = Literal["classes", "values"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetConfig:
-    """The supervision."""
+    """Which field of the json a model learns to predict."""
 
     kind: Literal["label", "label_probs", "emotion", "values"] = option(
         help="label: the weak label; label_probs: its distribution; emotion: the truth; values: "
@@ -42,10 +43,11 @@ class TargetConfig:
             raise ConfigError(
                 f"classes: got {', '.join(unknown)}, expected some of {', '.join(EMOTIONS)}"
             )
+
         if (self.kind == "values") != bool(self.values):
             raise ConfigError(
-                f"values: got {self.values} for kind {self.kind}; name numbers exactly for kind "
-                "values"
+                f"values: got {self.values} for kind {self.kind}; name numbers for kind values, "
+                "and none for another kind"
             )
 
 
@@ -73,41 +75,47 @@ class Targets:
 
     @property
     def by_name(self) -> dict[str, NDArray[np.float32]]:
-        """As a reader of batches takes it."""
+        """The targets by their kind, the form that a reader of batches takes."""
         return {self.kind: self.array}
 
 
 def resolve_classes(index: CorpusIndex, config: TargetConfig) -> tuple[str, ...]:
-    """The configured classes, or those of `index`, in the project's order; for numbers, their
-    names.
+    """The classes to learn, in the project's order; for kind `values`, the names of the numbers.
+
+    These are the configured classes, or all that the utterances of `index` have. Raises ConfigError
+    when no utterance has a configured class, or when there are fewer than two classes.
     """
     if config.kind == "values":
         return config.values
+
     column = "emotion" if config.kind == "emotion" else "label"
     present = set(index.table[column].to_pylist())
     classes = tuple(emotion for emotion in EMOTIONS if emotion in present)
-    if (
-        config.kind == "label_probs" and config.classes
-    ):  # a distribution teaches classes that are never the likeliest
+
+    if config.kind == "label_probs" and config.classes:
+        # A distribution also teaches classes that are never the likeliest one.
         return tuple(emotion for emotion in EMOTIONS if emotion in config.classes)
+
     if missing := sorted(set(config.classes) - present):
         raise ConfigError(
             f"data.target.classes: no training utterance is {' or '.join(missing)}; `{column}` in "
             f"their json is one of {', '.join(classes) or 'nothing'}"
         )
+
     if len(classes) < 2:
         raise ConfigError(
             f"data.target.kind {config.kind}: `{column}` in the training utterances' json has "
             f"{len(classes)} classes, expected at least 2; `label` is written by `emostream pack`, "
             "or a column of an imported table, and kind emotion learns the truth in `emotion`"
         )
+
     return (
         classes if not config.classes else tuple(name for name in classes if name in config.classes)
     )
 
 
 def read_targets(index: CorpusIndex, config: TargetConfig, names: tuple[str, ...]) -> Targets:
-    """The target of each utterance of `index`; one outside `names` is unknown."""
+    """The target of each utterance of `index`; a label that is not in `names` is unknown."""
     if config.kind == "values":
         values = np.stack([index.values(name) for name in names], axis=1)
         return Targets("values", names, values.astype(np.float32))
@@ -119,6 +127,7 @@ def read_targets(index: CorpusIndex, config: TargetConfig, names: tuple[str, ...
     labels = np.asarray(
         [number.get(label, -1) for label in index.table[column].to_pylist()], dtype=np.int64
     )
+
     probs = np.full((len(index), len(names)), np.nan, dtype=np.float32)
     probs[labels >= 0] = np.eye(len(names), dtype=np.float32)[labels[labels >= 0]]
     return Targets("classes", names, probs)

@@ -1,8 +1,7 @@
-"""Speaker tables as Parquet files: what `emostream embed` writes and what the speaker index takes
-for the truth.
+"""Speaker tables as Parquet files: `emostream embed` writes them, the speaker index reads them.
 
-A file is checked as input from anywhere: a vector that is not finite, or zero, would be near to
-nobody or to everybody.
+A file is checked like any input from outside: a vector that is zero or not finite would be near to
+nobody, or to everybody.
 """
 
 import json
@@ -38,6 +37,7 @@ def write_speakers(url: str, table: SpeakerTable, extra: Mapping[str, Any] | Non
         "dimensions": list(table.dimensions),
         "extra": dict(extra or {}),
     }
+
     columns = {
         "speaker": pa.array(table.speakers, pa.string()),
         "vector": _lists(table.vectors, pa.float32()),
@@ -50,9 +50,11 @@ def write_speakers(url: str, table: SpeakerTable, extra: Mapping[str, Any] | Non
         },
         "metadata": pa.array([list(entry.items()) for entry in table.metadata], _METADATA),
     }
+
     written = pa.table(columns).replace_schema_metadata(
         {METADATA_KEY: json.dumps(footer, sort_keys=True)}
     )
+
     with atomic_write(url) as stream:
         pq.write_table(
             written,
@@ -65,11 +67,13 @@ def write_speakers(url: str, table: SpeakerTable, extra: Mapping[str, Any] | Non
 
 
 def read_speakers(url: str) -> tuple[SpeakerTable, Mapping[str, Any]]:
-    """The table at `url` and its footer's `extra`. Raises ConfigError for a file that is none, or
-    is damaged.
+    """The table at `url` and the `extra` of its footer.
+
+    Raises ConfigError for a file that is no speaker table, or is damaged.
     """
     with open_parquet(url, remedy=REMEDY) as file:
         footer = json.loads((file.schema_arrow.metadata or {}).get(METADATA_KEY, b"{}"))
+
         if footer.get("kind") != KIND:
             raise ConfigError(f"{url}: not a speaker table; `emostream embed` writes one")
         if footer.get("format_version") != FORMAT_VERSION:
@@ -77,10 +81,12 @@ def read_speakers(url: str) -> tuple[SpeakerTable, Mapping[str, Any]]:
                 f"{url}: got speaker table format {footer.get('format_version')}, expected "
                 f"{FORMAT_VERSION}; {REMEDY}"
             )
+
         try:
             table = _table(file.read(), footer)
         except KeyError as missing:
             raise ValueError(f"it has no {missing}") from missing
+
     table.check(url)
     return table, footer.get("extra", {})
 
@@ -89,11 +95,13 @@ def _table(rows: pa.Table, footer: Mapping[str, Any]) -> SpeakerTable:
     for name, kind in (("speaker", pa.string()), ("metadata", _METADATA)):
         if rows[name].type != kind:
             raise ValueError(f"its column {name} is {rows[name].type}, expected {kind}")
+
     dimensions, nothing = tuple(footer["dimensions"]), np.empty((len(rows), 0))
     labels: dict[str, Any] = {
         name: _matrix(rows, name, kind) if dimensions else nothing.astype(kind.to_pandas_dtype())
         for name, kind in _LABELS.items()
     }
+
     return SpeakerTable(
         speakers=rows["speaker"].to_pylist(),
         vectors=_matrix(rows, "vector", pa.float32()),
@@ -113,6 +121,7 @@ def _lists(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
 
 def _matrix(rows: pa.Table, name: str, kind: pa.DataType) -> NDArray[Any]:
     column = rows[name].combine_chunks()
+
     if (
         not pa.types.is_fixed_size_list(column.type)
         or column.type.value_type != kind
@@ -121,13 +130,14 @@ def _matrix(rows: pa.Table, name: str, kind: pa.DataType) -> NDArray[Any]:
         raise ValueError(
             f"its column {name} is {column.type}, expected fixed-size lists of {kind} without null"
         )
+
     return _numbers(column.flatten(), kind).reshape(len(column), column.type.list_size)
 
 
 def _numbers(column: Any, kind: pa.DataType) -> NDArray[Any]:
     if column.type != kind or column.null_count:
         raise ValueError(
-            f"it holds {column.type} with {column.null_count} nulls, expected {kind} without"
+            f"it holds {column.type} with {column.null_count} nulls, expected {kind} without nulls"
         )
     found: NDArray[Any] = column.to_numpy()
     return found

@@ -1,9 +1,8 @@
-"""From embedding tables to a speaker table: which utterances, labels and metadata count; seconds,
-no encoder.
+"""From embedding tables to a speaker table: which utterances, labels and metadata count.
 
-The tables of all shards that have ever been embedded into a folder count, in the order of their
-shards' names, so that a speaker table made in ten steps is the very one that all shards at once
-give.
+No encoder runs, so it takes seconds. The tables of all shards that have ever been embedded into a
+folder count, in the order of their shards' names, so that a speaker table made in ten steps is the
+very one that all shards at once give.
 """
 
 import json
@@ -42,8 +41,9 @@ def list_tables(folder: str) -> dict[str, EmbeddingInfo]:
 
 
 def require_one_encoder(tables: Mapping[str, EmbeddingInfo], fingerprint: str, folder: str) -> None:
-    """Raise ConfigError when the folder holds another encoder's vectors, which are not
-    comparable.
+    """Raise ConfigError when the folder holds vectors of another encoder.
+
+    Vectors of different encoders cannot be compared.
     """
     others = {info.encoder for info in tables.values() if info.fingerprint != fingerprint}
     if others:
@@ -54,19 +54,21 @@ def require_one_encoder(tables: Mapping[str, EmbeddingInfo], fingerprint: str, f
 
 
 def remove_replaced(tables: Mapping[str, EmbeddingInfo], finished: Mapping[str, str]) -> list[str]:
-    """Remove tables that others have replaced; `finished` maps a shard's URL to its table's now.
+    """Remove the tables that others have replaced, and return their URLs.
 
-    Raises ConfigError when utterances would count twice otherwise, as a shard of theirs has been
-    copied.
+    `finished` maps the URL of each shard to that of its present table. Raises ConfigError when a
+    shard has been copied, so that its utterances would count twice.
     """
     shard_of = {url: info.shard_url for url, info in tables.items()}
     replaced, copies = find_replaced(shard_of, finished, remedy=REMEDY)
+
     for url, number in copies.items():
         raise ConfigError(
             f"{url}: holds {number} utterances that --shards has too, from {shard_of[url]}; "
             "expected each speaker's keys once. Remove this table if that shard is a copy; give "
             "another corpus its own --out"
         )
+
     for url in replaced:
         remove(url)
     return replaced
@@ -80,18 +82,20 @@ def make_speaker_table(
     metadata: Sequence[str],
     split: str | None,
 ) -> SpeakerTable:
-    """The speakers of all usable utterances of a split (None: of all), with their labels and what
-    they share.
+    """The speakers of all usable utterances of `split` (None: of all splits).
 
-    Raises ConfigError when there is none.
+    Each has the statistics of its labels, and the metadata that its utterances share. Raises
+    ConfigError when no utterance is usable, or when none has a label or field that was asked for.
     """
     chunks = _chunks(urls, labels, split)
     table = build_speakers(chunks, label_dimensions(labels), **encoder)
+
     wanted = "" if split is None else f" of the split {split}"
     if not len(table):
         raise ConfigError(
             f"no utterance{wanted} has a vector; the tables beside --out give the reasons (`error`)"
         )
+
     labeled = [
         name
         for name, count in zip(table.dimensions, table.label_count.sum(axis=0), strict=True)
@@ -103,8 +107,10 @@ def make_speaker_table(
         raise ConfigError(
             f"--labels {strange[0]}: no utterance{wanted} has it in its json, {_known_fields(urls)}"
         )
+
     if not metadata:
         return table
+
     shared = _shared_metadata(urls, metadata, split)
     return replace(table, metadata=[shared[speaker] for speaker in table.speakers])
 
@@ -123,9 +129,11 @@ def _chunks(
             rows = _of_split(read_embeddings(url), split)
             if not len(rows):
                 continue
+
             speakers = np.asarray(rows["speaker"].to_pylist(), dtype=object)
             found = [label_row(json.loads(text), labels) for text in rows["metadata"].to_pylist()]
             width = len(label_dimensions(labels))
+
             yield (
                 speakers,
                 vectors_of(rows),
@@ -148,7 +156,7 @@ def _of_split(rows: pa.Table, split: str | None) -> pa.Table:
 def _shared_metadata(
     urls: Sequence[str], names: Sequence[str], split: str | None
 ) -> dict[str, dict[str, str]]:
-    """For each speaker the fields in which all utterances that state them agree, as text."""
+    """Each speaker's fields, as text, in which all utterances that have the field agree."""
     seen: dict[str, dict[str, set[str]]] = {}
     for url in urls:
         rows = _of_split(read_embeddings(url).drop_columns(["vector"]), split)
@@ -159,10 +167,12 @@ def _shared_metadata(
             found = seen.setdefault(speaker, {name: set() for name in names})
             for text in texts[mine]:
                 _note(json.loads(text), found)
+
     if strange := [name for name in names if not any(found[name] for found in seen.values())]:
         raise ConfigError(
             f"--metadata {strange[0]}: no utterance has it in its json, {_known_fields(urls)}"
         )
+
     return {
         speaker: {name: next(iter(values)) for name, values in found.items() if len(values) == 1}
         for speaker, found in seen.items()

@@ -16,8 +16,9 @@ EMOTION = "emotion"
 
 
 def label_dimensions(labels: Sequence[str]) -> tuple[str, ...]:
-    """The names of the label dimensions. Raises ConfigError for a mixture with `emotion` or a name
-    twice.
+    """The names of the label dimensions.
+
+    Raises ConfigError when `emotion` is mixed with other names, or when a name is there twice.
     """
     if EMOTION in labels:
         if len(labels) > 1:
@@ -25,13 +26,14 @@ def label_dimensions(labels: Sequence[str]) -> tuple[str, ...]:
                 f"--labels: got {', '.join(labels)}, expected emotion alone, or names of numbers"
             )
         return EMOTIONS
+
     if len(set(labels)) != len(labels):
         raise ConfigError(f"--labels: got {', '.join(labels)}, expected each once")
     return tuple(labels)
 
 
 def label_row(metadata: Mapping[str, object], labels: Sequence[str]) -> list[float]:
-    """One utterance's labels [V]; NaN where the json does not say."""
+    """One utterance's labels [V]; NaN where the json lacks one."""
     if EMOTION in labels:
         emotion = _emotion(metadata)
         return [math.nan if emotion is None else float(name == emotion) for name in EMOTIONS]

@@ -1,9 +1,9 @@
-"""From utterances to a speaker table, in two passes over chunks: means, then the spreads about
-them.
+"""From utterances to a speaker table, in two passes over chunks: first means, then spreads.
 
-One pass over sums of squares was left out: it cancels where the spread is small against the mean,
-as for ratings about 5 of one speaker. Nothing is kept of earlier results, so that a table made of
-old and new chunks is the very one that all chunks at once give.
+One pass over sums of squares was left out: it loses digits where the spread is small
+against the mean, for example where one speaker's ratings are all about 5. Nothing is kept of
+earlier results, so that a table made of old and new chunks is the very one that all chunks at once
+give.
 
 Shapes: S speakers, N utterances, D numbers a vector, V label dimensions.
 """
@@ -26,15 +26,17 @@ FIRST_ROOM = 1024
 def build_speakers(
     chunks: Callable[[], Iterable[Chunk]], dimensions: Sequence[str], **encoder: str
 ) -> SpeakerTable:
-    """The table of the utterances in the chunks, which `chunks` yields each time it is called;
-    speakers are sorted.
+    """The table of the utterances in the chunks, with sorted speakers.
 
-    The result is a function of the chunks and their order.
+    `chunks` yields the same chunks each time it is called. The result is a function of the chunks
+    and their order.
     """
     sums = _Sums(len(dimensions))
     for speakers, features, labels in chunks():
         sums.add(speakers, features, labels)
+
     means = sums.label_means()
+    # Why a second pass: squares of distances are exact only about a mean that is known.
     for speakers, _, labels in chunks():
         sums.add_spread(speakers, labels, means)
     return sums.table(means, tuple(dimensions), encoder)
@@ -42,7 +44,7 @@ def build_speakers(
 
 @dataclass(slots=True)
 class _Sums:
-    """Growing sums of each speaker, in the order in which speakers appear."""
+    """Sums that grow by speaker, in the order in which speakers appear."""
 
     num_dimensions: int
     rows: dict[str, int] = field(default_factory=dict)
@@ -73,7 +75,9 @@ class _Sums:
         groups = group_rows(speakers)
         if not groups:
             return
+
         rows = np.asarray([self.rows.setdefault(name, len(self.rows)) for name in groups])
+        # Why: reduceat sums runs of rows, so each speaker's rows have to lie together.
         order = np.concatenate(list(groups.values()))
         starts = np.cumsum([0, *(len(mine) for mine in groups.values())])[:-1]
         for name, values in parts.items():
@@ -81,20 +85,22 @@ class _Sums:
             self._column(name, int(rows.max()), values.shape[1])[rows] += sums
 
     def label_means(self) -> NDArray[np.float64]:
-        """[S, V], NaN where no label is known."""
+        """Each speaker's mean label [S, V]; NaN where no label is known."""
         counts = self._found("counts", self.num_dimensions)
         return _divided(self._found("labels", self.num_dimensions), counts)
 
     def table(
         self, means: NDArray[np.float64], dimensions: tuple[str, ...], encoder: Mapping[str, str]
     ) -> SpeakerTable:
-        """The finished table, speakers sorted."""
+        """The finished table, with sorted speakers."""
         names = sorted(self.rows)
         order = np.asarray([self.rows[name] for name in names], dtype=np.int64)
+
         numbers = self._found("numbers", 1)
         counts = self._found("counts", self.num_dimensions)
         spread = np.sqrt(_divided(self._found("squares", self.num_dimensions), counts))
         vectors = self._columns.get("vectors", np.empty((0, 0)))[: len(names)] / numbers
+
         return SpeakerTable(
             speakers=names,
             vectors=vectors[order].astype(np.float32),
@@ -111,7 +117,7 @@ class _Sums:
         return self._columns.get(name, np.zeros((len(self.rows), width)))[: len(self.rows)]
 
     def _column(self, name: str, row: int, width: int) -> NDArray[np.float64]:
-        """The column with room for `row`."""
+        """The column `name`, grown until it has room for `row`."""
         found = self._columns.setdefault(name, np.zeros((FIRST_ROOM, width)))
         while row >= len(found):
             found = self._columns[name] = np.concatenate([found, np.zeros_like(found)])

@@ -1,7 +1,7 @@
 """Speakers as vectors with the statistics of their labels, and who is most alike.
 
-A speaker's vector is the mean over utterances of mean-pooled features (papt-pldc, Eq. 2); likeness
-is the cosine.
+A speaker's vector is the mean over utterances of mean-pooled features (papt-pldc, Eq. 2). Speakers
+are alike by the cosine of their vectors.
 
 Shapes: S speakers, D numbers a vector, V label dimensions, P queries, k neighbors.
 """
@@ -25,10 +25,11 @@ MAX_METADATA_ENTRIES, MAX_METADATA_CHARACTERS = 64, 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeakerTable:
-    """`vectors` [S, D], `num_utterances` [S]; of each label dimension the mean and the population
-    standard deviation [S, V] (NaN where `label_count` is 0) and how many labels they are of.
-    `encoder` made the vectors: a name for people, and a fingerprint that only the very same encoder
-    has.
+    """Speakers with their vectors, label statistics and metadata.
+
+    `vectors` [S, D], `num_utterances` [S]. `label_mean` and `label_std` (of the population) [S, V]
+    are those of `label_count` [S, V] labels, and NaN where that is 0. `encoder` names what made the
+    vectors, for people; only the very same encoder has the same `fingerprint`.
     """
 
     speakers: Sequence[str]
@@ -57,21 +58,23 @@ class SpeakerTable:
     def nearest(
         self, queries: NDArray[np.float32], k: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Places [P, k] and cosine similarities [P, k] of the most alike speakers, the most alike
-        first.
+        """The k speakers most like each query, the most alike first.
+
+        Returns their rows [P, k] and cosine similarities [P, k].
         """
         return nearest(self.vectors, queries, k)
 
     def check(self, where: str) -> None:
-        """Raise ConfigError, naming `where`, for what no speaker index can use."""
+        """Raise ConfigError, naming `where`, when no speaker index could use the table."""
         problem = _problem(self)
         if problem is not None:
             raise ConfigError(f"{where}: {problem}; write it again with `emostream embed`")
 
 
 def concatenate(tables: Sequence[SpeakerTable]) -> SpeakerTable:
-    """The speakers of at least one table, which share encoder and dimensions, one table after the
-    other.
+    """The speakers of all tables (at least one), one table after the other.
+
+    The tables share encoder and dimensions.
     """
     arrays: dict[str, Any] = {
         name: np.concatenate([getattr(table, name) for table in tables]) for name in _ARRAYS
@@ -84,11 +87,11 @@ def concatenate(tables: Sequence[SpeakerTable]) -> SpeakerTable:
 def nearest(
     vectors: NDArray[np.float32], queries: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Which `vectors` [S, D] are most like each of `queries` [P, D]: places and cosines [P, k], the
-    most alike first.
+    """Which k of `vectors` [S, D] are most like each of `queries` [P, D], the most alike first.
 
-    A k beyond the vectors takes all of them; equal similarities keep their order. Raises
-    ConfigError for k < 1 and for vectors that are not finite.
+    Returns places [P, k] and cosines [P, k]. Where k is more than S, all S are taken; vectors that
+    are equally similar keep their order. Raises ConfigError for k < 1 and for queries that are not
+    finite.
     """
     if k < 1:
         raise ConfigError(f"neighbors: got {k}, expected at least 1")
@@ -96,13 +99,14 @@ def nearest(
         raise ConfigError(
             "a speaker's vector has numbers that are not finite; its features cannot be compared"
         )
+
     similarity = cosine_similarity(queries, vectors)
     order = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
     return order, np.take_along_axis(similarity, order, axis=1)
 
 
 def metadata_problem(metadata: Mapping[str, str]) -> str | None:
-    """What is wrong with what is known of a speaker beside the labels, or None."""
+    """What is wrong with a speaker's metadata, in words, or None."""
     if len(metadata) > MAX_METADATA_ENTRIES:
         return f"metadata has {len(metadata)} entries, expected at most {MAX_METADATA_ENTRIES}"
     longest = max((len(text) for pair in metadata.items() for text in pair), default=0)
@@ -115,21 +119,24 @@ def metadata_problem(metadata: Mapping[str, str]) -> str | None:
 
 
 def _problem(table: SpeakerTable) -> str | None:
-    """The first thing wrong with a table, in words."""
+    """The first thing that is wrong with a table, in words, or None."""
     width, num_dimensions = table.vectors.shape[1], len(table.dimensions)
     if len(table.speakers) and not 0 < width <= MAX_WIDTH:
         return f"its vectors have {width} numbers, expected 1 to {MAX_WIDTH}"
+
     if num_dimensions > MAX_DIMENSIONS or len(set(table.dimensions)) != num_dimensions:
         return (
             f"it has the label dimensions {', '.join(table.dimensions)}; expected at most "
             f"{MAX_DIMENSIONS}, each once"
         )
+
     shapes = {part.shape for part in (table.label_mean, table.label_std, table.label_count)}
     if shapes != {(len(table.speakers), num_dimensions)}:
         return (
             f"its statistics have the shapes {sorted(shapes)}, expected "
             f"{(len(table.speakers), num_dimensions)}"
         )
+
     return _speaker_problem(table) or _number_problem(table)
 
 
@@ -154,6 +161,7 @@ def _number_problem(table: SpeakerTable) -> str | None:
             f"the vector of speaker '{culprit}' is zero or not finite and has no direction to "
             "compare"
         )
+
     counted = table.label_count > 0
     statistics = (
         np.isfinite(table.label_mean) & (table.label_std >= 0) & np.isfinite(table.label_std)

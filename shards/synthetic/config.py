@@ -1,10 +1,12 @@
-"""What the embedded corpus is made of: every strength of the synthetic world, named, bounded and
-explained.
+"""What the embedded corpus is made of: every number of the synthetic world, bounded and explained.
 
 A world is a story about how emotion is felt, shown and recorded (`shards/synthetic/corpus.py` tells
 it). Each clause of the story has one number here, so that an effect can be made stronger, weaker,
-or absent: `null_world` sets all that sets speakers apart to nothing, and in it no personalization
-can help. Units: a *cue unit* is the distance by which a clearly shown emotion moves a typical cue
+or absent: `null_world` removes everything that sets speakers apart, and no personalization can help
+in it.
+
+Units: a *cue unit* is the distance by which a clearly shown emotion moves a typical cue away from
+the speaker's habit; log-odds and log-gains are natural logarithms.
 away from the speaker's habit; log-odds and log-gains are natural logarithms.
 
 Rejected: one overall "difficulty" knob (it hides which clause makes a result), and data fitted to a
@@ -24,8 +26,9 @@ def _require_share(name: str, value: float) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """How far speakers differ: a standard deviation common to a hidden group, and one of the
-    speaker's own.
+    """How far speakers differ: between hidden groups, and within a group.
+
+    Both are standard deviations.
     """
 
     shared: float = option(help="standard deviation between hidden groups", default=0.0)
@@ -37,8 +40,9 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Channel:
-    """One way of showing an emotion: how noisy it is, and how often it honestly shows something
-    else.
+    """One way of showing an emotion: voice or face.
+
+    A channel is noisy, and now and then it honestly shows another emotion.
     """
 
     noise: float = option(
@@ -55,26 +59,27 @@ class Channel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorldConfig:
-    """The whole world; the defaults are the corpus of `emostream demo`."""
+    """All numbers of the world; the defaults give the corpus of `emostream demo`."""
 
     seed: int = option(
         help="the only source of randomness: the same seed gives the same bytes", default=0
     )
 
     num_groups: int = option(
-        help="hidden groups of speakers; group g speaks with voice type g modulo the number of "
-        "types",
+        help="hidden groups of speakers; with two voice types, groups 0, 2, 4 speak with the first "
+        "type and groups 1, 3, 5 with the second",
         default=6,
     )
     f0_centers_hz: tuple[float, ...] = option(
-        help="one voice type each: where its speakers' pitch lies", default=(115.0, 205.0)
+        help="for each voice type, the pitch around which its speakers talk", default=(115.0, 205.0)
     )
     tract_scales: tuple[float, ...] = option(
-        help="one voice type each: formant frequencies relative to a long vocal tract",
+        help="for each voice type, its formant frequencies relative to a long vocal tract",
         default=(1.0, 1.16),
     )
     group_tract_step: float = option(
-        help="ratio - 1 by which formants differ between groups of one voice type", default=0.05
+        help="by how much formants differ between groups of one voice type, as a ratio - 1",
+        default=0.05,
     )
     f0_spread_semitones: float = option(help="pitch spread of a group's speakers", default=1.2)
     tract_spread: float = option(
@@ -139,7 +144,7 @@ class WorldConfig:
         help="votes for each of the voice-only, face-only and audio-visual ratings", default=10
     )
     rater_noise: float = option(
-        help="share of votes not for what was shown, at ordinary intensity", default=0.25
+        help="share of votes that are guesses, at ordinary intensity", default=0.25
     )
     label_mean: Spread = option(
         help="shift of a speaker's arousal and valence labels", default=Spread(shared=0.15, own=0.1)
@@ -153,10 +158,12 @@ class WorldConfig:
     def __post_init__(self) -> None:
         _require_voices(self)
         _require_counts(self)
+
         if len(self.emotion_prior) != NUM_EMOTIONS or min(self.emotion_prior) <= 0:
             raise ConfigError(
                 f"emotion_prior: got {self.emotion_prior}, expected {NUM_EMOTIONS} numbers above 0"
             )
+
         for name in (
             "words_conflict_rate",
             "unspoken_rate",
@@ -165,6 +172,7 @@ class WorldConfig:
             "rater_noise",
         ):
             _require_share(name, getattr(self, name))
+
         require_at_least(
             self,
             0,
@@ -174,6 +182,7 @@ class WorldConfig:
             "utterance_count_spread",
         )
         require_at_least(self, 0, "intensity_spread", "face_frame_noise", "affect_noise")
+
         if self.min_signal_to_noise_db > self.max_signal_to_noise_db:
             raise ConfigError(
                 f"min_signal_to_noise_db: got {self.min_signal_to_noise_db}, "
@@ -182,10 +191,12 @@ class WorldConfig:
 
 
 def null_world(*, seed: int = 0) -> WorldConfig:
-    """A world of interchangeable speakers: one voice, one prior, one style. Personalization has
-    nothing to find.
+    """A world of interchangeable speakers: one voice, one prior, one style.
+
+    Personalization has nothing to find in it.
     """
     nobody_differs = Spread()
+
     return WorldConfig(
         seed=seed,
         num_groups=1,
@@ -211,15 +222,18 @@ def _require_voices(config: WorldConfig) -> None:
             f"f0_centers_hz and tract_scales describe the same voice types: got {num_types} and "
             f"{len(config.tract_scales)} values, expected the same number, at least 1"
         )
+
     if config.num_groups < num_types:
         raise ConfigError(
             f"num_groups: got {config.num_groups}, expected at least one for each of {num_types} "
             "voice types"
         )
+
     if not 50.0 <= min(config.f0_centers_hz) <= max(config.f0_centers_hz) <= 400.0:
         raise ConfigError(
             f"f0_centers_hz: got {config.f0_centers_hz}, expected speaking pitches, 50 to 400 Hz"
         )
+
     if not 0.7 <= min(config.tract_scales) <= max(config.tract_scales) <= 1.6:
         raise ConfigError(
             f"tract_scales: got {config.tract_scales}, expected ratios of human size, 0.7 to 1.6"
@@ -229,16 +243,19 @@ def _require_voices(config: WorldConfig) -> None:
 def _require_counts(config: WorldConfig) -> None:
     if config.seed < 0:
         raise ConfigError(f"seed: got {config.seed}, expected 0 or more")
+
     if config.min_utterances < 1 or config.mean_utterances < config.min_utterances:
         raise ConfigError(
             f"min_utterances, mean_utterances: got {config.min_utterances}, "
             f"{config.mean_utterances}, expected 1 <= min_utterances <= mean_utterances"
         )
+
     if not 0.5 <= config.min_seconds <= config.max_seconds <= 30.0:
         raise ConfigError(
             f"min_seconds, max_seconds: got {config.min_seconds}, {config.max_seconds}, "
             "expected 0.5 <= min_seconds <= max_seconds <= 30"
         )
+
     if config.num_raters < 1 or not config.frames_per_second > 0:
         raise ConfigError(
             f"num_raters, frames_per_second: got {config.num_raters}, {config.frames_per_second}, "

@@ -46,15 +46,16 @@ _TRUTH, _VOICE, _FACE, _WORDS, _RATINGS, _AFFECT = range(6)
 
 
 class World:
-    """All speakers and utterances of a configuration, made on demand; speaker numbers are any whole
-    numbers from 0.
+    """All speakers and utterances of a configuration, made on demand.
+
+    A speaker's number is any whole number from 0.
     """
 
     def __init__(self, config: WorldConfig) -> None:
         self.config = config
 
     def speaker(self, index: int) -> Person:
-        """Person number `index`."""
+        """The speaker of number `index`."""
         return draw_speaker(self.config, index)
 
     def truth(self, speaker: Person, utterance: int) -> UtteranceTruth:
@@ -62,11 +63,13 @@ class World:
         return draw_truth(self.config, speaker, self._generator(speaker, utterance, _TRUTH))
 
     def sample(self, speaker: Person, utterance: int) -> Sample:
-        """One utterance as it stands in a shard: FLAC, face features, transcript, and the truth in
-        its metadata.
+        """One utterance as it lies in a shard: FLAC, face features, transcript and json.
+
+        The json holds the truth.
         """
         truth = self.truth(speaker, utterance)
         waveform = self._record_voice(speaker, utterance, truth)
+
         return Sample(
             key=f"{speaker.name}-{utterance:04d}",
             audio=encode_flac(waveform, SAMPLE_RATE_HZ),
@@ -86,6 +89,7 @@ class World:
         rng = self._generator(speaker, utterance, _VOICE)
         shown = truth.intensity * speaker.voice_gain * SHOWN_BY_VOICE[truth.shown_by_voice]
         noise = self.config.voice.noise * rng.standard_normal(NUM_VOICE_CUES)
+
         return synthesize(
             speaker.voice,
             speaker.voice_baseline + shown + noise,
@@ -100,6 +104,7 @@ class World:
         rng = self._generator(speaker, utterance, _FACE)
         shown = truth.intensity * speaker.face_gain * SHOWN_BY_FACE[truth.shown_by_face]
         noise = self.config.face.noise * rng.standard_normal(len(shown))
+
         return show_face(
             shown + noise,
             speaker.face_baseline,
@@ -119,15 +124,17 @@ class World:
     def _describe(
         self, speaker: Person, utterance: int, truth: UtteranceTruth, duration_seconds: float
     ) -> dict[str, object]:
-        """The sample's `json`; what no real corpus could know stands under `simulation`."""
+        """The sample's `json`; under `simulation` is what no real corpus could know."""
         arousal, valence = rate_affect(
             self.config, speaker, truth, self._generator(speaker, utterance, _AFFECT)
         )
+
         shown = {
             "voice": truth.shown_by_voice,
             "face": truth.shown_by_face,
             "words": truth.shown_by_words,
         }
+
         return {
             "speaker": speaker.name,
             "language": "en",
@@ -148,7 +155,7 @@ class World:
 
 
 def iterate_samples(world: World, speakers: Iterable[int]) -> Iterator[Sample]:
-    """Every utterance of `speakers` (numbers), speaker by speaker."""
+    """Every utterance of the speakers of these numbers, speaker by speaker."""
     for index in speakers:
         speaker = world.speaker(index)
         for utterance in range(speaker.num_utterances):
@@ -163,10 +170,10 @@ def write_corpus(
     speakers_per_shard: int = 10,
     num_workers: int = 1,
 ) -> list[str]:
-    """Write the utterances of `speakers` as shards `world-000000.tar` ... in `out_dir`; returns
-    their paths or URLs.
+    """Write the utterances of `speakers` as shards `world-000000.tar` ... and return their URLs.
 
-    A shard holds whole speakers. The bytes do not depend on `num_workers`, the number of processes.
+    They lie in `out_dir`, and each holds whole speakers. The bytes do not depend on `num_workers`,
+    the number of processes.
     """
     make_directory(out_dir)
     parts = [
@@ -174,14 +181,17 @@ def write_corpus(
         for start in range(0, len(speakers), speakers_per_shard)
     ]
     urls = [join(out_dir, f"world-{number:06d}.tar") for number in range(len(parts))]
+
     if num_workers <= 1:
         for url, part in zip(urls, parts, strict=True):
             _write_shard(config, url, part)
         return urls
+
     # Spawned: the caller may have threads (torch, Ray), which a forked child would inherit locked.
     with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
         for _ in pool.map(partial(_write_shard, config), urls, parts):
             pass
+
     return urls
 
 

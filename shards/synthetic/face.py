@@ -1,9 +1,8 @@
-"""Synthetic faces: action-unit intensities over time, as a face tracker would report them, and no
-pixels.
+"""Synthetic faces: action-unit intensities over time, as a face tracker would report them.
 
-Seventeen action units on the 0 to 5 intensity scale and three head angles. Which units an emotion
-moves follows the prototypes of EMFACS (Friesen and Ekman 1983); a resting face has its owner's
-habits; the mouth also moves with speech.
+There are no pixels: a face is seventeen action units on the 0 to 5 intensity scale and three head
+angles. Which units an emotion moves follows the prototypes of EMFACS (Friesen and Ekman 1983); a
+resting face has its owner's habits; the mouth also moves with speech.
 
 Rejected: rendered or drawn faces (a detector and a vision backbone would take the demo's five
 minutes, and a cartoon proves nothing about either), and abstract feature vectors (nobody could read
@@ -97,14 +96,17 @@ def show_face(
     frame_noise: float,
     rng: np.random.Generator,
 ) -> NDArray[np.float32]:
-    """Face features `[num_frames, 20]`: the expression `cues` comes and goes over the speaker's
-    resting `habit`.
+    """Face features `[num_frames, 20]` of an expression that comes and goes.
+
+    `cues` is the expression at its height, `habit` the speaker's resting face.
     """
     position = (np.arange(num_frames) + 0.5) / num_frames
     apex, width = rng.uniform(0.3, 0.7), rng.uniform(0.3, 0.6)
     strength = 0.3 + 0.9 * np.exp(-(((position - apex) / width) ** 2))
+
     speech = np.abs(np.sin(2.0 * np.pi * (rng.uniform(1.5, 2.5) * position + rng.random())))
     tracking = lfilter([0.8], [1.0, -0.6], rng.standard_normal((num_frames, NUM_FACE_CUES)), axis=0)
+
     features = (
         _RESTING
         + habit
@@ -112,5 +114,6 @@ def show_face(
         + np.outer(speech, _MOVED_BY_SPEECH)
         + frame_noise * tracking
     )
+
     features[:, :_NUM_ACTION_UNITS] = np.clip(features[:, :_NUM_ACTION_UNITS], 0.0, _MAX_INTENSITY)
     return features.astype(np.float32)

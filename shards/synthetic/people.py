@@ -1,10 +1,9 @@
-"""The people of the synthetic world: hidden groups, and speakers with a voice, a face, a style and
-a label prior.
+"""The people of the synthetic world: hidden groups, and speakers around them.
 
-A speaker is a pure function of the configuration and the speaker's number: nobody else's draws
-touch it, so any part of the corpus can be made anywhere, in any order. A group is heard (voice type
-and vocal tract) and shares part of its style, prior and label spread with its members; that is what
-speaker-similarity methods can find.
+A speaker has a voice, a face, a style and a label prior, and is a pure function of the
+configuration and the speaker's number: nobody else's draws touch it, so any part of the corpus can
+be made anywhere, in any order. A group can be heard (voice type and vocal tract) and shares part of
+its style, prior and label spread with its members; methods that compare speakers can find that.
 """
 
 from dataclasses import dataclass
@@ -55,14 +54,17 @@ class Person:
 
 
 def draw_speaker(config: WorldConfig, index: int) -> Person:
-    """Person number `index` of the world: a draw around one of the hidden groups."""
+    """The speaker of number `index`: a draw around one of the hidden groups."""
     rng = np.random.default_rng(
         np.random.SeedSequence(config.seed, spawn_key=(_SPEAKER_STREAM, index))
     )
+
     group = int(rng.integers(config.num_groups))
     style = _draw_style(config, group, rng)
+
     log_prior = np.log(config.emotion_prior) + style["prior"]
     prior = np.exp(log_prior - log_prior.max())
+
     return Person(
         index=index,
         name=f"speaker-{index:05d}",
@@ -88,6 +90,7 @@ def _draw_style(
     group_rng = np.random.default_rng(
         np.random.SeedSequence(config.seed, spawn_key=(_GROUP_STREAM, group))
     )
+
     spreads = {
         "prior": config.prior,
         "voice_baseline": config.voice_baseline,
@@ -98,6 +101,7 @@ def _draw_style(
         "label_mean": config.label_mean,
         "label_log_spread": config.label_log_spread,
     }
+
     return {
         name: spreads[name].shared * group_rng.standard_normal(width)
         + spreads[name].own * rng.standard_normal(width)
@@ -106,16 +110,18 @@ def _draw_style(
 
 
 def _draw_voice(config: WorldConfig, group: int, rng: np.random.Generator) -> Voice:
-    """Groups of one voice type differ in vocal tract length, in even steps around the type's."""
+    """A voice; groups of one voice type differ in vocal tract length, in even steps."""
     num_types = len(config.f0_centers_hz)
     voice_type, rank = group % num_types, group // num_types
     num_ranks = -(-(config.num_groups - voice_type) // num_types)
     steps = rank - (num_ranks - 1) / 2
+
     pitch, tract = rng.standard_normal(2)
     f0_center_hz = config.f0_centers_hz[voice_type] * 2.0 ** (
         config.f0_spread_semitones * pitch / 12.0
     )
     spread = (1.0 + config.group_tract_step) ** steps * (1.0 + config.tract_spread) ** tract
+
     return Voice(
         f0_center_hz=float(f0_center_hz),
         tract_scale=float(config.tract_scales[voice_type] * spread),
@@ -123,7 +129,7 @@ def _draw_voice(config: WorldConfig, group: int, rng: np.random.Generator) -> Vo
 
 
 def _draw_num_utterances(config: WorldConfig, rng: np.random.Generator) -> int:
-    """Log-normal with the configured mean, and a floor."""
+    """A draw from a log-normal distribution with the configured mean, and a floor."""
     spread = config.utterance_count_spread
     drawn = config.mean_utterances * np.exp(spread * rng.standard_normal() - spread**2 / 2)
     return max(config.min_utterances, round(float(drawn)))

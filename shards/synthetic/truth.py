@@ -1,9 +1,8 @@
-"""What is true of a synthetic utterance before anything is recorded: felt, shown in each channel,
-rated.
+"""What is true of a synthetic utterance before it is recorded: felt, shown in each channel, rated.
 
 Felt and shown differ by honest conflicts: a masking smile, a controlled voice, a quoted sentence.
 Each channel draws its conflicts by itself, so three channels seldom err alike; only the rare shared
-conflict (an act played well) fools all of them, and nothing that compares channels can find it out.
+conflict (an act played well) fools all of them, and nothing that compares channels can detect it.
 The intensity of an utterance is common to all channels, so weak utterances are hard for everybody.
 """
 
@@ -21,12 +20,12 @@ _AFFECT_OF_EMOTION: NDArray[np.float64] = np.array(
     [[-0.2, 0.0], [0.6, -0.6], [0.1, -0.6], [0.6, -0.5], [0.5, 0.7], [-0.5, -0.6], [0.7, 0.2]]
 )
 _ATTENTION = {"voice": 0.35, "face": 0.40, "words": 0.25}
-"""Whose lead an audio-visual rater follows."""
+"""How much each channel counts for a rater who both hears and sees."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UtteranceTruth:
-    """Emotions are indices into EMOTIONS; `emotion` is the one felt."""
+    """What is felt (`emotion`) and shown in one utterance; emotions are indices into EMOTIONS."""
 
     emotion: int
     shown_by_voice: int
@@ -41,6 +40,7 @@ def draw_truth(config: WorldConfig, speaker: Person, rng: np.random.Generator) -
     emotion = int(rng.choice(NUM_EMOTIONS, p=speaker.emotion_prior))
     duration_seconds = rng.uniform(config.min_seconds, config.max_seconds)
     intensity = np.exp(config.intensity_spread * rng.standard_normal())
+
     acted = _conflicting(config, emotion, config.shared_conflict_rate, rng)
     voice, face, words = (
         _conflicting(config, acted, rate, rng)
@@ -50,6 +50,7 @@ def draw_truth(config: WorldConfig, speaker: Person, rng: np.random.Generator) -
             config.words_conflict_rate,
         )
     )
+
     return UtteranceTruth(
         emotion=emotion,
         shown_by_voice=voice,
@@ -61,7 +62,7 @@ def draw_truth(config: WorldConfig, speaker: Person, rng: np.random.Generator) -
 
 
 def _conflicting(config: WorldConfig, emotion: int, rate: float, rng: np.random.Generator) -> int:
-    """`emotion`, or with probability `rate` another one, by how common it is in the world."""
+    """`emotion`, or with probability `rate` another one, drawn by how common it is."""
     others = np.array(config.emotion_prior)
     others[emotion] = 0.0
     conflicts, other = rng.random() < rate, rng.choice(NUM_EMOTIONS, p=others / others.sum())
@@ -73,8 +74,8 @@ def rate_emotion(
 ) -> dict[str, dict[str, int]]:
     """Vote counts of raters who hear only the voice, see only the face, or get everything.
 
-    A vote is for what was shown, or with probability `rater_noise / intensity` a guess: "neutral"
-    half of the time, otherwise any emotion as common as it is in the world.
+    A vote is for the emotion shown. With probability `rater_noise / intensity` it is a guess:
+    "neutral" half of the time, otherwise any emotion, as often as it is felt in the world.
     """
     voice, face, words = (
         np.eye(NUM_EMOTIONS)[shown]
@@ -83,14 +84,17 @@ def rate_emotion(
     everything = (
         _ATTENTION["voice"] * voice + _ATTENTION["face"] * face + _ATTENTION["words"] * words
     )
+
     noise = min(1.0, config.rater_noise / truth.intensity)
     guesses = 0.5 * np.eye(NUM_EMOTIONS)[0] + 0.5 * np.array(config.emotion_prior) / np.sum(
         config.emotion_prior
     )
+
     counts = {
         name: rng.multinomial(config.num_raters, (1.0 - noise) * shown + noise * guesses)
         for name, shown in (("voice", voice), ("face", face), ("audiovisual", everything))
     }
+
     return {
         name: {e: int(n) for e, n in zip(EMOTIONS, votes, strict=True)}
         for name, votes in counts.items()
@@ -100,10 +104,10 @@ def rate_emotion(
 def rate_affect(
     config: WorldConfig, speaker: Person, truth: UtteranceTruth, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Arousal and valence labels, roughly -1 to 1: the felt emotion's, on the speaker's own scale.
+    """Arousal and valence labels, roughly -1 to 1, of the felt emotion on the speaker's own scale.
 
-    The scale (mean and spread) reaches no cue, so a model cannot see it in what a speaker shows; it
-    can only know it from similar voices, as PLDC assumes.
+    The scale (mean and spread) reaches no cue, so a model cannot see it in what a speaker shows; a
+    model can only know it from similar voices, as PLDC assumes.
     """
     felt = truth.intensity * _AFFECT_OF_EMOTION[
         truth.emotion

@@ -1,10 +1,9 @@
-"""Synthetic transcripts: a sentence about an everyday topic, and perhaps a phrase that puts the
-emotion into words.
+"""Synthetic transcripts: a sentence about an everyday topic, perhaps with a phrase of the emotion.
 
-Three honest reasons make the words fail: the emotion stays unspoken, the phrase is one that several
-emotions use, or (decided by the caller) the words are about another emotion altogether: quoted,
-ironic, somebody else's. The vocabulary is small, some 130 words, so that a small text model learns
-it in seconds; topics say nothing about emotion.
+The words fail for three honest reasons: the emotion stays unspoken, the phrase is one that several
+emotions use, or the words are about another emotion altogether, because they are quoted, ironic, or
+somebody else's (the caller decides that). The vocabulary is small, some 130 words, so that a small
+text model learns it in seconds; topics say nothing about emotion.
 
 Rejected: a language model as the writer (a download, and no truth about what its words show).
 """
@@ -88,7 +87,7 @@ PHRASES: tuple[tuple[str, ...], ...] = (
         "out of nowhere",
     ),
 )
-"""[emotion] phrases only that emotion uses; those of neutral are fillers that anybody uses."""
+"""[emotion] phrases that only that emotion uses; those of neutral are fillers anybody uses."""
 
 AMBIGUOUS_PHRASES: Mapping[str, tuple[int, ...]] = {
     "i can not believe it": (1, 4, 6),
@@ -106,7 +105,7 @@ AMBIGUOUS_PHRASES: Mapping[str, tuple[int, ...]] = {
 def write_words(
     emotion: int, *, spoken_probability: float, ambiguous_rate: float, rng: np.random.Generator
 ) -> str:
-    """A transcript that shows `emotion` (an index) in words, if it is spoken of at all."""
+    """A transcript in whose words `emotion` (an index) shows, if it is spoken of at all."""
     topic = f"{_TOPICS[rng.integers(len(_TOPICS))]} {_PLACES[rng.integers(len(_PLACES))]}"
     spoken, ambiguous, filled, phrase_first = rng.random(4) < (
         spoken_probability,
@@ -114,6 +113,7 @@ def write_words(
         0.5,
         0.4,
     )
+
     if emotion == 0 or not spoken:
         candidates = PHRASES[0] if filled else ("",)
     elif ambiguous:
@@ -122,5 +122,6 @@ def write_words(
         )
     else:
         candidates = PHRASES[emotion]
+
     phrase = candidates[rng.integers(len(candidates))]
     return " ".join(part for part in ((phrase, topic) if phrase_first else (topic, phrase)) if part)

@@ -1,4 +1,4 @@
-"""`make bench`: every benchmark in turn, each with its table and a last line of JSON."""
+"""`make bench` runs every benchmark in turn; each prints a table and a last line of JSON."""
 
 import subprocess
 import sys
@@ -22,6 +22,7 @@ BENCHMARKS = (
 def main() -> int:
     chosen = sys.argv[1:] or BENCHMARKS
     failed = []
+
     for name in chosen:
         sys.stdout.write(f"\n== {name}\n")
         sys.stdout.flush()
@@ -29,6 +30,7 @@ def main() -> int:
             [sys.executable, "-m", f"tests.benchmarks.{name}"], cwd=ROOT, check=False
         ).returncode:
             failed.append(name)
+
     if failed:
         sys.stderr.write(f"failed: {', '.join(failed)}\n")
     return 1 if failed else 0

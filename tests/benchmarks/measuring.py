@@ -1,6 +1,4 @@
-"""What the benchmarks share: medians, the machine's name, a command's time and its processes'
-memory.
-"""
+"""What the benchmarks share: medians, the machine's name, and a command's time and memory."""
 
 import json
 import os
@@ -23,10 +21,10 @@ MIB = 2**20
 
 @dataclass(frozen=True, slots=True)
 class CommandRun:
-    """One finished command: wall time, and the peak of its process tree's memory.
+    """One finished command: its wall time, and the peak of its process tree's memory.
 
-    `peak_bytes` sums proportional set sizes over the whole tree; `peak_by_title` holds each kind of
-    process's largest.
+    `peak_bytes` sums proportional set sizes over the whole tree; `peak_by_title` holds the largest
+    process of each kind.
     """
 
     seconds: float
@@ -35,7 +33,7 @@ class CommandRun:
 
 
 def machine() -> str:
-    """Processor and cores, for the record beside a figure."""
+    """Return processor and cores, for the record beside a figure."""
     model = next(
         (
             line.split(":", 1)[1].strip()
@@ -48,7 +46,7 @@ def machine() -> str:
 
 
 def median_seconds(run: Callable[[], object], repeats: int) -> float:
-    """Median wall time of `repeats` calls."""
+    """Measure the median wall time of `repeats` calls."""
     times = []
     for _ in range(repeats):
         started = time.perf_counter()
@@ -58,35 +56,39 @@ def median_seconds(run: Callable[[], object], repeats: int) -> float:
 
 
 def emostream(*arguments: str) -> None:
-    """One command from the checkout; it and its output are shown."""
+    """Run one command from the checkout, and show it and its output."""
     sys.stdout.write(f"$ emostream {' '.join(arguments)}\n")
     sys.stdout.flush()
     subprocess.run([sys.executable, "-m", "cluster", *arguments], cwd=ROOT, check=True)
 
 
 def run_command(arguments: Sequence[str], *, log: Path) -> CommandRun:
-    """Run `python -m cluster ARGUMENTS` from the checkout and watch its memory; raises when it
-    fails.
+    """Run `python -m cluster ARGUMENTS` from the checkout and watch its memory.
+
+    Raises RuntimeError when the command fails.
     """
     started = time.perf_counter()
     peak, by_title = 0, dict[str, int]()
+
     with log.open("ab") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", "cluster", *arguments], cwd=ROOT, stdout=stream, stderr=stream
         )
+
         while process.poll() is None:
             sizes = _tree_memory(process.pid)
             peak = max(peak, sum(size for _, size in sizes))
             for title, size in sizes:
                 by_title[title] = max(by_title.get(title, 0), size)
             time.sleep(SAMPLE_INTERVAL_SECONDS)
+
     if process.returncode != 0:
         raise RuntimeError(f"{' '.join(arguments)} exited with {process.returncode}; see {log}")
     return CommandRun(time.perf_counter() - started, peak, by_title)
 
 
 def print_result(name: str, figures: dict[str, object]) -> None:
-    """The last line of a benchmark: one JSON object a program can read."""
+    """Write the last line of a benchmark: one JSON object that a program can read."""
     sys.stdout.write(
         "RESULT " + json.dumps({"benchmark": name, "machine": machine(), **figures}) + "\n"
     )

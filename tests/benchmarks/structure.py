@@ -1,10 +1,10 @@
-"""How the code is built, in numbers: sizes, air, and the files that a training loss passes through.
+"""Counts how the code is built: sizes, air, and the files that a training loss passes through.
 
     python -m tests.benchmarks.structure               # of this checkout
     python -m tests.benchmarks.structure --root OTHER  # of another, such as the last release
 
 Sizes and air are counted in the source of the product's folders, blank lines and comments as
-tokens. The files of a loss are those in which a function ran, in the training thread: from the
+tokens. The files of a loss are those in which a function ran in the training thread: from the
 command to the first loss, and within the call of the model that gave it.
 """
 
@@ -27,16 +27,18 @@ LONG_BODY_LINES = 10
 
 
 def main() -> int:
-    """Print a line a figure."""
+    """Print one line for each figure."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--root", type=Path, default=Path.cwd())
     parser.add_argument("--trace", nargs=2, metavar=("SHARDS", "OUT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+
     if arguments.trace:
         json.dump(trace_loss(*arguments.trace), sys.stdout)
         return 0
+
     for name, value in {
         **source_figures(arguments.root),
         **loss_figures(arguments.root.resolve()),
@@ -46,7 +48,7 @@ def main() -> int:
 
 
 def source_figures(root: Path) -> dict[str, str]:
-    """What can be counted without running anything."""
+    """Count what can be counted without running anything."""
     files = sorted(
         path
         for folder in FOLDERS
@@ -54,15 +56,19 @@ def source_figures(root: Path) -> dict[str, str]:
         if path.read_text().strip()
     )
     lines = {path: path.read_text(encoding="utf-8").splitlines() for path in files}
+
     functions = [(path, node) for path in files for node in _functions(path)]
+
     total = sum(map(len, lines.values()))
     blank = sum(not line.strip() for found in lines.values() for line in found)
     comments = sum(_comment_lines(path) for path in files)
+
     airless = [
         _has_no_blank(lines[path], *body)
         for path, node in functions
         if (body := _long_body(node)) is not None
     ]
+
     rooms = {
         folder: sum(path.parent == folder for path in files)
         for folder in {path.parent for path in files}
@@ -70,6 +76,7 @@ def source_figures(root: Path) -> dict[str, str]:
     fullest = max(rooms, key=lambda folder: rooms[folder])
     longest = max(files, key=lambda path: len(lines[path]))
     path, function = max(functions, key=lambda found: _length(found[1]))
+
     return {
         "modules": str(len(files)),
         "median lines of a module": str(sorted(map(len, lines.values()))[len(files) // 2]),
@@ -88,9 +95,7 @@ def source_figures(root: Path) -> dict[str, str]:
 
 
 def loss_figures(root: Path) -> dict[str, str]:
-    """The files that a loss of `finetune` passes through, found by running one step of it in
-    `root`.
-    """
+    """Count the files that a loss of `finetune` passes through, by running one step in `root`."""
     from tests.worlds.training import write_training_world
 
     with tempfile.TemporaryDirectory() as folder:
@@ -105,6 +110,7 @@ def loss_figures(root: Path) -> dict[str, str]:
         found = subprocess.run(
             command, cwd=root, capture_output=True, text=True, check=True, env=_environment(root)
         )
+
     counted = json.loads(found.stdout.splitlines()[-1])
     return {
         "files from the command to the first loss of finetune": str(len(counted["command"])),
@@ -115,8 +121,9 @@ def loss_figures(root: Path) -> dict[str, str]:
 
 
 def trace_loss(shards: str, out: str) -> dict[str, list[str]]:
-    """Train for one step; the project's files in which a function ran until then, and within the
-    model's call.
+    """Train for one step, and return the project's files in which a function ran.
+
+    `command` are those until the first loss, `call` those within the model's call.
     """
     import deepspeed
 
@@ -165,7 +172,7 @@ def _length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 
 def _long_body(node: ast.FunctionDef | ast.AsyncFunctionDef) -> tuple[int, int] | None:
-    """First and last line of a body of ten lines or more, its docstring left out."""
+    """Find the first and last line of a body of ten lines or more, without its docstring."""
     body = node.body[1:] if ast.get_docstring(node) is not None else node.body
     if not body:
         return None
@@ -178,7 +185,7 @@ def _has_no_blank(lines: list[str], first: int, last: int) -> bool:
 
 
 def _comment_lines(path: Path) -> int:
-    """Lines that are nothing but a comment."""
+    """Count the lines that are nothing but a comment."""
     with path.open("rb") as stream:
         tokens = list(tokenize.tokenize(stream.readline))
     return sum(

@@ -1,4 +1,4 @@
-"""A small corpus and panel that the labeling tests share, and a Ray cluster inside this process."""
+"""What the tests here share: a small corpus and panel, a Ray cluster, and a headless browser."""
 
 import os
 from collections.abc import Iterator
@@ -21,9 +21,8 @@ def ray_address() -> Iterator[str]:
     import ray
     from ray.cluster_utils import Cluster
 
-    os.environ.setdefault(
-        "RAY_AUTH_MODE", "disabled"
-    )  # a throw-away cluster on this machine's loopback
+    # Why without a token: the cluster is thrown away, and listens on loopback only.
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 256 * 2**20}
     )

@@ -22,9 +22,11 @@ def test_help_describes_every_option(name: str, capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit) as stop:
         main([name, "--help"])
     assert stop.value.code == 0
+
     text = " ".join(capsys.readouterr().out.split())
     for option, declared in options_of(COMMANDS[name].config_class()).items():
         flag = "--" + option.replace("_", "-")
+
         is_group = option in ("encoder", "data", "engine", "model", "index")
         word = (
             option.upper()
@@ -52,6 +54,7 @@ def test_flags_win_over_set_and_set_over_the_file(
         "--set",
         "threshold=0.2",
     ]
+
     assert main([*arguments, "--threshold", "0.3", "--print-config"]) == 0
     config = from_mapping(
         COMMANDS["select"].config_class(), yaml.safe_load(capsys.readouterr().out)
@@ -62,9 +65,10 @@ def test_flags_win_over_set_and_set_over_the_file(
 def test_a_recipes_own_options_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
     """What `model` stands for is printed with the recipe's defaults and what it was set to."""
     assert main([*TRAIN, "--set", "model.num_codes=7", "--print-config"]) == 0
+
     printed = capsys.readouterr().out
     assert "  num_codes: 7  # M, entries of the codebook\n" in printed
-    assert "  similarity: dot  # [dot | cosine] what L_NCE" in printed
+    assert "  similarity: dot  # [dot | cosine] similarity by which L_NCE" in printed
     assert (
         from_mapping(COMMANDS["train"].config_class(), yaml.safe_load(printed)).model["num_codes"]
         == 7
@@ -103,9 +107,7 @@ def test_unusable_options_exit_with_2_and_one_line(
 def test_an_unreadable_config_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
 ) -> None:
-    """Broken YAML, bytes that are not UTF-8 and something other than options: one line that names
-    the file.
-    """
+    """A config file that holds no options gives one line on standard error that names the file."""
     file = tmp_path / "broken.yaml"
     file.write_bytes(content)
     assert main([*SELECT, "--config", str(file)]) == 2
@@ -128,7 +130,9 @@ def test_a_file_in_the_place_of_the_output_is_one_line(
         "--out",
         str(tmp_path / out),
     ]
+
     assert main(command) == 2
+
     [line] = capsys.readouterr().err.splitlines()
     assert f"{tmp_path / out}: got a file, expected a folder" in line
 
@@ -142,13 +146,14 @@ def test_main_help_imports_no_heavy_package() -> None:
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
+
     assert answer.stdout.strip().endswith("set()")
 
 
 def test_former_spellings_are_taken_with_a_warning(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As flags, by --set and in groups; the help shows the present ones alone."""
+    """Former spellings work as flags, in --set and in groups; the help hides them."""
     evaluate = ["evaluate", "--checkpoint", "c", "--shards", "s", "--out", "o"]
     assert (
         main([*evaluate, "--neighbours", "7", "--colour-by", "sex", "age", "--print-config"]) == 0

@@ -1,6 +1,4 @@
-"""Progress where there is no terminal: few lines, each with what is done, how fast, and how long it
-will take.
-"""
+"""Progress without a terminal: few lines, each with what is done, how fast, and the time left."""
 
 import pytest
 
@@ -28,11 +26,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_a_line_has_a_rate_and_the_time_left(
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A line every ten seconds, and one at the end however soon it comes; the end is told once."""
+    """A line comes every ten seconds; the last comes at the end, and only once."""
     with progress("pack", "shards") as update:
         for seconds, done in ((1, 2), (11, 20), (2, 24), (1, 40), (1, 40)):
             clock.now += seconds
             update(done, 40)
+
     assert capsys.readouterr().err.splitlines() == [
         "pack: 20 of 40 shards after 12 s, 1.7 a second, 12 s left",
         "pack: 40 of 40 shards after 15 s, 2.7 a second",
@@ -43,5 +42,5 @@ def test_a_line_has_a_rate_and_the_time_left(
     ("done", "seconds", "text"), [(0, 9, ""), (5, 2, "2.5 a second"), (1, 40, "1.5 a minute")]
 )
 def test_slow_work_is_counted_by_the_minute(done: int, seconds: float, text: str) -> None:
-    """A rate is never rounded to nothing."""
+    """A rate below one a second is shown by the minute, so that it is never rounded to 0."""
     assert rate_text(done, seconds) == text

@@ -1,4 +1,4 @@
-"""Configurations: strict, converted alike from YAML and from a command line."""
+"""Configurations are strict, and converted alike from YAML and from a command line."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -32,7 +32,7 @@ class Outer:
 
 
 def test_text_and_plain_values_are_the_same() -> None:
-    """What a command line gives as text equals what YAML gives as values."""
+    """Text from a command line equals values from YAML."""
     text = {"name": "x", "count": "3", "items": "a,b", "rates": "a=0.5,b=1", "enabled": "true"}
     plain = {
         "name": "x",
@@ -51,7 +51,7 @@ def test_resolved_configuration_reads_back() -> None:
 
 
 def test_an_explained_configuration_reads_back() -> None:
-    """YAML with the help text of every option, nested ones too, and what a closed list holds."""
+    """The explained YAML reads back; it has each option's help and the choices of a closed list."""
     config = from_mapping(
         Outer, {"name": "x: #1", "inner": {"rate": 0.25}, "rates": {"a": 0.5}, "items": "a,b"}
     )
@@ -62,7 +62,7 @@ def test_an_explained_configuration_reads_back() -> None:
 
 
 def test_a_mistake_is_told_by_the_name_that_set_takes() -> None:
-    """Groups and near matches are named: what to type instead is in the message."""
+    """The message of a mistake names what to type instead, with its group."""
     for values, meant in (
         ({"nmae": 1}, "name"),
         ({"rate": 1}, "inner.rate"),
@@ -70,8 +70,10 @@ def test_a_mistake_is_told_by_the_name_that_set_takes() -> None:
     ):
         with pytest.raises(ConfigError, match=rf"did you mean {meant}\? known"):
             from_mapping(Outer, values)
+
     with pytest.raises(ConfigError, match=r"unknown option quite_else; known"):
         from_mapping(Outer, {"quite_else": 1})
+
     with pytest.raises(ConfigError, match=r"^inner\.share: got 2.0, expected at most 1"):
         from_mapping(Outer, {"name": "x", "inner": {"share": 2}}, where="options")
 
@@ -103,11 +105,12 @@ class Renamed:
 
 
 def test_an_inlined_group_is_given_without_its_name() -> None:
-    """Its options stand among the others, in YAML, in errors and in what is printed."""
+    """An inlined group's options stand among the others: in YAML, errors and printed text."""
     config = from_mapping(Renamed, {"rate": 0.25, "labeled": 2})
     assert config == Renamed(labeled=2, inner=Inner(rate=0.25))
     assert to_mapping(config) == {"labeled": 2, "rate": 0.25, "share": 0.5}
     assert from_mapping(Renamed, yaml.safe_load(explain(config))) == config
+
     with pytest.raises(ConfigError, match=r"configuration\.rate: got 'x', expected float"):
         from_mapping(Renamed, {"rate": "x"})
     with pytest.raises(ConfigError, match=r"share: got 2\.0, expected at most 1"):
@@ -117,7 +120,10 @@ def test_an_inlined_group_is_given_without_its_name() -> None:
 
 
 def test_a_former_name_is_taken_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    """Alone it is the option; beside its present name nobody could know which is meant."""
+    """A former name alone is taken as the option, with a warning.
+
+    Beside the present name it is refused, as nobody could know which is meant.
+    """
     assert from_mapping(Renamed, {"labelled": 3}).labeled == 3
     assert "configuration.labelled is now called labeled" in caplog.text
     assert by_present_names(Renamed, {"labelled": 3, "other": 1}) == {"labeled": 3, "other": 1}

@@ -1,4 +1,4 @@
-"""Loss curves of every recipe, kept so that a refactoring can be held against them.
+"""Loss curves of every recipe, kept so that a refactoring can be compared with them.
 
     python -m tests.trainers.golden_curves          # compare this tree with the kept curves
     python -m tests.trainers.golden_curves --write  # keep this tree's, and the machine's name
@@ -48,7 +48,7 @@ Curve = list[dict[str, float]]
 
 
 def machine() -> dict[str, str]:
-    """What the last bits of a sum depend on."""
+    """The properties of this machine on which the last bits of a sum depend."""
     told = [line for line in _cpu_info() if line.startswith(("model name", "flags"))][:2]
     return {
         "processor": hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
@@ -61,9 +61,7 @@ def machine() -> dict[str, str]:
 
 
 def runs(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every run by name, with its options; later ones start from what earlier ones have
-    exported.
-    """
+    """Yield every run by name with its options; some runs start from what others exported."""
     shards, films = write_training_world(folder / "packed"), write_video_world(folder / "films")
     hubert = _hubert(folder / "hubert")
 
@@ -89,18 +87,21 @@ def runs(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     yield values("papt", "papt", folder / "tapt" / "best", label_layer=1, **MASKING)
     yield values("papt-finetune", "finetune", folder / "papt" / "best", head="interpreter")
     yield values("hubert", "setpeer", hubert, fusion="cross_attention")
+
     name, found = values("values", "finetune", head="interpreter")
     found["data"]["target"] = {"kind": "values", "values": ["arousal"]}
     yield name, found
+
     name, found = values("face", "setpeer", fusion="addition", num_prefixes=1)
     found["data"]["modality"] = "face"
     yield name, found
+
     engine = {"num_steps": 6, "validate_every": 3, "checkpoint_every": 6}
     yield "video", video_values(films, folder / "video", **engine)
 
 
 def curve_of(values: Mapping[str, Any]) -> Curve:
-    """Run, and read what was logged."""
+    """Run a recipe, and read what was logged."""
     run_training(from_mapping(TrainConfig, values))
     lines = (Path(values["out"]) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [
@@ -110,46 +111,53 @@ def curve_of(values: Mapping[str, Any]) -> Curve:
 
 
 def differences(found: Curve, kept: Curve, *, exact: bool) -> list[str]:
-    """What differs, a line each; nothing when the curves are equal."""
+    """Say what differs, a line each; the list is empty when the curves are equal."""
     if [list(line) for line in found] != [list(line) for line in kept]:
         return ["other steps or other numbers were logged"]
+
     told = []
     for mine, theirs in zip(found, kept, strict=True):
         for name, number in mine.items():
             limit = 0.0 if exact else TOLERANCE * max(1.0, abs(theirs[name]))
             if not abs(number - theirs[name]) <= limit:
                 told.append(f"step {mine['step']}: {name} {number!r}, kept {theirs[name]!r}")
+
     return told
 
 
 def main() -> int:
-    """Compare, or keep; the exit status is 1 when a curve differs."""
+    """Compare the curves or keep them; the exit status is 1 when a curve differs."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--write", action="store_true")
     write = parser.parse_args().write
+
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         found = {name: curve_of(values) for name, values in runs(Path(folder))}
+
     if write:
         KEPT.write_text(
             json.dumps({"machine": machine(), "curves": found}, indent=1) + "\n", encoding="utf-8"
         )
         return 0
+
     kept = json.loads(KEPT.read_text(encoding="utf-8"))
     exact, status = kept["machine"] == machine(), 0
+
     for name, curve in found.items():
         told = differences(curve, kept["curves"][name], exact=exact)
         sys.stdout.write(
             f"{name}: {'; '.join(told[:3]) or ('equal, bit for bit' if exact else 'equal')}\n"
         )
         status |= bool(told)
+
     return status
 
 
 def _hubert(folder: Path) -> Path:
-    """A tiny encoder whose convolutions use group norm."""
+    """Save a tiny encoder whose convolutions use group norm."""
     torch.manual_seed(0)
     sizes = {
         "hidden_size": 16,
@@ -163,6 +171,7 @@ def _hubert(folder: Path) -> Path:
         "conv_stride": (8, 4),
         "num_feat_extract_layers": 2,
     }
+
     HubertModel(HubertConfig(num_conv_pos_embeddings=8, **sizes, **convolutions)).save_pretrained(
         folder
     )

@@ -1,6 +1,4 @@
-"""Options are refused before anything is loaded, with what was got, what is expected and the
-remedy.
-"""
+"""Options that cannot work are refused before anything is loaded, with the remedy."""
 
 import subprocess
 import sys
@@ -64,7 +62,7 @@ def config(recipe: str = "setpeer", **values: Any) -> TrainConfig:
     ],
 )
 def test_options_that_cannot_work_are_refused(values: dict[str, Any], message: str) -> None:
-    """The message names the option."""
+    """The message names the option, what was got and what was expected."""
     with pytest.raises(ConfigError, match=message):
         config(**values)
 
@@ -79,7 +77,7 @@ def test_options_that_cannot_work_are_refused(values: dict[str, Any], message: s
     ],
 )
 def test_weights_that_cannot_work_are_refused(options: dict[str, Any], message: str) -> None:
-    """Before anything is heard."""
+    """Options of weighting are refused before any sound is read."""
     with pytest.raises(ConfigError, match=message):
         config("weighting", model=options)
 
@@ -104,14 +102,12 @@ def test_adaptation_hears_all_speakers(data: dict[str, Any]) -> None:
 def test_a_recipe_decides_on_convolutions_unless_told(
     encoder: dict[str, Any], by_default: bool, freezes: bool
 ) -> None:
-    """Those of a checkpoint are frozen as the recipe or the option says; those of a new encoder
-    never.
-    """
+    """A checkpoint's front end is frozen as the recipe or the option says; a new one never is."""
     assert config(encoder=encoder).encoder.freezes_front_end(by_default=by_default) == freezes
 
 
 def test_a_saved_configuration_is_the_same_again() -> None:
-    """What stands beside a run's output starts that run."""
+    """The configuration that stands beside a run's output starts the same run."""
     before = config(model={"num_codes": 16}, engine={"trackers": "mlflow", "schedule": "linear"})
     assert from_mapping(TrainConfig, to_mapping(before)) == before
     options = before.recipe_config()

@@ -1,6 +1,4 @@
-"""A resumed run is the run that was started: which options may differ, and how the others are
-named.
-"""
+"""Only some options may differ in a resumed run; another value of the others is named."""
 
 from pathlib import Path
 from typing import Any
@@ -42,7 +40,7 @@ def config(out: Path, **values: Any) -> TrainConfig:
 def test_another_run_is_refused_by_its_options(
     tmp_path: Path, values: dict[str, Any], message: str
 ) -> None:
-    """What is learned, how, and how its state is divided."""
+    """Options of what is learned, of how, and of how its state is divided must not change."""
     write_config(tmp_path, config(tmp_path))
     with pytest.raises(ConfigError) as refused:
         refuse_another_run(tmp_path, config(tmp_path, **values))
@@ -51,7 +49,7 @@ def test_another_run_is_refused_by_its_options(
 
 
 def test_where_and_how_long_it_runs_may_differ(tmp_path: Path) -> None:
-    """And a default that is written out is none."""
+    """A run may move and last longer, and a default that is written out is no difference."""
     write_config(tmp_path, config(tmp_path))
     changed = {
         "address": "auto",
@@ -64,6 +62,6 @@ def test_where_and_how_long_it_runs_may_differ(tmp_path: Path) -> None:
 
 
 def test_a_lost_configuration_is_said(tmp_path: Path) -> None:
-    """Without it nothing tells what the checkpoints are of."""
+    """Without its configuration, a run cannot be resumed, as nothing tells what it was."""
     with pytest.raises(ConfigError, match=r"config\.yaml is missing or damaged"):
         refuse_another_run(tmp_path, config(tmp_path))

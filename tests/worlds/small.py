@@ -1,8 +1,7 @@
-"""A corpus small enough for a test that labels it many times: tones, faces and words, and an
-untrained panel.
+"""A corpus small enough to label it many times in tests, and an untrained panel.
 
-The labelers are real checkpoints with random weights: what is tested is that the same bytes come
-out, not that they are right.
+The corpus has tones, faces and words. The labelers are real checkpoints with random weights: tests
+check that the same bytes come out, not that they are right.
 """
 
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ WORDS = ("the", "door", "is", "open", "and", "nobody", "cares", "wonderful", "aw
 
 @dataclass(frozen=True, slots=True)
 class SmallWorld:
-    """Where the small corpus and its panel lie."""
+    """The places of the small corpus and its panel."""
 
     shards: Path
     panel: Path
@@ -38,12 +37,13 @@ class SmallWorld:
 
 
 def make_sample(number: int, *, seconds: float = 0.6) -> Sample:
-    """A tone whose pitch, face and words follow from `number`."""
+    """Make a tone whose pitch, face and words follow from `number`."""
     generator = np.random.default_rng(number)
     times = np.arange(int(seconds * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
     tone = 0.3 * np.sin(
         2 * np.pi * (120 + 10 * number % 400) * times
     ) + 0.01 * generator.standard_normal(len(times))
+
     return Sample(
         key=f"utterance-{number:05d}",
         audio=encode_flac(tone.astype(np.float32)),
@@ -55,7 +55,7 @@ def make_sample(number: int, *, seconds: float = 0.6) -> Sample:
 
 
 def write_shard(path: Path, samples: list[Sample]) -> None:
-    """One tar of `samples`."""
+    """Write one tar of `samples`."""
     with atomic_write(str(path)) as stream:
         writer = TarWriter(stream)
         for sample in samples:
@@ -70,6 +70,7 @@ def make_small_world(folder: Path, *, num_shards: int = 8, per_shard: int = 6) -
     for shard in range(num_shards):
         samples = [make_sample(shard * per_shard + index) for index in range(per_shard)]
         write_shard(shards / f"small-{shard:03d}.tar", samples)
+
     panel = folder / "panel.yaml"
     panel.write_text(yaml.safe_dump(write_checkpoints(folder / "checkpoints")))
     return SmallWorld(shards, panel, num_shards * per_shard)
@@ -78,7 +79,7 @@ def make_small_world(folder: Path, *, num_shards: int = 8, per_shard: int = 6) -
 def write_checkpoints(
     folder: Path, *, seed: int = 0, num_face_values: int = NUM_FACE_VALUES
 ) -> dict[str, object]:
-    """Three labelers with random weights; returns the panel that names them."""
+    """Write three labelers with random weights, and return the panel that names them."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
@@ -91,10 +92,12 @@ def write_checkpoints(
         "id2label": dict(enumerate(EMOTIONS)),
         "label2id": {name: i for i, name in enumerate(EMOTIONS)},
     }
+
     MelClassifier(MelClassifierConfig(**labels)).save_pretrained(folder / "voice")
     FaceSequenceClassifier(
         FaceSequenceConfig(feature_size=num_face_values, **labels)
     ).save_pretrained(folder / "face")
+
     vocabulary = {word: number for number, word in enumerate(("[PAD]", "[UNK]", *WORDS))}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -102,6 +105,7 @@ def write_checkpoints(
         tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]"
     )
     tokenizer.save_pretrained(folder / "words")
+
     small = {
         "hidden_size": 16,
         "num_hidden_layers": 1,
@@ -110,6 +114,7 @@ def write_checkpoints(
     }
     config = BertConfig(vocab_size=len(vocabulary), max_position_embeddings=32, **small, **labels)
     BertForSequenceClassification(config).save_pretrained(folder / "words")
+
     return {
         "audio": {"checkpoint": str(folder / "voice")},
         "vision": {"checkpoint": str(folder / "face")},

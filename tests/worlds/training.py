@@ -1,7 +1,7 @@
-"""Packed shards small enough to train on in a test: tones whose pitch tells the class, six speakers
-a split.
+"""Packed shards small enough to train on in a test, of six speakers a split.
 
-Or films, without sound: a bright square whose way tells the class and its shade the speaker.
+They hold tones whose pitch tells the class, or films without sound, in which the way of a bright
+square tells the class and its shade the speaker.
 """
 
 from collections.abc import Callable
@@ -25,14 +25,16 @@ PER_SPEAKER = 6
 
 
 def make_utterance(split: str, speaker: int, number: int) -> Sample:
-    """A tone of 0.2 to 0.4 s; class, pitch and values follow from `number`."""
+    """Make a tone of 0.2 to 0.4 s whose class, pitch and values follow from `number`."""
     rng = np.random.default_rng([speaker, number, len(split)])
     seconds = 0.2 + 0.2 * rng.random()
     times = np.arange(round(seconds * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
+
     label = number % len(CLASSES)
     tone = 0.2 * np.sin(
         2 * np.pi * (200 * (1 + label) + 10 * speaker) * times
     ) + 0.01 * rng.standard_normal(len(times))
+
     name = f"{split}-{speaker}"
     return Sample(
         key=f"{name}-{number:03d}",
@@ -52,14 +54,18 @@ def make_utterance(split: str, speaker: int, number: int) -> Sample:
 
 
 def write_training_world(folder: Path) -> str:
-    """One shard a split; returns the pattern that matches them."""
+    """Write one shard a split, and return the pattern that matches them."""
     return _write_splits(folder, make_utterance)
 
 
 def make_film(split: str, speaker: int, number: int) -> Sample:
-    """Eight pictures of 48 x 32 in 0.8 s; the square stays, goes to the right or goes down."""
+    """Make a film of eight pictures in which the square stays, goes to the right or goes down.
+
+    The pictures are 48 x 32 and span 0.8 s.
+    """
     rng = np.random.default_rng([speaker, number, len(split)])
     label = number % len(CLASSES)
+
     pictures = []
     for frame in range(8):
         picture = gray(30, width=48, height=32)
@@ -67,6 +73,7 @@ def make_film(split: str, speaker: int, number: int) -> Sample:
         top, left = top + 2 * frame * (label == 2), left + 2 * frame * (label == 1)
         picture[top : top + 10, left : left + 10] = 150 + 10 * speaker
         pictures.append(picture)
+
     name = f"{split}-{speaker}"
     labels = {"label": CLASSES[label], "emotion": CLASSES[label], "duration_seconds": 0.8}
     return Sample(
@@ -78,7 +85,7 @@ def make_film(split: str, speaker: int, number: int) -> Sample:
 
 
 def write_video_world(folder: Path) -> str:
-    """One shard of films a split; returns the pattern that matches them."""
+    """Write one shard of films a split, and return the pattern that matches them."""
     return _write_splits(folder, make_film)
 
 
@@ -93,7 +100,7 @@ def _write_splits(folder: Path, make: Callable[[str, int, int], Sample]) -> str:
 
 
 def video_values(shards: str, out: Path, recipe: str = "setpeer", **engine: Any) -> dict[str, Any]:
-    """Options of a run of seconds on films, from nothing: four pictures of 32 x 32."""
+    """Options of a short run on films, from nothing, with four pictures of 32 x 32."""
     values = small_values(shards, out, recipe, **engine)
     values["encoder"] |= {"num_frames": 4, "image_size": 32, "patch_size": 8}
     values["data"] |= {"modality": "video", "utterances": {"batch_seconds": 10.0}}
@@ -101,18 +108,18 @@ def video_values(shards: str, out: Path, recipe: str = "setpeer", **engine: Any)
 
 
 def heard(batch: Batch) -> tuple[Tensor, Tensor]:
-    """The values and lengths of a batch's only input."""
+    """Return the values and lengths of a batch's only input."""
     (padded,) = batch.inputs.values()
     return padded.values, padded.lengths
 
 
 def classes(batch: Batch) -> Tensor:
-    """The class of each utterance [N]."""
+    """Return the class of each utterance [N]."""
     return batch.targets["classes"].argmax(dim=1)
 
 
 def small_values(shards: str, out: Path, recipe: str = "setpeer", **engine: Any) -> dict[str, Any]:
-    """Options of a run of seconds."""
+    """Options of a run that takes seconds."""
     values: dict[str, Any] = {
         "recipe": recipe,
         "shards": shards,
@@ -122,11 +129,12 @@ def small_values(shards: str, out: Path, recipe: str = "setpeer", **engine: Any)
         "engine": {"num_steps": 12, "validate_every": 6, "checkpoint_every": 4, "log_every": 1}
         | engine,
     }
+
     if recipe == "setpeer":
         values["model"] = {"code_width": 8, "num_codes": 16, "num_prefixes": 2}
     return values
 
 
 def small_config(shards: str, out: Path, recipe: str = "setpeer", **engine: Any) -> TrainConfig:
-    """The same as a configuration."""
+    """`small_values` as a configuration."""
     return from_mapping(TrainConfig, small_values(shards, out, recipe, **engine))

@@ -125,39 +125,54 @@ def predict(
         else assign_speakers(trained.speakers, index, model.config.modality)
     )
 
-    # The sets contain every row of the index exactly once, so each element is written below.
-    answers = np.empty((len(index), len(model.config.names)), dtype=np.float32)
-    features = np.empty((len(index), model.encoder.width), dtype=np.float32)
-    set_numbers = np.empty(len(index), dtype=np.int64)
-    embeddings: list[NDArray[np.float32]] = []
-    codes: list[Tensor] = []
-
     # `read_once` yields the batches in the order of the plan, so the n-th batch is the n-th set.
+    gathered = _Gathered(len(index), model, target)
     batches = read_once(reader, [plan for plan, _ in planned])
     for number, (batch, (plan, num_predicted)) in enumerate(zip(batches, planned, strict=True)):
         found = _recognize(model, batch.to(device), num_predicted, numbers)
+        gathered.add(number, plan.rows[:num_predicted], found)
 
-        # The model answers to the whole batch, by position. Only the first `num_predicted` answers
-        # are kept, and each goes to the row of its utterance. The answers to the support are
-        # dropped: these utterances are predicted in sets of their own.
-        rows = plan.rows[:num_predicted]
-        answers[rows] = target.answers(found.scores_NC)[:num_predicted].cpu().numpy()
-        features[rows] = found.pooled_ND[:num_predicted].float().cpu().numpy()
-        set_numbers[rows] = number
+    return gathered.predicted()
+
+
+class _Gathered:
+    """The answers so far, each at the row of its utterance.
+
+    The sets contain every row of the index exactly once, so every element is written in the end.
+    """
+
+    def __init__(self, num_rows: int, model: EmotionRecognizer, target: Target) -> None:
+        self._target = target
+        self._scores = np.empty((num_rows, len(model.config.names)), dtype=np.float32)
+        self._features = np.empty((num_rows, model.encoder.width), dtype=np.float32)
+        self._sets = np.empty(num_rows, dtype=np.int64)
+        self._embeddings: list[NDArray[np.float32]] = []
+        self._codes: list[Tensor] = []
+
+    def add(self, number: int, rows: NDArray[np.int64], found: Recognition) -> None:
+        """Take the answers to set `number`, whose utterances are `rows`."""
+        # The model answers to the whole batch, by position. Only the first answers are kept, those
+        # to the set. The answers to the support behind it are dropped: these utterances are
+        # predicted in sets of their own.
+        self._scores[rows] = self._target.answers(found.scores_NC)[: len(rows)].cpu().numpy()
+        self._features[rows] = found.pooled_ND[: len(rows)].float().cpu().numpy()
+        self._sets[rows] = number
 
         # To the model, the whole batch is one set, so this adds one embedding, that of set `number`
         # (B is 1).
         if found.speakers_BD is not None:
-            embeddings.append(found.speakers_BD.float().cpu().numpy())
-        codes += [torch.unique(chosen).cpu() for chosen in found.codes]
+            self._embeddings.append(found.speakers_BD.float().cpu().numpy())
+        self._codes += [torch.unique(chosen).cpu() for chosen in found.codes]
 
-    return Predicted(
-        scores=answers,
-        features=features,
-        sets=set_numbers,
-        set_embeddings=np.concatenate(embeddings) if embeddings else None,
-        codes=torch.unique(torch.cat(codes)).numpy() if codes else None,
-    )
+    def predicted(self) -> Predicted:
+        """Everything, when every set has been added."""
+        return Predicted(
+            scores=self._scores,
+            features=self._features,
+            sets=self._sets,
+            set_embeddings=np.concatenate(self._embeddings) if self._embeddings else None,
+            codes=torch.unique(torch.cat(self._codes)).numpy() if self._codes else None,
+        )
 
 
 def _recognize(

@@ -15,29 +15,32 @@ Similarity = Literal["dot", "cosine"]
 def info_nce(
     first_BX: Tensor, second_BX: Tensor, temperature: float, similarity: Similarity = "dot"
 ) -> Tensor:
-    """Consistency of two halves of each speaker's set (setpeer-emoceleb, Eq. 7, whose similarity is
-    the dot product).
+    """Measure how consistent two halves of each speaker's set are (L_NCE).
 
-    Computed in float32 whatever the precision: over the temperature, dot products reach hundreds.
-    With one speaker there is nobody to tell it from, and the loss is 0.
+    This is Eq. 7 of setpeer-emoceleb, whose similarity is the dot product. It is computed in
+    float32 whatever the precision, because dot products over the temperature reach hundreds. With
+    one speaker there is nobody to tell this speaker from, and the loss is 0.
     """
     first_BX, second_BX = first_BX.float(), second_BX.float()
     if similarity == "cosine":
         first_BX, second_BX = F.normalize(first_BX, dim=1), F.normalize(second_BX, dim=1)
+
     similarity_BB = first_BX @ second_BX.T / temperature
     return F.cross_entropy(similarity_BB, torch.arange(len(first_BX), device=first_BX.device))
 
 
 def ccc(predicted_N: Tensor, truth_N: Tensor, row_weights_N: Tensor | None = None) -> Tensor:
-    """Concordance correlation coefficient with population variances; 0 when both are constant.
+    """Concordance correlation coefficient with population variances; 0 if both inputs are constant.
 
     With weights, means and variances are the weighted ones: a row of weight 2 counts as two rows.
     """
     weights_N = torch.ones_like(truth_N) if row_weights_N is None else row_weights_N
     shares_N = (weights_N / weights_N.sum()).float()
+
     mean, truth_mean = shares_N @ predicted_N.float(), shares_N @ truth_N.float()
     off_N, truth_off_N = predicted_N.float() - mean, truth_N.float() - truth_mean
     spread = shares_N @ (off_N.square() + truth_off_N.square())
+
     return (
         2
         * (shares_N @ (off_N * truth_off_N))
@@ -46,8 +49,9 @@ def ccc(predicted_N: Tensor, truth_N: Tensor, row_weights_N: Tensor | None = Non
 
 
 def ccc_loss(predicted_NV: Tensor, truth_NV: Tensor, row_weights_N: Tensor | None = None) -> Tensor:
-    """1 - CCC over the batch, averaged over the values (papt-pldc, section 5); rows may be
-    weighted.
+    """1 - CCC over the batch, averaged over the values (papt-pldc, section 5).
+
+    `row_weights_N` weights the rows.
     """
     columns = zip(predicted_NV.unbind(1), truth_NV.unbind(1), strict=True)
     return torch.stack(
@@ -61,10 +65,10 @@ def soft_cross_entropy(
     class_weights_C: Tensor | None = None,
     row_weights_N: Tensor | None = None,
 ) -> Tensor:
-    """Cross-entropy against distributions (one-hot: the usual one), a row weighted by the classes
-    it is made of.
+    """Cross-entropy against distributions; against one-hot rows it is the usual cross-entropy.
 
-    With weights it is the weighted mean, as `F.cross_entropy` defines it for hard labels.
+    Each class counts with its weight. With weights the loss is the weighted mean, as
+    `F.cross_entropy` defines it for hard labels.
     """
     weighted_NC = probs_NC if class_weights_C is None else probs_NC * class_weights_C
     if row_weights_N is not None:
@@ -74,7 +78,7 @@ def soft_cross_entropy(
 
 
 def balanced_class_weights(counts_C: Tensor) -> Tensor:
-    """Inverse frequencies with mean 1 over the utterances; a class that never occurs gets 0."""
+    """Inverse class frequencies with mean 1 over the utterances; an absent class gets 0."""
     counts_C = counts_C.float()
     present = counts_C > 0
     return torch.where(present, counts_C.sum() / (present.sum() * counts_C.clamp_min(1.0)), 0.0)

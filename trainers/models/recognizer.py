@@ -1,12 +1,11 @@
-"""The emotion recognizer: an encoder, optionally personalized by a set of the speaker's utterances,
-and a head.
+"""The emotion recognizer: an encoder and a head, personalized by a set of utterances or not.
 
-Personalized, it is SetPeER (setpeer-emoceleb, section IV; see `personal/set_fusion.py`). Without,
-it is the vanilla baseline. `source` separates the utterances a prefix is made from and those it
-serves, which is what the controls with wrong or disjoint support need; by default they are the
-same.
+Personalized, it is SetPeER (setpeer-emoceleb, section IV; see `personal/set_fusion.py`). Without
+personalization it is the vanilla baseline. By default a set's prefix is made from the utterances
+that it serves. `source` makes it from others, which the controls with wrong or disjoint support
+need.
 
-Saved with `save_pretrained`, loaded with `from_pretrained`, whatever the encoder.
+`save_pretrained` saves it and `from_pretrained` loads it, whatever the encoder.
 
 Shapes: N utterances, T frames, D width, B sets, Q embeddings, C classes or values.
 """
@@ -47,15 +46,15 @@ _MODEL_TYPE = "emostream_recognizer"
 
 
 class RecognizerConfig(PretrainedConfig):
-    """`names` are the classes, or the values when `is_values`; `encoder` is the encoder's own
-    configuration.
+    """What a recognizer is made of and what it was trained on.
 
-    `normalise` says whether waveforms are normalized; keys of config.json keep the spelling they
-    began with. `clip` is the format of a video encoder's clips. Without a `contrast_temperature`
-    training has no L_NCE. `speakers` are those that have an embedding (PAPT). `trained_on` says
-    which labels were learned from (`target`), of how many speakers (`num_speakers`), how much of
-    the test speakers (`known_seconds` of `known_split`), and the same of the recognizer this one
-    went on from (`start`).
+    `names` are the classes, or the values when `is_values`; `encoder` is the encoder's own
+    configuration. `normalise` says whether waveforms are normalized; keys of config.json keep the
+    spelling they began with. `clip` is the format of a video encoder's clips. Without a
+    `contrast_temperature`, training has no L_NCE. `speakers` are those that have an embedding
+    (PAPT). `trained_on` says which labels the recognizer learned from (`target`), of how many
+    speakers (`num_speakers`), how much of the test speakers (`known_seconds` of `known_split`), and
+    the same of the recognizer that this one started from (`start`).
     """
 
     model_type = _MODEL_TYPE
@@ -100,15 +99,18 @@ class RecognizerConfig(PretrainedConfig):
 
     @property
     def target_kind(self) -> TargetKind:
-        """What its `names` are."""
+        """Which kind of target the `names` stand for."""
         return "values" if self.is_values else "classes"
 
 
 @dataclass(frozen=True)  # no slots: ZeRO 3 looks for tensors in __dict__
 class Recognition:
-    """Scores [N, C] (logits, or values), pooled features [N, D], P's embeddings of each set
-    averaged over layers and Q [B, D] (None without P), the codes used, and the loss terms P adds
-    (`nce` in training only, and then always: ranks compare their terms).
+    """What one pass recognizes.
+
+    `scores_NC` [N, C] are logits or values, and `pooled_ND` [N, D] the pooled features.
+    `speakers_BD` [B, D] is P's embedding of each set, averaged over layers and Q, and None without
+    P. `codes` are those that P used. `terms` are the losses that P adds; `nce` is there in training
+    only, but then always, because ranks compare their terms.
     """
 
     scores_NC: Tensor
@@ -119,7 +121,7 @@ class Recognition:
 
 
 class EmotionRecognizer(PreTrainedModel):
-    """Utterances of one or more speakers to emotion classes or values."""
+    """Recognizes the emotion classes or values of utterances of one or more speakers."""
 
     config_class = RecognizerConfig
     main_input_name = "inputs"
@@ -128,9 +130,11 @@ class EmotionRecognizer(PreTrainedModel):
         super().__init__(config)
         self.encoder = LayerwiseEncoder(_build_encoder(config.encoder), normalize=config.normalise)
         self.head = _build_head(config, self.encoder.width)
+
         self.extractor: PersonalizedFeatureExtractor | None = None
         self.cross_attention: nn.MultiheadAttention | None = None
         self.speakers: SpeakerEmbedding | None = None
+
         if config.speakers:
             self.speakers = SpeakerEmbedding(
                 len(config.speakers),
@@ -138,34 +142,36 @@ class EmotionRecognizer(PreTrainedModel):
                 config.speaker_vector_width,
                 config.speaker_fusion,
             )
+
         if config.fusion != "none":
             options = dict(config.extractor)
-            normalize_codes = options.pop(
-                "normalise_codes", False
-            )  # config.json keeps the spelling it began with
+            # config.json keeps the spelling it began with.
+            normalize_codes = options.pop("normalise_codes", False)
             self.extractor = PersonalizedFeatureExtractor(
                 self.encoder.width,
                 len(self.encoder.layers),
                 normalize_codes=normalize_codes,
                 **options,
             )
+
         if config.fusion == "cross_attention":
             self.cross_attention = nn.MultiheadAttention(
                 self.encoder.width, NUM_HEADS, batch_first=True
             )
+
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Each part's own initialization stands."""
+        """Keep each part's own initialization."""
 
     @property
     def input_name(self) -> InputName:
-        """Which of a batch's inputs it takes."""
+        """The name of the input that it takes from a batch."""
         return INPUT_OF[self.config.modality]
 
     @property
     def clip_format(self) -> ClipFormat | None:
-        """What its encoder wants to see; None when it sees no video."""
+        """The clips that its encoder takes; None when it sees no video."""
         return (
             None
             if self.config.clip is None
@@ -174,9 +180,10 @@ class EmotionRecognizer(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> "EmotionRecognizer":
-        """What `save_pretrained` wrote. Raises ValueError for a checkpoint that lacks weights.
+        """Load what `save_pretrained` wrote.
 
-        transformers would print a note and hand over memory as it happens to be.
+        Raises ValueError for a checkpoint that lacks weights: transformers would only print a note
+        and leave these weights uninitialized.
         """
         model, found = super().from_pretrained(folder, output_loading_info=True, **options)
         if found["missing_keys"]:
@@ -184,6 +191,7 @@ class EmotionRecognizer(PreTrainedModel):
                 f"{folder}: got a checkpoint without {', '.join(sorted(found['missing_keys']))}, "
                 "expected one that this version exported; train it again"
             )
+
         return model
 
     def forward(
@@ -194,12 +202,12 @@ class EmotionRecognizer(PreTrainedModel):
         source: Tensor | None = None,
         speakers: Tensor | None = None,
     ) -> Recognition:
-        """Recognize utterances of the sets `sets` [N]; prefixes are made from those where `source`
-        [N] is true.
+        """Recognize utterances of one or more sets.
 
-        Sets are numbered 0 to B - 1. With speaker embeddings `speakers` [N] says which each
-        utterance gets. Raises ValueError for a set without a source, and when embeddings are not
-        named.
+        `sets` [N] numbers each utterance's set, 0 to B - 1. Prefixes are made from the utterances
+        where `source` [N] is true. With speaker embeddings, `speakers` [N] is the number of each
+        utterance's embedding. Raises ValueError for a set without a source, and if there are
+        embeddings but no `speakers`.
         """
         if self.speakers is not None:
             return self._recognize_known(inputs, lengths, speakers)
@@ -210,6 +218,7 @@ class EmotionRecognizer(PreTrainedModel):
         scores_NC = self.head(pooled_ND).float()
         if fuser is None:
             return Recognition(scores_NC, pooled_ND, None, (), {})
+
         return Recognition(
             scores_NC, pooled_ND, fuser.speakers(), tuple(fuser.codes), fuser.terms()
         )
@@ -217,13 +226,13 @@ class EmotionRecognizer(PreTrainedModel):
     def _fuser(
         self, extractor: PersonalizedFeatureExtractor, sets_N: Tensor, source_N: Tensor | None
     ) -> SetFuser:
-        """What P does in one pass; halves of the sets are drawn once, for all layers."""
+        """Build what runs P in one pass; the halves of sets are drawn once, for all layers."""
         if source_N is None:
             source_N = torch.ones_like(sets_N, dtype=torch.bool)
         elif len(torch.unique(sets_N[source_N])) < len(torch.unique(sets_N)):
             raise ValueError(
-                "source: a set has no utterance its prefix could be made from, expected at least "
-                "one"
+                "source: got a set without an utterance that its prefix could be made from, "
+                "expected at least one"
             )
 
         config, contrast = self.config, None
@@ -234,19 +243,18 @@ class EmotionRecognizer(PreTrainedModel):
         return SetFuser(extractor, config.fusion, self.cross_attention, sets_N, source_N, contrast)
 
     def after_step(self) -> None:
-        """What P's codebook does between steps; every rank calls it after each optimizer step."""
+        """Update P's codebook; every rank must call this after each optimizer step."""
         if self.extractor is not None and self.extractor.quantizer is not None:
             self.extractor.quantizer.after_step()
 
     def start_from(self, other: "EmotionRecognizer") -> None:
-        """Take over what `other` has learned: its encoder, and P and the head where they are
-        alike.
-        """
+        """Take over what `other` has learned: its encoder, and P and the head where they match."""
         alike = ["encoder"]
         if _personalization(self.config) == _personalization(other.config):
             alike += ["extractor", "cross_attention", "speakers"]
         if _answers(self.config) == _answers(other.config):
             alike.append("head")
+
         taken = [name for name in alike if getattr(self, name) is not None]
         for name in taken:
             getattr(self, name).load_state_dict(getattr(other, name).state_dict())
@@ -265,23 +273,23 @@ class EmotionRecognizer(PreTrainedModel):
 
 
 def is_recognizer(folder: str) -> bool:
-    """Whether `folder` holds an exported recognizer, and not an encoder alone."""
+    """Whether `folder` holds an exported recognizer and not only an encoder."""
     path = Path(folder) / "config.json"
     return path.is_file() and read_json(path).get("model_type") == _MODEL_TYPE
 
 
 def _personalization(config: RecognizerConfig) -> tuple[object, ...]:
-    """What two recognizers must share for one's P to serve the other."""
+    """What two recognizers must share if one is to use the other's P."""
     return config.fusion, config.extractor, config.speakers, config.speaker_fusion
 
 
 def _answers(config: RecognizerConfig) -> tuple[object, ...]:
-    """What two recognizers must share for one's head to serve the other."""
+    """What two recognizers must share if one is to use the other's head."""
     return config.names, config.is_values, config.head
 
 
 def _build_encoder(values: dict[str, Any]) -> Any:
-    """An encoder with fresh weights from its configuration."""
+    """Build an encoder with fresh weights from its configuration."""
     if values["model_type"] == SequenceEncoderConfig.model_type:
         return SequenceEncoder(SequenceEncoderConfig.from_dict(values))
     rest = {name: value for name, value in values.items() if name != "model_type"}
@@ -289,8 +297,9 @@ def _build_encoder(values: dict[str, Any]) -> Any:
 
 
 class _BatchNorm(Float32Buffers, nn.BatchNorm1d):
-    """In float32 whatever the precision; a batch of one has no variance, and takes what was seen so
-    far.
+    """Batch norm in float32, whatever the precision of the weights.
+
+    A batch of one has no variance and is normalized by the running statistics.
     """
 
     def forward(self, hidden_ND: Tensor) -> Tensor:
@@ -304,6 +313,7 @@ class _BatchNorm(Float32Buffers, nn.BatchNorm1d):
             momentum=BATCH_NORM_MOMENTUM,
             eps=self.eps,
         )
+
         return found_ND.to(hidden_ND.dtype)
 
 
@@ -312,6 +322,7 @@ def _build_head(config: RecognizerConfig, width: int) -> nn.Module:
     num_scores = len(config.names)
     if config.head == "linear":
         return nn.Sequential(nn.Dropout(config.head_dropout), nn.Linear(width, num_scores))
+
     parts: list[nn.Module] = []
     for before, after in pairwise((width, 128, 32)):
         parts += [
@@ -320,4 +331,5 @@ def _build_head(config: RecognizerConfig, width: int) -> nn.Module:
             nn.ReLU(),
             nn.Dropout(config.head_dropout),
         ]
+
     return nn.Sequential(*parts, nn.Linear(32, num_scores))

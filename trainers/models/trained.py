@@ -1,6 +1,4 @@
-"""What a run has exported, loaded again: the recognizer, and the speakers it was personalized
-by.
-"""
+"""Loads what a run has exported: the recognizer, and the speakers that it was personalized with."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +10,9 @@ from trainers.models.recognizer import EmotionRecognizer
 
 @dataclass(frozen=True)
 class TrainedRecognizer:
-    """A recognizer, and its speakers' embeddings with the encoder that finds proxies (None without
-    embeddings).
+    """A recognizer and, if it has speaker embeddings, its speakers.
+
+    `speakers` also holds the encoder that finds proxies; it is None without embeddings.
     """
 
     model: EmotionRecognizer
@@ -21,7 +20,7 @@ class TrainedRecognizer:
 
 
 def load_trained(folder: str | Path) -> TrainedRecognizer:
-    """The recognizer in `folder`, as `train` exported it.
+    """Load the recognizer in `folder`, as `train` exported it.
 
     Raises OSError or ValueError for what cannot be read, and ConfigError when the original encoder
     is missing.

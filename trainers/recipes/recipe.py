@@ -1,8 +1,8 @@
-"""What a family of recipes tells the rest of the house; without torch.
+"""What a family of recipes tells the rest of the project; it needs no torch.
 
 A family is one folder: `config.py` holds its options and the mapping `RECIPES`, from the name of
-each recipe to a `Recipe`. An option that does not fit the rest of the run is refused by the recipe
-itself, in `check`, so that nothing outside the folder has to know which recipe it is dealing with.
+each recipe to a `Recipe`. The recipe's own `check` refuses an option that does not fit the rest of
+the run, so nothing outside the folder has to know which recipe it is dealing with.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ class Run(Protocol):
 
     @property
     def recipe(self) -> str:
-        """Its name."""
+        """The recipe's name."""
 
     @property
     def out(self) -> str:
@@ -53,8 +53,10 @@ class RecipeConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """One way to train: what it is for, its options, and its task as `module:Class`, which is
-    loaded to train.
+    """One way to train.
+
+    `summary` says what it is for, `config` is the class of its options, and `task` names the class
+    of its task as `module:Class`, which only training loads.
     """
 
     summary: str
@@ -62,7 +64,7 @@ class Recipe:
     task: str
 
     def make_task(self, run: Run, options: RecipeConfig, corpus: "CorpusIndex") -> "Task":
-        """The task of a run; `options` are of this recipe's class."""
+        """Make the task of a run; `options` are of this recipe's class."""
         make: Callable[[Run, RecipeConfig, CorpusIndex], Task] = resolve_name(self.task)
 
         return make(run, options, corpus)

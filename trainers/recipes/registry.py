@@ -1,4 +1,4 @@
-"""The recipes by name; without torch. A new family is a folder and a line here."""
+"""Finds the recipes by name, without torch; a new family is a folder and a line here."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -22,7 +22,7 @@ def recipes() -> Mapping[str, Recipe]:
 
 
 def recipe_called(name: str) -> Recipe:
-    """The recipe of that name. Raises ConfigError where there is none."""
+    """Return the recipe of that name. Raises ConfigError when there is none."""
     known = recipes()
     if name not in known:
         raise ConfigError(f"recipe: got {name!r}, expected one of {', '.join(known)}")

@@ -1,10 +1,10 @@
 """Speech emotion from the waveform: any transformers audio classifier, and the project's own two.
 
-Padding is masked in models with layer-norm feature extractors (wav2vec 2.0 large, HuBERT large,
-WavLM large). It cannot be in those with group norm, which averages over the padding too, nor in
-data2vec, whose stacked positional convolutions carry it into the utterance. The first kind is known
-by its configuration; the second, and whatever else leaks, is found by running a short recording
-alone and beside a longer one when the model is loaded. Such models get batches of equal length.
+Models with layer-norm feature extractors (wav2vec 2.0 large, HuBERT large, WavLM large) mask
+padding. Two kinds cannot: group norm averages over the padding too, and in data2vec stacked
+positional convolutions carry it into the utterance. The first kind is known by its configuration.
+The second kind, and whatever else leaks, is found when the model is loaded: a short recording is
+run alone, then beside a longer one. Such models get batches of equal length.
 """
 
 import logging
@@ -47,18 +47,21 @@ class AudioLabeler:
         self._window_samples = round(window_seconds * SAMPLE_RATE_HZ)
 
     def setup(self, folder: Path, runtime: Runtime) -> Settled:
-        """Load the checkpoint in `folder`, measure what padding and bfloat16 do to it, and settle
-        both.
+        """Load the checkpoint in `folder`, and settle its precision and its batches.
+
+        How much padding and bfloat16 change is measured for this.
         """
         register_models()
         self._runtime = runtime
         self._is_own = model_type(folder) in OWN_MODEL_TYPES
+
         self._inputs: WaveformInputs = (
             RawInputs(normalize=False) if self._is_own else checkpoint_inputs(folder)
         )
         self._max_samples = min(
             self._window_samples, self._inputs.max_samples or self._window_samples
         )
+
         model = self._load(folder, torch.float32)
         self._mapping = EmotionMapping.of(
             model.config.id2label,
@@ -66,7 +69,9 @@ class AudioLabeler:
             label_names=self._config.label_names,
             checkpoint=self._config.checkpoint,
         )
+
         self._equal_lengths = runtime.audio_samples > 0 and self._is_disturbed_by_padding(model)
+
         settled = settle(
             "audio", runtime, model, lambda dtype: self._load(folder, dtype), self._probe
         )
@@ -79,9 +84,7 @@ class AudioLabeler:
         return self._mapping.known_emotions
 
     def label(self, waveforms: Sequence[Waveform]) -> list[Outcome]:
-        """One outcome for each waveform, in order; which others are in the list makes no
-        difference.
-        """
+        """One outcome for each waveform, in order, which the other waveforms do not affect."""
         rows = windowed_rows(
             waveforms,
             lambda batch: self._forward(self._model, batch),
@@ -111,6 +114,7 @@ class AudioLabeler:
     def _is_disturbed_by_padding(self, model: Any) -> bool:
         if getattr(model.config, "feat_extract_norm", None) == "group":
             return True
+
         short, long = probe_waveforms()[:2]
         difference = (
             (self._forward(model, [short]) - self._forward(model, [short, long])[:1])
@@ -118,9 +122,11 @@ class AudioLabeler:
             .max()
             .item()
         )
+
         if difference > PADDING_TOLERANCE:
             log.info(
-                "audio: padding moves a probability by %.5f; batches of equal length only",
+                "audio: padding moves a probability by %.5f; batches will be of equal length",
                 difference,
             )
+
         return difference > PADDING_TOLERANCE

@@ -1,4 +1,4 @@
-"""Options of the labelers that map classes or write words; without torch."""
+"""Options of the labelers that map classes or write transcripts; without torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class LabelerConfig(CheckpointConfig):
     """A classifier whose classes are mapped onto the seven emotions."""
 
     drop_labels: tuple[str, ...] = option(
-        help="classes to leave out (the rest is renormalized) where the checkpoint has them",
+        help="classes that are left out, with the rest renormalized, if the checkpoint has them",
         default=("contempt", "other", "no_agreement"),
     )
     label_names: Mapping[str, str] = option(
@@ -58,8 +58,8 @@ def primary_language(code: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechRecognitionConfig(CheckpointConfig):
-    """Transcription (Whisper family) of utterances that come without a transcript."""
+    """Transcription (Whisper family) of utterances that have no transcript."""
 
     language: str | None = option(
-        help="spoken language (en, de, ...); default: detected per window", default=None
+        help="spoken language (en, de, ...); default: detected in each window", default=None
     )

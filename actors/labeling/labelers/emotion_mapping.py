@@ -1,10 +1,9 @@
-"""From a checkpoint's own classes to the seven emotions: every labeler's probabilities pass through
-here.
+"""From a checkpoint's own classes to the seven emotions, for every labeler's probabilities.
 
 A checkpoint names its classes in `id2label`. Each name must mean one of the seven emotions, by
-itself ("Happy", "joy") or because the panel says so (`label_names`), or be listed in `drop_labels`;
-anything else is refused, as a class left out by accident shifts every probability. What stays is
-summed per emotion and renormalized (EmoCeleb drops "contempt" in this way).
+itself ("Happy", "joy") or because the panel says so (`label_names`), or be listed in `drop_labels`.
+Anything else is refused, as a class left out by accident shifts every probability. The classes that
+stay are summed by emotion and renormalized (EmoCeleb drops "contempt" in this way).
 
 A checkpoint may know fewer than seven emotions; the others get probability 0. The table says which
 emotions a labeler knows, so that a selection does not take its zeros for an opinion
@@ -22,9 +21,8 @@ from shards.config import ConfigError
 from shards.emotions import EMOTIONS, NUM_EMOTIONS, canonical_emotion
 
 MIN_EMOTIONS = 2
-MIN_MASS = (
-    1e-6  # below it the classes that were kept say nothing: renormalizing would blow up rounding
-)
+# Below it the classes that were kept say nothing: to renormalize would blow up rounding errors.
+MIN_MASS = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +40,20 @@ class EmotionMapping:
         label_names: Mapping[str, str],
         checkpoint: str,
     ) -> "EmotionMapping":
-        """Map `id2label`. Raises ConfigError naming every class that means none of the seven and is
-        not dropped.
+        """Map `id2label`.
+
+        Raises ConfigError naming every class that means none of the seven and is not dropped.
         """
         names = {_fold(label): emotion for label, emotion in label_names.items()}
-        dropped = {
-            _fold(label) for label in drop_labels
-        } - names.keys()  # a class with a meaning is not left out
+        # A class to which the panel gives a meaning is not left out.
+        dropped = {_fold(label) for label in drop_labels} - names.keys()
+
         if strange := sorted(names.keys() - {_fold(label) for label in id2label.values()}):
             raise ConfigError(
                 f"checkpoint {checkpoint}: label_names speaks of {', '.join(strange)}, but its "
                 f"classes are {', '.join(id2label[index] for index in range(len(id2label)))}"
             )
+
         matrix = np.zeros((len(id2label), NUM_EMOTIONS))
         unknown = []
         for index in range(len(id2label)):
@@ -63,6 +63,7 @@ class EmotionMapping:
                 matrix[index, EMOTIONS.index(emotion)] = 1.0
             elif _fold(label) not in dropped:
                 unknown.append(label)
+
         mapping = cls(matrix)
         _check(mapping, unknown, id2label, checkpoint)
         return mapping
@@ -75,8 +76,9 @@ class EmotionMapping:
         )
 
     def apply(self, probabilities: NDArray[np.float64]) -> NDArray[np.float32] | None:
-        """Class probabilities [num_classes] as a distribution [7], or None when next to nothing of
-        them is mapped.
+        """Class probabilities [num_classes] as a distribution [7] over the emotions.
+
+        None when next to nothing of them is mapped, for example when "other" has it all.
         """
         emotions = probabilities.astype(np.float64) @ self.matrix
         mass = emotions.sum()
@@ -91,6 +93,7 @@ def _check(
     mapping: EmotionMapping, unknown: list[str], id2label: Mapping[int, str], checkpoint: str
 ) -> None:
     labels = ", ".join(id2label[index] for index in range(len(id2label)))
+
     if unknown:
         raise ConfigError(
             f"checkpoint {checkpoint}: cannot map {', '.join(unknown)} (of its classes {labels}) "
@@ -107,9 +110,10 @@ def _check(
 
 
 def emotions(mapping: EmotionMapping, probabilities: NDArray[np.float64]) -> Outcome:
-    """One utterance's class probabilities on the seven emotions."""
+    """One utterance's class probabilities as a distribution over the seven emotions."""
     if not np.isfinite(probabilities).all():
         return Missing("non_finite_prediction: the model answered with NaN or infinity")
+
     mapped = mapping.apply(probabilities)
     if mapped is None:
         return Missing(

@@ -1,6 +1,7 @@
-"""Extra columns for multimodal adaptive pre-training (multimodal-adaptive-pretraining): targets
-another model learns to predict, computed while the utterance is decoded anyway. Each is made only
-when the panel asks for it.
+"""Extra columns for multimodal adaptive pre-training (multimodal-adaptive-pretraining).
+
+They are targets that another model learns to predict, computed while the utterance is decoded
+anyway. Each is made only when the panel asks for it.
 
 `egemaps` [25]: openSMILE's eGeMAPSv02 low-level descriptors, averaged over time. `sentiment` [3]:
 negative, neutral, positive. `face_embedding` [D]: pooled features of an image backbone, averaged
@@ -34,8 +35,9 @@ _SENTIMENT_NAMES = {"neg": "negative", "neu": "neutral", "pos": "positive"}
 
 
 class Egemaps:
-    """The 25 low-level descriptors of eGeMAPSv02, averaged over time (openSMILE, licensed for
-    research only).
+    """The 25 low-level descriptors of eGeMAPSv02, averaged over time.
+
+    They are made by openSMILE, which is licensed for research only.
     """
 
     def setup(self) -> None:
@@ -46,18 +48,20 @@ class Egemaps:
             raise ConfigError(
                 "objectives.egemaps: openSMILE is missing; pip install 'emostream[opensmile]'"
             ) from error
+
         self._smile = opensmile.Smile(
             feature_set=opensmile.FeatureSet.eGeMAPSv02,
             feature_level=opensmile.FeatureLevel.LowLevelDescriptors,
         )
 
     def compute(self, waveforms: Sequence[Waveform]) -> list[Outcome]:
-        """[25] for each waveform; one under 0.1 s has no complete frame and is Missing."""
+        """[25] for each waveform; one under 0.1 s holds no complete frame and is Missing."""
         return [self._compute_one(waveform) for waveform in waveforms]
 
     def _compute_one(self, waveform: Waveform) -> Outcome:
         if len(waveform) < MIN_SAMPLES:
             return Missing(f"audio_too_short: under {MIN_SAMPLES} samples (0.1 s)")
+
         descriptors = self._smile.process_signal(
             np.ascontiguousarray(waveform), SAMPLE_RATE_HZ
         ).to_numpy()
@@ -72,8 +76,9 @@ class Sentiment:
         self._classifier = TextClassifier("sentiment")
 
     def setup(self, folder: Path, runtime: Runtime) -> Settled:
-        """Load the checkpoint in `folder`. Raises ConfigError unless its classes are the three
-        sentiments.
+        """Load the checkpoint in `folder`.
+
+        Raises ConfigError unless its classes are the three sentiments.
         """
         settled = self._classifier.setup(folder, runtime)
         self._order = sentiment_order(self._classifier.id2label, self._checkpoint)
@@ -132,8 +137,9 @@ class SpeakerVector:
         return settled
 
     def compute(self, waveforms: Sequence[Waveform]) -> list[Outcome]:
-        """[D] for each waveform. Batches hold one length only: a mean over time must not see
-        padding.
+        """[D] for each waveform.
+
+        All waveforms of a batch have one length, as a mean over time must not see padding.
         """
         rows = windowed_rows(
             waveforms,
@@ -156,8 +162,9 @@ class SpeakerVector:
 
 
 def sentiment_order(id2label: Mapping[int, str], checkpoint: str) -> list[int]:
-    """Class indices of negative, neutral, positive. Raises ConfigError when the classes are not
-    exactly these.
+    """Class indices of negative, neutral, positive.
+
+    Raises ConfigError when the classes are not exactly these.
     """
     names = {index: label.strip().casefold() for index, label in id2label.items()}
     found = {_SENTIMENT_NAMES.get(name, name): index for index, name in names.items()}
@@ -185,8 +192,9 @@ def _audio_backbone(folder: Path, dtype: torch.dtype, device: torch.device) -> A
 
 
 def _image_backbone(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
-    """The backbone; of a classifier without its last layer (AutoModel would want a pooler most of
-    them lack).
+    """The backbone in `folder`; a classifier is loaded whole, and its last layer is left out.
+
+    AutoModel would want a pooler, which most classifiers lack.
     """
     architectures = AutoConfig.from_pretrained(folder, trust_remote_code=False).architectures or ()
     if any(name.endswith("ForImageClassification") for name in architectures):
@@ -197,9 +205,7 @@ def _image_backbone(folder: Path, dtype: torch.dtype, device: torch.device) -> A
 
 
 def _unit(vectors: Tensor) -> NDArray[np.float64]:
-    """Vectors at length 1, so that the bound on drift means the same for embeddings as for
-    probabilities.
-    """
+    """Vectors at length 1, so that embeddings drift on the same scale as probabilities."""
     return torch.nn.functional.normalize(vectors.double(), dim=-1).cpu().numpy()
 
 

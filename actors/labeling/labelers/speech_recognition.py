@@ -1,9 +1,9 @@
-"""Transcripts by speech recognition (Whisper family) for utterances that come without one.
+"""Transcripts by speech recognition (Whisper family) for utterances that have none.
 
-Greedy decoding: a beam costs five times as much and sampling would give another transcript on every
-run. Recordings beyond the model's 30 s are cut into equal windows and the pieces joined; Whisper's
-own long-form decoding feeds each window's words to the next and falls back to sampling, and so
-depends on more than the sound.
+Decoding is greedy: a beam costs five times as much, and sampling would give another transcript on
+every run. Recordings beyond the model's 30 s are cut into equal windows, and their texts are
+joined. Whisper's own long-form decoding was left out: it feeds each window's words to the next and
+falls back to sampling, and so depends on more than the sound.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from actors.labeling.labelers.config import SpeechRecognitionConfig
 from shards.config import ConfigError
 from shards.media.sound_format import SAMPLE_RATE_HZ, Waveform
 
-WHISPER = "whisper"  # the model type, also of distilled and fine-tuned ones
+WHISPER = "whisper"  # the model type, also of distilled and fine-tuned models
 
 
 class SpeechRecognizer:
@@ -37,15 +37,18 @@ class SpeechRecognizer:
         self._config = config
 
     def setup(self, folder: Path, runtime: Runtime) -> Settled:
-        """Load the checkpoint in `folder`. Raises ConfigError when it is no Whisper, or knows no
-        such language.
+        """Load the checkpoint in `folder`.
+
+        Raises ConfigError when it is no Whisper, or does not know the configured language.
         """
         self._runtime = runtime
         self._processor = _load_processor(folder)
         self._window_samples = int(self._processor.feature_extractor.n_samples)
         self._batch_size = max(1, runtime.audio_samples // self._window_samples)
+
         model = self._load(folder, torch.float32)
         self._options = self._generation_options(model.generation_config)
+
         settled = settle(
             "speech_recognition",
             runtime,
@@ -60,6 +63,7 @@ class SpeechRecognizer:
         """A transcript for each waveform, in order."""
         windows: list[Waveform] = []
         spans: list[range] = []
+
         for waveform in waveforms:
             first = len(windows)
             if len(waveform) >= MIN_SAMPLES:
@@ -67,10 +71,12 @@ class SpeechRecognizer:
                     waveform[part] for part in cut_windows(len(waveform), self._window_samples)
                 ]
             spans.append(range(first, len(windows)))
+
         texts = self._transcribe_windows(windows)
         too_short = Missing(
             f"audio_too_short: under {MIN_SAMPLES} samples (0.1 s), nothing to transcribe"
         )
+
         return [
             " ".join(filter(None, (texts[index] for index in span))) if span else too_short
             for span in spans
@@ -81,9 +87,11 @@ class SpeechRecognizer:
         batches = [
             range(start, min(start + size, len(windows))) for start in range(0, len(windows), size)
         ]
+
         rows = run_batches(
             batches, lambda batch: self._generate([windows[index] for index in batch])
         )
+
         decode = self._processor.tokenizer.decode
         return [
             decode(rows[index], skip_special_tokens=True).strip() for index in range(len(windows))
@@ -103,6 +111,7 @@ class SpeechRecognizer:
             return_tensors="pt",
             device=device.type,
         )
+
         return cast_floats(
             {name: to_device(values, device) for name, values in batch.items()}, model.dtype
         )
@@ -114,28 +123,32 @@ class SpeechRecognizer:
 
     def _generation_options(self, defaults: Any) -> dict[str, Any]:
         options: dict[str, Any] = {"do_sample": False, "num_beams": 1, "return_timestamps": False}
+
         languages = (
             getattr(defaults, "lang_to_id", None)
             if getattr(defaults, "is_multilingual", False)
             else None
         )
+
         if languages is None:
             if self._config.language not in (None, "en"):
                 raise ConfigError(
-                    f"language: got {self._config.language!r}, but {self._config.checkpoint} is "
+                    f"language: got {self._config.language!r}, but {self._config.checkpoint} knows "
                     "English only"
                 )
             return options
+
         if self._config.language is not None and f"<|{self._config.language}|>" not in languages:
             known = ", ".join(sorted(name.strip("<|>") for name in languages))
             raise ConfigError(
                 f"language: got {self._config.language!r}, {self._config.checkpoint} knows {known}"
             )
+
         return {**options, "task": "transcribe", "language": self._config.language}
 
     @torch.inference_mode()
     def _probe(self, model: Any) -> NDArray[np.float64]:
-        """Probabilities of the first token of some fixed sounds."""
+        """Probabilities of each fixed sound's first token."""
         features = self._features(model, probe_waveforms())["input_features"]
         start = torch.full(
             (len(features), 1), model.config.decoder_start_token_id, device=features.device
@@ -145,7 +158,7 @@ class SpeechRecognizer:
 
 
 def _load_processor(folder: Path) -> Any:
-    # Asked first: on other checkpoints AutoProcessor fails in as many ways as there are families.
+    # Why first: on other checkpoints AutoProcessor fails in as many ways as there are families.
     if (found := model_type(folder)) != WHISPER:
         raise ConfigError(
             f"checkpoint {folder}: got a {found} model, expected a {WHISPER}-family checkpoint"

@@ -34,9 +34,7 @@ PROBE_TEXTS = (
 
 
 class TextClassifier:
-    """Texts to class probabilities; the emotion labeler and the sentiment objective are made of
-    it.
-    """
+    """Turns texts into class probabilities, for the text labeler and the sentiment objective."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -44,12 +42,14 @@ class TextClassifier:
     def setup(self, folder: Path, runtime: Runtime) -> Settled:
         """Load model and tokenizer from `folder`."""
         self._runtime = runtime
+
         model = self._load(folder, torch.float32)
         self._tokenizer = _load_tokenizer(folder, model.config)
         self._max_tokens = longest_text(self._tokenizer, model.config)
         self._equal_lengths = self._tokenizer.pad_token_id is None or self._is_disturbed_by_padding(
             model
         )
+
         settled = settle(
             self._name, runtime, model, lambda dtype: self._load(folder, dtype), self._probe
         )
@@ -62,12 +62,14 @@ class TextClassifier:
         return dict(self._model.config.id2label)
 
     def probabilities(self, texts: Sequence[str]) -> list[NDArray[np.float64] | Missing]:
-        """Class probabilities of each text, in order; one without words is Missing. Long texts are
-        cut at the end.
+        """Class probabilities of each text, in order; a text without words is Missing.
+
+        Long texts are cut at the end.
         """
         encoded = [self._encode(text) for text in texts]
-        # Some tokenizers make nothing of a text that is not blank (control characters, say).
+        # Some tokenizers make nothing of a text that is not blank, such as control characters.
         spoken = [index for index, text in enumerate(texts) if text.strip() and encoded[index]]
+
         batches = plan_batches(
             [len(encoded[index]) for index in spoken],
             budget=self._runtime.text_tokens,
@@ -76,6 +78,8 @@ class TextClassifier:
         rows = run_batches(
             batches, lambda batch: self._forward(self._model, [encoded[spoken[i]] for i in batch])
         )
+
+        # `batches` counts in `spoken`, and `spoken` in `texts`.
         found = {spoken[index]: row.numpy().astype(np.float64) for index, row in rows.items()}
         blank = Missing("empty_transcript: holds no words")
         return [found.get(index, blank) for index in range(len(texts))]
@@ -113,12 +117,14 @@ class TextClassifier:
             .max()
             .item()
         )
+
         if difference > PADDING_TOLERANCE:
             log.info(
-                "%s: padding moves a probability by %.5f; batches of equal length only",
+                "%s: padding moves a probability by %.5f; batches will be of equal length",
                 self._name,
                 difference,
             )
+
         return difference > PADDING_TOLERANCE
 
 
@@ -152,11 +158,12 @@ class TextLabeler:
 
 
 def longest_text(tokenizer: Any, config: Any) -> int:
-    """Tokens the model can read. Tokenizers that were saved without a limit claim 1e30, models
-    without one say -1.
+    """The number of tokens that the model can read.
+
+    Tokenizers that were saved without a limit claim 1e30, models without one say -1.
     """
-    # RoBERTa and its kin count positions from behind the padding index and so have two more than
-    # they can use.
+    # RoBERTa and similar models count positions from behind the padding index, and so have two
+    # positions more than they can use.
     limits = [
         int(tokenizer.model_max_length),
         int(getattr(config, "max_position_embeddings", None) or 0) - 2,
@@ -165,20 +172,23 @@ def longest_text(tokenizer: Any, config: Any) -> int:
 
 
 def _load_tokenizer(folder: Path, config: Any) -> Any:
-    # Without any of these transformers makes an empty tokenizer, to which every word is unknown.
+    # Why: with none of these files transformers makes an empty tokenizer, which knows no word.
     if not any(
         path for pattern in ("tokenizer.json", "vocab*", "*.model") for path in folder.glob(pattern)
     ):
         raise ConfigError(
             f"checkpoint {folder}: no usable tokenizer: expected tokenizer.json, vocab.* or *.model"
         )
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"checkpoint {folder}: no usable tokenizer: {error}") from error
+
     if len(tokenizer) > config.vocab_size:
         raise ConfigError(
             f"checkpoint {folder}: its tokenizer knows {len(tokenizer)} tokens, its model "
-            f"{config.vocab_size}; expected the tokenizer the model was trained with"
+            f"{config.vocab_size}; expected the tokenizer that the model was trained with"
         )
+
     return tokenizer

@@ -1,9 +1,8 @@
-"""Emotion from the face: an image classifier over face crops, or a classifier over precomputed
-features.
+"""Emotion from the face: a classifier over face crops, or over precomputed features.
 
-Frame logits are averaged over the utterance and then turned into probabilities (EmoCeleb; averaging
-probabilities would let one confident frame count less than the many undecided ones). Which of the
-two a checkpoint is, its model type says.
+The logits of the frames are averaged over the utterance and then turned into probabilities, as
+EmoCeleb does: with averaged probabilities one confident frame would count less than the many
+undecided ones. The checkpoint's model type says which of the two classifiers it is.
 """
 
 from collections.abc import Sequence
@@ -39,15 +38,18 @@ class VisionLabeler:
         self._config = config
 
     def setup(self, folder: Path, runtime: Runtime) -> Settled:
-        """Load the checkpoint in `folder`: over `face.npy` when it is a FaceSequenceClassifier,
-        else over crops.
+        """Load the checkpoint in `folder`.
+
+        A FaceSequenceClassifier looks at `face.npy`, any other model at crops.
         """
         over_features = model_type(folder) == FaceSequenceConfig.model_type
         self._classifier: _FeatureClassifier | _CropClassifier = (
             _FeatureClassifier() if over_features else _CropClassifier()
         )
+
         settled = self._classifier.setup(folder, runtime)
         self._class_config = settled.model.config
+
         self._mapping = EmotionMapping.of(
             self._class_config.id2label,
             drop_labels=self._config.drop_labels,
@@ -58,13 +60,11 @@ class VisionLabeler:
 
     @property
     def looks_at_crops(self) -> bool:
-        """Whether it sees nothing unless faces are cut from video."""
+        """Whether the labeler sees nothing unless faces are cut from video."""
         return isinstance(self._classifier, _CropClassifier)
 
     def input_of(self, utterance: Utterance) -> Any:
-        """What this labeler looks at: the utterance's crops or its features, None where it has
-        none.
-        """
+        """The utterance's crops or its features, which this labeler looks at; None where none."""
         return self._classifier.input_of(utterance)
 
     @property
@@ -73,7 +73,7 @@ class VisionLabeler:
         return self._mapping.known_emotions
 
     def label(self, faces: Sequence[Any]) -> list[Outcome]:
-        """One outcome for each `input_of` an utterance, in order."""
+        """One outcome for each utterance's `input_of`, in order."""
         return [
             row if isinstance(row, Missing) else emotions(self._mapping, self._probabilities(row))
             for row in self._classifier.logits(faces)
@@ -129,7 +129,7 @@ class _FeatureClassifier:
     """Logits of a `face.npy` sequence; padding is masked inside the model."""
 
     def setup(self, folder: Path, runtime: Runtime) -> Settled:
-        """Always in float32: the model is a thousandth of the others' work."""
+        """Load in float32 always: the model is a thousandth of the others' work."""
         self._device = runtime.device
         self._model = load_model(
             FaceSequenceClassifier, folder, dtype=torch.float32, device=runtime.device
@@ -146,14 +146,17 @@ class _FeatureClassifier:
             self._problem(features) for features in sequences
         ]
         usable = [index for index, features in enumerate(sequences) if self._fits(features)]
+
         batches = plan_batches(
             [len(sequences[index]) for index in usable], budget=FEATURE_FRAMES_PER_BATCH
         )
         rows = run_batches(
             batches, lambda batch: self._forward([sequences[usable[i]] for i in batch])
         )
+
         for index, row in rows.items():
             outcomes[usable[index]] = row.numpy().astype(np.float64)
+
         return outcomes
 
     def _fits(self, features: NDArray[np.float32]) -> bool:

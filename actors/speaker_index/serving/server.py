@@ -209,6 +209,7 @@ class SpeakerServer:
             except grpc.aio.InternalError as error:
                 # The client has gone, so that no status would reach it.
                 raise asyncio.CancelledError from error
+
             # An answer counts toward the limits of `ahead` until the client has taken it.
             ahead.taken()
             call.num_items += 1

@@ -1,4 +1,4 @@
-"""Speaker vectors are of sound: an encoder of anything else is refused by name."""
+"""Speaker vectors are made of sound; an encoder of anything else is refused."""
 
 from pathlib import Path
 
@@ -22,11 +22,12 @@ VIDEOMAE = VideoMAEConfig(
 
 
 def test_an_encoder_of_pictures_makes_no_speaker_vectors(tmp_path: Path) -> None:
-    """VideoMAE itself, and recognizers of video and of face features."""
+    """VideoMAE itself and recognizers of video and of face features are refused by name."""
     VideoMAEModel(VIDEOMAE).save_pretrained(tmp_path / "plain")
     for modality in ("video", "face"):
         config = RecognizerConfig(encoder=VIDEOMAE.to_dict(), names=["anger"], modality=modality)
         EmotionRecognizer(config).save_pretrained(tmp_path / modality)
+
     for name, what in (("plain", "video"), ("video", "video"), ("face", "face")):
         with pytest.raises(ConfigError, match=f"takes {what}; expected an encoder of sound"):
             EncoderEmbedder(EmbedderConfig(encoder=str(tmp_path / name))).setup(1)

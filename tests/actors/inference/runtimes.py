@@ -15,7 +15,7 @@ def cpu_runtime(
     text_tokens: int = 64,
     face_frames: int = 8,
 ) -> Runtime:
-    """One thread, float32, one recording at a time; a test says what it wants to be otherwise."""
+    """One thread, float32 and one recording at a time, unless a test asks for something else."""
     torch.set_num_threads(1)
     return Runtime(
         device=torch.device("cpu"),

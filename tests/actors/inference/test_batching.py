@@ -40,10 +40,10 @@ def test_no_two_neighboring_batches_would_fit_in_one(lengths: list[int], budget:
 
 
 def test_a_hand_computed_plan() -> None:
-    """Lengths 5, 1, 4, 4, 2 under a budget of 9: 5 alone, both 4s would need 8, then 2 and 1."""
+    """Of lengths 5, 1, 4, 4, 2 a budget of 9 takes 5 alone, both 4s (cost 8), then 2 and 1."""
     assert plan_batches([5, 1, 4, 4, 2], budget=9) == [[0], [2, 3], [4, 1]]
 
 
 def test_no_budget_means_one_at_a_time() -> None:
-    """A budget of 0 is how a CPU asks for single items."""
+    """A budget of 0, as a CPU has it, makes batches of one item."""
     assert plan_batches([3, 3, 3], budget=0) == [[0], [1], [2]]

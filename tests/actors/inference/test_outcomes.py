@@ -25,11 +25,10 @@ class SmallMemory:
 
 
 def test_a_batch_too_large_for_memory_is_halved() -> None:
-    """Seven items where two fit: halves are tried until they fit, and every item keeps its own
-    row.
-    """
+    """A batch is halved until the halves fit, and every item keeps its own row."""
     memory = SmallMemory(room=2)
     rows = run_batches([[0, 1, 2, 3, 4, 5, 6], [7]], memory)
+
     assert {index: int(row) for index, row in rows.items()} == {
         index: index * 10 for index in range(8)
     }
@@ -37,14 +36,14 @@ def test_a_batch_too_large_for_memory_is_halved() -> None:
 
 
 def test_one_item_that_does_not_fit_is_raised_with_a_remedy() -> None:
-    """Nothing is left to halve: the error propagates and says what to change."""
+    """A single item that does not fit raises an error that says what to change."""
     with pytest.raises(torch.cuda.OutOfMemoryError) as raised:
         run_batches([[0, 1]], SmallMemory(room=0))
     assert "window_seconds" in raised.value.__notes__[0]
 
 
 def test_other_errors_are_not_retried() -> None:
-    """Only running out of memory is worth a smaller batch."""
+    """An error other than lack of memory is raised at once."""
 
     def broken(batch: Sequence[int]) -> Tensor:
         raise RuntimeError("shape mismatch")
@@ -56,10 +55,12 @@ def test_other_errors_are_not_retried() -> None:
 def test_multi_label_checkpoints_use_independent_probabilities() -> None:
     """problem_type decides between softmax and sigmoid, as in the transformers pipeline."""
     logits = torch.tensor([[0.0, 2.0]])
+
     single = class_probabilities(logits, type("Config", (), {"problem_type": None}))
     several = class_probabilities(
         logits, type("Config", (), {"problem_type": "multi_label_classification"})
     )
+
     np.testing.assert_allclose(single[0], np.exp([0, 2]) / np.exp([0, 2]).sum(), rtol=1e-6)
     np.testing.assert_allclose(several[0], 1 / (1 + np.exp([0, -2])), rtol=1e-6)
 
@@ -69,6 +70,7 @@ def test_nan_from_a_model_is_a_reason_and_not_a_row() -> None:
     mapping = EmotionMapping.of(
         dict(enumerate(EMOTIONS)), drop_labels=(), label_names={}, checkpoint="x"
     )
+
     outcome = emotions(mapping, np.full(7, np.nan))
     assert isinstance(outcome, Missing)
     assert outcome.reason.startswith("non_finite_prediction: ")

@@ -11,9 +11,10 @@ from actors.inference.windows import MIN_SAMPLES, cut_windows, windowed_rows
 
 @given(st.integers(1, 10_000), st.integers(1, 3_000))
 def test_windows_cover_everything_once_in_equal_parts(num_samples: int, max_samples: int) -> None:
-    """The fewest windows that are short enough, end to end, equal to one sample."""
+    """Windows are as few as can be, cover all samples end to end, and differ by one at most."""
     windows = cut_windows(num_samples, max_samples)
     lengths = [window.stop - window.start for window in windows]
+
     assert windows[0].start == 0
     assert windows[-1].stop == num_samples
     assert all(left.stop == right.start for left, right in itertools.pairwise(windows))
@@ -23,34 +24,34 @@ def test_windows_cover_everything_once_in_equal_parts(num_samples: int, max_samp
 
 
 def test_a_long_recording_is_the_mean_of_its_windows() -> None:
-    """70 s at most 30 s a window: three windows, whose rows are averaged; another recording is not
-    mixed in.
-    """
+    """A recording in three windows is their rows' mean, and another recording is not mixed in."""
     waveforms = [
         np.repeat([1.0, 2.0, 6.0], 2_000).astype(np.float32),
         np.full(1_700, 5.0, dtype=np.float32),
     ]
+
     rows = windowed_rows(
         waveforms, forward_means, max_samples=2_571, budget=4_000, equal_lengths=False
     )
+
     np.testing.assert_allclose(rows[0], [3.0, 2_000])
     np.testing.assert_allclose(rows[1], [5.0, 1_700])
 
 
 def test_windows_count_by_their_length() -> None:
-    """Windows one sample apart are weighted by their samples, so the mean of the recording comes
-    out exactly.
-    """
+    """Windows of unequal length are weighted by it, so the recording's mean comes out exactly."""
     waveform = np.random.default_rng(0).normal(size=5_003).astype(np.float32)
+
     (row,) = windowed_rows(
         [waveform], forward_means, max_samples=2_000, budget=0, equal_lengths=False
     )
+
     assert isinstance(row, np.ndarray)
     np.testing.assert_allclose(row[0], waveform.astype(np.float64).mean(), rtol=1e-6)
 
 
 def test_less_than_a_tenth_of_a_second_is_missing() -> None:
-    """Too short for a receptive field: a reason instead of a crash inside a convolution."""
+    """A waveform too short for a convolution gets a reason and does not crash the model."""
     rows = windowed_rows(
         [
             np.zeros(MIN_SAMPLES - 1, np.float32),
@@ -62,6 +63,7 @@ def test_less_than_a_tenth_of_a_second_is_missing() -> None:
         budget=100_000,
         equal_lengths=False,
     )
+
     assert isinstance(rows[0], Missing)
     assert rows[0].reason.startswith("audio_too_short: ")
     assert isinstance(rows[1], np.ndarray)

@@ -1,8 +1,7 @@
-"""Checkpoints of every family, a few thousand random weights each, written the way their authors
-publish them.
+"""Checkpoints of every family, with a few thousand random weights each.
 
-The last layer is drawn wide, so that probabilities spread over the classes and a change in the
-input shows.
+They are written as their authors publish them. The last layer has large weights, so that
+probabilities spread over the classes and a change in the input shows.
 """
 
 from pathlib import Path
@@ -101,10 +100,9 @@ AUDIO_FAMILIES = (*_FAMILIES, "mel", "odyssey")
 
 
 def write_audio(folder: Path, family: str, id2label: dict[int, str] | None = None) -> Path:
-    """An audio classifier of the family, with its preprocessor_config.json where the family has
-    one.
-    """
+    """An audio classifier of the family, with preprocessor_config.json if the family has one."""
     torch.manual_seed(7)
+
     if family == "mel":
         return _save(MelClassifier(MelClassifierConfig(**_labels(id2label or SEVEN))), folder)
     if family == "odyssey":
@@ -113,16 +111,18 @@ def write_audio(folder: Path, family: str, id2label: dict[int, str] | None = Non
         return _save(
             OdysseyClassifier(OdysseyConfig(mean=-8e-5, std=0.085, **sizes, **names)), folder
         )
+
     config, model, extra = _FAMILIES[family]
     is_layer = extra.get("feat_extract_norm", "layer") == "layer"
     Wav2Vec2FeatureExtractor(do_normalize=is_layer, return_attention_mask=is_layer).save_pretrained(
         folder
     )
+
     return _save(model(config(**{**_SPEECH, **extra, **_labels(id2label or SEVEN)})), folder)
 
 
 def write_text(folder: Path, id2label: dict[int, str] | None = None) -> Path:
-    """A BERT classifier and its word-level tokenizer, 24 tokens long at most."""
+    """A BERT classifier and its word-level tokenizer, which read 24 tokens at most."""
     torch.manual_seed(8)
     vocabulary = {word: number for number, word in enumerate(("[PAD]", "[UNK]", *WORDS))}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
@@ -130,6 +130,7 @@ def write_text(folder: Path, id2label: dict[int, str] | None = None) -> Path:
     PreTrainedTokenizerFast(
         tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]"
     ).save_pretrained(folder)
+
     small = {
         "hidden_size": 32,
         "num_hidden_layers": 2,
@@ -142,6 +143,7 @@ def write_text(folder: Path, id2label: dict[int, str] | None = None) -> Path:
         **small,
         **_labels(id2label or SEVEN),
     )
+
     return _save(BertForSequenceClassification(config), folder)
 
 
@@ -160,6 +162,7 @@ def write_image(folder: Path, processor: dict[str, Any] | None = None) -> Path:
         ViTConfig(image_size=32, patch_size=8, **small, **_labels(SEVEN))
     )
     _save(model, folder)
+
     settings = processor or {
         "image_processor_type": "ViTImageProcessor",
         "size": {"height": 32, "width": 32},
@@ -180,8 +183,9 @@ def write_face_sequence(folder: Path, feature_size: int = 6) -> Path:
 
 
 def write_whisper(folder: Path, *, max_tokens: int = 12, languages: tuple[str, ...] = ()) -> Path:
-    """A Whisper that hears two seconds at a time and stutters words of a toy vocabulary;
-    English-only by default.
+    """A Whisper that hears two seconds at a time and stutters words of a toy vocabulary.
+
+    It is English-only by default.
     """
     torch.manual_seed(11)
     spoken_in = tuple(f"<|{language}|>" for language in languages)
@@ -192,7 +196,8 @@ def write_whisper(folder: Path, *, max_tokens: int = 12, languages: tuple[str, .
         *spoken_in,
         "<|notimestamps|>",
     )
-    # <|notimestamps|> comes last: whatever comes after it means a time.
+
+    # <|notimestamps|> comes last, as every token after it means a time.
     ordered = (*special[:-1], "[UNK]", *WORDS, special[-1])
     vocabulary = {word: number for number, word in enumerate(ordered)}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
@@ -205,6 +210,7 @@ def write_whisper(folder: Path, *, max_tokens: int = 12, languages: tuple[str, .
         unk_token="[UNK]",
     )
     tokenizer.add_special_tokens({"additional_special_tokens": list(special[1:])})
+
     config = WhisperConfig(
         vocab_size=len(vocabulary),
         d_model=32,
@@ -224,6 +230,7 @@ def write_whisper(folder: Path, *, max_tokens: int = 12, languages: tuple[str, .
         suppress_tokens=None,
         begin_suppress_tokens=None,
     )
+
     model = WhisperForConditionalGeneration(config)
     whisper_settings: dict[str, Any] = {
         "max_length": max_tokens,
@@ -234,11 +241,11 @@ def write_whisper(folder: Path, *, max_tokens: int = 12, languages: tuple[str, .
     }
     if languages:
         whisper_settings["lang_to_id"] = {name: vocabulary[name] for name in spoken_in}
-    for (
-        name,
-        value,
-    ) in whisper_settings.items():  # `update` would skip the fields that only Whisper has
+
+    # Why not `update`: it would skip the fields that only Whisper has.
+    for name, value in whisper_settings.items():
         setattr(model.generation_config, name, value)
+
     model.save_pretrained(folder)
     WhisperProcessor(WhisperFeatureExtractor(chunk_length=2), tokenizer).save_pretrained(folder)
     return folder

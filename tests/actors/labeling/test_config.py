@@ -48,9 +48,10 @@ def write_panel(folder: Path, values: Any) -> str:
 def test_checkpoints_beside_the_panel_file_are_found(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Relative names mean folders beside the file, wherever the command is run."""
+    """Relative names mean folders beside the panel file, wherever the command is run."""
     (folder / "elsewhere").mkdir()
     monkeypatch.chdir(folder / "elsewhere")
+
     values = {"vision": {"checkpoint": "face"}, "objectives": {"sentiment": {"checkpoint": "text"}}}
     loaded = PanelConfig.load(write_panel(folder, values))
     assert {name: Path(one.checkpoint) for name, one in loaded.checkpoints().items()} == {
@@ -64,7 +65,8 @@ def test_checkpoints_beside_the_panel_file_are_found(
 def test_a_hub_name_without_its_commit_is_refused(
     folder: Path, part: str, revision: str | None
 ) -> None:
-    """In every place a panel names a model: a branch may move and change labels halfway."""
+    """A branch is refused wherever a panel names a model, as it may change labels halfway."""
+
     values = {"text": {"checkpoint": "text"}} | {
         part: {"checkpoint": "owner/model", "revision": revision}
     }
@@ -73,13 +75,14 @@ def test_a_hub_name_without_its_commit_is_refused(
 
 
 def test_a_hub_name_with_its_commit_is_identified_by_it(folder: Path) -> None:
-    """Nothing is downloaded; another commit is another panel."""
+    """Nothing is downloaded, and another commit makes another panel."""
     digests = set()
     for revision in (COMMIT, COMMIT[::-1]):
         values = {"audio": {"checkpoint": "owner/model", "revision": revision}}
         identity = panel_identity(PanelConfig.load(write_panel(folder, values)))
         assert identity.labelers["audio"] == {"checkpoint": "owner/model", "revision": revision}
         digests.add(identity.digest)
+
     assert len(digests) == 2
 
 
@@ -104,14 +107,14 @@ def test_a_hub_name_with_its_commit_is_identified_by_it(folder: Path) -> None:
 def test_a_panel_file_that_cannot_be_meant_is_refused(
     folder: Path, content: str, message: str
 ) -> None:
-    """Every error names the option, or what the file holds instead."""
+    """Every error names the option, or what the file holds instead of options."""
     (folder / "panel.yaml").write_text(content)
     with pytest.raises(ConfigError, match=message):
         PanelConfig.load(str(folder / "panel.yaml"))
 
 
 def test_a_panel_file_that_is_not_there(tmp_path: Path) -> None:
-    """The error names the file."""
+    """The error names the file that is missing."""
     with pytest.raises(ConfigError, match=r"nowhere\.yaml: not found"):
         PanelConfig.load(str(tmp_path / "nowhere.yaml"))
 
@@ -119,20 +122,23 @@ def test_a_panel_file_that_is_not_there(tmp_path: Path) -> None:
 def test_what_changes_no_label_leaves_the_panel_the_same(folder: Path, config: PanelConfig) -> None:
     """Batch sizes may be tuned and checkpoint folders moved without labeling anything again."""
     digest = panel_identity(config).digest
+
     tuned = dataclasses.replace(
         config, batching=BatchingConfig(audio_seconds=9, text_tokens=9, face_frames=9)
     )
     assert panel_identity(tuned).digest == digest
+
     moved = (folder / "face").rename(folder / "moved")
     elsewhere = dataclasses.replace(config, vision=LabelerConfig(checkpoint=str(moved)))
     assert panel_identity(elsewhere).digest == digest
 
 
 def test_whatever_can_change_a_label_makes_another_panel(folder: Path, config: PanelConfig) -> None:
-    """Every other setting, and the contents of a weight file, count."""
+    """Every other setting and the contents of every file give the panel another digest."""
     text = str(folder / "text")
     detector = folder / "detector.onnx"
     detector.write_bytes(b"one")
+
     changed = [
         config,
         dataclasses.replace(config, precision="float32"),
@@ -154,11 +160,15 @@ def test_whatever_can_change_a_label_makes_another_panel(folder: Path, config: P
         dataclasses.replace(config, media=MediaConfig(faces=FaceConfig(frames_per_second=1.0))),
         dataclasses.replace(config, media=MediaConfig(faces=FaceConfig(detector=str(detector)))),
     ]
+
     digests = [panel_identity(one).digest for one in changed]
+
     detector.write_bytes(b"two")
     digests.append(panel_identity(changed[-1]).digest)
+
     (folder / "face" / "config.json").write_bytes(
         (folder / "face" / "config.json").read_bytes() + b"\n"
     )
     digests.append(panel_identity(config).digest)
+
     assert len(set(digests)) == len(digests)

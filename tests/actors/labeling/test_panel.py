@@ -1,6 +1,4 @@
-"""The whole panel, every labeler real and tiny: what becomes a row, and that the company it keeps
-changes nothing.
-"""
+"""The whole panel with tiny real labelers: what becomes a row, whatever its neighbors are."""
 
 import hashlib
 import itertools
@@ -57,6 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_text(folder / "text")
     write_text(folder / "sentiment", {0: "negative", 1: "neutral", 2: "positive"})
     write_whisper(folder / "whisper")
+
     values = {
         "audio": {"checkpoint": "audio"},
         "vision": {"checkpoint": "image"},
@@ -69,6 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
         "precision": "float32",
     }
+
     (folder / "panel.yaml").write_text(yaml.safe_dump(values))
     return folder
 
@@ -80,13 +80,13 @@ def panel(folder: Path) -> Panel:
 
 @pytest.fixture(scope="module")
 def batching_panel(folder: Path) -> Panel:
-    """The same panel with a GPU's appetite."""
+    """The same panel with batches as large as a GPU's."""
     return load(folder, batching=LARGE_BATCHES)
 
 
 @pytest.fixture(scope="module")
 def rows_alone(folder: Path) -> list[Prediction]:
-    """What a panel that takes single items says of each utterance by itself."""
+    """The rows of a panel that takes single items, for each utterance by itself."""
     single = load(folder, batching=ONE_AT_A_TIME)
     return [single.label([item])[0] for item in WINDOW]
 
@@ -95,16 +95,18 @@ def load(folder: Path, **changes: Any) -> Panel:
     values = yaml.safe_load((folder / "panel.yaml").read_text()) | changes
     path = folder / f"panel-{hashlib.sha256(repr(changes).encode()).hexdigest()[:8]}.yaml"
     path.write_text(yaml.safe_dump(values))
+
     panel = Panel(PanelConfig.load(str(path)))
     panel.setup(num_threads=1)
     return panel
 
 
 def utterance(number: int) -> Utterance:
-    """Sound, faces and words that follow from `number`; which of them are there does, too."""
+    """Sound, faces and words that follow from `number`, as does which of them are there."""
     generator = np.random.default_rng(number)
     has_audio, has_faces, has_words = number % 5 != 1, number % 3 != 2, number % 4 < 2
     length = int(generator.integers(2_000, 12_000))
+
     return Utterance(
         index=number,
         key=f"utterance-{number}",
@@ -134,6 +136,7 @@ def fingerprint(predictions: list[Prediction]) -> str:
             row.text,
             *(row.objectives.get(name) for name in sorted(OBJECTIVE_WIDTHS)),
         )
+
         digest.update(
             repr(
                 (
@@ -144,6 +147,7 @@ def fingerprint(predictions: list[Prediction]) -> str:
                 )
             ).encode()
         )
+
     return digest.hexdigest()
 
 
@@ -152,26 +156,27 @@ def label_in_this_process(folder: str) -> str:
 
 
 def assert_same_labels(found: list[Prediction], expected: list[Prediction]) -> None:
-    """Equal to float32 rounding, and never another emotion."""
+    """Check that rows are equal to float32 rounding, and never name another emotion."""
     for left, right in zip(found, expected, strict=True):
         assert (left.key, left.transcript, left.error) == (right.key, right.transcript, right.error)
+
         for name in ("audio", "vision", "text"):
             one, other = getattr(left, name), getattr(right, name)
             assert (one is None) == (other is None)
             if one is not None:
                 np.testing.assert_allclose(one, other, atol=1e-5)
                 assert one.argmax() == other.argmax()
+
         assert left.objectives.keys() == right.objectives.keys()
         for name, values in left.objectives.items():
             np.testing.assert_allclose(values, right.objectives[name], atol=1e-5)
 
 
 def test_rows_come_in_order_and_keep_what_the_reader_knew(panel: Panel) -> None:
-    """One row an utterance, with its place, speaker, duration and ground truth; the shard is the
-    caller's to name.
-    """
+    """Each utterance has one row, with what the reader knew of it; the caller names the shard."""
     rows = panel.label(WINDOW)
     assert len(rows) == len(WINDOW)
+
     for row, item in zip(rows, WINDOW, strict=True):
         assert (row.key, row.offset, row.size, row.speaker) == (
             item.key,
@@ -184,6 +189,7 @@ def test_rows_come_in_order_and_keep_what_the_reader_knew(panel: Panel) -> None:
             "anger",
             "",
         )
+
     assert panel.label([]) == []
 
 
@@ -193,6 +199,7 @@ def test_missing_modalities_are_empty_and_no_error(panel: Panel) -> None:
         assert (row.audio is not None) == (item.audio is not None)
         assert (row.vision is not None) == (item.faces is not None)
         assert (row.text is not None) == (item.transcript is not None or item.audio is not None)
+
         expected = {
             "sentiment": row.text,
             "face_embedding": item.faces,
@@ -201,9 +208,11 @@ def test_missing_modalities_are_empty_and_no_error(panel: Panel) -> None:
         assert {name: len(values) for name, values in row.objectives.items()} == {
             name: OBJECTIVE_WIDTHS[name] for name, given_ in expected.items() if given_ is not None
         }
+
         for labels in filter(lambda labels: labels is not None, (row.audio, row.vision, row.text)):
             assert labels.dtype == np.float32
             assert labels.sum() == pytest.approx(1, abs=1e-5)
+
         has_anything = (
             item.audio is not None or item.faces is not None or item.transcript is not None
         )
@@ -211,16 +220,17 @@ def test_missing_modalities_are_empty_and_no_error(panel: Panel) -> None:
 
 
 def test_each_column_is_its_labelers_own(panel: Panel, folder: Path) -> None:
-    """The panel adds nothing: a complete utterance gets what each labeler says when asked
-    directly.
-    """
+    """A complete utterance gets what each labeler says when it is asked directly."""
     item = utterance(0)
     runtime = cpu_runtime()
+
     audio = AudioLabeler(LabelerConfig(checkpoint=str(folder / "audio")), window_seconds=30.0)
     vision = VisionLabeler(LabelerConfig(checkpoint=str(folder / "image")))
     text = TextLabeler(LabelerConfig(checkpoint=str(folder / "text")))
+
     for labeler, name in ((audio, "audio"), (vision, "image"), (text, "text")):
         labeler.setup(folder / name, runtime)
+
     (row,) = panel.label([item])
     np.testing.assert_array_equal(row.audio, audio.label([item.audio])[0])
     np.testing.assert_array_equal(row.vision, vision.label([item.faces])[0])
@@ -228,31 +238,32 @@ def test_each_column_is_its_labelers_own(panel: Panel, folder: Path) -> None:
 
 
 def test_transcripts_are_made_where_missing_and_only_there(panel: Panel, folder: Path) -> None:
-    """What came with the corpus stays; what did not is heard, and the text labeler reads what was
-    heard.
-    """
+    """Transcripts of the corpus stay, missing ones are heard, and the text labeler reads both."""
     recognizer = SpeechRecognizer(SpeechRecognitionConfig(checkpoint=str(folder / "whisper")))
     recognizer.setup(folder / "whisper", cpu_runtime())
     text = TextLabeler(LabelerConfig(checkpoint=str(folder / "text")))
     text.setup(folder / "text", cpu_runtime())
+
     num_heard = 0
     for row, item in zip(panel.label(WINDOW), WINDOW, strict=True):
         if item.transcript is not None or item.audio is None:
             assert row.transcript == item.transcript
             continue
+
         num_heard += 1
         assert row.transcript == recognizer.transcribe([item.audio])[0]
         np.testing.assert_allclose(row.text, text.label([row.transcript])[0], atol=1e-5)
+
     assert num_heard > 3
 
 
 def test_an_utterance_with_an_error_passes_through(panel: Panel) -> None:
-    """Nothing looks at it, even where a modality is there; its neighbors are labeled as without
-    it.
-    """
+    """Nothing looks at such an utterance, and its neighbors are labeled as without it."""
     broken = utterance(0)
     broken.error = "corrupt_audio: cut short"
+
     rows = panel.label([WINDOW[3], broken, WINDOW[4]])
+
     assert rows[1].error == "corrupt_audio: cut short"
     assert (rows[1].audio, rows[1].vision, rows[1].text, dict(rows[1].objectives)) == (
         None,
@@ -264,50 +275,54 @@ def test_an_utterance_with_an_error_passes_through(panel: Panel) -> None:
 
 
 def test_an_utterance_with_nothing_in_it_says_so(panel: Panel) -> None:
-    """By the reader's remark where there is one."""
+    """An empty row's reason is the reader's remark, or else that there is nothing to label."""
     empty = Utterance(index=0, key="empty", offset=0, size=1)
     remarked = Utterance(
         index=1, key="faceless", offset=1, size=1, remark="no_face: in 12 pictures"
     )
+
     reasons = [row.error for row in panel.label([empty, remarked])]
+
     assert reasons[0] is not None
     assert reasons[0].startswith("nothing_to_label: ")
     assert reasons[1] == "no_face: in 12 pictures"
 
 
 def test_what_fails_in_one_modality_leaves_the_others(panel: Panel) -> None:
-    """Sound too short to hear and NaN: reasons, each once, beside the faces' and the words'
-    predictions.
-    """
+    """A modality that fails gives its reason once, beside the other modalities' predictions."""
     short, broken, blank = utterance(0), utterance(0), utterance(0)
     short.audio = np.zeros(100, np.float32)
     broken.audio = np.full(5_000, np.nan, np.float32)
     blank.transcript = " "
+
     rows = panel.label([short, broken, blank])
+
     assert [row.audio is None for row in rows] == [True, True, False]
     assert [row.text is None for row in rows] == [False, False, True]
     assert all(row.vision is not None for row in rows)
+
     codes = [[reason.split(":")[0] for reason in str(row.error).split("; ")] for row in rows]
     assert codes == [["audio_too_short"], ["non_finite_prediction"], ["empty_transcript"]]
 
 
 def test_the_same_window_gives_the_same_bits(panel: Panel, batching_panel: Panel) -> None:
-    """On a CPU's batches and on a GPU's, however often it is asked, and not changing what it is
-    given.
-    """
+    """A window gets the same bits each time it is labeled, and is not changed by it."""
     before = [None if item.audio is None else item.audio.copy() for item in WINDOW]
+
     for one in (panel, batching_panel):
         assert fingerprint(one.label(WINDOW)) == fingerprint(one.label(WINDOW))
+
     for audio, item in zip(before, WINDOW, strict=True):
         np.testing.assert_array_equal(audio, item.audio)
 
 
 def test_two_processes_give_the_same_bits(folder: Path) -> None:
-    """A shard relabeled by another worker becomes the same bytes."""
+    """Another process makes the same bytes of a shard."""
     code = (
         "import sys; from tests.actors.labeling.test_panel import label_in_this_process as f; "
         "sys.stdout.write(f(sys.argv[1]))"
     )
+
     other = subprocess.run(
         [sys.executable, "-c", code, str(folder)],
         cwd=ROOT,
@@ -315,6 +330,7 @@ def test_two_processes_give_the_same_bits(folder: Path) -> None:
         text=True,
         check=True,
     )
+
     assert other.stdout == label_in_this_process(str(folder))
 
 
@@ -323,20 +339,17 @@ def test_two_processes_give_the_same_bits(folder: Path) -> None:
 def test_a_label_does_not_depend_on_its_window(
     batching_panel: Panel, rows_alone: list[Prediction], order: list[int], cuts: set[int]
 ) -> None:
-    """In any order, cut into any windows, in large padded batches: every utterance gets the row it
-    gets alone.
-    """
+    """In any order, windows and batches, every utterance gets the row that it gets alone."""
     found: list[Prediction] = []
     edges = [0, *sorted(cuts), len(order)]
     for start, end in itertools.pairwise(edges):
         found += batching_panel.label([WINDOW[index] for index in order[start:end]])
+
     assert_same_labels(found, [rows_alone[index] for index in order])
 
 
 def test_what_made_a_label_is_on_record(panel: Panel, folder: Path) -> None:
-    """For every model its checkpoint, the digest of its weights and its precision; for every stage
-    its seconds.
-    """
+    """Each model's checkpoint, digest and precision are recorded, and each stage's seconds."""
     identity = panel_identity(PanelConfig.load(str(folder / "panel.yaml")))
     assert set(panel.labelers) == {
         "audio",
@@ -345,12 +358,15 @@ def test_what_made_a_label_is_on_record(panel: Panel, folder: Path) -> None:
         "speech_recognition",
         *OBJECTIVE_WIDTHS,
     }
+
     for name, labeler in panel.labelers.items():
         emotions = {"emotions": ",".join(EMOTIONS)} if name in ("audio", "vision", "text") else {}
         assert labeler == {**identity.labelers[name], "precision": "float32"} | emotions
         assert labeler["weights"].startswith("sha256:")
+
     before = dict(panel.seconds)
     panel.label(WINDOW)
+
     assert set(before) == set(panel.labelers)
     assert all(panel.seconds[name] > before[name] for name in before)
 
@@ -359,21 +375,20 @@ def test_what_made_a_label_is_on_record(panel: Panel, folder: Path) -> None:
 def test_auto_precision_follows_the_measured_drift(
     folder: Path, monkeypatch: pytest.MonkeyPatch, max_drift: float, expected: str
 ) -> None:
-    """Beyond the bound every model falls back to float32, and its labels are float32's to the
-    bit.
-    """
+    """Beyond the bound every model uses float32, and within it bfloat16, to the bit."""
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
+
     automatic = load(folder, precision="auto", max_drift=max_drift)
     assert {labeler["precision"] for labeler in automatic.labelers.values()} == {expected}
+
     forced = load(folder, precision=expected)
     assert fingerprint(automatic.label(WINDOW)) == fingerprint(forced.label(WINDOW))
 
 
 def test_bfloat16_moves_probabilities_by_little(folder: Path, panel: Panel) -> None:
-    """Every distribution stays within a few hundredths of float32's, although the toy heads are
-    drawn wide.
-    """
+    """Every distribution stays within a tenth of float32's, although the toy heads spread wide."""
     pairs = zip(load(folder, precision="bfloat16").label(WINDOW), panel.label(WINDOW), strict=True)
+
     for half, full in pairs:
         for name in ("audio", "vision"):
             if getattr(full, name) is not None:
@@ -381,12 +396,11 @@ def test_bfloat16_moves_probabilities_by_little(folder: Path, panel: Panel) -> N
 
 
 def test_another_nodes_checkpoints_are_refused(folder: Path, tmp_path: Path) -> None:
-    """A worker whose folder holds other weights than the driver's would label half a corpus
-    differently.
-    """
+    """A worker is refused whose checkpoint folder differs from the driver's."""
     checkpoint = write_text(tmp_path / "text")
     config = PanelConfig(text=TextLabelerConfig(checkpoint=str(checkpoint)), precision="float32")
     identity = panel_identity(config)
+
     (checkpoint / "config.json").write_bytes((checkpoint / "config.json").read_bytes() + b"\n")
     with pytest.raises(ConfigError, match="every node must see the same"):
         Panel(config, identity).setup(num_threads=1)
@@ -395,6 +409,7 @@ def test_another_nodes_checkpoints_are_refused(folder: Path, tmp_path: Path) -> 
 def test_setup_takes_its_share_of_the_processor(folder: Path) -> None:
     """torch computes with as many threads as the worker was given."""
     config = PanelConfig(text=TextLabelerConfig(checkpoint=str(folder / "text")))
+
     try:
         Panel(config).setup(num_threads=2)
         assert torch.get_num_threads() == 2

@@ -1,6 +1,4 @@
-"""The unit of work: windows that do not depend on arrival, and a table that is the same however
-often it is made.
-"""
+"""The unit of work: windows that do not depend on arrival, and a table that is always the same."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,12 +27,11 @@ def utterance(index: int, num_samples: int = 0) -> Utterance:
 
 @given(st.lists(st.integers(0, 2_000_000), max_size=60))
 def test_windows_keep_every_utterance_in_order_and_stay_small(sizes: list[int]) -> None:
-    """Windows are a cut of the stream: nothing lost or moved, and at most one utterance beyond the
-    bound in bytes.
-    """
+    """Windows lose and move nothing, and exceed the bound in bytes by one utterance at most."""
     stream = [utterance(index, size) for index, size in enumerate(sizes)]
     progress = ShardProgress()
     cut = list(windows(stream, progress))
+
     assert progress.num_utterances == len(sizes)
     assert [item.index for window in cut for item in window] == list(range(len(sizes)))
     for window in cut:
@@ -62,9 +59,7 @@ def utterances_of(shard: str) -> Iterator[Utterance]:
 def test_a_writer_believed_dead_that_commits_late_changes_nothing(
     panel_and_shard: tuple[Panel, str], tmp_path: Path
 ) -> None:
-    """While one worker is in the middle of a shard, another commits it; the late commit is the same
-    bytes.
-    """
+    """A late commit of a shard that another worker has committed writes the same bytes."""
     panel, shard = panel_and_shard
     table = tmp_path / "table.parquet"
     task = ShardTask(
@@ -82,6 +77,7 @@ def test_a_writer_believed_dead_that_commits_late_changes_nothing(
             yield item
 
     outcome = label_shard(task, panel, interrupted(), shard_error=None, progress=ShardProgress())
+
     assert outcome.num_utterances == 5
     assert committed == [table.read_bytes()]
     assert [path.name for path in tmp_path.iterdir()] == ["table.parquet"]

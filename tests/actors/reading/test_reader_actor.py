@@ -1,6 +1,4 @@
-"""Streams of utterances survive their readers, and a sample no reader survives becomes a row with
-its reason.
-"""
+"""Streams of utterances survive their readers, and a sample that no reader survives is named."""
 
 import os
 from collections.abc import Iterator
@@ -26,8 +24,9 @@ NEEDS = Needs(audio=True, vision=False)
 
 @ray.remote(max_restarts=0, num_cpus=0)
 class FragileReader:
-    """A reader whose process dies as a codec would kill it: at `fatal`, the first `num_deaths`
-    times it gets there.
+    """A reader whose process dies, as a codec would kill it.
+
+    It dies at the utterance `fatal`, the first `num_deaths` times it gets there.
     """
 
     def __init__(self, fatal: int, diary: str, num_deaths: int) -> None:
@@ -40,6 +39,7 @@ class FragileReader:
             numbers = (
                 [-1] if isinstance(item, ShardOpened) else [utterance.index for utterance in item]
             )
+
             deaths = len(self._diary.read_text()) if self._diary.exists() else 0
             if self._fatal in numbers and deaths < self._num_deaths:
                 self._diary.write_text("x" * (deaths + 1))
@@ -74,9 +74,7 @@ def shard(tmp_path: Path) -> Path:
 
 @pytest.mark.usefixtures("local_ray")
 def test_a_lost_reader_is_replaced_and_nothing_is_read_twice(shard: Path) -> None:
-    """After a crash the stream goes on at the next undelivered utterance; each arrives once, all
-    without error.
-    """
+    """After a crash the stream goes on at the next undelivered utterance, and repeats none."""
     utterances = list(fragile_stream(shard, fatal=3, num_deaths=1))
     assert [utterance.index for utterance in utterances] == [0, 1, 2, 3, 4, 5]
     assert [utterance.error for utterance in utterances] == [None] * 6
@@ -84,31 +82,29 @@ def test_a_lost_reader_is_replaced_and_nothing_is_read_twice(shard: Path) -> Non
 
 @pytest.mark.usefixtures("local_ray")
 def test_a_sample_no_reader_survives_is_named(shard: Path) -> None:
-    """The culprit becomes a row with its own key and place and the reason; those behind it are read
-    as usual.
-    """
+    """The culprit becomes a row with its key, place and reason, and those behind it are read."""
     utterances = list(fragile_stream(shard, fatal=3, num_deaths=99))
     assert [utterance.index for utterance in utterances] == [0, 1, 2, 3, 4, 5]
+
     culprit = utterances.pop(3)
     assert culprit.key == "utterance-00003"
     assert culprit.size > 0
     assert culprit.error is not None
     assert culprit.error.startswith(f"reader_crashed: {CRASHES_BEFORE_BLAME} readers")
+
     assert all(utterance.error is None for utterance in utterances)
 
 
 @pytest.mark.usefixtures("local_ray")
 def test_readers_that_never_open_a_shard_are_not_the_samples_fault(shard: Path) -> None:
-    """When readers die before opening, no sample is blamed: the stream ends with an error of the
-    node's.
-    """
+    """When readers die before they open the shard, the node is at fault, and no sample is."""
     with pytest.raises(ReaderLostError, match="before they could open"):
         list(fragile_stream(shard, fatal=-1, num_deaths=99))
 
 
 @pytest.mark.usefixtures("local_ray")
 def test_a_shard_that_cannot_be_opened_raises_oserror(tmp_path: Path) -> None:
-    """A missing file is the storage's error, for the driver to count, not a damaged shard."""
+    """A missing file raises the storage's error, as it is no damaged shard."""
     slot = ReaderSlot(media=MediaConfig(), needs=NEEDS, options={"num_cpus": 0})
     with pytest.raises(OSError, match=r"nothing\.tar"):
         ShardStream(slot, str(tmp_path / "nothing.tar")).open()

@@ -1,4 +1,4 @@
-"""Certificates for tests: an authority, and what it signs."""
+"""Certificates for tests: an authority, and the certificates it signs."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,14 +12,14 @@ from cryptography.x509.oid import NameOID
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """Files of a certificate and its key."""
+    """The files of a certificate and its key."""
 
     cert: str
     key: str
 
 
 class Authority:
-    """Signs certificates; its own is in `ca`."""
+    """Signs certificates; its own certificate is in `ca`."""
 
     def __init__(self, folder: Path, name: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -33,14 +33,16 @@ class Authority:
         )
 
     def sign(self, name: str, *, days: int = 2) -> Signed:
-        """A certificate for localhost, valid from three days ago for `days` from now (negative:
-        expired).
+        """A certificate for localhost, valid from three days ago until `days` from now.
+
+        With negative `days` it has expired.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _builder(_named(name), self._name, key.public_key(), days=days)
         builder = builder.add_extension(
             x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False
         )
+
         signed = Signed(str(self._folder / f"{name}.crt"), str(self._folder / f"{name}.key"))
         certificate = builder.sign(self._key, hashes.SHA256())
         Path(signed.cert).write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
@@ -51,6 +53,7 @@ class Authority:
                 serialization.NoEncryption(),
             )
         )
+
         return signed
 
 

@@ -1,8 +1,8 @@
 """A fixed story of writes to a speaker index, and processes that die in the middle of it.
 
-Every step is a call that changes what a disk holds. A process counts them and dies before the one
-it is told to; or, to tell what a power loss leaves, keeps a copy of what has been flushed: a file's
-content when it was last flushed, under the name its folder had for it when that was last flushed.
+Every step is a call that changes what a disk holds. A process counts the steps and dies before the
+one it is told to. Or, to see what a power loss leaves, it keeps a copy of what has been flushed:
+each file's content at the file's last flush, under its name at the last flush of its folder.
 """
 
 import os
@@ -22,7 +22,7 @@ from tests.actors.speaker_index.speaker_world import make_upsert
 
 STEPS = ("open", "pwrite", "fsync", "ftruncate", "replace", "unlink")
 MIN_UNINDEXED = 3
-CONFIG = IndexConfig(kind="ivf")  # which keeps a file of its own
+CONFIG = IndexConfig(kind="ivf")  # this kind keeps a file of its own
 WRITES: tuple[Write, ...] = (
     make_upsert(["a", "b"], 1),
     make_upsert(["s001", "c"], 2),
@@ -36,7 +36,7 @@ WRITES: tuple[Write, ...] = (
 
 
 def tell(folder: Path, speakers: str, acknowledged: Path) -> None:
-    """Open the index, write all, noting what is acknowledged, and close."""
+    """Open the index, make all writes, note each that is acknowledged, and close."""
     store = open_small(folder, speakers)
     for number, write in enumerate(WRITES):
         store.submit(write).result(timeout=60)
@@ -54,7 +54,7 @@ def num_acknowledged(notes: Path) -> int:
 
 
 def state_of(generation: Generation) -> dict[str, bytes]:
-    """Every speaker with the bytes of its vector."""
+    """Every speaker's name with the bytes of its vector."""
     table = generation.table()
     return {
         name: vector.tobytes() for name, vector in zip(table.speakers, table.vectors, strict=True)
@@ -97,8 +97,9 @@ def watched(before: Callable[..., None]) -> Iterator[None]:
 
 
 class PowerLosses:
-    """What each loss of power would leave of a folder, in a folder of its own, and what was
-    acknowledged by then.
+    """Copies of what a power loss before each step would leave of a folder.
+
+    `left` holds each copy's folder, and the number of writes that were acknowledged by then.
     """
 
     def __init__(self, folder: Path, acknowledged: Path, copies: Path) -> None:
@@ -109,7 +110,7 @@ class PowerLosses:
         self.left: list[tuple[Path, int]] = []
 
     def before(self, name: str, arguments: tuple[Any, ...]) -> None:
-        """Note what would be left now; then, before a flush, what it makes durable."""
+        """Copy what would be left now; then, at a flush, note what it makes durable."""
         with self._lock:
             self._lose_power(num_acknowledged(self._acknowledged))
             if name == "fsync":

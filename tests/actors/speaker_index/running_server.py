@@ -29,7 +29,7 @@ class Running:
     loop: asyncio.AbstractEventLoop
 
     def num_tasks(self) -> int:
-        """What the server is at, itself included."""
+        """The number of the server's tasks, its own included."""
         return len(asyncio.all_tasks(self.loop))
 
 
@@ -42,7 +42,7 @@ def running_server(
     limits: Limits = LIMITS,
     **config: Any,
 ) -> Iterator[Running]:
-    """Serve a small table from `folder`; stopped, and closed, at the end."""
+    """Serve a small table from `folder`; the server is stopped and closed at the end."""
     folder.mkdir(parents=True, exist_ok=True)
     if index is None:
         index = open_store(
@@ -50,6 +50,7 @@ def running_server(
             write_table(folder / "speakers.parquet", num_speakers),
             IndexConfig(),
         )
+
     values: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "log_requests": "none"} | config
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)

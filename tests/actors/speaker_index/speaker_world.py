@@ -23,11 +23,12 @@ def make_vectors(number: int, seed: int = 0) -> NDArray[np.float32]:
 
 
 def make_table(number: int, seed: int = 0) -> SpeakerTable:
-    """Speakers s000, s001, ...; the last of them has no labels, every other is called female."""
+    """Speakers s000, s001, ...; the last has no labels, and every other is called female."""
     rng = np.random.default_rng([seed, 1])
     count = np.full((number, 2), 5)
     count[-1:] = 0
     known = np.where(count > 0, 1.0, np.nan)
+
     return SpeakerTable(
         speakers=[f"s{row:03d}" for row in range(number)],
         vectors=make_vectors(number, seed),
@@ -57,7 +58,7 @@ def make_message(name: str, vector: Sequence[float], **changes: object) -> messa
 
 
 def make_upsert(names: Sequence[str], seed: int = 7) -> Upsert:
-    """These speakers with vectors drawn by `seed`."""
+    """A write of these speakers, with vectors drawn from `seed`."""
     vectors = make_vectors(len(names), seed)
     speakers = [
         make_message(name, vector.tolist()) for name, vector in zip(names, vectors, strict=True)

@@ -1,8 +1,9 @@
-"""Peak memory of a labeling job at one and at ten times the corpus: more shards, and larger shards.
+"""Compares the peak memory of a labeling job on a corpus with that on ten times the corpus.
 
-A job's memory is chunks in flight, one window and one shard's rows a labeler, whatever the corpus.
-Measured over the job's own processes (driver, labelers, readers); Ray's services are shown beside
-them. Target: at most +10 %.
+The larger corpus has either more shards or larger shards. A job's memory is chunks in flight, one
+window and one shard's rows for each labeler, whatever the size of the corpus. It is measured over
+the job's own processes (driver, labelers, readers); Ray's services are shown beside them. Target:
+at most +10 %.
 """
 
 import argparse
@@ -24,7 +25,7 @@ OWN_PROCESSES = ("python", "python3", "ray::LabelerActor", "ray::ReaderActor")
 
 
 def own_peak(run: CommandRun) -> int:
-    """Sum of the largest driver, labeler and reader."""
+    """Add up the largest driver, labeler and reader."""
     return sum(size for title, size in run.peak_by_title.items() if title.startswith(OWN_PROCESSES))
 
 
@@ -38,6 +39,7 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
+
     runs: dict[str, list[CommandRun]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -45,6 +47,7 @@ def main() -> None:
         panel.write_text(
             yaml.safe_dump(write_checkpoints(folder / "checkpoints", num_face_values=NUM_FACE_CUES))
         )
+
         corpora = {"1x": (1, 5), "10x, more shards": (10, 5), "10x, larger shards": (10, 50)}
         for what, (factor, per_shard) in corpora.items():
             shards = folder / what.replace(", ", "-").replace(" ", "-")
@@ -56,13 +59,16 @@ def main() -> None:
                 speakers_per_shard=per_shard,
                 num_workers=2,
             )
+
             command = ["label", "--shards", f"{shards}/*.tar", "--panel", str(panel)]
             runs[what] = [
                 run_command([*command, "--out", f"{shards}-out-{repeat}"], log=folder / "log")
                 for repeat in range(options.repeats)
             ]
+
     own = {what: statistics.median(map(own_peak, of)) for what, of in runs.items()}
     growth = {what: round(peak / own["1x"] - 1, 4) for what, peak in own.items()}
+
     sys.stdout.write(f"{machine()}, medians of {options.repeats}\n")
     for what, of in runs.items():
         everything = statistics.median(run.peak_bytes for run in of)
@@ -70,6 +76,7 @@ def main() -> None:
             f"{what:20s} own processes {own[what] / MIB:7.0f} MiB  {growth[what]:+.1%} (target: at "
             f"most {TARGET_GROWTH:+.0%})  all {everything / MIB:7.0f} MiB\n"
         )
+
     own_mib = {what: round(peak / MIB) for what, peak in own.items()}
     print_result(
         "memory",

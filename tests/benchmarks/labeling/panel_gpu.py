@@ -1,23 +1,24 @@
-"""The panel without Ray on one device: audio-hours per hour, against one `transformers.pipeline`
-call per file.
+"""Compares the panel on one device with one `transformers.pipeline` call per file.
+
+The rates are audio-hours an hour, without Ray.
 
 `python -m tests.benchmarks.labeling.panel_gpu [--size base|large] [--utterances N] [--layers N]
 [--repeats 5]`
 
-Needs torch and transformers only (no Ray, no codec): decoded sound goes in, as readers hand it
-over. On a GPU the panel forms length buckets under its token budget; on a CPU, where batches lose,
-it takes single utterances, and this script then runs a smaller model on less sound, so that it can
-be tried anywhere.
+It needs only torch and transformers (no Ray, no codec): the sounds are decoded, as readers pass
+them on. On a GPU the panel forms length buckets under its token budget. On a CPU, where batches
+lose, it takes single utterances, and this script then runs a smaller model on less sound, so that
+it can be tried anywhere.
 
-GPU-busy share: time during which at least one kernel ran, over wall time, from a separate profiled
-pass (`torch.profiler`, merged intervals of what ran on the device); the timed rounds are not
-profiled. Profiling slows the Python that feeds the GPU, so the share is a lower bound; what is
-missing to 100 % is what a faster feeder could gain. A CPU has no such share. Peak memory is what
-torch allocated on the GPU, or the process's resident set on a CPU, over the whole run: models in
-both precisions and the pipeline's. Loading is left out of every time.
+The GPU-busy share is the time in which at least one kernel ran, over wall time. It comes from a
+separate profiled pass (`torch.profiler`, merged intervals of what ran on the device); the timed
+rounds are not profiled. Profiling slows the Python that feeds the GPU, so the share is a lower
+bound, and a faster feeder could gain at most the rest to 100 %. A CPU has no such share. Peak
+memory is what torch allocated on the GPU, or the process's resident set on a CPU, over the whole
+run: the models in both precisions and the pipeline's. No time contains loading.
 
 Differences are over all probabilities: float32 against the pipeline's (rounding), bfloat16 against
-float32 (its price).
+float32 (the price of its speed).
 """
 
 import argparse
@@ -51,44 +52,52 @@ PRECISIONS = ("float32", "bfloat16")
 
 
 def busy_share(panel: Panel, utterances: list[Utterance]) -> float:
-    """Share of the wall time of one pass in which a kernel ran."""
+    """Return the share of one pass's wall time in which a kernel ran."""
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:
         seconds, _ = timed(label_all, panel, utterances)
+
     kernels = sorted(
         (event.time_range.start, event.time_range.end)
         for event in profile.events()
         if event.device_type.name == "CUDA"
     )
+
+    # Kernels overlap, so only the time past the latest end so far is new.
     busy, reached = 0.0, float("-inf")
     for start, end in kernels:
         busy += max(0.0, end - max(start, reached))
         reached = max(reached, end)
+
     return busy / 1e6 / seconds
 
 
 def main() -> None:
-    """Make the model and the sounds, label them each way in turn, print the comparison."""
+    """Make the model and the sounds, label them each way in turn, and print the comparison."""
     on_gpu = torch.cuda.is_available()
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", choices=sorted(SIZES), default="base", help="of HuBERT")
+    parser.add_argument("--size", choices=sorted(SIZES), default="base", help="size of HuBERT")
     parser.add_argument(
         "--utterances", type=int, default=2000 if on_gpu else 16, help="utterances a round"
     )
     parser.add_argument(
-        "--layers", type=int, default=None if on_gpu else 3, help="fewer than the size has"
+        "--layers", type=int, default=None if on_gpu else 3, help="layers, if fewer than the size's"
     )
     parser.add_argument("--repeats", type=int, default=5, help="rounds; medians are compared")
     options = parser.parse_args()
+
     transformers_logging.disable_progress_bar()
     device = "cuda" if on_gpu else "cpu"
     utterances = make_utterances(options.utterances)
+
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = write_hubert(
             Path(folder) / "hubert", size=options.size, num_layers=options.layers
         )
+
         classify = load_pipeline(checkpoint, device)
         panels = {
             name: load_panel(checkpoint, name, torch.get_num_threads()) for name in PRECISIONS
@@ -99,6 +108,7 @@ def main() -> None:
             if on_gpu
             else {}
         )
+
     differences = {
         "float32 to pipeline": float(
             np.abs(probabilities["float32"] - probabilities["pipeline"]).max()
@@ -107,6 +117,7 @@ def main() -> None:
             np.abs(probabilities["bfloat16"] - probabilities["float32"]).max()
         ),
     }
+
     hours = total_seconds(utterances) / 3600
     rates = {name: hours / (statistics.median(times) / 3600) for name, times in seconds.items()}
     report(options, rates, differences, busy)
@@ -115,20 +126,25 @@ def main() -> None:
 def measure(
     classify: Any, panels: dict[str, Panel], utterances: list[Utterance], repeats: int
 ) -> tuple[dict[str, list[float]], dict[str, NDArray[np.float32]]]:
-    """Seconds of every round of each side, which alternate, and its probabilities [N, 7] in the
-    last one.
+    """Measure the seconds of every round of each side, and its last probabilities [N, 7].
+
+    The rounds of the sides alternate.
     """
     seconds: dict[str, list[float]] = {name: [] for name in ("pipeline", *panels)}
     probabilities: dict[str, NDArray[np.float32]] = {}
+
     for panel in panels.values():
-        label_all(panel, utterances)  # kernels are chosen and memory is reserved on first use
+        # Kernels are chosen and memory is reserved on first use.
+        label_all(panel, utterances)
     pipeline_all(classify, utterances[:4])
+
     for _ in range(repeats):
         elapsed, probabilities["pipeline"] = timed(pipeline_all, classify, utterances)
         seconds["pipeline"].append(elapsed)
         for name, panel in panels.items():
             elapsed, probabilities[name] = timed(label_all, panel, utterances)
             seconds[name].append(elapsed)
+
     return seconds, probabilities
 
 
@@ -138,13 +154,15 @@ def report(
     differences: dict[str, float],
     busy: dict[str, float],
 ) -> None:
-    """The table, and the line of JSON."""
+    """Print the table and the line of JSON."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     depth = "all" if options.layers is None else options.layers
+
     sys.stdout.write(
         f"{machine()}; {device}; HuBERT {options.size}, {depth} layers, medians of "
         f"{options.repeats}\n"
     )
+
     for name, rate in rates.items():
         line = (
             f"  {name:10s} {rate:10.1f} audio-hours an hour  ratio {rate / rates['pipeline']:.2f}"
@@ -152,8 +170,10 @@ def report(
         sys.stdout.write(line + (f"  GPU busy {busy[name]:.0%}" if name in busy else "") + "\n")
     for name, difference in differences.items():
         sys.stdout.write(f"  largest difference in a probability, {name}: {difference:.2g}\n")
+
     peak = peak_mib()
     sys.stdout.write(f"  peak memory {peak:.0f} MiB\n")
+
     figures = {
         "device": device,
         "size": options.size,
@@ -167,8 +187,9 @@ def report(
 
 
 def peak_mib() -> float:
-    """On a GPU what torch allocated at most, else this process's largest resident set (which Linux
-    gives in KiB).
+    """Return torch's peak on a GPU, or else this process's largest resident set.
+
+    Linux gives the resident set in KiB.
     """
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / MIB

@@ -1,7 +1,6 @@
-"""What the two labeling benchmarks share: seeded utterances, the pipeline they are compared with,
-and one panel.
+"""What the two labeling benchmarks share: seeded utterances, a pipeline, and one panel.
 
-Imports neither Ray nor a codec, so that it runs on a GPU machine that has only torch and
+It imports neither Ray nor a codec, so it runs on a GPU machine that has only torch and
 transformers.
 """
 
@@ -26,8 +25,9 @@ WINDOW = 64  # utterances a panel is given at once, as in a labeling job
 
 
 def make_utterances(number: int, seed: int = 0) -> list[Utterance]:
-    """Noise of 1.5 to 12 s, lengths log-uniform with a mean of 5 s. Speed does not depend on what
-    is heard.
+    """Make noise of 1.5 to 12 s, in log-uniform lengths with a mean of 5 s.
+
+    Noise will do, because speed does not depend on the sound.
     """
     rng = np.random.default_rng(seed)
     sounds = []
@@ -41,7 +41,7 @@ def make_utterances(number: int, seed: int = 0) -> list[Utterance]:
 
 
 def total_seconds(utterances: Sequence[Utterance]) -> float:
-    """Seconds of sound."""
+    """Count the seconds of sound."""
     return (
         sum(len(utterance.audio) for utterance in utterances if utterance.audio is not None)
         / SAMPLE_RATE_HZ
@@ -49,8 +49,9 @@ def total_seconds(utterances: Sequence[Utterance]) -> float:
 
 
 def load_panel(checkpoint: Path, precision: str, num_threads: int) -> Panel:
-    """A panel of one audio labeler, ready to label. A forced precision is kept whatever its
-    drift.
+    """Load a panel of one audio labeler, ready to label.
+
+    A forced precision is kept, whatever its drift.
     """
     values = {"audio": {"checkpoint": str(checkpoint)}, "precision": precision, "max_drift": 0.99}
     panel = Panel(from_mapping(PanelConfig, values))
@@ -59,7 +60,7 @@ def load_panel(checkpoint: Path, precision: str, num_threads: int) -> Panel:
 
 
 def label_all(panel: Panel, utterances: Sequence[Utterance]) -> NDArray[np.float32]:
-    """Probabilities [N, 7], window by window."""
+    """Compute probabilities [N, 7], window by window."""
     rows = []
     for start in range(0, len(utterances), WINDOW):
         rows += [prediction.audio for prediction in panel.label(utterances[start : start + WINDOW])]
@@ -67,9 +68,7 @@ def label_all(panel: Panel, utterances: Sequence[Utterance]) -> NDArray[np.float
 
 
 def load_pipeline(checkpoint: Path, device: str) -> Any:
-    """The named alternative: `transformers.pipeline`, called once per file as its documentation
-    shows.
-    """
+    """Load the alternative, `transformers.pipeline`, to be called once per file."""
     from transformers import pipeline
 
     return pipeline(
@@ -78,7 +77,7 @@ def load_pipeline(checkpoint: Path, device: str) -> Any:
 
 
 def pipeline_all(classify: Any, utterances: Sequence[Utterance]) -> NDArray[np.float32]:
-    """Probabilities [N, 7] of one pipeline call per utterance."""
+    """Compute probabilities [N, 7] with one pipeline call per utterance."""
     rows = []
     for utterance in utterances:
         scores = {answer["label"]: answer["score"] for answer in classify(utterance.audio)}
@@ -87,7 +86,7 @@ def pipeline_all(classify: Any, utterances: Sequence[Utterance]) -> NDArray[np.f
 
 
 def timed(run: Any, *arguments: Any) -> tuple[float, NDArray[np.float32]]:
-    """Wall seconds and result; waits for the GPU before and after."""
+    """Return wall seconds and result; this waits for the GPU before and after."""
     _wait()
     started = time.perf_counter()
     result = run(*arguments)

@@ -1,10 +1,10 @@
-"""The whole Ray job against the same panel in a plain loop in one process.
+"""Compares the whole Ray job with the same panel in a plain loop in one process.
 
 Both read the same shards, label with the same panel and write the same tables; the loop reads,
 labels and writes one shard after another with torch on all cores. The job pays for Ray's start, for
-a second copy of every import, and for moving chunks between processes; it gains by reading ahead
-and by one labeler a core. The limit it is compared with is therefore the loop's own time: overhead
-= job / loop - 1. Target: at most +15 % with a labeler a core.
+a second copy of every import, and for moving chunks between processes. It gains by reading ahead
+and by one labeler a core. It is therefore compared with the loop's own time: overhead = job / loop
+- 1. Target: at most +15 % with a labeler a core.
 """
 
 import argparse
@@ -41,18 +41,21 @@ TARGET_JOB = "job, 2 labelers"
 
 
 def plain_loop(shards: str, out: str, panel_file: str) -> None:
-    """The job without Ray: one process, one shard at a time."""
+    """Do the job without Ray: one process, one shard at a time."""
     config = PanelConfig.load(panel_file)
     identity = panel_identity(config)
     panel = Panel(config, identity)
     panel.setup(num_threads=os.cpu_count() or 1)
+
     reader = ShardReader(config.media, Needs(audio=True, vision=True))
     reader.setup()
     Path(out).mkdir(parents=True, exist_ok=True)
+
     for task in make_plan(shards, list_files(shards), out, identity.digest, FORMAT_VERSION).todo:
         stream = reader.read(task.url)
         opened = next(stream)
         assert isinstance(opened, ShardOpened)
+
         utterances = (
             utterance for chunk in stream if isinstance(chunk, list) for utterance in chunk
         )
@@ -60,8 +63,9 @@ def plain_loop(shards: str, out: str, panel_file: str) -> None:
 
 
 def prepare(folder: Path, num_speakers: int) -> tuple[str, str]:
-    """A synthetic corpus and a panel whose audio labeler is a four-layer HuBERT; returns shards and
-    panel file.
+    """Make a synthetic corpus and a panel whose audio labeler is a four-layer HuBERT.
+
+    Returns shards and panel file.
     """
     write_corpus(
         WorldConfig(seed=1),
@@ -70,9 +74,11 @@ def prepare(folder: Path, num_speakers: int) -> tuple[str, str]:
         speakers_per_shard=5,
         num_workers=2,
     )
+
     panel = write_checkpoints(folder / "checkpoints", num_face_values=NUM_FACE_CUES)
     panel["audio"] = {"checkpoint": str(write_hubert(folder / "hubert", num_layers=4))}
     (folder / "panel.yaml").write_text(yaml.safe_dump(panel))
+
     return f"{folder}/shards/*.tar", str(folder / "panel.yaml")
 
 
@@ -81,11 +87,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--speakers", type=int, default=24)
     options = parser.parse_args()
+
     transformers_logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shards, panel = prepare(folder, options.speakers)
         seconds: dict[str, list[float]] = {"loop": [], "job, 2 labelers": [], "job, 1 labeler": []}
+
         for repeat in range(options.repeats):
             seconds["loop"].append(_time_loop(shards, folder / f"loop-{repeat}", panel))
             for labelers in (2, 1):
@@ -93,13 +101,16 @@ def main() -> None:
                 command = ["label", "--shards", shards, "--out", str(out), "--panel", panel]
                 run = run_command([*command, "--num-labelers", str(labelers)], log=folder / "log")
                 seconds[f"job, {labelers} labeler{'s' if labelers > 1 else ''}"].append(run.seconds)
+
     medians = {what: statistics.median(times) for what, times in seconds.items()}
+
     sys.stdout.write(f"{machine()}\n")
     for what, median in medians.items():
         target = f" (target: at most {TARGET_OVERHEAD:+.0%})" if what == TARGET_JOB else ""
         sys.stdout.write(
             f"{what:16s} {median:7.1f} s  overhead {median / medians['loop'] - 1:+.1%}{target}\n"
         )
+
     overhead = {what: round(median / medians["loop"] - 1, 4) for what, median in medians.items()}
     figures = {
         "seconds": medians,

@@ -1,5 +1,6 @@
-"""A client of the speaker index for benchmarks, and the bare gRPC echo it is compared with; each a
-process of its own.
+"""A client of the speaker index for benchmarks, and the bare gRPC echo it is compared with.
+
+Each is a process of its own:
 
     python -m tests.benchmarks.serving.speaker_load load TARGET --batch B --concurrency C
         [--seconds S]
@@ -8,7 +9,7 @@ process of its own.
 The first prints a line of JSON; the second answers every call with the bytes of FILE, and prints
 its port.
 
-Requests are put together beforehand and answers are not parsed: what is measured is the server, on
+Requests are made beforehand and answers are not parsed, so that only the server is measured, on
 another core.
 """
 
@@ -32,7 +33,7 @@ QUERY_SEED = 99
 
 
 def make_requests(batch: int, k: int) -> list[bytes]:
-    """Searches of `batch` vectors, encoded."""
+    """Encode searches of `batch` vectors."""
     vectors = make_vectors(batch * NUM_REQUESTS, QUERY_SEED).reshape(NUM_REQUESTS, batch, WIDTH)
     return [
         messages.SearchRequest(
@@ -47,17 +48,17 @@ def make_requests(batch: int, k: int) -> list[bytes]:
 async def load(
     target: str, batch: int, concurrency: int, seconds: float, k: int
 ) -> dict[str, float]:
-    """Calls a second, vectors a second, and the median and 99th percentile of the time to an
-    answer.
-    """
+    """Measure calls and vectors a second, and the median and 99th percentile of the latency."""
     requests = make_requests(batch, k)
     times: list[float] = []
     async with grpc.aio.insecure_channel(target, options=OPTIONS) as channel:
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
             f"/{SERVICE}/Search"
         )
+
         for request in requests[:8]:
             await call(request)
+
         started = time.perf_counter()
         ends = started + seconds
 
@@ -70,6 +71,7 @@ async def load(
 
         await asyncio.gather(*(ask(number) for number in range(concurrency)))
         took = time.perf_counter() - started
+
     low, high = np.percentile(times, [50, 99])
     return {
         "calls_per_second": len(times) / took,
@@ -80,7 +82,7 @@ async def load(
 
 
 async def echo(answer: bytes) -> None:
-    """Serve until killed."""
+    """Serve one answer until killed."""
 
     async def handle(_: bytes, __: object) -> bytes:
         return answer
@@ -90,6 +92,7 @@ async def echo(answer: bytes) -> None:
         "Search": grpc.unary_unary_rpc_method_handler(handle)
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     sys.stdout.write(f"serving on 127.0.0.1:{port}\n")
@@ -108,9 +111,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--k", type=int, default=10)
     options = parser.parse_args()
+
     if options.what == "echo":
         asyncio.run(echo(Path(options.where).read_bytes()))
         return
+
     found = asyncio.run(
         load(options.where, options.batch, options.concurrency, options.seconds, options.k)
     )

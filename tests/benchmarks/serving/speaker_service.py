@@ -1,19 +1,19 @@
-"""The speaker index as a service: against FAISS called in the process, and against gRPC that does
-nothing.
+"""Compares the speaker index as a service with FAISS in the process, and with idle gRPC.
 
 `python -m tests.benchmarks.serving.speaker_service [--sizes 7000 100000 1000000] [--repeats 5]
 [--mixed-seconds 600]`
 
 Server and client have a core each. Every figure is the median of the repeats, in which the sides
-take turns. Two limits: FAISS, searching the same vectors in batches of 256 on one core, as
-installed and with the kernels the server gives it (`actors/speaker_index/search/kernels.py`); and a
-server that answers every call with the same bytes as the index would. The service is compared with
-the lower of them, and with both after one another, which is all that one core can do: 1 / (1 / echo
-+ 1 / FAISS). milvus-lite, where it is installed, is there for reference.
+take turns. There are two limits. One is FAISS, which searches the same vectors in batches of 256 on
+one core, as installed and with the kernels that the server gives it
+(`actors/speaker_index/search/kernels.py`). The other is a server that answers every call with the
+bytes that the index would answer. The service is compared with the lower of them, and with both in
+turn, which is all that one core can do: 1 / (1 / echo + 1 / FAISS). milvus-lite, if it is
+installed, is measured for reference.
 
-Beyond 100,000 speakers the index is approximate: its recall@10 is counted against exact search.
-Memory is what the server's process takes, shared pages counted once. Reload is from the kept index,
-build from the table alone.
+Beyond 100,000 speakers the index is approximate, and its recall@10 is counted against exact search.
+Memory is that of the server's process, with shared pages counted once. Reload is from the kept
+index, build is from the table alone.
 
 The mixed part writes and reads from many clients at once and checks that every answer is of one
 whole generation.
@@ -83,12 +83,14 @@ def main() -> None:
     )
     parser.add_argument("--sizes", type=int, nargs="+", default=[7_000, 100_000, 1_000_000])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of every measurement")
+    parser.add_argument("--seconds", type=float, default=3.0, help="seconds of every measurement")
     parser.add_argument("--mixed-seconds", type=float, default=600.0)
     options = parser.parse_args()
+
     sys.stdout.write(
         f"{machine()}; server and client on a core each, medians of {options.repeats}\n"
     )
+
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -97,11 +99,12 @@ def main() -> None:
             figures[str(size)] = measure(folder, size, options)
         if options.mixed_seconds:
             figures["mixed"] = mixed(folder, options.mixed_seconds)
+
     print_result("speaker_service", figures)
 
 
 def measure(folder: Path, size: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Everything at one number of speakers."""
+    """Measure everything at one number of speakers."""
     begun = time.perf_counter()
     with serving(folder, size) as (target, process):
         build = time.perf_counter() - begun
@@ -109,11 +112,13 @@ def measure(folder: Path, size: int, options: argparse.Namespace) -> dict[str, A
         memory = psutil.Process(process.pid).memory_full_info().pss
         answers = {name: first_answer(target, batch) for name, (batch, _) in LOADS.items()}
         recall = recall_of(target, size)
+
     figures: dict[str, Any] = {
         "index": described["index_kind"],
         "build_seconds": build,
         "recall": recall,
     }
+
     begun = time.perf_counter()
     rounds: dict[str, list[Mapping[str, float]]] = {}
     with serving(folder, size) as (target, _):
@@ -127,17 +132,19 @@ def measure(folder: Path, size: int, options: argparse.Namespace) -> dict[str, A
                     rounds.setdefault(f"echo {name}", []).append(
                         load(other, batch, concurrency, options.seconds)
                     )
+
     figures |= {name: _medians(found) for name, found in rounds.items()}
     figures["bytes_per_speaker"] = memory / size
     figures["faiss"] = {side: in_process(side, size, options) for side in ("as installed", "ours")}
     figures["milvus_lite"] = milvus_lite(folder, size, options.seconds)
+
     _print(size, figures)
     return figures
 
 
 @contextmanager
 def serving(folder: Path, size: int) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """`emostream serve` on its core; yields where it listens."""
+    """Run `emostream serve` on its core; yields where it listens."""
     table, data = f"{folder}/{size}.parquet", f"{folder}/data-{size}"
     command = [
         "-m",
@@ -152,13 +159,14 @@ def serving(folder: Path, size: int) -> Iterator[tuple[str, "subprocess.Popen[st
         "--threads",
         "1",
     ]
+
     with started(command, folder) as found:
         yield found
 
 
 @contextmanager
 def echoing(folder: Path, answer: bytes) -> Iterator[str]:
-    """The echo on the server's core."""
+    """Run the echo on the server's core."""
     (folder / "answer").write_bytes(answer)
     with started(
         ["-m", "tests.benchmarks.serving.speaker_load", "echo", f"{folder}/answer"], folder
@@ -179,6 +187,7 @@ def started(
             text=True,
             preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}),
         )
+
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -191,7 +200,7 @@ def started(
 
 
 def load(target: str, batch: int, concurrency: int, seconds: float) -> Mapping[str, float]:
-    """What a client on its own core reaches."""
+    """Measure what a client on its own core reaches."""
     options = [
         "--batch",
         str(batch),
@@ -211,8 +220,9 @@ def load(target: str, batch: int, concurrency: int, seconds: float) -> Mapping[s
 
 
 def in_process(kernels: str, size: int, options: argparse.Namespace) -> float:
-    """Vectors a second of FAISS' exact search on one core."""
+    """Measure the vectors a second of FAISS' exact search on one core."""
     code = FAISS_CODE.format(width=WIDTH, batch=FAISS_BATCH, seed=QUERY_SEED, k=K)
+
     rates = [
         float(_on_core(SERVER_CORE, ["-c", code, kernels, str(size), str(options.seconds)]))
         for _ in range(options.repeats)
@@ -221,15 +231,17 @@ def in_process(kernels: str, size: int, options: argparse.Namespace) -> float:
 
 
 def milvus_lite(folder: Path, size: int, seconds: float) -> float | None:
-    """Vectors a second in batches of 256 (None: not installed)."""
+    """Measure vectors a second in batches of 256; None if milvus-lite is not installed."""
     try:
         from pymilvus import MilvusClient
     except ImportError:
         return None
+
     client = MilvusClient(f"{folder}/milvus-{size}.db")
     client.create_collection(
         "speakers", dimension=WIDTH, metric_type="COSINE", consistency_level="Strong"
     )
+
     vectors = make_vectors(size, 3)
     for start in range(0, size, 5000):
         rows = [
@@ -237,17 +249,19 @@ def milvus_lite(folder: Path, size: int, seconds: float) -> float | None:
             for row, vector in enumerate(vectors[start : start + 5000])
         ]
         client.insert("speakers", rows)
+
     queries = list(make_vectors(FAISS_BATCH, QUERY_SEED))
     searched, begun = 0, time.perf_counter()
     while time.perf_counter() - begun < seconds:
         client.search("speakers", queries, limit=K)
         searched += len(queries)
+
     client.close()
     return searched / (time.perf_counter() - begun)
 
 
 def first_answer(target: str, batch: int) -> bytes:
-    """What the index answers to the first request of a load."""
+    """Return the index's answer to the first request of a load."""
     with grpc.insecure_channel(target, options=OPTIONS) as channel:
         search: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
             f"/{SERVICE}/Search"
@@ -262,11 +276,13 @@ def describe(target: str) -> dict[str, Any]:
 
 
 def recall_of(target: str, size: int) -> float:
-    """Share of the ten most alike speakers that the service finds."""
+    """Compute the share of the ten most alike speakers that the service finds."""
     queries = make_vectors(RECALL_QUERIES, QUERY_SEED)
     truth, _ = exact_search(unit(make_vectors(size, 3)), unit(queries), K)
+
     with SpeakerClient(target, fingerprint=FINGERPRINT, timeout_seconds=60) as client:
         found = client.search(queries, K).neighbours
+
     hits = [
         len({int(neighbor.id.rpartition("-")[2]) for neighbor in one} & set(expected.tolist()))
         for one, expected in zip(found, truth, strict=True)
@@ -275,8 +291,9 @@ def recall_of(target: str, size: int) -> float:
 
 
 def mixed(folder: Path, seconds: float) -> dict[str, float]:
-    """Writers and readers together, five speakers always written as one; counts, and answers that
-    mix versions.
+    """Write and read together, and count the answers that mix versions.
+
+    Five speakers are always written as one.
     """
     size, ends = 7_000, time.monotonic() + seconds
     write_table(str(folder / f"{size}.parquet"), size)
@@ -319,20 +336,24 @@ def mixed(folder: Path, seconds: float) -> dict[str, float]:
             for n, client in enumerate(clients[1:4])
         ]
         threads += [threading.Thread(target=read, args=(client,)) for client in clients[4:]]
+
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         generation = clients[0].describe().generation
+
     first = min(versions)
     torn = [one for one in seen if one[0] >= first and (one[2] != 5 or len(one[1]) != 1)]
     wrong = [one for one in seen if one[0] in versions and one[1] != {versions[one[0]]}]
+
     figures = {
         "seconds": seconds,
         "reads": len(seen),
         "writes": generation - 1,
         "torn": len(torn) + len(wrong),
     }
+
     sys.stdout.write(
         f"mixed, {seconds:.0f} s: {len(seen)} reads and {generation - 1} writes by 12 clients; "
         f"{figures['torn']:.0f} answers of no whole generation\n"
@@ -358,13 +379,16 @@ def _medians(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def _print(size: int, figures: Mapping[str, Any]) -> None:
     write, total = sys.stdout.write, figures["bytes_per_speaker"] * size / MIB
+
     write(
         f"\n{size} speakers: {figures['index']}, recall@10 {figures['recall']:.3f}; "
         f"{figures['bytes_per_speaker']:.0f} bytes a speaker ({total:.0f} MiB); from the table "
         f"{figures['build_seconds']:.1f} s, again {figures['reload_seconds']:.1f} s\n"
     )
+
     for side, rate in figures["faiss"].items():
         write(f"  exact FAISS in the process, {side}: {rate:.0f} vectors a second\n")
+
     for name in LOADS:
         service, echo = figures[f"service {name}"], figures[f"echo {name}"]["vectors_per_second"]
         rate = service["vectors_per_second"]
@@ -378,6 +402,7 @@ def _print(size: int, figures: Mapping[str, Any]) -> None:
                 f"{rate / min(faiss, echo):.2f} of the lower, {rate * (1 / echo + 1 / faiss):.2f} "
                 "of both in turn\n"
             )
+
     if figures["milvus_lite"] is not None:
         write(f"  milvus-lite in the process: {figures['milvus_lite']:.0f} vectors a second\n")
 

@@ -1,8 +1,7 @@
-"""Speaker vectors for benchmarks: drawn around many centers, with a spectrum that falls, as
-encoders' vectors are.
+"""Speaker vectors for benchmarks, like those of encoders.
 
-Independent normal numbers would be the hardest case there is for any index but an exact one, and
-like no encoder.
+They are drawn around many centers, with a spectrum that falls. Independent normal numbers would be
+the hardest case for any index but an exact one, and no encoder makes such vectors.
 """
 
 import numpy as np
@@ -19,22 +18,24 @@ BLOCK = 100_000
 
 
 def make_vectors(number: int, seed: int) -> NDArray[np.float32]:
-    """[number, 192] float32."""
+    """Make vectors [number, 192], float32."""
     scale = (np.arange(1, WIDTH + 1) ** -0.5).astype(np.float32)
     centers = np.random.default_rng(CENTER_SEED).standard_normal(
         (NUM_CENTERS, WIDTH), dtype=np.float32
     )
+
     rng = np.random.default_rng(seed)
     parts = []
     for start in range(0, number, BLOCK):
         rows = min(BLOCK, number - start)
         own = rng.standard_normal((rows, WIDTH), dtype=np.float32)
         parts.append((centers[rng.integers(0, NUM_CENTERS, rows)] + OWN_SHARE * own) * scale)
+
     return np.concatenate(parts)
 
 
 def write_table(url: str, number: int) -> None:
-    """A table of so many speakers with two label dimensions."""
+    """Write a table of `number` speakers with two label dimensions."""
     rng = np.random.default_rng(2)
     table = SpeakerTable(
         speakers=[f"speaker-{row:07d}" for row in range(number)],
@@ -48,4 +49,5 @@ def write_table(url: str, number: int) -> None:
         encoder="benchmark",
         fingerprint=FINGERPRINT,
     )
+
     write_speakers(url, table)

@@ -1,13 +1,12 @@
-"""Who is speaking, on real recordings: held-out utterances looked up among enrolled speakers,
-through the service.
+"""Finds who is speaking in real recordings: looks up held-out utterances among enrolled speakers.
 
 `python -m tests.benchmarks.serving.speakers [--data FOLDER] [--steps 400] [--keep FOLDER]`
 
-RAVDESS: each actor is enrolled by one sentence, in all emotions, and asked for by the other.
-LibriSpeech: the ten speakers with ten utterances are enrolled by five and asked for by the rest,
-among 251 others of one utterance each. By spectral statistics, and by a small encoder trained here:
-masked prediction on LibriSpeech, from nothing. It has heard LibriSpeech's sound, never who speaks,
-and nothing of RAVDESS.
+The service answers. In RAVDESS, each actor is enrolled by one sentence, in all emotions, and asked
+for by the other. In LibriSpeech, the ten speakers with ten utterances are enrolled by five and
+asked for by the rest, among 251 others of one utterance each. Vectors are spectral statistics, or
+those of a small encoder that is trained here from nothing, by masked prediction on LibriSpeech. It
+has heard LibriSpeech's sound but not who speaks, and nothing of RAVDESS.
 """
 
 import argparse
@@ -39,11 +38,13 @@ Row = dict[str, str]
 
 
 def import_corpus(source: Path, folder: Path, split_of: Callable[[Row, int], str]) -> str:
-    """Import a corpus; `split_of` is given each row and its place among its speaker's. Returns the
-    shards.
+    """Import a corpus, and return its shards.
+
+    `split_of` is given each row and its place among the rows of its speaker.
     """
     with (source / "clips.csv").open(newline="") as stream:
         rows = sorted(csv.DictReader(stream), key=lambda row: row["clip"])
+
     folder.mkdir()
     seen: Counter[str] = Counter()
     with (folder / "table.csv").open("w", newline="") as stream:
@@ -52,6 +53,7 @@ def import_corpus(source: Path, folder: Path, split_of: Callable[[Row, int], str
         for row in rows:
             writer.writerow(row | {"split": split_of(row, seen[row["speaker"]])})
             seen[row["speaker"]] += 1
+
     emostream(
         "import", str(folder / "table.csv"), "--root", str(source), "--out", str(folder / "shards")
     )
@@ -59,7 +61,7 @@ def import_corpus(source: Path, folder: Path, split_of: Callable[[Row, int], str
 
 
 def train_encoder(librispeech: Path, folder: Path, steps: int) -> str:
-    """A small encoder from nothing; every tenth speaker's utterances say when to stop."""
+    """Train a small encoder from nothing; it validates on every tenth speaker's utterances."""
     speakers: dict[str, int] = {}
 
     def split_of(row: Row, _: int) -> str:
@@ -78,17 +80,20 @@ def train_encoder(librispeech: Path, folder: Path, steps: int) -> str:
         "data": {"utterances": {"batch_seconds": 100.0}},
         "engine": {"num_steps": steps, "learning_rate": 1e-3},
     }
+
     (folder / "train.yaml").write_text(yaml.safe_dump(options))
     emostream("train", "--config", str(folder / "train.yaml"))
     return f"{folder}/encoder/best"
 
 
 def retrieve(shards: str, encoder: str, folder: Path) -> dict[str, float]:
-    """Embed, serve the enrolled, ask for every held-out utterance: shares of top 1 and top 5, and
-    mean 1 / rank.
+    """Embed, serve the enrolled speakers, and ask for every held-out utterance.
+
+    Returns the shares of top 1 and top 5, and the mean of 1 / rank.
     """
     out = f"{folder}/speakers.parquet"
     emostream("embed", "--shards", shards, "--encoder", encoder, "--out", out, "--split", ENROLLED)
+
     tables = list_tables(EmbedConfig(shards=shards, encoder=encoder, out=out).folder)
     rows = [read_embeddings(url) for url in tables]
     vectors = np.concatenate([vectors_of(part) for part in rows])
@@ -96,6 +101,7 @@ def retrieve(shards: str, encoder: str, folder: Path) -> dict[str, float]:
     asked = [
         json.loads(text)["split"] == ASKED for part in rows for text in part["metadata"].to_pylist()
     ]
+
     ranks = []
     with serving(out, f"{folder}/index") as server, SpeakerClient(server) as client:
         description = client.describe()
@@ -104,6 +110,7 @@ def retrieve(shards: str, encoder: str, folder: Path) -> dict[str, float]:
         wanted = [speaker for speaker, is_asked in zip(speakers, asked, strict=True) if is_asked]
         for speaker, neighbors in zip(wanted, answer.neighbours, strict=True):
             ranks.append(1 + [neighbor.id for neighbor in neighbors].index(speaker))
+
     found = np.asarray(ranks)
     shares = {"top_1": (found == 1).mean(), "top_5": (found <= 5).mean(), "mrr": (1 / found).mean()}
     return {name: float(value) for name, value in shares.items()} | {
@@ -127,10 +134,12 @@ def main() -> None:
         help="folder to work in and keep; default: a temporary one",
     )
     options = parser.parse_args()
+
     sources = {name: options.data / name for name in ("ravdess", "librispeech")}
     if not all((source / "clips.csv").exists() for source in sources.values()):
         sys.stdout.write(f"no RAVDESS and LibriSpeech in {options.data}: skipped; see --data\n")
         return
+
     with tempfile.TemporaryDirectory() as name:
         folder = (options.keep or Path(name)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
@@ -150,16 +159,19 @@ def _measure(sources: Mapping[str, Path], folder: Path, steps: int) -> dict[str,
             lambda _, place: ENROLLED if place < 5 else ASKED,
         ),
     }
+
     found = {}
     encoders = {
         "spectral": "spectral",
         "small encoder": train_encoder(sources["librispeech"], folder, steps),
     }
+
     for name, encoder in encoders.items():
         for corpus, pattern in shards.items():
             work = folder / f"{corpus}-{name.replace(' ', '-')}"
             work.mkdir()
             found[f"{corpus}, {name}"] = retrieve(pattern, encoder, work)
+
     return found
 
 
@@ -168,11 +180,13 @@ def _report(found: Mapping[str, Mapping[str, float]]) -> None:
     sys.stdout.write(
         f"\n{machine()}\n{'':30s}" + "".join(f"{name:>10s}" for name in columns) + "\n"
     )
+
     for name, row in found.items():
         counts = "".join(f"{row[column]:10.0f}" for column in columns[:2])
         sys.stdout.write(
             f"{name:30s}{counts}" + "".join(f"{row[column]:10.3f}" for column in columns[2:]) + "\n"
         )
+
     print_result("speakers", dict(found))
 
 

@@ -1,19 +1,19 @@
-"""Training on a CPU: the engine against the same model in a plain PyTorch loop whose batches lie in
-memory.
+"""Compares training on a CPU with a plain PyTorch loop whose batches lie in memory.
 
-`python -m tests.benchmarks.training.against_plain_loop [--repeats 5]`; `--worker FILE` is what it
-starts.
+`python -m tests.benchmarks.training.against_plain_loop [--repeats 5]`; it starts itself with
+`--worker FILE` for each side.
 
 Both sides build the same model from the same configuration, take the very same batches in the same
-order, clip, step AdamW and its schedule; the loop has no DeepSpeed, no checkpoint, no log and no
-reading. Steps are timed when the engine has decoded the corpus: after an epoch of utterances, or
-twenty of sets, each of which takes K utterances of a speaker. Rounds alternate, each in a process
-of its own. The padding that a view cannot avoid is that of each set by itself: K utterances of one
-speaker, drawn at random, belong together.
+order, clip, and step AdamW and its schedule. The loop has no DeepSpeed, no checkpoint, no log and
+no reading. Steps are timed when the engine has decoded the corpus: after an epoch of utterances, or
+after twenty of sets, each of which takes K utterances of a speaker. Rounds alternate, each in a
+process of its own. The padding that a view cannot avoid is that of each set by itself, because the
+K random utterances of one speaker belong together.
 
-The limit is the loop's own rate: DeepSpeed's bookkeeping and the logs cannot be free. Beside it:
-the share of time the engine waited for data, the padding, ZeRO 0 to 2 with one worker and with two
-(a core each), and the time from starting a process to its first new step, fresh and resumed.
+The limit is the loop's own rate, because DeepSpeed's bookkeeping and the logs cannot be free.
+Beside it are shown the share of time in which the engine waited for data, the padding, ZeRO 0 to 2
+with one worker and with two (a core each), and the time from starting a process to its first new
+step, fresh and resumed.
 """
 
 import argparse
@@ -45,12 +45,10 @@ from trainers.engine.schedules import batch_seed, rate_at
 from trainers.training import make_task, run_training
 
 WORLD = "world-0"
-STEPS = {
-    "finetune": 140,
-    "setpeer": 360,
-}  # of a run, so that the corpus is decoded before the timed ones
+# Steps of a run; they are enough to decode the corpus before the timed ones.
+STEPS = {"finetune": 140, "setpeer": 360}
 TIMED_STEPS = 60  # the last ones of a run
-RESUMED_STEPS = 50  # that a run does before it is resumed, and after
+RESUMED_STEPS = 50  # of a run before it is resumed, and again after
 WARM_UP_STEPS = 10  # of the plain loop, which has nothing to decode
 STARTED = "EMOSTREAM_BENCHMARK_STARTED"
 
@@ -62,15 +60,18 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--worker", type=Path, default=None, help="options of one side, as YAML")
     options = parser.parse_args()
+
     if options.worker is not None:
         _work(options.worker)
         return
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_corpora(folder, [WORLD], folder)
         figures = {recipe: _against_loop(folder, recipe, options.repeats) for recipe in STEPS}
         stages = _stages(folder)
         resume = _resume(folder, options.repeats)
+
     print_result(
         "training",
         {**figures, "zero": stages, "seconds_to_first_step": resume, "repeats": options.repeats},
@@ -78,9 +79,10 @@ def main() -> None:
 
 
 def _against_loop(folder: Path, recipe: str, repeats: int) -> dict[str, float]:
-    """Steps a second of both sides, and what the engine says of its own time."""
+    """Measure steps a second of both sides, and the engine's own figures."""
     rates: dict[str, list[float]] = {"engine": [], "loop": []}
     ratios, last = [], dict[str, dict[str, float]]()
+
     for repeat in range(repeats):
         found: dict[str, dict[str, float]] = {}
         for side in rates:
@@ -89,6 +91,7 @@ def _against_loop(folder: Path, recipe: str, repeats: int) -> dict[str, float]:
             rates[side].append(found[side]["steps_per_second"])
         ratios.append(found["engine"]["steps_per_second"] / found["loop"]["steps_per_second"])
         last = found
+
     figures = {
         f"{side}_steps_per_second": statistics.median(values) for side, values in rates.items()
     }
@@ -98,6 +101,7 @@ def _against_loop(folder: Path, recipe: str, repeats: int) -> dict[str, float]:
         "padding_share": last["engine"]["padding_share"],
     }
     figures["least_padding_share"] = last["loop"]["least_padding_share"]
+
     sys.stdout.write(
         f"{machine()}\n{recipe}: engine {figures['engine_steps_per_second']:.2f} steps a second, "
         f"plain loop {figures['loop_steps_per_second']:.2f}: {figures['ratio']:.2f} times (lowest "
@@ -110,12 +114,15 @@ def _against_loop(folder: Path, recipe: str, repeats: int) -> dict[str, float]:
 
 
 def _stages(folder: Path) -> dict[str, dict[str, float]]:
-    """Steps a second of ZeRO 0, 1 and 2, with two batches a step, by one worker and by two of one
-    core each.
+    """Measure steps a second of ZeRO 0, 1 and 2, with two batches a step.
+
+    One worker and two workers of one core each are measured.
     """
     found: dict[str, dict[str, float]] = {}
+
     for stage in (0, 1, 2):
         found[str(stage)] = {}
+
         for workers in (1, 2):
             engine = {"batches_per_step": 2, "zero_stage": stage}
             values = _values(
@@ -123,31 +130,37 @@ def _stages(folder: Path) -> dict[str, dict[str, float]]:
             )
             line = _run(folder, values | {"side": "engine"}, workers=workers)
             found[str(stage)][str(workers)] = line["steps_per_second"]
+
         one, two = found[str(stage)].values()
         sys.stdout.write(
             f"ZeRO {stage}, two batches a step: {one:.2f} steps a second by one worker on one "
             f"core, {two:.2f} by two on two: {two / one:.2f} times\n"
         )
         sys.stdout.flush()
+
     return found
 
 
 def _resume(folder: Path, repeats: int) -> dict[str, float]:
-    """Seconds from the start of the process to its first step, fresh, and resumed by one and by two
-    workers.
+    """Measure the seconds from the start of a process to its first step.
+
+    Runs are fresh, and resumed by one and by two workers.
     """
     seconds: dict[str, list[float]] = {"fresh": [], "resumed": [], "resumed by two, ZeRO 1": []}
+
     for repeat in range(repeats):
         out = f"resume-{repeat}"
         engine = {"checkpoint_every": RESUMED_STEPS, "batches_per_step": 2, "zero_stage": 1}
         values = _values(folder, "setpeer", RESUMED_STEPS, out=out, **engine) | {"side": "engine"}
         seconds["fresh"].append(_run(folder, values)["seconds_to_first_step"])
+
         for more, name, workers in ((2, "resumed", 1), (3, "resumed by two, ZeRO 1", 2)):
             again = _values(folder, "setpeer", more * RESUMED_STEPS, out=out, **engine) | {
                 "side": "engine",
                 "resume": True,
             }
             seconds[name].append(_run(folder, again, workers=workers)["seconds_to_first_step"])
+
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     for name, value in medians.items():
         sys.stdout.write(f"first step {value:5.1f} s after the start, {name}\n")
@@ -155,7 +168,7 @@ def _resume(folder: Path, repeats: int) -> dict[str, float]:
 
 
 def _values(folder: Path, recipe: str, steps: int, *, out: str, **engine: Any) -> dict[str, Any]:
-    """Options of a run: 64 utterances a batch, as in the other benchmarks."""
+    """Options of a run with 64 utterances a batch, as in the other benchmarks."""
     no_pause = {"validate_every": steps, "checkpoint_every": steps}
     return {
         "recipe": recipe,
@@ -167,9 +180,10 @@ def _values(folder: Path, recipe: str, steps: int, *, out: str, **engine: Any) -
 
 
 def _run(folder: Path, values: dict[str, Any], *, workers: int = 1) -> dict[str, float]:
-    """The measurements of one side."""
+    """Run one side in a process, and return its measurements."""
     options = folder / "worker.yaml"
     options.write_text(yaml.safe_dump(values))
+
     one_core = values["engine"].get("batches_per_step", 1) > 1
     environment = (
         os.environ | {STARTED: str(time.time())} | ({"OMP_NUM_THREADS": "1"} if one_core else {})
@@ -177,6 +191,7 @@ def _run(folder: Path, values: dict[str, Any], *, workers: int = 1) -> dict[str,
     launcher = (
         ["-m", "torch.distributed.run", "--nproc-per-node", str(workers)] if workers > 1 else []
     )
+
     command = [
         sys.executable,
         *launcher,
@@ -185,6 +200,7 @@ def _run(folder: Path, values: dict[str, Any], *, workers: int = 1) -> dict[str,
         "--worker",
         str(options),
     ]
+
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
@@ -192,12 +208,13 @@ def _run(folder: Path, values: dict[str, Any], *, workers: int = 1) -> dict[str,
         raise RuntimeError(
             f"{' '.join(command)} exited with {done.returncode}: {done.stderr[-3000:]}"
         )
+
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
 def _work(file: Path) -> None:
-    """One side, in a process of its own; the measurements are its last line."""
+    """Run one side in a process of its own, whose last line holds the measurements."""
     values = yaml.safe_load(file.read_text())
     side = values.pop("side")
     config = from_mapping(TrainConfig, values)
@@ -210,10 +227,12 @@ def _work(file: Path) -> None:
 def _engine(config: TrainConfig) -> dict[str, float]:
     clock = _StepClock()
     result = run_training(config, clock)
+
     metrics = [
         json.loads(line) for line in (Path(config.out) / "metrics.jsonl").read_text().splitlines()
     ]
     waits = [line["data_wait_share"] for line in metrics if "data_wait_share" in line]
+
     return {
         "steps_per_second": clock.rate(),
         "seconds_to_first_step": clock.first - float(os.environ[STARTED]),
@@ -223,7 +242,7 @@ def _engine(config: TrainConfig) -> dict[str, float]:
 
 
 class _StepClock:
-    """When each logged step was over."""
+    """Keeps the time at which each logged step was over."""
 
     def __init__(self) -> None:
         self._times: dict[int, float] = {}
@@ -235,25 +254,28 @@ class _StepClock:
             self.first = self.first or time.time()
 
     def rate(self) -> float:
-        """Steps a second of the last TIMED_STEPS."""
+        """Steps a second over the last TIMED_STEPS."""
         last = max(self._times)
         first = min(step for step in self._times if step >= last - TIMED_STEPS)
         return (last - first) / (self._times[last] - self._times[first])
 
 
 def _plain_loop(config: TrainConfig) -> dict[str, float]:
-    """Steps a second of PyTorch alone, on the batches the engine would take; and the least padding
-    of these.
+    """Measure steps a second of PyTorch alone, on the batches that the engine would take.
+
+    The least padding of these batches is computed too.
     """
     task, engine = make_task(config, read_index(config.shards)), config.engine
     model = task.build_model().train()
     batches = _last_in_memory(task, engine.num_steps)
+
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=engine.learning_rate, weight_decay=engine.weight_decay
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: rate_at(step, engine.num_steps, engine)
     )
+
     started = 0.0
     for step, batch in enumerate(batches, start=1):
         if batch.number == engine.num_steps - TIMED_STEPS:
@@ -266,12 +288,13 @@ def _plain_loop(config: TrainConfig) -> dict[str, float]:
         schedule.step()
         optimizer.zero_grad()
         model.after_step(step)
+
     rate = TIMED_STEPS / (time.perf_counter() - started)
     return {"steps_per_second": rate, "least_padding_share": _least_padding(batches)}
 
 
 def _least_padding(batches: list[Batch]) -> float:
-    """Share of padding if every set were padded to its own longest utterance only."""
+    """The share of padding if every set were padded only to its own longest utterance."""
     samples = capacity = 0
     for batch in batches:
         for number in set(batch.sets.tolist()):
@@ -282,7 +305,7 @@ def _least_padding(batches: list[Batch]) -> float:
 
 
 def _last_in_memory(task: Any, num_steps: int) -> list[Batch]:
-    """The timed batches of a run, and those before them for warming up."""
+    """Read the timed batches of a run and those before them, which warm up."""
     reader, plan = task.training_reader(), task.plan()
     planned: list[Any] = []
     epoch: Callable[[int], list[Any]] = plan.epoch

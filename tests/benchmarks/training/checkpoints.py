@@ -1,5 +1,6 @@
-"""Large-model stand-ins for benchmarks: real architectures, random weights (speed does not depend
-on those).
+"""Checkpoints for benchmarks, in place of large models: real architectures with random weights.
+
+Speed does not depend on the weights.
 """
 
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 from shards.emotions import EMOTIONS
 
-# As published; what a size does not name is HuBERT base's.
+# As published; HuBERT base has the values that a size does not name.
 SIZES: dict[str, dict[str, Any]] = {
     "base": {},
     "large": {
@@ -18,16 +19,15 @@ SIZES: dict[str, dict[str, Any]] = {
         "do_stable_layer_norm": True,
     },
 }
-HEAD_STD = (
-    0.3  # spreads the logits by about 2, as a fine-tuned head does; 0.02 would hide any drift
-)
+# Why not 0.02: 0.3 spreads the logits by about 2, as a fine-tuned head does; 0.02 hides any drift.
+HEAD_STD = 0.3
 
 
 def write_hubert(folder: Path, *, size: str = "base", num_layers: int | None = None) -> Path:
-    """A HuBERT classifier with the layer-norm feature extractor (of HuBERT large), which padding
-    cannot change.
+    """Write a HuBERT classifier whose layer-norm feature extractor padding cannot change.
 
-    `num_layers` makes it shallower than its size, for a run that has to be short.
+    The extractor is that of HuBERT large. `num_layers` makes the model shallower than its size, for
+    a short run.
     """
     import torch
     from transformers import HubertConfig, HubertForSequenceClassification, Wav2Vec2FeatureExtractor
@@ -41,8 +41,10 @@ def write_hubert(folder: Path, *, size: str = "base", num_layers: int | None = N
         id2label=dict(enumerate(EMOTIONS)),
         label2id={emotion: number for number, emotion in enumerate(EMOTIONS)},
     )
+
     model = HubertForSequenceClassification(config)
     torch.nn.init.normal_(model.classifier.weight, std=HEAD_STD)
+
     model.save_pretrained(folder)
     Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(folder)
     return folder

@@ -1,9 +1,8 @@
-"""How much a corpus has to gain from knowing who speaks, without any network: statistics
-standardized by speaker.
+"""Measures without any network how much a corpus gains from knowing who speaks.
 
-Logistic regression on means and deviations of cepstra over each utterance; plain, with each
-speaker's utterances standardized by that speaker's own mean and deviation, which needs no label,
-and by another speaker's.
+Logistic regression learns from means and deviations of cepstra over each utterance. These
+statistics are plain, standardized by the mean and deviation of the speaker's own utterances, which
+needs no label, or standardized by those of another speaker.
 
 Shapes: N utterances, X statistics.
 """
@@ -23,35 +22,41 @@ REGULARIZATION, MAX_ITERATIONS = 0.1, 1000
 
 
 def normalized_accuracies(shards: str) -> dict[str, float]:
-    """A-ACC in percent on the split test, standardized by nobody, by the speaker and by a wrong
-    one.
+    """Compute A-ACC in percent on the split test, for each way of standardizing.
+
+    Statistics are standardized by nobody, by the speaker, and by a wrong speaker.
     """
     join_group()
     splits = [read_index(shards).split(name) for name in ("train", "test")]
     train, test = (
         measure_utterances(split, "audio", functionals_of("cepstra", "audio")) for split in splits
     )
+
     labels, truth = (
         np.asarray(split.table["label"].to_pylist(), dtype=np.str_) for split in splits
     )
+
     found = {}
     for by, at_test in (("nobody", ("nobody",)), ("speaker", ("speaker", "wrong"))):
         model = make_pipeline(
             StandardScaler(), LogisticRegression(C=REGULARIZATION, max_iter=MAX_ITERATIONS)
         )
         model.fit(_standardized(train, by), labels)
+
         for given in at_test:
             found[given] = _over_speakers(
                 model.predict(_standardized(test, given)) == truth, test.speakers
             )
+
     return found
 
 
 def _standardized(measured: Measured, by: str) -> NDArray[np.float32]:
-    """Statistics [N, X]."""
+    """Standardize the statistics [N, X]."""
     statistics, speakers = measured.functionals, measured.speakers
     if by == "nobody":
         return statistics
+
     standardized, names = np.empty_like(statistics), np.unique(speakers)
     for place, name in enumerate(names):
         source = statistics[speakers == (name if by == "speaker" else names[place - 1])]

@@ -1,13 +1,12 @@
-"""Corpora of the personalization benchmark: packed shards with the splits train, validation and
-test by speaker.
+"""Corpora of the personalization benchmark: packed shards, split by speaker.
 
-Synthetic worlds have 120 training, 20 validation and 40 test speakers and four emotions, labeled
-with the truth, so that what is measured is the method. `world-S` has speakers who differ; `few-S`
+Synthetic worlds have 120 training, 20 validation and 40 test speakers and four emotions. They are
+labeled with the truth, so that only the method is measured. Speakers differ in `world-S`. `few-S`
 is that world with a tenth of the training speakers, as many as a fold of RAVDESS has, and ten times
-as much of each; `scarce-S` has as much of them as RAVDESS has of an actor; in `null-S` nobody
-differs, and no method may win; in `linked-S` how widely a speaker's arousal and valence labels
-spread follows the group one hears, and predictions do not; `general-S` is what the original encoder
-is pre-trained on. RAVDESS is read in three folds of eight test actors.
+as much of each. `scarce-S` has as much of them as RAVDESS has of an actor. In `null-S` nobody
+differs, and no method may win. In `linked-S` the group that one hears decides how widely a
+speaker's arousal and valence labels spread, and predictions do not follow it. The original encoder
+is pre-trained on `general-S`. RAVDESS is read in three folds of eight test actors.
 """
 
 import csv
@@ -31,18 +30,18 @@ from tests import ROOT
 CLASSES = ("neutral", "anger", "happiness", "surprise")
 SPLITS = {"train": range(120), "validation": range(120, 140), "test": range(140, 180)}
 PRIOR = (0.25, 0.25, 1e-6, 1e-6, 0.25, 1e-6, 0.25)
-BASELINE = Spread(
-    shared=0.7, own=0.7
-)  # how far speakers' habits lie apart, in units of what an emotion changes
+# How far speakers' habits lie apart, in units of what an emotion changes.
+BASELINE = Spread(shared=0.7, own=0.7)
 NUM_FEW = 12  # training speakers, where they are few
-FEW_UTTERANCES = {"few": 360.0, "scarce": 60.0}  # the mean of each of them
-GENERAL_SEED = 100  # a world that none of the others is
+FEW_UTTERANCES = {"few": 360.0, "scarce": 60.0}  # their mean for each of these speakers
+GENERAL_SEED = 100  # a seed that no other world has
 NUM_ACTORS, TEST_ACTORS, VALIDATION_ACTORS = 24, 8, 4
 
 
 def write_corpora(folder: Path, names: Sequence[str], ravdess: Path) -> None:
-    """Those of the corpora that are not there yet."""
+    """Write those of the corpora that are not there yet."""
     missing = [name for name in names if not (folder / name / "_complete").exists()]
+
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         running = []
         for name in missing:
@@ -51,8 +50,10 @@ def write_corpora(folder: Path, names: Sequence[str], ravdess: Path) -> None:
                 running += [
                     pool.submit(_write_split, name, split, str(folder / name)) for split in SPLITS
                 ]
+
         for future in running:
             future.result()
+
     for name in missing:
         if name.startswith("ravdess"):
             _import_actors(ravdess, folder / name, fold=int(name.rpartition("-")[2]))
@@ -60,10 +61,11 @@ def write_corpora(folder: Path, names: Sequence[str], ravdess: Path) -> None:
 
 
 def world_config(name: str) -> WorldConfig:
-    """The world of that name."""
+    """Return the configuration of the world of that name."""
     kind, _, seed = name.partition("-")
     if kind == "null":
         return replace(null_world(seed=int(seed)), emotion_prior=PRIOR)
+
     config = WorldConfig(seed=int(seed), voice_baseline=BASELINE, emotion_prior=PRIOR)
     if kind == "linked":
         spread, mean = Spread(shared=0.5, own=0.05), Spread(shared=0.3, own=0.05)
@@ -75,6 +77,7 @@ def _write_split(name: str, split: str, folder: str) -> None:
     config, speakers = world_config(name), SPLITS[split]
     if split == "train" and (mean_utterances := FEW_UTTERANCES.get(name.partition("-")[0])):
         config, speakers = replace(config, mean_utterances=mean_utterances), speakers[:NUM_FEW]
+
     with atomic_write(f"{folder}/{split}-000000.tar") as stream:
         writer = TarWriter(stream)
         for sample in iterate_samples(World(config), speakers):
@@ -88,24 +91,26 @@ def _write_split(name: str, split: str, folder: str) -> None:
 
 
 def _import_actors(ravdess: Path, folder: Path, *, fold: int) -> None:
-    """Through `emostream import`: the table's `label` and `split` end up in each sample's json."""
+    """Import with `emostream import`, which puts `label` and `split` into each sample's json."""
     order = [(actor + fold * TEST_ACTORS) % NUM_ACTORS for actor in range(NUM_ACTORS)]
     cuts = {
         "test": order[:TEST_ACTORS],
         "validation": order[TEST_ACTORS : TEST_ACTORS + VALIDATION_ACTORS],
     }
     split_of = {actor: split for split, actors in cuts.items() for actor in actors}
+
     with (ravdess / "clips.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
+
     table = folder / "table.csv"
     with table.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, [*rows[0], "label", "split"])
         writer.writeheader()
         for row in rows:
-            emotion = canonical_emotion(
-                row["emotion"].replace("calm", "neutral")
-            )  # the corpus' eighth class
+            # Calm is the corpus' eighth class.
+            emotion = canonical_emotion(row["emotion"].replace("calm", "neutral"))
             split = split_of.get(int(row["speaker"].rpartition("_")[2]) - 1, "train")
             writer.writerow(row | {"emotion": emotion, "label": emotion, "split": split})
+
     command = ["import", str(table), "--root", str(ravdess), "--out", str(folder)]
     subprocess.run([sys.executable, "-m", "cluster", *command], cwd=ROOT, check=True)

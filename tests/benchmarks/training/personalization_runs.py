@@ -1,8 +1,8 @@
-"""Methods of the personalization benchmark, and their runs: commands of `emostream`, one after the
-other in a process.
+"""Methods of the personalization benchmark, and their runs, which are commands of `emostream`.
 
-A run lies in a folder of its own and is not repeated when it is there. Every recognizer sees 64
-utterances a step, for the same number of steps; its checkpoint is chosen on validation speakers.
+The commands run one after the other in a process. A run has a folder of its own and is not repeated
+when it is there. Every recognizer sees 64 utterances a step, for the same number of steps, and its
+checkpoint is chosen on validation speakers.
 """
 
 import json
@@ -24,23 +24,20 @@ from trainers.evaluation.metrics import score_values
 from trainers.evaluation.targets import ValueTarget
 
 UTTERANCES = {"batch_seconds": 400.0, "max_utterances": 64}
-# What keeps the codebook in use, and a loss over halves whose temperature means something: see
+# Keeps the codebook in use, and gives the loss over halves a temperature that means something; see
 # docs/decisions.md.
 IN_USE = {"normalize_codes": True, "restart_codes": True, "similarity": "cosine"}
-MASKING = {
-    "num_labels": 100,
-    "mask_length": 4,
-    "min_samples": 8000,
-    "label_layer": 2,
-}  # 25 frames a second
+# Spans of 4 frames, of which there are 25 a second.
+MASKING = {"num_labels": 100, "mask_length": 4, "min_samples": 8000, "label_layer": 2}
 GENERAL = f"general-{GENERAL_SEED}"
 PLAIN = "vanilla"
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A recipe, its options, its sets, and what it starts from: nothing, or the encoder one of
-    `STARTS` leaves.
+    """A recipe, its options, its sets, and the encoder that it starts from.
+
+    `start` names one of `STARTS`; None starts from nothing.
     """
 
     recipe: str = "finetune"
@@ -49,8 +46,8 @@ class Method:
     set_size: int | None = None
 
 
-# What an encoder learns before fine-tuning: in general, then from the corpus' sound, then from it
-# and who speaks.
+# What an encoder learns before fine-tuning: speech in general, then the corpus' sound, then also
+# who speaks.
 STARTS: Mapping[str, Method] = {
     "general": Method("tapt", {**MASKING, "label_layer": None}),
     "tapt": Method("tapt", MASKING, "general"),
@@ -85,18 +82,22 @@ LABELS = ["arousal", "valence"]
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Where runs are kept, and how long they train."""
+    """The place where runs are kept, and how long they train."""
 
     folder: Path
     steps: int
     adaptation_steps: int
 
     def train(self, corpus: str, method: Method, seed: int, **data: Any) -> Path:
-        """The folder of the trained run; `data` are options of what is loaded and predicted."""
+        """Train a run unless it is there, and return its folder.
+
+        `data` are options of what is loaded and predicted.
+        """
         kind = "values" if data else "classes"
         out = self.folder / "runs" / corpus / f"{_name(method)}-{kind}-{self.steps}-{seed}"
         if (out / "train" / "train.json").exists():
             return out
+
         out.mkdir(parents=True, exist_ok=True)
         encoder: dict[str, Any] = {}
         if method.start is not None:
@@ -109,24 +110,27 @@ class Bench:
             if method.set_size is None
             else {"sets": {"set_size": method.set_size, "num_sets": 64 // method.set_size}}
         )
+
         options = {"encoder": encoder, "data": {"utterances": UTTERANCES} | sets | data}
         self._run(out, method, corpus, seed, self.steps, options)
         return out
 
     def evaluate(self, run: Path, corpus: str, name: str, *arguments: str) -> dict[str, Any]:
-        """What metrics.json says, of the test speakers unless the arguments say otherwise."""
+        """Read metrics.json, of the test speakers unless the arguments say otherwise."""
         if not (run / name / "metrics.json").exists():
             checkpoint = ["--checkpoint", f"{run}/train/best", "--shards", self.shards(corpus)]
             command("evaluate", *checkpoint, "--out", f"{run}/{name}", *arguments)
+
         found: dict[str, Any] = json.loads((run / name / "metrics.json").read_text())
         return found
 
     def adapt(self, start: str, corpus: str, seed: int) -> Path:
-        """The encoder that a method starts from, adapted when it is not there yet."""
+        """Return the encoder that a method starts from, adapted when it is not there yet."""
         method = STARTS[start]
         # The general encoder is one for all corpora and seeds, as a published one would be.
         where, seed = (GENERAL, 0) if start == "general" else (corpus, seed)
         out = self.folder / "runs" / where / f"start-{start}-{self.adaptation_steps}-{seed}"
+
         if not (out / "train" / "train.json").exists():
             out.mkdir(parents=True, exist_ok=True)
             encoder: dict[str, Any] = {}
@@ -135,6 +139,7 @@ class Bench:
                     "checkpoint": str(self.adapt(method.start, corpus, seed)),
                     "freeze_front_end": False,
                 }
+
             options = {"encoder": encoder, "data": {"utterances": UTTERANCES}}
             self._run(out, method, where, seed, self.adaptation_steps, options)
         return out / "train" / "best"
@@ -157,35 +162,39 @@ class Bench:
             "engine": {"num_steps": steps, "seed": seed, "checkpoint_every": steps},
             "resume": (out / "train" / "checkpoints").exists(),
         }
+
         (out / "options.yaml").write_text(yaml.safe_dump(values))
         command("train", "--config", str(out / "options.yaml"))
 
     def shards(self, corpus: str) -> str:
-        """The packed shards of a corpus."""
+        """The pattern of a corpus' packed shards."""
         return f"{self.folder}/{corpus}/*.tar"
 
 
 def command(*arguments: str) -> None:
-    """One `emostream` command in this process."""
+    """Run one `emostream` command in this process."""
     status = main(arguments)
     if status:
         raise RuntimeError(f"emostream {' '.join(arguments)} exited with {status}")
 
 
 def true_calibration(evaluation: Path, shards: str, mode: Mode) -> float:
-    """Mean over-speaker CCC when Eq. 3 is given each test speaker's true label mean and standard
-    deviation: how far PLDC could go.
+    """Compute how far PLDC could go: the CCC over speakers if Eq. 3 had the true statistics.
+
+    These are the mean and standard deviation of each test speaker's labels.
     """
     predictions = pq.read_table(evaluation / "predictions.parquet")
     index = read_index(shards).split("test")
     targets, _ = ValueTarget(LABELS).truth(index)
     scores = np.stack([predictions[f"score_{label}"].to_numpy() for label in LABELS], axis=1)
     speakers = np.asarray(predictions["speaker"].to_pylist(), dtype=object)
+
     calibrated = np.empty_like(scores)
     for speaker in np.unique(speakers.astype(str)):
         mine = speakers.astype(str) == speaker
         truth = targets.array[mine].astype(np.float64)
         calibrated[mine] = calibrate(scores[mine], truth.mean(axis=0), truth.std(axis=0), mode)
+
     return statistics.mean(score_values(targets.array, calibrated, speakers).over_speakers)
 
 

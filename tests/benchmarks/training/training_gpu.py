@@ -1,19 +1,19 @@
-"""A training step of a HuBERT-sized recognizer on one device: model FLOPs utilization, PyTorch
-alone and the engine.
+"""Measures the FLOPs utilization of a training step, with PyTorch alone and with the engine.
 
     python -m tests.benchmarks.training.training_gpu [--size base|large] [--layers N]
         [--recipe finetune|setpeer]
         [--repeats 5]
 
-Utilization is the floating-point operations the model asks for (forward and backward, counted by
-`torch.utils.flop_counter` on one step) over what the device multiplies in the same time, measured
+The recognizer has the size of HuBERT and runs on one device. Utilization is the floating-point
+operations that the model asks for, over those that the device can do in the same time. The former
+are forward and backward, counted by `torch.utils.flop_counter` on one step. The latter is measured
 in the same run by a large matrix product in the same precision: that product is the limit.
-Attention and convolutions are counted; norms, activations and the optimizer are not, so that 100 %
+Attention and convolutions are counted; norms, activations and the optimizer are not, so 100 %
 cannot be reached.
 
-Sounds are noise of one length, already on the device: what is measured is the step. Needs no Ray;
-without deepspeed PyTorch alone is measured, and a line says so. On a CPU a shallow model on little
-sound runs through the same code.
+Sounds are noise of one length, already on the device, so that only the step is measured. It needs
+no Ray; without deepspeed it measures PyTorch alone, and a line says so. On a CPU a shallow model on
+little sound runs through the same code.
 """
 
 import argparse
@@ -48,44 +48,51 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", choices=sorted(SIZES), default="base", help="of HuBERT")
+    parser.add_argument("--size", choices=sorted(SIZES), default="base", help="size of HuBERT")
     parser.add_argument(
-        "--layers", type=int, default=None if on_gpu else 2, help="fewer than the size has"
+        "--layers", type=int, default=None if on_gpu else 2, help="layers, if fewer than the size's"
     )
     parser.add_argument("--recipe", choices=["finetune", "setpeer"], default="finetune")
     parser.add_argument(
-        "--utterances", type=int, default=64 if on_gpu else 8, help="in a batch, in sets of 8"
+        "--utterances",
+        type=int,
+        default=64 if on_gpu else 8,
+        help="utterances in a batch, in sets of 8",
     )
     parser.add_argument(
-        "--seconds", type=float, default=5.0 if on_gpu else 2.0, help="of each utterance"
+        "--seconds", type=float, default=5.0 if on_gpu else 2.0, help="seconds of each utterance"
     )
     parser.add_argument(
         "--precision", choices=["float32", "bfloat16"], default="bfloat16" if on_gpu else "float32"
     )
-    parser.add_argument("--steps", type=int, default=20 if on_gpu else 3, help="in a round")
+    parser.add_argument("--steps", type=int, default=20 if on_gpu else 3, help="steps in a round")
     parser.add_argument("--repeats", type=int, default=5, help="rounds; medians are given")
     options = parser.parse_args()
+
     device = torch.device("cuda" if on_gpu else "cpu")
     batch = make_batch(options.utterances, options.seconds).to(device)
     dtype = getattr(torch, options.precision)
     flops = count_flops(make_model(options).to(device), batch)
     limit = matrix_flops_per_second(device, dtype, 8192 if on_gpu else 2048)
+
     sides: dict[str, Callable[[], None]] = {
         "PyTorch": plain_step(make_model(options).to(device), batch, dtype)
     }
     if importlib.util.find_spec("deepspeed") is not None:
         sides["engine"] = engine_step(make_model(options), batch, options.precision)
+
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(options.repeats):
         for name, step in sides.items():
             seconds[name].append(timed(step, options.steps) / options.steps)
+
     report(
         options, flops, limit, {name: statistics.median(times) for name, times in seconds.items()}
     )
 
 
 def make_model(options: argparse.Namespace) -> RecognitionModel:
-    """A recognizer of the size asked for, with random weights."""
+    """Build a recognizer of the chosen size, with random weights."""
     depth = {} if options.layers is None else {"num_hidden_layers": options.layers}
     encoder = HubertConfig(
         **(SIZES[options.size] | depth), feat_extract_norm="layer", conv_bias=True
@@ -111,10 +118,11 @@ def make_model(options: argparse.Namespace) -> RecognitionModel:
 
 
 def make_batch(number: int, seconds: float) -> Batch:
-    """Noise of one length, in sets of eight."""
+    """Make a batch of noise of one length, in sets of eight."""
     torch.manual_seed(1)
     samples = round(seconds * SAMPLE_RATE_HZ)
     labels = torch.arange(number) % len(EMOTIONS)
+
     return Batch(
         inputs={
             "sound": Padded(0.1 * torch.randn(number, samples), torch.full((number,), samples))
@@ -128,14 +136,14 @@ def make_batch(number: int, seconds: float) -> Batch:
 
 
 def count_flops(model: RecognitionModel, batch: Batch) -> int:
-    """Floating-point operations of one forward and backward pass."""
+    """Count the floating-point operations of one forward and backward pass."""
     with FlopCounterMode(display=False) as counter:
         model(batch)["loss"].backward()
     return int(counter.get_total_flops())
 
 
 def matrix_flops_per_second(device: torch.device, dtype: torch.dtype, size: int) -> float:
-    """What the device reaches on a square matrix product."""
+    """Measure what the device reaches on a square matrix product."""
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     for _ in range(3):
         left @ right
@@ -144,7 +152,7 @@ def matrix_flops_per_second(device: torch.device, dtype: torch.dtype, size: int)
 
 
 def plain_step(model: RecognitionModel, batch: Batch, dtype: torch.dtype) -> Callable[[], None]:
-    """Forward, backward, clip and AdamW in PyTorch alone."""
+    """Build the step in PyTorch alone: forward, backward, clip and AdamW."""
     model.to(dtype)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
 
@@ -161,7 +169,7 @@ def plain_step(model: RecognitionModel, batch: Batch, dtype: torch.dtype) -> Cal
 
 
 def engine_step(model: RecognitionModel, batch: Batch, precision: Any) -> Callable[[], None]:
-    """The same through DeepSpeed, as the training engine sets it up."""
+    """Build the same step with DeepSpeed, as the training engine sets it up."""
     import deepspeed
 
     join_group()
@@ -183,14 +191,16 @@ def engine_step(model: RecognitionModel, batch: Batch, precision: Any) -> Callab
 
 
 def timed(step: Callable[[], Any], number: int) -> float:
-    """Seconds of so many calls; waits for the GPU before and after."""
+    """Measure the seconds of `number` calls; this waits for the GPU before and after."""
     on_gpu = torch.cuda.is_available()
     step()
     if on_gpu:
         torch.cuda.synchronize()
+
     started = time.perf_counter()
     for _ in range(number):
         step()
+
     if on_gpu:
         torch.cuda.synchronize()
     return time.perf_counter() - started
@@ -199,26 +209,30 @@ def timed(step: Callable[[], Any], number: int) -> float:
 def report(
     options: argparse.Namespace, flops: int, limit: float, seconds: dict[str, float]
 ) -> None:
-    """The table, and the line of JSON."""
+    """Print the table and the line of JSON."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     depth = "all" if options.layers is None else options.layers
+
     sys.stdout.write(
         f"{machine()}; {device}; HuBERT {options.size}, {depth} layers, {options.recipe}, "
         f"{options.utterances} x {options.seconds:g} s, {options.precision}: {flops / 1e9:.0f} "
         f"GFLOP a step; the limit, a matrix product, reaches {limit / 1e12:.2f} TFLOP/s\n"
     )
+
     utilization = {name: flops / time_ / limit for name, time_ in seconds.items()}
     for name, time_ in seconds.items():
         share = options.utterances / time_
         sys.stdout.write(
             f"  {name:8s} {share:8.1f} utterances a second  utilization {utilization[name]:.1%}\n"
         )
+
     if "engine" in seconds:
         sys.stdout.write(
             f"  the engine runs at {seconds['PyTorch'] / seconds['engine']:.2f} of PyTorch alone\n"
         )
     else:
         sys.stdout.write("  deepspeed is not installed here: the engine was not measured\n")
+
     figures: dict[str, Any] = {
         "device": device,
         "size": options.size,

@@ -1,4 +1,4 @@
-"""The demo, as a newcomer runs it, on a corpus too small to show anything."""
+"""The demo as a newcomer runs it, on a corpus too small to show anything."""
 
 import json
 import os
@@ -17,8 +17,9 @@ TEACHER_STEPS = 60
 
 
 def begin_demo(out: Path) -> None:
-    """What an interrupted demo has left: the corpus and the teachers, here of fewer steps than the
-    demo takes.
+    """Make what an interrupted demo leaves: the corpus and the teachers.
+
+    These teachers are trained for fewer steps than the demo's own.
     """
     from trainers.teachers.inputs import read_training_utterances
     from trainers.teachers.train import TeacherConfig, train_teacher
@@ -49,21 +50,25 @@ def models(out: Path) -> dict[Path, int]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_demo_ends_in_a_report_and_two_models(tmp_path: Path) -> None:
-    """From where it was interrupted, one command makes the rest; again, it makes nothing anew."""
+    """An interrupted demo finishes what is missing; a finished one makes nothing again."""
     out = tmp_path / "demo"
     begin_demo(out)
     teachers = models(out)
+
     first = run_demo(out, ROOT)
     assert first.returncode == 0, first.stderr[-3000:]
     assert "both, where they agree" in first.stdout
     assert "<h1>" in (out / "report.html").read_text()
+
     labeled = json.loads((out / "predictions" / "label-summary.json").read_text())
     selected = json.loads((out / "selection" / "summary.json").read_text())
     assert labeled["num_utterances"] == selected["num_utterances"] > selected["num_kept"] > 0
     for recipe in ("finetune", "setpeer"):
         assert f"\n{recipe} " in first.stdout
+
     made = models(out)
     assert teachers.items() < made.items()
+
     again = run_demo(out, ROOT)
     assert again.returncode == 0, again.stderr[-3000:]
     assert models(out) == made
@@ -71,9 +76,7 @@ def test_the_demo_ends_in_a_report_and_two_models(tmp_path: Path) -> None:
 
 
 def test_a_folder_holds_one_demo(tmp_path: Path) -> None:
-    """Another seed in the same folder would report on a mixture: refused before anything is
-    made.
-    """
+    """A demo with another seed is refused in the same folder, before anything is made."""
     refuse_other_demo(DemoConfig(out=str(tmp_path), **SIZES), tmp_path)
     other = run_demo(tmp_path, ROOT, "--seed", "1")
     assert other.returncode == 2

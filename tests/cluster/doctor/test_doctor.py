@@ -42,9 +42,10 @@ def only(findings: Iterator[Finding]) -> Finding:
 
 
 def test_this_machine_is_examined_whole() -> None:
-    """Every check has its say, and whatever is not all right comes with a remedy."""
+    """Every check reports, and every finding that is not `ok` comes with a remedy."""
     findings = examine(DoctorConfig())
     names = {finding.name for finding in findings}
+
     assert {
         "python",
         "torch",
@@ -63,13 +64,13 @@ def test_this_machine_is_examined_whole() -> None:
     ("status", "remedy"), [("ok", "do this"), ("problem", ""), ("warning", "")]
 )
 def test_a_fault_without_a_remedy_cannot_be_made(status: doctor.Status, remedy: str) -> None:
-    """The rule that each problem has its remedy is the record's own."""
+    """A finding refuses a fault without a remedy, and a remedy without a fault."""
     with pytest.raises(ValueError, match="remedy"):
         Finding("name", status, "detail", remedy)
 
 
 def test_command_fails_on_a_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Storage that cannot be written to makes the exit status 1 and is printed with what to do."""
+    """Storage that cannot be written gives exit status 1, and is printed with its remedy."""
     (tmp_path / "file").write_text("in the way")
     assert main(["doctor", "--storage", str(tmp_path / "file" / "folder")]) == 1
     printed = capsys.readouterr().out
@@ -80,7 +81,7 @@ def test_command_fails_on_a_problem(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_command_succeeds_with_warnings_only(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A machine without a GPU is fit for the demo: warnings do not fail."""
+    """Warnings alone give exit status 0: a machine without a GPU can run the demo."""
     findings = [Finding("gpu", "warning", "none", "add one"), Finding("cpu", "ok", "2 cores")]
     monkeypatch.setattr(doctor, "examine", lambda _config: findings)
     assert run_doctor(DoctorConfig()) == 0
@@ -89,7 +90,7 @@ def test_command_succeeds_with_warnings_only(
 
 @pytest.mark.parametrize("extension", CODECS)
 def test_tones_are_what_they_claim(extension: str) -> None:
-    """Each generated file decodes to half a second whose strongest frequency is 440 Hz."""
+    """Each tone decodes to half a second whose strongest frequency is 440 Hz."""
     samples = decode_audio(encode_tone(*CODECS[extension]))
     assert len(samples) / SAMPLE_RATE_HZ == pytest.approx(0.5, abs=0.15)
     middle = samples[2000:6000] * np.hanning(4000)
@@ -98,9 +99,7 @@ def test_tones_are_what_they_claim(extension: str) -> None:
 
 
 def test_a_codec_that_is_gone_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A build without an encoder cannot be tried, which is said; the other formats are still
-    checked.
-    """
+    """A missing encoder is a warning, and the other formats are still checked."""
     monkeypatch.setitem(CODECS, "mp3", ("mp3", "no_such_encoder", SAMPLE_RATE_HZ))
     working, gone = check_codecs()
     assert (working.status, gone.status) == ("ok", "warning")
@@ -109,7 +108,7 @@ def test_a_codec_that_is_gone_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_format_that_cannot_be_read_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bytes that do not decode are a problem with the format's name."""
+    """A format whose bytes do not decode is a problem that names the format."""
     real = encode_tone
 
     def damaged(*codec: Any) -> bytes:
@@ -121,8 +120,9 @@ def test_a_format_that_cannot_be_read_is_a_problem(monkeypatch: pytest.MonkeyPat
 
 
 def test_packages_are_compared_with_the_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A missing package and an old one are problems with the very requirement as remedy; extras are
-    not asked for.
+    """A missing package and an old one are problems, with the requirement itself as remedy.
+
+    Packages of extras are not required.
     """
     required = [
         "numpy>=9999",
@@ -132,6 +132,7 @@ def test_packages_are_compared_with_the_distribution(monkeypatch: pytest.MonkeyP
         "old; python_version<'3'",
     ]
     monkeypatch.setattr(importlib.metadata, "requires", lambda _name: required)
+
     findings = list(check_packages())
     assert [(finding.name, finding.status) for finding in findings] == [
         ("numpy", "problem"),
@@ -141,7 +142,7 @@ def test_packages_are_compared_with_the_distribution(monkeypatch: pytest.MonkeyP
 
 
 def test_a_checkout_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the distribution there are no requirements to compare with: a warning, no crash."""
+    """Without the installed distribution, its requirements are unknown: a warning, no crash."""
     monkeypatch.setattr(doctor_software, "DISTRIBUTION_NAME", "no-such-distribution")
     assert only(check_packages()).remedy == "pip install -e ."
     assert only(check_python()).status == "ok"
@@ -159,9 +160,7 @@ def test_an_old_python_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_gpu_that_torch_does_not_see(
     monkeypatch: pytest.MonkeyPatch, has_driver: bool, status: str
 ) -> None:
-    """No GPU is a warning; a driver without a visible GPU is a problem, for the money is being
-    spent.
-    """
+    """No GPU is a warning; a driver whose GPU torch does not see is a problem."""
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -170,9 +169,7 @@ def test_a_gpu_that_torch_does_not_see(
 
 
 def test_storage_is_left_as_it_was(tmp_path: Path) -> None:
-    """The probe is written, read and deleted; nothing stays, also in memory and on remote file
-    systems.
-    """
+    """The probe is deleted again, from a folder and from a remote file system alike."""
     assert only(check_storage(str(tmp_path))).status == "ok"
     assert list(tmp_path.iterdir()) == []
     assert only(check_storage("memory://doctor/probe")).status == "ok"
@@ -180,16 +177,14 @@ def test_storage_is_left_as_it_was(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_system_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Storage on Google's cloud without gcsfs is answered with the extra to install."""
+    """For Google's cloud storage without gcsfs, the remedy is the extra to install."""
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     finding = only(check_storage("gs://bucket/folder"))
     assert (finding.status, finding.remedy) == ("problem", "pip install 'emostream[gcs]'")
 
 
 def test_memory_is_the_containers(tmp_path: Path) -> None:
-    """A control group's limit counts where it is less than the machine's; without one the machine's
-    does.
-    """
+    """A control group's limit counts; without a limit, the machine's memory counts."""
     machine = free_memory_bytes(tmp_path / "nothing")
     (tmp_path / "memory.max").write_text("1000000\n")
     (tmp_path / "memory.current").write_text("400000\n")
@@ -199,9 +194,7 @@ def test_memory_is_the_containers(tmp_path: Path) -> None:
 
 
 def test_little_shared_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Docker's 64 MiB are too few for Ray's object store; a system without the folder has nothing
-    to say.
-    """
+    """Docker's 64 MiB of shared memory give a warning; a system without it gives no finding."""
     usage = type("Usage", (), {"free": 64 << 20})
     monkeypatch.setattr(doctor_machine.psutil, "disk_usage", lambda _path: usage)
     assert "--shm-size" in only(check_shared_memory()).remedy
@@ -228,7 +221,7 @@ def test_open_files(
 
 
 def test_a_silent_cluster_is_given_up() -> None:
-    """An address that accepts and never answers costs no more than the time allowed."""
+    """An address that accepts and never answers costs no more than the time limit."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         local, cluster = check_ray(address, 1.0)
@@ -237,7 +230,7 @@ def test_a_silent_cluster_is_given_up() -> None:
 
 
 def test_a_live_cluster_shows_its_nodes(ray_address: str) -> None:
-    """The nodes' resources come back from the cluster at the address."""
+    """A live cluster shows the resources of its nodes."""
     _, cluster, node = check_ray(ray_address, 60.0)
     assert cluster.status == "ok", cluster.detail
     assert "1 nodes, 2 CPUs, 0 GPUs" in cluster.detail
@@ -245,6 +238,6 @@ def test_a_live_cluster_shows_its_nodes(ray_address: str) -> None:
 
 
 def test_options_are_checked() -> None:
-    """A wait without an end is refused."""
+    """A time limit of 0 is refused."""
     with pytest.raises(ConfigError, match="--timeout-seconds"):
         DoctorConfig(timeout_seconds=0)

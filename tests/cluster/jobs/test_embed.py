@@ -1,6 +1,4 @@
-"""The embedding job: exact in steps, one encoder a folder, and the same calibration through the
-service.
-"""
+"""The embedding job: exact in steps, one encoder a folder, and the same calibration when served."""
 
 import dataclasses
 import json
@@ -47,9 +45,7 @@ MASKING = {
 def made(
     small_world: SmallWorld, ray_address: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """Three of the shards, 18 utterances of 5 speakers, and their table with the statistics of
-    emotions.
-    """
+    """Embed three of the shards: 18 utterances of 5 speakers, with statistics of emotions."""
     folder = tmp_path_factory.mktemp("made")
     (folder / "shards").mkdir()
     for path in sorted(small_world.shards.glob("*.tar"))[:3]:
@@ -60,8 +56,9 @@ def made(
 
 @pytest.fixture
 def world(made: Path, tmp_path: Path) -> Iterator[Path]:
-    """The same, free to be changed: put back at the end, as tables remember where their shards
-    lie.
+    """Lend the folder of `made` to a test that changes it, and put it back at the end.
+
+    It keeps its path, because tables remember where their shards lie.
     """
     shutil.copytree(made, tmp_path / "kept")
     yield made
@@ -86,19 +83,23 @@ def table_of(path: Path) -> SpeakerTable:
 
 
 def test_a_table_made_in_steps_is_the_one_made_at_once(world: Path, ray_address: str) -> None:
-    """New shards update speakers to the very bytes that all shards give, and the old ones are not
-    opened again.
+    """New shards update the table to the very bytes that all shards give at once.
+
+    The old shards are not opened again.
     """
     wanted = (world / "speakers.parquet").read_bytes()
+
     new, first = (
         world / "shards" / "small-000.tar",
         next((world / "speakers-utterances").glob("small-000-*.parquet")),
     )
     first.unlink()
     hidden = shutil.move(new, world)
+
     before = embed(options(world, ray_address))
     assert (before.num_embedded, before.job.num_reused) == (0, 2)
     assert (world / "speakers.parquet").read_bytes() != wanted
+
     shutil.move(hidden, new)
     after = embed(options(world, ray_address))
     assert (after.num_embedded, after.job.num_reused) == (1, 2)
@@ -107,12 +108,11 @@ def test_a_table_made_in_steps_is_the_one_made_at_once(world: Path, ray_address:
 
 
 def test_vectors_are_means_over_a_speakers_utterances(made: Path) -> None:
-    """Recomputed from the recordings one by one; the statistics of labels are those of the
-    speaker's own emotions.
-    """
+    """Vectors and label statistics equal those computed from the recordings one by one."""
     table = table_of(made / "speakers.parquet")
     embedder = make_embedder(EmbedderConfig(encoder="spectral"))
     embedder.setup(1)
+
     for place, speaker in enumerate(table.speakers):
         mine = [make_sample(number) for number in range(18) if f"speaker-{number % 5}" == speaker]
         sounds = [decode_audio(sample.audio or b"") for sample in mine]
@@ -124,6 +124,7 @@ def test_vectors_are_means_over_a_speakers_utterances(made: Path) -> None:
         np.testing.assert_allclose(
             table.vectors[place], np.mean(rows, axis=0), rtol=1e-5, atol=1e-6
         )
+
         emotions = [str((sample.metadata or {})["emotion"]) for sample in mine]
         shares = [emotions.count(name) / len(mine) for name in EMOTIONS]
         assert table.num_utterances[place] == len(mine)
@@ -131,7 +132,7 @@ def test_vectors_are_means_over_a_speakers_utterances(made: Path) -> None:
 
 
 def test_other_labels_need_no_encoder(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asking again for other statistics opens neither a shard nor a cluster."""
+    """A run with other labels opens neither a shard nor a cluster."""
 
     def refuse(*_: object) -> None:
         raise AssertionError("a cluster was asked for")
@@ -146,7 +147,7 @@ def test_other_labels_need_no_encoder(world: Path, monkeypatch: pytest.MonkeyPat
     "mistyped", [{"labels": ("emotoin",)}, {"labels": (), "metadata": ("emotoin",)}]
 )
 def test_fields_that_nobody_has_are_refused(world: Path, mistyped: dict[str, Any]) -> None:
-    """A table of statistics of nothing is not written over a good one."""
+    """A mistyped field is refused, and the good table stays as it is."""
     before = (world / "speakers.parquet").read_bytes()
     with pytest.raises(
         ConfigError, match=r"--(labels|metadata) emotoin: no utterance has it in its json, where"
@@ -156,7 +157,7 @@ def test_fields_that_nobody_has_are_refused(world: Path, mistyped: dict[str, Any
 
 
 def test_vectors_of_two_encoders_are_not_mixed(world: Path) -> None:
-    """A folder holds one encoder's vectors; another one is refused before any work."""
+    """A folder with vectors of another encoder is refused before any work."""
     for path in (world / "speakers-utterances").glob("*.parquet"):
         table = pq.read_table(path)
         footer = json.loads(table.schema.metadata[METADATA_KEY])
@@ -169,7 +170,7 @@ def test_vectors_of_two_encoders_are_not_mixed(world: Path) -> None:
 def test_a_relative_table_is_that_of_the_drivers_folder(
     world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is taken for another table than it is, whichever way --out is written."""
+    """A relative --out names the same table as an absolute one."""
     before = {path.name: path.read_bytes() for path in (world / "speakers-utterances").iterdir()}
     monkeypatch.chdir(world)
     summary = embed(options(world, "nowhere:1", out="speakers.parquet"))
@@ -180,19 +181,23 @@ def test_a_relative_table_is_that_of_the_drivers_folder(
 
 
 def test_a_corpus_that_has_moved_is_not_counted_twice(world: Path) -> None:
-    """Tables of where its shards lay go, those of copies are refused, and those of other utterances
-    count along.
+    """Tables from the shards' former place go, and those of copies are refused.
+
+    Tables of other utterances count along.
     """
     path = next((world / "speakers-utterances").glob("small-000-*.parquet"))
     wanted = table_of(world / "speakers.parquet").num_utterances.sum()
+
     table = pq.read_table(path)
     footer = json.loads(table.schema.metadata[METADATA_KEY]) | {
         "shard_url": str(world / "packed-before.tar")
     }
     table = table.replace_schema_metadata({METADATA_KEY: json.dumps(footer)})
+
     other = path.with_name("packed-before-0123456789ab.parquet")
     pq.write_table(table, other)
     (world / "packed-before.tar").touch()
+
     with pytest.raises(
         ConfigError, match=r"packed-before-0123456789ab.*holds 6 utterances that --shards has too"
     ):
@@ -201,6 +206,7 @@ def test_a_corpus_that_has_moved_is_not_counted_twice(world: Path) -> None:
     assert embed(options(world, "nowhere:1")).num_tables_removed == 1
     assert not other.exists()
     assert table_of(world / "speakers.parquet").num_utterances.sum() == wanted
+
     keys = [f"other-{key}" for key in table["key"].to_pylist()]
     pq.write_table(table.set_column(0, "key", [keys]), other)
     summary = embed(options(world, "nowhere:1"))
@@ -211,14 +217,16 @@ def test_a_corpus_that_has_moved_is_not_counted_twice(world: Path) -> None:
 def test_a_changed_shard_and_what_cannot_be_embedded(
     world: Path, ray_address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A shard written anew replaces its vectors; one cut off, a nameless speaker and a breath are
-    reasons, status 3.
+    """A changed shard replaces its vectors.
+
+    A shard cut off, a missing speaker and too short a sound have reasons, and give status 3.
     """
     nameless, short = make_sample(600), make_sample(601, seconds=0.05)
     write_shard(world / "shards/small-000.tar", [make_sample(500)])
     write_shard(world / "shards/odd.tar", [dataclasses.replace(nameless, metadata={}), short])
     whole = (world / "shards/small-001.tar").read_bytes()
     (world / "shards/small-001.tar").write_bytes(whole[: len(whole) // 2])
+
     command = ["embed", "--shards", f"{world}/shards/*.tar", "--encoder", "spectral", "--out"]
     assert (
         main(
@@ -226,6 +234,7 @@ def test_a_changed_shard_and_what_cannot_be_embedded(
         )
         == 3
     )
+
     printed = capsys.readouterr().out
     said = [
         "1 x no_speaker",
@@ -235,8 +244,10 @@ def test_a_changed_shard_and_what_cannot_be_embedded(
         "3 embedded",
     ]
     assert [words for words in said if words not in printed] == []
+
     with tarfile.open(world / "shards/small-002.tar") as shard:
         whole_keys = {member.name.split(".")[0] for member in shard}
+
     read = table_of(world / "speakers.parquet").num_utterances.sum() - 1 - len(whole_keys)
     assert 0 < read < 6
 
@@ -244,8 +255,9 @@ def test_a_changed_shard_and_what_cannot_be_embedded(
 def test_unusable_options_are_refused(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Before any work, in one line."""
+    """Unusable options are refused in one line, before any work."""
     command = ["embed", "--shards", f"{made}/shards/*.tar", "--encoder", "spectral"]
+
     for more, said in (
         (["--out", f"{tmp_path}/speakers"], "expected a file NAME.parquet"),
         (
@@ -266,7 +278,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def train(packed: str, out: Path, recipe: str, **changes: Mapping[str, Any]) -> str:
-    """Train for a moment; returns the export."""
+    """Train for a moment, and return the exported model."""
     values = small_values(packed, out, recipe, num_steps=4, validate_every=4)
     for group, options_of_group in changes.items():
         values[group] = values.get(group, {}) | options_of_group
@@ -284,11 +296,10 @@ def sounds_of(split: str, speaker: int) -> Sequence[np.ndarray]:  # type: ignore
 def test_calibration_through_the_service_is_that_of_evaluate(
     packed: str, ray_address: str, tmp_path: Path
 ) -> None:
-    """Embedded, served and asked over a connection, or computed by `evaluate --pldc`: the same
-    numbers.
-    """
+    """Calibration over a connection gives the numbers of `evaluate --pldc`."""
     values = {"target": {"kind": "values", "values": ["arousal"]}}
     best = train(packed, tmp_path / "run", "finetune", data=values)
+
     scores = {}
     for name, more in (("plain", []), ("pldc", ["--pldc", "both", "--neighbors", "3"])):
         out = tmp_path / name
@@ -298,6 +309,7 @@ def test_calibration_through_the_service_is_that_of_evaluate(
         )
         rows = pq.read_table(out / "predictions.parquet").to_pylist()
         scores[name] = {row["key"]: row["score_arousal"] for row in rows}
+
     parts = {}
     for split in ("train", "test"):
         run = {"shards": packed, "encoder": best, "labels": ("arousal",), "split": split}
@@ -307,8 +319,10 @@ def test_calibration_through_the_service_is_that_of_evaluate(
             shutil.copy2(tmp_path / "speakers.parquet", tmp_path / f"{split}.parquet")
         )
     assert parts["train"].speakers == [f"train-{number}" for number in range(6)]
+
     index = open_store(str(tmp_path / "data"), str(tmp_path / "train.parquet"), IndexConfig())
     fingerprint = parts["test"].fingerprint
+
     with (
         running_server(tmp_path / "server", index=index) as server,
         SpeakerClient(server.target, fingerprint=fingerprint) as client,
@@ -325,13 +339,14 @@ def test_calibration_through_the_service_is_that_of_evaluate(
 
 @pytest.mark.slow
 def test_every_trained_encoder_embeds(packed: str, ray_address: str, tmp_path: Path) -> None:
-    """SetPeER's and PAPT's by export folder: the job's vectors are the embedder's own."""
+    """The encoders of SetPeER and PAPT give the vectors of the embedder itself."""
     plain = train(packed, tmp_path / "tapt", "tapt", model=MASKING)
     pretrained = {"encoder": {"checkpoint": plain}}
     exports = {
         "setpeer": train(packed, tmp_path / "setpeer", "setpeer"),
         "papt": train(packed, tmp_path / "papt", "papt", **pretrained, model=MASKING),
     }
+
     for name, export in exports.items():
         embed(
             options(
@@ -339,6 +354,7 @@ def test_every_trained_encoder_embeds(packed: str, ray_address: str, tmp_path: P
             )
         )
         table = table_of(tmp_path / f"{name}.parquet")
+
         embedder = make_embedder(EmbedderConfig(encoder=export))
         embedder.setup(1)
         for place, speaker in enumerate(table.speakers):
@@ -347,4 +363,5 @@ def test_every_trained_encoder_embeds(packed: str, ray_address: str, tmp_path: P
             np.testing.assert_allclose(
                 table.vectors[place], found.mean(axis=0), rtol=1e-4, atol=1e-5
             )
+
         assert len({vector.tobytes() for vector in table.vectors}) == 6

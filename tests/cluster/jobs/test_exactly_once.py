@@ -20,8 +20,8 @@ NUM_SHARDS = 40
 PER_SHARD = 24
 TIME_LIMIT_SECONDS = 600.0
 POLL_SECONDS = 0.02
-# Struck in this order, spread over the tables. A driver costs a new start of everything, so there
-# are few.
+# Killed in this order, spread over the tables. There are few drivers, because each costs a new
+# start of everything.
 VICTIMS = (
     *["reader", "labeler", "reader", "reader", "driver"],
     *["reader", "reader", "labeler", "reader", "reader"],
@@ -31,7 +31,7 @@ PROCESS_TITLES = {"reader": "ray::ReaderActor", "labeler": "ray::LabelerActor"}
 
 @pytest.fixture(scope="module")
 def long_world(tmp_path_factory: pytest.TempPathFactory) -> SmallWorld:
-    """Shards enough that a run has a middle to be struck in."""
+    """A corpus with shards enough that workers can be killed in the middle of a run."""
     return make_small_world(
         tmp_path_factory.mktemp("long-world"), num_shards=NUM_SHARDS, per_shard=PER_SHARD
     )
@@ -51,13 +51,15 @@ def start_driver(
         "--set",
         "max_attempts=50",
     ]
+
     with (out.parent / "driver.log").open("ab") as log:
         return subprocess.Popen(command, cwd=root, stdout=log, stderr=log)
 
 
 def live(kind: str, driver: "subprocess.Popen[bytes]") -> list[psutil.Process]:
-    """Live processes of that kind below this test's own cluster; Ray writes the actor's class into
-    their titles.
+    """Return the live processes of a kind below this test's own cluster.
+
+    Ray writes the class of an actor into the title of its process.
     """
     if kind == "driver":
         return [psutil.Process(driver.pid)]
@@ -81,17 +83,16 @@ def label_undisturbed(world: SmallWorld, out: Path, address: str, root: Path) ->
 @pytest.mark.slow
 @pytest.mark.timeout(720)
 def test_kills_leave_no_trace(long_world: SmallWorld, ray_address: str, tmp_path: Path) -> None:
-    """Readers, labelers and drivers die by SIGKILL amid a run, twenty in all; the tables equal an
-    undisturbed run's.
-    """
+    """Twenty kills of readers, labelers and drivers leave the tables of an undisturbed run."""
     expected = label_undisturbed(long_world, tmp_path / "expected", ray_address, ROOT)
     assert len(expected) == NUM_SHARDS
+
     choice = random.Random(7)
     deadline = time.monotonic() + TIME_LIMIT_SECONDS
+
     struck = rounds = 0
-    while struck < len(
-        VICTIMS
-    ):  # a fast machine finishes a run before all are struck: then there is another one
+    # Why a loop: a fast machine finishes a run before all victims are killed.
+    while struck < len(VICTIMS):
         rounds += 1
         out = tmp_path / f"disturbed-{rounds}"
         struck += label_disturbed(
@@ -109,23 +110,28 @@ def label_disturbed(
     choice: random.Random,
     deadline: float,
 ) -> int:
-    """One run from nothing to its end; how many of the victims died when some tables were written,
-    but not all.
+    """Label everything in a new folder, and kill the victims one after another.
+
+    Returns how many of them died when some tables were written, but not all.
     """
     struck = 0
     marks = [
         0.5 * NUM_SHARDS * (place + choice.random()) / len(victims) for place in range(len(victims))
     ]
+
     driver = start_driver(world, out, address, root)
     while (status := driver.poll()) != 0:
         assert time.monotonic() < deadline, f"not finished in time; struck in this run: {struck}"
         if status is not None:
             assert status in (-signal.SIGKILL, ExitStatus.UNFINISHED)
             driver = start_driver(world, out, address, root)
+
         due = struck < len(victims) and num_tables(out) >= marks[struck]
         if due and strike(victims[struck], driver, choice) and 0 < num_tables(out) < NUM_SHARDS:
             struck += 1
+
         time.sleep(POLL_SECONDS)
+
     return struck
 
 
@@ -134,7 +140,7 @@ def num_tables(out: Path) -> int:
 
 
 def strike(kind: str, driver: "subprocess.Popen[bytes]", choice: random.Random) -> bool:
-    """Kill one of that kind at a random moment; False when there is none just now."""
+    """Kill one process of a kind at a random moment; return False when there is none just now."""
     time.sleep(choice.uniform(0.2, 0.8))
     found = live(kind, driver)
     if not found or driver.poll() is not None:

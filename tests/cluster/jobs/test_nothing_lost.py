@@ -1,6 +1,4 @@
-"""One labeling job over one of everything that can be wrong with a corpus: every input is a row or
-a named shard.
-"""
+"""One labeling job over every kind of damage: each input becomes a row or a named shard."""
 
 import gzip
 import io
@@ -32,7 +30,7 @@ MODALITIES = ("audio", "vision", "text")
 
 @dataclass(frozen=True, slots=True)
 class SaltedShard:
-    """A shard, the code of each row it must give (None for a good one), and its own code."""
+    """A shard with the reason of each row (None for a good one), and its own."""
 
     data: bytes
     rows: list[str | None]
@@ -40,7 +38,7 @@ class SaltedShard:
 
 
 class GoodSamples:
-    """An endless supply of samples nothing is wrong with, as members of a tar."""
+    """An endless supply of good samples, as members of a tar."""
 
     def __init__(self) -> None:
         self._number = 0
@@ -59,40 +57,47 @@ def members(key: str, fields: dict[str, bytes]) -> bytes:
 
 
 def bad_tar_members(good: GoodSamples) -> Iterator[tuple[bytes, list[str | None]]]:
-    """Members a tar may hold and a sample may not, with the rows they must give."""
+    """Yield members that a tar may hold and a sample may not, with the rows that they give."""
     yield special("link.flac", tarfile.SYMTYPE, "/etc/passwd").tobuf(), ["symbolic_link"]
     yield special("hard.flac", tarfile.LNKTYPE, "good-1.flac").tobuf(), ["hard_link"]
     yield special("device.flac", tarfile.CHRTYPE).tobuf(), ["character_device"]
     yield special("disk.flac", tarfile.BLKTYPE).tobuf(), ["block_device"]
     yield special("pipe.flac", tarfile.FIFOTYPE).tobuf(), ["named_pipe"]
+
     yield header(b"holes.flac", b"4", b"S", magic=b"ustar  ") + pad(b"data"), ["sparse_member"]
     sparse = record(b"GNU.sparse.major", b"1") + record(b"GNU.sparse.name", b"pax-holes.flac")
     yield pax(sparse) + file("GNUSparseFile.0/pax-holes.flac"), ["sparse_member"]
+
     yield (
         good.tar("twice") + good.tar("between") + good.tar("twice"),
         ["duplicate_key", GOOD, "duplicate_key"],
     )
+
     parted = list(good.fields().items())
     halves = members("parted", dict(parted[:2])), members("parted", dict(parted[2:]))
     yield halves[0] + good.tar() + halves[1], ["non_contiguous_key", GOOD, "non_contiguous_key"]
+
     yield good.tar("/etc/absolute"), ["absolute_key"]
     yield good.tar("../climbing"), ["parent_key"]
     yield good.tar("dotted.0001"), ["dotted_key"]
     yield good.tar("__reserved"), ["reserved_key"]
     yield good.tar("bell\a"), ["bad_key"]
+
     yield file("program.exe"), ["unknown_extension"]
     yield file("nothing"), ["no_extension"]
     yield members("with-pickle", good.fields() | {"pyd": b"cos\nsystem\n."}), ["unknown_extension"]
 
 
 def bad_contents(good: GoodSamples) -> Iterator[tuple[bytes, list[str | None]]]:
-    """Samples whose fields cannot be used, with the rows they must give."""
+    """Yield samples whose fields cannot be used, with the rows that they give."""
     one_second = tone(300.0, rate_hz=SAMPLE_RATE_HZ)
     with_nan = np.where(np.arange(len(one_second)) == 500, np.nan, one_second)
+
     objects = io.BytesIO()
     np.save(objects, np.array([[{}]], dtype=object), allow_pickle=True)
     infinite = io.BytesIO()
     np.save(infinite, np.full((2, 8), np.inf, np.float32))
+
     changes: list[tuple[str, bytes, str]] = [
         ("flac", b"fLaC" + bytes(60), "corrupt_audio"),
         ("flac", good.fields()["flac"][:-40], "corrupt_audio"),
@@ -110,9 +115,11 @@ def bad_contents(good: GoodSamples) -> Iterator[tuple[bytes, list[str | None]]]:
         ("json", b'{"speaker": ', "bad_json"),
         ("txt", b"\xff\xfe\xfd", "bad_transcript"),
     ]
+
     for number, (extension, payload, code) in enumerate(changes):
         yield members(f"bad-{number}", good.fields() | {extension: payload}), [code]
         yield good.tar(), [GOOD]
+
     yield members("words-to-come", {"json": b"{}"}), ["no_media"]
     yield (
         members("silent-film", {"mp4": encode_video([gray(90)] * 4), "txt": b"the rain"}),
@@ -128,7 +135,7 @@ def wav(samples: np.ndarray) -> bytes:  # type: ignore[type-arg]
 
 
 def mixed(pieces: Iterator[tuple[bytes, list[str | None]]], good: GoodSamples) -> SaltedShard:
-    """A sound tar of the pieces with a good sample before each, and after the last."""
+    """Make a sound tar of the pieces, with a good sample before each and after the last."""
     data, rows = b"", []
     for piece, expected in pieces:
         data += good.tar() + piece
@@ -137,12 +144,14 @@ def mixed(pieces: Iterator[tuple[bytes, list[str | None]]], good: GoodSamples) -
 
 
 def damaged(good: GoodSamples) -> dict[str, SaltedShard]:
-    """The same three good samples, damaged in every way that hides what follows."""
+    """Make a shard of three good samples, damaged in every way that hides what follows."""
     whole = good.tar("a") + good.tar("b") + good.tar("c") + END
+
     last = index(whole).entries[2]
     payload = next(member.offset for member in last.members if member.extension == "flac")
     flipped = bytearray(whole)
     flipped[last.offset + 3] ^= 1
+
     return {
         "whole": SaltedShard(whole, [GOOD] * 3),
         "cut-in-header": SaltedShard(
@@ -163,7 +172,7 @@ def damaged(good: GoodSamples) -> dict[str, SaltedShard]:
 
 
 def write_too_large(path: Path, good: GoodSamples) -> list[str | None]:
-    """A shard with a member over the limit, which is a hole in the file and takes no space."""
+    """Write a shard with a member over the limit: a hole in the file, which takes no space."""
     size = TarLimits().max_member_bytes + BLOCK
     with path.open("wb") as stream:
         stream.write(good.tar() + header(b"large.flac", b"%011o" % size))
@@ -175,8 +184,9 @@ def write_too_large(path: Path, good: GoodSamples) -> list[str | None]:
 def test_rows_and_unreadable_shards_account_for_every_input(
     small_world: SmallWorld, ray_address: str, tmp_path: Path
 ) -> None:
-    """Each bad sample is a row with its reason, each bad shard is named with its own, and good ones
-    lose nothing.
+    """Each bad sample is a row with its reason, and each bad shard is named with its own.
+
+    Good samples lose nothing.
     """
     good = GoodSamples()
     shards = {
@@ -222,16 +232,19 @@ def test_rows_and_unreadable_shards_account_for_every_input(
 def assert_summary(
     summary: dict[str, object], rows: dict[str, list[str | None]], errors: dict[str, str | None]
 ) -> None:
-    """The summary counts what the tables hold."""
+    """Assert that the summary counts what the tables hold."""
     unreadable = summary["unreadable"]
     assert isinstance(unreadable, list)
+
     assert {shard["shard"]: reason_code(shard["error"]) for shard in unreadable} == {
         name: code for name, code in errors.items() if code is not None
     }
+
     rejected = Counter(code for codes in rows.values() for code in codes if code is not None)
     assert summary["rejected"] == rejected
     assert summary["num_rejected"] == rejected.total()
     assert summary["num_utterances"] == sum(map(len, rows.values()))
+
     assert (summary["num_shards"], summary["num_labeled"], summary["failed"]) == (
         len(rows),
         len(rows),

@@ -1,4 +1,4 @@
-"""What a labeling job takes for its own in a folder of tables, and what it removes."""
+"""Which tables in a folder a labeling job takes for its own, and which it removes."""
 
 import dataclasses
 from pathlib import Path
@@ -38,7 +38,7 @@ def plan_of(shards: Path, out: Path, panel: str = "new") -> ShardPlan:
 
 
 def commit(plan: ShardPlan) -> set[str]:
-    """Write every table of `plan`; returns their names."""
+    """Write every table of `plan`, and return their names."""
     for task in plan.tasks:
         info = dataclasses.replace(
             INFO, shard=task.name, shard_url=task.url, panel_digest=task.maker
@@ -55,7 +55,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def finished_job(world: SmallWorld, out: Path) -> tuple[LabelConfig, set[str]]:
-    """A job whose tables are all there, and their names; `label` needs no cluster for it."""
+    """Return a job whose tables are all there, so that it needs no cluster, and their names."""
     mine = commit(
         plan_of(world.shards, out, panel_identity(PanelConfig.load(str(world.panel))).digest)
     )
@@ -69,23 +69,26 @@ def names(out: Path) -> set[str]:
 
 
 def test_tables_of_an_older_panel_are_superseded(out: Path, tmp_path: Path) -> None:
-    """Those of the plan's shards go, counted; those of shards that the plan does not name stay."""
+    """An older panel's tables of the plan's shards go; those of shards outside the plan stay."""
     shards = corpus(tmp_path / "corpus", "a.tar", "b.tar")
     others = commit(plan_of(corpus(tmp_path / "others", "c.tar"), out, "old"))
     commit(plan_of(shards, out, "old"))
     plan = plan_of(shards, out)
     refuse_other_corpora(plan)
     mine = commit(plan)
+
     assert remove_superseded(plan) == (2, 1)
     assert names(out) == mine | others
 
 
 def test_tables_of_shards_that_were_cut_anew_are_superseded(out: Path, tmp_path: Path) -> None:
-    """A longer import names its shards anew: tables of gone shards whose utterances are there again
-    go, others stay.
+    """Tables of gone shards go when other shards hold all of their utterances.
+
+    A longer import, for example, cuts the same utterances into shards with new names.
     """
     shards = corpus(tmp_path / "corpus", "old.tar", "apart.tar", "copied.tar", "new.tar")
     rows = {"old.tar": (1, 2), "apart.tar": (9,), "copied.tar": (3,), "new.tar": (1, 2, 3, 4)}
+
     every = plan_of(shards, out)
     for task in every.tasks:
         info = dataclasses.replace(
@@ -96,9 +99,11 @@ def test_tables_of_shards_that_were_cut_anew_are_superseded(out: Path, tmp_path:
             Prediction(key=f"key-{n}", shard=task.name, offset=512 * n, size=512) for n in numbers
         ]
         write_predictions(task.table_url, found, dataclasses.replace(info, num_rows=len(found)))
+
     for name in ("old.tar", "apart.tar"):
         (shards / name).unlink()
     kept = {Path(task.table_url).name for task in every.tasks if task.name != "old.tar"}
+
     plan = make_plan(
         f"{shards}/new.tar", list_files(f"{shards}/new.tar"), str(out), "new", FORMAT_VERSION
     )
@@ -109,9 +114,7 @@ def test_tables_of_shards_that_were_cut_anew_are_superseded(out: Path, tmp_path:
 def test_tables_lie_where_the_driver_says(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Workers start in folders of their own: a relative --out is made absolute before they hear of
-    it.
-    """
+    """A relative --out means a folder of the driver, not of the worker."""
     shards = corpus(tmp_path / "corpus", "a.tar")
     monkeypatch.chdir(tmp_path)
     files = list_files(f"{shards}/*.tar")
@@ -122,16 +125,14 @@ def test_tables_lie_where_the_driver_says(
 
 
 def test_the_options_lie_beside_the_tables(small_world: SmallWorld, out: Path) -> None:
-    """label.yaml runs the very same job again."""
+    """label.yaml holds the options that run the same job again."""
     config, _ = finished_job(small_world, out)
     label(config)
     assert from_mapping(LabelConfig, yaml.safe_load((out / "label.yaml").read_text())) == config
 
 
 def test_leftovers_of_killed_writers_are_swept(small_world: SmallWorld, out: Path) -> None:
-    """A temporary file of a writer killed before its rename is gone after the job, and was never
-    taken for a table.
-    """
+    """A killed writer's temporary file is removed, and never taken for a table."""
     config, mine = finished_job(small_world, out)
     leftover = out / f".{min(mine)}.tmp-0123456789abcdef"
     leftover.write_bytes((out / min(mine)).read_bytes()[:100])
@@ -142,22 +143,25 @@ def test_leftovers_of_killed_writers_are_swept(small_world: SmallWorld, out: Pat
 
 
 def test_a_late_commit_of_an_older_panel_does_no_harm(small_world: SmallWorld, out: Path) -> None:
-    """A worker believed dead commits after its successors: `select` refuses the mixture, and
-    `label` clears it away.
+    """A worker of an older panel that was believed dead may write a table late.
+
+    `select` then refuses the mixture, and `label` removes the late table.
     """
     config, mine = finished_job(small_world, out)
     assert label(config).superseded_tables_removed == 0
+
     late = plan_of(small_world.shards, out, "old").tasks[3:4]
     commit(ShardPlan(late, late, frozenset(), str(out)))
     with pytest.raises(ConfigError, match=r"got 2 tables of shard .*emostream label"):
         load_predictions(str(out))
     assert label(config).superseded_tables_removed == 1
     assert {path.name for path in out.glob("*.parquet")} == mine
+
     load_predictions(str(out))
 
 
 def test_a_commit_of_an_older_panel_during_the_job_is_swept(out: Path, tmp_path: Path) -> None:
-    """What came after the plan was made is looked at too."""
+    """A table that an older panel writes after the plan was made is removed too."""
     shards = corpus(tmp_path / "corpus", "a.tar")
     plan = plan_of(shards, out)
     commit(plan_of(shards, out, "old"))
@@ -167,28 +171,29 @@ def test_a_commit_of_an_older_panel_during_the_job_is_swept(out: Path, tmp_path:
 
 
 def test_another_corpus_of_the_same_names_is_refused(out: Path, tmp_path: Path) -> None:
-    """Its tables would have to go, or be mixed with ours: the user is asked, and nothing is
-    removed.
-    """
+    """A folder with tables of another corpus is refused, and nothing in it is removed."""
     theirs = commit(plan_of(corpus(tmp_path / "theirs", "a.tar"), out, "old"))
     plan = plan_of(corpus(tmp_path / "mine", "a.tar"), out)
     with pytest.raises(
         ConfigError, match=r"theirs/a.tar, which is called 'a.tar' like .*mine/a.tar"
     ):
         refuse_other_corpora(plan)
+
     mine = commit(plan)
     assert remove_superseded(plan) == (0, 1)
     assert names(out) == theirs | mine
 
 
 def test_a_shard_under_another_name_is_superseded(out: Path, tmp_path: Path) -> None:
-    """The same file, labeled before as part of the folder below, has one table afterwards."""
+    """A shard that was labeled under another name, from a folder below, ends with one table."""
     shards = tmp_path / "corpus"
     shards.mkdir()
     corpus(shards / "part-7", "a.tar")
     commit(plan_of(shards / "part-7", out))
     plan = plan_of(shards / "**", out)
+
     assert plan.tasks[0].name == "part-7/a.tar"
+
     mine = commit(plan)
     assert remove_superseded(plan) == (1, 0)
     assert names(out) == mine

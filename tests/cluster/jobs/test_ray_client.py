@@ -1,6 +1,4 @@
-"""Labeling from outside the cluster: through Ray Client, where packages are sent and references are
-copies.
-"""
+"""Labeling from outside the cluster, through Ray Client, which sends packages along."""
 
 import os
 from collections.abc import Iterator
@@ -31,9 +29,7 @@ def client_address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_a_ray_client_labels_everything(
     small_world: SmallWorld, client_address: str, tmp_path: Path
 ) -> None:
-    """The driver knows the end of a set-up from the end of a shard, though Ray Client hands out
-    equal references.
-    """
+    """Ray Client hands out equal references, not the same; a job labels everything even so."""
     out = tmp_path / "out"
     config = LabelConfig(
         shards=small_world.glob,
@@ -42,6 +38,7 @@ def test_a_ray_client_labels_everything(
         address=client_address,
         num_labelers=1,
     )
+
     summary = label(config)
     assert (summary.job.exit_status, summary.num_labeled, summary.job.num_utterances) == (
         0,

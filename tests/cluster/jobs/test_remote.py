@@ -1,6 +1,4 @@
-"""The whole way on an object store, against a local S3 server; and as a job submitted to a cluster
-with a token.
-"""
+"""The whole way on a local S3 server, and as a job submitted to a cluster with a token."""
 
 import json
 import os
@@ -31,6 +29,7 @@ def s3_environment() -> Iterator[dict[str, str]]:
     """An S3 server on loopback, and the environment that points programs to it."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+
     _, port = server.get_host_and_port()
     yield {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
@@ -38,6 +37,7 @@ def s3_environment() -> Iterator[dict[str, str]]:
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
+
     server.stop()
 
 
@@ -65,9 +65,7 @@ def emostream(
 def test_label_select_and_pack_on_s3(
     small_world: SmallWorld, s3_environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """Shards, predictions, selection and packed shards all in a bucket; the tables equal those made
-    locally.
-    """
+    """Label, select and pack in a bucket give the tables that a local run gives."""
     import s3fs
 
     filesystem = s3fs.S3FileSystem(
@@ -80,6 +78,7 @@ def test_label_select_and_pack_on_s3(
     filesystem.put(
         [str(path) for path in sorted(small_world.shards.glob("*.tar"))], f"{BUCKET}/shards/"
     )
+
     shards, predictions = f"s3://{BUCKET}/shards/*.tar", f"s3://{BUCKET}/predictions"
     label = [
         "label",
@@ -94,8 +93,10 @@ def test_label_select_and_pack_on_s3(
     ]
     first = emostream(label, ROOT, s3_environment)
     assert first.returncode == 0, first.stderr
+
     again = emostream(label, ROOT, s3_environment)
     assert "0 labeled now, 8 before" in again.stdout, again.stdout + again.stderr
+
     local = [
         "label",
         "--shards",
@@ -108,6 +109,7 @@ def test_label_select_and_pack_on_s3(
     assert emostream(local, ROOT, {}).returncode == 0
     filesystem.get(f"{BUCKET}/predictions/", str(tmp_path / "remote"), recursive=True)
     assert rows_of(tmp_path / "remote") == rows_of(tmp_path / "local")
+
     selection = f"s3://{BUCKET}/selection"
     select = [
         "select",
@@ -126,11 +128,14 @@ def test_label_select_and_pack_on_s3(
         "--set",
         "classes=" + ",".join(small_classes()),
     ]
+
     chosen = emostream([*select, *rule], ROOT, s3_environment)
     assert chosen.returncode == 0, chosen.stderr
+
     pack = ["pack", "--shards", shards, "--selection", selection, "--out", f"s3://{BUCKET}/packed"]
     packed = emostream(pack, ROOT, s3_environment)
     assert packed.returncode == 0, packed.stderr
+
     summary = json.loads(filesystem.cat(f"{BUCKET}/selection/summary.json"))
     assert summary["num_kept"] == small_world.num_utterances
     assert any(name.endswith(".tar") for name in filesystem.ls(f"{BUCKET}/packed", detail=False))
@@ -149,11 +154,13 @@ def small_classes() -> tuple[str, ...]:
 
 @pytest.fixture
 def cluster_with_token(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """A head node with a dashboard that asks for a token; yields the jobs address and the
-    environment to reach it.
+    """Start a head node with a dashboard that requires a token.
+
+    Yields the address for jobs, and the environment that reaches it.
     """
     port, dashboard, agent = free_port(), free_port(), free_port()
     environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
     start = [
         str(Path(sys.executable).with_name("ray")),
         "start",
@@ -164,16 +171,18 @@ def cluster_with_token(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     ]
     start += [
         f"--dashboard-port={dashboard}",
-        # the usual one may be taken by another test's Ray
+        # Why: another test's Ray may have taken the usual port.
         f"--dashboard-agent-listen-port={agent}",
         "--include-dashboard=true",
         f"--temp-dir=/tmp/ray-{secrets.token_hex(4)}",
     ]
     start += [f"--object-store-memory={256 * 2**20}"]
+
     with (tmp_path / "head.log").open("wb") as log:
         head = subprocess.Popen(
             start, env=os.environ | environment, stdout=log, stderr=log, start_new_session=True
         )
+
     try:
         yield f"http://127.0.0.1:{dashboard}", environment
     finally:
@@ -188,15 +197,14 @@ def test_submitted_to_a_cluster_with_a_token(
     cluster_with_token: tuple[str, dict[str, str]],
     tmp_path: Path,
 ) -> None:
-    """`ray job submit --working-dir . -- python -m cluster label` runs from the upload, with the
-    token only.
-    """
+    """A submitted labeling job runs from the uploaded packages, and only with the token."""
     address, environment = cluster_with_token
     working_dir = tmp_path / "checkout"
     for package in ("shards", "trainers", "actors", "cluster", "protos"):
         shutil.copytree(
             ROOT / package, working_dir / package, ignore=shutil.ignore_patterns("__pycache__")
         )
+
     out = tmp_path / "out"
     submit = [
         str(Path(sys.executable).with_name("ray")),
@@ -219,6 +227,7 @@ def test_submitted_to_a_cluster_with_a_token(
         str(out),
     ]
     job += ["--panel", str(small_world.panel)]
+
     answer = submit_when_ready([*submit, *job], working_dir, environment)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert len(list(out.glob("*.parquet"))) == 8
@@ -233,7 +242,7 @@ def test_submitted_to_a_cluster_with_a_token(
 def submit_when_ready(
     command: list[str], working_dir: Path, environment: dict[str, str]
 ) -> "subprocess.CompletedProcess[str]":
-    """Submit, again while the head is still starting."""
+    """Submit a job, and try again while the head is still starting."""
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while True:
         answer = run(command, working_dir, environment)

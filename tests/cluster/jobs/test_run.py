@@ -1,6 +1,4 @@
-"""The driver of a job over shards: what it charges to whom when workers die, and what it asks of a
-worker at first.
-"""
+"""The driver of a job over shards: whom it charges when workers die, and what it checks first."""
 
 import os
 from collections.abc import Callable
@@ -21,6 +19,7 @@ POISON = "poison"
 
 
 def tasks(out: Path, *names: str) -> list[ShardTask]:
+
     return [
         ShardTask(
             url=f"/{name}.tar",
@@ -35,7 +34,7 @@ def tasks(out: Path, *names: str) -> list[ShardTask]:
 
 
 def run(address: str, todo: list[ShardTask], out: Path, max_attempts: int) -> ShardRun:
-    """A run of one worker that dies of every shard whose name begins with POISON."""
+    """Run `todo` with one worker, which dies of every shard whose name begins with POISON."""
 
     class Worker:
         def __init__(self, num_threads: int, num_readers: int) -> None:
@@ -79,9 +78,7 @@ def run(address: str, todo: list[ShardTask], out: Path, max_attempts: int) -> Sh
 
 @pytest.fixture(autouse=True)
 def losses_per_place(monkeypatch: pytest.MonkeyPatch) -> int:
-    """So many shards over which a place may lose workers: fewer than usual, as each loss takes a
-    second.
-    """
+    """Lower the number of losses at which a place is given up: each loss takes a second."""
     monkeypatch.setattr("cluster.jobs.run.LOSSES_PER_PLACE", 3)
     return 3
 
@@ -89,9 +86,7 @@ def losses_per_place(monkeypatch: pytest.MonkeyPatch) -> int:
 def test_shards_that_kill_workers_cost_the_others_nothing(
     ray_address: str, tmp_path: Path, losses_per_place: int
 ) -> None:
-    """A few such shards, each tried as often as allowed, are given up; the ones behind them are
-    done.
-    """
+    """Shards that kill workers are given up after the allowed attempts; all others are done."""
     names = [f"{POISON}-{number}" for number in range(2)]
     done = run(ray_address, tasks(tmp_path, *names, "good-0", "good-1"), tmp_path, max_attempts=2)
     assert losses_per_place < 2 * 2
@@ -102,16 +97,16 @@ def test_shards_that_kill_workers_cost_the_others_nothing(
 def test_a_place_that_loses_workers_over_every_shard_is_given_up(
     ray_address: str, tmp_path: Path, losses_per_place: int
 ) -> None:
-    """What was not tried says that no worker was left, and what was tried what came of it."""
+    """A shard that was not tried says that no worker was left; a tried one says what happened."""
     names = [f"{POISON}-{number}" for number in range(losses_per_place + 1)]
     done = run(ray_address, tasks(tmp_path, *names), tmp_path, max_attempts=1)
     assert [shard.attempts for shard in done.failed] == [1] * losses_per_place + [0]
-    assert "the worker died while at it" in done.failed[0].error
+    assert "the worker died while it worked on this shard" in done.failed[0].error
     assert done.failed[-1].error == "no worker was left for it"
 
 
 def test_a_folder_that_workers_cannot_write_costs_no_work(ray_address: str, tmp_path: Path) -> None:
-    """A folder on the driver's machine alone is noticed before any shard is read."""
+    """A folder that only the driver's machine has is noticed before any shard is read."""
     with pytest.raises(
         ConfigError, match=r"--out .*missing: the worker on .* cannot write there .*all nodes share"
     ):

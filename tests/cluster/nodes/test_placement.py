@@ -18,15 +18,18 @@ def test_a_gpu_gets_one_labeler_and_its_share_of_the_cpus() -> None:
 
 
 def test_without_gpus_labelers_share_the_cores() -> None:
-    """One labeler a core by default; fewer labelers get more threads each, and never more CPUs than
-    a node has.
+    """One labeler a core is the default; fewer labelers get more threads each.
+
+    No node ever gives more CPUs than it has.
     """
     assert [placement.num_threads for placement in place_workers([NodeResources(2, 0)], None)] == [
         1,
         1,
     ]
+
     (one,) = place_workers([NodeResources(2, 0)], 1)
     assert one.num_threads == 2
+
     uneven = place_workers([NodeResources(6, 0), NodeResources(2, 0)], 4)
     assert [placement.num_threads for placement in uneven] == [2, 2, 2, 2]
 

@@ -1,8 +1,7 @@
-"""A headless Chromium driven over plain HTTP (W3C WebDriver): enough to open a page and ask what it
-looks like.
+"""A headless Chromium driven over plain HTTP (W3C WebDriver): it opens a page and measures it.
 
-Selenium and Playwright were left out: three requests are all that is needed, and either would be
-one more thing to keep in step with the browser.
+Selenium and Playwright were left out: three kinds of request are enough, and either would be one
+more thing to keep in step with the browser.
 """
 
 import base64
@@ -22,7 +21,8 @@ from typing import Any
 
 import pytest
 
-OWN = ("data:", "chrome:")  # what needs no network: a page's own data, and the browser's first page
+# Addresses that need no network: a page's own data, and the browser's first page.
+OWN = ("data:", "chrome:")
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 )
@@ -82,6 +82,7 @@ class Browser:
             "goog:chromeOptions": options,
             "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
         }
+
         session = self._call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})[
             "sessionId"
         ]
@@ -102,7 +103,7 @@ class Browser:
         self._call("POST", "/url", {"url": page.resolve().as_uri()})
 
     def evaluate(self, script: str) -> Any:
-        """What a function body returns in the page; a promise is waited for."""
+        """Return what a function body returns in the page, after a promise is fulfilled."""
         return self._call("POST", "/execute/sync", {"script": script, "args": []})
 
     def show(self, page: Path, screen: str, scheme: str = "light") -> None:
@@ -110,28 +111,32 @@ class Browser:
         width, height, phone = SCREENS[screen]
         self.resize(width, height, phone=phone)
         self.prefer(scheme)
-        self.requested_urls()  # what came before is no concern of this page
+        self.requested_urls()  # forget the requests of the page before
         self.open(page)
 
     def page_faults(self, page: Path, screen: str) -> list[str]:
-        """What a self-contained page must not do: scroll sideways, write to the console, fetch
-        anything.
+        """Return what a self-contained page must not do, but does.
+
+        It must not scroll sideways, write to the console or fetch anything.
         """
         self.show(page, screen)
         faults = [entry["message"] for entry in self.log("browser")]
-        # data: are sounds within the page, and the icons of the browser's own players.
+        # Why data: is allowed: the page's own sounds and the players' icons have such addresses.
         faults += [
             url for url in self.requested_urls() if not url.startswith(OWN) and url != page.as_uri()
         ]
+
         overflow = self.evaluate("return document.documentElement.scrollWidth - window.innerWidth")
         shown = self.evaluate("return window.innerWidth")
         if overflow > 0 or shown != SCREENS[screen][0]:
             faults.append(f"{overflow} pixels wider than the screen, which shows {shown}")
+
         return faults
 
     def chart_faults(self) -> list[str]:
-        """Labels of the open page's charts that leave them, lie over each other or are too small to
-        read.
+        """Return the faults of the open page's charts.
+
+        A label must not leave its chart, lie over another, or be too small to read.
         """
         faults: list[str] = self.evaluate(CHART_FAULTS)
         smallest = self.evaluate(SMALLEST_CHART_TEXT)
@@ -141,12 +146,12 @@ class Browser:
         ]
 
     def log(self, kind: str) -> list[dict[str, Any]]:
-        """New entries of the `browser` (console) or the `performance` (network) log."""
+        """Return new entries of the `browser` (console) or the `performance` (network) log."""
         entries: list[dict[str, Any]] = self._call("POST", "/se/log", {"type": kind})
         return entries
 
     def requested_urls(self) -> list[str]:
-        """What the page has asked for since the last call, itself included."""
+        """Return what the page has requested since the last call, itself included."""
         events = [json.loads(entry["message"])["message"] for entry in self.log("performance")]
         return [
             e["params"]["request"]["url"]
@@ -155,12 +160,12 @@ class Browser:
         ]
 
     def screenshot(self, path: Path) -> None:
-        """The whole page as PNG."""
+        """Save the whole page as PNG."""
         answer = self.devtools("Page.captureScreenshot", {"captureBeyondViewport": True})
         path.write_bytes(base64.b64decode(answer["data"]))
 
     def devtools(self, command: str, parameters: dict[str, Any]) -> Any:
-        """A command of the DevTools protocol."""
+        """Run a command of the DevTools protocol."""
         return self._call("POST", "/goog/cdp/execute", {"cmd": command, "params": parameters})
 
     def quit(self) -> None:
@@ -181,6 +186,7 @@ def running_browser(profile: Path) -> Iterator[Browser]:
     driver = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
     )
+
     try:
         browser = Browser(f"http://127.0.0.1:{_port(driver)}", profile)
         try:
@@ -193,16 +199,19 @@ def running_browser(profile: Path) -> Iterator[Browser]:
 
 
 def _port(driver: "subprocess.Popen[bytes]") -> int:
-    """The port the driver says it listens on."""
+    """Return the port that the driver says it listens on."""
     assert driver.stdout is not None
     deadline, said = time.monotonic() + START_SECONDS, b""
+
     while time.monotonic() < deadline:
         ready, _, _ = select.select([driver.stdout], [], [], deadline - time.monotonic())
         piece = os.read(driver.stdout.fileno(), 4096) if ready else b""
         if not piece:
             break
         said += piece
+
         found = re.search(rb"on port (\d+)\.", said)
         if found:
             return int(found[1])
+
     raise RuntimeError(f"chromedriver did not start; it said {said!r}")

@@ -1,6 +1,4 @@
-"""A selection folder as a labeling job leaves it, made without models: drawn predictions over a
-real corpus of tars.
-"""
+"""A selection folder without models: predictions are drawn at random for a real corpus of tars."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +14,15 @@ from shards.storage.files import open_ranged
 from shards.tables.predictions import Prediction, TableInfo, write_predictions
 from shards.tar.reader import SampleEntry, index_shard, read_members
 
-SKILL = {
-    "text": 1.6,
-    "vision": 1.5,
-    "audio": 1.0,
-}  # log-odds a teacher gives the truth over the rest
+# Log-odds that a teacher gives the truth over the other emotions.
+SKILL = {"text": 1.6, "vision": 1.5, "audio": 1.0}
 NOISE = 1.0
 DIGEST = "0123456789abcdef" * 4
 
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """Where everything lies."""
+    """The folders of the shards, the predictions and the selection."""
 
     shards: Path
     predictions: Path
@@ -37,11 +32,10 @@ class Selected:
 def make_selected(
     root: Path, shards: Path, *, with_truth: bool = True, **options: object
 ) -> Selected:
-    """Draw predictions for every shard in `shards`, write their tables and select from them with
-    `options`.
-    """
+    """Draw predictions for every shard in `shards`, and select from them with `options`."""
     predictions = root / "predictions"
     predictions.mkdir(parents=True)
+
     for number, path in enumerate(sorted(shards.glob("*.tar"))):
         write_table(
             path,
@@ -49,13 +43,15 @@ def make_selected(
             seed=number,
             with_truth=with_truth,
         )
+
     settings = {"teachers": ("text", "vision"), "min_per_speaker": 2} | options
     select(SelectConfig(predictions=str(predictions), out=str(root / "selection"), **settings))  # type: ignore[arg-type]
+
     return Selected(shards, predictions, root / "selection")
 
 
 def write_table(shard: Path, url: Path, *, seed: int, with_truth: bool = True) -> None:
-    """The prediction table of one shard."""
+    """Write the prediction table of one shard."""
     generator = np.random.default_rng(seed)
     with open_ranged(str(shard)) as reader:
         index = index_shard(reader)
@@ -69,6 +65,7 @@ def write_table(shard: Path, url: Path, *, seed: int, with_truth: bool = True) -
             )
             for entry in index.entries
         ]
+
     info = TableInfo(
         panel_digest="0" * 64,
         panel={},
@@ -83,6 +80,7 @@ def write_table(shard: Path, url: Path, *, seed: int, with_truth: bool = True) -
         shard_error=index.error,
         num_rows=len(rows),
     )
+
     write_predictions(str(url), rows, info)
 
 
@@ -94,6 +92,7 @@ def _row(
         return Prediction(
             **place, speaker=sample.speaker, error="corrupt_audio: the flac stream ends in a frame"
         )
+
     truth = EMOTIONS.index(sample.emotion or "neutral")
     return Prediction(
         **place,

@@ -1,6 +1,4 @@
-"""The evaluation's page says what metrics.json says, and stays a page whatever speakers are
-called.
-"""
+"""The evaluation's page shows what metrics.json holds, whatever the speakers are called."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ CONFIG = {
 
 
 def class_metrics() -> dict[str, Any]:
-    """What `evaluate` writes for a classifier; one speaker has a hostile name."""
+    """Return what `evaluate` writes for a classifier; one speaker has a hostile name."""
     speakers = {
         f"{'s' * 30}-{number:02d}": {
             "number": 10 + number,
@@ -36,6 +34,7 @@ def class_metrics() -> dict[str, Any]:
         for number in range(NUM_SPEAKERS)
     }
     speakers[HOSTILE] = {"number": 3, "accuracy": 0.0, "f1": 0.0}
+
     return {
         "number": 189,
         "num_speakers": len(speakers),
@@ -58,7 +57,7 @@ def class_metrics() -> dict[str, Any]:
 
 
 def value_metrics() -> dict[str, Any]:
-    """The same for two numbers, one of them badly predicted."""
+    """Return what `evaluate` writes for two values, one of them badly predicted."""
     speakers = {
         f"s{number}": {"number": 5, "ccc": [0.5 - number / 10, -0.4]} for number in range(4)
     }
@@ -67,6 +66,7 @@ def value_metrics() -> dict[str, Any]:
         "over_speakers": [0.35, -0.4],
         "over_speakers_std": [0.11, 0.0],
     }
+
     return class_metrics() | {
         "names": ["arousal", "valence"],
         "scores": scores,
@@ -92,10 +92,9 @@ def render(metrics: dict[str, Any], number: int = 20) -> str:
 
 
 def test_the_page_shows_the_figures() -> None:
-    """The papers' four figures with their spread, the confusion, the worst speakers, and one dot a
-    speaker.
-    """
+    """The page has the four figures of the papers, the confusion, and a dot for each speaker."""
     page = Elements(render(class_metrics()))
+
     for words in (
         "ACC",
         "51.2 %",
@@ -106,13 +105,14 @@ def test_the_page_shows_the_figures() -> None:
         "59",
     ):
         assert words in page.text
+
     dots = page.named("circle")
     assert len(dots) == NUM_SPEAKERS + 1 + 2 * 20  # speakers, and two maps
     assert "8 of 13 speakers" in page.text
 
 
 def test_values_have_concordances() -> None:
-    """O-CCC and A-CCC of each number; no confusion."""
+    """The page of values has O-CCC and A-CCC of each value, and no confusion."""
     text = Elements(render(value_metrics())).text
     for words in ("O-CCC arousal", "0.410", "A-CCC valence", "-0.400 ± 0.000"):
         assert words in text
@@ -120,7 +120,7 @@ def test_values_have_concordances() -> None:
 
 
 def test_names_cannot_become_markup() -> None:
-    """A speaker called like a script is shown, not run."""
+    """The page shows a speaker's name that is a script, and does not run it."""
     page = Elements(render(class_metrics()))
     assert not page.named("script")
     assert not page.named("img")
@@ -128,9 +128,9 @@ def test_names_cannot_become_markup() -> None:
 
 
 def test_too_few_embeddings_are_said_to_be() -> None:
-    """A page without a map says why."""
+    """A page without a map says why it has none."""
     assert (
-        "Too few to place on a plane: at least 8 are needed."
+        "There are too few points to place on a plane: at least 8 are needed."
         in Elements(render(class_metrics(), number=0)).text
     )
 
@@ -141,7 +141,7 @@ def test_too_few_embeddings_are_said_to_be() -> None:
 def test_the_page_fits_and_its_charts_are_readable(
     browser: Browser, tmp_path: Path, metrics: dict[str, Any], screen: str
 ) -> None:
-    """In a real browser at three widths: quiet, nothing sideways, no label over another."""
+    """In a real browser, the page fits three widths and no label lies over another."""
     page = tmp_path / "evaluation.html"
     page.write_text(render(metrics), encoding="utf-8")
     assert browser.page_faults(page, screen) == []

@@ -1,4 +1,4 @@
-"""The report says what the selection's files say, and nothing in them can turn into markup."""
+"""The report shows what the selection's files hold, and nothing in them can turn into markup."""
 
 import base64
 import io
@@ -33,7 +33,7 @@ MAX_PAGE_BYTES = 6_000_000
 
 
 class Elements(HTMLParser):
-    """What a page consists of."""
+    """The elements and words of a page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def selected(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Selected:
-    """An ordinary selection from them."""
+    """An ordinary selection from these shards."""
     return make_selected(tmp_path_factory.mktemp("run"), shards)
 
 
@@ -106,6 +106,7 @@ def test_page_tells_the_story(selected: Selected, tmp_path: Path) -> None:
     reasons = pq.read_table(selected.selection / "rejected.parquet")["reason"].to_pylist()
     truth = {f"utterance-{number:05d}": EMOTIONS[number % 7] for number in range(120)}
     right = np.mean([truth[row["key"]] == row["label"] for row in kept.to_pylist()])
+
     assert f"{kept.num_rows + len(reasons)} utterances in, {kept.num_rows} kept" in text
     assert f"Labels are right {percent(float(right))} of the time where both teachers agree" in text
     assert f"teachers disagree \N{MINUS SIGN}{reasons.count('disagreement')} (" in text
@@ -114,21 +115,19 @@ def test_page_tells_the_story(selected: Selected, tmp_path: Path) -> None:
 
 
 def test_digests_are_cut_to_what_tells_two_apart(selected: Selected, tmp_path: Path) -> None:
-    """The labelers' weights are shown by twelve digits, not by a line of them."""
+    """The page shows only the first twelve digits of a digest."""
     text = Elements(page_of(selected, tmp_path / "page.html")).text
     assert f"weights sha256:{DIGEST[:12]} " in text
     assert DIGEST[:13] not in text
 
 
 def test_same_selection_gives_the_same_page(selected: Selected, tmp_path: Path) -> None:
-    """The page is a function of the files: examples are drawn by seed, and no clock is in it."""
+    """Two reports on one selection are equal: examples are drawn by seed, and no clock is read."""
     assert page_of(selected, tmp_path / "a.html") == page_of(selected, tmp_path / "b.html")
 
 
 def test_every_section_has_its_chart(selected: Selected, tmp_path: Path) -> None:
-    """Six charts, each an image with a title and a description that are on the page under their
-    ids.
-    """
+    """There are six charts, each an image whose title and description are on the page."""
     elements = Elements(page_of(selected, tmp_path / "page.html"))
     ids = {attributes.get("id") for _, attributes in elements.found}
     charts = [svg for svg in elements.named("svg") if svg["class"] == "chart"]
@@ -139,29 +138,31 @@ def test_every_section_has_its_chart(selected: Selected, tmp_path: Path) -> None
 
 
 def test_page_needs_nothing_from_outside(selected: Selected, tmp_path: Path) -> None:
-    """The policy forbids everything but inline style and sound, and no element asks for anything
-    else.
-    """
+    """The policy forbids all but inline style and sound, and no element asks for more."""
     elements = Elements(page_of(selected, tmp_path / "page.html"))
+
     policy = next(meta["content"] for meta in elements.named("meta") if meta.get("http-equiv"))
     assert policy is not None
     assert "default-src 'none'" in policy
     assert not {"script", "img", "link", "iframe", "object", "embed", "form"} & {
         tag for tag, _ in elements.found
     }
+
     for _, attributes in elements.found:
         assert (attributes.get("src") or "data:audio/flac").startswith("data:audio/flac")
         assert (attributes.get("href") or "#").startswith("#")
 
 
 def test_examples_can_be_heard(selected: Selected, tmp_path: Path) -> None:
-    """Examples of every kept class and of disagreement carry their own shard's sound."""
+    """Each example carries the sound of its own utterance."""
     elements = Elements(page_of(selected, tmp_path / "page.html"))
     sounds = elements.named("audio")
     assert len(sounds) >= 8
+
     for audio in sounds:
         data = base64.b64decode(str(audio["src"]).partition(",")[2])
         key = str(audio["aria-label"]).removeprefix("Utterance ")
+
         original = make_sample(int(key.rpartition("-")[2]), seconds=0.2).audio
         assert original is not None
         np.testing.assert_allclose(
@@ -170,9 +171,10 @@ def test_examples_can_be_heard(selected: Selected, tmp_path: Path) -> None:
 
 
 def test_long_and_many_sounds_keep_the_page_small(tmp_path: Path) -> None:
-    """Half a minute is cut to 15 s, and what does not fit any more says so."""
+    """Long sounds are cut to 15 s, and the page says where a sound was left out."""
     noise = np.random.default_rng(0).uniform(-0.9, 0.9, 30 * SAMPLE_RATE_HZ).astype(np.float32)
     sound = encode_flac(noise)
+
     samples = [
         Sample(
             key=f"n{n:03d}",
@@ -182,25 +184,30 @@ def test_long_and_many_sounds_keep_the_page_small(tmp_path: Path) -> None:
         )
         for n in range(40)
     ]
+
     page = page_of(
         make_selected(tmp_path, write_corpus(tmp_path / "shards", samples)), tmp_path / "page.html"
     )
+
     sounds = Elements(page).named("audio")
     first = base64.b64decode(str(sounds[0]["src"]).partition(",")[2])
     assert soundfile.info(io.BytesIO(first)).duration == pytest.approx(15.0)
+
     assert "left out to keep the page small" in page
     assert len(page.encode()) < MAX_PAGE_BYTES
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
-    """Markup, template code and direction overrides in speakers, transcripts and errors are shown,
-    never obeyed.
+    """Hostile names, words and errors are shown, never obeyed.
+
+    They hold markup, template code and marks that turn the direction of text.
     """
     samples = [
         sample_with(number, transcript=HOSTILE, speaker="s" + HOSTILE.replace("\u202e", ""))
         for number in range(60)
     ]
     selected = make_selected(tmp_path, write_corpus(tmp_path / "shards", samples))
+
     summary = summary_of(selected)
     summary["shards"] = {
         "num": 1,
@@ -210,6 +217,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     summary["panel"] = {HOSTILE: {HOSTILE: HOSTILE}}
     summary["rejected"] = {HOSTILE: 1}
     (selected.selection / "summary.json").write_text(json.dumps(summary))
+
     page = page_of(selected, tmp_path / "page.html")
     elements = Elements(page)
     assert not elements.named("script")
@@ -225,15 +233,13 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
 @settings(max_examples=25, deadline=None)
 @given(text=st.text(min_size=1, max_size=80))
 def test_no_text_changes_the_structure(text: str) -> None:
-    """Whatever keys, shards, reasons and paths hold, the page has the elements that plain ones
-    would give.
-    """
+    """Whatever keys, shards, reasons and paths hold, the page has the elements of a plain one."""
     plain, strange = (structure_with(word) for word in ("plain", text))
     assert [tag for tag, _ in strange.found] == [tag for tag, _ in plain.found]
 
 
 def structure_with(text: str) -> Elements:
-    text = text.encode("utf-8", "replace").decode()  # Arrow holds no lone surrogates
+    text = text.encode("utf-8", "replace").decode()  # Arrow cannot hold lone surrogates
     counts = dict.fromkeys(EMOTIONS, 0)
     summary = {
         "config": {
@@ -263,8 +269,10 @@ def structure_with(text: str) -> Elements:
         "retention": [],
         "quality": None,
     }
+
     selection = pa.table({name: pa.array([], pa.string()) for name in ("key", "shard", "label")})
     rejected = pa.table({"key": [text], "shard": [text], "reason": [f"code: {text}"]})
+
     return Elements(render(summary, selection, rejected, [f"/nowhere/{text}".replace("\0", "")]))
 
 
@@ -286,15 +294,13 @@ def structure_with(text: str) -> Elements:
 def test_selections_that_lack_something(
     shards: Path, tmp_path: Path, options: dict[str, object], with_truth: bool, expected: str
 ) -> None:
-    """One teacher, no truth, nothing kept: the page says so and shows the rest."""
+    """The page says what a selection lacks, such as a teacher, and shows the other sections."""
     selected = make_selected(tmp_path, shards, with_truth=with_truth, **options)
     assert expected in Elements(page_of(selected, tmp_path / "page.html")).text
 
 
 def test_missing_predictions_are_said(shards: Path, tmp_path: Path) -> None:
-    """Without the tables the numbers are all there, and the examples' place says what is
-    missing.
-    """
+    """Without prediction tables, the page has all its numbers and says why it has no examples."""
     selected = make_selected(tmp_path, shards)
     selected.predictions.rename(tmp_path / "elsewhere")
     text = Elements(page_of(selected, tmp_path / "page.html")).text
@@ -303,7 +309,7 @@ def test_missing_predictions_are_said(shards: Path, tmp_path: Path) -> None:
 
 
 def test_missing_shards_are_said(tmp_path: Path) -> None:
-    """Examples keep their words and predictions where the sound is out of reach."""
+    """Examples keep their words and predictions when their sound is out of reach."""
     shards = write_corpus(tmp_path / "shards", [sample_with(number) for number in range(60)])
     selected = make_selected(tmp_path, shards)
     shards.rename(tmp_path / "elsewhere")
@@ -314,7 +320,7 @@ def test_missing_shards_are_said(tmp_path: Path) -> None:
 
 
 def test_moved_run_still_finds_its_predictions(shards: Path, tmp_path: Path) -> None:
-    """A run's folder may move as a whole: tables beside the selection are found."""
+    """When the whole folder of a run has moved, the tables beside the selection are found."""
     make_selected(tmp_path / "before", shards)
     (tmp_path / "before").rename(tmp_path / "after")
     page = Path(write_report(ReportConfig(dir=str(tmp_path / "after")))).read_text(encoding="utf-8")
@@ -325,7 +331,7 @@ def test_moved_run_still_finds_its_predictions(shards: Path, tmp_path: Path) -> 
 def test_synthetic_corpora_are_called_so(
     tmp_path: Path, simulation: object, expected: bool
 ) -> None:
-    """The notice stands on the page exactly when samples say they were simulated."""
+    """The page has the notice exactly when samples say that they were simulated."""
     metadata = {} if simulation is None else {"simulation": simulation}
     samples = [sample_with(number, **metadata) for number in range(60)]
     page = page_of(
@@ -337,9 +343,7 @@ def test_synthetic_corpora_are_called_so(
 def test_command_writes_beside_the_selection(
     selected: Selected, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """DIR may be the selection or the folder that holds it; the page goes into DIR and its place is
-    printed.
-    """
+    """DIR may be the selection or the folder that holds it; the page goes into DIR."""
     assert find_selection(str(selected.selection.parent)) == str(selected.selection)
     assert run_report(ReportConfig(dir=str(selected.selection.parent))) == 0
     assert (selected.selection.parent / "report.html").exists()
@@ -350,12 +354,11 @@ def test_command_writes_beside_the_selection(
 def test_an_unfinished_labeling_is_said(
     shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], *, is_finished: bool
 ) -> None:
-    """What was selected while shards had no predictions is no whole corpus: `select` warns, and the
-    page repeats it.
-    """
+    """When labeling gave up shards, `select` warns, and the page repeats the warning."""
     selected = make_selected(tmp_path, shards)
     failed = [] if is_finished else [{"name": "lost.tar"}]
     (selected.predictions / "label-summary.json").write_text(json.dumps({"failed": failed}))
+
     options = [
         "--out",
         str(selected.selection),
@@ -365,6 +368,7 @@ def test_an_unfinished_labeling_is_said(
         "2",
     ]
     assert main(["select", "--predictions", str(selected.predictions), *options]) == 0
+
     warning = capsys.readouterr().err
     assert ("gave up 1 shards (lost.tar)" in warning) is not is_finished
     assert (
@@ -374,21 +378,23 @@ def test_an_unfinished_labeling_is_said(
 
 @pytest.mark.parametrize("broken", ["missing", "not json", "other version", "no table"])
 def test_unusable_folders_are_refused(tmp_path: Path, broken: str) -> None:
-    """A folder that is no whole selection is an error that names the command to run."""
+    """A folder without a complete selection is an error that names the command to run."""
     content = {
         "missing": None,
         "not json": "{",
         "other version": '{"format_version": 99}',
         "no table": '{"format_version": 2}',
     }
+
     if content[broken] is not None:
         (tmp_path / "summary.json").write_text(str(content[broken]))
+
     with pytest.raises(ConfigError, match="emostream select"):
         write_report(ReportConfig(dir=str(tmp_path)))
 
 
 def test_losses_add_up_in_the_order_of_the_rule() -> None:
-    """Unusable samples first, then the selection's steps, and no utterance is lost on the way."""
+    """Unusable samples come first, then the steps of the selection, and none is lost."""
     rejected = {
         "speaker_below_minimum": 5,
         "disagreement": 40,
@@ -396,12 +402,13 @@ def test_losses_add_up_in_the_order_of_the_rule() -> None:
         "class_excluded": 9,
     }
     losses = ordered_losses(rejected)
+
     assert [count for _, count in losses] == [2, 40, 9, 5]
     assert losses[0][0] == "corrupt audio"
 
 
 def test_published_counts_are_the_papers_totals() -> None:
-    """The reference marks come from counts that sum to the corpora's published sizes."""
+    """The published class counts sum to the published sizes of the corpora."""
     assert {name: sum(counts.values()) for name, counts in PUBLISHED_COUNTS.items()} == {
         "EmoCeleb-A": 74_100,
         "EmoCeleb-V": 75_110,
@@ -409,7 +416,7 @@ def test_published_counts_are_the_papers_totals() -> None:
 
 
 def test_headline_compares_with_the_best_teacher() -> None:
-    """Two sentences carry the result: what was kept, and what agreement is worth."""
+    """The headline says how much was kept, and compares the labels with the best teacher."""
     score = {"value": 0.91, "low": 0.9, "high": 0.92}
     summary = {
         "num_utterances": 4320,
@@ -421,22 +428,21 @@ def test_headline_compares_with_the_best_teacher() -> None:
             "kept_vs_best_teacher": {"best_teacher": "vision"},
         },
     }
+
     assert headline(summary) == (
         "4,320 utterances in, 1,903 kept (44 %). Labels are right 91 % of the time where both "
         "teachers agree; the best single teacher (vision) alone, 74 %."
     )
-    summary["quality"]["teachers"]["vision"]["accuracy"]["value"] = (
-        None  # alone it names none of the wanted classes
-    )
+
+    # As for a teacher that alone names none of the wanted classes.
+    summary["quality"]["teachers"]["vision"]["accuracy"]["value"] = None
     assert headline(summary).endswith("right 91 % of the time where both teachers agree.")
 
 
 def test_a_report_is_of_its_own_corpus_wherever_it_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder of predictions that is called alike, where the command runs, is not mistaken for the
-    selection's.
-    """
+    """Predictions of the same name, where the command runs, are not mistaken for its own."""
     for name, words in (("mine", "mine and mine alone"), ("other", "somebody else's")):
         corpus = write_corpus(
             tmp_path / f"{name}-shards", [sample_with(n, transcript=words) for n in range(60)]
@@ -444,15 +450,17 @@ def test_a_report_is_of_its_own_corpus_wherever_it_is_asked_for(
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
         make_selected(Path(), corpus)
+
     (tmp_path / "mine" / "selection").rename(tmp_path / "kept")
     page = Path(write_report(ReportConfig(dir=str(tmp_path / "kept")))).read_text(encoding="utf-8")
+
     assert "mine and mine alone" in page
     assert "somebody else" not in page
 
 
 @given(limit=st.floats(1e-6, 1e12))
 def test_ticks_cover_the_axis(limit: float) -> None:
-    """Two to twelve evenly spaced ticks from 0, the last one at or beyond the limit."""
+    """There are two to twelve even ticks from 0, the last of them at or beyond the limit."""
     ticks = nice_ticks(limit)
     assert ticks[0] == 0
     assert 2 <= len(ticks) <= 12
@@ -461,7 +469,7 @@ def test_ticks_cover_the_axis(limit: float) -> None:
 
 
 def test_logarithmic_ticks_lie_on_the_axis() -> None:
-    """From 0.05 to 20 the ticks are 1 and 3 times the powers of ten."""
+    """From 0.05 to 20, the ticks are 1 and 3 times the powers of ten."""
     assert log_ticks(np.log10(0.05), np.log10(20)) == pytest.approx([0.1, 0.3, 1, 3, 10])
 
 
@@ -474,6 +482,7 @@ def test_bars_are_as_long_as_their_shares() -> None:
         )
     )
     drawn = next(rect for rect in chart.named("rect") if rect["class"] == "accepted")
+
     assert (drawn["x"], drawn["width"]) == ("105.0", "210.0")
 
 
@@ -482,18 +491,19 @@ def test_bars_are_as_long_as_their_shares() -> None:
     [(0.0, "0 %"), (0.44, "44 %"), (0.0213, "2.1 %"), (0.995, "99.5 %"), (1.0, "100 %")],
 )
 def test_percentages_are_as_exact_as_they_need(share: float, text: str) -> None:
-    """Whole percents, with a decimal where rounding would hide the difference from none or all."""
+    """A share has a decimal where a whole percent would look like none or all."""
     assert percent(share) == text
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_colors_have_contrast(scheme: str) -> None:
-    """Every color that text is set in has 4.5:1 (WCAG AA) against what lies behind it."""
+    """Every color of text has a contrast of 4.5:1 (WCAG AA) with what lies behind it."""
     sheet = (ROOT / "cluster" / "pages" / "page.html.j2").read_text(encoding="utf-8")
     roots = re.findall(r":root \{(.*?)\}", sheet, re.DOTALL)[:2]
     colors = {}
     for root in roots if scheme == "dark" else roots[:1]:
         colors |= dict(re.findall(r"--([\w-]+): (#[0-9a-f]{3,6})", root))
+
     for front in ("ink", "soft", "accent", "lost", "reference"):
         for back in ("card", "page"):
             assert contrast(colors[front], colors[back]) >= 4.5, (front, back)

@@ -1,5 +1,6 @@
-"""The report in a real browser, at the widths of a desktop and a phone. Skipped where there is no
-Chromium.
+"""The report in a real browser, on the screens of a desktop, a tablet and a phone.
+
+The tests are skipped where there is no Chromium.
 """
 
 from pathlib import Path
@@ -50,14 +51,12 @@ def lengthy_sample(number: int) -> Sample:
 
 @pytest.mark.parametrize("screen", SCREENS)
 def test_page_fits_and_is_quiet(browser: Browser, page: Path, screen: str) -> None:
-    """Nothing scrolls sideways, the console stays empty, and nothing is fetched but the file
-    itself.
-    """
+    """Nothing scrolls sideways, the console stays empty, and only the file itself is fetched."""
     assert browser.page_faults(page, screen) == []
 
 
 def test_sounds_play(browser: Browser, page: Path) -> None:
-    """Every player has found its sound, 0.3 s long, under the page's own security policy."""
+    """Every player finds its sound, 0.3 s long, under the page's own security policy."""
     browser.show(page, "desktop")
     durations = browser.evaluate(DURATIONS)
     assert len(durations) >= 8
@@ -72,7 +71,7 @@ def test_charts_are_readable(browser: Browser, page: Path, screen: str) -> None:
 
 
 def test_dark_scheme_is_dark(browser: Browser, page: Path) -> None:
-    """The page follows the reader's scheme."""
+    """The page follows the color scheme of its reader."""
     backgrounds = {}
     for scheme in ("light", "dark"):
         browser.show(page, "desktop", scheme)

@@ -1,6 +1,4 @@
-"""Replicas on Ray Serve: they answer as one, follow one writer, and survive the death of any of
-them.
-"""
+"""Replicas on Ray Serve answer as one, follow one writer, and survive the death of any of them."""
 
 import os
 import signal
@@ -31,23 +29,23 @@ WAIT_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class RoomyCluster:
-    """A Ray cluster that believes to have four CPUs, and its raylet's process."""
+    """A Ray cluster that counts four CPUs, and the process of its raylet."""
 
     address: str
     raylet: int
 
     def processes_of(self, deployment: str) -> list[psutil.Process]:
-        """This cluster's live processes of a deployment; Ray puts its name into the title."""
+        """Return the live processes of a deployment; Ray puts its name into their titles."""
         title = f"ray::ServeReplica:speakers:{deployment}"
         mine = psutil.Process(self.raylet).children(recursive=True)
         return [process for process in mine if _title(process).startswith(title)]
 
 
 def _title(process: psutil.Process) -> str:
-    """Nothing for one that has just died, such as those the test kills."""
+    """Return the title of a process, empty for one that has just died, as after a kill."""
     try:
         return " ".join(process.cmdline())
-    except psutil.NoSuchProcess:  # a zombie is one too
+    except psutil.NoSuchProcess:  # raised for a zombie too
         return ""
 
 
@@ -56,9 +54,8 @@ def roomy_cluster() -> Iterator[RoomyCluster]:
     import ray
     from ray.cluster_utils import Cluster
 
-    os.environ.setdefault(
-        "RAY_AUTH_MODE", "disabled"
-    )  # a throw-away cluster on this machine's loopback
+    # Why without a token: the cluster is thrown away, and listens on loopback only.
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 4, "object_store_memory": 128 * 2**20}
     )
@@ -79,8 +76,9 @@ def until(condition: Callable[[], bool], what: str) -> None:
 def test_replicas_follow_one_writer_and_survive_deaths(
     roomy_cluster: RoomyCluster, tmp_path: Path
 ) -> None:
-    """Writes show on both replicas; with one replica, then the writer, killed, reads go on and no
-    write is lost.
+    """A write shows on both replicas.
+
+    When a replica and then the writer are killed, reads go on and no write is lost.
     """
     port = free_port()
     command = [
@@ -102,13 +100,16 @@ def test_replicas_follow_one_writer_and_survive_deaths(
         str(port),
     ]
     command += ["--http-port", str(free_port()), "--allow-plaintext"]
+
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
+
     try:
         assert process.stdout is not None
         until(
             lambda: process.stdout.readline().startswith("serving 2 replicas"), "not served in time"
         )  # type: ignore[union-attr]
+
         with SpeakerClient(
             f"127.0.0.1:{port}", fingerprint=FINGERPRINT, timeout_seconds=20
         ) as client:
@@ -117,6 +118,7 @@ def test_replicas_follow_one_writer_and_survive_deaths(
                 lambda: all(client.describe().generation == written for _ in range(8)),
                 "a replica does not follow",
             )
+
             with pytest.raises(SpeakerIndexError, match="INVALID_ARGUMENT: k: got 0"):
                 client.search(make_vectors(1), 0)
             with pytest.raises(SpeakerIndexError, match="INVALID_ARGUMENT: id: speaker is"):
@@ -128,8 +130,10 @@ def test_replicas_follow_one_writer_and_survive_deaths(
                 2,
                 3,
             ]
+
             roomy_cluster.processes_of(REPLICA)[0].kill()
             assert client.get("first").id == "first"
+
             roomy_cluster.processes_of(WRITER)[0].kill()
             assert client.describe().generation >= written
             until(lambda: can_write(client), "no writer was started again")
@@ -138,6 +142,7 @@ def test_replicas_follow_one_writer_and_survive_deaths(
                 "a write was lost",
             )
             assert client.get("first").id == "first"
+
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 0
     finally:
@@ -153,12 +158,13 @@ def can_write(client: SpeakerClient) -> bool:
 
 
 def test_a_limit_is_that_of_all_replicas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each grants its share; the size of a message is each's own."""
+    """Each replica grants its share of the requests, and has the full limit of a message."""
     found: list[ReplicaConfig] = []
     monkeypatch.setattr(
         "actors.speaker_index.serving.replica_actor.speaker_application",
         lambda config, _: found.append(config),
     )
+
     options = {
         "speakers": "s.parquet",
         "data": str(tmp_path),
@@ -168,6 +174,7 @@ def test_a_limit_is_that_of_all_replicas(tmp_path: Path, monkeypatch: pytest.Mon
     _application(
         from_mapping(ServeConfig, options | {"requests_per_second": 10.0, "max_message_mib": 2})
     )
+
     assert (found[0].callers.requests_per_second, found[0].limits.max_message_bytes) == (
         2.5,
         2 << 20,
@@ -191,7 +198,7 @@ def test_a_limit_is_that_of_all_replicas(tmp_path: Path, monkeypatch: pytest.Mon
 def test_what_replicas_cannot_do_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
-    """Before Ray is started."""
+    """An option that replicas cannot follow is refused before Ray is started."""
     table = write_table(tmp_path / "speakers.parquet", 3)
     command = ["serve", "--speakers", table, "--data", f"{tmp_path}/data", "--replicas", "1"]
     assert main([*command, *options]) == 2

@@ -1,6 +1,4 @@
-"""`serve` and `lookup` as people run them: processes, signals, exit statuses; and the Python
-client's own rules.
-"""
+"""`serve` and `lookup` as people run them, and the rules of the Python client."""
 
 import json
 import os
@@ -45,7 +43,7 @@ from tests.ports import free_port
 def serving(
     folder: Path, root: Path, *options: str
 ) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """A server process and its address; killed at the end if it has not ended by itself."""
+    """Run a server process and yield its address; kill the process if it has not ended."""
     command = [
         sys.executable,
         "-m",
@@ -57,8 +55,10 @@ def serving(
         "0",
         *options,
     ]
+
     with (folder / "server.log").open("w") as log:
         process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=log, text=True)
+
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -81,22 +81,23 @@ def speaker(name: str, seed: int = 3) -> Speaker:
 
 
 def test_what_was_acknowledged_survives_a_kill_and_a_term(tmp_path: Path) -> None:
-    """SIGKILL right after an answer; SIGTERM ends in order with status 0; both times all writes are
-    there again.
-    """
+    """Acknowledged writes survive SIGKILL and SIGTERM; SIGTERM ends with status 0."""
     table = write_table(tmp_path / "speakers.parquet", 6)
     for number, how in enumerate((signal.SIGKILL, signal.SIGTERM)):
         with serving(tmp_path, ROOT, "--speakers", table) as (process, target):
             with SpeakerClient(target, fingerprint=FINGERPRINT) as client:
                 assert client.describe().num_speakers == 6 + number
                 client.upsert([speaker(f"new-{number}")])
+
             process.send_signal(how)
             assert process.wait(timeout=30) == (-signal.SIGKILL if how == signal.SIGKILL else 0)
+
     with serving(tmp_path, ROOT, "--follow") as (_, target), SpeakerClient(target) as client:
         assert client.describe().num_speakers == 8
         found = client.get("new-1")
         assert found.labels == speaker("new-1").labels
         np.testing.assert_array_equal(found.vector, speaker("new-1").vector)
+
         with pytest.raises(
             SpeakerIndexError, match="FAILED_PRECONDITION: this replica only follows"
         ):
@@ -104,9 +105,7 @@ def test_what_was_acknowledged_survives_a_kill_and_a_term(tmp_path: Path) -> Non
 
 
 def test_a_request_in_progress_is_answered_before_the_end(tmp_path: Path) -> None:
-    """SIGTERM during a stream: what was asked is answered, new calls are refused, and the status is
-    0.
-    """
+    """After SIGTERM, a stream that has begun is answered, and new calls are refused."""
     table = write_table(tmp_path / "speakers.parquet", 6)
     with serving(tmp_path, ROOT, "--speakers", table) as (process, target):
         asked, go_on = threading.Event(), threading.Event()
@@ -159,10 +158,11 @@ def test_what_cannot_be_served_is_one_clear_line(
     options: list[str],
     message: str,
 ) -> None:
-    """Exit status 2, before anything listens."""
+    """Unusable options give one line and exit status 2, before the server listens."""
     monkeypatch.chdir(tmp_path)
     table = write_table(tmp_path / "speakers.parquet", 3)
     Path(table).chmod(0o644)
+
     assert (
         main(["serve", "--speakers", table, "--data", f"{tmp_path}/data", "--port", "0", *options])
         == 2
@@ -171,7 +171,7 @@ def test_what_cannot_be_served_is_one_clear_line(
 
 
 def test_a_port_in_use_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Two servers on one port would share its clients; the second is refused."""
+    """A second server on a port is refused, because the two would share its clients."""
     table = write_table(tmp_path / "speakers.parquet", 3)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -180,11 +180,12 @@ def test_a_port_in_use_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert (
             main(["serve", "--speakers", table, "--data", f"{tmp_path}/data", "--port", port]) == 2
         )
+
     assert "cannot listen there" in capsys.readouterr().err
 
 
 def voice(pitch: float, seed: int) -> "np.ndarray":  # type: ignore[type-arg]
-    """A second of something with a pitch and overtones."""
+    """Make a second of sound with a pitch and overtones."""
     rng = np.random.default_rng(seed)
     times = np.arange(SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
     tones = [np.sin(2 * np.pi * pitch * n * times + rng.uniform(0, 6)) / n for n in range(1, 20)]
@@ -195,11 +196,12 @@ def voice(pitch: float, seed: int) -> "np.ndarray":  # type: ignore[type-arg]
 
 @pytest.fixture
 def voices(tmp_path: Path) -> str:
-    """A table of three voices, by the embedder that needs no weights."""
+    """A table of three voices, made by the embedder that needs no weights."""
     embedder = SpectralEmbedder()
     embedder.setup(1)
     rows = embedder.embed([voice(pitch, 0) for pitch in (110.0, 170.0, 250.0)], ["a", "b", "c"])
     vectors = np.stack([row for row in rows if not isinstance(row, Missing)])
+
     nothing = np.empty((3, 0))
     table = SpeakerTable(
         speakers=["low", "middle", "high"],
@@ -213,6 +215,7 @@ def voices(tmp_path: Path) -> str:
         encoder="spectral",
         fingerprint=SPECTRAL_FINGERPRINT,
     )
+
     path = tmp_path / "voices.parquet"
     write_speakers(str(path), table)
     return str(path)
@@ -221,15 +224,15 @@ def voices(tmp_path: Path) -> str:
 def test_lookup_finds_a_voice_a_vector_and_a_speaker(
     voices: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Recordings go through the index's own encoder; a speaker of the index is not its own
-    neighbor.
-    """
+    """A recording goes through the index's own encoder; a speaker is not its own neighbor."""
     (tmp_path / "new.flac").write_bytes(encode_flac(voice(172.0, 5)))
+
     with serving(tmp_path, ROOT, "--speakers", voices) as (_, target):
         assert (
             main(["lookup", "--server", target, "--audio", f"{tmp_path}/new.flac", "-k", "2"]) == 0
         )
         assert capsys.readouterr().out.splitlines()[1].split()[0] == "middle"
+
         with SpeakerClient(target) as client:
             np.save(tmp_path / "vector.npy", client.get("high").vector)
         assert (
@@ -238,9 +241,11 @@ def test_lookup_finds_a_voice_a_vector_and_a_speaker(
         )
         found = json.loads(capsys.readouterr().out)["neighbours"][0]
         assert (found[0]["id"], round(found[0]["similarity"], 5), len(found)) == ("high", 1.0, 3)
+
         assert main(["lookup", "--server", target, "--speaker", "high", "-k", "5", "--json"]) == 0
         found = json.loads(capsys.readouterr().out)["neighbours"][0]
         assert {neighbor["id"] for neighbor in found} == {"low", "middle"}
+
         assert main(["lookup", "--server", target, "--speaker", "nobody"]) == 4
         assert "NOT_FOUND: speaker 'nobody' is not in the index" in capsys.readouterr().err
 
@@ -248,15 +253,15 @@ def test_lookup_finds_a_voice_a_vector_and_a_speaker(
 def test_lookup_says_what_is_wrong(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An encoder it cannot guess, unreadable input, a server that is not there, a token that is
-    missing.
-    """
+    """Each fault has its message: unknown encoder, unreadable input, no server, no token."""
     (tmp_path / "noise.flac").write_bytes(b"nothing")
     np.save(tmp_path / "two.npy", np.ones((2, WIDTH)))
     np.save(tmp_path / "one.npy", np.ones(WIDTH, dtype=np.float32))
+
     tokens = tmp_path / "tokens"
     tokens.write_text("read me a-token-of-my-own-12\n")
     tokens.chmod(0o600)
+
     with (
         running_server(tmp_path) as running,
         running_server(tmp_path / "closed", tokens=str(tokens)) as closed,
@@ -279,13 +284,16 @@ def test_lookup_says_what_is_wrong(
         ):
             assert main([*lookup, *arguments]) == 2
             assert message in capsys.readouterr().err
+
         one = ["--vector", f"{tmp_path}/one.npy"]
         assert main([*lookup, *one, "--fingerprint", "another:1"]) == 4
         assert "FAILED_PRECONDITION" in capsys.readouterr().err
+
         assert main(["lookup", "--server", closed.target, *one]) == 4
         assert "UNAUTHENTICATED" in capsys.readouterr().err
         monkeypatch.setenv("EMOSTREAM_TOKEN", "a-token-of-my-own-12")
         assert main(["lookup", "--server", closed.target, *one]) == 0
+
     assert main(["lookup", "--server", "localhost:1", *one, "--timeout-seconds", "1"]) == 4
     said = capsys.readouterr().err
     assert "emostream lookup: localhost:1: DEADLINE_EXCEEDED" in said
@@ -293,6 +301,7 @@ def test_lookup_says_what_is_wrong(
         "check that `emostream serve` runs at localhost:1, and that it does not ask for TLS "
         "(--tls-ca)" in said
     )
+
     assert main(["lookup", "--server", "localhost", *one]) == 2
     assert "--server: got localhost, expected HOST:PORT" in capsys.readouterr().err
 
@@ -320,9 +329,7 @@ def test_a_call_is_repeated_while_the_server_is_not_there_and_only_then(tmp_path
 
 
 def test_a_write_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether the first was made is not known, and another client may have written since: the
-    caller decides.
-    """
+    """A failed write is not repeated: nobody knows whether it was made, so the caller decides."""
     asked: list[Write] = []
 
     def submit(write: Write) -> None:
@@ -343,24 +350,28 @@ def test_a_write_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_client_speaks_the_whole_service(tmp_path: Path) -> None:
-    """Search, streams, calibration, writes: typed results that agree with each other."""
+    """Search, streams, calibration and writes return typed results that agree with each other."""
     with (
         running_server(tmp_path) as running,
         SpeakerClient(running.target, fingerprint=FINGERPRINT) as client,
     ):
         assert client.upsert([speaker("x", 1), speaker("y", 2)]) == 2
+
         vectors = make_vectors(3, 1)
         result = client.search(vectors, 4, exclude=["s001"], metadata_equals={"sex": "male"})
         assert result.generation == 2
         assert [len(one) for one in result.neighbours] == [4, 4, 4]
         assert result.neighbours[0][0].id == "x"
         assert result.neighbours[0][0].labels["arousal"] == LabelStatistics(0.5, 0.25, 4)
+
         streamed = list(client.stream_search([vectors, vectors[:1]], 4))
         assert [len(one.neighbours) for one in streamed] == [3, 1]
         assert streamed[0].neighbours[0] == streamed[1].neighbours[0]
+
         calibrated = client.calibrate({"arousal": [0.0, 1.0]}, vector=vectors[0], k=1, mode="mu")
         assert [neighbor.id for neighbor in calibrated.neighbours] == ["x"]
         np.testing.assert_allclose(calibrated.predictions["arousal"], [0.0, 1.0])
+
         assert client.delete(["x", "nobody"]) == 1
         with pytest.raises(ValueError, match="either a vector or a speaker_id"):
             client.calibrate({"arousal": [1.0]})
@@ -368,7 +379,7 @@ def test_the_client_speaks_the_whole_service(tmp_path: Path) -> None:
 
 
 def test_every_option_reaches_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No certificate, limit or log is lost on the way."""
+    """Every option of the command reaches the server, such as a certificate or a limit."""
     offered: list[tuple[SpeakerService, ServerConfig]] = []
 
     class StopHereError(Exception):
@@ -408,6 +419,5 @@ def test_every_option_reaches_the_server(tmp_path: Path, monkeypatch: pytest.Mon
     assert {name: reached[name] for name in given} == given
     assert config.limits.max_message_bytes == 2 << 20
     assert service._limits == Limits(max_vectors=7, max_k=5)
-    assert (
-        options_of(ServerConfig).keys() & options_of(ServeConfig).keys() == given.keys()
-    )  # a new option is tried too
+    # Why: an option that is added later must be tried here too.
+    assert options_of(ServerConfig).keys() & options_of(ServeConfig).keys() == given.keys()

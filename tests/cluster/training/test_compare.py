@@ -1,6 +1,4 @@
-"""Runs side by side: methods told apart by all that differs, classes and values, the
-personalization gap.
-"""
+"""Runs side by side: names of methods, classes and values, the personalization gap."""
 
 import json
 from pathlib import Path
@@ -22,7 +20,7 @@ SEEDS = range(3)
 
 
 def mislabeled(split: str, speaker: int, number: int) -> Sample:
-    """An utterance whose weak label is anger unless it is neutral, whatever the truth."""
+    """Make an utterance whose weak label is anger unless it is neutral, whatever the truth."""
     plain = make_utterance(split, speaker, number)
     label = plain.metadata["emotion"] if plain.metadata["emotion"] == "neutral" else "anger"
     return Sample(
@@ -35,9 +33,10 @@ def mislabeled(split: str, speaker: int, number: int) -> Sample:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Packed shards with weak labels that are not the truth; twelve training speakers."""
+    """Packed shards of twelve training speakers, whose weak labels differ from the truth."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("compare")
+
     (folder / "packed").mkdir()
     for split, speakers in (("train", 12), ("validation", 3), ("test", 3)):
         samples = [mislabeled(split, speaker, n) for speaker in range(speakers) for n in range(6)]
@@ -52,7 +51,7 @@ def run(
     evaluated: tuple[str, ...] = (),
     **values: Any,
 ) -> str:
-    """Train and evaluate; returns the evaluation's folder."""
+    """Train and evaluate, and return the folder of the evaluation."""
     out = folder / name
     if not (out / "train.json").exists():
         engine = {"num_steps": 2, "validate_every": 2, "checkpoint_every": 2, "log_every": 2}
@@ -63,6 +62,7 @@ def run(
             options[group] = options.get(group, {}) | given
         (folder / "options.yaml").write_text(yaml.safe_dump(options))
         assert main(["train", "--config", str(folder / "options.yaml")]) == 0
+
     evaluation = out / "-".join(["evaluation", *evaluated]).replace("--", "")
     command = [
         "evaluate",
@@ -73,6 +73,7 @@ def run(
         "--out",
         str(evaluation),
     ]
+
     assert main([*command, *evaluated]) == 0
     return str(evaluation)
 
@@ -86,9 +87,7 @@ def compare(folder: Path, *arguments: str) -> dict[str, Any]:
 def test_methods_are_told_apart_by_all_that_differs(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An encoder that another run adapted, options of engine and evaluation: each has a name; seeds
-    share one.
-    """
+    """Each adapted encoder and each other option gives a method its own name; seeds share one."""
     adaptation = {"num_labels": 4, "min_samples": 800, "mask_length": 2}
     out = folder / "tapt"
     values = small_values(
@@ -96,12 +95,14 @@ def test_methods_are_told_apart_by_all_that_differs(
     )
     (folder / "options.yaml").write_text(yaml.safe_dump(values | {"model": adaptation}))
     assert main(["train", "--config", str(folder / "options.yaml")]) == 0
+
     runs = [run(folder, f"plain-{seed}", engine={"seed": seed}) for seed in SEEDS]
     runs.append(run(folder, "adapted", encoder={"checkpoint": f"{out}/best"}))
-    runs.append(run(folder, "faster", engine={"learning_rate": 0.01}))
+    runs.append(run(folder, "lr=0.01", engine={"learning_rate": 0.01}))
     runs += [
         run(folder, "plain-0", evaluated=("--pldc", "mu", "--neighbors", k)) for k in ("1", "3")
     ]
+
     methods = by_method([read_run(folder) for folder in runs])
     assert {name: sorted(seeds) for name, seeds in methods.items()} == {
         "finetune": [0, 1, 2],
@@ -110,10 +111,13 @@ def test_methods_are_told_apart_by_all_that_differs(
         "finetune neighbors=1 pldc=mu": [0],
         "finetune neighbors=3 pldc=mu": [0],
     }
+
     assert main(["compare", "--runs", runs[0], runs[0], "--out", str(folder / "t.json")]) == 2
     assert "finetune with seed 0 is there twice" in capsys.readouterr().err
-    table = compare(folder, "--runs", *runs[:3], f"ours={runs[3]}")["methods"]
+
+    table = compare(folder, "--runs", *runs[:3], f"ours={runs[4]}")["methods"]
     assert set(table) == {"finetune", "ours"}
+
     own = [
         json.loads((Path(one) / "metrics.json").read_text())["scores"]["accuracy"]
         for one in runs[:3]
@@ -125,8 +129,9 @@ def test_methods_are_told_apart_by_all_that_differs(
 def test_values_are_compared_by_concordance(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """O-CCC and A-CCC of each value, their spread over speakers, and significance; classes do not
-    mix with values.
+    """Runs of values have O-CCC, A-CCC, their spread and significance.
+
+    They are not compared with runs of classes.
     """
     target = {"target": {"kind": "values", "values": ["arousal", "valence"]}}
     runs = [run(folder, f"values-{seed}", data=target, engine={"seed": seed}) for seed in SEEDS]
@@ -140,26 +145,30 @@ def test_values_are_compared_by_concordance(
         )
         for seed in SEEDS
     ]
+
     table = compare(folder, "--runs", *runs, *heads)["methods"]
     assert set(table) == {"finetune", "finetune head=interpreter"}
     figures = table["finetune head=interpreter"]
     assert {"O-CCC arousal", "A-CCC valence", "A-CCC std valence"} <= set(figures)
     assert 0 <= figures["A-CCC arousal"]["p"] <= 1
+
     scores = [json.loads((Path(one) / "metrics.json").read_text())["scores"] for one in heads]
     assert figures["A-CCC valence"]["mean"] == pytest.approx(
         np.mean([score["over_speakers"][1] for score in scores])
     )
     assert "O-CCC arousal" in capsys.readouterr().out
+
     mixed = [runs[0], run(folder, "plain-0")]
     assert main(["compare", "--runs", *mixed, "--out", str(folder / "t.json")]) == 2
-    assert "expected runs of one kind" in capsys.readouterr().err
+    assert "expected runs that predict the same classes or values" in capsys.readouterr().err
 
 
 def test_the_gap_is_what_knowing_the_speakers_gains(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Dependent minus independent on the same utterances, over seeds; a model is not measured on
-    what it has heard.
+    """The gap is dependent minus independent on the same utterances, over seeds.
+
+    A model is not measured on what it has heard.
     """
     known, left_out = {"known_seconds": 0.5}, ("--known-seconds", "0.5")
     dependent = [
@@ -169,9 +178,11 @@ def test_the_gap_is_what_knowing_the_speakers_gains(
     independent = [
         run(folder, f"plain-{seed}", engine={"seed": seed}, evaluated=left_out) for seed in SEEDS
     ]
+
     gaps = compare(
         folder, "--runs", *independent, *dependent, "--baseline", "finetune data.known_seconds=0.5"
     )
+
     metrics = [
         json.loads((Path(one) / "metrics.json").read_text()) for one in (*dependent, *independent)
     ]
@@ -180,11 +191,13 @@ def test_the_gap_is_what_knowing_the_speakers_gains(
         len(pq.read_table(Path(dependent[0]) / "predictions.parquet")) + metrics[0]["num_left_out"]
         == 18
     )
+
     accuracies = [one["scores"]["accuracy"] for one in metrics]
     (gap,) = (entry for entry in gaps["personalisation_gap"] if entry["figure"] == "ACC")
     assert gap["gap"] == pytest.approx(np.mean(accuracies[:3]) - np.mean(accuracies[3:]))
     assert gap["seeds"] == 3
     assert "personalization gap, all training speakers: ACC" in capsys.readouterr().out
+
     checkpoint = [
         "--checkpoint",
         f"{folder}/dependent-0/best",
@@ -193,10 +206,10 @@ def test_the_gap_is_what_knowing_the_speakers_gains(
     ]
     assert main(["evaluate", *checkpoint, "--out", str(folder / "refused")]) == 2
     assert "give --known-seconds 0.5" in capsys.readouterr().err
+
     chained = {"checkpoint": f"{folder}/dependent-0/best"}
-    run(
-        folder, "chained", encoder=chained, evaluated=left_out
-    )  # what its start has heard, it has heard
+    # What its encoder has heard, this model has heard too.
+    run(folder, "chained", encoder=chained, evaluated=left_out)
     assert (
         main(
             [
@@ -216,8 +229,9 @@ def test_the_gap_is_what_knowing_the_speakers_gains(
 def test_other_corpora_truths_and_checkpoints_are_other_methods(
     folder: Path, tmp_path: Path
 ) -> None:
-    """Seeds are averaged over one corpus, against one truth, at one kind of checkpoint; the name
-    says which.
+    """A method is measured on one corpus, against one truth, at one kind of checkpoint.
+
+    The name of the method says which.
     """
     (tmp_path / "packed").mkdir()
     for split in ("train", "validation", "test"):
@@ -225,7 +239,9 @@ def test_other_corpora_truths_and_checkpoints_are_other_methods(
             mislabeled(split, speaker, number) for speaker in range(4) for number in range(6)
         ]
         write_shard(tmp_path / "packed" / f"{split}-000000.tar", samples)
+
     here, elsewhere = run(folder, "plain-0"), run(tmp_path, "plain-1", engine={"seed": 1})
+
     last = [
         "--checkpoint",
         f"{folder}/plain-0/last",
@@ -235,6 +251,7 @@ def test_other_corpora_truths_and_checkpoints_are_other_methods(
         f"{folder}/last",
     ]
     assert main(["evaluate", *last]) == 0
+
     names = sorted(by_method([read_run(one) for one in (here, elsewhere, f"{folder}/last")]))
     assert len(names) == 3
     assert sum("model=last" in name for name in names) == 1
@@ -242,9 +259,7 @@ def test_other_corpora_truths_and_checkpoints_are_other_methods(
 
 
 def test_calibration_knows_the_labels_that_were_learned(folder: Path) -> None:
-    """PLDC by all training speakers gives each speaker the mean of their weak labels, not of the
-    truth.
-    """
+    """PLDC by all training speakers gives the mean of their weak labels, not of the truth."""
     evaluated = ("--pldc", "mu", "--neighbors", "12")
     out = run(folder, "plain-0", evaluated=evaluated)
     table = pq.read_table(Path(out) / "predictions.parquet").to_pandas()

@@ -1,6 +1,4 @@
-"""Video through the command line: films in packed shards to a VideoMAE recognizer, resumed,
-evaluated, gone on with.
-"""
+"""Video through the command line: a VideoMAE recognizer is trained, resumed, evaluated, reused."""
 
 import json
 from pathlib import Path
@@ -39,6 +37,7 @@ def evaluate(run: Path, shards: str) -> int:
         "--out",
         f"{run}/evaluation",
     ]
+
     return main([*command, "--set-size", "3"])
 
 
@@ -49,10 +48,11 @@ def curve(run: Path) -> list[float]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Films, and both recipes trained on them from nothing."""
+    """Films, and both recipes trained on them from scratch."""
     torch.set_num_threads(1)
     path = tmp_path_factory.mktemp("films")
     shards = write_video_world(path / "packed")
+
     for recipe, steps in (("finetune", 120), ("setpeer", 8)):
         often = {
             "num_steps": steps,
@@ -62,11 +62,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
         assert train(video_values(shards, path / recipe, recipe, **often), path) == 0
         assert evaluate(path / recipe, shards) == 0
+
     return path
 
 
 def test_motion_is_learned(folder: Path) -> None:
-    """Films of unseen speakers are told apart by where the square goes, far above one in three."""
+    """Films of unseen speakers are recognized by how the square moves, far above chance."""
     found = json.loads((folder / "finetune" / "evaluation" / "metrics.json").read_text())
     assert found["number"] == 36
     assert found["scores"]["accuracy"] > 0.7
@@ -74,22 +75,25 @@ def test_motion_is_learned(folder: Path) -> None:
 
 @pytest.mark.parametrize("recipe", ["finetune", "setpeer"])
 def test_what_is_evaluated_is_what_the_exported_model_says(folder: Path, recipe: str) -> None:
-    """`from_pretrained` and the clip's format it carries give the scores of the table."""
+    """The exported model gives the scores of the table, with the clip format that it carries."""
     table = pq.read_table(folder / recipe / "evaluation" / "predictions.parquet").to_pandas()
     model = EmotionRecognizer.from_pretrained(folder / recipe / "best").eval()
+
     index = read_index(f"{folder}/packed/*.tar").split("test")
     reader = BatchReader(index, ["clip"], clip=model.clip_format)
     (plan, _), *_ = plan_sets(index.rows_by_speaker(), 3, "same", 0)
     (batch,) = read_once(reader, [plan])
+
     with torch.inference_mode():
         scores = model(*heard(batch), torch.zeros_like(batch.sets)).scores_NC.softmax(dim=-1)
+
     keys = [index.table["key"][row].as_py() for row in batch.rows.tolist()]
     expected = table.set_index("key").loc[keys, [f"score_{name}" for name in model.config.names]]
     np.testing.assert_allclose(scores.numpy(), expected.to_numpy(), rtol=1e-3, atol=1e-5)
 
 
 def test_a_resumed_run_is_the_undisturbed_one(folder: Path, tmp_path: Path) -> None:
-    """Stopped after half of the steps and resumed, the curve is the same."""
+    """A run that stopped halfway and resumed has the curve of an undisturbed run."""
     values = video_values(
         f"{folder}/packed/*.tar", tmp_path / "run", "setpeer", num_steps=8, learning_rate=3e-3
     )
@@ -99,12 +103,15 @@ def test_a_resumed_run_is_the_undisturbed_one(folder: Path, tmp_path: Path) -> N
         "schedule": "constant",
         "warmup_share": 0.0,
     }
+
     values["engine"]["num_steps"] = 4
     assert train(values, tmp_path) == 0
     values["engine"]["num_steps"] = 8
     assert train(values, tmp_path, "--resume") == 0
+
     whole = values | {"out": str(tmp_path / "whole")}
     assert train(whole, tmp_path) == 0
+
     assert len(curve(tmp_path / "run")) == 8
     assert curve(tmp_path / "run") == curve(tmp_path / "whole")
 
@@ -112,8 +119,9 @@ def test_a_resumed_run_is_the_undisturbed_one(folder: Path, tmp_path: Path) -> N
 def test_a_pretrained_videomae_is_fine_tuned_but_for_its_frozen_parts(
     folder: Path, tmp_path: Path
 ) -> None:
-    """Pictures are made as its processor says; the patch embedding and the lowest layer stay, the
-    rest is trained; what comes out can be gone on with.
+    """The patch embedding and the lowest layer stay frozen, the other layers are trained.
+
+    Clips are made as the processor of the checkpoint says, and the result can be trained further.
     """
     torch.manual_seed(0)
     small = {
@@ -124,6 +132,7 @@ def test_a_pretrained_videomae_is_fine_tuned_but_for_its_frozen_parts(
     }
     model = VideoMAEModel(VideoMAEConfig(image_size=16, patch_size=8, num_frames=4, **small))
     model.save_pretrained(tmp_path / "videomae")
+
     processor = VideoMAEImageProcessorPil(
         size={"shortest_edge": 20},
         crop_size={"height": 16, "width": 16},
@@ -131,16 +140,19 @@ def test_a_pretrained_videomae_is_fine_tuned_but_for_its_frozen_parts(
         image_std=[0.2] * 3,
     )
     processor.save_pretrained(tmp_path / "videomae")
+
     for start, out in (("videomae", "first"), ("first/best", "second")):
         values = video_values(f"{folder}/packed/*.tar", tmp_path / out, "setpeer", num_steps=2)
         values["encoder"] = {"checkpoint": str(tmp_path / start), "freeze_layers": 1}
         assert train(values, tmp_path) == 0
+
         found = EmotionRecognizer.from_pretrained(tmp_path / out / "last")
         assert found.clip_format is not None
         assert (found.clip_format.shortest_edge_pixels, found.clip_format.mean) == (
             20,
             (0.4, 0.4, 0.4),
         )
+
         trained = found.encoder.model.state_dict()
         same = {
             name for name, value in model.state_dict().items() if torch.equal(value, trained[name])
@@ -154,8 +166,9 @@ def test_a_pretrained_videomae_is_fine_tuned_but_for_its_frozen_parts(
 def test_a_film_that_is_damaged_or_missing_is_named(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Training stops as resumable, evaluation as unusable, both with the sample's key and the
-    reason.
+    """A damaged or missing film is named with its key and reason.
+
+    Training stops with status 4, evaluation with status 2.
     """
     for name, video, reason in (
         ("cut", (make_film("train", 0, 0).video or b"")[:-200], "corrupt_video"),
@@ -165,6 +178,7 @@ def test_a_film_that_is_damaged_or_missing_is_named(
         packed.mkdir()
         for split in ("train", "validation", "test"):
             films = [make_film(split, speaker, n) for speaker in range(2) for n in range(6)]
+
             broken = {
                 "video": video,
                 "video_format": "mp4" if video else None,
@@ -172,6 +186,7 @@ def test_a_film_that_is_damaged_or_missing_is_named(
             }
             films[7] = Sample(key=films[7].key, metadata=films[7].metadata, **broken)  # type: ignore[arg-type]
             write_shard(packed / f"{split}.tar", films)
+
         assert (
             train(video_values(f"{packed}/*.tar", tmp_path / f"{name}-run", "finetune"), tmp_path)
             == 4
@@ -186,7 +201,7 @@ def test_a_film_that_is_damaged_or_missing_is_named(
 def test_a_detector_that_is_not_there_stops_the_run(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The remedy is that of the panel's detector."""
+    """A missing face detector stops the run with the remedy that a panel's detector has."""
     values = video_values(f"{folder}/packed/*.tar", tmp_path / "run", "finetune")
     values["data"]["faces"] = {"detector": str(tmp_path / "yunet.onnx")}
     assert train(values, tmp_path) == 2
@@ -197,12 +212,14 @@ def test_a_detector_that_is_not_there_stops_the_run(
 def test_sharded_and_in_half_precision_it_trains_too(
     folder: Path, tmp_path: Path, engine: dict[str, Any]
 ) -> None:
-    """The steps finish with finite losses that fall, and the exported model loads."""
+    """With sharded weights or in half precision the loss falls, and the exported model loads."""
     values = video_values(
         f"{folder}/packed/*.tar", tmp_path / "run", "finetune", num_steps=40, learning_rate=3e-3
     )
     values["engine"] |= {"validate_every": 40, "checkpoint_every": 40} | engine
+
     assert train(values, tmp_path) == 0
+
     losses = curve(tmp_path / "run")
     assert np.mean(losses[-10:]) < np.mean(losses[:10])
     assert EmotionRecognizer.from_pretrained(tmp_path / "run" / "best").clip_format is not None

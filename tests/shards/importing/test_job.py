@@ -1,5 +1,6 @@
-"""Import: every row ends in a shard or among the rejected, the bytes depend on the input alone, and
-work resumes.
+"""Import: every row ends in a shard or among the rejected rows.
+
+The bytes depend on the input alone, and an interrupted import can go on.
 """
 
 import csv
@@ -44,7 +45,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def row(number: int, **changes: Any) -> dict[str, Any]:
-    """Row `number` of a good table, with some cells changed."""
+    """Row `number` of a good table, with some changed cells."""
     cells = {
         "clip": f"clip-{number}",
         "audio": f"{number}.flac",
@@ -55,6 +56,7 @@ def row(number: int, **changes: Any) -> dict[str, Any]:
         "duration_seconds": "0.25",
         "take": "1e5",
     }
+
     return cells | changes
 
 
@@ -94,11 +96,13 @@ def shard_bytes(out: Path) -> dict[str, bytes]:
 
 
 def test_a_row_becomes_a_sample(root: Path, tmp_path: Path) -> None:
-    """Files, transcript and every other column arrive; CSV cells stay text but for the duration."""
+    """Files, transcript and all other columns arrive; CSV cells stay text, except the duration."""
     report = run(
         write_csv(tmp_path / "t.csv", [row(number) for number in range(8)]), root, tmp_path / "out"
     )
+
     assert (report.num_imported, report.num_rejected) == (8, 0)
+    # Why 1e5 as a take: a cell that looks like a number has to stay text.
     for number, sample in enumerate(samples(tmp_path / "out")):
         assert sample.key == f"clip-{number}"
         assert sample.audio == (root / f"{number}.flac").read_bytes()
@@ -125,6 +129,7 @@ def test_parquet_cells_keep_their_types(root: Path, tmp_path: Path) -> None:
         "ratings": ratings,
         "language": None,
     }
+
     pq.write_table(pa.Table.from_pylist([cells]), tmp_path / "t.parquet")
     run(tmp_path / "t.parquet", root, tmp_path / "out")
     (sample,) = samples(tmp_path / "out")
@@ -132,7 +137,7 @@ def test_parquet_cells_keep_their_types(root: Path, tmp_path: Path) -> None:
 
 
 def test_the_options_lie_beside_the_shards(root: Path, tmp_path: Path) -> None:
-    """import.yaml runs the very same import again."""
+    """import.yaml repeats the very same import."""
     run(write_csv(tmp_path / "t.csv", [row(0)]), root, tmp_path / "out", check="decode")
     saved = from_mapping(
         ImportConfig, yaml.safe_load((tmp_path / "out" / "import.yaml").read_text())
@@ -171,7 +176,9 @@ def test_imported_and_rejected_are_all_rows(root: Path, tmp_path: Path) -> None:
         "bad_metadata": row(0, clip="h", duration_seconds="long"),
     }
     table = write_csv(tmp_path / "t.csv", [row(0), *bad.values(), row(1)])
+
     report = run(table, root, tmp_path / "out")
+
     reasons = rejected(tmp_path / "out")
     assert report.num_rows == report.num_imported + report.num_rejected == 12
     assert sorted(reasons) == list(range(1, 11))
@@ -202,7 +209,9 @@ def test_samples_of_a_shard_have_the_same_fields(root: Path, tmp_path: Path) -> 
         tmp_path / "t.csv", [row(n, transcript="" if n % 2 else "words") for n in range(6)]
     )
     report = run(table, root, tmp_path / "out")
+
     assert report.num_shards == 2
+
     for shard in (tmp_path / "out").glob("*.tar"):
         with open_ranged(str(shard)) as reader:
             fields = {
@@ -212,8 +221,9 @@ def test_samples_of_a_shard_have_the_same_fields(root: Path, tmp_path: Path) -> 
 
 
 def test_an_interrupted_import_goes_on(root: Path, tmp_path: Path) -> None:
-    """Only the missing shard is written again; a finished import writes no shard and gives the same
-    report.
+    """Only the missing shard is written again.
+
+    A finished import writes no shard and gives the same report.
     """
     rows = [
         row(n, transcript=t, audio=f"{n}.flac" if n < 5 else "noise.flac")
@@ -221,12 +231,14 @@ def test_an_interrupted_import_goes_on(root: Path, tmp_path: Path) -> None:
         for t in [f"w{n}" * (n % 2)]
     ]
     (root / "noise.flac").write_bytes(b"no sound at all" * 20)
+
     table = write_csv(tmp_path / "t.csv", rows)
     first = run(table, root, tmp_path / "out")
     expected = shard_bytes(tmp_path / "out")
     assert run(table, root, tmp_path / "out") == ImportReport(
         **{**as_dict(first), "num_written": 0}
     )
+
     lost = sorted(expected)[0]
     (tmp_path / "out" / lost).unlink()
     (tmp_path / "out" / "import-summary.json").unlink()
@@ -234,6 +246,7 @@ def test_an_interrupted_import_goes_on(root: Path, tmp_path: Path) -> None:
         json.dumps({"of": "a run that was killed"})
     )
     (tmp_path / "out" / f".{lost}.tmp-12ab").write_bytes(b"half a shard")
+
     again = run(table, root, tmp_path / "out")
     assert again == ImportReport(**{**as_dict(first), "num_written": 1})
     assert shard_bytes(tmp_path / "out") == expected
@@ -241,7 +254,7 @@ def test_an_interrupted_import_goes_on(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_lost_shard_is_written_again(root: Path, tmp_path: Path) -> None:
-    """A finished import whose shard has gone is not finished."""
+    """An import is not finished any more when one of its shards is gone."""
     table = write_csv(tmp_path / "t.csv", [row(0)])
     run(table, root, tmp_path / "out")
     expected = shard_bytes(tmp_path / "out")
@@ -252,19 +265,23 @@ def test_a_lost_shard_is_written_again(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_longer_table_writes_what_is_new(root: Path, tmp_path: Path) -> None:
-    """Shards that have not changed are left alone, so that they are not labeled again; their
-    rejects stay known.
+    """Unchanged shards are left alone, so that they are not labeled again.
+
+    Their rejected rows stay known.
     """
     (root / "noise.flac").write_bytes(b"no sound at all" * 20)
     silent = [
         row(n, transcript="", audio="noise.flac" if n == 1 else f"{n}.flac") for n in range(3)
     ]
     spoken = [row(n) for n in range(4, 6)]
+
     run(write_csv(tmp_path / "t.csv", silent + spoken[:1]), root, tmp_path / "out")
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.tar")}
+
     report = run(
         write_csv(tmp_path / "t.csv", spoken[1:] + silent + spoken[:1]), root, tmp_path / "out"
     )
+
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.tar")}
     assert (report.num_written, report.num_shards) == (1, 2)
     assert len(before.items() & after.items()) == 1
@@ -272,8 +289,9 @@ def test_a_longer_table_writes_what_is_new(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_row_that_names_another_file_changes_its_shard(root: Path, tmp_path: Path) -> None:
-    """Files of one size and time are told apart by their paths: a corrected table is not the old
-    one.
+    """A corrected table is another table, even if its files have the same size and time.
+
+    Such files are told apart by their paths.
     """
     for number in range(2):
         os.utime(root / f"{number}.npy", (1e9, 1e9))
@@ -283,13 +301,15 @@ def test_a_row_that_names_another_file_changes_its_shard(root: Path, tmp_path: P
         root,
         tmp_path / "out",
     )
+
     run(write_csv(tmp_path / "t.csv", [row(0), row(1)]), root, tmp_path / "out")
+
     faces = [sample.face_features for sample in samples(tmp_path / "out")]
     assert [face[0, 0] for face in faces if face is not None] == [0.0, 1.0]
 
 
 def test_changed_reasons_are_reported(root: Path, tmp_path: Path) -> None:
-    """The same shards with other rejected rows are another report."""
+    """The same shards with other rejected rows give another report."""
     run(
         write_csv(tmp_path / "t.csv", [row(0), row(1, audio="nowhere.flac")]),
         root,
@@ -301,8 +321,9 @@ def test_changed_reasons_are_reported(root: Path, tmp_path: Path) -> None:
 
 
 def test_spaces_around_csv_cells_say_nothing(root: Path, tmp_path: Path) -> None:
-    """A speaker is one speaker, and a column one column, whatever spaces a spreadsheet left around
-    them.
+    """Spaces around a CSV cell do not matter.
+
+    A speaker is one speaker, and a column one column, whatever a spreadsheet left around them.
     """
     table = tmp_path / "t.csv"
     table.write_text("clip, audio , speaker,emotion\na, 0.flac,bob ,happy\nb,1.flac , bob,sad\n")
@@ -314,7 +335,7 @@ def test_spaces_around_csv_cells_say_nothing(root: Path, tmp_path: Path) -> None
 
 
 def test_the_root_may_be_here(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`--root .` is a folder like any other; what leaves it is still refused."""
+    """`--root .` is a folder like any other, and paths that leave it are refused."""
     monkeypatch.chdir(root)
     table = write_csv(
         tmp_path / "t.csv", [row(0), row(1, audio="../recordings2/1.flac"), row(2, audio="..")]
@@ -343,7 +364,7 @@ def test_a_changed_file_changes_its_shard_and_the_old_one_goes(root: Path, tmp_p
 
 
 def test_a_folder_with_other_shards_is_refused(root: Path, tmp_path: Path) -> None:
-    """Shards that are not this import's would be labeled along; nothing is written."""
+    """A folder with other shards is refused, as `label` would label them too."""
     out = tmp_path / "out"
     out.mkdir()
     (out / "mine.tar").write_bytes(b"")
@@ -367,9 +388,7 @@ def test_a_target_size_cuts_shards(root: Path, tmp_path: Path) -> None:
 
 @given(st.text(max_size=40))
 def test_any_name_becomes_a_usable_key_or_a_reason(name: str) -> None:
-    """Whatever a table calls its rows, the key is one every reader accepts, or the row is
-    rejected.
-    """
+    """Any name in a table becomes a key that every reader accepts, or is rejected."""
     try:
         key = tar_key(name)
     except BadSample:

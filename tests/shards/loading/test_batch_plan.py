@@ -1,5 +1,6 @@
-"""Plans: everything once an epoch, little padding, the same order for everyone, loud when
-impossible.
+"""Plans hold everything once an epoch, with little padding, in the same order for everyone.
+
+What is impossible is an error.
 """
 
 from collections import Counter
@@ -38,9 +39,11 @@ def test_every_utterance_is_in_one_batch_under_the_budget(
     """Padded to its longest, a batch fits the budget, unless one utterance alone exceeds it."""
     view = UtteranceView(batch_seconds=budget, max_utterances=largest, pool_batches=3)
     batches = UtterancePlan(np.asarray(seconds), view, seed=1).epoch(epoch)
+
     assert sorted(np.concatenate([batch.rows for batch in batches]).tolist()) == list(
         range(len(seconds))
     )
+
     for batch in batches:
         longest = max(seconds[row] for row in batch.rows)
         assert len(batch.rows) == 1 or longest * len(batch.rows) <= budget + 1e-9
@@ -49,7 +52,7 @@ def test_every_utterance_is_in_one_batch_under_the_budget(
 
 
 def test_padding_stays_under_five_percent() -> None:
-    """On 5,000 utterances of log-normal length with the default view."""
+    """Of 5,000 utterances of log-normal length, the default view pads less than 5 %."""
     seconds = np.random.default_rng(0).lognormal(1.2, 0.5, 5_000).clip(0.5, 20.0)
     batches = UtterancePlan(seconds, UtteranceView(), seed=0).epoch(0)
     padded = sum(seconds[batch.rows].max() * len(batch.rows) for batch in batches)
@@ -57,7 +60,7 @@ def test_padding_stays_under_five_percent() -> None:
 
 
 def test_orders_differ_by_epoch_and_seed_only() -> None:
-    """The same seed and epoch give the same batches; another of either does not."""
+    """The same seed and epoch give the same batches; another seed or epoch does not."""
     seconds = np.random.default_rng(0).uniform(1, 5, 300)
 
     def order(seed: int, epoch: int) -> list[list[int]]:
@@ -76,13 +79,15 @@ def test_orders_differ_by_epoch_and_seed_only() -> None:
 def test_every_speaker_is_in_one_batch_with_distinct_utterances(
     sizes: list[int], num_sets: int, set_size: int, epoch: int
 ) -> None:
-    """K different utterances of the speaker's own, fewer only where there are fewer; batches differ
-    by one speaker.
+    """Each speaker has K different utterances of their own, fewer only if there are fewer.
+
+    Batches differ in size by at most one speaker.
     """
     rows = speakers_of(sizes)
     owner = {int(row): speaker for speaker, mine in rows.items() for row in mine}
     view = SpeakerSetView(num_sets=num_sets, set_size=set_size, short_speakers="smaller_set")
     batches = SpeakerSetPlan(rows, view, seed=0).epoch(epoch)
+
     seen: Counter[str] = Counter()
     for batch in batches:
         assert len(set(batch.rows.tolist())) == len(batch.rows)
@@ -92,13 +97,14 @@ def test_every_speaker_is_in_one_batch_with_distinct_utterances(
             assert len(members) == min(set_size, len(rows[speaker]))
             seen[speaker] += 1
     assert seen == Counter(list(rows))
+
     widths = [batch.sets.max() + 1 for batch in batches]
     assert max(widths) <= num_sets
     assert max(widths) - min(widths) <= 1
 
 
 def test_utterances_are_drawn_from_all_of_a_speakers() -> None:
-    """Over many epochs every utterance comes up about as often as any other."""
+    """Over many epochs, every utterance is drawn about as often as any other."""
     plan = SpeakerSetPlan(speakers_of([20]), SpeakerSetView(set_size=5), seed=0)
     counts = Counter(row for epoch in range(400) for row in plan.epoch(epoch)[0].rows.tolist())
     assert len(counts) == 20
@@ -107,15 +113,17 @@ def test_utterances_are_drawn_from_all_of_a_speakers() -> None:
 
 
 def test_short_speakers_are_an_error_unless_said_otherwise() -> None:
-    """The error says how many, who, and what to do; leaving them out leaves the others."""
+    """The error says how many, who, and what to do; short speakers can be left out."""
     rows = speakers_of([8, 3, 9])
     with pytest.raises(
         ConfigError,
         match=r"1 of 3 speakers have fewer utterances \(s01\); lower it, or set data.sets",
     ):
         SpeakerSetPlan(rows, SpeakerSetView(), seed=0)
+
     (batch,) = SpeakerSetPlan(rows, SpeakerSetView(short_speakers="leave_out"), seed=0).epoch(0)
     assert len(batch.rows) == 16
+
     with pytest.raises(ConfigError, match="no speaker has that many"):
         SpeakerSetPlan(speakers_of([2]), SpeakerSetView(short_speakers="leave_out"), seed=0)
 
@@ -125,23 +133,26 @@ def test_short_speakers_are_an_error_unless_said_otherwise() -> None:
 def test_evaluation_sees_every_utterance_once_among_its_own(
     sizes: list[int], set_size: int
 ) -> None:
-    """One speaker at a time, sets of at most K, only a speaker's last set smaller."""
+    """Each batch is a set of one speaker with at most K utterances; only the last is smaller."""
     rows = speakers_of(sizes)
     owner = {int(row): speaker for speaker, mine in rows.items() for row in mine}
     batches = evaluation_batches(rows, set_size)
+
     assert sorted(np.concatenate([batch.rows for batch in batches]).tolist()) == list(
         range(sum(sizes))
     )
+
     per_speaker: dict[str, list[int]] = {}
     for batch in batches:
         (speaker,) = {owner[row] for row in batch.rows.tolist()}
         per_speaker.setdefault(speaker, []).append(len(batch.rows))
+
     for counts in per_speaker.values():
         assert all(count == (set_size or sum(counts)) for count in counts[:-1])
         assert 0 < counts[-1] <= (set_size or sum(counts))
 
 
 def test_utterances_without_a_length_are_refused() -> None:
-    """Batches cannot be planned by lengths nobody knows."""
+    """An utterance of unknown length is refused, as batches are planned by length."""
     with pytest.raises(ConfigError, match="duration_seconds"):
         UtterancePlan(np.asarray([1.0, np.nan]), UtteranceView(), seed=0)

@@ -1,5 +1,6 @@
-"""Which utterances of test speakers a speaker-dependent model hears, and which training speakers
-make room for them.
+"""Which utterances of test speakers a speaker-dependent model hears.
+
+Training speakers make room for them.
 """
 
 from itertools import pairwise
@@ -23,12 +24,14 @@ def speakers_of(index: CorpusIndex, prefix: str) -> set[str]:
 
 
 def test_at_least_so_many_seconds_of_each_speaker_are_known(corpus: CorpusIndex) -> None:
-    """No fewer, and without the last of them fewer; always the same ones; some are left of
-    everybody.
+    """The seconds asked for are known of each speaker, and no utterance more.
+
+    They are always the same, and some utterances of everybody are left.
     """
     test = corpus.split("test")
     known = known_utterances(test, 0.7)
     assert (known == known_utterances(test, 0.7)).all()
+
     for rows in test.rows_by_speaker().values():
         mine = test.durations[rows][known[rows]]
         assert mine.sum() >= 0.7
@@ -37,7 +40,7 @@ def test_at_least_so_many_seconds_of_each_speaker_are_known(corpus: CorpusIndex)
 
 
 def test_more_than_a_speaker_has_is_refused(corpus: CorpusIndex) -> None:
-    """Something must be left to measure on."""
+    """Seconds that leave nothing to measure on are refused."""
     with pytest.raises(ConfigError, match="some have to be left to measure on"):
         known_utterances(corpus.split("test"), 100.0)
 
@@ -53,16 +56,18 @@ def test_fewer_speakers_are_part_of_more(corpus: CorpusIndex) -> None:
 
 
 def test_known_speakers_take_the_place_of_training_speakers(corpus: CorpusIndex) -> None:
-    """As many speakers as without them; what is known of them is what evaluation leaves out."""
+    """The number of speakers stays, and evaluation leaves out exactly what is known of them."""
     some = CorpusIndex(
         corpus.table.filter(
             np.asarray([s not in ("test-4", "test-5") for s in corpus.table["speaker"].to_pylist()])
         )
     )
+
     dependent = training_utterances(some, 5, 0.7, "test")
     assert len(speakers_of(dependent, "test")) == 4
     assert speakers_of(dependent, "train") < set(training_utterances(some, 5, 0.0, "test").speakers)
     assert len(speakers_of(dependent, "train")) == 1
+
     test = some.split("test")
     heard = set(dependent.table["key"].to_pylist())
     assert {
@@ -70,12 +75,13 @@ def test_known_speakers_take_the_place_of_training_speakers(corpus: CorpusIndex)
         for k, known in zip(test.table["key"].to_pylist(), known_utterances(test, 0.7), strict=True)
         if known
     } <= heard
+
     with pytest.raises(ConfigError, match="expected more than the 4 of test"):
         training_utterances(some, 4, 0.7, "test")
 
 
 def test_every_number_of_speakers_is_part_of_the_next(corpus: CorpusIndex) -> None:
-    """So that a curve over their number adds speakers and never exchanges them."""
+    """A curve over the number of speakers adds speakers and never exchanges them."""
     chosen = [
         set(training_utterances(corpus, number, 0.0, "test").speakers) for number in range(1, 7)
     ]
@@ -83,8 +89,9 @@ def test_every_number_of_speakers_is_part_of_the_next(corpus: CorpusIndex) -> No
 
 
 def test_a_speaker_whose_last_utterance_would_be_needed_is_refused(corpus: CorpusIndex) -> None:
-    """So many seconds that every utterance is heard leave nothing to measure on; one utterance less
-    is enough.
+    """Seconds that need a speaker's last utterance are refused.
+
+    Seconds that need one utterance less are enough.
     """
     mine = corpus.split("test").take(next(iter(corpus.split("test").rows_by_speaker().values())))
     with pytest.raises(ConfigError, match="some have to be left to measure on"):

@@ -1,5 +1,6 @@
-"""The loader: the planned order at any world size and from any position, and tensors that are what
-the shards hold.
+"""The loader gives the planned order at any world size and from any position.
+
+Its tensors are what the shards hold.
 """
 
 import itertools
@@ -42,6 +43,8 @@ def packed(number: int) -> Sample:
         "label_probs": probs,
         "split": "test" if number % 5 == 4 else "train",
     }
+
+    # Why object.__setattr__: a sample is frozen.
     object.__setattr__(
         sample,
         "metadata",
@@ -92,7 +95,7 @@ def rows(batches: Iterator[Batch], number: int) -> list[tuple[int, list[int]]]:
 
 
 def test_the_index_is_what_the_shards_say(index: CorpusIndex, folder: Path) -> None:
-    """Keys in tar order, splits, labels and any json field."""
+    """The index has the keys in tar order, the splits, the labels and any field of the json."""
     assert index.table["key"].to_pylist() == [
         f"utterance-{number:05d}" for number in range(NUM_SAMPLES)
     ]
@@ -101,19 +104,22 @@ def test_the_index_is_what_the_shards_say(index: CorpusIndex, folder: Path) -> N
     assert index.table["label"].to_pylist() == [
         EMOTIONS[number % 4] for number in range(NUM_SAMPLES)
     ]
+
     np.testing.assert_allclose(index.values("arousal"), np.arange(NUM_SAMPLES) / 10)
     assert np.isnan(index.values("demographics.age")).all()
     assert index.texts("speaker")[:2] == ["speaker-0", "speaker-1"]
     assert sorted(np.concatenate(list(index.rows_by_speaker().values())).tolist()) == list(
         range(NUM_SAMPLES)
     )
+
     assert read_index(f"{folder}/*.tar").digest == index.digest
+
     with pytest.raises(ConfigError, match="the shards hold test, train"):
         index.split("dev")
 
 
 def test_a_batch_holds_what_the_samples_hold(index: CorpusIndex) -> None:
-    """Sound as decoded, zero behind it; targets, speakers and sets row by row."""
+    """Each row has its sound, zeros after it, and its targets, speaker and set."""
     for batch in itertools.islice(loader_of(index), 8):
         for place, row in enumerate(batch.rows.tolist()):
             sound = decode_audio(packed(row).audio or b"")
@@ -126,28 +132,33 @@ def test_a_batch_holds_what_the_samples_hold(index: CorpusIndex) -> None:
 
 
 def test_soft_targets_are_restricted_and_renormalized(index: CorpusIndex) -> None:
-    """`label_probs` over the classes in use sum to 1; values come from the json; strangers are
-    unknown.
+    """`label_probs` over the classes in use sum to 1, and values come from the json.
+
+    A label outside the classes is unknown.
     """
     soft = read_targets(index, TargetConfig(kind="label_probs"), ("neutral", "anger"))
     np.testing.assert_allclose(soft.array[0], [0.8, 0.2], rtol=1e-6)
+
     hard = read_targets(index, TargetConfig(), ("neutral", "anger"))
     assert hard.labels[:5].tolist() == [0, 1, -1, -1, 0]
     assert np.isnan(hard.array[2]).all()
+
     values = read_targets(index, TargetConfig(kind="values", values=("arousal",)), ("arousal",))
     np.testing.assert_allclose(values.array[:3, 0], [0.0, 0.1, 0.2], rtol=1e-6)
     assert values.known.all()
 
 
 def test_classes_are_those_that_can_be_learned(index: CorpusIndex) -> None:
-    """In the project's order, all or those asked for; one that no utterance has is refused, but in
-    distributions.
+    """Classes are in the project's order: all that occur, or those asked for.
+
+    A class that no utterance has is refused, unless distributions are learned.
     """
     present = tuple(EMOTIONS[:4])
     assert resolve_classes(index, TargetConfig()) == present
     assert resolve_classes(index, TargetConfig(classes=("fear", "neutral"))) == tuple(
         name for name in present if name in ("fear", "neutral")
     )
+
     wanted = ("neutral", "surprise")
     with pytest.raises(
         ConfigError,
@@ -155,6 +166,7 @@ def test_classes_are_those_that_can_be_learned(index: CorpusIndex) -> None:
     ):
         resolve_classes(index, TargetConfig(classes=wanted))
     assert resolve_classes(index, TargetConfig(kind="label_probs", classes=wanted)) == wanted
+
     with pytest.raises(
         ConfigError, match=r"`emotion` in the training utterances' json has [01] classes"
     ):
@@ -166,16 +178,19 @@ def test_classes_are_those_that_can_be_learned(index: CorpusIndex) -> None:
 def test_ranks_together_see_the_one_global_order(
     index: CorpusIndex, sets: bool, world_size: int, per_step: int
 ) -> None:
-    """Whatever the world size, every batch of the order goes to exactly one rank, over epochs."""
+    """Over epochs, every batch of the order goes to exactly one rank, at any world size."""
     num_batches = 5 * per_step
     expected = rows(iter(loader_of(index, sets=sets, batches_per_step=per_step)), num_batches)
+
     assert [number for number, _ in expected] == list(range(num_batches))
+
     found = []
     for rank in range(world_size):
         loader = loader_of(
             index, sets=sets, batches_per_step=per_step, rank=rank, world_size=world_size
         )
         found += rows(iter(loader), num_batches // world_size)
+
     assert sorted(found) == expected
 
 
@@ -184,31 +199,34 @@ def test_ranks_together_see_the_one_global_order(
 def test_a_resumed_loader_goes_on_at_the_very_next_batch(
     index: CorpusIndex, sets: bool, steps: int
 ) -> None:
-    """From any step, also at another world size."""
+    """A loader goes on from any step, also at another world size."""
     whole = rows(iter(loader_of(index, sets=sets, batches_per_step=2)), 24)
     first = loader_of(index, sets=sets, batches_per_step=2, rank=1, world_size=2)
     rows(iter(first), steps)
     state = first.state_dict()
     assert state["next_batch"] == 2 * steps
+
     resumed = loader_of(index, sets=sets, batches_per_step=2)
     resumed.load_state_dict(state)
     assert rows(iter(resumed), 6) == whole[2 * steps : 2 * steps + 6]
 
 
 def test_reading_in_other_processes_changes_nothing(index: CorpusIndex) -> None:
-    """Worker processes give the same batches in the same order."""
+    """Reading processes give the same batches in the same order."""
     alone = [heard(batch)[0] for batch in itertools.islice(loader_of(index), 6)]
     beside = [heard(batch)[0] for batch in itertools.islice(loader_of(index, num_workers=2), 6)]
     assert all(torch.equal(one, other) for one, other in zip(alone, beside, strict=True))
 
 
 def test_one_pass_gives_ranks_equally_many_batches(index: CorpusIndex) -> None:
-    """Surplus batches repeat the last one and are numbered -1; the rest is every utterance once."""
+    """Surplus batches repeat the last one, numbered -1; the others hold every utterance once."""
     batches = evaluation_batches(index.rows_by_speaker(), 4)
     parts = [
         list(read_once(reader_of(index), batches, rank=rank, world_size=4)) for rank in range(4)
     ]
+
     assert len({len(part) for part in parts}) == 1
+
     seen = [
         row for part in parts for batch in part if batch.number >= 0 for row in batch.rows.tolist()
     ]
@@ -216,7 +234,7 @@ def test_one_pass_gives_ranks_equally_many_batches(index: CorpusIndex) -> None:
 
 
 def test_other_data_is_not_resumed(index: CorpusIndex) -> None:
-    """A position means nothing in another order."""
+    """A position in another order is refused."""
     loader = loader_of(index)
     with pytest.raises(ConfigError, match="not those the run was started with"):
         loader.load_state_dict({**loader.state_dict(), "identity": "another"})
@@ -225,19 +243,24 @@ def test_other_data_is_not_resumed(index: CorpusIndex) -> None:
 
 
 def test_a_second_epoch_is_read_from_memory(tmp_path: Path) -> None:
-    """What the cache has room for is decoded once; the rest is read again, and misses what has
-    gone.
+    """Utterances that fit into the cache are decoded once.
+
+    The others are read again, and fail if their shard is gone.
     """
     write_shard(tmp_path / "a.tar", [packed(number) for number in range(4)])
     index = read_index(str(tmp_path))
+
     batches = evaluation_batches(index.rows_by_speaker(), 4)
     roomy = BatchReader(index, ["sound"], cache_bytes=10**6)
     size = heard(next(read_once(roomy, batches[:1])))[0][0].nbytes
     narrow = BatchReader(index, ["sound"], cache_bytes=size)
+
     first = [list(read_once(reader, batches)) for reader in (roomy, narrow)]
+
     (tmp_path / "a.tar").write_bytes(b"")
     for before, after in zip(first[0], read_once(roomy, batches), strict=True):
         assert torch.equal(heard(before)[0], heard(after)[0])
+    # Why it still works: this one batch is what the narrow reader has kept.
     assert len(list(read_once(narrow, batches[:1]))) == 1
     with pytest.raises(BadShard):
         list(read_once(narrow, batches))
@@ -245,13 +268,15 @@ def test_a_second_epoch_is_read_from_memory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_sample_that_cannot_be_used_is_named(tmp_path: Path, num_workers: int) -> None:
-    """Training does not skip: what was packed must be readable. The error is the same one from a
-    worker process.
+    """Training does not skip a sample, as everything that was packed must be readable.
+
+    The error from a reading process is the same one.
     """
     broken = packed(0)
     object.__setattr__(broken, "audio", b"fLaC" + bytes(50))
     write_shard(tmp_path / "a.tar", [broken, packed(1)])
     index = read_index(str(tmp_path))
+
     with pytest.raises(BadShard, match=r"a\.tar: sample 'utterance-00000'") as raised:
         list(
             read_once(
@@ -262,6 +287,7 @@ def test_a_sample_that_cannot_be_used_is_named(tmp_path: Path, num_workers: int)
         )
     assert "Traceback" not in str(raised.value)
     assert raised.value.code == "corrupt_audio"
+
     (tmp_path / "a.tar").write_bytes((tmp_path / "a.tar").read_bytes()[:3000])
     with pytest.raises(BadShard, match="damaged_shard"):
         read_index(str(tmp_path))
@@ -279,11 +305,12 @@ def filmed(number: int) -> Sample:
 
 
 def test_video_comes_as_clips(tmp_path: Path) -> None:
-    """[N, T, 3, side, side], standardized; the same from memory, and from a worker process."""
+    """Clips are [N, T, 3, side, side] and standardized, also from memory and a reading process."""
     write_shard(tmp_path / "a.tar", [filmed(number) for number in range(6)])
     index = read_index(str(tmp_path))
     reader = BatchReader(index, ["clip"], cache_bytes=10**6, clip=CLIP)
     batches = evaluation_batches(index.rows_by_speaker(), 4)
+
     first = list(read_once(reader, batches))
     for batch in first:
         values, lengths = heard(batch)
@@ -293,32 +320,37 @@ def test_video_comes_as_clips(tmp_path: Path) -> None:
         shades = (20 * batch.rows[:, None] + 10 * torch.arange(4)) / 255
         expected = (shades[..., None] - torch.tensor(CLIP.mean)) / torch.tensor(CLIP.std)
         torch.testing.assert_close(values.mean(dim=(3, 4)), expected, rtol=0, atol=0.06)
+
     (beside,) = read_once(BatchReader(index, ["clip"], clip=CLIP), batches[:1], num_workers=1)
     (tmp_path / "a.tar").write_bytes(b"")
     (again, *_) = read_once(reader, batches)
+
     assert torch.equal(heard(beside)[0], heard(first[0])[0])
     assert torch.equal(heard(again)[0], heard(first[0])[0])
 
 
 def test_a_video_that_cannot_be_used_is_named(tmp_path: Path) -> None:
-    """Damaged or missing: the sample and the reason, as for sound."""
+    """An error names the sample whose video is damaged or missing, and the reason."""
     broken = filmed(0)
     object.__setattr__(broken, "video", (broken.video or b"")[:-300])
     write_shard(tmp_path / "a.tar", [broken])
     write_shard(tmp_path / "b.tar", [packed(1)])
+
     index = read_index(str(tmp_path))
     reader = BatchReader(index, ["clip"], clip=CLIP)
     batches = evaluation_batches(index.rows_by_speaker(), 1)
+
     with pytest.raises(BadShard, match=r"corrupt_video: .*a\.tar: sample 'utterance-00000'"):
         list(read_once(reader, batches[:1]))
     with pytest.raises(BadShard, match=r"no_video: .*b\.tar: sample 'utterance-00001'"):
         list(read_once(reader, batches[1:]))
-    with pytest.raises(ConfigError, match="clip: got None for clip"):
+
+    with pytest.raises(ConfigError, match="clip: got None for the inputs clip"):
         BatchReader(index, ["clip"])
 
 
 def test_sound_and_face_come_together(tmp_path: Path) -> None:
-    """Each with its own lengths, 0 for what an utterance lacks; targets by their names."""
+    """Each input has its own lengths, 0 where an utterance lacks it; targets have their names."""
     both, only_sound, only_face = (make_sample(number) for number in range(3))
     object.__setattr__(only_sound, "face_features", None)
     object.__setattr__(only_face, "audio", None)
@@ -352,7 +384,7 @@ def utterances(tmp_path_factory: pytest.TempPathFactory) -> CorpusIndex:
 
 
 def kept_bytes(reader: BatchReader) -> int:
-    """What it holds in memory."""
+    """How many bytes a reader holds in memory."""
     return sum(
         array.nbytes
         for found in reader._decoded.values()
@@ -362,7 +394,7 @@ def kept_bytes(reader: BatchReader) -> int:
 
 
 def test_memory_holds_what_was_said_and_no_more(utterances: CorpusIndex) -> None:
-    """Two epochs with room for a third of the corpus, and no more shards open than may be."""
+    """With room for a third of the corpus, two epochs keep no more than that in memory."""
     whole = BatchReader(utterances, ["sound"], cache_bytes=1 << 40)
     plan = UtterancePlan(utterances.durations, UtteranceView(), seed=0)
     for planned in plan.epoch(0):
@@ -375,15 +407,19 @@ def test_memory_holds_what_was_said_and_no_more(utterances: CorpusIndex) -> None
 
 
 def test_padding_and_epochs_are_counted(utterances: CorpusIndex) -> None:
-    """The share of what is handed out that is padding, and how much of the corpus has been handed
-    out, by hand.
+    """The share of padding and the number of epochs are those counted by hand.
+
+    Both are of what has been handed out.
     """
     plan = UtterancePlan(utterances.durations, UtteranceView(batch_seconds=2.0), seed=0)
     loader = TrainingLoader(BatchReader(utterances, ["sound"]), plan, identity="this")
+
     batches = iter(loader)
     number = len(plan.epoch(0)) + 1
     given = [next(batches) for _ in range(number)]
+
     padding = sum(int((values.shape[1] - lengths).sum()) for values, lengths in map(heard, given))
+
     assert loader.padding_share == pytest.approx(
         padding / sum(heard(batch)[0].numel() for batch in given)
     )

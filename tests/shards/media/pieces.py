@@ -1,5 +1,6 @@
-"""Sound and video encoded on the spot by FFmpeg, and the crafted damage, for the tests of the media
-code.
+"""Sound and video that FFmpeg encodes on the spot, and crafted damage.
+
+The tests of the media code use them.
 """
 
 import io
@@ -30,7 +31,7 @@ def tone(
 def encode_sound(
     samples: NDArray[np.float64], *, rate_hz: int, container: str, codec: str
 ) -> bytes:
-    """`samples` (mono) in a container of FFmpeg's."""
+    """`samples` (mono) in a container that FFmpeg writes."""
     stream = io.BytesIO()
     with av.open(stream, "w", format=container) as output:
         track = output.add_stream(codec, rate=rate_hz, layout="mono")
@@ -54,12 +55,14 @@ def encode_video(
     sound_rate_hz: int = 48_000,
     sound_codec: str = "aac",
 ) -> bytes:
-    """`pictures`, shown at `times` or at a steady rate, nearly without loss, and perhaps a sound
-    track.
+    """A video of `pictures`, nearly without loss, perhaps with a sound track.
+
+    They are shown at `times`, or at a steady rate.
     """
     shown_at = (
         [number / frames_per_second for number in range(len(pictures))] if times is None else times
     )
+
     stream = io.BytesIO()
     with av.open(stream, "w", format=container) as output:
         track: Any = output.add_stream(
@@ -72,15 +75,18 @@ def encode_video(
             if sound is None
             else output.add_stream(sound_codec, rate=sound_rate_hz, layout="mono")
         )
+
         output.mux(_picture_packets(track, pictures, shown_at))
         if sound_track is not None and sound is not None:
             output.mux(_sound_packets(sound_track, sound, sound_rate_hz))
+
     return stream.getvalue()
 
 
 def with_rotation(mp4: bytes, quarter_turns_clockwise: int) -> bytes:
-    """`mp4` with the matrix by which a phone says how it was held, written into its (first) track
-    header.
+    """`mp4` with a rotation in the header of its first track.
+
+    A phone writes this matrix to say how it was held.
     """
     matrices = {1: (0, 1, -1, 0), 2: (-1, 0, 0, -1), 3: (0, -1, 1, 0)}
     a, b, c, d = (value << 16 for value in matrices[quarter_turns_clockwise])

@@ -1,4 +1,4 @@
-"""Sound from every container against the sine it was made of, and every way a file can be bad."""
+"""Sound from every container, against its source sine, and every way in which a file can be bad."""
 
 import io
 import socket
@@ -36,7 +36,7 @@ CODECS = {
     "mkv": ("matroska", "aac", 44_100, 0.05),
     "webm": ("webm", "libopus", 48_000, 0.03),
 }
-# Those in which a cut (inside a page, for ogg) shows.
+# The formats in which a cut is noticed; for ogg, a cut inside a page.
 SEES_CUTS = ("flac", "wav", "opus", "flac in ogg", "m4a", "m4a without loss")
 
 
@@ -49,7 +49,7 @@ def encoded(name: str, seconds: float = 1.0) -> bytes:
 def written(
     samples: NDArray[np.float64], rate_hz: int = SAMPLE_RATE_HZ, *, subtype: str, kind: str = "WAV"
 ) -> bytes:
-    """A file by libsndfile, the other library that knows these formats."""
+    """A file written by libsndfile, the other library that knows these formats."""
     stream = io.BytesIO()
     soundfile.write(stream, samples, rate_hz, format=kind, subtype=subtype)
     return stream.getvalue()
@@ -58,14 +58,16 @@ def written(
 def assert_is_the_tone(
     sound: NDArray[np.float32], frequency_hz: float, level: float, tolerance: float
 ) -> None:
-    """The middle of `sound` is a sine of that frequency and level, up to a residual of `tolerance`
-    (RMS).
+    """The middle of `sound` is a sine of that frequency and level.
+
+    The residual is below `tolerance` (RMS).
     """
     assert (sound.dtype, sound.ndim) == (np.float32, 1)
     middle = sound[len(sound) // 5 : -len(sound) // 5].astype(np.float64)
     phases = 2 * np.pi * frequency_hz * np.arange(len(middle)) / SAMPLE_RATE_HZ
     basis = np.stack([np.sin(phases), np.cos(phases)], axis=1)
     weights, *_ = np.linalg.lstsq(basis, middle, rcond=None)
+
     assert np.hypot(*weights) == pytest.approx(
         level, rel=0.06
     )  # LAME writes an mp3 5 % below what it was given
@@ -81,7 +83,7 @@ def code_of(data: bytes, **options: float) -> str:
 
 @pytest.mark.parametrize("name", CODECS)
 def test_every_container_gives_back_the_tone_it_holds(name: str) -> None:
-    """Frequency, level and length are the source's at 16 kHz, up to the codec's own delay."""
+    """Frequency, level and length are the source's at 16 kHz, up to the delay of the codec."""
     data = encoded(name)
     sound = decode_audio(data)
     assert_is_the_tone(sound, FREQUENCY_HZ, LEVEL, tolerance=0.01)
@@ -90,7 +92,10 @@ def test_every_container_gives_back_the_tone_it_holds(name: str) -> None:
 
 
 def test_vorbis_gives_back_the_tone_it_holds() -> None:
-    """An ogg file by libsndfile, as FFmpeg's own encoder is not fit for use."""
+    """A Vorbis file gives back the tone it holds.
+
+    libsndfile writes it, as FFmpeg's own encoder is not fit for use.
+    """
     data = written(
         tone(FREQUENCY_HZ, rate_hz=44_100, level=LEVEL), 44_100, subtype="VORBIS", kind="OGG"
     )
@@ -106,7 +111,7 @@ def test_vorbis_gives_back_the_tone_it_holds() -> None:
 def test_the_sound_track_of_a_video_is_its_sound(
     container: str, video_codec: str, sound_codec: str
 ) -> None:
-    """Pictures do not get in the way."""
+    """The sound of a video is that of its sound track, whatever its pictures."""
     data = encode_video(
         [gray(90)] * 24,
         container=container,
@@ -114,13 +119,14 @@ def test_the_sound_track_of_a_video_is_its_sound(
         sound=tone(FREQUENCY_HZ, level=LEVEL),
         sound_codec=sound_codec,
     )
+
     sound = decode_audio(data)
     assert_is_the_tone(sound, FREQUENCY_HZ, LEVEL, tolerance=0.01)
     assert len(sound) == pytest.approx(SAMPLE_RATE_HZ, abs=0.05 * SAMPLE_RATE_HZ)
 
 
 def test_a_video_without_sound_says_so() -> None:
-    """It is no damage, and has a reason of its own."""
+    """A video without sound is not damaged, and has a reason of its own."""
     assert code_of(encode_video([gray(90)] * 4)) == "no_audio_track"
 
 
@@ -139,7 +145,7 @@ def test_a_video_without_sound_says_so() -> None:
     ],
 )
 def test_every_width_of_wav_has_the_same_scale(subtype: str, tolerance: float) -> None:
-    """Full scale is 1, whatever the integers' size; at 16 kHz the samples are the source's."""
+    """Full scale is 1 for integers of any size; at 16 kHz the samples are the source's."""
     source = tone(FREQUENCY_HZ, rate_hz=SAMPLE_RATE_HZ, level=0.9) * np.linspace(
         0, 1, SAMPLE_RATE_HZ
     )
@@ -167,8 +173,9 @@ def test_channels_count_alike(kind: str, subtype: str, num_channels: int) -> Non
 
 @pytest.mark.parametrize("rate_hz", [8_000, 11_025, 22_050, 44_100, 48_000, 192_000])
 def test_any_rate_becomes_16_khz(rate_hz: int) -> None:
-    """Pitch, level and length stay, and so does the start: nothing is shifted by the resampler's
-    delay.
+    """Pitch, level and length stay at any rate.
+
+    The start stays too: the resampler's delay shifts nothing.
     """
     source = tone(1000.0, rate_hz=rate_hz, level=LEVEL)
     sound = decode_audio(written(source, rate_hz, subtype="PCM_24"))
@@ -179,7 +186,7 @@ def test_any_rate_becomes_16_khz(rate_hz: int) -> None:
 
 
 def test_what_16_khz_cannot_hold_is_filtered_out() -> None:
-    """A tone above 8 kHz does not come back as another one below."""
+    """A tone above 8 kHz does not come back as another tone below."""
     source = tone(11_000.0, rate_hz=48_000, level=LEVEL) + tone(1000.0, rate_hz=48_000, level=LEVEL)
     assert_is_the_tone(
         decode_audio(written(source, 48_000, subtype="PCM_24")), 1000.0, LEVEL, tolerance=0.001
@@ -187,7 +194,7 @@ def test_what_16_khz_cannot_hold_is_filtered_out() -> None:
 
 
 def test_flac_is_written_and_read_without_loss() -> None:
-    """Whole steps of 16 bits survive exactly; what is beyond full scale is clipped."""
+    """Whole steps of 16 bits survive exactly; values beyond full scale are clipped."""
     steps = np.random.default_rng(0).integers(-32768, 32768, 5000)
     np.testing.assert_array_equal(
         decode_audio(encode_flac((steps / 32768).astype(np.float32))), steps / 32768
@@ -196,7 +203,7 @@ def test_flac_is_written_and_read_without_loss() -> None:
     assert (loud.min(), loud.max()) == (-1.0, 32767 / 32768)
 
 
-# Files nothing can be heard in.
+# Files in which nothing can be heard.
 
 SECOND = tone(FREQUENCY_HZ, rate_hz=SAMPLE_RATE_HZ, level=LEVEL)
 
@@ -226,7 +233,7 @@ UNUSABLE = {
 
 @pytest.mark.parametrize("name", UNUSABLE)
 def test_what_cannot_be_heard_has_a_reason(name: str) -> None:
-    """Each kind of nothing is told from the others."""
+    """Each kind of file without sound has a reason of its own."""
     make, code = UNUSABLE[name]
     assert code_of(make()) == code
 
@@ -234,15 +241,18 @@ def test_what_cannot_be_heard_has_a_reason(name: str) -> None:
 @pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 0.3, 0.5, 0.75, 0.9, 0.99, 0.999])
 @pytest.mark.parametrize("name", CODECS)
 def test_a_file_cut_short_is_refused_or_is_the_beginning(name: str, share: float) -> None:
-    """flac, wav, ogg and mp4 notice these cuts; of the others, what comes out is the beginning of
-    the whole.
+    """A file that is cut short is refused or gives the beginning of the whole.
+
+    flac, wav, ogg and mp4 notice these cuts.
     """
     data = encoded(name)
     whole = decode_audio(data)
+
     try:
         part = decode_audio(data[: int(len(data) * share)])
     except BadSample:
         return
+
     assert name not in SEES_CUTS
     assert len(part) <= len(whole)
     heard = max(len(part) - 1600, 0)  # the last frame fades where the next one is missing
@@ -261,10 +271,11 @@ def checksummed(kind: str) -> bytes:
 
 @pytest.mark.parametrize("kind", ["flac", "vorbis", "opus"])
 def test_a_flipped_bit_under_a_checksum_is_noticed_or_harmless(kind: str) -> None:
-    """Nothing is dropped or altered without a word, be it a block of flac or a page of ogg."""
+    """A flipped bit in a block of flac or a page of ogg changes nothing, or is noticed."""
     data = checksummed(kind)
     whole = decode_audio(data)
     num_noticed = 0
+
     for position in range(60):
         try:
             sound = decode_audio(with_flips(data, [(position / 59, 1 << position % 8)]))
@@ -272,11 +283,12 @@ def test_a_flipped_bit_under_a_checksum_is_noticed_or_harmless(kind: str) -> Non
             num_noticed += 1
         else:
             np.testing.assert_array_equal(sound, whole)
+
     assert num_noticed > 30
 
 
 def test_a_page_taken_out_of_an_ogg_is_missed() -> None:
-    """Every page that is left is intact; their numbers tell."""
+    """A missing page is noticed by the numbers of the others, which are intact."""
     data = checksummed("opus")
     pages = [b"OggS" + rest for rest in data.split(b"OggS")[1:]]
     assert len(pages) >= 5
@@ -285,7 +297,7 @@ def test_a_page_taken_out_of_an_ogg_is_missed() -> None:
 
 
 def test_two_ogg_streams_one_behind_the_other_are_intact() -> None:
-    """Chained streams number their pages each from the start."""
+    """Chained streams are intact, although each numbers its pages from the start."""
     data = written(SECOND, subtype="VORBIS", kind="OGG")
     other = encoded("flac in ogg")
     check_pages(data + other, code="corrupt_audio")
@@ -305,6 +317,7 @@ def wav_header(*, rate_hz: int = SAMPLE_RATE_HZ, num_channels: int = 1, data_byt
         (block % 2**16, 2),
         (16, 2),
     ]
+
     form = b"".join(value.to_bytes(size, "little") for value, size in numbers)
     return b"RIFF\xff\xff\xff\x7fWAVEfmt " + form + b"data" + data_bytes.to_bytes(4, "little")
 
@@ -314,13 +327,13 @@ SAMPLES = (SECOND * 32767).astype("<i2").tobytes()
 
 @pytest.mark.parametrize("claim", [len(SAMPLES) + 1, 10**6, 2**30])
 def test_a_wav_that_claims_more_than_it_has_is_cut_short(claim: int) -> None:
-    """FFmpeg alone would play what is there."""
+    """A wav that claims more than it has is refused; FFmpeg alone would play what is there."""
     assert code_of(wav_header(data_bytes=claim) + SAMPLES) == "truncated_audio"
 
 
 @pytest.mark.parametrize("claim", [0x7FFFF000, 0xFFFFFFFF])
 def test_a_wav_written_into_a_pipe_is_what_is_there(claim: int) -> None:
-    """Its writer could not know the size, and says so with the largest one."""
+    """A wav of the largest size is read as it is: its writer could not know the size."""
     np.testing.assert_allclose(
         decode_audio(wav_header(data_bytes=claim) + SAMPLES), SECOND, atol=1e-4
     )
@@ -328,14 +341,14 @@ def test_a_wav_written_into_a_pipe_is_what_is_there(claim: int) -> None:
 
 @pytest.mark.parametrize("rate_hz", [1, 999, 2**31 - 1])
 def test_an_absurd_rate_is_refused(rate_hz: int) -> None:
-    """The resampler's filter would grow with it."""
+    """An absurd rate is refused, as the resampler's filter would grow with it."""
     data = wav_header(rate_hz=rate_hz, data_bytes=len(SAMPLES)) + SAMPLES
     assert code_of(data, max_seconds=1e6) in {"bad_sample_rate", "corrupt_audio"}
 
 
 @pytest.mark.parametrize("num_channels", [0, 65_535])
 def test_an_absurd_number_of_channels_is_refused_or_averaged(num_channels: int) -> None:
-    """No channel count makes anything but a reason or sound."""
+    """Any number of channels gives finite sound or a reason."""
     try:
         sound = decode_audio(
             wav_header(num_channels=num_channels, data_bytes=len(SAMPLES)) + SAMPLES
@@ -346,19 +359,20 @@ def test_an_absurd_number_of_channels_is_refused_or_averaged(num_channels: int) 
 
 
 def test_a_flac_that_claims_another_length_is_refused() -> None:
-    """The count in its header is that of its samples, or 0 where its writer could not go back."""
+    """The length in a header is that of its samples, or 0 where the writer could not go back."""
     data = bytearray(encode_flac(SECOND.astype(np.float32)))
     at = data.index(b"fLaC") + 8 + 13  # the low 36 bits of these five bytes
     for claim in (1, len(SECOND) - 1, len(SECOND) + 1, 2**36 - 1):
         data[at + 1 : at + 5] = (claim & 0xFFFFFFFF).to_bytes(4, "big")
         data[at] = data[at] & 0xF0 | claim >> 32
         assert code_of(bytes(data)) == "corrupt_audio"
+
     data[at : at + 5] = bytes([data[at] & 0xF0, 0, 0, 0, 0])
     assert len(decode_audio(bytes(data))) == len(SECOND)
 
 
 def test_a_recording_too_long_has_a_reason() -> None:
-    """The limit is on what is decoded, to the sample."""
+    """The limit of length is exact to the sample that is decoded."""
     data = written(SECOND, subtype="PCM_16")
     assert len(decode_audio(data, max_seconds=1.0)) == SAMPLE_RATE_HZ
     assert code_of(data, max_seconds=0.99) == "audio_too_long"
@@ -381,8 +395,9 @@ for path in sys.argv[1:]:
 
 
 def test_no_claim_and_no_length_costs_memory(tmp_path: Path) -> None:
-    """An hour of sound, and tables that claim months, are refused within the memory of twenty
-    seconds.
+    """An hour of sound is refused within the memory of twenty seconds.
+
+    So are tables that claim months of sound.
     """
     hour = written(np.tile([0.5, -0.5], 3600 * 4000), 8000, subtype="PCM_16", kind="FLAC")
     table = encoded("m4a", seconds=0.2)
@@ -390,6 +405,7 @@ def test_no_claim_and_no_length_costs_memory(tmp_path: Path) -> None:
     claims = (
         table[:at] + (6).to_bytes(4, "big") + (200_000_000).to_bytes(4, "big") + table[at + 8 :]
     )
+
     files = {
         "20-seconds": (
             written(np.tile([0.5, -0.5], 20 * 24_000), 48_000, subtype="PCM_16", kind="FLAC"),
@@ -400,11 +416,14 @@ def test_no_claim_and_no_length_costs_memory(tmp_path: Path) -> None:
         "gigabyte": (wav_header(data_bytes=2**30) + SAMPLES, "truncated_audio"),
         "endless": (wav_header(data_bytes=2**32 - 1, num_channels=200) + SAMPLES * 8, "none"),
     }
+
     for name, (data, _) in files.items():
         (tmp_path / name).write_bytes(data)
+
     command = [sys.executable, "-c", MEASURE, *(str(tmp_path / name) for name in files)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     measured = [line.split() for line in done.stdout.splitlines()]
+
     assert [code for code, _ in measured] == [code for _, code in files.values()]
     peaks_mib = [int(peak) for _, peak in measured]
     assert peaks_mib[-1] - peaks_mib[0] <= 8 + len(hour) // 2**20
@@ -436,9 +455,10 @@ PLAYLISTS = {
 def test_a_playlist_opens_nothing(
     name: str, prefix: bytes, listener: socket.socket, tmp_path: Path
 ) -> None:
-    """Neither a file beside it nor a server is touched, whatever the playlist is dressed up as."""
+    """A playlist touches neither a file beside it nor a server, whatever signature it has."""
     good = tmp_path / "good.wav"
     good.write_bytes(written(SECOND, subtype="PCM_16"))
+
     for url in (
         str(good),
         f"file://{good}",
@@ -446,11 +466,12 @@ def test_a_playlist_opens_nothing(
     ):
         code = code_of(prefix + PLAYLISTS[name].format(url=url).encode())
         assert code in {"unknown_audio_format", "corrupt_audio", "audio_too_short"}
+
     with pytest.raises(BlockingIOError):
         listener.accept()
 
 
-# Whatever else there is.
+# Any other bytes.
 
 
 @pytest.fixture(scope="module")
@@ -484,7 +505,7 @@ def assert_is_sound_or_a_reason(data: bytes) -> None:
     st.binary(max_size=400),
 )
 def test_bytes_behind_any_signature_are_sound_or_a_reason(signature: bytes, noise: bytes) -> None:
-    """No bytes raise anything but BadSample."""
+    """Bytes behind a signature give sound, or BadSample and no other error."""
     assert_is_sound_or_a_reason(signature + noise)
 
 

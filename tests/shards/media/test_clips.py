@@ -1,5 +1,6 @@
-"""Clips: pictures spread over the utterance, framed as the encoder's image processor frames them,
-or by the face.
+"""Clips: pictures spread over the utterance, framed whole or by the face.
+
+Whole pictures are framed as the encoder's image processor frames them.
 """
 
 import pickle
@@ -34,12 +35,11 @@ BOX = (10.0, 6.0, 20.0, 20.0)
 
 
 class BrightFaces:
-    """Finds one face, always at the same place, in pictures that are bright enough."""
+    """A detector that finds one face, at one place, in pictures that are bright enough."""
 
     def __init__(self, threshold: float) -> None:
-        self._is_face = lambda picture: (
-            picture.mean() > threshold
-        )  # what a loaded net has too: it does not pickle
+        # Why a lambda: like a loaded net, it does not pickle.
+        self._is_face = lambda picture: picture.mean() > threshold
 
     def detect(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
         return np.asarray([[*BOX, 0.9]] if self._is_face(picture) else [], np.float32).reshape(
@@ -75,7 +75,7 @@ def textured(seed: int, *, width: int, height: int) -> Picture:
 def test_pictures_lie_in_the_middle_of_equal_parts(
     container: str, num_frames: int, expected: list[int]
 ) -> None:
-    """Of two seconds at ten pictures a second."""
+    """Each picture lies in the middle of an equal part of the two seconds."""
     pictures = [numbered(n) for n in range(20)]
     data = encode_video(
         pictures, frames_per_second=10, container=container, codec=CONTAINERS[container]
@@ -84,7 +84,7 @@ def test_pictures_lie_in_the_middle_of_equal_parts(
 
 
 def test_a_video_of_fewer_pictures_repeats_them_evenly() -> None:
-    """There are always as many as asked for."""
+    """A clip always has as many pictures as asked for."""
     assert (
         spread(encode_video([numbered(n) for n in range(2)], frames_per_second=5), 8)
         == [0] * 4 + [1] * 4
@@ -97,20 +97,24 @@ def test_a_video_of_fewer_pictures_repeats_them_evenly() -> None:
 def test_every_instant_shows_the_last_picture_whose_time_has_come(
     gaps: list[int], num_frames: int
 ) -> None:
-    """Against the definition, for pictures at any times (in milliseconds), the last shown as the
-    track says.
+    """The pictures are those of the definition, for pictures at any times.
+
+    Times are in milliseconds. The last picture is shown for as long as the track says.
     """
     times = np.cumsum([0, *gaps]) / 1000
     data = encode_video(
         [numbered(n) for n in range(len(times))], times=list(times), container="matroska"
     )
+
     found = spread(data, num_frames)
+
     possible = []
     for last_seconds in (1 / 24, 1 / 25):  # what the track's rate says, or where it says nothing
         instants = (np.arange(num_frames) + 0.5) * (times[-1] + last_seconds) / num_frames
         possible.append(
             [int(np.searchsorted(times, instant + 1e-6, side="right")) - 1 for instant in instants]
         )
+
     assert found in possible
 
 
@@ -119,14 +123,17 @@ def test_every_instant_shows_the_last_picture_whose_time_has_come(
 def test_whole_pictures_are_what_the_image_processor_makes(
     width: int, height: int, shortest: int
 ) -> None:
-    """Bytes to the number, standardized values to 1e-5, against transformers' own processor on the
-    same pictures.
+    """Clips equal those of transformers' own processor on the same pictures.
+
+    They are the same to the byte; standardized values are equal to 1e-5.
     """
     clip_format = ClipFormat(num_frames=4, side_pixels=32, shortest_edge_pixels=shortest)
     data = encode_video(
         [textured(n, width=width, height=height) for n in range(4)], frames_per_second=4
     )
+
     pictures = [picture for picture, _ in spread_frames(data, num_frames=4)]
+
     processor = VideoMAEImageProcessorPil(
         size={"shortest_edge": shortest},
         crop_size={"height": 32, "width": 32},
@@ -137,6 +144,7 @@ def test_whole_pictures_are_what_the_image_processor_makes(
     expected = processor(pictures, return_tensors="np", input_data_format="channels_last")[
         "pixel_values"
     ][0]
+
     reader = ClipReader(clip_format)
     clip = reader.read(data)
     assert (clip.shape, clip.dtype) == ((4, 32, 32, 3), np.uint8)
@@ -144,8 +152,9 @@ def test_whole_pictures_are_what_the_image_processor_makes(
 
 
 def test_faces_fill_the_pictures_where_there_is_a_detector() -> None:
-    """The crop is the panel's; a picture without a face repeats the one before, the first ones the
-    first found.
+    """The pictures of a clip are the panel's face crops.
+
+    A picture without a face repeats the crop before; the first ones repeat the first crop found.
     """
     data = encode_video([numbered(n) for n in (1, 20, 2, 22)], frames_per_second=4)
     crops = face_reader(100).read(data)
@@ -156,8 +165,9 @@ def test_faces_fill_the_pictures_where_there_is_a_detector() -> None:
 
 
 def test_a_reader_with_a_loaded_detector_travels_to_a_worker() -> None:
-    """The detector stays behind; whole pictures need none, a face reader would load its own and
-    cannot here.
+    """A reader is pickled without its detector.
+
+    A face reader would load its own, and cannot here; whole pictures need none.
     """
     data = encode_video([numbered(20)] * 4)
     traveled = pickle.loads(pickle.dumps(face_reader(100)))
@@ -174,7 +184,7 @@ def code_of(data: bytes, reader: ClipReader) -> str:
 
 
 def test_a_video_that_cannot_be_used_says_why() -> None:
-    """No face, no pictures, cut short, not a video."""
+    """A video has a reason for no face, no pictures, a cut, and other formats."""
     data = encode_video([numbered(n) for n in range(12)])
     assert code_of(data, face_reader(255)) == "no_face"
     sound = encode_sound(tone(200), rate_hz=48_000, container="mp4", codec="aac")
@@ -196,7 +206,7 @@ VIDEOS = [
 )
 @settings(max_examples=60, deadline=None)
 def test_damage_is_a_bad_sample_or_a_clip(data: bytes, flips: Sequence[tuple[float, int]]) -> None:
-    """Whatever bytes change, a whole clip comes out or a reason; nothing else is raised."""
+    """Whatever bytes change, a whole clip comes out, or BadSample and no other error."""
     try:
         clip = ClipReader(SMALL).read(with_flips(data, flips))
     except BadSample:
@@ -214,6 +224,6 @@ def test_damage_is_a_bad_sample_or_a_clip(data: bytes, flips: Sequence[tuple[flo
     ],
 )
 def test_formats_that_cannot_be_are_refused(options: dict[str, object], message: str) -> None:
-    """The message names the option."""
+    """The error names the option of a format that cannot be."""
     with pytest.raises(ConfigError, match=message):
         ClipFormat(**({"num_frames": 4, "side_pixels": 32, "shortest_edge_pixels": 32} | options))  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
-"""Pictures at a steady rate, faces cut from them where they are, and every way a video can be
-bad.
+"""Pictures at a steady rate, and faces cut from them.
+
+A video can be bad in many ways, and each has a reason.
 """
 
 import subprocess
@@ -73,8 +74,9 @@ def code_of(data: bytes, *, frames_per_second: float = 4.0, max_frames: int = 10
 def test_the_pictures_at_a_steady_rate_are_chosen(
     name: str, frames_per_second: float, expected: list[int]
 ) -> None:
-    """Of two seconds at ten pictures a second, exactly those shown at the instants asked for come
-    out, in order.
+    """Exactly the pictures shown at the instants asked for come out, in order.
+
+    The video has two seconds at ten pictures a second.
     """
     container, codec = CODECS[name]
     data = encode_video(
@@ -91,13 +93,13 @@ def test_a_faster_rate_than_the_videos_repeats_pictures() -> None:
 
 
 def test_a_video_with_an_uneven_rate_is_sampled_by_time() -> None:
-    """Pictures held long count often, ones that flash by between two instants do not count."""
+    """A picture that is held counts often; one that flashes by between instants does not."""
     data = encode_video([numbered(n) for n in range(6)], times=[0.0, 0.02, 0.04, 1.1, 1.12, 2.6])
     assert sampled(data, 2.0) == [0, 2, 2, 4, 4, 4]
 
 
 def test_a_video_that_starts_late_starts_with_its_first_picture() -> None:
-    """Instants are counted from the first picture."""
+    """Instants are counted from the first picture, even if it comes late."""
     data = encode_video(
         [numbered(n) for n in range(20)],
         times=[5 + n / 10 for n in range(20)],
@@ -113,12 +115,13 @@ def test_a_video_that_starts_late_starts_with_its_first_picture() -> None:
 def test_every_instant_shows_the_last_picture_whose_time_has_come(
     gaps: list[int], frames_per_second: float
 ) -> None:
-    """Against the definition, for pictures at any times (in milliseconds)."""
+    """The pictures are those of the definition, for pictures at any times in milliseconds."""
     times = np.cumsum([0, *gaps]) / 1000
     data = encode_video(
         [numbered(n) for n in range(len(times))], times=list(times), container="matroska"
     )
     numbers = sampled(data, frames_per_second)
+
     instants = np.arange(len(numbers)) / frames_per_second
     assert numbers == [
         int(np.searchsorted(times, instant + 1e-6, side="right")) - 1 for instant in instants
@@ -127,7 +130,7 @@ def test_every_instant_shows_the_last_picture_whose_time_has_come(
 
 
 def test_more_pictures_than_allowed_is_too_long() -> None:
-    """The limit is on what would be sampled, to the picture."""
+    """The limit is exact to the picture that would be sampled."""
     data = encode_video([numbered(n) for n in range(20)], frames_per_second=10)
     assert len(sampled(data, 5.0, max_frames=10)) == 10
     assert code_of(data, frames_per_second=5.0, max_frames=9) == "video_too_long"
@@ -135,7 +138,7 @@ def test_more_pictures_than_allowed_is_too_long() -> None:
 
 @pytest.mark.parametrize("quarter_turns", [1, 2, 3])
 def test_a_camera_held_sideways_gives_upright_pictures(quarter_turns: int) -> None:
-    """The rotation a phone notes beside the pictures is applied, clockwise as the file means it."""
+    """The rotation that a phone notes beside the pictures is applied, clockwise."""
     picture = gray(40)
     picture[:12, :16] = 220  # top left
     turned = with_rotation(encode_video([picture] * 3), quarter_turns)
@@ -144,7 +147,7 @@ def test_a_camera_held_sideways_gives_upright_pictures(quarter_turns: int) -> No
 
 
 def test_a_video_without_pictures_says_so() -> None:
-    """A sound track alone, in a container for video."""
+    """A sound track alone, in a container for video, has a reason of its own."""
     assert (
         code_of(encode_sound(tone(440), rate_hz=48_000, container="mp4", codec="aac"))
         == "no_video_track"
@@ -174,13 +177,13 @@ def without_media(video: bytes) -> bytes:
     ],
 )
 def test_a_broken_video_has_a_reason(damage: object, code: str) -> None:
-    """Nothing of it is used."""
+    """A broken video has a reason, and none of its pictures is used."""
     assert callable(damage)
     assert code_of(damage(encode_video([numbered(n) for n in range(20)]))) == code
 
 
 def jpeg_of_claimed_size(width: int, height: int) -> bytes:
-    """Motion JPEG whose every picture says it is this large."""
+    """Motion JPEG in which each picture claims this size."""
     data = bytearray(encode_video([gray(90)] * 3, container="matroska", codec="mjpeg"))
     at = data.find(b"\xff\xc0\x00\x11\x08")
     while at >= 0:
@@ -190,7 +193,7 @@ def jpeg_of_claimed_size(width: int, height: int) -> bytes:
 
 
 def mp4_of_claimed_size(width: int, height: int) -> bytes:
-    """Motion JPEG in MP4, whose container says so."""
+    """Motion JPEG in MP4, whose container claims this size."""
     data = encode_video([gray(90)] * 3, codec="mjpeg")
     at = data.index(b"mp4v") + 4 + 24
     return data[:at] + width.to_bytes(2, "big") + height.to_bytes(2, "big") + data[at + 4 :]
@@ -213,14 +216,13 @@ for path in sys.argv[1:]:
 
 
 def test_no_claim_and_no_length_costs_memory(tmp_path: Path) -> None:
-    """Pictures said to be gigantic, tables said to be endless, and a long video cost no more than a
-    short one.
-    """
+    """Gigantic pictures, endless tables and a long video cost no more memory than a short one."""
     table = encode_video([gray(90)] * 3)
     at = table.index(b"stsz") + 8
     claims = (
         table[:at] + (6).to_bytes(4, "big") + (200_000_000).to_bytes(4, "big") + table[at + 8 :]
     )
+
     files = {
         "short": (encode_video([gray(90)] * 20, frames_per_second=10), {"none"}),
         "huge": (jpeg_of_claimed_size(60_000, 60_000), {"corrupt_video", "frame_too_large"}),
@@ -231,23 +233,28 @@ def test_no_claim_and_no_length_costs_memory(tmp_path: Path) -> None:
             {"video_too_long"},
         ),
     }
+
     for name, (data, _) in files.items():
         (tmp_path / name).write_bytes(data)
+
     command = [sys.executable, "-c", MEASURE, *(str(tmp_path / name) for name in files)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     measured = [line.split() for line in done.stdout.splitlines()]
+
     for (code, _), (name, (_, codes)) in zip(measured, files.items(), strict=True):
         assert code in codes, name
     assert int(measured[-1][1]) - int(measured[0][1]) <= 16
 
 
 def test_the_largest_picture_that_is_read_and_one_beyond() -> None:
-    """A wide film's picture passes, one row of pixels more does not."""
+    """A wide film's picture passes, one with two rows of pixels more does not."""
     width = 4096
     height = MAX_FRAME_PIXELS // width
     data = encode_video([gray(90, width=width, height=height)], codec="mjpeg", container="matroska")
+
     ((picture, repeats),) = sampled_frames(data, frames_per_second=1, max_frames=10)
     assert (picture.shape, repeats) == ((height, width, 3), 1)
+
     assert code_of(
         encode_video(
             [gray(90, width=width, height=height + 2)], codec="mjpeg", container="matroska"
@@ -262,8 +269,9 @@ def test_the_largest_picture_that_is_read_and_one_beyond() -> None:
 
 
 class BrightFaces:
-    """A detector that takes the parts of two shades for faces: 250 is a sure one, 200 a less sure
-    one.
+    """A detector that takes the parts of two shades for faces.
+
+    A face of shade 250 is sure, one of 200 is less sure.
     """
 
     def detect(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -290,7 +298,7 @@ def cropper(**settings: float) -> FaceCropper:
 
 
 def scene(*boxes: tuple[int, int, int, int, int]) -> Picture:
-    """A dark picture with (left, top, width, height, shade) in it."""
+    """A dark picture with boxes (left, top, width, height, shade)."""
     picture = gray(20, width=128, height=96)
     for left, top, width, height, shade in boxes:
         picture[top : top + height, left : left + width] = shade
@@ -298,7 +306,7 @@ def scene(*boxes: tuple[int, int, int, int, int]) -> Picture:
 
 
 def test_crops_are_the_face_in_the_order_of_time() -> None:
-    """A face that moves fills every crop; pictures without one are left out."""
+    """A face that moves fills every crop; pictures without a face are left out."""
     pictures = [scene((4 * n, 2 * n, 32, 32, 250)) for n in range(10)] + [scene()] * 10
     crops = cropper(frames_per_second=5).crops(encode_video(pictures, frames_per_second=10))
     assert (crops.shape, crops.dtype) == ((5, 32, 32, 3), np.uint8)
@@ -306,7 +314,7 @@ def test_crops_are_the_face_in_the_order_of_time() -> None:
 
 
 def test_the_larger_of_two_faces_is_taken() -> None:
-    """Even where the detector is surer of the smaller one."""
+    """The larger face is taken, even where the detector is surer of the smaller one."""
     crops = cropper().crops(
         encode_video([scene((4, 4, 24, 24, 250), (60, 20, 48, 48, 200))] * 4, frames_per_second=4)
     )
@@ -314,7 +322,7 @@ def test_the_larger_of_two_faces_is_taken() -> None:
 
 
 def test_the_margin_is_around_the_face() -> None:
-    """A fifth of the longer side on each side: the face is then 5/7 of the crop, in its middle."""
+    """With a margin of a fifth on each side, the face is 5/7 of the crop, in its middle."""
     crops = cropper(margin=0.2, size_pixels=70).crops(
         encode_video([scene((40, 24, 50, 50, 250))] * 2)
     )
@@ -326,13 +334,13 @@ def test_the_margin_is_around_the_face() -> None:
 
 
 def test_a_video_in_which_nobody_is_seen_says_so() -> None:
-    """That is a reason of its own."""
+    """A video in which nobody is seen has a reason of its own."""
     with pytest.raises(BadSample, match="no_face: none of 2 pictures"):
         cropper().crops(encode_video([scene()] * 24))
 
 
 def test_an_unused_cropper_says_what_to_do() -> None:
-    """Forgetting `setup` is the program's fault, not the video's."""
+    """A missing call of `setup` is an error of the program, not of the video."""
     with pytest.raises(RuntimeError, match="setup"):
         FaceCropper(FaceConfig()).crops(b"")
 
@@ -362,7 +370,7 @@ def box(*values: float) -> NDArray[np.float32]:
 def test_a_crop_is_the_square_around_the_middle_of_its_box(
     face: tuple[int, int, int, int], left: int, top: int
 ) -> None:
-    """Every pixel is the one expected; beyond the border the picture's edge goes on."""
+    """Every pixel is the expected one; beyond the border the picture's edge is repeated."""
     crop = square_crop(coordinates(), box(*face), margin=0.0, size_pixels=16)
     np.testing.assert_array_equal(
         crop[..., 0], np.tile(np.clip(np.arange(left, left + 16), 0, 59), (16, 1))
@@ -373,7 +381,7 @@ def test_a_crop_is_the_square_around_the_middle_of_its_box(
 
 
 def test_a_crop_is_scaled_to_its_size() -> None:
-    """Made smaller by averaging: each pixel is the mean of those it stands for."""
+    """A crop is made smaller by averaging: each pixel is the mean of those it stands for."""
     crop = square_crop(coordinates(), box(8, 4, 32, 32), margin=0.0, size_pixels=16)
     expected = np.arange(8, 40).reshape(16, 2).mean(axis=1)
     np.testing.assert_allclose(crop[0, :, 0], expected, atol=0.5)
@@ -389,7 +397,7 @@ def test_a_crop_is_scaled_to_its_size() -> None:
 def test_any_box_gives_a_crop(
     face: tuple[float, ...], width: int, height: int, margin: float
 ) -> None:
-    """Of the size asked for, with nothing in it that the picture does not hold."""
+    """Any box gives a crop of the size asked for, of pixels that the picture holds."""
     crop = square_crop(coordinates(width, height), box(*face), margin=margin, size_pixels=16)
     assert crop.shape == (16, 16, 3)
     assert crop[..., 0].max() < width
@@ -411,7 +419,7 @@ def test_any_box_gives_a_crop(
 def test_the_prominent_face_is_the_largest_in_the_picture(
     faces: Sequence[tuple[float, ...]], expected: int | None
 ) -> None:
-    """Of equals the surer one; boxes that are no boxes, or lie outside, are none."""
+    """The largest face in the picture is taken; of equal ones, the surer one."""
     found = prominent_face(np.array(faces, np.float32).reshape(-1, 5), (48, 64))
     if expected is None:
         assert found is None
@@ -419,7 +427,7 @@ def test_the_prominent_face_is_the_largest_in_the_picture(
         np.testing.assert_array_equal(found, box(*faces[expected][:4]))
 
 
-# Whatever else there is.
+# Any other bytes.
 
 
 @pytest.fixture(scope="module")
@@ -466,5 +474,5 @@ def test_a_damaged_video_is_pictures_or_a_reason(
 def test_bytes_behind_any_signature_are_pictures_or_a_reason(
     signature: bytes, noise: bytes
 ) -> None:
-    """No bytes raise anything but BadSample."""
+    """Bytes behind a signature give pictures, or BadSample and no other error."""
     assert_is_pictures_or_a_reason(signature + noise)

@@ -1,5 +1,6 @@
-"""Packed shards: the kept samples and no others, readable by the libraries people train with, the
-same every time.
+"""Packed shards: the kept samples and no others, the same every time.
+
+The libraries that people train with can read them.
 """
 
 import json
@@ -34,8 +35,9 @@ NUM_UTTERANCES = 12
 
 
 def utterances(first: int = 0) -> list[Sample]:
-    """Utterances `first` and after of every speaker, the speakers taking turns; sadness is not
-    kept.
+    """Utterances of every speaker from number `first` on, the speakers taking turns.
+
+    Those of sadness are not kept.
     """
     emotions = ("neutral", "anger", "sadness", "happiness")
     return [
@@ -52,6 +54,7 @@ def make_selection(
         folder,
         {"a": utterances(), "b": utterances(NUM_UTTERANCES // 2)} if samples is None else samples,
     )  # type: ignore[arg-type]
+
     settings = {"teachers": ("text", "vision"), "min_per_speaker": 1} | options
     select(
         SelectConfig(
@@ -86,21 +89,26 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_exactly_the_kept_samples_are_packed(tmp_path: Path) -> None:
-    """Each kept utterance is in one shard, its media untouched, its json with label, probabilities
-    and split.
+    """Each kept utterance is in one shard, with its media untouched.
+
+    Its json has gained label, probabilities and split.
     """
     make_selection(tmp_path)
     summary = run(tmp_path)
+
     originals = {one.key: one for one in (*utterances(), *utterances(NUM_UTTERANCES // 2))}
     kept = {
         row["key"]: row
         for row in pq.read_table(tmp_path / "selection" / "selection.parquet").to_pylist()
     }
+
     packed: dict[str, Mapping[str, bytes]] = {}
     for name in summary.shards:
         packed |= contents(tmp_path / "packed" / name)
+
     assert packed.keys() == kept.keys()
     assert len(packed) == summary.num_utterances == 90
+
     for key, members in packed.items():
         found, original = parse_sample(key, members), originals[key]
         assert (found.audio, found.transcript, found.speaker) == (
@@ -108,6 +116,7 @@ def test_exactly_the_kept_samples_are_packed(tmp_path: Path) -> None:
             original.transcript,
             original.speaker,
         )
+
         assert found.metadata == {
             "speaker": original.speaker,
             "emotion": original.emotion,
@@ -123,12 +132,11 @@ def test_exactly_the_kept_samples_are_packed(tmp_path: Path) -> None:
 def test_shards_hold_one_split_and_whole_speakers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A speaker's utterances, from whichever labeled shards, lie together in one shard of their
-    split.
-    """
+    """A speaker's utterances, from any labeled shard, lie together in one shard of their split."""
     small_shards(monkeypatch)
     make_selection(tmp_path)
     summary = run(tmp_path, shard_size_mb=80)
+
     homes: dict[str, str] = {}
     for name in summary.shards:
         metadata = [
@@ -139,16 +147,19 @@ def test_shards_hold_one_split_and_whole_speakers(
             assert speaker not in homes
             homes[speaker] = name
             assert len(list(group)) == 9
+
     assert sorted(homes) == list(SPEAKERS)
     assert summary.num_shards > 3
+
     sizes = [(tmp_path / "packed" / name).stat().st_size for name in summary.shards]
     assert max(sizes) < 80_000 + 4 * 1024
 
 
 def test_summary(tmp_path: Path) -> None:
-    """The summary counts what lies in the folder, and the one on disk says so to others."""
+    """The summary, also the one on disk, counts what lies in the folder."""
     make_selection(tmp_path)
     summary = run(tmp_path)
+
     assert (summary.num_speakers, summary.num_shards, summary.num_written) == (10, 3, 3)
     assert {name: counts["speakers"] for name, counts in summary.splits.items()} == {
         "train": 7,
@@ -156,12 +167,14 @@ def test_summary(tmp_path: Path) -> None:
         "test": 2,
     }
     assert summary.splits["train"]["utterances"] == 63
+
     for split, counts in summary.splits.items():
         files = list((tmp_path / "packed").glob(f"{split}-*.tar"))
         assert (counts["shards"], counts["bytes"]) == (
             len(files),
             sum(path.stat().st_size for path in files),
         )
+
     on_disk = json.loads((tmp_path / "packed" / "pack-summary.json").read_text())
     assert on_disk["shards"] == list(summary.shards)
     assert on_disk["splits"] == summary.splits
@@ -172,7 +185,7 @@ def test_summary(tmp_path: Path) -> None:
 def test_the_same_bytes_on_one_worker_or_many(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Shards do not depend on how many were written at once."""
+    """The bytes of shards do not depend on how many were written at once."""
     small_shards(monkeypatch)
     make_selection(tmp_path)
     run(tmp_path, "one", shard_size_mb=30, num_workers=1)
@@ -182,12 +195,15 @@ def test_the_same_bytes_on_one_worker_or_many(
 
 
 def test_a_finished_pack_opens_no_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run again, nothing is read from a labeled shard and nothing is written."""
+    """A second run reads nothing from a labeled shard and writes nothing."""
     make_selection(tmp_path)
     run(tmp_path)
+
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "packed").glob("*.tar")}
     monkeypatch.setattr(open_files, "open_ranged", lambda url: pytest.fail(f"{url} was opened"))
+
     summary = run(tmp_path)
+
     assert summary.num_written == 0
     assert summary.num_utterances == 90
     assert {
@@ -196,8 +212,9 @@ def test_a_finished_pack_opens_no_shard(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_an_interrupted_pack_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a failure in the middle only what is missing is written, and the result is that of an
-    undisturbed run.
+    """After a failure, a second run writes only what is missing.
+
+    The result is that of an undisturbed run.
     """
     small_shards(monkeypatch)
     make_selection(tmp_path)
@@ -215,9 +232,11 @@ def test_an_interrupted_pack_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
             run(tmp_path, shard_size_mb=30, num_workers=1)
     finished = tars(tmp_path / "packed")
     assert 0 < len(finished) < 10
+
     assert not (tmp_path / "packed" / "pack-summary.json").exists()
     (tmp_path / "packed" / f".{next(iter(finished))}.tmp-0").write_bytes(b"left by a killed writer")
     assert run(tmp_path, shard_size_mb=30).num_written == 10 - len(finished)
+
     assert tars(tmp_path / "packed") == tars(tmp_path / "undisturbed")
     assert not list((tmp_path / "packed").glob(".*"))
 
@@ -234,8 +253,9 @@ def test_another_selection_replaces_the_shards_of_the_last(tmp_path: Path) -> No
 
 
 def test_samples_of_another_kind_go_to_a_file_beside(tmp_path: Path) -> None:
-    """Every file has the same fields in all its samples: mp3s apart from flacs, faces apart from no
-    faces.
+    """All samples of a file have the same fields, so other kinds get a file of their own.
+
+    For example mp3s are apart from flacs, and samples with faces from those without.
     """
     features = np.ones((2, 3), dtype=np.float32)
     samples = [
@@ -245,8 +265,10 @@ def test_samples_of_another_kind_go_to_a_file_beside(tmp_path: Path) -> None:
         sample("four", "s", transcript="hello"),
         Sample(key="five", transcript="words only", metadata={"speaker": "s"}),
     ]
+
     make_selection(tmp_path, {"a": samples})
     summary = run(tmp_path)
+
     found = {name: contents(tmp_path / "packed" / name) for name in summary.shards}
     kinds = {name.partition("-000000-")[2][12:]: list(samples) for name, samples in found.items()}
     assert kinds == {
@@ -255,11 +277,14 @@ def test_samples_of_another_kind_go_to_a_file_beside(tmp_path: Path) -> None:
         "-mp3.tar": ["three"],
         "-text.tar": ["five"],
     }
+
     for members in found.values():
         assert len({frozenset(one) for one in members.values()}) == 1
+
     plain = next(members for members in found.values() if "one" in members)
     assert plain["one"]["txt"] == b""
     assert parse_sample("one", plain["one"]).transcript is None
+
     assert summary.num_utterances == 5
     assert summary.num_shards == 4
     assert run(tmp_path).num_written == 0
@@ -268,8 +293,9 @@ def test_samples_of_another_kind_go_to_a_file_beside(tmp_path: Path) -> None:
 def test_a_planned_shard_is_finished_only_with_all_its_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file that says a planned shard is done appears after those beside it, also when one of
-    these fails.
+    """The file that marks a planned shard as done appears after the others.
+
+    This holds also when writing one of the others fails.
     """
     make_selection(tmp_path, {"a": [sample("one", "s"), sample("two", "s", audio_format="mp3")]})
     published: list[str] = []
@@ -286,6 +312,7 @@ def test_a_planned_shard_is_finished_only_with_all_its_files(
         run(tmp_path)
     assert published[0].endswith("-mp3.tar")
     assert not list((tmp_path / "packed").iterdir())
+
     assert run(tmp_path).num_written == 1
     assert [name.endswith("-mp3.tar") for name in published[1:3]] == [True, False]
 
@@ -293,8 +320,9 @@ def test_a_planned_shard_is_finished_only_with_all_its_files(
 def test_a_replacement_that_fails_leaves_no_summary(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder with a summary is a whole pack: an earlier one's is removed before anything
-    changes.
+    """A pack that replaces another removes its summary before it changes anything.
+
+    A folder with a summary is therefore a whole pack.
     """
     make_selection(tmp_path)
     run(tmp_path)
@@ -317,7 +345,7 @@ def test_keys_shared_by_two_shards_are_both_packed(tmp_path: Path) -> None:
 
 
 def test_packed_shards_open_in_webdataset(tmp_path: Path) -> None:
-    """webdataset reads every sample, and its json is what was packed."""
+    """webdataset reads every sample, and its json is the packed one."""
     make_selection(tmp_path)
     run(tmp_path)
     urls = [str(path) for path in sorted((tmp_path / "packed").glob("train-*.tar"))]
@@ -345,23 +373,28 @@ UNDECODED = datasets.Features(
 
 
 def test_packed_shards_open_in_datasets(tmp_path: Path) -> None:
-    """The Hugging Face loader reads all splits, and sound, label and probabilities are what was
-    packed.
+    """The Hugging Face loader reads all splits.
+
+    Sound, label and probabilities are what was packed.
     """
     make_selection(tmp_path)
     run(tmp_path)
+
     files = {
         split: str(tmp_path / "packed" / f"{split}-*.tar")
         for split in ("train", "validation", "test")
     }
+
     loaded = datasets.load_dataset(
         "webdataset", data_files=files, cache_dir=str(tmp_path / "cache"), features=UNDECODED
     )
+
     assert {name: part.num_rows for name, part in loaded.items()} == {
         "train": 63,
         "validation": 9,
         "test": 18,
     }
+
     metadata = loaded["train"]["json"]
     assert {one["split"] for one in metadata} == {"train"}
     assert {one["label"] for one in metadata} == {"neutral", "anger", "happiness"}
@@ -370,8 +403,9 @@ def test_packed_shards_open_in_datasets(tmp_path: Path) -> None:
 
 
 def test_nulls_in_metadata_do_not_stop_the_hugging_face_loader(tmp_path: Path) -> None:
-    """A name that is null in the first samples and text later is a schema error there unless nulls
-    are left out.
+    """The Hugging Face loader opens shards although a name is null in the first samples only.
+
+    Nulls are left out when packing; otherwise the loader would report a schema error.
     """
     samples = [sample(f"k{number}", "s") for number in range(8)]
     for number, one in enumerate(samples):
@@ -382,19 +416,22 @@ def test_nulls_in_metadata_do_not_stop_the_hugging_face_loader(tmp_path: Path) -
         # Words alone: the schema is inferred, and `datasets` would want to decode a sound.
         metadata = {**one.metadata, **details}
         samples[number] = sample(one.key, "s", metadata=metadata, audio=None, audio_format=None)
+
     make_selection(tmp_path, {"a": samples})
     run(tmp_path)
+
     loaded = datasets.load_dataset(
         "webdataset",
         data_files={"train": str(tmp_path / "packed" / "train-*.tar")},
         split="train",
         cache_dir=str(tmp_path / "cache"),
     )
+
     assert loaded.num_rows == 8
 
 
 def test_a_shard_changed_since_labeling_is_an_error(tmp_path: Path) -> None:
-    """A shard of another size or version is named before anything is written."""
+    """A shard whose size or version has changed is an error before anything is written."""
     make_selection(tmp_path)
     os.utime(tmp_path / "shards" / "b.tar", ns=(1, 1))
     with pytest.raises(
@@ -405,7 +442,7 @@ def test_a_shard_changed_since_labeling_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_moved_corpus_is_packed(tmp_path: Path) -> None:
-    """Shards copied elsewhere are found by name and size."""
+    """Shards that were copied elsewhere are found by name and size."""
     make_selection(tmp_path)
     (tmp_path / "shards").rename(tmp_path / "moved")
     os.utime(tmp_path / "moved" / "b.tar", ns=(1, 1))
@@ -413,8 +450,9 @@ def test_a_moved_corpus_is_packed(tmp_path: Path) -> None:
 
 
 def test_a_moved_shard_of_another_size_is_an_error(tmp_path: Path) -> None:
-    """Of a copy elsewhere the size must be the labeled one, though every kept sample is still in
-    its place.
+    """A copy of a shard is refused if its size is not the labeled one.
+
+    It is refused even if every kept sample is still in its place.
     """
     make_selection(tmp_path)
     (tmp_path / "shards").rename(tmp_path / "moved")
@@ -426,13 +464,16 @@ def test_a_moved_shard_of_another_size_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["other_key", "header", "bad_json"])
 def test_a_moved_and_changed_shard_is_never_a_wrong_label(tmp_path: Path, damage: str) -> None:
-    """Where size and name agree by chance, the key found in each place does not: the error names
-    shard and sample.
+    """A changed shard is an error that names the shard, even if its name and size agree by chance.
+
+    The key found in each place does not agree.
     """
     make_selection(tmp_path)
     (tmp_path / "shards").rename(tmp_path / "moved")
+
     path = tmp_path / "moved" / "a.tar"
     data, samples = path.read_bytes(), contents(path)
+
     if damage == "other_key":
         with path.open("wb") as stream, TarWriter(stream) as writer:
             for key, members in samples.items():
@@ -441,6 +482,7 @@ def test_a_moved_and_changed_shard_is_never_a_wrong_label(tmp_path: Path, damage
         path.write_bytes(data[:100] + b"9" + data[101:])
     else:
         path.write_bytes(data.replace(b'{"clip":', b'{"clip";', 1))
+
     assert path.stat().st_size == len(data)
     with pytest.raises(BadShard, match=r"shard 'a.tar': .*"):
         run(tmp_path, shards=str(tmp_path / "moved" / "*.tar"))
@@ -455,14 +497,14 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
 
 
 def test_the_labeled_shards_folder_is_no_place_to_pack(tmp_path: Path) -> None:
-    """Packing into the folder of the labeled shards could remove them, and is refused."""
+    """Packing into the folder of the labeled shards is refused, as it could remove them."""
     make_selection(tmp_path)
     with pytest.raises(ConfigError, match="the folder of the labeled shards"):
         run(tmp_path, "shards")
 
 
 def test_an_empty_selection_is_refused(tmp_path: Path) -> None:
-    """Nothing to pack is an error that says where to look."""
+    """A selection that keeps nothing is an error that says where to look."""
     make_selection(tmp_path, min_per_speaker=1000)
     with pytest.raises(ConfigError, match=r"keeps no utterance; its summary.json says why"):
         run(tmp_path)
@@ -482,7 +524,7 @@ def test_progress_counts_shards(tmp_path: Path) -> None:
 
 
 def test_packing_works_on_remote_folders(tmp_path: Path) -> None:
-    """Training shards may be written behind a URL, and are replaced and resumed there too."""
+    """Training shards can be written, replaced and resumed behind a URL."""
     make_selection(tmp_path)
     out = "memory://packing-test/packed"
     settings = {
@@ -490,6 +532,7 @@ def test_packing_works_on_remote_folders(tmp_path: Path) -> None:
         "selection": str(tmp_path / "selection"),
         "out": out,
     }
+
     assert pack(PackConfig(**settings)).num_written == 3
     again = pack(PackConfig(**settings))
     assert (again.num_written, again.num_shards, again.num_utterances) == (0, 3, 90)

@@ -1,5 +1,6 @@
-"""Which utterance goes into which shard: nothing lost, speakers together, sizes met, names that
-follow the content.
+"""Which utterance goes into which shard: nothing is lost, and speakers stay together.
+
+Sizes are met, and names follow the content.
 """
 
 from itertools import groupby
@@ -43,15 +44,18 @@ def places(planned: list[PlannedShard]) -> list[tuple[str, int]]:
 @settings(max_examples=60, deadline=None)
 @given(utterances, st.integers(1, 100))
 def test_plans(rows: list[tuple[int, int, int]], target_kib: int) -> None:
-    """Every utterance is planned once; shards have one split and fit the target; only large
-    speakers are divided.
+    """Every utterance is planned once.
+
+    Shards have one split and fit the target; only speakers larger than the target are divided.
     """
     selection = table(rows)
     planned = plan_shards(selection, VERSIONS, target_kib * 1024)
+
     expected = {(row["shard"], row["offset"]) for row in selection.to_pylist()}
     assert len(places(planned)) == len(rows)
     assert set(places(planned)) == expected
     assert len({shard.name for shard in planned}) == len(planned)
+
     homes: dict[str, list[int]] = {}
     for number, shard in enumerate(planned):
         samples = shard.samples.to_pylist()
@@ -62,10 +66,12 @@ def test_plans(rows: list[tuple[int, int, int]], target_kib: int) -> None:
         for speaker in runs:
             homes.setdefault(speaker, []).append(number)
         assert len({row[PACKED_KEY] for row in samples}) == len(samples)
+
     totals = {
         f"s{number}": sum(size for speaker, _, size in rows if speaker == number)
         for number in range(7)
     }
+
     assert all(
         len(shards) == 1 or totals[speaker] > target_kib for speaker, shards in homes.items()
     )
@@ -85,12 +91,11 @@ def test_order_does_not_matter(rows: list[tuple[int, int, int]], random: Random)
 
 
 def test_names_follow_the_content() -> None:
-    """Another label, another source version or another size of shard gives another name; the same
-    input the same.
-    """
+    """The name changes with a label, a source version or a size, and otherwise stays."""
     selection = table([(0, key, 10) for key in range(6)])
     name = plan_shards(selection, VERSIONS, 10**6)[0].name
     assert plan_shards(selection, VERSIONS, 10**9)[0].name == name
+
     relabeled = selection.set_column(PLAN_COLUMNS.index("label"), "label", [["fear"] * 6])
     assert plan_shards(relabeled, VERSIONS, 10**6)[0].name != name
     assert plan_shards(selection, {**VERSIONS, "a.tar": "2"}, 10**6)[0].name != name
@@ -99,8 +104,9 @@ def test_names_follow_the_content() -> None:
 
 
 def test_an_added_speaker_leaves_the_shards_before_it_alone() -> None:
-    """A selection that grows at the end keeps the names, and so the files, of all but its last
-    shard.
+    """A selection that grows at the end keeps the names of all but its last shard.
+
+    So it also keeps their files.
     """
     rows = [(speaker, key, 30) for speaker in (0, 3) for key in range(4)]
     before = plan_shards(table(rows), VERSIONS, 130 * 1024)
@@ -110,8 +116,9 @@ def test_an_added_speaker_leaves_the_shards_before_it_alone() -> None:
 
 
 def test_keys_that_two_shards_share_are_told_apart() -> None:
-    """The same key from two labeled shards gets a suffix in both; a key of its own stays as it
-    is.
+    """A key that two labeled shards share gets a suffix in both.
+
+    A key of one shard only stays as it is.
     """
     [shard] = plan_shards(table([(0, 1, 1), (0, 1, 1), (0, 2, 1)]), VERSIONS, 10**6)
     keys = shard.samples[PACKED_KEY].to_pylist()
@@ -130,7 +137,7 @@ def test_long_shared_keys_still_fit() -> None:
 
 
 def test_names_of_other_files_are_not_ours() -> None:
-    """Only names this plan could have made are recognized, and so only those are ever removed."""
+    """Only names that a plan can make are recognized, so only such files are ever removed."""
     assert stem_of("train-000001-0123456789ab-face-mp3.tar") == "train-000001-0123456789ab"
     for name in (
         "train-000001.tar",

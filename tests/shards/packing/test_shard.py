@@ -1,5 +1,6 @@
-"""What packing reads and writes of one shard: the kept bytes only, and files that each hold one
-kind of sample.
+"""What packing reads and writes of one shard: the kept bytes and nothing else.
+
+Each file that it writes holds one kind of sample.
 """
 
 import json
@@ -35,7 +36,10 @@ FACES = np.ones((2, 3), dtype=np.float32)
 
 
 def make_selection(folder: Path, samples: list[Sample]) -> list[dict[str, int]]:
-    """A labeled shard of `samples` and a selection of it, all in train; where the kept ones lie."""
+    """A labeled shard of `samples`, and a selection of it that is all in train.
+
+    Returns where the kept samples lie.
+    """
     write_corpus(folder, {"a": samples})
     config = SelectConfig(
         predictions=str(folder / "predictions"),
@@ -44,7 +48,9 @@ def make_selection(folder: Path, samples: list[Sample]) -> list[dict[str, int]]:
         min_per_speaker=1,
         split_fractions=(1.0, 0.0, 0.0),
     )
+
     select(config)
+
     rows: list[dict[str, int]] = pq.read_table(
         folder / "selection" / "selection.parquet"
     ).to_pylist()
@@ -52,7 +58,7 @@ def make_selection(folder: Path, samples: list[Sample]) -> list[dict[str, int]]:
 
 
 def run(folder: Path, out: str, shards: str = "shards") -> dict[str, Path]:
-    """The packed shards, all of one plan, by the kind of their samples."""
+    """The packed shards by the kind of their samples; all are of one plan."""
     settings = {
         "shards": str(folder / shards),
         "selection": str(folder / "selection"),
@@ -63,7 +69,7 @@ def run(folder: Path, out: str, shards: str = "shards") -> dict[str, Path]:
 
 
 def half_kept() -> list[Sample]:
-    """Utterances of two speakers, every other one sad and so not kept."""
+    """Utterances of two speakers; every other one is sad and so not kept."""
     return [
         sample(f"k{n}", f"s{n % 4 // 2}", "sadness" if n % 2 else "anger", size=3000)
         for n in range(24)
@@ -71,19 +77,24 @@ def half_kept() -> list[Sample]:
 
 
 def test_bytes_of_other_samples_do_not_matter(tmp_path: Path) -> None:
-    """With everything but the kept samples overwritten by zeros, the packed shard is the same, byte
-    for byte.
+    """The packed shard is the same, byte for byte, if all other samples are zeros.
+
+    "Other" samples are those that are not kept.
     """
     kept = make_selection(tmp_path, half_kept())
     original = (tmp_path / "shards" / "a.tar").read_bytes()
+
     blank = bytearray(len(original))
     for row in kept:
         place = slice(row["offset"], row["offset"] + row["size"])
         blank[place] = original[place]
+
     assert len(kept) == 12
     assert blank.count(0) > original.count(0) + 12 * 3000
+
     (tmp_path / "blank").mkdir()  # a copy elsewhere is known by its name and size
     (tmp_path / "blank" / "a.tar").write_bytes(blank)
+
     [before], [after] = run(tmp_path, "before").values(), run(tmp_path, "after", "blank").values()
     assert before.read_bytes() == after.read_bytes()
 
@@ -107,7 +118,7 @@ def test_only_kept_ranges_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_unknown_words_are_an_empty_transcript(tmp_path: Path) -> None:
-    """Samples with and without a transcript share a file, which both libraries read to its end."""
+    """Both libraries read a file whose samples have a transcript or none to its end."""
     samples = [sample(f"k{n}", "s", transcript=None if n < 10 else "so it is") for n in range(12)]
     make_selection(tmp_path, samples)
     [path] = run(tmp_path, "packed").values()
@@ -117,8 +128,9 @@ def test_unknown_words_are_an_empty_transcript(tmp_path: Path) -> None:
 
 
 def test_each_kind_of_sample_opens_in_both_libraries(tmp_path: Path) -> None:
-    """The files of a corpus of sound, video, faces and words each load, and together hold every
-    sample.
+    """Each file of a corpus of sound, video, faces and words loads in both libraries.
+
+    Together the files hold every sample.
     """
     video = {"audio": None, "audio_format": None, "video": b"not decoded", "video_format": "mp4"}
     text = {"audio": None, "audio_format": None}
@@ -129,10 +141,13 @@ def test_each_kind_of_sample_opens_in_both_libraries(tmp_path: Path) -> None:
         video,
         text,
     ]
+
     samples = [sample(f"k{n:02d}", "s", **changes[n % 5]) for n in range(30)]
     make_selection(tmp_path, samples)
+
     packed = run(tmp_path, "packed")
     assert sorted(packed) == ["", "face-flac", "mp3", "mp4", "text"]
+
     keys: list[str] = []
     for path in packed.values():
         opened = list(webdataset.WebDataset(str(path), shardshuffle=False))
@@ -141,19 +156,23 @@ def test_each_kind_of_sample_opens_in_both_libraries(tmp_path: Path) -> None:
         assert list(loaded["__key__"]) == [one["__key__"] for one in opened]
         assert list(loaded["json"]) == [json.loads(one["json"]) for one in opened]
         keys += loaded["__key__"]
+
     assert sorted(keys) == sorted(one.key for one in samples)
 
 
 def load(path: Path, folder: Path) -> datasets.Dataset:
-    """A shard in the Hugging Face loader, sound and video as bytes: decoding them needs packages of
-    its own.
+    """A shard in the Hugging Face loader, with sound and video as bytes.
+
+    Decoding them would need more packages.
     """
     first = next(iter(webdataset.WebDataset(str(path), shardshuffle=False)))
     members = [name for name in first if not name.startswith("__")]
+
     features = datasets.Features(
         {"__key__": datasets.Value("string")}
         | {name: DECODED.get(name, datasets.Value("binary")) for name in members}
     )
+
     return datasets.load_dataset(
         "webdataset",
         data_files={"train": str(path)},

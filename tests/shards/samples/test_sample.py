@@ -1,4 +1,4 @@
-"""Samples: every field as the contract has it, and a reason for everything that is not."""
+"""Samples: every field is read as the contract has it, and everything else has a reason."""
 
 import io
 import json
@@ -37,7 +37,7 @@ def parse_json(text: str | bytes) -> Sample:
 
 
 def test_every_field_arrives_where_it_belongs() -> None:
-    """A full sample, by hand."""
+    """Each field of a full sample, made by hand, arrives where it belongs."""
     features = np.arange(6, dtype=np.float32).reshape(2, 3)
     metadata = {
         "speaker": "anna",
@@ -45,6 +45,7 @@ def test_every_field_arrives_where_it_belongs() -> None:
         "duration_seconds": 1.5,
         "ratings": {"voice": {"anger": 3}},
     }
+
     sample = parse_sample(
         "a/b",
         {
@@ -55,8 +56,10 @@ def test_every_field_arrives_where_it_belongs() -> None:
             "json": json.dumps(metadata).encode(),
         },
     )
+
     assert (sample.key, sample.audio, sample.audio_format) == ("a/b", b"sound", "wav")
     assert (sample.video, sample.video_format) == (b"picture", "webm")
+
     assert sample.face_features is not None
     np.testing.assert_array_equal(sample.face_features, features)
     assert sample.transcript == "Grüße"
@@ -76,7 +79,7 @@ def test_every_field_but_one_may_be_missing() -> None:
 
 
 def test_placeholders_count_as_absent() -> None:
-    """What a packer writes to give all samples the same fields is read as nothing."""
+    """The placeholders that a packer writes, to give all samples the same fields, are absent."""
     sample = parse_sample(
         "k", {"flac": b"x", "txt": b" \n", "face.npy": npy(np.empty((0, 512), np.float32))}
     )
@@ -98,14 +101,14 @@ def test_placeholders_count_as_absent() -> None:
     ],
 )
 def test_samples_outside_the_contract_have_a_reason(members: dict[str, bytes], code: str) -> None:
-    """Missing, doubled, unknown and unreadable fields."""
+    """Missing, doubled, unknown and unreadable fields have a reason."""
     with pytest.raises(BadSample) as caught:
         parse_sample("k", members)
     assert caught.value.code == code
 
 
 def test_a_format_comes_with_its_bytes() -> None:
-    """A sample made in code cannot have audio without saying which kind."""
+    """A sample made in code cannot have audio without its format."""
     with pytest.raises(ValueError, match="audio_format: got None"):
         Sample(key="k", audio=b"x")
     with pytest.raises(ValueError, match="video_format: got 'avi'"):
@@ -168,6 +171,7 @@ def test_a_sample_written_and_parsed_is_the_same(
     )
     members = encode_sample(sample)
     back = parse_sample("k", members)
+
     assert (back.audio, back.audio_format, back.video, back.video_format) == (
         sample.audio,
         sample.audio_format,
@@ -175,10 +179,12 @@ def test_a_sample_written_and_parsed_is_the_same(
         sample.video_format,
     )
     assert (back.transcript, back.metadata) == (transcript, metadata)
+
     if features is None:
         assert back.face_features is None
     else:
         np.testing.assert_array_equal(back.face_features, features)
+
     assert encode_sample(back) == members
     assert members == encode_sample(
         Sample(key="k", **{**_fields(sample), "metadata": dict(reversed(metadata.items()))})
@@ -223,8 +229,9 @@ def _fields(sample: Sample) -> dict[str, object]:
     ],
 )
 def test_json_that_is_not_plain_json_is_refused(text: str | bytes) -> None:
-    """Not an object, not finite, not UTF-8, repeated, too deep, too long: one code, and never
-    another exception.
+    """json that is no plain object has one code, and never another exception.
+
+    For example it is not finite, not UTF-8, too deep or too long, or repeats a name.
     """
     with pytest.raises(BadSample) as caught:
         parse_json(text)
@@ -233,19 +240,20 @@ def test_json_that_is_not_plain_json_is_refused(text: str | bytes) -> None:
 
 
 def test_finding_the_repeated_name_is_quick_in_a_large_object() -> None:
-    """Two hundred thousand names, one of them twice: the message names it."""
+    """Of a hundred thousand names, the message gives the one that is there twice."""
     names = [f'"{n:x}":0' for n in range(100_000)]
     with pytest.raises(BadSample, match="gives 'ff' twice"):
         parse_json("{" + ",".join(names) + ',"ff":1}')
 
 
 def test_limits_do_not_touch_ordinary_metadata() -> None:
-    """A byte order mark, big numbers, deep enough nesting and many brackets are all fine."""
+    """A byte order mark, big numbers, ordinary nesting and many brackets are all fine."""
     nested = '{"a":' * 15 + '{"speaker": [1]}' + "}" * 15
     assert parse_json('\ufeff{"speaker": "a"}').speaker == "a"
     assert parse_json('{"a": 9223372036854775807, "b": -1.5e300}').metadata["a"] == (1 << 63) - 1
     assert parse_json(json.dumps({"a": [[n] for n in range(1000)]})).metadata["a"]
     assert parse_json('{"a": "\\ud83d\\ude00 \\u00e9"}').metadata["a"] == "😀 é"
+
     with pytest.raises(BadSample, match="nested deeper"):
         parse_json(nested)
     assert parse_json(nested[5:-1].replace("[1]", "1")).metadata
@@ -274,15 +282,16 @@ def test_limits_do_not_touch_ordinary_metadata() -> None:
     ],
 )
 def test_metadata_of_the_wrong_kind_is_refused(metadata: dict[str, object]) -> None:
-    """Fields with a meaning have the type that meaning needs."""
+    """Fields with a meaning must have the type that it needs."""
     with pytest.raises(BadSample) as caught:
         parse_json(json.dumps(metadata))
     assert caught.value.code == "bad_metadata"
 
 
 def test_metadata_may_leave_out_or_null_anything() -> None:
-    """Null is absent, a number is a speaker's name, and an emotion outside the seven is no
-    truth.
+    """Null counts as absent, and a number can be a speaker's name.
+
+    An emotion outside the seven is no true emotion.
     """
     names = ("speaker", "emotion", "language", "duration_seconds", "demographics", "ratings")
     sample = parse_json(json.dumps(dict.fromkeys(names)))
@@ -293,7 +302,7 @@ def test_metadata_may_leave_out_or_null_anything() -> None:
 
 
 def test_metadata_is_written_canonically() -> None:
-    """Sorted, compact, UTF-8; and never NaN, which is no JSON."""
+    """Metadata is written sorted, compact and as UTF-8, and never with NaN, which is not JSON."""
     assert encode_metadata({"b": 1, "a": "é"}) == '{"a":"é","b":1}'.encode()
     with pytest.raises(ValueError, match="JSON"):
         encode_metadata({"a": float("nan")})
@@ -305,7 +314,7 @@ def test_metadata_is_written_canonically() -> None:
     | st.text('{}[]":,0eE-+.\\untNaI \u00e9', max_size=60).map(str.encode)
 )
 def test_any_bytes_are_metadata_or_a_bad_sample(data: bytes) -> None:
-    """No third outcome, and accepted metadata is what Python's own parser makes of it."""
+    """Any bytes are a bad sample, or what Python's own parser makes of them."""
     try:
         sample = parse_json(data)
     except BadSample:
@@ -322,7 +331,7 @@ def test_any_bytes_are_metadata_or_a_bad_sample(data: bytes) -> None:
 def test_every_float_array_numpy_writes_is_read(
     version: tuple[int, int], dtype: str, order: str
 ) -> None:
-    """Any format version, float width, byte order and memory order: the values numpy.load gives."""
+    """Each format version, float width and order gives the values of numpy.load."""
     array = np.asarray(np.arange(12).reshape(3, 4) / 8, dtype=dtype, order=order)
     decoded = decode_features(npy(array, version))
     assert decoded.dtype == np.float32
@@ -332,8 +341,9 @@ def test_every_float_array_numpy_writes_is_read(
 
 
 def test_features_are_written_as_numpy_reads_them() -> None:
-    """numpy.load is the independent reader; the same values give the same bytes from any memory
-    order.
+    """numpy.load, an independent reader, reads the features that were written.
+
+    The same values in any memory order give the same bytes.
     """
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     np.testing.assert_array_equal(np.load(io.BytesIO(encode_features(array))), array)
@@ -384,14 +394,14 @@ HEADER = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2), }\n"
     ],
 )
 def test_arrays_outside_the_contract_have_a_reason(data: bytes, code: str) -> None:
-    """Wrong shape, type, size or header; object arrays are refused unopened."""
+    """A wrong shape, type, size or header has a reason; object arrays are not opened."""
     with pytest.raises(BadSample) as caught:
         decode_features(data)
     assert caught.value.code == code
 
 
 def test_a_header_without_spaces_is_read() -> None:
-    """Writers in other languages do not pad and space like numpy."""
+    """A header of a writer in another language, without numpy's spaces, is read."""
     header = b'{"descr":"<f4","fortran_order":False,"shape":(1,2)}'
     np.testing.assert_array_equal(
         decode_features(npy_with_header(header, bytes(8))), np.zeros((1, 2))
@@ -399,7 +409,7 @@ def test_a_header_without_spaces_is_read() -> None:
 
 
 def test_no_code_in_a_pickled_array_runs() -> None:
-    """An object array whose unpickling would raise is refused for what it is."""
+    """An object array is refused, and its unpickling, which would raise, does not run."""
 
     class Trap:
         def __reduce__(self) -> tuple[object, ...]:
@@ -410,9 +420,10 @@ def test_no_code_in_a_pickled_array_runs() -> None:
 
 
 def test_memory_does_not_follow_the_claimed_shape() -> None:
-    """Petabytes claimed in a header of a hundred bytes allocate nothing."""
+    """A header of a hundred bytes that claims petabytes allocates nothing."""
     claims = [b"(999999999, 999999999)", b"(1, 999999999)", b"(999999999, 1)"]
     arrays = [npy_with_header(HEADER.replace(b"(1, 2)", claim), bytes(8)) for claim in claims]
+
     tracemalloc.start()
     try:
         for data in arrays:
@@ -424,13 +435,14 @@ def test_memory_does_not_follow_the_claimed_shape() -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+
     assert peak < 1 << 18
 
 
 @settings(max_examples=200, deadline=None)
 @given(position=st.integers(0, 200), replacement=st.binary(max_size=4), length=st.integers(0, 200))
 def test_a_damaged_array_is_read_or_refused(position: int, replacement: bytes, length: int) -> None:
-    """Changed and cut anywhere: finite float32 values in two dimensions, or a reason."""
+    """Changed or cut bytes give finite float32 values in two dimensions, or a reason."""
     data = npy(np.arange(8, dtype=np.float32).reshape(2, 4))
     data = (data[:position] + replacement + data[position + len(replacement) :])[:length]
     try:
@@ -445,7 +457,7 @@ def test_a_damaged_array_is_read_or_refused(position: int, replacement: bytes, l
 
 
 def test_reasons_carry_code_and_detail_and_cross_processes() -> None:
-    """The text is `code: detail`, the code can be had back, and pickling keeps the kind."""
+    """A reason is `code: detail`, gives the code back, and keeps its kind when pickled."""
     for kind in (BadSample, BadShard):
         error = kind("cut_short", "at byte 3: nothing")
         assert str(error) == error.reason == "cut_short: at byte 3: nothing"

@@ -1,5 +1,6 @@
-"""Predictions drawn from a seed, and real shards and tables that hold them, for the tests of
-selecting and packing.
+"""Predictions drawn from a seed, and real shards and tables that hold them.
+
+The tests of selecting and packing use them.
 """
 
 import dataclasses
@@ -34,7 +35,7 @@ INFO = TableInfo(
 def draw_distributions(
     truth: NDArray[np.int64], generator: np.random.Generator
 ) -> NDArray[np.float64]:
-    """What a middling teacher says about utterances of emotion `truth`, [N, 7]."""
+    """What a fairly good teacher says about utterances of emotion `truth`, [N, 7]."""
     logits = generator.standard_normal((len(truth), NUM_EMOTIONS))
     logits[np.arange(len(truth)), truth] += generator.exponential(2.5, len(truth))
     weights = np.exp(logits)
@@ -46,10 +47,12 @@ def draw_candidates(seed: int, num: int = 300, num_speakers: int = 6) -> Candida
     generator = np.random.default_rng(seed)
     truth = generator.choice(NUM_EMOTIONS, num, p=[0.5, 0.1, 0.05, 0.05, 0.2, 0.05, 0.05])
     teachers = {name: draw_distributions(truth, generator) for name in ("audio", "vision", "text")}
+
     for probs in teachers.values():
         probs[generator.random(num) < 0.03] = np.nan
     error = np.full(num, None, dtype=object)
     error[generator.random(num) < 0.02] = "no_face: nobody is in the picture"
+
     return Candidates(
         key=np.array([f"utterance-{number}" for number in range(num)], dtype=object),
         shard=np.sort(generator.integers(0, 4, num)),
@@ -82,15 +85,18 @@ def one_hot(emotion: str, confidence: float = 0.94) -> NDArray[np.float32]:
 def write_corpus(
     folder: Path, samples: dict[str, Sequence[Sample]], *, panel_digest: str = "a" * 64
 ) -> None:
-    """Shards of `samples` in `folder/shards`, and confident predictions of their `emotion` in
-    `folder/predictions`.
+    """Shards of `samples` in `folder/shards`, with confident predictions of their `emotion`.
+
+    The predictions are in `folder/predictions`.
     """
     for part in ("shards", "predictions"):
         (folder / part).mkdir(parents=True, exist_ok=True)
+
     for name, members in samples.items():
         path = folder / "shards" / f"{name}.tar"
         with path.open("wb") as stream, TarWriter(stream) as writer:
             places = [writer.add(sample.key, encode_sample(sample)) for sample in members]
+
         rows = [
             Prediction(
                 key=sample.key,
@@ -104,6 +110,7 @@ def write_corpus(
             )
             for sample, (offset, size) in zip(members, places, strict=True)
         ]
+
         status = path.stat()
         info = dataclasses.replace(
             INFO,
@@ -127,6 +134,7 @@ def sample(
         "language": None,
         "clip": f"{key}.wav",
     }
+
     fields: dict[str, object] = {
         "audio": key.encode().ljust(size, b"."),
         "audio_format": "flac",

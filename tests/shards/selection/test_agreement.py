@@ -28,7 +28,7 @@ def row(*values: float) -> NDArray[np.float64]:
 
 
 def test_kl_by_hand() -> None:
-    """Half and half against a quarter and three quarters is ln 2 - ln 3 / 2, in nats."""
+    """The KL divergence of (1/2, 1/2) from (1/4, 3/4) is ln 2 - ln 3 / 2, in nats."""
     assert kl_divergence(row(0.5, 0.5), row(0.25, 0.75))[0] == pytest.approx(
         math.log(2) - math.log(3) / 2
     )
@@ -56,8 +56,9 @@ def test_js_agrees_with_scipy() -> None:
 
 
 def test_zeros_of_the_first_count_nothing_and_of_the_second_everything() -> None:
-    """Without an epsilon, a class only the first teacher sees makes KL infinite, and one only the
-    second sees not.
+    """Without an epsilon, a class that only the first teacher sees makes KL infinite.
+
+    A class that only the second teacher sees leaves it finite.
     """
     certain, torn = row(1.0, 0.0), row(0.5, 0.5)
     assert kl_divergence(certain, torn)[0] == pytest.approx(math.log(2))
@@ -66,15 +67,14 @@ def test_zeros_of_the_first_count_nothing_and_of_the_second_everything() -> None
 
 
 def test_three_teachers_are_as_far_apart_as_their_worst_pair() -> None:
-    """Of three teachers each pair is measured in the order given, and the largest distance
-    counts.
-    """
+    """The distance of three teachers is the largest of their pairs, each in the order given."""
     first, second, third = draw(0), draw(1), draw(2)
     pairs = [
         kl_divergence(first, second),
         kl_divergence(first, third),
         kl_divergence(second, third),
     ]
+
     np.testing.assert_array_equal(
         pairwise_distance([first, second, third], "kl"), np.max(pairs, axis=0)
     )
@@ -86,7 +86,7 @@ def test_one_teacher_has_no_distance() -> None:
 
 
 def test_missing_prediction_has_no_distance() -> None:
-    """A row a teacher is silent about has no distance, whatever the others say."""
+    """A row on which one teacher is silent has no distance, whatever the others say."""
     first, second = draw(0), draw(1)
     first[3] = np.nan
     for distance in ("kl", "js"):

@@ -30,6 +30,7 @@ def write_tables(
         generator = np.random.default_rng(number)
         truth = generator.choice([0, 1, 4, 6], 80)
         text, vision = (draw_distributions(truth, generator).astype(np.float32) for _ in range(2))
+
         rows = [
             Prediction(
                 key=f"k{row:03d}",
@@ -53,6 +54,7 @@ def write_tables(
                 error="bad_json: json: x",
             )
         )
+
         info = dataclasses.replace(
             INFO, shard=f"{name}.tar", shard_url=f"/c/{name}.tar", num_rows=len(rows)
         )
@@ -74,11 +76,13 @@ def test_kept_and_rejected_are_every_row(tmp_path: Path) -> None:
     """Both files together hold every utterance of every table, also where shards share keys."""
     write_tables(tmp_path / "predictions")
     summary = run(tmp_path, keep_rates={"neutral": 0.5})
+
     kept = pq.read_table(tmp_path / "selection" / "selection.parquet")
     rejected = pq.read_table(tmp_path / "selection" / "rejected.parquet")
     copied = ["key", "shard", "offset", "size", "speaker", "duration_seconds"]
     assert kept.column_names == [*copied, "label", "probs", "distance", "split"]
     assert rejected.column_names == ["key", "shard", "reason"]
+
     pairs = [(row["key"], row["shard"]) for table in (kept, rejected) for row in table.to_pylist()]
     assert len(pairs) == len(set(pairs)) == 240 == summary["num_utterances"]
     assert summary["num_kept"] == kept.num_rows > 0
@@ -88,8 +92,9 @@ def test_kept_and_rejected_are_every_row(tmp_path: Path) -> None:
 
 
 def test_an_error_is_a_reason_where_it_is_about_what_was_asked(tmp_path: Path) -> None:
-    """A teacher's silence is explained by the row's error only where it is the one that is silent,
-    or all are.
+    """A row's error explains a teacher's silence only where it may be the cause.
+
+    It may be where this teacher alone is silent, or where all are.
     """
     (tmp_path / "predictions").mkdir()
     happy = one_hot("happiness")
@@ -99,6 +104,7 @@ def test_an_error_is_a_reason_where_it_is_about_what_was_asked(tmp_path: Path) -
         "no-face-no-words": {"audio": happy},
         "nothing": {},
     }
+
     rows = [
         Prediction(
             key=key,
@@ -112,10 +118,12 @@ def test_an_error_is_a_reason_where_it_is_about_what_was_asked(tmp_path: Path) -
         for n, (key, found) in enumerate(said.items())
     ]
     write_predictions(str(tmp_path / "predictions" / "a-0123456789ab.parquet"), rows, INFO)
+
     for teachers, unheard in ((("text", "audio"), "text"), (("text", "vision"), "text")):
         run(tmp_path, teachers=teachers, min_per_speaker=0)
         found = pq.read_table(tmp_path / "selection" / "rejected.parquet").to_pylist()
         reasons = {row["key"]: row["reason"] for row in found}
+
         assert reasons["nothing"] == "no_face: none"
         assert (
             reasons["no-face-no-words"]
@@ -128,11 +136,13 @@ def test_what_is_written_follows_from_the_tables(tmp_path: Path) -> None:
     """Label, probabilities and distance of a kept row are those of its two predictions."""
     write_tables(tmp_path / "predictions", ("a",))
     run(tmp_path)
+
     predictions = {row["key"]: row for row in pq.read_table(tmp_path / "predictions").to_pylist()}
     for row in pq.read_table(tmp_path / "selection" / "selection.parquet").to_pylist():
         text, vision = (
             np.array(predictions[row["key"]][name], dtype=np.float64) for name in ("text", "vision")
         )
+
         np.testing.assert_allclose(row["probs"], (text + vision) / 2, rtol=1e-6)
         assert row["distance"] == pytest.approx(float((text * np.log(text / vision)).sum()))
         assert row["distance"] <= 1.0
@@ -146,6 +156,7 @@ def test_the_same_tables_give_the_same_bytes(tmp_path: Path) -> None:
     write_tables(tmp_path / "shuffled", reverse=True)
     run(tmp_path, out="one", keep_rates={"neutral": 0.5})
     run(tmp_path, "shuffled", out="two", keep_rates={"neutral": 0.5})
+
     for name in ("selection.parquet", "rejected.parquet"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     one, two = (json.loads((tmp_path / out / "summary.json").read_text()) for out in ("one", "two"))
@@ -161,11 +172,10 @@ def test_one_teacher_has_null_distances(tmp_path: Path) -> None:
 
 
 def test_the_resolved_configuration_is_saved(tmp_path: Path) -> None:
-    """select.yaml runs the very same selection again, and the summary on disk is the one
-    returned.
-    """
+    """select.yaml repeats the very same selection; the summary on disk is the one returned."""
     write_tables(tmp_path / "predictions")
     summary = run(tmp_path, keep_rates={"neutral": "1/2"})
+
     saved = yaml.safe_load((tmp_path / "selection" / "select.yaml").read_text())
     assert from_mapping(SelectConfig, saved).keep_rates == {"neutral": "1/2"}
     on_disk = json.loads((tmp_path / "selection" / "summary.json").read_text())
@@ -173,7 +183,7 @@ def test_the_resolved_configuration_is_saved(tmp_path: Path) -> None:
 
 
 def test_a_teacher_the_panel_does_not_have_is_refused(tmp_path: Path) -> None:
-    """The error names the teacher and the labelers there are."""
+    """The error names the unknown teacher and the labelers of the panel."""
     write_tables(tmp_path / "predictions")
     with pytest.raises(
         ConfigError, match=r"--teachers audio: no utterance.*labelers: audio, text, vision"
@@ -183,7 +193,7 @@ def test_a_teacher_the_panel_does_not_have_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_selection_is_read_back_with_its_shards(tmp_path: Path) -> None:
-    """What packs a selection learns which files its utterances came from."""
+    """A selection that is read back names the files its utterances came from."""
     write_tables(tmp_path / "predictions")
     run(tmp_path)
     table, shards = read_selection(str(tmp_path / "selection"), ["key", "label"])
@@ -195,9 +205,7 @@ def test_a_selection_is_read_back_with_its_shards(tmp_path: Path) -> None:
 def test_an_unfinished_selection_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that dies half-way over an earlier selection leaves no summary, and so nothing that can
-    be packed.
-    """
+    """A run that dies over an earlier selection leaves no summary, and so nothing to pack."""
     write_tables(tmp_path / "predictions")
     run(tmp_path)
     monkeypatch.setattr(select_job, "_rejected_table", lambda *_: 1 / 0)
@@ -211,14 +219,16 @@ def test_an_unfinished_selection_is_not_read(
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
 def test_a_damaged_selection_is_refused_with_the_remedy(tmp_path: Path, share: float) -> None:
-    """A flipped byte or a missing end is named, not handed on to the packer."""
+    """A flipped byte or a missing end is an error that names the file and the remedy."""
     write_tables(tmp_path / "predictions")
     run(tmp_path)
+
     path = tmp_path / "selection" / "selection.parquet"
     data = bytearray(path.read_bytes())
     if share:
         data[int(share * len(data) * 0.3) + 8] ^= 0xFF
     path.write_bytes(data if share else data[: len(data) // 2])
+
     with pytest.raises(
         ConfigError,
         match=r"(?s)selection.parquet: not a readable selection.*run `emostream select` again",

@@ -1,4 +1,4 @@
-"""What a summary says of label quality: each way of labeling scored on the labels it would give."""
+"""The label quality of a summary: each way of labeling is scored on the labels it would give."""
 
 import dataclasses
 from typing import Any
@@ -48,7 +48,7 @@ def check(found: dict[str, Any], label: np.ndarray[Any, Any]) -> None:
 
 
 def test_teachers_are_scored_on_the_labels_they_would_give() -> None:
-    """A teacher alone is right or wrong where it names a wanted class, whatever the truth there."""
+    """A teacher alone is scored wherever it names a wanted class, whatever the truth there."""
     quality = quality_of(evaluate())
     for name in ("text", "vision"):
         probs = CANDIDATES.teachers[name]
@@ -57,7 +57,7 @@ def test_teachers_are_scored_on_the_labels_they_would_give() -> None:
 
 
 def test_combined_and_kept_labels() -> None:
-    """Both averaged are scored without a filter, the kept set as it is kept."""
+    """The average of both is scored without a filter, the kept set as it is kept."""
     quality = quality_of(evaluate())
     selection = choose(CANDIDATES, configure())
     check(quality["combined"], selection.label)
@@ -67,22 +67,22 @@ def test_combined_and_kept_labels() -> None:
 
 
 def test_kept_is_compared_with_the_best_teacher() -> None:
-    """The difference is that of the two accuracies, and agreement improves on the better teacher
-    here.
+    """The difference is that of the two accuracies.
+
+    On these candidates, agreement improves on the better teacher.
     """
     quality = quality_of(evaluate(threshold=0.3))
     values = {name: scores["accuracy"]["value"] for name, scores in quality["teachers"].items()}
     comparison = quality["kept_vs_best_teacher"]
     assert comparison["best_teacher"] == max(values, key=lambda name: values[name])
+
     difference = quality["kept"]["accuracy"]["value"] - max(values.values())
     assert comparison["difference"]["value"] == pytest.approx(difference, abs=1e-5)
     assert comparison["difference"]["low"] > 0
 
 
 def test_one_teacher_alone_gains_nothing_by_agreement() -> None:
-    """With one teacher, all classes and no minimum the kept set is what the teacher labels: no
-    difference.
-    """
+    """The kept set of one teacher, with all classes and no minimum, is what the teacher labels."""
     candidates = dataclasses.replace(CANDIDATES, speaker=np.maximum(CANDIDATES.speaker, 0))
     evaluation = evaluate(candidates, teachers=("text",), min_per_speaker=0, classes=EMOTIONS)
     quality = quality_of(evaluation)
@@ -92,7 +92,7 @@ def test_one_teacher_alone_gains_nothing_by_agreement() -> None:
 
 
 def test_only_classes_that_occur_are_averaged() -> None:
-    """A corpus without surprise, as CREMA-D is, is not marked down for it."""
+    """A corpus without surprise, such as CREMA-D, is not marked down for it."""
     truth = np.where(CANDIDATES.truth == EMOTIONS.index("surprise"), -1, CANDIDATES.truth)
     assert quality_of(evaluate(dataclasses.replace(CANDIDATES, truth=truth)))["classes"] == [
         "neutral",
@@ -102,9 +102,7 @@ def test_only_classes_that_occur_are_averaged() -> None:
 
 
 def test_retention_is_what_selecting_at_each_threshold_keeps() -> None:
-    """Every point of the curve is recounted by a selection with that threshold, without minimum or
-    balance.
-    """
+    """Each point of the curve equals a selection with that threshold, no minimum and no balance."""
     candidates = dataclasses.replace(CANDIDATES, speaker=np.maximum(CANDIDATES.speaker, 0))
     points = evaluate(candidates).retention()
     for point in points[::4]:
@@ -117,24 +115,28 @@ def test_retention_is_what_selecting_at_each_threshold_keeps() -> None:
 
 @pytest.mark.parametrize("distance", ["kl", "js"])
 def test_retention_rises_to_everything(distance: str) -> None:
-    """Thresholds rise, are above 0 and include the one in force; the last keeps all wanted labels
-    there are.
+    """Thresholds rise, are above 0, and include the one in force.
+
+    The last threshold keeps every wanted label there is.
     """
     points = evaluate(distance=distance, threshold=0.123).retention()
     thresholds, kept = [point["threshold"] for point in points], [point["kept"] for point in points]
+
     assert thresholds == sorted(set(thresholds))
     assert thresholds[0] > 0
     assert 0.123 in thresholds
     assert 20 <= len(points) <= 30
     assert kept == sorted(kept)
+
     selection = choose(CANDIDATES, configure(distance=distance))
     finite = np.isfinite(selection.distance) & (selection.distance <= thresholds[-1])
     assert kept[-1] == (finite & np.isin(selection.label, CLASSES)).sum()
 
 
 def test_without_truth_there_is_retention_and_no_quality() -> None:
-    """A corpus nobody has labeled, or labeled only with other emotions, has counts and no
-    scores.
+    """A corpus without any wanted true emotion has counts and no scores.
+
+    Nobody has labeled it, or only with other emotions.
     """
     for truth in (-1, EMOTIONS.index("sadness")):
         blind = dataclasses.replace(CANDIDATES, truth=np.full(len(CANDIDATES), truth))
@@ -147,7 +149,7 @@ def test_without_truth_there_is_retention_and_no_quality() -> None:
 
 
 def test_nothing_to_evaluate() -> None:
-    """No utterances at all have no quality, and a curve that keeps nothing."""
+    """Where there is no utterance, there is no quality, and the curve keeps nothing."""
     evaluation = evaluate(permuted(CANDIDATES, np.empty(0, dtype=np.int64)))
     assert evaluation.quality() is None
     assert all(point["kept"] == 0 and point["share"] == 0 for point in evaluation.retention())

@@ -1,5 +1,6 @@
-"""The selection rule, against a plain loop of the published code, and what must hold whatever the
-predictions are.
+"""The selection rule, against a plain loop of the published code.
+
+Properties hold whatever the predictions are.
 """
 
 import dataclasses
@@ -53,6 +54,7 @@ def choices(options: st.DrawFn) -> SelectConfig:
             [{}, {"balance_to": 15}, {"keep_rates": {"neutral": 0.3, "happiness": "1/2"}}]
         )
     )
+
     return configure(
         teachers=tuple(teachers),
         **agreement,
@@ -70,6 +72,7 @@ configurations = st.composite(choices)()
 def agreeing(emotions: list[str], speakers: list[int]) -> Candidates:
     """Utterances whose teachers all name the given emotion, in one shard."""
     num = len(emotions)
+
     probs = np.stack([one_hot(emotion) for emotion in emotions]).astype(np.float64)
     return Candidates(
         key=np.array([f"k{row}" for row in range(num)], dtype=object),
@@ -96,12 +99,14 @@ def down_sample_as_published(
     chance: dict[int, float],
     minimum: int,
 ) -> set[int]:
-    """The published loop: utterances in file order, majority classes dropped by chance, a floor a
-    speaker.
+    """The published loop over utterances in file order.
+
+    It drops utterances of majority classes by chance, down to a minimum for each speaker.
     """
     remaining = Counter(int(candidates.speaker[row]) for row in rows)
     rate = {"neutral": 0.2, "happiness": 0.5}
     kept = set(rows)
+
     for row in sorted(
         rows, key=lambda row: (candidates.shards[candidates.shard[row]], candidates.offset[row])
     ):
@@ -113,21 +118,25 @@ def down_sample_as_published(
         ):
             kept.discard(row)
             remaining[speaker] -= 1
+
     return {row for row in kept if remaining[int(candidates.speaker[row])] >= minimum}
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 50), configurations)
 def test_every_candidate_is_decided_once(seed: int, config: SelectConfig) -> None:
-    """Kept and rejected make up all rows; the kept have a label of a wanted class, a speaker and a
-    split.
+    """Kept and rejected make up all rows.
+
+    Each kept row has a label of a wanted class, a speaker and a split.
     """
     candidates = draw_candidates(seed)
     selection = choose(candidates, config)
+
     assert all(
         (reason is None) == kept
         for reason, kept in zip(selection.reason, selection.kept, strict=True)
     )
+
     wanted = {EMOTIONS.index(name) for name in config.classes}
     assert set(selection.label[selection.kept]) <= wanted
     assert (candidates.speaker[selection.kept] >= 0).all()
@@ -138,12 +147,11 @@ def test_every_candidate_is_decided_once(seed: int, config: SelectConfig) -> Non
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 50), configurations, st.randoms(use_true_random=False))
 def test_order_does_not_matter(seed: int, config: SelectConfig, random: Any) -> None:
-    """Shuffled utterances get the same decisions: nothing depends on which worker finished
-    first.
-    """
+    """Shuffled utterances get the same decisions, whichever worker finished first."""
     candidates = draw_candidates(seed)
     order = np.array(random.sample(range(len(candidates)), len(candidates)))
     straight, shuffled = choose(candidates, config), choose(permuted(candidates, order), config)
+
     for name in ("reason", "kept", "label", "split"):
         np.testing.assert_array_equal(getattr(straight, name)[order], getattr(shuffled, name))
     assert straight.threshold == shuffled.threshold
@@ -168,7 +176,7 @@ def test_no_speaker_is_in_two_splits_or_below_the_minimum(seed: int, config: Sel
 def test_retention_grows_with_the_threshold(
     seed: int, distance: str, threshold: float, factor: float
 ) -> None:
-    """What a threshold keeps, a larger one keeps too."""
+    """A larger threshold keeps all that a smaller one keeps."""
     candidates = draw_candidates(seed)
     options = {"distance": distance, "min_per_speaker": 0}
     strict = choose(candidates, configure(threshold=threshold, **options))
@@ -182,7 +190,9 @@ def test_down_sampling_is_the_published_loop(seed: int, draw: int, minimum: int)
     """Vectorized down-sampling drops exactly what the published loop drops on the same chances."""
     candidates = draw_candidates(seed, num_speakers=4)
     plain = choose(candidates, configure(min_per_speaker=0, seed=draw))
+
     rows = np.flatnonzero(plain.kept).tolist()
+    # The names that chance is hashed from: shard, offset and key.
     names = [
         f"{candidates.shards[candidates.shard[r]]}\0{candidates.offset[r]}\0{candidates.key[r]}"
         for r in rows
@@ -190,13 +200,14 @@ def test_down_sampling_is_the_published_loop(seed: int, draw: int, minimum: int)
     chance = dict(zip(rows, uniform_numbers(draw, "down-sample", names), strict=True))
     label = [EMOTIONS[number] for number in plain.label]
     expected = down_sample_as_published(candidates, rows, label, chance, minimum)
+
     rates = {"neutral": 0.2, "happiness": "1/2"}
     selection = choose(candidates, configure(min_per_speaker=minimum, seed=draw, keep_rates=rates))
     assert set(np.flatnonzero(selection.kept).tolist()) == expected
 
 
 def test_dropping_stops_at_the_minimum() -> None:
-    """Of 80 neutral utterances 50 remain when all are unlucky, and a speaker of 50 loses none."""
+    """Of 80 neutral utterances 50 remain when all are unlucky; a speaker with 50 loses none."""
     candidates = agreeing(["neutral"] * 130, [0] * 80 + [1] * 50)
     selection = choose(candidates, configure(min_per_speaker=50, keep_rates={"neutral": 0.0}))
     assert reasons(selection) == {"down_sampled": 30}
@@ -204,16 +215,19 @@ def test_dropping_stops_at_the_minimum() -> None:
 
 
 def test_published_rates_are_met_and_the_minority_is_untouched() -> None:
-    """With speakers far above the minimum, the published rates keep their share; anger is kept
-    whole.
+    """The published rates keep their share of speakers who are far above the minimum.
+
+    Anger is kept whole.
     """
     emotions = ["neutral"] * 150_123 + ["happiness"] * 61_386 + ["anger"] * 500
     candidates = agreeing(emotions, [row % 3 for row in range(len(emotions))])
     selection = choose(candidates, configure(min_per_speaker=50, keep_rates=PUBLISHED_RATES))
+
     counts = Counter(EMOTIONS[number] for number in selection.label[selection.kept])
     assert counts["neutral"] == pytest.approx(10_000, abs=400)  # four standard deviations
     assert counts["happiness"] == pytest.approx(10_000, abs=400)
     assert counts["anger"] == 500
+
     derived = choose(candidates, configure(min_per_speaker=50, balance_to=10_000))
     assert derived.rates == {"neutral": 10_000 / 150_123, "happiness": 10_000 / 61_386}
     np.testing.assert_array_equal(derived.kept, selection.kept)
@@ -240,7 +254,7 @@ def test_chance_is_uniform() -> None:
 
 
 def test_the_label_is_of_the_mean_distribution() -> None:
-    """The mean of distributions decides, not the more confident teacher, and probs is that mean."""
+    """The mean of the distributions, and not the more confident teacher, decides the label."""
     candidates = agreeing(["neutral"], [0])
     text = np.array([[0.5, 0.4, 0.1, 0, 0, 0, 0]])
     vision = np.array([[0.3, 0.6, 0.1, 0, 0, 0, 0]])
@@ -260,9 +274,7 @@ def test_classes_are_restricted_after_averaging() -> None:
 
 
 def test_reasons_by_hand() -> None:
-    """Each kind of rejection has its reason, and the first in the published order is the one
-    given.
-    """
+    """Each kind of rejection has its reason; the first in the published order is given."""
     candidates = agreeing(["anger"] * 8, [0, 0, 0, 0, 0, 0, -1, 1])
     text = candidates.teachers["text"].copy()
     text[0] = np.nan
@@ -270,12 +282,14 @@ def test_reasons_by_hand() -> None:
     text[2] = one_hot("surprise")
     text[3, 0] = np.nan
     text[4] *= 3
+
     error = candidates.error.copy()
     error[1] = "corrupt_audio: flac"
     error[5] = "no_face: nobody asked for it"
     candidates = dataclasses.replace(
         candidates, teachers={**candidates.teachers, "text": text}, error=error
     )
+
     selection = choose(candidates, configure(min_per_speaker=1))
     assert selection.reason.tolist() == [
         "missing_prediction: teacher 'text' gives no prediction",
@@ -287,13 +301,15 @@ def test_reasons_by_hand() -> None:
         "no_speaker",
         None,
     ]
+
     alone = choose(candidates, configure(min_per_speaker=2))
     assert alone.reason[7] == "speaker_below_minimum"
 
 
 def test_an_infinite_divergence_is_disagreement() -> None:
-    """A class only the first teacher believes in keeps an utterance out at any threshold; the other
-    way round not.
+    """A class that only the first teacher believes in keeps an utterance out at any threshold.
+
+    A class that only the second believes in does not.
     """
     candidates = agreeing(["neutral"], [0])
     certain, torn = np.eye(7)[:1], np.array([[0.5, 0.5, 0, 0, 0, 0, 0]])
@@ -418,8 +434,9 @@ def test_unusable_options_are_refused(options: dict[str, Any], message: str) -> 
 
 
 def test_options_as_the_command_line_and_yaml_give_them() -> None:
-    """Text from flags and values from YAML become the same configuration, and it survives being
-    saved.
+    """Text from flags and values from YAML become the same configuration.
+
+    The configuration is the same after it was saved.
     """
     plain = {"predictions": "in", "out": "out"}
     flags = plain | {
@@ -428,12 +445,14 @@ def test_options_as_the_command_line_and_yaml_give_them() -> None:
         "threshold": "0.5",
         "split_fractions": "0.8,0.1,0.1",
     }
+
     values = plain | {
         "teachers": ["text", "vision"],
         "keep_rates": {"neutral": "10000/150123", "happiness": 0.163},
         "threshold": 0.5,
         "split_fractions": [0.8, 0.1, 0.1],
     }
+
     config = from_mapping(SelectConfig, flags)
     assert (
         config
@@ -444,8 +463,9 @@ def test_options_as_the_command_line_and_yaml_give_them() -> None:
 
 
 def test_dropping_follows_the_files_and_not_the_rows() -> None:
-    """Shard by shard, and by offset within one: of four unlucky utterances the first goes, whatever
-    row it is.
+    """Dropping goes shard by shard, and by offset within a shard.
+
+    Of four unlucky utterances the first in the files goes, whatever row it is.
     """
     candidates = dataclasses.replace(
         agreeing(["neutral"] * 4, [0] * 4),
@@ -462,7 +482,7 @@ def test_dropping_follows_the_files_and_not_the_rows() -> None:
     [(1.004, None), (0.996, None), (1.02, "invalid_prediction"), (0.98, "invalid_prediction")],
 )
 def test_a_distribution_may_round_as_bfloat16_does(total: float, reason: str | None) -> None:
-    """A sum 0.4 % off is a softmax in bfloat16; one 2 % off is none."""
+    """A sum 0.4 % off is a softmax in bfloat16; a sum 2 % off is no distribution."""
     candidates = agreeing(["anger"], [0])
     teachers = {**candidates.teachers, "text": candidates.teachers["text"] * total}
     found = choose(
@@ -472,7 +492,7 @@ def test_a_distribution_may_round_as_bfloat16_does(total: float, reason: str | N
 
 
 def test_a_negative_probability_is_no_distribution() -> None:
-    """Though the sum is 1."""
+    """A negative probability is refused even where the sum is 1."""
     candidates = agreeing(["anger"], [0])
     probs = candidates.teachers["text"].copy()
     probs[0, :2] += [-0.5, 0.5]
@@ -482,16 +502,20 @@ def test_a_negative_probability_is_no_distribution() -> None:
 
 
 def test_only_what_may_be_kept_counts_toward_a_rate() -> None:
-    """Of 40 neutral utterances ten have no speaker and ten disagree: balanced to ten, half of the
-    twenty is kept.
+    """Utterances that cannot be kept do not count toward a rate.
+
+    Of 40 neutral utterances ten have no speaker and ten disagree; balanced to ten, half of the rest
+    is kept.
     """
     candidates = agreeing(["neutral"] * 40, [0] * 30 + [-1] * 10)
     text = candidates.teachers["text"].copy()
     text[:10] = np.roll(text[:10], 1, axis=1)
     teachers = {**candidates.teachers, "text": text}
+
     selection = choose(
         dataclasses.replace(candidates, teachers=teachers),
         configure(min_per_speaker=0, balance_to=10),
     )
+
     assert reasons(selection)["disagreement"] == reasons(selection)["no_speaker"] == 10
     assert selection.rates == {"neutral": 0.5}

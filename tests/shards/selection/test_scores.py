@@ -39,16 +39,19 @@ def scores(data: Labeled) -> Mapping[str, Mapping[str, float]]:
 
 
 def test_metrics_agree_with_scikit_learn() -> None:
-    """Accuracy and macro-F1 over the wanted classes are scikit-learn's, truths outside them
-    counting as errors.
+    """Accuracy and macro-F1 over the wanted classes are those of scikit-learn.
+
+    Truths outside these classes count as errors.
     """
     data = draw()
     rows = data.label >= 0
+
     found = scores(data)
     assert found["n"] == rows.sum()
     assert found["accuracy"]["value"] == pytest.approx(
         accuracy_score(data.truth[rows], data.label[rows]), abs=1e-6
     )
+
     expected = f1_score(
         data.truth[rows], data.label[rows], labels=CLASSES, average="macro", zero_division=0
     )
@@ -56,7 +59,7 @@ def test_metrics_agree_with_scikit_learn() -> None:
 
 
 def test_a_class_nobody_names_counts_nothing() -> None:
-    """A class of the average that is neither truth nor label counts 0, as in scikit-learn."""
+    """A class that is neither truth nor label counts 0 in the average, as in scikit-learn."""
     matrix = np.zeros((7, 7))
     matrix[0, 0], matrix[1, 0] = 3, 1
     assert macro_f1(matrix, [0, 1, 6]) == pytest.approx((2 * 3 / (3 + 4) + 0 + 0) / 3)
@@ -72,7 +75,7 @@ def test_confusions_add_up_over_groups() -> None:
 
 
 def test_nested_sets_are_the_sets_one_by_one() -> None:
-    """The confusion of every nested set equals that of the set alone."""
+    """The confusion of each nested set equals that of the set alone."""
     data = draw()
     level = np.random.default_rng(1).integers(0, 5, len(data.truth))
     scorer = Scorer(data.truth, data.speaker, CLASSES, seed=0)
@@ -84,10 +87,12 @@ def test_nested_sets_are_the_sets_one_by_one() -> None:
 
 
 def test_intervals_agree_with_a_plain_cluster_bootstrap() -> None:
-    """The interval is that of drawing whole speakers with replacement and scoring their utterances
-    again.
+    """The interval equals that of a plain bootstrap over speakers.
+
+    The bootstrap draws whole speakers with replacement and scores their utterances again.
     """
     data = draw()
+
     generator = np.random.default_rng(5)
     utterances = [
         np.flatnonzero((data.speaker == number) & (data.label >= 0)) for number in range(20)
@@ -96,6 +101,7 @@ def test_intervals_agree_with_a_plain_cluster_bootstrap() -> None:
     for _ in range(2000):
         rows = np.concatenate([utterances[number] for number in generator.integers(0, 20, 20)])
         resampled.append(accuracy_score(data.truth[rows], data.label[rows]))
+
     found = scores(data)["accuracy"]
     low, high = np.quantile(resampled, [0.025, 0.975])
     assert found["low"] == pytest.approx(low, abs=0.02)
@@ -104,8 +110,9 @@ def test_intervals_agree_with_a_plain_cluster_bootstrap() -> None:
 
 
 def test_speakers_that_differ_widen_the_interval() -> None:
-    """Utterances of one speaker are not independent: the interval is wider than one over utterances
-    alone.
+    """The interval over speakers is wider than one over utterances alone.
+
+    The utterances of one speaker are not independent.
     """
     data = draw(spread=0.4)
     clustered = scores(data)["accuracy"]
@@ -114,7 +121,7 @@ def test_speakers_that_differ_widen_the_interval() -> None:
 
 
 def test_utterances_without_a_speaker_stand_for_themselves() -> None:
-    """Without speakers the interval is the binomial one, not that of a single speaker."""
+    """Without speakers, the interval is the binomial one and not that of a single speaker."""
     data = draw(num=1000, spread=0.0)
     found = scores(dataclasses.replace(data, speaker=np.full(1000, -1)))["accuracy"]
     rows = data.label >= 0
@@ -123,7 +130,7 @@ def test_utterances_without_a_speaker_stand_for_themselves() -> None:
 
 
 def test_one_speaker_has_no_interval() -> None:
-    """A single speaker says nothing about others: the interval is not known rather than empty."""
+    """One speaker says nothing about others, so the interval is unknown rather than empty."""
     data = draw()
     found = scores(dataclasses.replace(data, speaker=np.zeros(len(data.truth), dtype=np.int64)))[
         "accuracy"
@@ -143,17 +150,18 @@ def test_no_labels_have_no_score() -> None:
 
 
 def test_differences_are_paired() -> None:
-    """The interval of a difference between nearly equal label sets is far narrower than either's
-    own.
-    """
+    """Two nearly equal label sets have a difference with a far narrower interval than their own."""
     data = draw()
     scorer = Scorer(data.truth, data.speaker, CLASSES, seed=0)
+
     better = data.label.copy()
     better[
         np.flatnonzero((better >= 0) & (better != data.truth) & np.isin(data.truth, CLASSES))[:5]
     ] = -1
+
     first, second = scorer.confusion(better), scorer.confusion(data.label)
     found, own = scorer.difference(first, second), scorer.scores(second)["accuracy"]
+
     assert found["value"] == pytest.approx(
         float(accuracy(first.sum(axis=0)) - accuracy(second.sum(axis=0))), abs=1e-6
     )
@@ -164,7 +172,7 @@ def test_differences_are_paired() -> None:
 def test_many_speakers_are_pooled_without_changing_the_interval(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Above the limit speakers are pooled at random: memory is bounded and the interval stays."""
+    """Above a limit, speakers are pooled at random: memory is bounded, the interval stays."""
     data = draw(num=8000, num_speakers=400)
     whole = scores(data)["accuracy"]
     monkeypatch.setattr(quality, "MAX_GROUPS", 100)

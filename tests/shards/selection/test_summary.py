@@ -16,7 +16,7 @@ from shards.selection.summary import gini, summarize
 from tests.shards.selection.inputs import INFO, draw_candidates, permuted
 
 CANDIDATES = draw_candidates(0, num=600)
-# What the report reads.
+# The keys that the report reads.
 KEYS = {
     *(
         "format_version",
@@ -53,19 +53,19 @@ def configure(**options: Any) -> SelectConfig:
 
 
 def gini_by_definition(counts: list[int]) -> float:
-    """Mean absolute difference over twice the mean."""
+    """The Gini coefficient: the mean absolute difference over twice the mean."""
     differences = [abs(first - second) for first in counts for second in counts]
     return sum(differences) / len(differences) / (2 * sum(counts) / len(counts))
 
 
 def test_gini_by_hand() -> None:
-    """All classes alike are 0, one class of four is 3/4, and 1:3 of two is 1/4."""
+    """Equal classes have 0, one class of four has 3/4, and two classes 1:3 have 1/4."""
     assert gini(np.array([[5.0, 5, 5, 5], [0, 20, 0, 0]])).tolist() == [0.0, 0.75]
     assert gini(np.array([[1.0, 3.0]])).tolist() == [0.25]
 
 
 def test_gini_of_the_published_class_counts() -> None:
-    """Table II's counts as one speaker's give a coefficient near the published mean of 0.51."""
+    """Table II's counts, taken as one speaker's, are near the published mean of 0.51."""
     published = [45_288, 3_682, 21_466, 3_664]
     assert gini(np.array([published], dtype=float))[0] == pytest.approx(
         gini_by_definition(published)
@@ -80,12 +80,13 @@ def test_gini_is_its_definition(counts: list[int]) -> None:
 
 
 def test_counts() -> None:
-    """Every number is a recount of the decisions."""
+    """Every count of the summary is a recount of the decisions."""
     config = configure(keep_rates={"neutral": 0.7})
     selection = choose(CANDIDATES, config)
     info = dataclasses.replace(INFO, shard_error="truncated: cut short")
     infos = [info, dataclasses.replace(INFO, shard="b.tar")]
     summary = summarize(CANDIDATES, selection, config, infos, unfinished="gave up 1")
+
     kept = selection.kept
     assert set(summary) == KEYS
     assert summary["num_utterances"] == 600
@@ -94,20 +95,24 @@ def test_counts() -> None:
         reason.partition(":")[0] for reason in selection.reason[~kept]
     )
     assert sum(summary["rejected"].values()) == summary["num_rejected"]
+
     assert summary["num_speakers_in"] == 6
     assert summary["num_speakers_kept"] == len(set(CANDIDATES.speaker[kept].tolist()))
     unreadable = [{"shard": "a.tar", "error": "truncated: cut short"}]
     assert summary["shards"] == {"num": 2, "unfinished": "gave up 1", "unreadable": unreadable}
     assert summary["panel"] == INFO.labelers
+
     assert summary["hours"]["in"] == pytest.approx(CANDIDATES.seconds.sum() / 3600, abs=1e-4)
     assert summary["hours"]["kept"] == pytest.approx(
         CANDIDATES.seconds[kept].sum() / 3600, abs=1e-4
     )
+
     names = Counter(EMOTIONS[number] for number in selection.label[kept])
     assert summary["classes"]["counts"] == {name: names[name] for name in config.classes}
     before = Counter(EMOTIONS[number] for number in selection.label if number >= 0)
     assert summary["classes"]["counts_before"] == {name: before[name] for name in EMOTIONS}
     assert summary["keep_rates"] == {"neutral": 0.7}
+
     assert {name: counts["utterances"] for name, counts in summary["splits"].items()} == {
         name: int((selection.split == name).sum()) for name in SPLITS
     }
@@ -118,22 +123,23 @@ def test_counts() -> None:
 
 
 def test_speaker_statistics() -> None:
-    """Utterances a speaker and Gini coefficients over the wanted classes are recounted speaker by
-    speaker.
-    """
+    """Utterances and Gini coefficients of speakers are recounted speaker by speaker."""
     config = configure()
     selection = choose(CANDIDATES, config)
     summary = summarize(CANDIDATES, selection, config, [INFO])
+
     wanted = [EMOTIONS.index(name) for name in config.classes]
     counts = []
     for speaker in sorted(set(CANDIDATES.speaker[selection.kept].tolist())):
         labels = Counter(selection.label[selection.kept & (CANDIDATES.speaker == speaker)].tolist())
         counts.append([labels[number] for number in wanted])
+
     totals = [sum(row) for row in counts]
     assert summary["utterances_per_speaker"]["min"] == min(totals)
     assert summary["utterances_per_speaker"]["max"] == max(totals)
     assert summary["utterances_per_speaker"]["median"] == np.median(totals)
     assert summary["utterances_per_speaker"]["mean"] == pytest.approx(np.mean(totals), abs=0.01)
+
     assert summary["gini"]["mean"] == pytest.approx(
         np.mean([gini_by_definition(row) for row in counts]), abs=1e-4
     )
@@ -142,15 +148,18 @@ def test_speaker_statistics() -> None:
 
 @pytest.mark.parametrize("distance", ["kl", "js"])
 def test_agreement(distance: str) -> None:
-    """The histogram counts every utterance both teachers spoke on, the distant ones in its last
-    bin.
+    """The histogram counts each utterance on which both teachers spoke.
+
+    The most distant ones are in its last bin.
     """
     config = configure(distance=distance, threshold=0.2)
     selection = choose(CANDIDATES, config)
     summary = summarize(CANDIDATES, selection, config, [INFO])
+
     histogram = summary["agreement"]["histogram"]
     text, vision = (CANDIDATES.teachers[name] for name in config.teachers)
     both = ~np.isnan(text).any(axis=1) & ~np.isnan(vision).any(axis=1)
+
     assert summary["agreement"]["distance"] == distance
     assert summary["agreement"]["threshold"] == 0.2
     assert sum(histogram["counts"]) == both.sum()
@@ -161,12 +170,13 @@ def test_agreement(distance: str) -> None:
         summary["agreement"]["num_beyond"]
         == (selection.distance > histogram["edges"][-1] + 1e-6).sum()
     )
+
     same = (text[both].argmax(axis=1) == vision[both].argmax(axis=1)).mean()
     assert summary["pairs"] == {"text,vision": pytest.approx(same, abs=1e-4)}
 
 
 def test_three_teachers_have_three_pairs() -> None:
-    """How often teachers name the same emotion is told for every pair."""
+    """Each pair of teachers has its share of utterances for which both name the same emotion."""
     config = configure(teachers=("text", "vision", "audio"))
     summary = summarize(CANDIDATES, choose(CANDIDATES, config), config, [INFO])
     assert list(summary["pairs"]) == ["text,vision", "text,audio", "vision,audio"]
@@ -187,9 +197,11 @@ def test_the_summary_is_strict_json(options: dict[str, Any], num: int) -> None:
     config = configure(**options)
     candidates = permuted(CANDIDATES, np.arange(num))
     summary = summarize(candidates, choose(candidates, config), config, [INFO])
+
     assert set(summary) == KEYS
     again = json.loads(json.dumps(summary, allow_nan=False))
     assert again == json.loads(json.dumps(summary))
+
     if "teachers" in options:
         assert summary["agreement"] is None
     if "min_per_speaker" in options or num == 0:

@@ -1,4 +1,4 @@
-"""Speaker tables as files: what is written is read, and what is not one is refused by name."""
+"""Speaker tables as files: what is written is read, and other files are refused by name."""
 
 import json
 from dataclasses import replace
@@ -35,11 +35,13 @@ def small_table(**changes: Any) -> SpeakerTable:
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    """Names, vectors, statistics, what is not known, metadata and the footer's extra."""
+    """All parts of a table come back, also unknown statistics and the footer's extra."""
     url = str(tmp_path / "speakers.parquet")
     write_speakers(url, small_table(), {"generation": 7})
     found, extra = read_speakers(url)
+
     expected = small_table()
+
     assert extra == {"generation": 7}
     for name in ("speakers", "dimensions", "metadata", "encoder", "fingerprint"):
         assert getattr(found, name) == getattr(expected, name)
@@ -49,7 +51,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 
 def test_speakers_without_labels_are_kept_too(tmp_path: Path) -> None:
-    """A table that is for look-up alone."""
+    """A table without labels, which is for look-up alone, comes back."""
     url, nothing = str(tmp_path / "speakers.parquet"), np.empty((3, 0))
     labels = {"label_mean": nothing, "label_std": nothing, "label_count": nothing.astype(np.int64)}
     write_speakers(url, small_table(dimensions=(), **labels))
@@ -81,7 +83,7 @@ def test_speakers_without_labels_are_kept_too(tmp_path: Path) -> None:
     ],
 )
 def test_unusable_tables_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    """Each with what is wrong and the remedy."""
+    """An unusable table is refused with what is wrong and the remedy."""
     url = str(tmp_path / "speakers.parquet")
     write_speakers(url, small_table(**changes))
     with pytest.raises(ConfigError, match=message) as caught:
@@ -90,12 +92,14 @@ def test_unusable_tables_are_refused(tmp_path: Path, changes: dict[str, Any], me
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
-    """Another Parquet table, another format, missing columns and other types."""
+    """Another table, another format, a missing column and another type are refused."""
     url = tmp_path / "speakers.parquet"
     pq.write_table(pa.table({"speaker": ["a"]}), url)
     with pytest.raises(ConfigError, match="not a speaker table"):
         read_speakers(str(url))
+
     write_speakers(str(url), small_table())
+
     table = pq.read_table(url)
     footer = json.loads(table.schema.metadata[METADATA_KEY])
     for changed, message in (
@@ -107,6 +111,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         )
         with pytest.raises(ConfigError, match=message):
             read_speakers(str(url))
+
     for broken in (
         table.drop_columns(["vector"]),
         table.set_column(1, "vector", pa.array([["x"], ["y"], ["z"]])),
@@ -124,19 +129,23 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 )
 @given(st.data())
 def test_damage_anywhere_is_noticed(tmp_path: Path, data: st.DataObject) -> None:
-    """A flipped byte or a cut gives the very table, or ConfigError: never another table and never
-    another error.
+    """A flipped byte or a cut gives the very table, or ConfigError.
+
+    It never gives another table or another error.
     """
     url = tmp_path / "speakers.parquet"
     write_speakers(str(url), small_table())
+
     whole = url.read_bytes()
     place = data.draw(st.integers(0, len(whole) - 1))
+
     damaged = bytearray(whole)
     if data.draw(st.booleans()):
         damaged[place] ^= data.draw(st.integers(1, 255))
     else:
         del damaged[place:]
     url.write_bytes(bytes(damaged))
+
     try:
         found, _ = read_speakers(str(url))
     except ConfigError:

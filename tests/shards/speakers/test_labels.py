@@ -1,4 +1,4 @@
-"""Labels of an utterance, from its json."""
+"""The labels of an utterance come from its json."""
 
 import math
 
@@ -21,12 +21,12 @@ from shards.speakers.labels import label_row
     ],
 )
 def test_numbers_may_be_written_as_text(value: object, expected: float) -> None:
-    """A CSV's cells reach the json as text; what is no number is not known."""
+    """A number may be text, as the cells of a CSV are; what is no number is unknown."""
     assert number(value) == pytest.approx(expected, nan_ok=True)
 
 
 def test_values_are_taken_from_nested_json() -> None:
-    """By dotted names, as numbers or as text."""
+    """Dotted names find nested values, whether they are numbers or text."""
     assert label_row(
         {"arousal": "0.1", "ratings": {"valence": 0.2}}, ["arousal", "ratings.valence"]
     ) == [0.1, 0.2]

@@ -1,5 +1,6 @@
-"""Speaker tables from utterances: the means and spreads numpy gives, however the utterances are
-cut.
+"""Speaker tables from utterances have the means and spreads that numpy gives.
+
+It does not matter how the utterances are cut into chunks.
 """
 
 import numpy as np
@@ -10,7 +11,7 @@ from shards.speakers.statistics import FIRST_ROOM, Chunk, build_speakers
 
 
 def utterances(number: int, seed: int = 0) -> Chunk:
-    """Of up to five speakers, with ratings about 5 of which every fourth is not known."""
+    """Utterances of up to five speakers; their ratings are about 5, and every fourth is unknown."""
     rng = np.random.default_rng(seed)
     speakers = np.asarray([f"s{place}" for place in rng.integers(0, 5, number)], dtype=object)
     labels = 5 + 1e-3 * rng.standard_normal((number, 2))
@@ -21,22 +22,26 @@ def utterances(number: int, seed: int = 0) -> Chunk:
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 60), st.integers(1, 20))
 def test_statistics_are_numpys(number: int, step: int) -> None:
-    """Means, population spreads and counts of each speaker, in chunks of any size."""
+    """Each speaker's means, spreads and counts are those of numpy, for chunks of any size."""
     speakers, features, labels = utterances(number)
     cuts = range(0, number, step)
+
     table = build_speakers(
         lambda: [
             (speakers[i : i + step], features[i : i + step], labels[i : i + step]) for i in cuts
         ],
         ["a", "b"],
     )
+
     assert list(table.speakers) == sorted(set(speakers))
     for row, speaker in enumerate(table.speakers):
         mine = speakers == speaker
         np.testing.assert_allclose(
             table.vectors[row], features[mine].mean(axis=0, dtype=np.float64), rtol=1e-5, atol=1e-7
         )
+
         assert table.num_utterances[row] == mine.sum()
+
         for place in range(2):
             known = labels[mine, place][np.isfinite(labels[mine, place])]
             assert table.label_count[row, place] == len(known)
@@ -50,7 +55,7 @@ def test_statistics_are_numpys(number: int, step: int) -> None:
 
 
 def test_the_order_of_chunks_is_all_that_counts() -> None:
-    """The same chunks give the same bits; no chunks give an empty table."""
+    """The same chunks give the same bits, and no chunks an empty table."""
     parts = [utterances(20, seed) for seed in range(3)]
     once, again = (build_speakers(lambda: parts, ["a", "b"]) for _ in range(2))
     assert once.vectors.tobytes() == again.vectors.tobytes()
@@ -59,7 +64,10 @@ def test_the_order_of_chunks_is_all_that_counts() -> None:
 
 
 def test_there_is_room_for_every_speaker() -> None:
-    """One more than is set aside at first, in chunks that end there: each keeps its own vector."""
+    """Each speaker keeps their own vector when there is one more than has room at first.
+
+    A chunk ends exactly where the first room does.
+    """
     names = np.asarray([f"s{place:05d}" for place in range(FIRST_ROOM + 1)], dtype=object)
     features = np.arange(len(names), dtype=np.float32)[:, None]
     chunks = [

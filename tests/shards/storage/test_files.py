@@ -1,5 +1,6 @@
-"""Storage: what a pattern names, what identifies a file, ranged reads, and writes that never show
-half a file.
+"""Storage: what a pattern names, what identifies a file, ranged reads and atomic writes.
+
+A write never shows half a file.
 """
 
 import io
@@ -53,7 +54,7 @@ LATE = "rename = os.replace; os.replace = lambda *paths: (rename(*paths), die())
 
 @pytest.fixture(params=["local", "file", "memory"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty folder: a path, a file:// URL, or one in fsspec's memory."""
+    """An empty folder: a path, a file:// URL, or a URL in fsspec's memory."""
     if request.param != "memory":
         yield str(tmp_path) if request.param == "local" else f"file://{tmp_path}"
         return
@@ -90,24 +91,28 @@ def relative_names(pattern: str, folder: str, suffix: str = ".tar") -> list[str]
 
 
 def test_a_pattern_is_a_file_a_glob_a_directory_or_braces(folder: str) -> None:
-    """Each form names the same files, sorted, each once."""
+    """Each form of a pattern names the same files, sorted and once each."""
     for name in ("b.tar", "a.tar", "deep/er/c.tar", "a.txt", "t-08.tar", "t-09.tar", "t-10.tar"):
         put(folder, name)
     every = ["a.tar", "b.tar", "deep/er/c.tar", "t-08.tar", "t-09.tar", "t-10.tar"]
+
     assert relative_names(folder, folder) == every
     assert relative_names(folder + "/", folder) == every
     assert relative_names(join(folder, "a.txt"), folder) == ["a.txt"]
+
     assert relative_names(join(folder, "*.tar"), folder) == [
         name for name in every if "/" not in name
     ]
     assert relative_names(join(folder, "**", "*.tar"), folder) == every
     assert relative_names(join(folder, "{b,a}.t[ax]r"), folder) == ["a.tar", "b.tar"]
+
     assert relative_names(join(folder, "t-{08..10}.tar"), folder) == [
         "t-08.tar",
         "t-09.tar",
         "t-10.tar",
     ]
     assert relative_names(join(folder, "{a.tar,*.tar,deep}"), folder) == every
+
     assert relative_names(folder, folder, suffix=".txt") == ["a.txt"]
 
 
@@ -130,8 +135,9 @@ def test_hidden_files_are_not_listed_unless_named(folder: str) -> None:
 
 @pytest.mark.parametrize("pattern", ["c.tar", "*.tar", "", "{a,c}.txt", "{0..9}.tar"])
 def test_a_pattern_that_names_nothing_is_refused_with_a_remedy(folder: str, pattern: str) -> None:
-    """Also when only one of several alternatives is missing: a shard must not drop out
-    unnoticed.
+    """A pattern that names nothing is refused, even as one of several alternatives.
+
+    A shard must not drop out unnoticed.
     """
     put(folder, "a.txt")
     with pytest.raises(ConfigError, match=r"nothing found, expected .* quote globs"):
@@ -141,7 +147,7 @@ def test_a_pattern_that_names_nothing_is_refused_with_a_remedy(folder: str, patt
 def test_local_files_are_listed_by_absolute_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker in another directory opens the same file."""
+    """Listed paths are absolute, so a worker in another directory opens the same file."""
     put(str(tmp_path), "a.tar")
     monkeypatch.chdir(tmp_path)
     assert [identity.url for identity in list_files("*.tar")] == [str(tmp_path / "a.tar")]
@@ -149,7 +155,7 @@ def test_local_files_are_listed_by_absolute_path(
 
 @pytest.mark.parametrize("pattern", ["*.tar", ""])
 def test_a_link_to_nothing_is_refused(tmp_path: Path, pattern: str) -> None:
-    """A shard whose link has lost its target must not drop out of a glob or a folder unnoticed."""
+    """A link to nothing is refused, so that its shard does not drop out unnoticed."""
     put(str(tmp_path), "a.tar")
     (tmp_path / "b.tar").symlink_to("gone.tar")
     with pytest.raises(ConfigError, match=r"b.tar: leads to gone.tar, expected a file"):
@@ -157,7 +163,7 @@ def test_a_link_to_nothing_is_refused(tmp_path: Path, pattern: str) -> None:
 
 
 def test_only_files_are_files(tmp_path: Path) -> None:
-    """A named pipe that looks like a shard is neither listed nor waited for."""
+    """A named pipe that looks like a shard is not listed, and nobody waits for it."""
     os.mkfifo(tmp_path / "pipe.tar")
     with pytest.raises(ConfigError, match="nothing found"):
         list_files(str(tmp_path / "*.tar"))
@@ -182,18 +188,18 @@ def test_only_files_are_files(tmp_path: Path) -> None:
     ],
 )
 def test_braces_expand_as_the_braceexpand_package_does(pattern: str) -> None:
-    """The forms supported here mean what they mean to bash and webdataset."""
+    """The supported forms of braces mean the same to bash and webdataset."""
     assert expand_braces(pattern) == list(braceexpand.braceexpand(pattern))
 
 
 def test_a_lone_brace_is_a_character() -> None:
-    """Unlike braceexpand, which raises: a file may be called so."""
+    """A lone brace is part of a name, unlike in braceexpand, which raises."""
     assert expand_braces("a{b") == ["a{b"]
 
 
 @pytest.mark.parametrize("pattern", ["{0..99999999999999999999}", "{00..99}" * 4, "{9..0}"])
 def test_braces_without_end_are_refused(pattern: str) -> None:
-    """A typing error must not fill the memory with names."""
+    """Braces that name too many files are refused: a typing error must not fill the memory."""
     with pytest.raises(ConfigError):
         expand_braces(pattern)
 
@@ -202,7 +208,7 @@ def test_braces_without_end_are_refused(pattern: str) -> None:
 
 
 def test_identity_changes_with_the_content_and_not_with_the_way_it_is_listed(folder: str) -> None:
-    """The same file by name, glob and directory is one identity; written again it is another."""
+    """A file has one identity by name, glob and directory, and another after it is written."""
     url = put(folder, "a.tar", b"12345")
     (identity,) = list_files(url)
     assert identity == list_files(join(folder, "*"))[0] == list_files(folder)[0]
@@ -213,7 +219,7 @@ def test_identity_changes_with_the_content_and_not_with_the_way_it_is_listed(fol
 
 
 def test_a_listing_takes_the_etag_of_s3() -> None:
-    """What s3fs lists becomes an identity: the ETag, without its quotes, is the version."""
+    """The ETag that s3fs lists, without its quotes, is the version of a file."""
     listed = {
         "name": "bucket/a.tar",
         "size": 3,
@@ -234,10 +240,12 @@ def test_a_listing_takes_the_etag_of_s3() -> None:
             raise FileNotFoundError(path)
 
     fsspec.register_implementation("etagged", Listing, clobber=True)
+
     expected = FileIdentity(url="etagged://bucket/a.tar", size=3, version="d41d8")
     assert (
         list_files("etagged://bucket/a.tar") == list_files("etagged://bucket/*.tar") == [expected]
     )
+
     del listed["ETag"], listed["LastModified"]
     with pytest.raises(ConfigError, match="no version"):
         list_files("etagged://bucket/a.tar")
@@ -247,23 +255,27 @@ def test_a_listing_takes_the_etag_of_s3() -> None:
 
 
 def test_files_are_found_read_and_removed(folder: str) -> None:
-    """The small operations mean the same for a path and for a URL."""
+    """The small operations do the same for a path and for a URL."""
     url = join(folder, "sub", "a.bin")
     assert not exists(url)
+
     put(folder, "sub/a.bin", b"abc")
     assert exists(url)
     assert read_bytes(url, max_bytes=3) == b"abc"
+
     with pytest.raises(ValueError, match="got 3 bytes, expected at most 2"):
         read_bytes(url, max_bytes=2)
+
     remove(url)
     assert not exists(url)
+
     for operation in (remove, open_ranged):
         with pytest.raises(FileNotFoundError):
             operation(url)
 
 
 def test_joining_keeps_the_kind_of_path() -> None:
-    """Paths and URLs grow by one slash a part."""
+    """Each part adds one slash to a path or URL."""
     assert join("/data", "a", "b.tar") == "/data/a/b.tar"
     assert join("data/", "a") == "data/a"
     assert join("s3://bucket/", "a", "b.tar") == "s3://bucket/a/b.tar"
@@ -282,20 +294,21 @@ def test_joining_keeps_the_kind_of_path() -> None:
     ],
 )
 def test_urls_are_told_from_paths(url: str, expected: bool) -> None:
-    """file:// is local; anything else with a scheme goes through fsspec."""
+    """A file:// URL is local; all other schemes go through fsspec."""
     assert is_remote(url) is expected
 
 
 @pytest.mark.parametrize("url", ["gs://bucket/*.tar", "foo://bucket/*.tar"])
 def test_storage_without_its_library_is_told(url: str) -> None:
-    """A scheme that nothing here speaks is an unusable option with a remedy, and no traceback."""
+    """A scheme that nothing here can read is an unusable option with a remedy."""
     with pytest.raises(ConfigError, match=rf"{url[:3]}.*emostream doctor"):
         list_files(url)
 
 
 def test_what_a_storage_raises_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Missing credentials end as an unusable option; what the operating system knows stays what it
-    is.
+    """Missing credentials are reported as an unusable option.
+
+    An error that the operating system knows stays as it is.
     """
 
     class NoCredentialsError(Exception):
@@ -321,7 +334,7 @@ def test_what_a_storage_raises_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_schemes_may_be_written_large(folder: str) -> None:
-    """A URL's scheme is the same in capitals."""
+    """A URL's scheme may be in capitals."""
     url = put(folder, "a.tar", b"abc")
     scheme, separator, rest = url.rpartition("://")
     large = f"{scheme.upper()}{separator}{rest}"
@@ -333,7 +346,7 @@ def test_schemes_may_be_written_large(folder: str) -> None:
 
 
 def test_ranges_are_read_short_only_at_the_end(folder: str) -> None:
-    """Any range gives the bytes that are there; closing twice is harmless."""
+    """Any range gives the bytes that are there, and closing twice is harmless."""
     data = random.Random(0).randbytes(300_000)
     url = put(folder, "a.bin", data)
     with open_ranged(url) as reader:
@@ -353,8 +366,9 @@ def test_ranges_are_read_short_only_at_the_end(folder: str) -> None:
 def test_the_remote_window_returns_what_is_there_and_stays_bounded(
     reads: list[tuple[int, int]], extra: int
 ) -> None:
-    """Whatever the order and size of reads, the bytes are right and no more than the window is
-    kept.
+    """The bytes are right, whatever the order and size of reads.
+
+    No more bytes than the window are kept.
     """
     data = PATTERN
     reader = RemoteReader(io.BytesIO(data), len(data))
@@ -367,7 +381,7 @@ PATTERN = random.Random(1).randbytes(13 << 20)
 
 
 def test_the_remote_window_grows_when_reading_on_and_shrinks_after_a_jump() -> None:
-    """Sequential reads double the request up to the bound; a far jump begins small again."""
+    """Sequential reads double the request up to a bound; a far jump begins small again."""
     requests: list[int] = []
 
     class Recording(io.BytesIO):
@@ -379,13 +393,14 @@ def test_the_remote_window_grows_when_reading_on_and_shrinks_after_a_jump() -> N
     for offset in range(0, 2 << 20, 1 << 14):
         reader.read_at(offset, 1 << 14)
     assert requests == [MIN_WINDOW_BYTES << n for n in range(6)]
+
     requests.clear()
     reader.read_at(12 << 20, 100)
     assert requests == [MIN_WINDOW_BYTES]
 
 
 def test_a_remote_read_that_arrives_in_pieces_is_put_together() -> None:
-    """Some file objects return fewer bytes than asked for; a range is still whole."""
+    """A range is whole, even if the file object returns fewer bytes than asked for."""
 
     class Dripping(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
@@ -400,7 +415,7 @@ def test_a_remote_read_that_arrives_in_pieces_is_put_together() -> None:
 
 
 def test_a_file_appears_whole_or_not_at_all(folder: str) -> None:
-    """While it is written nothing is at its URL, and the listing shows nothing unfinished."""
+    """While a file is written, nothing is at its URL, and no listing shows it unfinished."""
     url = join(folder, "a.tar")
     with atomic_write(url) as stream:
         stream.write(b"half")
@@ -408,6 +423,7 @@ def test_a_file_appears_whole_or_not_at_all(folder: str) -> None:
         assert not exists(url)
         assert all(name.startswith(".") for name in names_in(folder))
         stream.write(b" and half")
+
     assert read_bytes(url, max_bytes=100) == b"half and half"
     assert names_in(folder) == ["a.tar"]
 
@@ -416,7 +432,7 @@ def test_a_file_appears_whole_or_not_at_all(folder: str) -> None:
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(
     folder: str, error: type[BaseException]
 ) -> None:
-    """An exception in the middle, whatever its kind, leaves everything as it was."""
+    """Any exception in the middle of a write leaves everything as it was."""
     url = put(folder, "a.tar", b"old")
 
     def fail() -> None:
@@ -431,7 +447,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(
 
 
 def test_writers_of_one_file_do_not_mix(folder: str) -> None:
-    """Eight writers at once: what remains is one of theirs, whole, and nothing else."""
+    """After eight writers at once, the whole file of one of them is there, and nothing else."""
     url = join(folder, "a.tar")
     started = threading.Barrier(8, timeout=30)
 
@@ -441,6 +457,7 @@ def test_writers_of_one_file_do_not_mix(folder: str) -> None:
             for _ in range(50):
                 stream.write(bytes([number]) * 1000)
 
+    # Why a barrier in `write`: all eight files are open before the first is complete.
     threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
@@ -463,24 +480,30 @@ def test_writers_of_one_file_do_not_mix(folder: str) -> None:
 def test_a_writer_that_is_killed_leaves_the_old_file_or_the_new_one(
     tmp_path: Path, patch: str, expected: bytes
 ) -> None:
-    """Wherever SIGKILL strikes, nobody sees half a file, and the next writer is not in its way."""
+    """Wherever SIGKILL strikes, nobody sees half a file.
+
+    What is left is not in the way of the next writer.
+    """
     target = tmp_path / "a.tar"
     target.write_bytes(b"old")
     die_inside = "" if patch else "die()"
+
     done = subprocess.run(
         [sys.executable, "-c", KILLED_WRITER.format(patch=patch, die=die_inside), target],
         check=False,
     )
+
     assert done.returncode == -signal.SIGKILL
     assert target.read_bytes() == expected
     assert [file.url for file in list_files(f"{tmp_path}/*")] == [str(target)]
+
     with atomic_write(str(target)) as stream:
         stream.write(b"newer")
     assert target.read_bytes() == b"newer"
 
 
 def test_a_missing_folder_is_an_error_at_once(tmp_path: Path) -> None:
-    """Local writing does not make folders: a wrong output path should be seen, not created."""
+    """A local folder is not created: a wrong output path should be seen."""
     with (
         pytest.raises(FileNotFoundError),
         atomic_write(str(tmp_path / "missing" / "a.tar")) as stream,
@@ -491,7 +514,7 @@ def test_a_missing_folder_is_an_error_at_once(tmp_path: Path) -> None:
 def test_an_upload_that_fails_is_thrown_away_and_never_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """On an object store closing publishes, so after an error the upload is discarded instead."""
+    """After an error an upload is discarded, as closing publishes on an object store."""
     events: list[str] = []
 
     class Upload(io.BytesIO):

@@ -1,5 +1,6 @@
-"""A folder is finished exactly when its summary says so, and a sweep finds whatever its writers
-leave behind.
+"""A folder is finished exactly when its summary says so.
+
+A sweep finds whatever its writers leave behind.
 """
 
 import os
@@ -53,39 +54,46 @@ def put(folder: Folder, name: str, data: bytes = b"x") -> None:
 
 
 def test_a_folder_is_finished_by_its_summary(folder: Folder) -> None:
-    """Reopened it is unfinished, and what it said last is still known; finished again, nothing else
-    is left.
+    """A reopened folder is unfinished, but its last summary is still known.
+
+    When it is finished again, nothing else is left.
     """
     folder.make()
     assert not folder.is_finished()
     assert folder.last_summary() is None
+
     folder.reopen()
     folder.finish(Config(), {"number": 1})
     assert folder.is_finished()
+
     folder.reopen()
     assert not folder.is_finished()
     assert folder.last_summary() == {"number": 1}
+
     folder.reopen()  # by a run that goes on with one that was killed
     assert folder.last_summary() == {"number": 1}
+
     folder.finish(Config(size=4), {"number": 2})
     assert folder.last_summary() == {"number": 2}
     assert folder.names() == ["options.yaml", "summary.json"]
 
 
 def test_a_sweep_removes_what_is_its_own(folder: Folder) -> None:
-    """Temporary files of its names and of its documents; neither those of others, nor files that
-    are whole.
+    """A sweep removes temporary files of its names and of its documents.
+
+    It leaves those of others, and files that are whole.
     """
     folder.make()
     mine, theirs = temporary_name("mine.parquet"), temporary_name("theirs.parquet")
     for name in (mine, theirs, temporary_name("summary.json"), "mine.parquet", ".hidden"):
         put(folder, name)
+
     folder.sweep({"mine.parquet"}.__contains__)
     assert folder.names() == sorted([theirs, "mine.parquet", ".hidden"])
 
 
 def test_a_temporary_file_without_a_name_is_found(folder: Folder) -> None:
-    """As writers to file servers left them, which no sweep knew: `.tmp-UUID`."""
+    """A `.tmp-UUID`, as older writers to file servers left, is swept."""
     folder.make()
     put(folder, f".tmp-{uuid.uuid4().hex}")
     put(folder, "mine.parquet")
@@ -95,7 +103,7 @@ def test_a_temporary_file_without_a_name_is_found(folder: Folder) -> None:
 
 @pytest.mark.parametrize("name", ["table.parquet", "[a]*?.parquet", "a.tmp-b.parquet", ".hidden"])
 def test_every_temporary_name_is_known_again(name: str) -> None:
-    """But for its wildcards; a name that only looks like one is none."""
+    """A temporary name gives its file's name, without wildcards; no other name is taken for one."""
     plain = name.replace("[", "_").replace("]", "_").replace("*", "_").replace("?", "_")
     assert written_name(temporary_name(name)) == plain
     assert written_name(name) is None
@@ -103,7 +111,7 @@ def test_every_temporary_name_is_known_again(name: str) -> None:
 
 
 def test_what_a_killed_writer_leaves_is_swept(tmp_path: Path) -> None:
-    """SIGKILL amid a write to this disk."""
+    """A sweep removes what a writer leaves that is killed amid a local write."""
     done = subprocess.run(
         [sys.executable, "-c", KILLED, str(tmp_path / "mine.parquet")], cwd=ROOT, check=False
     )
@@ -114,8 +122,9 @@ def test_what_a_killed_writer_leaves_is_swept(tmp_path: Path) -> None:
 
 
 def test_what_a_file_server_is_left_with_is_swept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A writer that dies between its last byte and the move: what lies there is known and
-    removed.
+    """A sweep removes what a writer leaves on a file server.
+
+    The writer dies between its last byte and the move.
     """
     url = f"memory://{uuid.uuid4().hex}"
     filesystem = fsspec.filesystem("memory")
@@ -128,6 +137,7 @@ def test_what_a_file_server_is_left_with_is_swept(monkeypatch: pytest.MonkeyPatc
         patched.setattr(type(filesystem), "rm_file", die)  # what is dead cannot tidy up
         with pytest.raises(SystemExit), atomic_write(join(url, "mine[1].parquet")) as stream:
             stream.write(b"all of it")
+
     assert [written_name(name) for name in list_names(url)] == ["mine_1_.parquet"]
     sweep(url, {"mine_1_.parquet"}.__contains__)
     assert list_names(url) == []

@@ -1,4 +1,4 @@
-"""What a shard is called: the same wherever the corpus lies, and never the same for two shards."""
+"""A shard's name is the same wherever the corpus lies, and never that of another shard."""
 
 from pathlib import Path
 
@@ -37,8 +37,9 @@ def names_by(pattern: str) -> list[str]:
 
 
 def test_a_name_is_the_path_below_the_fixed_part(tmp_path: Path) -> None:
-    """A wildcard in a folder leaves that folder in the names; a folder and a glob of its files give
-    the same ones.
+    """A wildcard in a folder leaves that folder in the names.
+
+    A folder and a glob of its files give the same names.
     """
     names = fill(tmp_path, "part-0/000.tar", "part-1/000.tar")
     assert names_by(str(tmp_path)) == names
@@ -53,7 +54,7 @@ def test_a_name_is_the_path_below_the_fixed_part(tmp_path: Path) -> None:
 def test_a_relative_pattern_gives_the_names_of_an_absolute_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the command is run from does not change what a shard is called."""
+    """The folder in which a command runs does not change the name of a shard."""
     names = fill(tmp_path / "corpus", "a.tar", "b.tar")
     monkeypatch.chdir(tmp_path)
     for pattern in ("corpus", "./corpus", "corpus/*.tar", "corpus/{a,b}.tar"):
@@ -71,23 +72,26 @@ def test_a_wildcard_right_below_the_root_of_the_file_system() -> None:
 
 
 def test_remote_shards_are_named_alike() -> None:
-    """A bucket gives the names its copy on disk gives, and the bucket is not part of them."""
+    """A bucket gives the names of its copy on disk, without the bucket."""
     files = identities("s3://corpus/train/part-0/a.tar", "s3://corpus/train/part-1/a.tar")
     expected = ["part-0/a.tar", "part-1/a.tar"]
+
     for pattern in (
         "s3://corpus/train/**/*.tar",
         "s3://corpus/train/",
         "s3://corpus/train/part-{0,1}/a.tar",
     ):
         assert relative_names(pattern, files) == expected
+
     # s3fs lists s3a:// as s3://
     assert relative_names("s3a://corpus/train/**/*.tar", files) == expected
 
 
 @given(shard_names)
 def test_names_of_a_tree_are_all_different(names: list[str]) -> None:
-    """Every shard below a folder has a name of its own, from which the folder gives its file
-    back.
+    """Every shard below a folder has a name of its own.
+
+    The folder gives the file back for this name.
     """
     files = identities(*(f"/corpus/{name}" for name in names))
     assert relative_names("/corpus/**/*.tar", files) == names
@@ -98,7 +102,7 @@ def test_names_of_a_tree_are_all_different(names: list[str]) -> None:
 
 
 def test_two_shards_never_share_a_name() -> None:
-    """A pattern whose files would be called alike is refused with the remedy."""
+    """A pattern that gives two files the same name is refused with the remedy."""
     files = identities("/one/a.tar", "/two/a.tar")
     with pytest.raises(
         ConfigError, match=r"two shards would both be called 'a.tar'; give their common folder"
@@ -107,8 +111,9 @@ def test_two_shards_never_share_a_name() -> None:
 
 
 def test_shards_are_found_by_another_pattern() -> None:
-    """A corpus labeled as `part-*/*.tar` is found as the folder above, and one labeled as a folder
-    by a deeper glob.
+    """A corpus that was labeled as `part-*/*.tar` is found as the folder above.
+
+    One that was labeled as a folder is found by a deeper glob.
     """
     files = identities("/moved/corpus/part-0/a.tar", "/moved/corpus/part-1/a.tar")
     found = find_shards("/moved/**/*.tar", files, ["part-0/a.tar", "part-1/a.tar"])
@@ -139,14 +144,14 @@ def test_part_of_a_file_name_is_no_match() -> None:
 
 
 def test_names_in_a_folder(tmp_path: Path) -> None:
-    """Hidden names are listed too, in order; a folder that is not there holds nothing."""
+    """Hidden names are listed too, in order; a missing folder holds nothing."""
     fill(tmp_path, "b.tar", ".a.tar.tmp-1", "folder/c.tar")
     assert list_names(str(tmp_path)) == [".a.tar.tmp-1", "b.tar", "folder"]
     assert list_names(str(tmp_path / "missing")) == []
 
 
 def test_names_in_a_remote_folder() -> None:
-    """The names behind a URL are those a local folder would give."""
+    """The names behind a URL are those that a local folder would give."""
     filesystem = MemoryFileSystem()
     for name in ("b.tar", ".a.tar.tmp-1", "folder/c.tar"):
         filesystem.pipe(f"/naming-test/{name}", b"")

@@ -1,5 +1,6 @@
-"""The synthetic world: its bytes are a function of the seed, its statistics are those the
-configuration promises.
+"""The synthetic world's bytes are a function of the seed.
+
+Its statistics are those that the configuration promises.
 """
 
 import json
@@ -48,14 +49,16 @@ def test_the_corpus_has_the_same_bytes_on_one_process_and_on_two(tmp_path: Path)
             speakers_per_shard=2,
             num_workers=num_workers,
         )
+
     written = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert written == ["world-000000.tar", "world-000001.tar"]
+
     for name in written:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
 def test_an_utterance_is_the_same_whatever_was_made_before_it() -> None:
-    """Utterances draw from generators of their own."""
+    """Utterances draw from generators of their own, so their order does not matter."""
     in_order = [encode_sample(sample) for sample in iterate_samples(World(SMALL), [0, 1])]
     world = World(SMALL)
     backwards = [
@@ -67,7 +70,7 @@ def test_an_utterance_is_the_same_whatever_was_made_before_it() -> None:
 
 
 def test_another_seed_makes_another_world() -> None:
-    """Nothing but the seed decides."""
+    """Another seed gives other sound."""
     first, second = (
         next(iterate_samples(World(replace(SMALL, seed=seed)), [0])) for seed in (5, 6)
     )
@@ -75,23 +78,28 @@ def test_another_seed_makes_another_world() -> None:
 
 
 def test_shards_read_back_through_the_projects_own_reader(tmp_path: Path) -> None:
-    """Every sample passes the checks that foreign samples must pass, and carries what the contract
-    names.
+    """Every sample passes the checks that foreign samples must pass.
+
+    It carries what the contract names.
     """
     write_corpus(SMALL, str(tmp_path), speakers=[2, 3])
     samples = _read(tmp_path)
+
     assert [sample.key for sample in samples] == [
         sample.key for sample in iterate_samples(World(SMALL), [2, 3])
     ]
+
     for sample in samples:
         waveform = decode_audio(sample.audio or b"")
         assert len(waveform) / SAMPLE_RATE_HZ == pytest.approx(sample.metadata["duration_seconds"])
         assert 1.0 <= len(waveform) / SAMPLE_RATE_HZ <= 1.6
+
         assert sample.face_features is not None
         assert sample.face_features.shape == (
             round(10 * len(waveform) / SAMPLE_RATE_HZ),
             NUM_FACE_CUES,
         )
+
         assert sample.transcript
         assert sample.emotion in EMOTIONS
         assert sample.speaker in {"speaker-00002", "speaker-00003"}
@@ -99,8 +107,9 @@ def test_shards_read_back_through_the_projects_own_reader(tmp_path: Path) -> Non
 
 
 def test_speakers_feel_emotions_by_their_own_prior() -> None:
-    """Counts of 300 utterances of 40 speakers fit the stored priors (chi-square within five
-    standard deviations).
+    """Emotion counts fit the stored priors, by chi-square within five standard deviations.
+
+    The counts are of 300 utterances of each of 40 speakers.
     """
     world = World(WorldConfig())
     speakers = [world.speaker(index) for index in range(40)]
@@ -112,9 +121,10 @@ def test_speakers_feel_emotions_by_their_own_prior() -> None:
 
 
 def test_in_the_null_world_speakers_are_interchangeable() -> None:
-    """One voice, no style, the same prior; the counts of 40 speakers do not betray who speaks."""
+    """Speakers share voice, style and prior, and the counts of 40 speakers tell nobody apart."""
     world = World(null_world(seed=3))
     speakers = [world.speaker(index) for index in range(40)]
+
     assert {speaker.voice for speaker in speakers} == {Voice(f0_center_hz=150.0, tract_scale=1.08)}
     for speaker in speakers:
         np.testing.assert_array_equal(
@@ -122,6 +132,7 @@ def test_in_the_null_world_speakers_are_interchangeable() -> None:
         )
         assert not np.any([*speaker.voice_baseline, *speaker.face_baseline, *speaker.label_mean])
         assert {*speaker.voice_gain, *speaker.face_gain, *speaker.label_spread} == {1.0}
+
     expected = 300 / NUM_EMOTIONS
     statistic = float(((_emotion_counts(world, speakers, 300) - expected) ** 2 / expected).sum())
     degrees = 40 * (NUM_EMOTIONS - 1)
@@ -129,8 +140,9 @@ def test_in_the_null_world_speakers_are_interchangeable() -> None:
 
 
 def test_conflicts_come_at_their_rates_and_independently() -> None:
-    """Channels show something else as often as configured, and two at once no more often than by
-    chance.
+    """Channels show something else as often as configured.
+
+    Two do so at once no more often than by chance.
     """
     config = replace(NOBODY_CONFLICTS, voice=Channel(conflict_rate=0.3), words_conflict_rate=0.2)
     world = World(config)
@@ -139,15 +151,17 @@ def test_conflicts_come_at_their_rates_and_independently() -> None:
         for index in range(20)
         for utterance in range(100)
     ]
+
     voice = np.array([truth.shown_by_voice != truth.emotion for truth in truths])
     words = np.array([truth.shown_by_words != truth.emotion for truth in truths])
+
     assert all(truth.shown_by_face == truth.emotion for truth in truths)
     for seen, rate in ((voice.mean(), 0.3), (words.mean(), 0.2), ((voice & words).mean(), 0.06)):
         assert abs(seen - rate) < 5 * np.sqrt(rate * (1 - rate) / len(truths))
 
 
 def test_a_shared_conflict_shows_the_same_other_emotion_everywhere() -> None:
-    """An act played well leaves the channels in agreement, and wrong."""
+    """In a shared conflict, the channels agree on the same wrong emotion."""
     world = World(replace(NOBODY_CONFLICTS, shared_conflict_rate=1.0))
     for utterance in range(30):
         truth = world.truth(world.speaker(0), utterance)
@@ -155,7 +169,7 @@ def test_a_shared_conflict_shows_the_same_other_emotion_everywhere() -> None:
 
 
 def test_changing_the_words_leaves_sound_and_face_as_they_were() -> None:
-    """Each channel draws for itself, so an experiment can change one at a time."""
+    """Each channel draws for itself, so an experiment can change only one."""
     plain, quoted = (
         list(iterate_samples(World(replace(SMALL, words_conflict_rate=rate)), range(3)))
         for rate in (0.0, 1.0)
@@ -167,17 +181,17 @@ def test_changing_the_words_leaves_sound_and_face_as_they_were() -> None:
 
 
 def test_raters_judge_what_they_are_given() -> None:
-    """Without rater noise, every vote is for what the voice or the face shows, not for what is
-    felt.
-    """
+    """Without rater noise, every vote is for what is shown, not for what is felt."""
     config = replace(
         SMALL, rater_noise=0.0, voice=Channel(conflict_rate=0.5), face=Channel(conflict_rate=0.5)
     )
+
     for metadata in (sample.metadata for sample in iterate_samples(World(config), range(6))):
         ratings, shown = (
             _mapping(metadata["ratings"]),
             _mapping(_mapping(metadata["simulation"])["shown"]),
         )
+
         assert ratings["voice"][shown["voice"]] == config.num_raters
         assert ratings["face"][shown["face"]] == config.num_raters
         assert (
@@ -187,8 +201,9 @@ def test_raters_judge_what_they_are_given() -> None:
 
 
 def test_a_quarter_of_the_votes_goes_astray() -> None:
-    """At ordinary intensity `rater_noise` of the votes is a guess; some guesses are right by
-    chance.
+    """At ordinary intensity, a share of `rater_noise` of the votes are guesses.
+
+    Some guesses are right by chance.
     """
     config = replace(NOBODY_CONFLICTS, intensity_spread=0.0, rater_noise=0.25, mean_utterances=40.0)
     world = World(config)
@@ -199,24 +214,28 @@ def test_a_quarter_of_the_votes_goes_astray() -> None:
 
 
 def test_groups_share_what_is_called_shared() -> None:
-    """With nothing of their own, members of a group are alike, and groups differ; with nothing
-    shared, all differ.
+    """With nothing of their own, members of a group are alike, and groups differ.
+
+    With nothing shared, all speakers differ.
     """
     shared = World(
         WorldConfig(voice_baseline=Spread(shared=1.0), label_log_spread=Spread(shared=0.5))
     )
+
     speakers = [shared.speaker(index) for index in range(30)]
     groups = {speaker.group for speaker in speakers}
     assert len(groups) == 6
     assert len({tuple(speaker.voice_baseline) for speaker in speakers}) == len(groups)
     assert len({tuple(speaker.label_spread) for speaker in speakers}) == len(groups)
+
     own = World(WorldConfig(voice_baseline=Spread(own=1.0)))
     assert len({tuple(own.speaker(index).voice_baseline) for index in range(30)}) == 30
 
 
 def test_groups_can_be_heard() -> None:
-    """Vocal tracts of one group lie closer together than those of neighboring groups of the same
-    voice type.
+    """The vocal tracts of one group lie closer together than those of neighboring groups.
+
+    Only groups of the same voice type are compared.
     """
     world = World(WorldConfig())
     speakers = [world.speaker(index) for index in range(120)]
@@ -230,12 +249,11 @@ def test_groups_can_be_heard() -> None:
 
 
 def test_arousal_and_valence_follow_the_speakers_own_scale() -> None:
-    """Without noise, a neutral and a happy utterance recover the speaker's label mean and
-    spread.
-    """
+    """Without noise, a neutral and a happy utterance give the speaker's label mean and spread."""
     world = World(
         replace(NOBODY_CONFLICTS, affect_noise=0.0, intensity_spread=0.0, mean_utterances=60.0)
     )
+
     speaker = world.speaker(0)
     labels = {
         sample.emotion: np.array(
@@ -243,6 +261,7 @@ def test_arousal_and_valence_follow_the_speakers_own_scale() -> None:
         )
         for sample in iterate_samples(world, [0])
     }
+
     difference = labels["happiness"] - labels["neutral"]
     np.testing.assert_allclose(difference / speaker.label_spread, [0.7, 0.7], atol=1e-9)
     np.testing.assert_allclose(
@@ -251,7 +270,7 @@ def test_arousal_and_valence_follow_the_speakers_own_scale() -> None:
 
 
 def test_numbers_of_utterances_vary_around_their_mean() -> None:
-    """Log-normal with the configured mean and floor."""
+    """Numbers of utterances are log-normal, with the configured mean and floor."""
     world = World(WorldConfig(mean_utterances=36.0, utterance_count_spread=0.35, min_utterances=12))
     counts = np.array([world.speaker(index).num_utterances for index in range(300)])
     assert counts.min() >= 12
@@ -261,8 +280,9 @@ def test_numbers_of_utterances_vary_around_their_mean() -> None:
 
 @pytest.mark.parametrize("index", range(8))
 def test_the_pitch_measured_in_a_recording_is_the_speakers(index: int) -> None:
-    """Autocorrelation of the decoded FLAC of neutral utterances finds the planned pitch within 6
-    %.
+    """The pitch of neutral utterances is the planned one, within 6 %.
+
+    It is measured by autocorrelation of the decoded FLAC.
     """
     world = World(replace(NOBODY_CONFLICTS, mean_utterances=30.0, min_signal_to_noise_db=30.0))
     speaker = world.speaker(index)
@@ -274,14 +294,16 @@ def test_the_pitch_measured_in_a_recording_is_the_speakers(index: int) -> None:
 
 
 def test_energy_and_vocal_tract_are_heard() -> None:
-    """A cue unit of energy is 3.5 dB; a shorter vocal tract moves the spectrum up at the same
-    pitch.
+    """A cue unit of energy is 3.5 dB.
+
+    A shorter vocal tract moves the spectrum up at the same pitch.
     """
     quiet, loud = (
         _speak(Voice(f0_center_hz=120.0, tract_scale=1.0), cues=[0, 0, energy, 0, 0, 0, 0])
         for energy in (0.0, 2.0)
     )
     assert 20 * np.log10(np.std(loud) / np.std(quiet)) == pytest.approx(7.0, abs=0.2)
+
     long, short = (
         _speak(Voice(f0_center_hz=120.0, tract_scale=scale), seconds=8.0) for scale in (1.0, 1.16)
     )
@@ -315,27 +337,32 @@ def test_action_units_stay_on_their_scale(cues: list[float], num_frames: int) ->
         frame_noise=0.3,
         rng=np.random.default_rng(0),
     )
+
     assert features.shape == (num_frames, NUM_FACE_CUES)
     assert features.dtype == np.float32
     assert 0 <= features[:, :17].min() <= features[:, :17].max() <= 5
 
 
 def test_words_show_the_emotion_unless_they_do_not_speak_of_it() -> None:
-    """Spoken and unambiguous: a phrase of that emotion alone. Unspoken: nothing that neutral speech
-    lacks.
+    """Words that are spoken and unambiguous have a phrase of that emotion alone.
+
+    Unspoken ones have nothing that neutral speech lacks.
     """
     rng = np.random.default_rng(0)
     assert len({phrase for phrases in PHRASES for phrase in phrases}) == sum(map(len, PHRASES))
+
     for emotion in range(1, NUM_EMOTIONS):
         spoken = [
             write_words(emotion, spoken_probability=1.0, ambiguous_rate=0.0, rng=rng)
             for _ in range(20)
         ]
         assert all(any(phrase in text for phrase in PHRASES[emotion]) for text in spoken)
+
         ambiguous = write_words(emotion, spoken_probability=1.0, ambiguous_rate=1.0, rng=rng)
         assert any(
             phrase in ambiguous for phrase, users in AMBIGUOUS_PHRASES.items() if emotion in users
         )
+
         unspoken = [
             write_words(emotion, spoken_probability=0.0, ambiguous_rate=0.5, rng=rng)
             for _ in range(20)
@@ -371,13 +398,13 @@ def test_the_configuration_survives_a_round_trip_through_plain_values() -> None:
     ],
 )
 def test_a_world_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
-    """The error names the option."""
+    """The error names the option of a world that cannot be."""
     with pytest.raises(ConfigError, match=message):
         WorldConfig(**changes)
 
 
 def test_strengths_below_nothing_are_refused() -> None:
-    """Spreads and noise are standard deviations, conflicts are shares."""
+    """Spreads and noise must not be below 0, and conflicts must be shares."""
     with pytest.raises(ConfigError, match="own"):
         Spread(own=-0.1)
     with pytest.raises(ConfigError, match="noise"):
@@ -427,17 +454,21 @@ def _speak(
 
 
 def _median_pitch(waveform: NDArray[np.float32]) -> float:
-    """Median over the louder 40 ms frames of the highest autocorrelation peak between 60 and 400
-    Hz.
+    """The median pitch of the louder 40 ms frames.
+
+    The pitch of a frame is the highest peak of its autocorrelation between 60 and 400 Hz.
     """
     frames = np.lib.stride_tricks.sliding_window_view(waveform, 640)[::160]
     frames = frames[frames.std(axis=1) > np.median(frames.std(axis=1))]
+
     spectrum = np.fft.rfft(frames - frames.mean(axis=1, keepdims=True), 2048)
     correlation = np.fft.irfft(np.abs(spectrum) ** 2)[:, :640] / (640 - np.arange(640))
+
     shortest, longest = SAMPLE_RATE_HZ // 400, SAMPLE_RATE_HZ // 60
     lags = correlation[:, shortest:longest]
     # The first peak near the highest: multiples of the period correlate as well as the period.
     first = (lags > 0.85 * lags.max(axis=1, keepdims=True)).argmax(axis=1)
+
     peaks = [start + lags[row, start : start + 12].argmax() for row, start in enumerate(first)]
     return float(SAMPLE_RATE_HZ / (shortest + np.median(peaks)))
 

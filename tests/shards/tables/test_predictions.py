@@ -1,5 +1,6 @@
-"""Prediction tables: what is written is what is read, the same bytes every time, and mixtures are
-refused.
+"""Prediction tables: what is written is read, with the same bytes every time.
+
+Mixtures are refused.
 """
 
 import contextlib
@@ -69,10 +70,12 @@ def test_rows_come_back(tmp_path: Path) -> None:
     """Values, nulls and distributions survive, in the columns and types of the contract."""
     write(tmp_path, "a-1.parquet")
     table, infos = load_predictions(str(tmp_path))
+
     assert table.column_names == list(FIXED_COLUMNS)
     assert table.schema.field("audio").type == pa.list_(pa.float32(), 7)
     assert table["speaker"].to_pylist() == ["ann", None, None]
     assert table["error"].to_pylist() == [None, None, "corrupt_audio: flac: broken"]
+
     np.testing.assert_array_equal(distributions(table, "text")[0], one_hot("anger"))
     assert np.isnan(distributions(table, "text")[1:]).all()
     assert np.isnan(distributions(table, "audio")).all()
@@ -80,7 +83,7 @@ def test_rows_come_back(tmp_path: Path) -> None:
 
 
 def test_objectives_are_columns_where_a_row_has_them(tmp_path: Path) -> None:
-    """An objective asked of the panel is a fixed-width column, null where a row lacks it."""
+    """An objective of the panel is a fixed-width column, null where a row lacks it."""
     table = pq.read_table(write(tmp_path, "a-1.parquet"))
     assert table.schema.field("sentiment").type == pa.list_(pa.float32(), 3)
     assert table["sentiment"].to_pylist()[0] is None
@@ -88,14 +91,14 @@ def test_objectives_are_columns_where_a_row_has_them(tmp_path: Path) -> None:
 
 
 def test_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
-    """A shard labeled twice leaves the same file."""
+    """A shard that is labeled twice gives the same file."""
     assert (
         write(tmp_path, "a-1.parquet").read_bytes() == write(tmp_path, "a-2.parquet").read_bytes()
     )
 
 
 def test_an_empty_shard_has_an_empty_table(tmp_path: Path) -> None:
-    """A shard of which nothing could be read still has a table, which says why."""
+    """A shard that could not be read still has a table, which says why."""
     info = dataclasses.replace(INFO, shard_error="bad_checksum: byte 0")
     write_predictions(str(tmp_path / "a-1.parquet"), [], info)
     table, infos = load_predictions(str(tmp_path))
@@ -105,8 +108,9 @@ def test_an_empty_shard_has_an_empty_table(tmp_path: Path) -> None:
 
 
 def test_tables_are_sorted_by_shard_and_offset(tmp_path: Path) -> None:
-    """The order of rows follows the shards, not the tables' names or the order they were written
-    in.
+    """Rows are in the order of shards and offsets.
+
+    Names of tables and the order in which they were written do not matter.
     """
     write(tmp_path, "z-1.parquet", shard="a.tar")
     info = dataclasses.replace(INFO, shard="b.tar", shard_url="/corpus/b.tar", num_rows=3)
@@ -127,7 +131,7 @@ def test_writers_temporary_files_are_ignored(tmp_path: Path) -> None:
 
 
 def test_errors_are_counted_by_code(tmp_path: Path) -> None:
-    """A finished table tells its rejects and its seconds of audio without being labeled again."""
+    """A finished table tells its errors and its seconds of audio without being labeled again."""
     assert count_errors(str(write(tmp_path, "a-1.parquet")), remedy="label again") == (
         {"corrupt_audio": 1},
         1.5,
@@ -147,7 +151,7 @@ def test_a_folder_without_tables_is_refused(tmp_path: Path) -> None:
 
 
 def test_two_tables_for_one_shard_are_refused(tmp_path: Path) -> None:
-    """Superseded tables are not silently counted twice."""
+    """Two tables of one shard are refused, so that no utterance counts twice."""
     write(tmp_path, "a-1.parquet")
     write(tmp_path, "a-2.parquet", shard_version="2")
     with pytest.raises(ConfigError, match=r"got 2 tables of shard 'a.tar'.*emostream label"):
@@ -155,8 +159,9 @@ def test_two_tables_for_one_shard_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_shard_under_two_names_is_refused(tmp_path: Path) -> None:
-    """A shard labeled once as part of a folder and once as part of the folder above is not counted
-    twice.
+    """A shard that was labeled under two names is refused.
+
+    For example it was labeled as part of a folder, and as part of the folder above.
     """
     write(tmp_path, "a-1.parquet", shard="a.tar", shard_url="/corpus/part-7/a.tar")
     write(tmp_path, "a-2.parquet", shard="part-7/a.tar", shard_url="/corpus/part-7/a.tar")
@@ -173,14 +178,14 @@ def test_tables_of_two_panels_are_refused(tmp_path: Path) -> None:
 
 
 def test_another_format_version_is_refused(tmp_path: Path) -> None:
-    """A table of another release is not guessed at."""
+    """A table of another format version is refused rather than guessed at."""
     write(tmp_path, "a-1.parquet", format_version=2)
     with pytest.raises(ConfigError, match="got table format 2, expected 1"):
         load_predictions(str(tmp_path))
 
 
 def test_other_parquet_files_are_refused(tmp_path: Path) -> None:
-    """A Parquet file that is no prediction table, with or without metadata of its own, is named."""
+    """A Parquet file that is no prediction table is refused by its name."""
     pq.write_table(pa.table({"key": ["a"]}), tmp_path / "other.parquet")
     with pytest.raises(ConfigError, match=r"other.parquet: not a prediction table"):
         load_predictions(str(tmp_path))
@@ -191,19 +196,24 @@ def test_other_parquet_files_are_refused(tmp_path: Path) -> None:
 )
 @given(st.data())
 def test_damaged_tables_are_refused(tmp_path: Path, data: st.DataObject) -> None:
-    """A byte changed or the rest cut off anywhere in a table's columns never gives other values:
-    the error names it.
+    """A changed byte or a cut in a table's columns gives the same values or an error.
+
+    The error names the table.
     """
     path = write(tmp_path, "a-1.parquet")
     whole, _ = load_predictions(str(tmp_path))
     table = bytearray(path.read_bytes())
+
+    # Why not beyond: the footer has no checksum, see the next test.
     columns_end = len(table) - 8 - int.from_bytes(table[-8:-4], "little")
     position = data.draw(st.integers(4, columns_end - 1))
     if data.draw(st.booleans()):
         table[position] ^= data.draw(st.integers(1, 255))
     else:
         table = table[:position]
+
     path.write_bytes(table)
+
     with contextlib.suppress(ConfigError):
         assert load_predictions(str(tmp_path))[0].equals(whole)
         return
@@ -214,13 +224,15 @@ def test_damaged_tables_are_refused(tmp_path: Path, data: st.DataObject) -> None
 
 
 def test_a_damaged_footer_never_crashes(tmp_path: Path) -> None:
-    """A bit flipped in a footer, which Parquet gives no checksum, gives the same rows or an error
-    with the remedy.
+    """A flipped bit in a footer gives the same rows, or an error with the remedy.
+
+    Parquet gives footers no checksum.
     """
     path = write(tmp_path, "a-1.parquet")
     whole, (rows_written, _) = path.read_bytes(), load_predictions(str(tmp_path))
     begin = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
     num_refused = 0
+
     for position in range(begin, len(whole), 13):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
         try:
@@ -229,13 +241,14 @@ def test_a_damaged_footer_never_crashes(tmp_path: Path) -> None:
             num_refused += 1
         else:
             assert table.equals(rows_written)
+
     assert num_refused > 100
 
 
 def test_a_storage_that_fails_is_not_called_a_damaged_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody is told to remove a table because the network was down."""
+    """An error of the network does not tell anybody to remove a table."""
     path = write(tmp_path, "a-1.parquet")
 
     def fail(self: LocalReader, offset: int, length: int) -> bytes:
@@ -261,7 +274,7 @@ def test_a_storage_that_fails_is_not_called_a_damaged_table(
 def test_an_unfinished_labeling_is_known(
     tmp_path: Path, content: str | None, reason: str | None
 ) -> None:
-    """Tables are all there when their job has ended, left its summary and given up no shard."""
+    """A labeling is finished when it has left its summary and given up no shard."""
     if content is not None:
         (tmp_path / "label-summary.json").write_text(content)
     found = unfinished_labeling(str(tmp_path))
@@ -269,7 +282,7 @@ def test_an_unfinished_labeling_is_known(
 
 
 def test_tables_are_read_from_remote_folders(tmp_path: Path) -> None:
-    """Local and remote tables go through the same code."""
+    """Tables behind a URL are read like local tables."""
     info = dataclasses.replace(INFO, num_rows=3)
     write_predictions("memory://predictions-test/a-1.parquet", rows(), info)
     assert load_predictions("memory://predictions-test")[0].num_rows == 3
@@ -277,5 +290,5 @@ def test_tables_are_read_from_remote_folders(tmp_path: Path) -> None:
 
 
 def test_the_metadata_is_one_documented_key(tmp_path: Path) -> None:
-    """Other programs find what made a table under one name in the schema's metadata."""
+    """A table's schema tells other programs, under one name, what made the table."""
     assert METADATA_KEY in pq.read_schema(write(tmp_path, "a-1.parquet")).metadata

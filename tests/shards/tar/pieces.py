@@ -1,5 +1,6 @@
-"""Tars made by hand and by Python's tarfile, and short names for reading them, for the tests of the
-tar code.
+"""Tars made by hand and by Python's tarfile, and short names for reading them.
+
+The tests of the tar code use them.
 """
 
 import io
@@ -25,7 +26,7 @@ SAMPLES = {
 
 
 def write(samples: dict[str, dict[str, bytes]]) -> bytes:
-    """A shard by this project's writer."""
+    """A shard, written by this project's writer."""
     stream = io.BytesIO()
     with TarWriter(stream) as writer:
         for key, members in samples.items():
@@ -36,8 +37,9 @@ def write(samples: dict[str, dict[str, bytes]]) -> bytes:
 def write_with_tarfile(
     *members: tuple[str, bytes] | tarfile.TarInfo, tar_format: int = tarfile.USTAR_FORMAT
 ) -> bytes:
-    """A shard by Python's tarfile."""
+    """A shard, written by Python's tarfile."""
     stream = io.BytesIO()
+
     with tarfile.open(fileobj=stream, mode="w", format=tar_format, encoding="utf-8") as archive:
         for member in members:
             if isinstance(member, tarfile.TarInfo):
@@ -46,6 +48,7 @@ def write_with_tarfile(
                 info = tarfile.TarInfo(member[0])
                 info.size = len(member[1])
                 archive.addfile(info, io.BytesIO(member[1]))
+
     return stream.getvalue()
 
 
@@ -68,14 +71,16 @@ def header(
         b"00000000000\0",
         b" " * 8,
     ]
+
     block = b"".join([*fields, kind, bytes(100), magic.ljust(8, b"\0"), bytes(80), prefix]).ljust(
         BLOCK, b"\0"
     )
+
     return block[:148] + b"%06o\0 " % sum(block) + block[156:]
 
 
 def pad(payload: bytes) -> bytes:
-    """The payload with its block filled up."""
+    """The payload, filled up to whole blocks."""
     return payload + bytes(-len(payload) % BLOCK)
 
 

@@ -21,13 +21,14 @@ from tests.shards.tar.pieces import (
 
 
 def assert_nothing_lost(original: dict[str, dict[str, bytes]], damaged: bytes) -> None:
-    """Every original sample is there with the payload sizes it had, or an error accounts for it."""
+    """Each original sample is there with its payload sizes, or an error accounts for it."""
     shard = index(damaged)
     if shard.error is None and all(entry.error is None for entry in shard.entries):
         found = {entry.key: {m.extension: m.size for m in entry.members} for entry in shard.entries}
         assert found == {
             key: {e: len(p) for e, p in fields.items()} for key, fields in original.items()
         }
+
     for entry in shard.entries:
         assert 0 <= entry.offset <= entry.offset + entry.size <= len(damaged)
         if entry.error is None:
@@ -49,17 +50,21 @@ def test_a_cut_at_any_byte_is_noticed() -> None:
     "tar_format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
 )
 def test_a_cut_of_a_foreign_tar_is_noticed_unless_it_takes_padding_only(tar_format: int) -> None:
-    """Python's tarfile pads its archives; a cut inside that padding loses nothing and is none."""
+    """A cut inside the padding of Python's tarfile loses nothing; any other cut is noticed."""
     samples = {"k" * 120: {"flac": b"1" * 600, "json": b"{}"}, "b": {"flac": b"2", "json": b"{}"}}
     members = [
         (f"{key}.{e}", payload) for key, fields in samples.items() for e, payload in fields.items()
     ]
+
     if tar_format == tarfile.USTAR_FORMAT:
         samples = {"b": samples["b"]}
         members = members[2:]
+
     data = write_with_tarfile(*members, tar_format=tar_format)
     content = len(data.rstrip(b"\0")) + -len(data.rstrip(b"\0")) % BLOCK
+
     assert contents(data) == samples
+
     for length in range(content + 2 * BLOCK):
         assert index(data[:length]).error is not None, length
         assert_nothing_lost(samples, data[:length])
@@ -67,12 +72,14 @@ def test_a_cut_of_a_foreign_tar_is_noticed_unless_it_takes_padding_only(tar_form
 
 
 def test_a_flipped_bit_in_any_header_is_noticed() -> None:
-    """Every bit of every header: the shard says so, or the bit meant nothing and everything is as
-    before.
+    """A flipped bit of a header is an error of the shard, or changes nothing.
+
+    Every bit of every header is tried.
     """
     data = write(SAMPLES)
     clean = index(data)
     header_offsets = {member.offset - BLOCK for entry in clean.entries for member in entry.members}
+
     for offset in sorted(header_offsets):
         for bit in range(8 * BLOCK):
             damaged = bytearray(data)
@@ -88,7 +95,7 @@ def test_a_flipped_bit_in_any_header_is_noticed() -> None:
 @settings(max_examples=300, deadline=None)
 @given(position=st.integers(0, len(write(SAMPLES)) - 1), value=st.integers(0, 255))
 def test_one_changed_byte_never_loses_a_sample_in_silence(position: int, value: int) -> None:
-    """Anywhere in the file, any other value: every sample is there, or an error says why not."""
+    """After any change of one byte, every sample is there or an error says why not."""
     damaged = bytearray(write(SAMPLES))
     damaged[position] = value
     assert_nothing_lost(SAMPLES, bytes(damaged))
@@ -104,8 +111,9 @@ def test_one_changed_byte_never_loses_a_sample_in_silence(position: int, value: 
 def test_arbitrary_damage_only_ever_gives_an_index(
     changes: list[tuple[int, bytes, int]], length: int
 ) -> None:
-    """Replaced, inserted and deleted stretches raise nothing, and every entry lies inside the file
-    and can be read.
+    """Replaced, inserted and deleted stretches raise nothing.
+
+    Every entry of the index lies inside the file and can be read.
     """
     data = write_with_tarfile(
         special("d", tarfile.DIRTYPE),
@@ -113,9 +121,11 @@ def test_arbitrary_damage_only_ever_gives_an_index(
         ("b" * 120 + ".txt", b"t"),
         tar_format=tarfile.PAX_FORMAT,
     )
+
     for position, inserted, removed in changes:
         data = data[:position] + inserted + data[position + removed :]
     data = data[:length]
+
     for entry in index(data).entries:
         assert 0 <= entry.offset <= entry.offset + entry.size <= len(data)
         assert entry.key.isprintable()

@@ -1,6 +1,4 @@
-"""Hostile tars: each kind of bad member and bad shard has its reason, and takes nothing else with
-it.
-"""
+"""Hostile tars: a bad member or shard has its reason, and no other sample is lost."""
 
 import io
 import random
@@ -86,8 +84,9 @@ BAD_MEMBERS: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize("name", BAD_MEMBERS)
 def test_a_bad_member_makes_its_own_sample_an_error_and_no_other(name: str) -> None:
-    """The bad sample is an entry with its reason and a printable key; those before and after it are
-    whole.
+    """A bad sample is an entry with its reason and a printable key.
+
+    The samples before and after it are whole.
     """
     bad, code = BAD_MEMBERS[name]
     shard = index(
@@ -95,13 +94,16 @@ def test_a_bad_member_makes_its_own_sample_an_error_and_no_other(name: str) -> N
         max_member_bytes=4096,
         max_sample_bytes=8192,
     )
+
     assert shard.error is None
     assert [entry.error is None for entry in shard.entries] == [True, False, True]
+
     entry = shard.entries[1]
     assert entry.error is not None
     assert entry.error.startswith(f"{code}: ")
     assert entry.key.isprintable()
     assert entry.error.isprintable()
+
     with pytest.raises(BadSample, match=re.escape(entry.error)):
         read_members(BytesReader(b""), entry)
 
@@ -113,22 +115,23 @@ def test_a_bad_member_spoils_the_sample_it_belongs_to() -> None:
 
 
 def test_a_sparse_member_spoils_the_sample_of_its_real_name() -> None:
-    """The name in GNU.sparse.name counts, not the invented one in the header."""
+    """The name in GNU.sparse.name counts, not the invented name in the header."""
     records = record(b"GNU.sparse.major", b"1") + record(b"GNU.sparse.name", b"a.flac")
     data = file("a.json") + pax(records) + file("GNUSparseFile.1/a.flac") + GOOD + END
     assert codes(index(data).entries) == {"a": "sparse_member", "good": None}
 
 
 def test_the_map_of_a_sparse_member_is_skipped() -> None:
-    """Continuation blocks of an old GNU sparse map are not taken for headers, whatever they
-    hold.
-    """
+    """Continuation blocks of an old GNU sparse map are not taken for headers."""
     block = bytearray(header(b"bad.flac", b"4", b"S", magic=b"ustar  "))
     block[482] = 1
     block[148:156] = b" " * 8
     block[148:156] = b"%06o\0 " % sum(block)
+
+    # Why 0xff: no header could look like this, so reading one as a header would be an error.
     more, last = bytearray(b"\xff" * BLOCK), bytearray(b"\xff" * BLOCK)
     last[504] = 0
+
     shard = index(bytes(block + more + last) + pad(b"data") + GOOD + END)
     assert codes(shard.entries) == {"bad": "sparse_member", "good": None}
     assert shard.error is None
@@ -149,7 +152,7 @@ def test_the_map_of_a_sparse_member_is_skipped() -> None:
 def test_every_part_of_a_key_found_in_two_places_is_an_error(
     members: list[str], expected: dict[str, str]
 ) -> None:
-    """Nothing says which part is the sample, so none is used, and each part is an entry."""
+    """Each part of a divided key is an entry in error, as nothing says which part is the sample."""
     shard = index(b"".join(map(file, members)) + END)
     assert codes(shard.entries) == expected
     assert all(codes((entry,)) == {entry.key: expected[entry.key]} for entry in shard.entries)
@@ -219,12 +222,14 @@ BAD_SHARDS: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize("name", BAD_SHARDS)
 def test_damage_that_hides_what_follows_is_the_error_of_the_shard(name: str) -> None:
-    """Samples before the damage stay, the one it interrupts is an error, and the shard says why."""
+    """Samples before the damage stay, the interrupted one is an error, and the shard says why."""
     bad, code = BAD_SHARDS[name]
     shard = index(GOOD + file("open.flac") + bad)
+
     assert shard.error is not None
     assert reason_code(shard.error) == code
     assert shard.error.isprintable()
+
     found = codes(shard.entries)
     assert found["good"] is None
     if "b" in found:  # its header is sound, so the sample before it is known to be whole
@@ -256,24 +261,25 @@ def test_what_is_no_tar_says_what_it_is(data: bytes, code: str) -> None:
 
 @pytest.mark.parametrize("compression", ["gz", "bz2", "xz"])
 def test_tars_compressed_by_python_are_recognized(compression: str) -> None:
-    """Real output of three compressors, also of tiny archives shorter than a block."""
+    """Real output of three compressors is recognized, even where it is shorter than a block."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode=f"w:{compression}") as archive:
         archive.addfile(tarfile.TarInfo("a.flac"))
         info = tarfile.TarInfo("b.flac")
         info.size = 2000
         archive.addfile(info, io.BytesIO(random.Random(0).randbytes(2000)))
+
     assert (index(stream.getvalue()).error or "").startswith("hidden_compression: ")
     assert (index(stream.getvalue()[:300]).error or "").startswith("hidden_compression: ")
 
 
 def test_a_sound_tar_may_begin_like_a_compressed_file() -> None:
-    """A first key that looks like a magic number is a key: its checksum is right."""
+    """A first key that looks like a magic number is a key if its checksum is right."""
     assert list(contents(file("BZh9.flac") + END)) == ["BZh9"]
 
 
 def test_a_shard_of_too_many_members_is_refused() -> None:
-    """The index cannot grow without end, and directories count too."""
+    """The index cannot grow without end; directories count too."""
     data = b"".join(file(f"{n}.flac") for n in range(3)) + END
     assert index(data, max_members=3).error is None
     assert reason_code(index(data, max_members=2).error or "") == "too_many_members"
@@ -291,6 +297,7 @@ def test_memory_does_not_follow_what_a_header_claims() -> None:
         for size in claims
         for kind in (b"0", b"x", b"L", b"g", b"S")
     ]
+
     tracemalloc.start()
     try:
         for data in shards:
@@ -298,6 +305,7 @@ def test_memory_does_not_follow_what_a_header_claims() -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+
     assert peak < 1 << 20
 
 
@@ -306,13 +314,13 @@ def test_memory_does_not_follow_what_a_header_claims() -> None:
     data=st.lists(st.sampled_from([GOOD, END, *(b for b, _ in BAD_MEMBERS.values())]), max_size=6)
 )
 def test_hostile_pieces_in_any_order_only_ever_give_an_index(data: list[bytes]) -> None:
-    """Archives strung together from everything this file knows raise nothing."""
+    """Archives made of all pieces of this file, in any order, raise nothing."""
     joined = b"".join(data)
     shard = index(joined)
     assert sum(entry.size for entry in shard.entries) <= len(joined)
 
 
 def test_a_pax_record_that_ends_with_another_byte_is_damage() -> None:
-    """Readers differ in which byte they then take for the name's last."""
+    """A pax record without its newline is refused: readers differ in where the name then ends."""
     data = pax(record(b"path", b"b.txt")[:-1] + b"x") + file("a.txt") + END
     assert (index(data).error or "").startswith("bad_header")

@@ -1,4 +1,4 @@
-"""Tar shards: what is written can be read, here and elsewhere, whole and by ranges."""
+"""Tar shards: what is written can be read, here and by other libraries, whole and by ranges."""
 
 import io
 import random
@@ -35,13 +35,16 @@ from tests.shards.tar.pieces import (
 
 
 def test_written_samples_come_back_whole_and_in_order() -> None:
-    """What the writer is given is what the reader returns, and the index covers every byte but the
-    end marker.
+    """The reader returns what the writer was given.
+
+    The index covers every byte but the end marker.
     """
     data = write(SAMPLES)
+
     shard = index(data)
     assert shard.error is None
     assert contents(data) == SAMPLES
+
     assert [entry.key for entry in shard.entries] == list(SAMPLES)
     assert [entry.offset for entry in shard.entries[1:]] == [
         e.offset + e.size for e in shard.entries[:-1]
@@ -50,17 +53,20 @@ def test_written_samples_come_back_whole_and_in_order() -> None:
 
 
 def test_python_tarfile_reads_what_is_written() -> None:
-    """An independent reader sees the same files, sorted within a sample, with no time and no
-    owner.
+    """An independent reader sees the same files, sorted within a sample.
+
+    They have no time and no owner.
     """
     with tarfile.open(fileobj=io.BytesIO(write(SAMPLES))) as archive:
         infos = archive.getmembers()
         files = {info.name: archive.extractfile(info).read() for info in infos}
+
     assert files == {
         f"{key}.{ext}": payload
         for key, members in SAMPLES.items()
         for ext, payload in members.items()
     }
+
     assert all(
         (info.mtime, info.uid, info.gid, info.uname, info.mode) == (0, 0, 0, "", 0o644)
         for info in infos
@@ -75,15 +81,15 @@ def test_the_same_samples_give_the_same_bytes_whatever_the_order_of_their_fields
 
 
 def test_add_returns_where_the_sample_lies() -> None:
-    """Offset and size from the writer are those of the index, and enough to read the sample
-    back.
-    """
+    """The writer returns the offset and size of the index, which suffice to read the sample."""
     stream = io.BytesIO()
     writer = TarWriter(stream)
     places = {key: writer.add(key, members) for key, members in SAMPLES.items()}
     writer.close()
     writer.close()
+
     reader = BytesReader(stream.getvalue())
+
     assert places == {
         entry.key: (entry.offset, entry.size) for entry in index_shard(reader).entries
     }
@@ -94,9 +100,7 @@ def test_add_returns_where_the_sample_lies() -> None:
 @pytest.mark.parametrize("num_bytes", [95, 96, 150, 250])
 @pytest.mark.parametrize("folder", ["", "f" * 60 + "/", "ff/" * 20])
 def test_names_of_any_length_survive(num_bytes: int, folder: str) -> None:
-    """Names that fit USTAR, need its prefix, or need a pax header are the same to Python's
-    tarfile.
-    """
+    """Python's tarfile reads names that fit USTAR, need its prefix, or need a pax header."""
     key = (folder + "k" * num_bytes)[: min(num_bytes, 255)]
     data = write({key: {"flac": b"1", "json": b"2"}})
     assert contents(data) == {key: {"flac": b"1", "json": b"2"}}
@@ -109,6 +113,7 @@ def test_webdataset_reads_what_is_written(tmp_path: Path) -> None:
     path = tmp_path / "shard.tar"
     path.write_bytes(write(SAMPLES))
     samples = list(webdataset.WebDataset(str(path), shardshuffle=False))
+
     fields = {
         s["__key__"]: {name: data for name, data in s.items() if not name.startswith("__")}
         for s in samples
@@ -117,18 +122,19 @@ def test_webdataset_reads_what_is_written(tmp_path: Path) -> None:
 
 
 def test_the_hugging_face_loader_reads_what_is_written(tmp_path: Path) -> None:
-    """`datasets.load_dataset("webdataset")` finds the same samples, given identical fields in
-    each.
-    """
+    """The Hugging Face loader finds the same samples if all have the same fields."""
     datasets = pytest.importorskip("datasets")
     samples = {
         f"speaker/{n}": {"json": b'{"speaker":"s%d"}' % n, "txt": b"hello %d" % n} for n in range(3)
     }
+
     path = tmp_path / "shard.tar"
     path.write_bytes(write(samples))
+
     loaded = datasets.load_dataset(
         "webdataset", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache")
     )
+
     assert [row["__key__"] for row in loaded] == list(samples)
     assert [row["json"]["speaker"] for row in loaded] == ["s0", "s1", "s2"]
     assert [row["txt"] for row in loaded] == ["hello 0", "hello 1", "hello 2"]
@@ -138,8 +144,9 @@ def test_the_hugging_face_loader_reads_what_is_written(tmp_path: Path) -> None:
     "tar_format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
 )
 def test_every_format_of_python_tarfile_is_read(tar_format: int) -> None:
-    """USTAR, GNU and pax archives, with folders, long and non-ASCII names, read as tarfile wrote
-    them.
+    """USTAR, GNU and pax archives are read as tarfile wrote them.
+
+    They have folders, long names and names that are not ASCII.
     """
     members = [
         ("a.flac", b"1"),
@@ -149,6 +156,7 @@ def test_every_format_of_python_tarfile_is_read(tar_format: int) -> None:
     if tar_format != tarfile.USTAR_FORMAT:
         members.append(("größe" * 30 + ".txt", b"t"))
     data = write_with_tarfile(special("folder", tarfile.DIRTYPE), *members, tar_format=tar_format)
+
     assert index(data).error is None
     assert {
         f"{k}.{e}": p for k, fields in contents(data).items() for e, p in fields.items()
@@ -156,8 +164,9 @@ def test_every_format_of_python_tarfile_is_read(tar_format: int) -> None:
 
 
 def test_a_v7_tar_is_read() -> None:
-    """A header without magic is a tar of before POSIX; a name that ends with a slash is a directory
-    there.
+    """A header without magic is one of a tar from before POSIX.
+
+    A name that ends with a slash is a directory in such a tar.
     """
     data = (
         header(b"d/", b"0", b"\0", magic=b"")
@@ -170,8 +179,9 @@ def test_a_v7_tar_is_read() -> None:
 
 
 def test_names_are_normalized_as_little_as_possible() -> None:
-    """A leading ./ is dropped and extensions are folded to lower case; both are what hand-made tars
-    have.
+    """A leading ./ is dropped, and extensions are folded to lower case.
+
+    Tars made by hand have both.
     """
     data = file("./s/a.FLAC") + file("./s/a.Face.NPY") + END
     assert list(contents(data)) == ["s/a"]
@@ -179,10 +189,12 @@ def test_names_are_normalized_as_little_as_possible() -> None:
 
 
 def test_harmless_headers_are_passed_over() -> None:
-    """Directories and a global comment, as git archive writes it, make no entries, also inside a
-    sample.
+    """Directories and global comments make no entries, even inside a sample.
+
+    git archive writes such a comment.
     """
     comment = pax(record(b"comment", b"0123456"), b"g")
+
     data = (
         comment
         + header(b"d", b"0", b"5")
@@ -191,8 +203,10 @@ def test_harmless_headers_are_passed_over() -> None:
         + file("a.json")
         + END
     )
+
     assert codes(index(data).entries) == {"a": None}
     assert index(data).error is None
+
     entry = index(data).entries[0]
     assert read_sample(BytesReader(data), "a", entry.offset, entry.size) == contents(data)["a"]
 
@@ -260,6 +274,7 @@ def test_the_writer_refuses_what_the_reader_would(
     with TarWriter(stream) as writer:
         writer.add("there", {"txt": b"x"})
         written = stream.tell()
+
         with pytest.raises(BadSample) as caught:
             writer.add(key, members)
         assert caught.value.code == code
@@ -282,7 +297,7 @@ def test_a_writer_that_fails_leaves_no_end_marker() -> None:
 
 
 def test_a_closed_writer_takes_no_more() -> None:
-    """Adding behind the end marker would be trailing data."""
+    """A closed writer refuses a sample, which would lie behind the end marker."""
     writer = TarWriter(io.BytesIO())
     writer.close()
     with pytest.raises(ValueError, match="closed"):
@@ -315,7 +330,7 @@ def test_a_place_that_is_not_the_sample_is_refused(
 
 
 def test_a_file_that_shrinks_after_indexing_is_noticed(tmp_path: Path) -> None:
-    """Short reads are an error of the shard, not a short payload."""
+    """A short read is an error of the shard, not a short payload."""
     path = tmp_path / "shard.tar"
     data = write(SAMPLES)
     path.write_bytes(data)
@@ -328,7 +343,7 @@ def test_a_file_that_shrinks_after_indexing_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_large_sample_is_read_member_by_member(tmp_path: Path) -> None:
-    """Samples over the one-read limit come back the same."""
+    """A sample above the limit of one read comes back the same."""
     samples = {"a": {"mp4": random.Random(0).randbytes(9 << 20), "json": b"{}"}}
     path = tmp_path / "shard.tar"
     path.write_bytes(write(samples))
@@ -353,11 +368,13 @@ class CountingStream(io.BytesIO):
 
 
 def test_indexing_remote_videos_does_not_download_them() -> None:
-    """A shard of 3 MB videos costs one small request a sample."""
+    """Indexing a shard of 3 MB videos takes one small request a sample."""
     data = write(
         {f"v{n:02d}": {"mp4": bytes(3_000_000), "json": b"{}", "txt": b"hi"} for n in range(12)}
     )
+
     stream = CountingStream(data)
+
     shard = index_shard(RemoteReader(stream, len(data)))
     assert len(shard.entries) == 12
     assert shard.error is None
@@ -366,15 +383,18 @@ def test_indexing_remote_videos_does_not_download_them() -> None:
 
 
 def test_indexing_remote_small_samples_takes_few_requests() -> None:
-    """A thousand samples of three members are indexed, and then read, in requests that grow to
-    megabytes.
+    """Indexing and reading a thousand small samples takes few requests.
+
+    Requests grow to megabytes.
     """
     samples = {
         f"s{n:04d}": {"flac": bytes(20_000), "json": b"{}", "txt": b"hi"} for n in range(1000)
     }
+
     data = write(samples)
     stream = CountingStream(data)
     reader = RemoteReader(stream, len(data))
+
     shard = index_shard(reader)
     assert stream.num_requests <= 12
     assert all(read_members(reader, entry) == samples[entry.key] for entry in shard.entries)
@@ -382,8 +402,9 @@ def test_indexing_remote_small_samples_takes_few_requests() -> None:
 
 
 def test_times_of_a_gnu_header_are_no_part_of_the_name() -> None:
-    """GNU's incremental archives keep times where POSIX has the prefix; its magic tells them
-    apart.
+    """Times in a GNU header are not read as part of the name.
+
+    GNU's incremental archives keep times where POSIX has the prefix; the magic tells them apart.
     """
     times = b"14771324531\x0014771324531\0"
     data = header(b"a.txt", b"%011o" % 2, magic=b"ustar  \0", prefix=times) + pad(b"hi") + END

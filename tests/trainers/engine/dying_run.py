@@ -1,10 +1,9 @@
-"""A training process that gets SIGKILL from itself at a given place: what a power cut does, at a
-time that repeats.
+"""A training process that kills itself with SIGKILL at a given place, as a power cut would.
 
     python -m tests.trainers.engine.dying_run options.yaml WHERE STEP
 
-`step 10` dies after step 10, which no checkpoint is of; `state 8` with half of step 8's state
-written; `rename 8` with step 8 written, before it is visible.
+`step 10` dies after step 10, which has no checkpoint. `state 8` dies when half of step 8's state is
+written, and `rename 8` when all of step 8 is written but not yet visible.
 
 Under torchrun the first rank dies, and torchrun ends the others.
 """
@@ -24,7 +23,7 @@ from trainers.training import run_training
 
 
 def die() -> None:
-    """SIGKILL, where this is the first rank."""
+    """Send SIGKILL to this process if it is the first rank."""
     if os.environ.get("RANK", "0") == "0":
         os.kill(os.getpid(), signal.SIGKILL)
 

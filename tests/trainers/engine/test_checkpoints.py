@@ -1,4 +1,4 @@
-"""Checkpoints and exports are whole or not there, wherever the writer dies."""
+"""Checkpoints and exports are whole or absent, wherever the writer dies."""
 
 import errno
 import shutil
@@ -21,7 +21,7 @@ from trainers.engine.checkpoints import (
 
 
 def write(folder: Path, step: int, *, keep: int = 10) -> Path:
-    """A checkpoint of `step` as the engine writes one."""
+    """Write a checkpoint of `step` as the engine does."""
     checkpoints = CheckpointFolder(folder)
     checkpoints.clear()
     state = checkpoints.temporary(step) / "deepspeed"
@@ -37,13 +37,16 @@ def model(folder: Path, text: str) -> Path:
 
 
 def test_the_newest_complete_checkpoint_is_found(tmp_path: Path) -> None:
-    """By step, whatever the order of writing; half-written and foreign folders do not count."""
+    """The highest step wins, whatever the order of writing; half-written folders do not count."""
     assert CheckpointFolder(tmp_path / "none").newest() is None
+
     for step in (200, 1000, 90):
         write(tmp_path, step)
+
     (tmp_path / ".step-00002000.tmp").mkdir()
     (tmp_path / "step-00003000").mkdir()
     (tmp_path / "step-4000").mkdir()
+
     newest = CheckpointFolder(tmp_path).newest()
     assert newest is not None
     assert read_progress(newest) == {"step": 1000}
@@ -51,14 +54,14 @@ def test_the_newest_complete_checkpoint_is_found(tmp_path: Path) -> None:
 
 
 def test_old_checkpoints_go_only_after_a_new_one_is_there(tmp_path: Path) -> None:
-    """The last `keep` remain."""
+    """Only the last `keep` checkpoints remain."""
     for step in (1, 2, 3, 4):
         write(tmp_path, step, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-00000004"]
 
 
 def test_leftovers_of_a_killed_writer_are_cleared(tmp_path: Path) -> None:
-    """And nothing else."""
+    """Only the leftovers are removed."""
     write(tmp_path, 1)
     (CheckpointFolder(tmp_path).temporary(2) / "deepspeed").mkdir(parents=True)
     CheckpointFolder(tmp_path).clear()
@@ -67,18 +70,22 @@ def test_leftovers_of_a_killed_writer_are_cleared(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("killed_at", ["before", "between", "after"])
 def test_a_killed_replacement_leaves_one_whole_folder(tmp_path: Path, killed_at: str) -> None:
-    """Before the first rename, between both, or before the old one is removed; the next replacement
-    works.
+    """Wherever a replacement was killed, one whole folder is left and the next replacement works.
+
+    It is killed before the first rename, between both, or before the old folder is removed.
     """
     final, temporary = tmp_path / "best", model(tmp_path / ".best.tmp", "new")
+
     if killed_at == "between":
         model(tmp_path / ".best.old", "old")
     else:
         model(final, "old")
     if killed_at == "after":
         model(tmp_path / ".best.old", "older")
+
     recover_folder(final)
     assert (final / "model.safetensors").read_text() == "old"
+
     replace_folder(temporary, final)
     assert (final / "model.safetensors").read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
@@ -104,9 +111,7 @@ except OSError as error:
 
 @pytest.mark.parametrize("writer", ["torch", "safetensors"])
 def test_a_file_that_cannot_be_written_is_a_storage_failure(tmp_path: Path, writer: str) -> None:
-    """torch and safetensors really fail on a file that may not grow; an OSError comes out that
-    names the folder.
-    """
+    """When torch or safetensors fail on a file that may not grow, an OSError names the folder."""
     done = subprocess.run(
         [sys.executable, "-c", SAVE, str(tmp_path), writer],
         cwd=ROOT,
@@ -118,7 +123,7 @@ def test_a_file_that_cannot_be_written_is_a_storage_failure(tmp_path: Path, writ
 
 
 def test_other_failures_pass_through(tmp_path: Path) -> None:
-    """A RuntimeError that has nothing to do with files stays one; an OSError stays as it is."""
+    """A RuntimeError that has nothing to do with files and an OSError pass through unchanged."""
     with pytest.raises(RuntimeError, match="shapes"), storage_failures(tmp_path):
         raise RuntimeError("shapes differ")
     with pytest.raises(OSError, match="No space") as raised, storage_failures(tmp_path):
@@ -127,7 +132,7 @@ def test_other_failures_pass_through(tmp_path: Path) -> None:
 
 
 def test_a_used_folder_wants_resume(tmp_path: Path) -> None:
-    """Checkpoints are never mixed; a folder without any is free."""
+    """A folder with checkpoints is refused without --resume; a folder without any is free."""
     refuse_used_folder(tmp_path, resume=False)
     write(tmp_path / "checkpoints", 1)
     refuse_used_folder(tmp_path, resume=True)
@@ -140,17 +145,23 @@ def test_a_used_folder_wants_resume(tmp_path: Path) -> None:
 def test_a_checkpoint_is_on_the_disk_before_it_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every file and folder in it, then its new name; the name of an export too."""
+    """Every file and folder in a checkpoint is flushed before its new name, which is flushed too.
+
+    So is the name of an export.
+    """
     flushed: list[tuple[str, bool]] = []
     final = tmp_path / "step-00000001"
+
     for module in ("trainers.engine.checkpoints", "shards.storage.files"):
         monkeypatch.setattr(
             f"{module}.flush", lambda path: flushed.append((Path(path).name, final.exists()))
         )
+
     write(tmp_path, 1)
     whole = {"deepspeed", "weights.pt", "files.json", "progress.json", ".step-00000001.tmp"}
     assert {(name, False) for name in whole} < set(flushed)
     assert flushed[-1] == (tmp_path.name, True)
+
     flushed.clear()
     replace_folder(model(tmp_path / ".best.tmp", "new"), tmp_path / "best")
     assert [name for name, _ in flushed] == [tmp_path.name]

@@ -1,4 +1,4 @@
-"""Training starts on whatever machine there is."""
+"""Training starts on any machine, even without a compiler."""
 
 import os
 import subprocess
@@ -18,18 +18,21 @@ from tests.worlds.training import small_values, write_training_world
     torch.cuda.is_available(), reason="the extension in question is built on machines without a GPU"
 )
 def test_a_machine_without_a_compiler_trains(tmp_path: Path) -> None:
-    """Nothing on PATH and nothing compiled before: DeepSpeed is told to do without."""
+    """DeepSpeed does without its extension when PATH is empty and nothing was compiled before."""
     shards = write_training_world(tmp_path / "packed")
+
     options = tmp_path / "options.yaml"
     values = small_values(
         shards, tmp_path / "run", "finetune", num_steps=2, validate_every=2, checkpoint_every=2
     )
     options.write_text(yaml.safe_dump(values))
+
     environment = os.environ | {
         "PATH": str(tmp_path),
         "TORCH_EXTENSIONS_DIR": str(tmp_path),
         "OMP_NUM_THREADS": "1",
     }
+
     done = subprocess.run(
         [sys.executable, "-m", "cluster", "train", "--config", str(options)],
         cwd=ROOT,
@@ -39,5 +42,6 @@ def test_a_machine_without_a_compiler_trains(tmp_path: Path) -> None:
         timeout=120,
         check=False,
     )
+
     assert done.returncode == 0, done.stderr[-3000:]
     assert read_result(tmp_path / "run").steps == 2

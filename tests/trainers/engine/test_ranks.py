@@ -1,4 +1,4 @@
-"""What one rank finds out, for all or for itself, reaches all, over real processes."""
+"""What one rank finds out reaches all ranks, tried with real processes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +34,7 @@ Ask = Callable[[Callable[[], str]], str]
 
 
 def ask(rank: int, size: int, folder: Path, asked: Ask, work: Callable[[], str]) -> None:
-    """Write down what this rank was told."""
+    """Write down what this rank is told."""
     store = distributed.FileStore(str(folder / "store"), size)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=size)
     try:
@@ -55,8 +55,9 @@ def ask(rank: int, size: int, folder: Path, asked: Ask, work: Callable[[], str])
     ],
 )
 def test_every_rank_is_told(tmp_path: Path, work: Callable[[], str], expected: str) -> None:
-    """A result, a refusal and a bad shard come back on both of two ranks, and neither waits for the
-    other.
+    """A result, a refusal and a bad shard come back on both of two ranks.
+
+    Neither rank waits for the other.
     """
     assert two_ranks(tmp_path, on_first_rank, work) == [expected, expected]
 
@@ -71,7 +72,7 @@ def test_every_rank_is_told(tmp_path: Path, work: Callable[[], str], expected: s
 def test_one_refusal_is_everybodys(
     tmp_path: Path, work: Callable[[], str], expected: list[str]
 ) -> None:
-    """Each of two ranks gets its own result, or both the refusal that one of them met."""
+    """Each of two ranks gets its own result, or both get the refusal that one of them met."""
     assert two_ranks(tmp_path, on_every_rank, work) == expected
 
 

@@ -1,5 +1,6 @@
-"""The engine: the same curve whether killed, resumed, or shared among workers; whole checkpoints;
-clear ends.
+"""The engine draws the same curve whether killed, resumed, or shared among workers.
+
+Its checkpoints are whole, and its ends are clear.
 """
 
 import json
@@ -50,7 +51,7 @@ def undisturbed(shards: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read_result(out: Path) -> TrainingResult:
-    """What the finished run in `out` reached."""
+    """Read what the finished run in `out` reached."""
     return TrainingResult(**json.loads((out / RESULT_NAME).read_text(encoding="utf-8")))
 
 
@@ -64,12 +65,15 @@ def start(
 ) -> subprocess.Popen[bytes]:
     options = folder / "options.yaml"
     options.write_text(yaml.safe_dump(values))
+
     launcher = (
         ["-m", "torch.distributed.run", "--nproc-per-node", str(workers)] if workers > 1 else []
     )
+
     training = ["cluster", "train", "--config", str(options)]
     if dying_at:
         training = ["tests.trainers.engine.dying_run", str(options), *dying_at.split()]
+
     command = [sys.executable, *launcher, "-m", *training]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
@@ -86,11 +90,14 @@ def test_a_run_leaves_a_model_and_its_numbers(undisturbed: Path) -> None:
     """The best model loads, every step is a line, and the result says what was reached."""
     assert sorted(losses(undisturbed)) == list(range(1, 13))
     assert all(math.isfinite(loss) for loss in losses(undisturbed).values())
+
     result = read_result(undisturbed)
     assert (result.steps, result.stopped_early) == (12, False)
+
     validated = losses(undisturbed, "validation_macro_f1")
     assert sorted(validated) == [6, 12]
     assert result.best["macro_f1"] == max(validated.values())
+
     model = EmotionRecognizer.from_pretrained(undisturbed / "best")
     assert model.config.names == ["neutral", "anger", "happiness"]
     assert list((undisturbed / "tensorboard").glob("events.*"))
@@ -99,12 +106,14 @@ def test_a_run_leaves_a_model_and_its_numbers(undisturbed: Path) -> None:
 def test_a_killed_run_goes_on_as_if_nothing_had_been(
     shards: str, undisturbed: Path, tmp_path: Path
 ) -> None:
-    """SIGKILL in the middle, a half-written checkpoint beside: the resumed curve is the undisturbed
-    one, exactly.
+    """A run resumed after SIGKILL and beside a half-written checkpoint draws the same curve.
+
+    It equals the undisturbed curve exactly.
     """
     out = tmp_path / "killed"
     values = small_values(shards, out, batches_per_step=2)
     process = start(values, tmp_path)
+
     deadline = time.monotonic() + 100
     while not (out / "metrics.jsonl").exists() or len(losses(out)) < 6:
         assert process.poll() is None, process.communicate()[0].decode()[-3000:]
@@ -112,10 +121,13 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
+
     half = out / "checkpoints" / ".step-00000099.tmp"
     half.mkdir()
     (half / "progress.json").write_text("{}")
+
     run_training(replace(from_mapping(TrainConfig, values), resume=True))
+
     assert losses(out) == losses(undisturbed)
     assert losses(out, "validation_macro_f1") == losses(undisturbed, "validation_macro_f1")
     assert not half.exists()
@@ -125,19 +137,25 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(
 def test_a_half_saved_checkpoint_is_never_loaded(
     shards: str, undisturbed: Path, tmp_path: Path, place: str
 ) -> None:
-    """SIGKILL while step 8 is saved: the run goes on from step 6, the last before it, to the
-    undisturbed curve.
+    """After SIGKILL during the save of step 8, the run resumes from step 6 on the same curve.
+
+    Step 6 is the checkpoint before.
     """
     out = tmp_path / "killed"
     values = small_values(shards, out, batches_per_step=2)
+
     killed = start(values, tmp_path, dying_at=f"{place} 8")
     output = killed.communicate(timeout=200)[0].decode()
     assert killed.returncode == -signal.SIGKILL, output[-3000:]
+
     half = out / "checkpoints" / ".step-00000008.tmp"
     assert any(half.rglob("*.pt"))
+
     newest = CheckpointFolder(out / "checkpoints").newest()
     assert newest is not None
-    assert newest.name == "step-00000006"  # validation was better then
+    # Validation was better at step 6.
+    assert newest.name == "step-00000006"
+
     run_training(replace(from_mapping(TrainConfig, values), resume=True))
     assert losses(out) == losses(undisturbed)
     assert not half.exists()
@@ -148,19 +166,23 @@ def test_a_half_saved_checkpoint_is_never_loaded(
 def test_another_number_of_workers_goes_on(
     shards: str, undisturbed: Path, tmp_path: Path, zero_stage: int, first: int, then: int
 ) -> None:
-    """SIGKILL after step 10: the others go on from step 8, with the curve of one worker, to float
-    rounding.
+    """After SIGKILL at step 10, another number of workers resumes from step 8.
+
+    The curve is that of one worker, up to float rounding.
     """
     out = tmp_path / "moved"
     engine: dict[str, Any] = {"batches_per_step": 2, "zero_stage": zero_stage}
+
     killed = start(small_values(shards, out, **engine), tmp_path, workers=first, dying_at="step 10")
     output = killed.communicate(timeout=200)[0].decode()
     assert killed.returncode == (-signal.SIGKILL if first == 1 else 1), output[-3000:]
+
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == [
         "step-00000006",
         "step-00000008",
     ]
     assert max(losses(out)) == 10
+
     finish(start(small_values(shards, out, **engine) | {"resume": True}, tmp_path, workers=then))
     assert losses(out) == pytest.approx(losses(undisturbed), rel=1e-3)
 
@@ -168,8 +190,9 @@ def test_another_number_of_workers_goes_on(
 def test_the_best_model_is_that_of_the_last_checkpoint(
     shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed after a checkpoint and before its model was exported: resumed, `best` is the step the
-    result names.
+    """After a resume, `best` is the step that the result names.
+
+    The run was killed after a checkpoint and before its model was exported.
     """
     config = small_config(shards, tmp_path / "run", num_steps=6)
 
@@ -181,8 +204,10 @@ def test_the_best_model_is_that_of_the_last_checkpoint(
         with pytest.raises(KeyboardInterrupt):
             run_training(config)
     assert not (tmp_path / "run" / "best").exists()
+
     result = run_training(replace(config, resume=True))
     assert (result.steps, result.best_step) == (6, 6)
+
     best, last = (
         load_file(tmp_path / "run" / name / "model.safetensors") for name in ("best", "last")
     )
@@ -192,8 +217,9 @@ def test_the_best_model_is_that_of_the_last_checkpoint(
 def test_a_universal_checkpoint_brings_the_buffers_back(
     shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Converted for another number of workers: batch norm and codebook go on as in the undisturbed
-    run, exactly.
+    """A run converted for another number of workers has the buffers of an undisturbed run.
+
+    They are the buffers of batch norm and of the codebook.
     """
     model = {
         "head": "interpreter",
@@ -208,17 +234,20 @@ def test_a_universal_checkpoint_brings_the_buffers_back(
             shards, tmp_path / name, num_steps=num_steps, zero_stage=1, schedule="constant"
         )
         values["engine"]["warmup_share"] = 0.0
+
         run_training(
             from_mapping(
                 TrainConfig, values | {"model": model | {"num_prefixes": 2}, "resume": resume}
             )
         )
+
         return load_file(tmp_path / name / "last" / "model.safetensors")
 
     expected = run("undisturbed", 12)
     run("moved", 8)
     monkeypatch.setattr(engine_module.TrainingRun, "_must_convert", lambda *_: True)
     found = run("moved", 12, resume=True)
+
     changing = [
         name
         for name in expected
@@ -236,7 +265,7 @@ def test_a_universal_checkpoint_brings_the_buffers_back(
 def test_precisions_and_stages_train(
     shards: str, tmp_path: Path, recipe: str, engine: dict[str, Any]
 ) -> None:
-    """bfloat16 and ZeRO 3 in one process; what they export is float32 and loads."""
+    """Runs in bfloat16 and under ZeRO 3 export float32 models that load."""
     result = run_training(small_config(shards, tmp_path / "run", recipe, **engine))
     assert result.steps == 12
     model = EmotionRecognizer.from_pretrained(tmp_path / "run" / "best")
@@ -247,8 +276,9 @@ def test_precisions_and_stages_train(
 def test_a_group_norm_front_end_trains_under_zero_3(
     shards: str, tmp_path: Path, workers: int
 ) -> None:
-    """Run once for each length in a batch, it gives the curve of ZeRO 0, convolutions trained
-    too.
+    """The front end runs once for each length in a batch and gives the curve of ZeRO 0.
+
+    Its convolutions are trained too.
     """
     torch.manual_seed(0)
     sizes = {
@@ -266,6 +296,7 @@ def test_a_group_norm_front_end_trains_under_zero_3(
     HubertModel(HubertConfig(num_conv_pos_embeddings=8, **sizes, **convolutions)).save_pretrained(
         tmp_path / "hubert"
     )
+
     curves = []
     for stage in (0, 3):
         folder = tmp_path / str(stage)
@@ -274,19 +305,22 @@ def test_a_group_norm_front_end_trains_under_zero_3(
             shards, folder / "run", "finetune", zero_stage=stage, num_steps=4, batches_per_step=2
         )
         values["encoder"] = {"checkpoint": str(tmp_path / "hubert"), "freeze_front_end": False}
+
         if workers > 1 and stage == 3:
             finish(start(values, folder, workers=workers))
         else:
             run_training(from_mapping(TrainConfig, values))
         curves.append(losses(folder / "run"))
+
     assert curves[1] == pytest.approx(curves[0], rel=1e-3)
 
 
 def test_values_are_learned_by_concordance(shards: str, tmp_path: Path) -> None:
-    """Regression on numbers of the json, with PAPT's head, picks the best by CCC."""
+    """Regression on numbers of the json, with PAPT's head, chooses the best model by CCC."""
     values = small_values(shards, tmp_path / "run", "finetune")
     values["data"]["target"] = {"kind": "values", "values": ["arousal"]}
     values["model"] = {"head": "interpreter"}
+
     result = run_training(from_mapping(TrainConfig, values))
     assert set(result.best) == {"ccc", "speaker_ccc"}
 
@@ -294,7 +328,7 @@ def test_values_are_learned_by_concordance(shards: str, tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_names_its_utterances(
     shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The batch of the step it happened in, and who is in it."""
+    """The error names the step, the batch and its utterances."""
     read = BatchReader.__getitem__
 
     def spoilt(reader: BatchReader, item: tuple[int, Any]) -> Batch:
@@ -311,17 +345,17 @@ def test_a_loss_that_is_no_number_names_its_utterances(
 
 
 def test_epochs_take_the_place_of_steps(shards: str, tmp_path: Path) -> None:
-    """Two passes over 36 utterances: so many steps as their batches make, and the rate falls to the
-    last of them.
-    """
+    """Two epochs take as many steps as their batches make, and the rate falls until the last."""
     values = small_values(
         shards, tmp_path / "run", "finetune", num_epochs=2, batches_per_step=2, schedule="linear"
     )
     del values["engine"]["num_steps"]
+
     config = from_mapping(TrainConfig, values)
     plan = make_task(config, read_index(shards)).plan()
     num_batches = len(plan.epoch(0)) + len(plan.epoch(1))
     assert sum(len(batch.rows) for number in (0, 1) for batch in plan.epoch(number)) == 72
+
     assert run_training(config).steps == -(-num_batches // 2)
     rates, epochs = (losses(tmp_path / "run", name) for name in ("learning_rate", "epoch"))
     assert rates[max(rates)] == min(rates.values())
@@ -337,8 +371,9 @@ def test_computing_layers_again_changes_nothing(
     recipe: str,
     zero_stage: int,
 ) -> None:
-    """Every layer runs twice a batch, what stands before it once, and the losses are the same,
-    exactly.
+    """With checkpointed gradients every layer runs twice a batch, and the losses are the same.
+
+    What stands before a layer runs once, and the losses are exactly equal.
     """
     calls: list[bool] = []
     forward = EncoderLayer.forward
@@ -348,6 +383,7 @@ def test_computing_layers_again_changes_nothing(
         return forward(layer, hidden, mask)
 
     monkeypatch.setattr(EncoderLayer, "forward", counted)
+
     curves, in_training = [], []
     for name, checkpointing in (("kept", False), ("again", True)):
         options = {
@@ -356,20 +392,22 @@ def test_computing_layers_again_changes_nothing(
             "num_steps": 6,
         }
         values = small_values(shards, tmp_path / name, recipe, **options)
+
         if recipe == "setpeer":
             values["model"] |= {"restart_codes": True, "normalize_codes": True}
+
         calls.clear()
         run_training(from_mapping(TrainConfig, values))
+
         curves.append(losses(tmp_path / name))
         in_training.append(sum(calls))
+
     assert curves[1] == curves[0]
     assert in_training == [6 * 2, 2 * 6 * 2]  # steps of one batch, layers
 
 
 def test_patience_stops_early(shards: str, tmp_path: Path) -> None:
-    """Without improvement for `patience` validations the run ends, with a checkpoint of where it
-    is.
-    """
+    """Without improvement for `patience` validations the run ends with a checkpoint."""
     config = small_config(
         shards,
         tmp_path / "run",
@@ -379,6 +417,7 @@ def test_patience_stops_early(shards: str, tmp_path: Path) -> None:
         validate_every=2,
         patience=2,
     )
+
     result = run_training(config)
     assert result == TrainingResult(
         steps=6,
@@ -397,9 +436,8 @@ def test_patience_stops_early(shards: str, tmp_path: Path) -> None:
 def test_an_encoder_of_something_else_is_refused(
     shards: str, undisturbed: Path, tmp_path: Path
 ) -> None:
-    """Neither faces into an encoder of sound, whatever the recipe, nor more frozen layers than
-    there are.
-    """
+    """An encoder of sound refuses faces, and more frozen layers than it has."""
+
     values = small_values(shards, tmp_path / "run", "finetune")
     values["data"]["modality"] = "face"
     values["encoder"] = {"checkpoint": str(undisturbed / "best")}
@@ -407,29 +445,32 @@ def test_an_encoder_of_something_else_is_refused(
         ConfigError, match=r"got an encoder of audio, expected one of face, as data\.modality says"
     ):
         run_training(from_mapping(TrainConfig, values))
+
     values["data"]["modality"], values["encoder"]["freeze_layers"] = "audio", 3
     with pytest.raises(ConfigError, match="freeze_layers: got 3, expected at most the encoder's 2"):
         run_training(from_mapping(TrainConfig, values))
 
 
 def test_a_used_folder_is_not_overwritten(shards: str, undisturbed: Path, tmp_path: Path) -> None:
-    """A second run into it, or a resume with other options or other data, is refused and leaves it
-    as it was.
-    """
+    """A second run, or a resume with other options or data, is refused and changes nothing."""
     before = (undisturbed / "config.yaml").read_text()
+
     with pytest.raises(ConfigError, match="add --resume to go on"):
         run_training(small_config(shards, undisturbed, batches_per_step=2))
+
     with pytest.raises(
         ConfigError, match=r"resume: engine\.seed: got 1, the run was started with 0"
     ):
         run_training(
             replace(small_config(shards, undisturbed, batches_per_step=2, seed=1), resume=True)
         )
+
     others = write_training_world(tmp_path)
     write_shard(
         tmp_path / "train-000000.tar",
         [make_utterance("train", s, n) for s in range(5) for n in range(6)],
     )
+
     with pytest.raises(ConfigError, match="not those the run was started with"):
         run_training(replace(small_config(others, undisturbed, batches_per_step=2), resume=True))
     assert (undisturbed / "config.yaml").read_text() == before
@@ -438,21 +479,26 @@ def test_a_used_folder_is_not_overwritten(shards: str, undisturbed: Path, tmp_pa
 def test_a_checkpoint_that_lost_a_file_is_refused(
     shards: str, undisturbed: Path, tmp_path: Path
 ) -> None:
-    """By its name, before DeepSpeed starts from what is left; without the checkpoint the one before
-    is used.
+    """A checkpoint with a damaged or missing file is refused, and the file is named.
+
+    Without this checkpoint, the one before is used.
     """
     out = tmp_path / "damaged"
     shutil.copytree(undisturbed, out)
+
     state = next(path for path in (out / "checkpoints" / "step-00000012").rglob("*.pt"))
     state.write_bytes(state.read_bytes()[:-1])
     config = replace(small_config(shards, out, batches_per_step=2), resume=True)
+
     with pytest.raises(
         ConfigError, match=f"than when they were written: .*{state.name}; restore them"
     ):
         run_training(config)
+
     state.unlink()
     with pytest.raises(ConfigError, match=f"these files are missing .*{state.name}; restore them"):
         run_training(config)
+
     shutil.rmtree(out / "checkpoints" / "step-00000012")
     run_training(config)
     assert losses(out) == losses(undisturbed)

@@ -1,6 +1,4 @@
-"""The learning rate against values by hand and torch's own cosine; seeds that belong to one batch
-of one run.
-"""
+"""Learning rates equal values by hand and torch's own cosine; each batch has a seed of its own."""
 
 import math
 
@@ -14,11 +12,12 @@ from trainers.settings.engine import EngineConfig
 
 
 def test_rates_rise_and_fall() -> None:
-    """Ten steps, two of warm-up: by hand."""
+    """The rates of ten steps, two of them warm-up, are those computed by hand."""
     linear = EngineConfig(warmup_share=0.2, schedule="linear")
     assert [rate_at(step, 10, linear) for step in (0, 1, 2, 6, 10)] == pytest.approx(
         [0.5, 1.0, 1.0, 0.5, 0.0]
     )
+
     cosine = EngineConfig(warmup_share=0.2, schedule="cosine")
     assert rate_at(6, 10, cosine) == pytest.approx(0.5)
     assert rate_at(4, 10, cosine) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
@@ -26,7 +25,7 @@ def test_rates_rise_and_fall() -> None:
 
 
 def test_the_cosine_is_that_of_torch() -> None:
-    """Without warm-up every step's rate equals CosineAnnealingLR's."""
+    """Without warm-up, every step's rate equals CosineAnnealingLR's."""
     config = EngineConfig(warmup_share=0.0, schedule="cosine")
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=20)
@@ -44,9 +43,7 @@ def test_the_cosine_is_that_of_torch() -> None:
 def test_every_rate_is_a_share_of_the_peak(
     num_steps: int, warmup_share: float, schedule: str
 ) -> None:
-    """Above zero for every step that is taken, never above the peak, and never rising again after
-    the warm-up.
-    """
+    """Each rate is above zero, not above the peak, and never rises after the warm-up."""
     config = EngineConfig(warmup_share=warmup_share, schedule=schedule)  # type: ignore[arg-type]
     rates = [rate_at(step, num_steps, config) for step in range(num_steps)]
     assert all(0 < rate <= 1 for rate in rates)
@@ -55,7 +52,7 @@ def test_every_rate_is_a_share_of_the_peak(
 
 
 def test_batches_have_random_numbers_of_their_own() -> None:
-    """Seeds differ by batch and by run, and torch takes them."""
+    """Seeds differ by batch and by run, and torch accepts them."""
     seeds = {batch_seed(seed, number) for seed in range(20) for number in range(50)}
     assert len(seeds) == 1000
     for seed in seeds:

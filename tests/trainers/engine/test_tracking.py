@@ -1,6 +1,4 @@
-"""Trackers: a resumed run is one curve, in the files and in the services, of which this has
-stand-ins.
-"""
+"""A resumed run is one curve, in the files and in stand-ins of the tracking services."""
 
 import importlib.machinery
 import json
@@ -17,8 +15,9 @@ from trainers.engine.tracking import METRICS_NAME, MetricsFile, open_trackers, r
 
 
 class Service:
-    """What MLflow and W&B keep of a run, by identifier: parameters and (step, numbers); `open` is
-    the present run.
+    """What MLflow and W&B keep of runs, by identifier: parameters and (step, numbers).
+
+    `open` is the present run.
     """
 
     def __init__(self) -> None:
@@ -40,8 +39,9 @@ class Service:
 
 
 def mlflow_of(service: Service) -> dict[str, Any]:
-    """MLflow's functions; a parameter that is logged again with another value is refused, as MLflow
-    does.
+    """Return MLflow's functions.
+
+    As in MLflow, a parameter that is logged again with another value is refused.
     """
 
     def start_run(run_id: str | None = None, run_name: str | None = None) -> Any:
@@ -63,7 +63,9 @@ def mlflow_of(service: Service) -> dict[str, Any]:
 
 
 def wandb_of(service: Service) -> dict[str, Any]:
-    """wandb.init; an identifier without `resume` begins the run anew, and a changed value must be
+    """Return `wandb.init`.
+
+    As in W&B, an identifier without `resume` starts the run anew, and a changed value must be
     allowed.
     """
 
@@ -76,12 +78,15 @@ def wandb_of(service: Service) -> dict[str, Any]:
     ) -> Any:
         if id is not None and resume != "allow":
             service.runs.pop(id, None)
+
         run_id = service.begin(id, name)
         known = service.runs[run_id]["parameters"]
+
         if not allow_val_change and any(
             known.get(key, value) != value for key, value in config.items()
         ):
             raise ValueError("attempted to change value of key")
+
         known.update(config)
         return SimpleNamespace(id=run_id, log=service.log, finish=service.end)
 
@@ -110,16 +115,16 @@ def attempt(out: Path, name: str, first_step: int, last_step: int, **parameters:
 def test_a_resumed_run_is_the_same_run_of_the_service(
     service: tuple[str, Service], tmp_path: Path
 ) -> None:
-    """Under its first identifier, also with more steps than it was started with; another folder is
-    another run.
-    """
+    """A resumed run keeps its identifier, also with more steps; another folder is another run."""
     name, kept = service
     require_trackers([name])
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
+
     attempt(tmp_path / "one", name, 0, 3, num_steps=3)
     attempt(tmp_path / "one", name, 2, 5, num_steps=5)
     attempt(tmp_path / "two", name, 0, 1, num_steps=3)
+
     assert [run["name"] for run in kept.runs.values()] == ["one", "two"]
     assert [step for step, _ in kept.runs["run-0"]["steps"]] == [1, 2, 3, 3, 4, 5]
     assert kept.runs["run-0"]["steps"][0][1] == {"loss": 1.0}
@@ -128,7 +133,7 @@ def test_a_resumed_run_is_the_same_run_of_the_service(
 
 
 def test_a_library_that_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the way to get it."""
+    """The error says how to install the library."""
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(
         ConfigError, match="mlflow is not installed; `pip install mlflow`, or leave it out"
@@ -137,9 +142,7 @@ def test_a_library_that_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_files_hold_one_curve(tmp_path: Path) -> None:
-    """Lines after the checkpoint, a half-written one included, and TensorBoard's points after it
-    are taken back.
-    """
+    """Lines and TensorBoard points after the checkpoint are removed, even a half-written line."""
     for first_step, last_step in ((0, 4), (2, 5)):
         trackers = open_trackers(tmp_path, [], {}, first_step=first_step)
         for step in range(first_step + 1, last_step + 1):
@@ -149,10 +152,13 @@ def test_the_files_hold_one_curve(tmp_path: Path) -> None:
             tracker.close()
         with (tmp_path / METRICS_NAME).open("a") as stream:
             stream.write('{"step": 2, "lo')
+
     MetricsFile(tmp_path / METRICS_NAME, first_step=5).close()
     expected = [(1, 1.0), (2, 2.0), (3, 3.2), (4, 4.2), (5, 5.2)]
+
     lines = [json.loads(line) for line in (tmp_path / METRICS_NAME).read_text().splitlines()]
     assert [(line["step"], line["loss"]) for line in lines] == expected
+
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("loss")
     assert [event.step for event in events] == [1, 2, 3, 4, 5]
     assert [event.value for event in events] == pytest.approx([loss for _, loss in expected])

@@ -1,5 +1,6 @@
-"""Temperature scaling: finds the temperature that was hidden, lowers the cross-entropy, and lives
-in the weights.
+"""Temperature scaling finds a hidden temperature and lowers the cross-entropy.
+
+The temperature becomes part of the weights.
 """
 
 import pytest
@@ -17,9 +18,7 @@ from trainers.evaluation.calibration import (
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_the_temperature_that_made_logits_overconfident_is_found(temperature: float) -> None:
-    """Labels drawn from softmax(logits), logits then multiplied: the fit undoes it, within sampling
-    error.
-    """
+    """Labels come from softmax(logits); the fit finds the factor by which the logits then grew."""
     generator = torch.Generator().manual_seed(0)
     honest = 1.5 * torch.randn(4000, 7, generator=generator)
     labels = torch.multinomial(honest.softmax(dim=-1), 1, generator=generator)[:, 0]
@@ -27,23 +26,24 @@ def test_the_temperature_that_made_logits_overconfident_is_found(temperature: fl
 
 
 def test_calibration_never_raises_the_cross_entropy() -> None:
-    """Also where no temperature can help much: labels that have nothing to do with the logits."""
+    """Even labels that have nothing to do with the logits do not raise the cross-entropy."""
     generator = torch.Generator().manual_seed(1)
     logits = 4 * torch.randn(200, 7, generator=generator)
     labels = torch.randint(7, (200,), generator=generator)
+
     temperature = fit_temperature(logits, labels)
     assert F.cross_entropy(logits / temperature, labels) < F.cross_entropy(logits, labels)
     assert temperature <= MAX_TEMPERATURE
 
 
 def test_a_classifier_without_mistakes_is_not_scaled_to_certainty() -> None:
-    """The search is bounded."""
+    """The temperature has a lower bound."""
     logits = torch.eye(7)
     assert fit_temperature(logits, torch.arange(7)) >= MIN_TEMPERATURE
 
 
 def test_scaling_the_last_layer_divides_the_logits() -> None:
-    """Weights and bias both."""
+    """Weights and bias of the last layer are both divided."""
     model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.LayerNorm(8), nn.Linear(8, 7))
     inputs = torch.randn(5, 4, generator=torch.Generator().manual_seed(2))
     before = model(inputs).detach()
@@ -55,6 +55,6 @@ def test_scaling_the_last_layer_divides_the_logits() -> None:
     "model", [nn.Sequential(nn.Linear(4, 7), nn.Linear(7, 3)), nn.Sequential(nn.ReLU())]
 )
 def test_a_model_whose_last_layer_is_no_classifier_is_refused(model: nn.Module) -> None:
-    """Scaling some other layer would change what the model says."""
+    """A model without a last linear layer is refused, as another layer changes what it predicts."""
     with pytest.raises(ValueError, match="7 logits"):
         scale_logits(model, 7, 2.0)

@@ -1,4 +1,4 @@
-"""The papers' table: means, deviations and significance over seeds."""
+"""The papers' table has means, deviations and significance over seeds."""
 
 import pytest
 from scipy.stats import ttest_rel
@@ -14,11 +14,13 @@ def runs(values: dict[int, float]) -> dict[int, dict[str, float]]:
 
 
 def test_significance_is_that_of_a_paired_t_test() -> None:
-    """Over the seeds both have, against scipy: seeds differ by more than methods do, so unpaired
-    nothing shows.
+    """Significance is that of scipy's paired t-test over the seeds that both have.
+
+    Seeds differ by more than methods do, so an unpaired test would find nothing.
     """
     ours = runs({seed: SEEDS[seed] + gain for seed, gain in GAINS.items()} | {9: 0.1})
     table = compare({"plain": runs(SEEDS), "ours": ours}, "plain", ["ACC"])
+
     expected = ttest_rel([ours[seed]["ACC"] for seed in SEEDS], list(SEEDS.values())).pvalue
     assert table["ours"]["ACC"].p == pytest.approx(expected)
     assert table["ours"]["ACC"].is_significant
@@ -27,7 +29,7 @@ def test_significance_is_that_of_a_paired_t_test() -> None:
 
 
 def test_a_cell_is_mean_and_sample_deviation_over_seeds() -> None:
-    """By hand: 1, 2, 3 have mean 2 and deviation 1; one seed has none."""
+    """By hand, 1, 2, 3 have mean 2 and deviation 1; one seed has no deviation."""
     table = compare({"a": runs({0: 1.0, 1: 2.0, 2: 3.0}), "b": runs({0: 5.0})}, "a", ["ACC"])
     assert (table["a"]["ACC"].mean, table["a"]["ACC"].std) == (
         pytest.approx(2.0),
@@ -40,9 +42,7 @@ def test_a_cell_is_mean_and_sample_deviation_over_seeds() -> None:
     ("gain", "seeds", "expected"), [(0.1, 2, None), (0.0, 3, 1.0), (0.5, 3, 0.0)]
 )
 def test_where_a_t_test_says_nothing(gain: float, seeds: int, expected: float | None) -> None:
-    """Two seeds are too few; the same gain for every seed, or none at all, has no spread to divide
-    by.
-    """
+    """There is no p-value for two seeds, and equal gains have no spread to divide by."""
     plain = {seed: float(seed) for seed in range(seeds)}
     table = compare(
         {"a": runs(plain), "b": runs({s: value + gain for s, value in plain.items()})}, "a", ["ACC"]

@@ -1,4 +1,4 @@
-"""Scores over utterances and over speakers, by hand and against torchmetrics."""
+"""Scores over utterances and over speakers equal those by hand and those of torchmetrics."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ PREDICTED = np.asarray([0, 1, 1, 2, 1, 1])
 
 
 def test_speakers_count_alike() -> None:
-    """Speaker a has 3 of 4 right, speaker b 1 of 2: A-ACC is their mean, ACC is not."""
+    """Speaker a has 3 of 4 right, speaker b 1 of 2; A-ACC is their mean, ACC is not."""
     scores = score_classes(TRUTH, PREDICTED, SPEAKERS, NAMES)
     assert scores.accuracy == pytest.approx(4 / 6)
     assert scores.speaker_accuracy == pytest.approx((3 / 4 + 1 / 2) / 2)
@@ -27,7 +27,7 @@ def test_speakers_count_alike() -> None:
 
 
 def test_overall_scores_are_those_of_torchmetrics() -> None:
-    """On random predictions of 200 utterances."""
+    """The scores of random predictions of 200 utterances equal those of torchmetrics."""
     rng = np.random.default_rng(0)
     truth, predicted = rng.integers(3, size=200), rng.integers(3, size=200)
     scores = score_classes(truth, predicted, rng.choice(["a", "b"], 200).astype(object), NAMES)
@@ -37,9 +37,7 @@ def test_overall_scores_are_those_of_torchmetrics() -> None:
 
 
 def test_a_class_nobody_has_counts_overall() -> None:
-    """The overall macro-F1 averages over all classes of the model, a speaker's over those that
-    occur.
-    """
+    """The overall macro-F1 averages over all classes, a speaker's over those that occur."""
     scores = score_classes(
         np.asarray([0, 0]), np.asarray([0, 0]), np.asarray(["a", "a"], dtype=object), NAMES
     )
@@ -48,33 +46,37 @@ def test_a_class_nobody_has_counts_overall() -> None:
 
 
 def test_values_overall_and_over_speakers() -> None:
-    """A shift per speaker costs the overall CCC and not that of a speaker whose own values are
-    right.
-    """
+    """A shift of one speaker's values lowers the overall CCC and not that of the other speaker."""
     truth = np.asarray([[1.0], [2.0], [3.0], [5.0], [6.0], [7.0]], dtype=np.float32)
     predicted = truth.copy()
     predicted[3:] -= 4.0
+
     scores = score_values(truth, predicted, np.asarray(["a"] * 3 + ["b"] * 3, dtype=object))
+
     by_hand = 2 * (2 / 3) / (2 / 3 + 2 / 3 + 16)
     assert scores.per_speaker["a"].ccc == pytest.approx([1.0])
     assert scores.over_speakers == pytest.approx([(1 + by_hand) / 2])
     # Overall: means 4 and 2, variances 14/3 and 2/3, covariance 2/3.
     assert scores.overall == pytest.approx([2 * (2 / 3) / (14 / 3 + 2 / 3 + (4 - 2) ** 2)])
+
     assert scores.summary() == {
         "ccc": pytest.approx(1 / 7),
         "speaker_ccc": pytest.approx((1 + by_hand) / 2),
     }
+
     assert concordance(np.ones(3), np.ones(3)) == 0.0
     assert concordance(np.ones(1), np.zeros(1)) == 0.0
 
 
 def test_spreads_are_population_deviations_over_speakers() -> None:
-    """Of F1 7/9 and 1/3, and of the CCC of one speaker who is right and one whose prediction never
-    moves.
+    """Spreads are population deviations of the speakers' F1 or CCC.
+
+    One speaker's values are right, the other's prediction never moves.
     """
     assert score_classes(TRUTH, PREDICTED, SPEAKERS, NAMES).speaker_f1_std == pytest.approx(
         (7 / 9 - 1 / 3) / 2
     )
+
     truth = np.asarray([[1.0, 1.0], [2.0, 3.0], [1.0, 1.0], [2.0, 3.0]], dtype=np.float32)
     predicted = np.asarray([[1.0, 2.0], [2.0, 2.0], [1.0, 1.0], [1.0, 3.0]], dtype=np.float32)
     scores = score_values(truth, predicted, np.asarray(["a", "a", "b", "b"], dtype=object))

@@ -1,6 +1,4 @@
-"""Support sets: what a set is personalized by is what the control says, and never by accident the
-set itself.
-"""
+"""A set is personalized by the support that the control names, and never by accident by itself."""
 
 from pathlib import Path
 
@@ -39,15 +37,18 @@ def speakers(sizes: list[int]) -> dict[str, NDArray[np.int64]]:
 @settings(max_examples=60, deadline=None)
 @given(SIZES, st.integers(0, 10), st.integers(0, 3))
 def test_support_is_of_the_kind_asked_for(sizes: list[int], set_size: int, seed: int) -> None:
-    """Every utterance is predicted once; disjoint support is others of the same speaker, wrong
-    support another's.
+    """Every utterance is predicted once, with support of the kind that was asked for.
+
+    Disjoint support is others of the same speaker, wrong support is another speaker's.
     """
     groups = speakers(sizes)
     owner = {row: name for name, rows in groups.items() for row in rows.tolist()}
+
     for support in ("same", "disjoint", "wrong"):
         planned = plan_sets(groups, set_size, support, seed)  # type: ignore[arg-type]
         predicted = [batch.rows[:number] for batch, number in planned]
         assert sorted(np.concatenate(predicted).tolist()) == list(owner)
+
         for batch, number in planned:
             mine, others = batch.rows[:number].tolist(), batch.rows[number:].tolist()
             assert len({owner[row] for row in mine}) == 1
@@ -57,7 +58,7 @@ def test_support_is_of_the_kind_asked_for(sizes: list[int], set_size: int, seed:
 
 
 def test_an_encoder_is_no_recognizer(tmp_path: Path) -> None:
-    """Evaluating one says what to do first, and so does a folder without a model."""
+    """The error for an encoder says what to do first; a folder without a model is refused too."""
     SequenceEncoder(SequenceEncoderConfig(hidden_size=8, num_hidden_layers=1)).save_pretrained(
         tmp_path
     )
@@ -65,12 +66,13 @@ def test_an_encoder_is_no_recognizer(tmp_path: Path) -> None:
         ConfigError, match="got another model, expected a recognizer; fine-tune an encoder first"
     ):
         load_recognizer(str(tmp_path))
+
     with pytest.raises(ConfigError, match="no exported model"):
         load_recognizer(str(tmp_path / "nothing"))
 
 
 def test_what_has_no_such_support_is_refused() -> None:
-    """One utterance has no other of its speaker, one speaker no other speaker."""
+    """One utterance has no other of its speaker, and one speaker has no other speaker."""
     with pytest.raises(ConfigError, match="'s1' has one utterance"):
         plan_sets(speakers([3, 1]), 8, "disjoint", 0)
     with pytest.raises(ConfigError, match="expected at least two"):
@@ -85,26 +87,27 @@ def trained_on(**values: object) -> EmotionRecognizer:
 
 
 def test_what_was_heard_counts_through_a_chain_of_runs() -> None:
-    """The most that this model or one before it heard of the split, and nothing of another
-    split.
-    """
+    """The most that this model or one before it heard of the split counts, and no other split."""
     model = trained_on(
         known_seconds=2.0, known_split="test", start={"known_seconds": 5.0, "known_split": "test"}
     )
+
     assert seconds_heard(model, "test") == 5.0
     assert seconds_heard(model, "validation") == 0.0
     assert seconds_heard(trained_on(), "test") == 0.0
 
 
 def test_calibration_knows_the_speakers_that_were_learned(tmp_path: Path) -> None:
-    """Two of six training speakers; with test speakers in place of some, the training speakers that
-    were left.
+    """Calibration uses the two of six training speakers that the model learned from.
+
+    When test speakers took the place of some, these are the training speakers that were left.
     """
     corpus = read_index(write_training_world(tmp_path))
     assert len(utterances_learned(trained_on(), corpus).speakers) == 6
     assert (
         len(utterances_learned(trained_on(num_speakers=2, known_seconds=0.0), corpus).speakers) == 2
     )
+
     (tmp_path / "test-000000.tar").unlink()
     assert (
         len(
@@ -118,21 +121,18 @@ def test_calibration_knows_the_speakers_that_were_learned(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("support", ["disjoint", "wrong"])
 def test_a_prefix_is_made_from_the_support_alone(tmp_path: Path, support: Support) -> None:
-    """Scores are those of the utterances behind each other's, whose prefix comes from what follows
-    the predicted.
-    """
+    """Scores are those that a prefix from the support utterances alone gives."""
     index = read_index(write_training_world(tmp_path)).split("test")
-    extractor = {
-        "code_width": 8,
-        "num_prefixes": 2,
-        "quantized": False,
-    }  # untrained codes are all alike
+    # Why no quantizer: untrained codes are all alike.
+    extractor = {"code_width": 8, "num_prefixes": 2, "quantized": False}
     model = recognizer("prefix", extractor=extractor).eval()
     found = predict(TrainedRecognizer(model, None), index, set_size=2, support=support, seed=3)
+
     reader = BatchReader(index, ["sound"])
     for plan, number in plan_sets(index.rows_by_speaker(), 2, support, 3):
         batch = reader[0, plan]
         alone = torch.zeros(len(batch), dtype=torch.long)
+
         with torch.inference_mode():
             scores = model(*heard(batch), alone, torch.arange(len(batch)) >= number).scores_NC
         np.testing.assert_allclose(

@@ -1,4 +1,4 @@
-"""A target's loss, answers and scores against torch, torchmetrics and counts by hand."""
+"""A target's loss, answers and scores equal those of torch, torchmetrics and counts by hand."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ SPEAKERS = np.asarray(["a", "a", "b", "b", "b", "c", "c", "c"], dtype=object)
 
 
 def test_classes_are_fitted_and_scored_as_elsewhere() -> None:
-    """Cross-entropy, softmax, accuracy and macro-F1, and the weights of unequal classes."""
+    """Loss, answers, scores and class weights equal torch's, torchmetrics' and those by hand."""
     target = TARGETS["classes"](["x", "y", "z"])
     labels = np.asarray([0, 0, 0, 0, 1, 1, 2, 2])
     truth = Targets("classes", target.names, np.eye(3, dtype=np.float32)[labels])
@@ -49,7 +49,7 @@ def test_classes_are_fitted_and_scored_as_elsewhere() -> None:
 
 
 def test_values_are_fitted_and_scored_as_elsewhere() -> None:
-    """1 - CCC, the values themselves, and CCC over utterances."""
+    """The loss is 1 - CCC, answers are the values themselves, and scores are CCC."""
     target = TARGETS["values"](["arousal", "valence"])
     truth = Targets("values", target.names, RNG.standard_normal((8, 2)).astype(np.float32))
     scores = torch.from_numpy(truth.array + 0.5 * RNG.standard_normal((8, 2)).astype(np.float32))
@@ -63,9 +63,8 @@ def test_values_are_fitted_and_scored_as_elsewhere() -> None:
         for a, b in zip(scores.numpy().T, truth.array.T, strict=True)
     ]
     assert float(loss) == pytest.approx(1 - np.mean(biased), rel=1e-5)
-    assert biased == pytest.approx(
-        expected.tolist(), rel=0.05
-    )  # torchmetrics takes unbiased variances
+    # Why not closer: torchmetrics takes unbiased variances.
+    assert biased == pytest.approx(expected.tolist(), rel=0.05)
 
     assert target.answers(scores) is scores
     found = target.score(truth, scores.numpy(), SPEAKERS)
@@ -76,15 +75,17 @@ def test_values_are_fitted_and_scored_as_elsewhere() -> None:
 
 
 def test_a_table_says_null_where_the_truth_is_not_known() -> None:
-    """Classes and values alike; what is predicted is there all the same."""
+    """An unknown truth is null for classes and values, while predictions are always there."""
     answers = np.asarray([[0.9, 0.1], [0.2, 0.8]], dtype=np.float32)
     array = np.asarray([[np.nan, np.nan], [0.0, 1.0]], dtype=np.float32)
     classes, values = TARGETS["classes"](["x", "y"]), TARGETS["values"](["x", "y"])
+
     written = classes.columns(Targets("classes", classes.names, array), answers)
     assert (written["truth"].to_pylist(), written["predicted"].to_pylist()) == (
         [None, "y"],
         ["x", "y"],
     )
+
     written = values.columns(Targets("values", values.names, array), answers)
     assert (written["truth_x"].to_pylist(), written["truth_y"].to_pylist()) == (
         [None, 0.0],
@@ -94,11 +95,12 @@ def test_a_table_says_null_where_the_truth_is_not_known() -> None:
 
 
 def test_finished_metrics_tell_their_target() -> None:
-    """By the figures they hold, as files written before this version do."""
+    """Metrics tell their target by the figures they hold, even in files of older versions."""
     metrics = {
         "names": ["arousal"],
         "scores": {"overall": [0.5], "over_speakers": [0.4], "over_speakers_std": [0.1]},
     }
+
     assert target_of(metrics).figures(metrics) == {
         "O-CCC arousal": 0.5,
         "A-CCC arousal": 0.4,

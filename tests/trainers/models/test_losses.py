@@ -1,4 +1,4 @@
-"""Losses against hand-computed cases and torchmetrics."""
+"""Losses equal hand-computed cases and torchmetrics."""
 
 import math
 
@@ -19,24 +19,27 @@ from trainers.models.losses import (
 
 
 def test_info_nce_by_hand() -> None:
-    """Two speakers, Eq. 7 written out: similarities 2, 0 / 0, 1 at temperature 0.5."""
+    """Eq. 7 written out for two speakers, of similarities 2, 0 and 0, 1 at temperature 0.5."""
     first = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     second = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+
     by_hand = [
         -math.log(math.exp(4) / (math.exp(4) + 1)),
         -math.log(math.exp(2) / (math.exp(2) + 1)),
     ]
+
     assert info_nce(first, second, 0.5).item() == pytest.approx(sum(by_hand) / 2, rel=1e-6)
     assert info_nce(first[:1], second[:1], 0.5).item() == 0.0
 
 
 def test_a_cosine_ignores_lengths() -> None:
-    """Scaling a speaker's embeddings changes dot products only."""
+    """Scaling a speaker's embeddings changes dot products but not cosines."""
     first, second = torch.randn(3, 5), torch.randn(3, 5)
     longer = first * torch.tensor([[1.0], [7.0], [0.1]])
     torch.testing.assert_close(
         info_nce(longer, second, 0.1, "cosine"), info_nce(first, second, 0.1, "cosine")
     )
+
     unit, unit_second = F.normalize(first, dim=1), F.normalize(second, dim=1)
     torch.testing.assert_close(
         info_nce(first, second, 0.1, "cosine"), info_nce(unit, unit_second, 0.1)
@@ -55,44 +58,48 @@ def test_info_nce_is_float32_in_bfloat16() -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 1000), st.integers(3, 40), st.floats(0.1, 3.0), st.floats(-2.0, 2.0))
 def test_ccc_is_torchmetrics(seed: int, number: int, scale: float, shift: float) -> None:
-    """torchmetrics uses sample variances; on repeated data the two definitions meet, so it is given
-    the data thrice.
+    """CCC equals that of torchmetrics on many repetitions of the data.
+
+    torchmetrics uses sample variances, which come near population variances on repeated data.
     """
     generator = torch.Generator().manual_seed(seed)
     truth = torch.randn(number, generator=generator, dtype=torch.float64)
     predicted = (
         scale * truth + shift + 0.3 * torch.randn(number, generator=generator, dtype=torch.float64)
     )
+
     repeated = concordance_corrcoef(predicted.repeat(2000), truth.repeat(2000)).item()
     assert ccc(predicted, truth).item() == pytest.approx(repeated, abs=1e-3)
 
 
 def test_ccc_by_hand() -> None:
-    """(1, 2, 3) against (2, 2, 5): covariance 1, variances 2/3 and 2, means 2 and 3."""
+    """CCC is that by hand for (1, 2, 3) and (2, 2, 5), whose covariance is 1."""
     assert ccc(
         torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 2.0, 5.0])
     ).item() == pytest.approx(2 * 1 / (2 / 3 + 2 + 1), rel=1e-6)
     assert ccc(torch.ones(4), torch.ones(4)).item() == 0.0
+
     two = torch.tensor([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]])
     truth = torch.tensor([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]])
     assert ccc_loss(two, truth).item() == pytest.approx((0 + 1) / 2, abs=1e-6)
 
 
 def test_weights_stand_for_repeated_rows() -> None:
-    """A row of weight 3 does what the row three times over does, in both losses; by hand for two
-    rows.
-    """
+    """A row of weight 3 counts as three rows in both losses, and two rows equal those by hand."""
     weights = torch.tensor([3.0, 1.0, 2.0])
     rows = torch.tensor([0, 0, 0, 1, 2, 2])
     predicted, truth = torch.randn(3, 2), torch.randn(3, 2)
+
     torch.testing.assert_close(
         ccc_loss(predicted, truth, weights), ccc_loss(predicted[rows], truth[rows])
     )
+
     probs = truth.softmax(dim=-1)
     torch.testing.assert_close(
         soft_cross_entropy(predicted, probs, row_weights_N=weights),
         soft_cross_entropy(predicted[rows], probs[rows]),
     )
+
     logits, hard = (
         torch.tensor([[0.0, 0.0], [math.log(3), 0.0]]),
         torch.tensor([[1.0, 0.0], [1.0, 0.0]]),
@@ -104,23 +111,24 @@ def test_weights_stand_for_repeated_rows() -> None:
 
 
 def test_weighted_ccc_by_hand() -> None:
-    """(0, 3) against (1, 3), weights 2 and 1: means 1 and 5/3, variances 2 and 8/9, covariance
-    4/3.
+    """Weighted CCC is that by hand for (0, 3) and (1, 3) with weights 2 and 1.
+
+    The means are 1 and 5/3, the variances 2 and 8/9, the covariance 4/3.
     """
     found = ccc(torch.tensor([0.0, 3.0]), torch.tensor([1.0, 3.0]), torch.tensor([2.0, 1.0]))
     assert found.item() == pytest.approx(2 * (4 / 3) / (2 + 8 / 9 + (2 / 3) ** 2), rel=1e-6)
 
 
 def test_soft_cross_entropy_is_the_usual_one_for_hard_labels() -> None:
-    """Also with class weights, as torch defines the weighted mean; zero row weights leave rows
-    out.
-    """
+    """For hard labels it is torch's, also with class weights; a row of weight 0 is left out."""
     logits, labels = torch.randn(9, 4), torch.randint(4, (9,))
     hard, weights = F.one_hot(labels, 4).float(), torch.tensor([0.5, 1.0, 2.0, 3.0])
+
     torch.testing.assert_close(soft_cross_entropy(logits, hard), F.cross_entropy(logits, labels))
     torch.testing.assert_close(
         soft_cross_entropy(logits, hard, weights), F.cross_entropy(logits, labels, weight=weights)
     )
+
     rows = torch.tensor([1.0] * 5 + [0.0] * 4)
     torch.testing.assert_close(
         soft_cross_entropy(logits, hard, row_weights_N=rows),
@@ -129,7 +137,7 @@ def test_soft_cross_entropy_is_the_usual_one_for_hard_labels() -> None:
 
 
 def test_balanced_weights_are_inverse_frequencies() -> None:
-    """They average to 1 over the utterances, and a class without any has none."""
+    """The weights average to 1 over the utterances, and an absent class gets 0."""
     counts = torch.tensor([10, 30, 0])
     weights = balanced_class_weights(counts)
     torch.testing.assert_close(weights, torch.tensor([2.0, 2 / 3, 0.0]))

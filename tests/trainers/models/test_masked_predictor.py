@@ -1,4 +1,4 @@
-"""Masked prediction: what is hidden cannot be heard, and what a speaker's embedding does to it."""
+"""Masked prediction: hidden frames cannot be heard, and embeddings reach their speakers alone."""
 
 from typing import get_args
 
@@ -25,6 +25,7 @@ def make(name: str, fusion: SpeakerFusion | None = None) -> MaskedPredictor:
     speakers = None if fusion is None else SpeakerEmbedding(4, encoder.width, 8, fusion)
     if speakers is not None:
         torch.nn.init.normal_(speakers.table.weight)
+
     return MaskedPredictor(
         encoder, 11, projection_size=6, temperature=0.1, speakers=speakers
     ).eval()
@@ -38,11 +39,12 @@ def hidden_frames(encoder: LayerwiseEncoder, lengths: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_wholly_hidden_utterance_cannot_be_heard(name: str) -> None:
-    """Other sound of the same length gives the same predictions; heard, it does not."""
+    """Other sound of the same length changes the predictions only if it is not hidden."""
     model, (inputs, lengths) = make(name), sounds()
     frames = model.encoder.num_frames(lengths)
     everything = torch.arange(int(frames.max())) < frames.unsqueeze(1)
     other = inputs.flip(0).roll(1, dims=1)[:, : inputs.shape[1]] * (inputs != 0)
+
     with torch.inference_mode():
         assert torch.equal(
             model(inputs, lengths, everything).logits_HL,
@@ -56,9 +58,7 @@ def test_a_wholly_hidden_utterance_cannot_be_heard(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_hidden_frames_are_numbered_as_they_stand(name: str) -> None:
-    """The encoder has as many frames as it says, and hiding one utterance's leaves the others'
-    alone.
-    """
+    """The encoder has as many frames as it says, and hidden frames affect only their utterance."""
     model, (inputs, lengths) = make(name), sounds()
     hide = hidden_frames(model.encoder, lengths)
     with torch.inference_mode():
@@ -72,11 +72,12 @@ def test_hidden_frames_are_numbered_as_they_stand(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["hubert-layer", "mel"])
 def test_logits_are_cosines(name: str) -> None:
-    """Of the projected frame and each pseudo-label's embedding, over the temperature."""
+    """Logits are cosines of a projected frame and each label's embedding, over the temperature."""
     model, (inputs, lengths) = make(name), sounds()
     hide = hidden_frames(model.encoder, lengths)
     with torch.inference_mode():
         frames, _ = model.encoder(inputs, lengths, None, hide)
+
         expected = (
             F.cosine_similarity(
                 model.project(frames[hide]).unsqueeze(1), model.labels.weight, dim=-1
@@ -89,11 +90,12 @@ def test_logits_are_cosines(name: str) -> None:
 @pytest.mark.parametrize("fusion", [None, *FUSIONS])
 @pytest.mark.parametrize("name", ["hubert-layer", "hubert-group", "wavlm", "data2vec", "mel"])
 def test_every_parameter_is_trained(name: str, fusion: SpeakerFusion | None) -> None:
-    """Also the embedding that stands for hidden frames."""
+    """Every parameter gets a gradient, even the embedding that stands for hidden frames."""
     model, (inputs, lengths) = make(name, fusion).train(), sounds()
     speakers = None if fusion is None else SPEAKERS
     found = model(inputs, lengths, hidden_frames(model.encoder, lengths), speakers)
     (found.logits_HL.square().mean() + found.front_end_square).backward()
+
     assert {
         name for name, p in model.named_parameters() if p.requires_grad and p.grad is None
     } == set()
@@ -104,14 +106,13 @@ def test_every_parameter_is_trained(name: str, fusion: SpeakerFusion | None) -> 
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("name", ALL)
 def test_an_embedding_reaches_its_speaker_alone(name: str, fusion: SpeakerFusion) -> None:
-    """Another embedding for one utterance changes its frames, not the others', nor how many there
-    are.
-    """
+    """Another embedding of one utterance changes its frames, but not the others or their number."""
     model, (inputs, lengths) = make(name, fusion), sounds()
     hide, changed = hidden_frames(model.encoder, lengths), torch.tensor([0, 3, 1])
     with torch.inference_mode():
         before = model(inputs, lengths, hide, SPEAKERS).logits_HL.split(hide.sum(dim=1).tolist())
         after = model(inputs, lengths, hide, changed).logits_HL.split(hide.sum(dim=1).tolist())
+
     assert not torch.allclose(before[1], after[1])
     torch.testing.assert_close(before[0], after[0])
     torch.testing.assert_close(before[2], after[2])
@@ -119,26 +120,29 @@ def test_an_embedding_reaches_its_speaker_alone(name: str, fusion: SpeakerFusion
 
 @pytest.mark.parametrize("name", ["hubert-layer", "mel"])
 def test_last_adds_the_embedding_to_the_output(name: str) -> None:
-    """Papt-pldc, section 4: f + e."""
+    """With `last`, the frames are f + e (papt-pldc, section 4)."""
     model, (inputs, lengths) = make(name, "last"), sounds()
     assert model.speakers is not None
     with torch.inference_mode():
         frames, mask = model.encoder(inputs, lengths)
         found, same = model.speakers.after_layers(frames, mask, SPEAKERS)
+
     torch.testing.assert_close(found, frames + model.speakers.table.weight[SPEAKERS].unsqueeze(1))
     assert torch.equal(mask, same)
 
 
 def test_without_embeddings_the_encoder_is_untouched_by_the_seam() -> None:
-    """An embedding of zeros, added first or last, changes nothing."""
+    """An embedding of zeros changes nothing, whether it is added first or last."""
     inputs, lengths = sounds()
     plain = make("wavlm")
     hide = hidden_frames(plain.encoder, lengths)
+
     for fusion in ("last", "first"):
         model = make("wavlm", fusion)  # type: ignore[arg-type]
         assert model.speakers is not None
         torch.nn.init.zeros_(model.speakers.table.weight)
         model.load_state_dict(plain.state_dict(), strict=False)
+
         with torch.inference_mode():
             torch.testing.assert_close(
                 model(inputs, lengths, hide, SPEAKERS).logits_HL,
@@ -147,7 +151,7 @@ def test_without_embeddings_the_encoder_is_untouched_by_the_seam() -> None:
 
 
 def test_a_tenth_of_the_gradient_reaches_the_front_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in HuBERT; the layers behind it get all of theirs."""
+    """As in HuBERT, the front end gets a tenth of the gradient and the layers behind it get all."""
     (inputs, lengths), gradients = sounds(), {}
     for share in (masked_predictor.FRONT_END_GRADIENT, 1.0):
         monkeypatch.setattr(masked_predictor, "FRONT_END_GRADIENT", share)
@@ -159,6 +163,7 @@ def test_a_tenth_of_the_gradient_reaches_the_front_end(monkeypatch: pytest.Monke
         assert front is not None
         assert model.project.weight.grad is not None
         gradients[share] = front, model.project.weight.grad
+
     (front, behind), (whole, same) = gradients[0.1], gradients[1.0]
     torch.testing.assert_close(front, 0.1 * whole)
     torch.testing.assert_close(behind, same)

@@ -1,6 +1,4 @@
-"""The recognizer: every fusion trains, saves and loads; support sets are what prefixes are made
-from.
-"""
+"""The recognizer trains, saves and loads with every fusion and makes prefixes from support sets."""
 
 from collections import Counter
 from pathlib import Path
@@ -53,20 +51,19 @@ def make(fusion: str, **options: Any) -> EmotionRecognizer:
         "fusion": fusion,
         "extractor": extractor,
     }
+
     return EmotionRecognizer(RecognizerConfig(**(values | options)))
 
 
 def untrained(model: EmotionRecognizer) -> set[str]:
-    """Parameters to be trained that a backward pass gave no finite gradient."""
+    """Return the trainable parameters to which a backward pass gave no finite gradient."""
     trained = [(name, p.grad) for name, p in model.named_parameters() if p.requires_grad]
     return {name for name, gradient in trained if gradient is None or not gradient.isfinite().all()}
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_every_parameter_is_trained(fusion: str) -> None:
-    """A step gives each parameter a gradient, so no rank of a distributed run waits for one that
-    has none.
-    """
+    """A step gives each parameter a gradient, so no rank waits for one that has none."""
     model = make(fusion).train()
     found = model(*batch(), SETS)
     loss = found.scores_NC.square().mean() + sum(found.terms.values())
@@ -77,7 +74,7 @@ def test_every_parameter_is_trained(fusion: str) -> None:
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_a_saved_recognizer_is_the_same_recognizer(fusion: str, tmp_path: Path) -> None:
-    """`from_pretrained` gives the same scores."""
+    """`from_pretrained` gives a model with the same scores."""
     model = make(fusion, head="interpreter").eval()
     model.save_pretrained(tmp_path)
     loaded = EmotionRecognizer.from_pretrained(tmp_path).eval()
@@ -89,7 +86,7 @@ def test_a_saved_recognizer_is_the_same_recognizer(fusion: str, tmp_path: Path) 
 
 
 def test_a_checkpoint_without_some_weights_is_refused(tmp_path: Path) -> None:
-    """Rather than filled up with whatever is in memory."""
+    """A checkpoint that lacks weights is refused by their names."""
     make("prefix", extractor=SMALL_P | {"restart_codes": True}).save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     del weights["extractor.quantizer.offset"]
@@ -100,19 +97,19 @@ def test_a_checkpoint_without_some_weights_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("norm", ["layer", "group"])
 def test_hubert_is_trained_and_saved_with_it(tmp_path: Path, norm: str) -> None:
-    """The encoder's own configuration travels inside the recognizer's, and a step reaches all that
-    is not frozen.
-    """
+    """The encoder's configuration is saved too, and a step trains all that is not frozen."""
     convolutions = {
         "conv_dim": (16,),
         "conv_kernel": (10,),
         "conv_stride": (5,),
         "num_feat_extract_layers": 1,
     }
+
     config = HubertConfig(
         feat_extract_norm=norm, num_conv_pos_embeddings=8, **SMALL_LAYERS, **convolutions
     )
     model = make("prefix", encoder=config.to_dict(), normalise=norm == "layer").train()
+
     found = model(*batch(), SETS)
     (found.scores_NC.square().mean() + sum(found.terms.values())).backward()
     assert untrained(model) == set()
@@ -120,7 +117,7 @@ def test_hubert_is_trained_and_saved_with_it(tmp_path: Path, norm: str) -> None:
 
 
 def test_videomae_is_saved_with_it(tmp_path: Path) -> None:
-    """Its fixed positions are no weights, and survive."""
+    """VideoMAE's fixed positions are no weights, but they survive saving."""
     config = VideoMAEConfig(image_size=16, patch_size=8, num_frames=4, **SMALL_LAYERS)
     model = make("prefix", encoder=config.to_dict(), modality="video")
     assert_same_after_saving(
@@ -129,14 +126,16 @@ def test_videomae_is_saved_with_it(tmp_path: Path) -> None:
 
 
 def test_setpeer_on_videomae_base_has_the_published_size() -> None:
-    """P of a whole recognizer with D = 768, 12 layers, C = 64, Q = 4, M = 512; nothing is
-    allocated.
+    """P of D = 768, 12 layers, C = 64, Q = 4, M = 512 has the published number of parameters.
+
+    Nothing is allocated.
     """
     published = {"num_prefixes": 4, "code_width": 64, "num_codes": 512}
     with torch.device("meta"):
         model = make(
             "prefix", encoder=VideoMAEConfig().to_dict(), modality="video", extractor=published
         )
+
     assert model.extractor is not None
     assert (model.encoder.width, len(model.encoder.layers)) == (768, 12)
     assert sum(parameter.numel() for parameter in model.extractor.parameters()) == 438_912
@@ -153,7 +152,7 @@ def assert_same_after_saving(
 
 @pytest.mark.parametrize("fusion", FUSIONS[1:])
 def test_sets_do_not_see_each_other(fusion: str) -> None:
-    """The scores of a set are those it has alone."""
+    """A set has the same scores alone and beside others."""
     model, (inputs, lengths) = make(fusion).eval(), batch()
     with torch.inference_mode():
         together = model(inputs, lengths, SETS).scores_NC
@@ -167,18 +166,20 @@ def test_prefixes_are_made_from_the_source_alone() -> None:
     source = torch.tensor([True, True, False, False, True, True, False, True])
     changed = inputs.clone()
     changed[2] = torch.randn(4800)
+
     with torch.inference_mode():
         before = model(inputs, lengths, SETS, source)
         after = model(changed, lengths, SETS, source)
         everybody = model(inputs, lengths, SETS)
+
     torch.testing.assert_close(after.scores_NC[[0, 1, 3]], before.scores_NC[[0, 1, 3]])
     torch.testing.assert_close(before.speakers_BD, after.speakers_BD)
     assert before.codes[0].shape == everybody.codes[0].shape == (3 * 2,)
 
 
 def test_a_set_without_a_source_is_refused() -> None:
-    """Instead of scores that are not numbers."""
-    with pytest.raises(ValueError, match="no utterance its prefix could be made from"):
+    """A set without a source is refused, because its scores would not be numbers."""
+    with pytest.raises(ValueError, match="without an utterance that its prefix could be made from"):
         make("prefix").eval()(*batch(), SETS, SETS != 1)
 
 
@@ -188,19 +189,20 @@ def test_a_set_without_a_source_is_refused() -> None:
     st.integers(0, 99),
 )
 def test_halves_are_disjoint_and_equal(rows: list[tuple[int, bool]], seed: int) -> None:
-    """Every set of two or more sources gives two halves of equal size of its own sources; a set of
-    one gives none.
-    """
+    """A set of two or more sources gives two disjoint, equal halves; a set of one gives none."""
     torch.manual_seed(seed)
     sets, source = (torch.tensor(column) for column in zip(*rows, strict=True))
     halves = halve(sets, source)
+
     sizes = Counter(sets[source].tolist())
     large = sorted(number for number, size in sizes.items() if size > 1)
     assert halves.num_sets == len(large)
+
     found = {
         number: halves.rows[halves.numbers == number].tolist() for number in range(2 * len(large))
     }
     assert sum(map(len, found.values())) == len(halves.rows) == len(set(halves.rows.tolist()))
+
     for place, number in enumerate(large):
         first, second = found[place], found[place + len(large)]
         assert len(first) == len(second) == sizes[number] // 2
@@ -208,7 +210,7 @@ def test_halves_are_disjoint_and_equal(rows: list[tuple[int, bool]], seed: int) 
 
 
 def test_halves_are_random() -> None:
-    """Each pass splits a set anew, under torch's seed."""
+    """Each pass splits a set anew, and torch's seed decides how."""
     sets, everybody = torch.zeros(8, dtype=torch.long), torch.ones(8, dtype=torch.bool)
     torch.manual_seed(0)
     splits = [frozenset(halve(sets, everybody).rows[:4].tolist()) for _ in range(20)]
@@ -219,8 +221,9 @@ def test_halves_are_random() -> None:
 
 @pytest.mark.parametrize("quantized", [True, False])
 def test_it_is_equations_2_to_6(quantized: bool) -> None:
-    """One set through P and the layers, written out after the paper: no masks, no batch of sets, no
-    hooks.
+    """One set through P and the layers equals the paper's equations, written out by hand.
+
+    There are no masks, no batch of sets and no hooks.
     """
     model = make("prefix", extractor=SMALL_P | {"quantized": quantized}).eval()
     sounds = torch.randn(3, 4800, generator=torch.Generator().manual_seed(2))
@@ -252,6 +255,7 @@ def test_it_is_equations_2_to_6(quantized: bool) -> None:
             hidden = module(joined, torch.ones(joined.shape[:2], dtype=torch.bool))[:, 2:]
         pooled = model.encoder.model.norm(hidden).mean(dim=1)
         scores = model.head(pooled)
+
     torch.testing.assert_close(found.pooled_ND, pooled, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.scores_NC, scores, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(
@@ -262,22 +266,22 @@ def test_it_is_equations_2_to_6(quantized: bool) -> None:
 @pytest.mark.parametrize("fusion", FUSIONS[1:])
 @pytest.mark.parametrize("sets", [[0] * 8, list(range(8)), [0, 0, 0, 0, 0, 0, 1, 1]])
 def test_any_set_sizes_train(fusion: str, sets: list[int]) -> None:
-    """One speaker, sets of one, and uneven sets give the same terms, finite, and a gradient for
-    every parameter.
-    """
+    """One speaker, sets of one and uneven sets give the same terms and train every parameter."""
     model = make(fusion).train()
     found = model(*batch(), torch.tensor(sets))
     loss = found.scores_NC.square().mean() + sum(found.terms.values())
     loss.backward()
+
     assert set(found.terms) == {"vq", "nce"}
     assert loss.isfinite()
     assert untrained(model) == set()
+
     contrast = found.terms["nce"].item()
     assert (contrast > 0) == (sets[0] != sets[-1] and sets[0] == sets[1])
 
 
 def test_a_set_larger_than_any_trained_with() -> None:
-    """P takes 40 utterances after sets of four."""
+    """P takes a set of 40 utterances after sets of four."""
     model = make("prefix").eval()
     with torch.inference_mode():
         found = model(
@@ -288,7 +292,7 @@ def test_a_set_larger_than_any_trained_with() -> None:
 
 
 def test_without_contrast_there_is_no_term() -> None:
-    """And P is asked once a layer, not twice."""
+    """Without the contrast, P runs once a layer and not twice."""
     model = make("prefix", contrast_temperature=None).train()
     calls: list[int] = []
     model.extractor.register_forward_hook(lambda *_: calls.append(1))
@@ -299,12 +303,14 @@ def test_without_contrast_there_is_no_term() -> None:
 @pytest.mark.parametrize("head", ["linear", "interpreter"])
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_bfloat16_trains(fusion: str, head: str) -> None:
-    """Terms stay float32, running statistics too, and scores are near those of float32."""
+    """Terms and running statistics stay float32, and scores are near those of float32."""
     model = make(fusion, head=head)
+
     with torch.no_grad():
         exact = model.eval()(*batch(), SETS).scores_NC
         rough = model.bfloat16()(*batch(), SETS).scores_NC
     assert (exact - rough).norm() / exact.norm() < 0.1
+
     found = model.train()(*batch(), SETS)
     assert {term.dtype for term in found.terms.values()} <= {torch.float32}
     (found.scores_NC.square().mean() + sum(found.terms.values())).backward()
@@ -313,9 +319,7 @@ def test_bfloat16_trains(fusion: str, head: str) -> None:
 
 
 def test_the_interpreters_batch_norm_is_torchs() -> None:
-    """Output and running statistics of nn.BatchNorm1d; a batch of one uses these statistics and
-    leaves them.
-    """
+    """It equals nn.BatchNorm1d; a batch of one uses the running statistics and keeps them."""
     torch.manual_seed(0)
     own, torchs = _BatchNorm(5), nn.BatchNorm1d(5)
     rows = torch.randn(7, 5) * 3 + 1
@@ -327,22 +331,23 @@ def test_the_interpreters_batch_norm_is_torchs() -> None:
 
 
 def test_another_task_starts_from_what_was_learned(tmp_path: Path) -> None:
-    """Encoder and P are taken over, the head only for the same classes; a P of another size is
-    not.
-    """
+    """Encoder and P are taken over, but the head only for the same classes and P of equal size."""
     start, other_classes = make("prefix"), {"names": ["anger", "sadness"]}
     start.save_pretrained(tmp_path)
     assert is_recognizer(str(tmp_path))
+
     torch.manual_seed(9)
     cases = {
         ("encoder", "extractor", "head"): make("prefix"),
         ("encoder", "extractor"): make("prefix", **other_classes),
         ("encoder", "head"): make("prefix", extractor=SMALL_P | {"num_codes": 7}),
     }
+
     for taken, model in cases.items():
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(1.0)
+
         model.start_from(start)
         for name in ("encoder", "extractor", "head"):
             own, learned = (list(getattr(m, name).parameters()) for m in (model, start))
@@ -353,7 +358,7 @@ def test_another_task_starts_from_what_was_learned(tmp_path: Path) -> None:
 
 
 def test_it_learns() -> None:
-    """Forty steps on eight utterances bring the loss near zero, personalized and not."""
+    """Sixty steps on eight utterances bring the loss near zero, personalized and not."""
     targets = torch.eye(3)[torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])]
     for fusion in ("none", "prefix"):
         model = make(fusion, head_dropout=0.0).train()
@@ -364,4 +369,5 @@ def test_it_learns() -> None:
             optimizer.zero_grad()
             (loss + 0.1 * sum(found.terms.values())).backward()
             optimizer.step()
+
         assert loss.item() < 0.3

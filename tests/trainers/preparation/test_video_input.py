@@ -1,6 +1,4 @@
-"""A video encoder's clips are made as its checkpoint says, in whatever form; what cannot be
-followed is refused.
-"""
+"""A video encoder's clips are made as its checkpoint says; what cannot be followed is refused."""
 
 import json
 from pathlib import Path
@@ -42,7 +40,7 @@ DECODER = {
 VIDEOMAE = VideoMAEConfig(
     image_size=16, patch_size=8, num_frames=4, decoder_intermediate_size=16, **SMALL, **DECODER
 )
-# As the published checkpoints have it, which were made with transformers 4.
+# As in the published checkpoints, which were made with transformers 4.
 PUBLISHED = {
     "crop_size": {"height": 16, "width": 16},
     "do_center_crop": True,
@@ -67,32 +65,38 @@ EXPECTED = ClipFormat(
 
 
 def checkpoint(folder: Path, *, without: str = "none", **changes: Any) -> EncoderConfig:
-    """A folder as the hub's masked autoencoders are: encoder and decoder, biases by their old
-    names, a processor.
+    """Write a checkpoint in the form of the hub's masked autoencoders.
+
+    It has an encoder and a decoder, biases by their old names, and a processor.
     """
     torch.manual_seed(0)
     model = VideoMAEForPreTraining(VIDEOMAE)
     model.save_pretrained(folder)
+
     weights = {
         name: torch.randn_like(value)
         for name, value in model.state_dict().items()
         if without not in name
     }
+
     for new, old in (("query.bias", "q_bias"), ("value.bias", "v_bias")):
         weights = {
             name.replace(f"attention.{new}", f"attention.{old}"): value
             for name, value in weights.items()
         }
+
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "preprocessor_config.json").write_text(json.dumps(PUBLISHED | changes))
     return EncoderConfig(checkpoint=str(folder))
 
 
 def test_a_published_checkpoint_says_how_its_clips_are_made(tmp_path: Path) -> None:
-    """Pictures and side from its configuration, the rest from its processor; the decoder is left
-    behind.
+    """Pictures and side come from its configuration, the rest from its processor.
+
+    The decoder is left behind.
     """
     assert clip_format(checkpoint(tmp_path), FACES) == EXPECTED
+
     encoder, file = load_encoder(str(tmp_path)), load_file(tmp_path / "model.safetensors")
     assert encoder.modality == "video"
     for name, value in encoder.model.state_dict().items():
@@ -103,7 +107,7 @@ def test_a_published_checkpoint_says_how_its_clips_are_made(tmp_path: Path) -> N
 
 
 def test_a_checkpoint_without_some_weights_is_refused(tmp_path: Path) -> None:
-    """Rather than filled up with whatever transformers draws."""
+    """A checkpoint that lacks weights is refused by their names."""
     start = checkpoint(tmp_path, without="layer.1.output.dense.bias")
     with pytest.raises(
         ConfigError, match=r"without encoder\.layer\.1\.output\.dense\.bias, expected all weights"
@@ -112,7 +116,7 @@ def test_a_checkpoint_without_some_weights_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_processor_saved_by_transformers_5_says_the_same(tmp_path: Path) -> None:
-    """Under its new name, without the old one."""
+    """A processor is read under its new name too."""
     VideoMAEModel(VIDEOMAE).save_pretrained(tmp_path)
     values = {name: value for name, value in PUBLISHED.items() if name != "feature_extractor_type"}
     VideoMAEImageProcessorPil(**values).save_pretrained(tmp_path)  # type: ignore[arg-type]
@@ -120,21 +124,24 @@ def test_a_processor_saved_by_transformers_5_says_the_same(tmp_path: Path) -> No
 
 
 def test_a_recognizer_is_gone_on_with_as_it_was_trained(tmp_path: Path) -> None:
-    """Its faces are found as before unless this run says otherwise."""
+    """A recognizer's faces are found as before unless this run says otherwise."""
     values = VIDEOMAE.to_dict()
     config = RecognizerConfig(
         encoder=values, names=["anger"], modality="video", clip=to_mapping(EXPECTED)
     )
     EmotionRecognizer(config).save_pretrained(tmp_path)
+
     assert EmotionRecognizer.from_pretrained(tmp_path).clip_format == EXPECTED
+
     start = EncoderConfig(checkpoint=str(tmp_path))
     assert clip_format(start, FaceBoxConfig()) == EXPECTED
+
     others = FaceBoxConfig(detector="other.onnx")
     assert clip_format(start, others).faces == others
 
 
 def test_from_nothing_the_options_say() -> None:
-    """Pictures, side and patches of the small encoder; whole pictures without a detector."""
+    """The options say how a new encoder's clips are made: whole pictures without a detector."""
     found = clip_format(EncoderConfig(num_frames=8, image_size=32, patch_size=8), FaceBoxConfig())
     assert (found.num_frames, found.side_pixels, found.shortest_edge_pixels) == (8, 32, 32)
     assert found.faces.detector is None
@@ -155,28 +162,32 @@ def test_from_nothing_the_options_say() -> None:
 def test_another_way_of_making_pictures_is_refused(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    """Rather than followed in part."""
+    """A processor that cannot be followed is refused and not followed in part."""
     with pytest.raises(ConfigError, match=message):
         clip_format(checkpoint(tmp_path, **changes), FACES)
 
 
 def test_what_is_no_video_encoder_is_refused(tmp_path: Path) -> None:
-    """A folder without a processor, a speech model, a recognizer of sound, and a video encoder for
-    sound.
+    """A model without a processor, a speech model and a recognizer of sound are refused.
+
+    So is a video encoder for sound.
     """
     model = VideoMAEModel(VIDEOMAE)
     model.save_pretrained(tmp_path / "bare")
+
     convolutions = {
         "conv_dim": (16,),
         "conv_kernel": (10,),
         "conv_stride": (5,),
         "num_feat_extract_layers": 1,
     }
+
     HubertModel(HubertConfig(num_conv_pos_embeddings=8, **SMALL, **convolutions)).save_pretrained(
         tmp_path / "speech"
     )
     (tmp_path / "speech" / "preprocessor_config.json").write_text(json.dumps(PUBLISHED))
     EmotionRecognizer(RecognizerConfig(names=["anger"])).save_pretrained(tmp_path / "sound")
+
     for name, message in (
         ("bare", "no usable config.json and preprocessor_config.json"),
         ("speech", "got a hubert model for video, expected videomae"),
@@ -184,6 +195,7 @@ def test_what_is_no_video_encoder_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             clip_format(EncoderConfig(checkpoint=str(tmp_path / name)), FACES)
+
     with pytest.raises(ConfigError, match="got an encoder of video, expected one of audio"):
         require_modality(load_encoder(str(tmp_path / "bare")), "audio")
 
@@ -191,12 +203,12 @@ def test_what_is_no_video_encoder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        ("tapt", "got video for tapt, expected audio: masked prediction"),
+        ("tapt", "got video for tapt, expected audio, because masked prediction"),
         ("weighting", "got video for weighting"),
     ],
 )
 def test_recipes_of_sound_refuse_video(recipe: str, message: str) -> None:
-    """Before anything is loaded."""
+    """Recipes of sound refuse video before anything is loaded."""
     with pytest.raises(ConfigError, match=message):
         from_mapping(
             TrainConfig,

@@ -1,6 +1,4 @@
-"""A family of recipes is a folder and a line in the registry: shown on one that the product has
-never heard of.
-"""
+"""A family of recipes is a folder and a line in the registry, as one shows that is not ours."""
 
 import json
 from pathlib import Path
@@ -18,7 +16,7 @@ from trainers.recipes.registry import recipe_called, recipes
 
 @pytest.fixture
 def toy_family(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The line."""
+    """Add the toy family's line to the registry."""
     monkeypatch.setattr(registry, "FAMILIES", [*registry.FAMILIES, "tests.worlds.toy_family"])
 
 
@@ -26,9 +24,7 @@ def toy_family(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_new_family_trains_evaluates_and_compares(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Through the same commands as any other, beside another, and its option tells its runs
-    apart.
-    """
+    """A new family works with the same commands, and its options tell its runs apart."""
     torch.set_num_threads(1)
     shards = write_training_world(tmp_path / "packed")
     evaluations = []
@@ -43,6 +39,7 @@ def test_a_new_family_trains_evaluates_and_compares(
         }
         options.write_text(yaml.safe_dump(values))
         assert main(["train", "--config", str(options)]) == 0
+
         evaluations.append(str(tmp_path / name / "evaluation"))
         measured = [
             "--checkpoint",
@@ -72,7 +69,7 @@ def test_a_new_family_trains_evaluates_and_compares(
 def test_a_new_family_is_explained_and_checked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Help and --print-config know it, and it refuses a run that it does not fit."""
+    """Help and --print-config show the family, and it refuses a run that it does not fit."""
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     assert "smoothed: recognition with smoothed targets" in " ".join(
@@ -92,6 +89,6 @@ def test_a_new_family_is_explained_and_checked(
 
 
 def test_an_unknown_recipe_is_refused_by_name() -> None:
-    """The message lists those there are; without its line the toy family is none of them."""
+    """The message lists all recipes; without its line the toy family is not among them."""
     with pytest.raises(ConfigError, match=f"expected one of {', '.join(recipes())}$"):
         recipe_called("smoothed")

@@ -1,1 +1,1 @@
-"""A family of recipes as somebody else would add one: this folder, and its name in the registry."""
+"""A family of recipes as a user would add one: this folder, and its name in the registry."""

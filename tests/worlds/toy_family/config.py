@@ -18,7 +18,7 @@ class SmoothedConfig(RecipeConfig):
         require_share(self, "smoothing")
 
     def check(self, run: Run) -> None:
-        """Refuse what has no classes."""
+        """Refuse a target without classes."""
         if run.data.target.target_kind != "classes":
             raise ConfigError("recipe smoothed: got data.target.kind values, expected classes")
 

@@ -1,4 +1,4 @@
-"""The task of the toy family: sound, classes, an encoder of its own from nothing."""
+"""The task of the toy family: it learns classes of sound with a new encoder of its own."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -23,7 +23,7 @@ from trainers.task import TrainingModel
 
 
 class SmoothedModel(TrainingModel):
-    """A recognizer, and cross-entropy against targets that give every class a share."""
+    """A recognizer with cross-entropy against targets that give every class a share."""
 
     def __init__(self, recognizer: EmotionRecognizer, smoothing: float) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class SmoothedModel(TrainingModel):
 
 
 class SmoothedTask:
-    """Nothing of another family is used."""
+    """A task that uses nothing of another family."""
 
     num_workers = 0
 

@@ -1,6 +1,6 @@
-"""What a family of encoders has to say of itself, so that one call serves all of them.
+"""What each family of encoders defines, so that one call serves all of them.
 
-A family is one class here and one line in `layerwise.ADAPTERS`.
+A family is one class and one line in `layerwise.ADAPTERS`.
 
 Shapes: N utterances, S samples, T frames, D width.
 """
@@ -15,8 +15,9 @@ from trainers.models.encoders.seams import BeforeLayer
 
 
 class EncoderAdapter(ABC):
-    """One encoder of a family; `model` is what holds its weights, as transformers or this project
-    has it.
+    """An encoder of one family.
+
+    `model` holds its weights; its class is one of transformers or of this project.
     """
 
     FRONT_ENDS: ClassVar[tuple[str, ...]]  # the model's parts before its transformer layers
@@ -27,7 +28,7 @@ class EncoderAdapter(ABC):
     @property
     @abstractmethod
     def modality(self) -> Modality:
-        """What it takes."""
+        """The kind of input that the encoder takes."""
 
     @property
     @abstractmethod
@@ -42,14 +43,14 @@ class EncoderAdapter(ABC):
         before_layer: BeforeLayer | None,
         hide_NT: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """Frames [N, T, D] of the last layer and their mask [N, T]; `before_layer` may change what
-        each layer sees.
+        """Compute the last layer's frames [N, T, D] and their mask [N, T].
 
-        Speech frames where `hide_NT` is true are hidden from the layers.
+        `before_layer` may change what each layer sees. Speech frames where `hide_NT` is true are
+        hidden from the layers.
         """
 
     def freeze_front_end(self) -> None:
-        """Stop training what stands before the layers."""
+        """Stop training the parts before the transformer layers."""
         for name in self.FRONT_ENDS:
             part = getattr(self.model, name, None)
             if part is not None:
@@ -57,12 +58,12 @@ class EncoderAdapter(ABC):
 
 
 class SpeechAdapter(EncoderAdapter):
-    """An encoder of sound, which can be asked to predict what it does not hear."""
+    """An encoder of sound, which can learn to predict hidden frames."""
 
     @property
     @abstractmethod
     def mask_embedding(self) -> nn.Parameter | None:
-        """What hidden frames are replaced by [D]; None for a checkpoint made without."""
+        """What replaces hidden frames [D]; None for a checkpoint that has none."""
 
     @property
     @abstractmethod
@@ -76,8 +77,8 @@ class SpeechAdapter(EncoderAdapter):
 
     @abstractmethod
     def num_frames(self, lengths_N: Tensor) -> Tensor:
-        """How many frames [N] come of so many samples."""
+        """Count the frames [N] that `lengths_N` samples give."""
 
     @abstractmethod
     def learn_mask(self) -> None:
-        """Train what hidden frames are replaced by; a checkpoint made without gets one."""
+        """Train what replaces hidden frames; a checkpoint that has none gets a new one."""

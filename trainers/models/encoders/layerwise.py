@@ -1,6 +1,6 @@
-"""One way into every encoder: frames out, and a seam before each transformer layer.
+"""One call for every encoder: it returns frames, and has a seam before each transformer layer.
 
-What a family needs beside its own code is in its adapter; what all share is here.
+An adapter defines what is special to a family; what all families share is here.
 
 Shapes: N utterances, T frames, D width.
 """
@@ -55,12 +55,12 @@ class LayerwiseEncoder(nn.Module):
 
     @property
     def modality(self) -> Modality:
-        """What it takes."""
+        """The kind of input that the encoder takes."""
         return self._adapter.modality
 
     @property
     def width(self) -> int:
-        """D, numbers a frame."""
+        """The width D: how many numbers a frame has."""
         return int(self.model.config.hidden_size)
 
     @property
@@ -70,9 +70,7 @@ class LayerwiseEncoder(nn.Module):
 
     @property
     def mask_embedding(self) -> nn.Parameter | None:
-        """What hidden frames are replaced by [D]; None for a checkpoint made without; speech
-        only.
-        """
+        """What replaces hidden frames [D]; None for a checkpoint that has none; speech only."""
         return self._speech.mask_embedding
 
     @property
@@ -82,13 +80,14 @@ class LayerwiseEncoder(nn.Module):
 
     @property
     def front_end(self) -> nn.Module:
-        """The convolutions, whose output is [N, D, T] or a tuple that starts with it; speech
-        only.
+        """The convolutions, whose output is [N, D, T] or a tuple that starts with it.
+
+        Speech only.
         """
         return self._speech.front_end
 
     def num_frames(self, lengths_N: Tensor) -> Tensor:
-        """How many frames [N] come of so many samples; speech only."""
+        """Count the frames [N] that `lengths_N` samples give; speech only."""
         return self._speech.num_frames(lengths_N)
 
     def forward(
@@ -98,19 +97,21 @@ class LayerwiseEncoder(nn.Module):
         before_layer: BeforeLayer | None = None,
         hide_NT: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Frames [N, T, D] of the last layer and their mask [N, T]; speech frames where `hide_NT`
-        is true are hidden from the transformer.
+        """Compute the last layer's frames [N, T, D] and their mask [N, T].
+
+        `before_layer` may change what each layer sees. Speech frames where `hide_NT` is true are
+        hidden from the transformer.
         """
         return self._adapter.run(inputs, lengths, before_layer, hide_NT)
 
     def hidden_states(
         self, inputs: Tensor, lengths: Tensor, before_layer: BeforeLayer | None = None
     ) -> tuple[list[Tensor], Tensor]:
-        """All hidden states [N, T, D], and the mask [N, T] of the last: what enters each layer, and
-        what the encoder puts out, which is one more than it has layers.
+        """Compute all hidden states [N, T, D], and the mask [N, T] of the last.
 
-        The last is behind the norm that ends some encoders (HuBERT large, WavLM large), where
-        transformers since 5.0 reports what stands before it.
+        These are the input of each layer and the encoder's output, one more than it has layers. The
+        last state is behind the norm that ends some encoders (HuBERT large, WavLM large), whereas
+        transformers since 5.0 reports the state before this norm.
         """
         states: list[Tensor] = []
 
@@ -126,23 +127,25 @@ class LayerwiseEncoder(nn.Module):
         return [*states, last_NTD], mask_NT
 
     def learn_mask(self) -> None:
-        """Train what hidden frames are replaced by; a checkpoint made without gets one; speech
-        only.
+        """Train what replaces hidden frames; a checkpoint that has none gets a new one.
+
+        Speech only.
         """
         self._speech.learn_mask()
 
     def checkpoint_gradients(self) -> None:
-        """Compute each layer again in the backward pass, in place of keeping what it computed.
+        """Compute each layer again in the backward pass, to save the memory of its activations.
 
-        Of a layer only its own `forward` is repeated. The seam before it has effects, such as the
+        Only the layer's own `forward` is repeated. The seam before it has effects, such as the
         terms of P, and runs once: transformers' own switch would repeat the hooks too.
         """
         for layer in self.layers:
             layer.forward = partial(_checkpointed, layer.forward)
 
     def freeze(self, *, front_end: bool, num_layers: int) -> None:
-        """Stop training the front end and the lowest layers. Raises ConfigError when there are not
-        so many.
+        """Stop training the front end and the lowest layers.
+
+        Raises ConfigError when the encoder has fewer layers than `num_layers`.
         """
         if num_layers > len(self.layers):
             raise ConfigError(

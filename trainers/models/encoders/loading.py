@@ -1,4 +1,4 @@
-"""Encoders out of checkpoints: a folder or a hub name, whole or not at all."""
+"""Loads encoders from checkpoints: a folder or a hub name, with all weights or not at all."""
 
 from pathlib import Path
 
@@ -13,19 +13,20 @@ from trainers.models.encoders.speech import normalizes
 
 
 def load_encoder(folder_or_name: str, revision: str | None = None) -> LayerwiseEncoder:
-    """A pretrained encoder: hub name with a pinned revision, or a local folder. Weights must be
-    safetensors.
+    """Load a pretrained encoder: a local folder, or a hub name with a pinned revision.
 
-    Raises ConfigError for what cannot be loaded, and for a checkpoint that lacks weights:
-    transformers would print a note and make them up.
+    Weights must be safetensors. Raises ConfigError for what cannot be loaded and for a checkpoint
+    that lacks weights: transformers would only print a note and make them up.
     """
     if not Path(folder_or_name).is_dir() and not revision:
         raise ConfigError(
             f"encoder.checkpoint {folder_or_name}: no such folder; for a hub model give "
             "encoder.revision too, a full commit"
         )
+
     where = {"revision": revision} if revision else {}
     register_models()
+
     try:
         model, found = AutoModel.from_pretrained(
             folder_or_name,
@@ -37,19 +38,20 @@ def load_encoder(folder_or_name: str, revision: str | None = None) -> LayerwiseE
         )
     except (OSError, ValueError) as error:
         raise ConfigError(f"encoder.checkpoint {folder_or_name}: {error}") from error
-    missing = sorted(
-        set(found["missing_keys"]) - {"masked_spec_embed"}
-    )  # which masked prediction learns anew
+
+    # Masked prediction learns its mask embedding anew.
+    missing = sorted(set(found["missing_keys"]) - {"masked_spec_embed"})
     if missing:
         raise ConfigError(
             f"encoder.checkpoint {folder_or_name}: got a checkpoint without {', '.join(missing)}, "
             f"expected all weights of a {model.config.model_type} model; give a whole one"
         )
+
     return LayerwiseEncoder(model, normalize=normalizes(model.config))
 
 
 def require_modality(encoder: LayerwiseEncoder, modality: Modality) -> None:
-    """Raise ConfigError for an encoder of something else."""
+    """Raise ConfigError unless the encoder takes `modality`."""
     if encoder.modality != modality:
         raise ConfigError(
             f"encoder.checkpoint: got an encoder of {encoder.modality}, expected one of "

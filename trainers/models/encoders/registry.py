@@ -1,7 +1,6 @@
-"""Makes transformers know the project's own architectures, so that one `from_pretrained` loads
-every checkpoint.
+"""Registers the project's own models, so that one `from_pretrained` loads every checkpoint.
 
-An explicit call and not an import side effect; calling it again changes nothing.
+This is an explicit call and not a side effect of an import; calling it again changes nothing.
 """
 
 from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification
@@ -13,11 +12,13 @@ from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderCo
 
 
 def register_models() -> None:
-    """Register configurations, the encoder and audio classifiers (`FaceSequenceClassifier` has no
-    Auto class).
+    """Register the configurations, the encoder and the audio classifiers with transformers.
+
+    `FaceSequenceClassifier` has no Auto class.
     """
     for config in (MelClassifierConfig, OdysseyConfig, FaceSequenceConfig, SequenceEncoderConfig):
         AutoConfig.register(config.model_type, config, exist_ok=True)
+
     AutoModel.register(SequenceEncoderConfig, SequenceEncoder, exist_ok=True)
     AutoModelForAudioClassification.register(MelClassifierConfig, MelClassifier, exist_ok=True)
     AutoModelForAudioClassification.register(OdysseyConfig, OdysseyClassifier, exist_ok=True)

@@ -1,11 +1,10 @@
-"""The seam before each transformer layer: what a layer sees may be replaced, and a prefix put in
-front of it.
+"""The seam before each transformer layer, where a layer's input is replaced or gets a prefix.
 
 Prefixes, speaker embeddings and cross-attention all need it. For the models of transformers it is
-made with hooks on their own layer modules, so no forward pass is copied and a new release's changes
-arrive by themselves: a pre-hook replaces the layer's input and widens its attention mask, a hook
-cuts the prefix off the output. Copying each family's encoder loop was the alternative: five copies
-to keep in step.
+made with hooks on their own layer modules: a pre-hook replaces the layer's input and widens its
+attention mask, and a hook cuts the prefix off the output. So no forward pass is copied, and the
+changes of a new release arrive by themselves. Copying each family's encoder loop was the
+alternative: five copies to keep in step.
 
 Shapes: N utterances, T frames, D width.
 """
@@ -21,10 +20,10 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, slots=True)
 class LayerInput:
-    """What a layer is to see instead of its input: `hidden_NTD` whose first `num_prefix` positions
-    are a prefix.
+    """What a layer sees in place of its input.
 
-    The prefix is cut off the layer's output again. `mask_NT` covers the prefix too.
+    The first `num_prefix` positions of `hidden_NTD` are a prefix, which is cut off the layer's
+    output again. `mask_NT` covers the prefix too.
     """
 
     hidden_NTD: Tensor
@@ -41,10 +40,10 @@ BeforeLayer = Callable[[int, Tensor, Tensor], LayerInput]
 def seams(
     layers: nn.ModuleList, before_layer: BeforeLayer | None, mask_NT: Tensor
 ) -> Iterator[list[Tensor]]:
-    """Have `before_layer` change what the layers see in one forward pass, whose first layer has the
-    mask `mask_NT`.
+    """Have `before_layer` change what the layers see in one forward pass.
 
-    Yields the list of masks, whose last item, after the pass, is that of the output.
+    `mask_NT` is the first layer's mask. Yields the list of masks, whose last item, after the pass,
+    is that of the output.
     """
     masks = [mask_NT]
     with ExitStack() as hooks:
@@ -70,9 +69,11 @@ class _Seam:
         hidden_NTD, *rest = arguments
         seen: LayerInput = self._before_layer(self._number, hidden_NTD, self._masks[-1])
         self._num_prefix = seen.num_prefix
+
         if named.get("attention_mask") is not None:
             named = named | {"attention_mask": _like(named["attention_mask"], seen.mask_NT)}
         self._masks.append(seen.mask_NT[:, seen.num_prefix :])
+
         return (seen.hidden_NTD, *rest), named
 
     def after(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
@@ -82,11 +83,13 @@ class _Seam:
 
 
 def _like(given: Tensor, mask_NT: Tensor) -> Tensor:
-    """`mask_NT` in the form in which the layer was given its own: [N, T], or [N, 1, T, T] of
-    booleans or of bias.
+    """Bring `mask_NT` to the form of the mask that the layer was given.
+
+    That is [N, T], or [N, 1, T, T] of booleans or of bias.
     """
     if given.dim() == 2:
         return mask_NT.to(given.dtype)
+
     allowed = mask_NT[:, None, None, :].expand(-1, 1, mask_NT.shape[1], -1)
     if given.dtype == torch.bool:
         return allowed

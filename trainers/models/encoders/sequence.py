@@ -1,10 +1,9 @@
-"""A small transformer encoder for a laptop: log-mel energies or face features in, hidden frames
-out, layer by layer.
+"""A small transformer encoder for a laptop, from log-mel energies or face features.
 
-The stand-in for HuBERT and VideoMAE where no checkpoint can be downloaded: 0.18 million parameters,
-trained from nothing in a minute on one core. The log-mel front end keeps the level of the
-recording, which HuBERT-type front ends normalize away. The layers are those of `mel.py`; what is
-added is the seam before each of them.
+It replaces HuBERT and VideoMAE where no checkpoint can be downloaded: it has 0.18 million
+parameters and trains from nothing in a minute on one core. The log-mel front end keeps the level of
+the recording, which HuBERT-type front ends normalize away. The layers are those of `mel.py`, with a
+seam before each of them.
 
 Shapes: N utterances, S samples, F features, T frames, M mel bands, D width.
 """
@@ -29,8 +28,9 @@ from trainers.models.parts.log_mel import (
 
 
 class SequenceEncoderConfig(PretrainedConfig):
-    """`front_end` says what goes in: "mel" waveforms, "face" features of `feature_size` numbers a
-    frame.
+    """Sizes of the encoder.
+
+    `front_end` is "mel" for waveforms, or "face" for features of `feature_size` numbers a frame.
     """
 
     model_type = "emostream_sequence"
@@ -57,7 +57,7 @@ class SequenceEncoderConfig(PretrainedConfig):
 
 
 class SequenceEncoder(Float32Buffers, PreTrainedModel):
-    """Waveforms [N, S] or features [N, T, F] to hidden frames [N, T', D]."""
+    """Computes hidden frames [N, T', D] of waveforms [N, S] or features [N, T, F]."""
 
     config_class = SequenceEncoderConfig
     main_input_name = "inputs"
@@ -67,6 +67,7 @@ class SequenceEncoder(Float32Buffers, PreTrainedModel):
         width, size = config.hidden_size, config.feature_size
         self.register_buffer("feature_mean", torch.zeros(size))
         self.register_buffer("feature_std", torch.ones(size))
+
         if config.front_end == "mel":
             self.register_buffer("window", torch.hann_window(WINDOW_SAMPLES))
             self.register_buffer("filters", mel_filters(size))
@@ -75,33 +76,32 @@ class SequenceEncoder(Float32Buffers, PreTrainedModel):
             )
         else:
             self.projection = nn.Linear(size, width)
+
         self.position = nn.Conv1d(width, width, kernel_size=31, padding=15, groups=width)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(config.dropout_probability)
-        self.mask_embedding = nn.Parameter(
-            torch.rand(width)
-        )  # stands for frames hidden from the layers
+        # Stands for frames hidden from the layers.
+        self.mask_embedding = nn.Parameter(torch.rand(width))
+
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Each layer's own initialization stands: transformers' normal(0, 0.02) suits wider
-        models.
-        """
+        """Keep each layer's own initialization; transformers' normal(0, 0.02) suits wider ones."""
 
     def set_statistics(self, mean_F: Tensor, std_F: Tensor) -> None:
-        """Standardize features by the training set's mean and standard deviation (stored with the
-        weights).
+        """Standardize features by the mean and standard deviation of the training set.
+
+        Both are saved with the weights.
         """
         self.feature_mean.copy_(mean_F)
         self.feature_std.copy_(std_F.clamp_min(1e-3))
 
     def features(self, inputs: Tensor, lengths_N: Tensor) -> tuple[Tensor, Tensor]:
-        """Features [N, T, F] before standardization, and how many frames of each are not padding
-        [N].
-        """
+        """Compute features [N, T, F] before standardization, and count their valid frames [N]."""
         if self.config.front_end == "face":
             return inputs.float(), lengths_N
+
         valid_NS = frame_mask(lengths_N, inputs.shape[1])
         return log_mel(inputs.masked_fill(~valid_NS, 0.0), self.window, self.filters), num_frames(
             inputs, valid_NS
@@ -109,13 +109,14 @@ class SequenceEncoder(Float32Buffers, PreTrainedModel):
 
     @property
     def subsampling_factor(self) -> int:
-        """Feature frames to one frame of the output."""
+        """How many feature frames make one frame of the output."""
         return 2 ** len(self.subsampling) if self.config.front_end == "mel" else 1
 
     def num_frames(self, lengths_N: Tensor) -> Tensor:
-        """How many frames [N] come of so many samples (or feature frames)."""
+        """Count the frames [N] that `lengths_N` samples (or feature frames) give."""
         if self.config.front_end == "face":
             return lengths_N
+
         frames_N = (lengths_N - WINDOW_SAMPLES).clamp_min(0) // HOP_SAMPLES + 1
         for _ in self.subsampling:
             frames_N = (frames_N - 1) // 2 + 1
@@ -128,28 +129,34 @@ class SequenceEncoder(Float32Buffers, PreTrainedModel):
         before_layer: BeforeLayer | None = None,
         hide_NT: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Hidden frames [N, T', D] and their mask [N, T']; `before_layer` may change what each
-        layer sees, and frames where `hide_NT` [N, T'] is true are replaced by the mask embedding.
+        """Compute hidden frames [N, T', D] and their mask [N, T'].
+
+        `before_layer` may change what each layer sees. Frames where `hide_NT` [N, T'] is true are
+        replaced by the mask embedding.
         """
         features_NTF, frames_N = self.features(inputs, lengths)
         features_NTF = (features_NTF - self.feature_mean) / self.feature_std
         hidden_NTD, frames_N = self._embed(features_NTF.to(self.norm.weight.dtype), frames_N)
+
         mask_NT = frame_mask(frames_N, hidden_NTD.shape[1])
         if hide_NT is not None:
             hidden_NTD = torch.where(hide_NT.unsqueeze(-1), self.mask_embedding, hidden_NTD)
         hidden_NTD = self.dropout(clear_padding(hidden_NTD, mask_NT))
         hidden_NTD = hidden_NTD + F.gelu(self.position(hidden_NTD.transpose(1, 2)).transpose(1, 2))
+
         for number, layer in enumerate(self.layers):
             seen = LayerInput(hidden_NTD, mask_NT)
             if before_layer is not None:
                 seen = before_layer(number, hidden_NTD, mask_NT)
             hidden_NTD = layer(seen.hidden_NTD, seen.mask_NT)[:, seen.num_prefix :]
             mask_NT = seen.mask_NT[:, seen.num_prefix :]
+
         return self.norm(hidden_NTD), mask_NT
 
     def _embed(self, features_NTF: Tensor, frames_N: Tensor) -> tuple[Tensor, Tensor]:
         if self.config.front_end == "face":
             return self.projection(features_NTF), frames_N
+
         for convolution in self.subsampling:
             features_NTF, frames_N = convolution(features_NTF, frames_N)
         return features_NTF, frames_N

@@ -1,4 +1,4 @@
-"""The project's own small encoder behind the one call; its seam is part of its own loop.
+"""The adapter of the project's own small encoder, which has the seam in its own loop.
 
 Shapes: N utterances, T frames.
 """
@@ -15,7 +15,7 @@ from trainers.models.parts.log_mel import HOP_SAMPLES
 
 
 class SmallAdapter(SpeechAdapter):
-    """`SequenceEncoder`, of sound or of faces; what is said of sound does not hold for faces."""
+    """The adapter of `SequenceEncoder`; methods that name samples or masks are for sound only."""
 
     FRONT_ENDS = ("subsampling", "projection")
 

@@ -1,12 +1,12 @@
-"""Speech encoders of transformers behind the one call, such that an utterance never hears padding.
+"""Adapters of transformers' speech encoders, in which an utterance never hears padding.
 
-A model whose convolutions use group norm (HuBERT base, wav2vec 2.0 base) averages over padding; its
-front end is run on utterances of equal length, the rest of the model on the padded batch.
-data2vec's positional convolutions are stacked, and from the second on would see what the first made
-of the padding; it is cleared before each.
+A model whose convolutions use group norm (HuBERT base, wav2vec 2.0 base) averages over padding.
+Its front end therefore runs on utterances of equal length, the rest of the model on the padded
+batch. data2vec stacks its positional convolutions, and each but the first would see what the one
+before made of the padding; the padding is therefore cleared before each.
 
-SpecAugment and layer drop of transformers are off. The first draws from numpy's global generator,
-which neither a seed nor a resume of ours reaches, and refuses utterances of under 0.2 s; the second
+SpecAugment and layer drop of transformers are off. SpecAugment draws from numpy's global generator,
+which neither a seed nor a resume of ours reaches, and refuses utterances of under 0.2 s. Layer drop
 leaves prefixes without a gradient. Masked prediction says itself which frames are hidden.
 
 Shapes: N utterances, S samples, T frames, C channels, D width.
@@ -28,7 +28,7 @@ from trainers.models.parts.waveforms import normalized
 
 
 class WaveformAdapter(SpeechAdapter):
-    """HuBERT, wav2vec 2.0, WavLM and data2vec audio; `normalize` as the checkpoint was trained."""
+    """HuBERT, wav2vec 2.0, WavLM and data2vec audio; `normalize` as in the model's pre-training."""
 
     FRONT_ENDS = ("feature_extractor",)
 
@@ -40,9 +40,8 @@ class WaveformAdapter(SpeechAdapter):
         model.config.apply_spec_augment = False
         model.config.mask_feature_prob = 0.0
         if self.mask_embedding is not None:
-            self.mask_embedding.requires_grad_(
-                False
-            )  # without masked prediction it has no gradient
+            # Without masked prediction it has no gradient.
+            self.mask_embedding.requires_grad_(False)
 
         if getattr(model.config, "feat_extract_norm", None) == "group":
             model.feature_extractor.forward = EqualLengths(model.feature_extractor.forward, model)
@@ -90,7 +89,7 @@ class WaveformAdapter(SpeechAdapter):
 
     def freeze_front_end(self) -> None:
         super().freeze_front_end()
-        # or it keeps every activation for a backward pass
+        # Otherwise it keeps every activation for a backward pass.
         self.model.feature_extractor._freeze_parameters()
 
     def run(
@@ -122,8 +121,9 @@ class WaveformAdapter(SpeechAdapter):
         return output.last_hidden_state, masks[-1]
 
     def _prepared(self, samples_NS: Tensor, lengths_N: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalized samples cut to the longest utterance; one too short for a single frame is
-        filled up with zeros.
+        """Normalize the samples and cut them to the longest utterance.
+
+        An utterance too short for a single frame is filled up with zeros.
         """
         shortest = receptive_field(self.model.config)
         samples_NS = samples_NS[:, : int(lengths_N.max())]
@@ -135,23 +135,23 @@ class WaveformAdapter(SpeechAdapter):
 
     @contextmanager
     def _blind_to_padding(self, lengths_N: Tensor, mask_NT: Tensor) -> Iterator[None]:
-        """For one forward pass, keep padding out of the convolutions that transformers lets see
-        it.
-        """
+        """For one forward pass, keep padding out of the convolutions that would see it."""
         with ExitStack() as undo:
             if isinstance(self.front_end.forward, EqualLengths):
                 self.front_end.forward.lengths_N = lengths_N
                 undo.callback(setattr, self.front_end.forward, "lengths_N", None)
+
             for convolution in self._stacked_convolutions():
                 outside_N1T = ~mask_NT.unsqueeze(1)
                 clear = convolution.register_forward_pre_hook(
                     lambda _, seen, outside=outside_N1T: seen[0].masked_fill(outside, 0.0)
                 )
                 undo.callback(clear.remove)
+
             yield
 
     def _stacked_convolutions(self) -> list[nn.Module]:
-        """Positional convolutions that stand behind one another."""
+        """The positional convolutions that follow one another."""
         return []
 
 
@@ -163,8 +163,9 @@ class Data2VecAdapter(WaveformAdapter):
 
 
 class EqualLengths:
-    """A group-norm front end, called once for each length in the batch so that it never sees
-    padding.
+    """A group-norm front end that runs once for each length in the batch.
+
+    So it never sees padding.
     """
 
     def __init__(self, forward: Callable[[Tensor], Tensor], model: Any) -> None:
@@ -172,25 +173,28 @@ class EqualLengths:
         self.lengths_N: Tensor | None = None
 
     def __call__(self, samples_NS: Tensor) -> Tensor:
-        """[N, C, T], zero behind each utterance's last frame."""
+        """Compute features [N, C, T] that are zero behind each utterance's last frame."""
         lengths_N = self.lengths_N
         if lengths_N is None:
             return self._forward(samples_NS)
+
         frames_N = self._model._get_feat_extract_output_lengths(lengths_N).long()
         parts: dict[int, Tensor] = {}
+
         for length in sorted(set(lengths_N.tolist())):
             rows = torch.nonzero(lengths_N == length).flatten()
             found = self._forward(samples_NS[rows, :length])
             padded = nn.functional.pad(found, (0, int(frames_N.max()) - found.shape[-1]))
             parts.update(zip(rows.tolist(), padded, strict=True))
+
         return torch.stack([parts[row] for row in range(len(lengths_N))])
 
 
 def normalizes(config: Any) -> bool:
-    """HuBERT's recipe: normalized waveforms for layer-norm extractors, as they are for group-norm
-    extractors.
+    """Whether the model was pre-trained on normalized waveforms.
 
-    data2vec's extractor is always of the first kind, so that its configuration does not say.
+    Models with layer norm in their feature extractor were (HuBERT's recipe). data2vec's extractor
+    always has it, so its configuration does not say so.
     """
     return (
         config.model_type == "data2vec-audio"

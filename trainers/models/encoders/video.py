@@ -1,4 +1,4 @@
-"""VideoMAE behind the one call: clips of a fixed number of pictures, so nothing is padded.
+"""The adapter of VideoMAE, whose clips have a fixed number of pictures, so nothing is padded.
 
 Shapes: N utterances, T patches.
 """

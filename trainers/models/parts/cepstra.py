@@ -1,5 +1,6 @@
-"""Mel cepstra of a waveform and their slopes over time; what pseudo-labels and speaker functionals
-are made of.
+"""Mel cepstra of a waveform and their slopes over time.
+
+Pseudo-labels and speaker functionals are made of them.
 
 Shapes: N utterances, S samples, T frames, M mel bands, F coefficients.
 """
@@ -25,7 +26,7 @@ class Cepstra:
         self._window, self._filters = torch.hann_window(WINDOW_SAMPLES), mel_filters(NUM_MEL_BANDS)
 
     def __call__(self, samples_NS: Tensor) -> NDArray[np.float32]:
-        """[N, T, F] of `samples_NS`, T = (S - 400) // 160 + 1."""
+        """Cepstra [N, T, F] of `samples_NS`, where T = (S - 400) // 160 + 1."""
         bands_NTM = log_mel(samples_NS, self._window, self._filters).numpy()
         found: NDArray[np.float32] = dct(bands_NTM, norm="ortho", axis=-1)[
             ..., : self._num_coefficients

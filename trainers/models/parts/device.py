@@ -4,5 +4,5 @@ import torch
 
 
 def default_device() -> torch.device:
-    """This process's GPU where there is one."""
+    """This process's GPU if there is one, or else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

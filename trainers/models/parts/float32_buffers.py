@@ -1,8 +1,8 @@
 """Buffers that stay float32 when the weights around them become bfloat16.
 
-DeepSpeed casts a whole module. For weights that is what was asked for; a window, filter bank,
-statistic or running mean loses two thirds of its digits and is never trained back: log energies
-were off by 0.09.
+DeepSpeed casts a whole module. That is meant for weights. But a window, filter bank, statistic or
+running mean loses two thirds of its digits and is never trained back: log energies were off by
+0.09.
 """
 
 from collections.abc import Callable
@@ -12,8 +12,9 @@ from torch import Tensor
 
 
 class Float32Buffers:
-    """To be mixed into a module: its own floating-point buffers follow it to a device, but not to
-    another precision.
+    """A mixin for modules whose floating-point buffers keep their precision.
+
+    The module's own buffers follow it to a device, but not to another precision.
     """
 
     _buffers: dict[str, Tensor | None]

@@ -1,7 +1,7 @@
-"""Layers that padding has no influence on; the small models are made of them.
+"""Layers whose results padding cannot change; the small models are made of them.
 
-Frames are masked wherever something looks across them: a convolution sees zeros where its utterance
-has ended, and attention skips what is not there.
+Frames are masked wherever something looks across them: a convolution sees zeros after the end of
+its utterance, and attention skips the padding.
 
 Shapes: B batch, T frames, D width.
 """
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class LayerSizes(Protocol):
-    """What an EncoderLayer is made by: any configuration that has these fields."""
+    """The sizes of an EncoderLayer: any configuration that has these fields."""
 
     hidden_size: int
     num_attention_heads: int
@@ -23,7 +23,7 @@ class LayerSizes(Protocol):
 
 
 class StridedConvolution(nn.Module):
-    """Halves the frame rate; blind to what stands behind an utterance's last frame."""
+    """Halves the frame rate; what stands behind an utterance's last frame has no influence."""
 
     def __init__(self, size_in: int, size_out: int) -> None:
         super().__init__()
@@ -42,6 +42,7 @@ class EncoderLayer(nn.Module):
         super().__init__()
         width = sizes.hidden_size
         self.num_heads = sizes.num_attention_heads
+
         self.attention_norm = nn.LayerNorm(width)
         self.query_key_value = nn.Linear(width, 3 * width)
         self.projection = nn.Linear(width, width)
@@ -51,6 +52,7 @@ class EncoderLayer(nn.Module):
             nn.GELU(),
             nn.Linear(sizes.intermediate_size, width),
         )
+
         self.dropout = nn.Dropout(sizes.dropout_probability)
 
     def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
-"""Log-mel energies of a waveform: the front end of the small models, which keeps how loud a speaker
-is.
+"""Log-mel energies of a waveform: the front end of the small models, which keeps the loudness.
 
-Frames are not centered, so that a frame sees samples of its own utterance, or is masked.
+Frames are not centered, so that each frame either sees samples of its own utterance or is masked.
 
 Shapes: B batch, S samples, T frames, W samples of a window, F frequencies, M mel bands.
 """
@@ -19,20 +18,20 @@ ENERGY_FLOOR = 1e-8  # about -80 dB: below it a recording holds nothing but its 
 
 
 def log_mel(input_values: Tensor, window_W: Tensor, filters_FM: Tensor) -> Tensor:
-    """Log energies [B, T, M] of `input_values` [B, S], T = (S - 400) // 160 + 1; float32 whatever
-    the weights.
+    """Log energies [B, T, M] of `input_values` [B, S], where T = (S - 400) // 160 + 1.
+
+    They are float32 whatever the precision of the weights.
     """
     samples_BS = F.pad(input_values.float(), (0, max(0, WINDOW_SAMPLES - input_values.shape[-1])))
     frames_BTW = samples_BS.unfold(-1, WINDOW_SAMPLES, HOP_SAMPLES) * window_W.float()
     spectrum_BTF = torch.fft.rfft(frames_BTW)
-    power_BTF = (
-        spectrum_BTF.real.square() + spectrum_BTF.imag.square()
-    )  # seven times as fast as abs().square()
+    # Seven times as fast as abs().square().
+    power_BTF = spectrum_BTF.real.square() + spectrum_BTF.imag.square()
     return (power_BTF @ filters_FM.float()).clamp_min(ENERGY_FLOOR).log()
 
 
 def num_frames(input_values: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """Valid log-mel frames [B] of each waveform; one shorter than a window counts as one frame."""
+    """Count the valid log-mel frames [B]; a waveform shorter than a window counts as one frame."""
     if attention_mask is None:
         samples_B = torch.full(
             (len(input_values),), input_values.shape[-1], device=input_values.device

@@ -8,27 +8,29 @@ from torch import Tensor
 
 
 def masked_mean_and_std(hidden_BTH: Tensor, mask_BT: Tensor) -> Tensor:
-    """Mean and (population) standard deviation over the frames where the mask is 1, side by side:
-    [B, 2H].
+    """Mean and (population) standard deviation over the frames where the mask is 1: [B, 2H].
 
-    Computed in float32 whatever the model's precision, as a sum over a minute of bfloat16 frames
-    would lose the small ones. The variance is kept away from 0, where the square root has no
-    gradient.
+    Both are computed in float32 whatever the model's precision, because a sum over a minute of
+    bfloat16 frames would lose the small ones. The variance is kept away from 0, where the square
+    root has no gradient.
     """
     mask_BT1 = mask_BT.unsqueeze(-1).float()
     count_B1 = mask_BT1.sum(dim=1).clamp_min(1.0)
-    # Selected and not multiplied: what stands in the padding may be anything, 0 * inf included.
+
+    # Why `where` and no product: the padding may hold anything, and 0 * inf is not a number.
     frames_BTH = torch.where(mask_BT1 > 0, hidden_BTH.float(), 0.0)
     mean_BH = frames_BTH.sum(dim=1) / count_B1
     deviation_BTH = torch.where(mask_BT1 > 0, frames_BTH - mean_BH.unsqueeze(1), 0.0)
     variance_BH = deviation_BTH.square().sum(dim=1) / count_B1
+
     pooled = torch.cat([mean_BH, variance_BH.clamp_min(1e-5).sqrt()], dim=-1)
     return pooled.to(hidden_BTH.dtype)
 
 
 def masked_mean(hidden_BTH: Tensor, mask_BT: Tensor) -> Tensor:
-    """Mean over the frames where the mask is true, [B, H]; in float32, whatever stands in the
-    padding.
+    """Mean [B, H] over the frames where the mask is true, computed in float32.
+
+    What stands in the padding has no influence.
     """
     mask_BT1 = mask_BT.unsqueeze(-1)
     total_BH = torch.where(mask_BT1, hidden_BTH.float(), 0.0).sum(dim=1)

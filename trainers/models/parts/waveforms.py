@@ -1,5 +1,4 @@
-"""Waveform normalization as Wav2Vec2FeatureExtractor defines it, on the device and blind to
-padding.
+"""Normalizes waveforms as Wav2Vec2FeatureExtractor does, but on the device and without the padding.
 
 Shapes: N utterances, S samples.
 """
@@ -9,10 +8,11 @@ from torch import Tensor
 
 
 def normalized(samples_NS: Tensor, mask_NS: Tensor | None) -> Tensor:
-    """(x - mean) / sqrt(variance + 1e-7) over the samples under the mask; zero elsewhere."""
+    """Compute (x - mean) / sqrt(variance + 1e-7) over samples under the mask; zero elsewhere."""
     if mask_NS is None:
         variance = samples_NS.var(dim=1, correction=0, keepdim=True)
         return (samples_NS - samples_NS.mean(dim=1, keepdim=True)) / torch.sqrt(variance + 1e-7)
+
     count = mask_NS.sum(dim=1, keepdim=True)
     mean = samples_NS.masked_fill(~mask_NS, 0.0).sum(dim=1, keepdim=True) / count
     centered = (samples_NS - mean).masked_fill(~mask_NS, 0.0)

@@ -1,9 +1,9 @@
-"""A folder that holds an encoder as transformers reads it and, when it was personalized, its
-speakers.
+"""Writes and reads the folder of an encoder and, if it was personalized, of its speakers.
 
-`config.json` and `model.safetensors` are a plain encoder's. PAPT adds `speakers.safetensors`
-(embeddings, and vectors under the original encoder), `speakers.json` (names, fusion) and
-`original/`, the encoder that training started from: proxies of unseen speakers are found with it.
+`config.json` and `model.safetensors` are a plain encoder's, which transformers can read. PAPT adds
+`speakers.safetensors` (embeddings, and vectors under the original encoder), `speakers.json` (names,
+fusion) and `original/`, the encoder that training started from, which finds the proxies of unseen
+speakers.
 """
 
 from dataclasses import dataclass
@@ -25,8 +25,9 @@ _WEIGHTS_NAME, _NAMES_NAME = "speakers.safetensors", "speakers.json"
 
 @dataclass(frozen=True)
 class SpeakerState:
-    """What PAPT learned beside the encoder; `names` are the speakers in the order of the
-    embeddings.
+    """What PAPT learned beside the encoder.
+
+    `names` are the speakers in the order of the embeddings.
     """
 
     names: list[str]
@@ -35,7 +36,7 @@ class SpeakerState:
     original: LayerwiseEncoder
 
     def described(self) -> dict[str, Any]:
-        """What a recognizer's configuration has to say of them."""
+        """The fields of a recognizer's configuration that describe these speakers."""
         width = int(self.embedding.vectors.shape[1])
         return {
             "speakers": self.names,
@@ -47,11 +48,12 @@ class SpeakerState:
 def save_encoder(
     encoder: LayerwiseEncoder, folder: Path, speakers: SpeakerState | None = None
 ) -> None:
-    """Write the encoder, and what belongs to it, in float32; all of it is flushed to the disk."""
+    """Write the encoder and its speakers in float32, and flush all files to the disk."""
     folder.mkdir(parents=True, exist_ok=True)
     plain = type(encoder.model)(encoder.model.config)
     plain.load_state_dict(encoder.model.state_dict())
     plain.save_pretrained(folder)
+
     if speakers is not None:
         weights = {
             name: value.float().cpu().contiguous()
@@ -60,16 +62,19 @@ def save_encoder(
         save_file(weights, folder / _WEIGHTS_NAME)
         write_json(folder / _NAMES_NAME, {"names": speakers.names, "fusion": speakers.fusion})
         save_encoder(speakers.original, folder / ORIGINAL_NAME)
+
     flush_tree(folder)
 
 
 def load_speakers(folder_or_name: str) -> SpeakerState | None:
-    """The speakers of an encoder that PAPT exported; None for any other. Raises ConfigError when
-    part is missing.
+    """Load the speakers of an encoder that PAPT exported; None for any other encoder.
+
+    Raises ConfigError when a part is missing.
     """
     folder = Path(folder_or_name)
     if not (folder / _NAMES_NAME).is_file():
         return None
+
     try:
         described = read_json(folder / _NAMES_NAME)
         weights = load_file(folder / _WEIGHTS_NAME)
@@ -77,9 +82,11 @@ def load_speakers(folder_or_name: str) -> SpeakerState | None:
         raise ConfigError(
             f"encoder.checkpoint {folder}: its speakers cannot be read: {error}"
         ) from error
+
     table, vectors = weights["table.weight"], weights["vectors"]
     embedding = SpeakerEmbedding(len(table), table.shape[1], vectors.shape[1], described["fusion"])
     embedding.load_state_dict(weights)
+
     return SpeakerState(
         described["names"],
         described["fusion"],

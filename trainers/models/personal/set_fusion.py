@@ -1,9 +1,8 @@
-"""How P's embeddings of each set enter an encoder, layer by layer, in one forward pass
-(setpeer-emoceleb, section IV).
+"""Puts P's embeddings of each set into an encoder, layer by layer, in one forward pass.
 
-Before every layer P makes Q embeddings of each set from the layer's pooled input, and they enter as
-a prefix that is replaced at the next layer (`addition` and `cross_attention` are the paper's other
-fusions).
+Before every layer P makes Q embeddings of each set from the layer's pooled input
+(setpeer-emoceleb, section IV). They enter as a prefix that is replaced at the next layer.
+`addition` and `cross_attention` are the paper's other fusions.
 
 Shapes: N utterances, T frames, D width, B sets, Q embeddings, X numbers.
 """
@@ -25,7 +24,7 @@ Fusion = Literal["none", "prefix", "addition", "cross_attention"]
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """What L_NCE compares: the halves of this pass, by which similarity, over which temperature."""
+    """What L_NCE compares: the halves of this pass, by a similarity, over a temperature."""
 
     halves: Halves
     similarity: Similarity
@@ -33,10 +32,10 @@ class Contrast:
 
 
 class SetFuser:
-    """What happens before each layer of one forward pass, and what came of it.
+    """Changes what each layer sees in one forward pass, and collects what P returned.
 
-    `sets_N` numbers each utterance's set, 0 to B - 1; P sees those where `source_N` is true.
-    `attention` is there for fusion by cross-attention, `contrast` in training with L_NCE.
+    `sets_N` numbers each utterance's set, 0 to B - 1; P sees the utterances where `source_N` is
+    true. `attention` is given for fusion by cross-attention, `contrast` in training with L_NCE.
     """
 
     def __init__(
@@ -56,7 +55,7 @@ class SetFuser:
         self._nce: list[Tensor] = []
 
     def __call__(self, layer: int, hidden_NTD: Tensor, mask_NT: Tensor) -> LayerInput:
-        """What layer number `layer` is to see in place of its input."""
+        """Return what layer number `layer` sees in place of its input."""
         pooled_ND = masked_mean(hidden_NTD, mask_NT)
         source_N, sets_N = self._source_N, self._sets_N
         prefix = self._extractor(pooled_ND[source_N], sets_N[source_N], layer)

@@ -1,13 +1,13 @@
-"""One learned embedding a training speaker, fused into an encoder (papt-pldc, section 4 and Table
-4).
+"""One learned embedding for each training speaker, fused into an encoder.
 
-`last` adds it to every frame the encoder puts out (the paper's choice), `first` to what the first
-transformer layer sees, `prefix` puts it in front of that as one more position, which stays through
-all layers.
+This is section 4 of papt-pldc, and the fusions are those of its Table 4. `last` adds the embedding
+to every frame that the encoder puts out (the paper's choice). `first` adds it to the input of the
+first transformer layer. `prefix` puts it in front of that input as one more position, which stays
+through all layers.
 
-A speaker without an embedding borrows that of the most alike training speaker, the proxy, by cosine
-of the vectors that the original encoder gives; those of the training speakers are kept beside the
-embeddings.
+A speaker without an embedding borrows that of the most alike training speaker, the proxy. Speakers
+are compared by the cosine of the vectors that the original encoder gives; the vectors of the
+training speakers are kept beside the embeddings.
 
 Shapes: N utterances, T frames, D width, S speakers, V width of the original encoder.
 """
@@ -25,7 +25,7 @@ INITIAL_STD = 0.02
 
 
 class SpeakerEmbedding(Float32Buffers, nn.Module):
-    """S embeddings [S, D], and the vectors [S, V] by which proxies are found."""
+    """The embeddings [S, D] of S speakers, and the vectors [S, V] by which proxies are found."""
 
     vectors: Tensor
 
@@ -35,15 +35,15 @@ class SpeakerEmbedding(Float32Buffers, nn.Module):
         super().__init__()
         self._fusion = fusion
         self.table = nn.Embedding(num_speakers, width)
-        nn.init.normal_(
-            self.table.weight, std=INITIAL_STD
-        )  # small beside frames: training starts near the original
+        # Small beside the frames, so that training starts near the original encoder.
+        nn.init.normal_(self.table.weight, std=INITIAL_STD)
         self.register_buffer("vectors", torch.zeros(num_speakers, vector_width))
 
     def before_layer(self, speakers_N: Tensor) -> BeforeLayer | None:
-        """How the embeddings of `speakers_N` change what the layers see."""
+        """Return how the embeddings of `speakers_N` change what the layers see."""
         if self._fusion == "last":
             return None
+
         embeddings_N1D = self.table(speakers_N).unsqueeze(1)
 
         def fuse(number: int, hidden_NTD: Tensor, mask_NT: Tensor) -> LayerInput:
@@ -51,6 +51,7 @@ class SpeakerEmbedding(Float32Buffers, nn.Module):
                 return LayerInput(hidden_NTD, mask_NT)
             if self._fusion == "first":
                 return LayerInput(hidden_NTD + embeddings_N1D.to(hidden_NTD.dtype), mask_NT)
+
             taken_N1 = mask_NT.new_ones(len(mask_NT), 1)
             joined_NTD = torch.cat([embeddings_N1D.to(hidden_NTD.dtype), hidden_NTD], dim=1)
             return LayerInput(joined_NTD, torch.cat([taken_N1, mask_NT], dim=1))
@@ -60,8 +61,9 @@ class SpeakerEmbedding(Float32Buffers, nn.Module):
     def after_layers(
         self, frames_NTD: Tensor, mask_NT: Tensor, speakers_N: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Personalized frames and their mask, from what the encoder put out."""
+        """Personalize the frames and the mask that the encoder put out."""
         if self._fusion == "last":
             return frames_NTD + self.table(speakers_N).unsqueeze(1).to(frames_NTD.dtype), mask_NT
+
         start = 1 if self._fusion == "prefix" else 0
         return frames_NTD[:, start:], mask_NT[:, start:]

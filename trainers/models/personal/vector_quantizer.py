@@ -1,17 +1,16 @@
-"""A codebook: each vector is replaced by its nearest entry, and gradients pass straight through
-(VQ-VAE).
+"""A codebook: each vector is replaced by its nearest entry, and gradients pass straight through.
 
-Two things keep a small codebook in use and are options here, as the paper has neither: a
-parameter-free layer norm before the look-up, so that codes and vectors live on one scale, and
-restarting codes that nothing was near for a while.
+This is the quantizer of VQ-VAE. Two options keep a small codebook in use; the paper has neither.
+One is a parameter-free layer norm before the look-up, which puts codes and vectors on one scale.
+The other restarts codes that were nearest to no vector for a while.
 
-A restart moves a code by its `offset`, a buffer, and not by writing to the weight: with bfloat16 or
-ZeRO the optimizer keeps the weight's true value elsewhere and puts it back at the next step. It
-happens once a step, after the optimizer, from what all ranks have seen, so every rank's codebook
-stays the same at any number of workers.
+A restart moves a code by its `offset`, a buffer, and does not write to the weight: with bfloat16 or
+ZeRO the optimizer keeps the weight's true value elsewhere and puts it back at the next step.
+Restarts happen once a step, after the optimizer, from what all ranks have seen. So every rank's
+codebook stays the same at any number of workers.
 
-The codebook is an embedding that is called, not a parameter that is read: ZeRO 3 brings a weight
-back for the calls of the module that owns it, and for nothing else.
+The module of the codebook is called, and its weight is never read directly: ZeRO 3 gathers a
+weight only for calls of the module that owns it.
 
 Shapes: R vectors, C numbers each, M codes.
 """
@@ -31,8 +30,9 @@ RESTART_AFTER_STEPS = 50
 
 @dataclass(frozen=True)  # no slots: ZeRO 3 looks for tensors in __dict__
 class Quantized:
-    """`vectors` [R, C] with the straight-through gradient, the `codes` [R] they stand for, and the
-    loss.
+    """What one look-up returns.
+
+    `vectors` [R, C] have the straight-through gradient, `codes` [R] are the entries they stand for.
     """
 
     vectors: Tensor
@@ -41,8 +41,9 @@ class Quantized:
 
 
 class VectorQuantizer(Float32Buffers, nn.Module):
-    """M codes of C numbers; loss = |sg(s) - z|^2 + commitment |s - sg(z)|^2, averaged over all
-    numbers.
+    """A codebook of M codes of C numbers.
+
+    The loss is |sg(s) - z|^2 + commitment |s - sg(z)|^2, averaged over all numbers.
     """
 
     offset: Tensor  # where restarts have moved each code from its weight
@@ -70,7 +71,7 @@ class VectorQuantizer(Float32Buffers, nn.Module):
 
     @property
     def entries(self) -> Tensor:
-        """The codes [M, C] as vectors are compared with them, float32."""
+        """The codes [M, C] in float32, as vectors are compared with them."""
         weight_MC = self.codebook(
             torch.arange(self.codebook.num_embeddings, device=self.codebook.weight.device)
         ).float()
@@ -81,29 +82,37 @@ class VectorQuantizer(Float32Buffers, nn.Module):
         vectors_RC, entries_MC = vectors_RC.float(), self.entries
         if self._normalize:
             vectors_RC = F.layer_norm(vectors_RC, vectors_RC.shape[-1:])
+
         codes_R = torch.cdist(vectors_RC.detach(), entries_MC.detach()).argmin(dim=1)
         nearest_RC = entries_MC[codes_R]
+
         loss = F.mse_loss(nearest_RC, vectors_RC.detach())
         loss = loss + self._commitment * F.mse_loss(vectors_RC, nearest_RC.detach())
+
         if self.training and self._restart:
             self._seen.append(Quantized(vectors_RC.detach(), codes_R, loss.detach()))
+
         return Quantized(vectors_RC + (nearest_RC - vectors_RC).detach(), codes_R, loss)
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Move codes that were nearest to nothing for a while onto vectors of this step; every rank
-        must call it.
+        """Move codes that were nearest to no vector for a while onto vectors of this step.
+
+        Every rank must call this.
         """
         seen, self._seen = self._seen, []
         if not seen:
             return
+
         used_M = torch.zeros_like(self.idle_steps)
         used_M[torch.cat([part.codes for part in seen])] = 1
         if _num_ranks() > 1:
             distributed.all_reduce(used_M, distributed.ReduceOp.MAX)
+
         self.num_steps += 1
         self.idle_steps.add_(1).masked_fill_(used_M > 0, 0)
         idle = torch.nonzero(self.idle_steps > RESTART_AFTER_STEPS).flatten()
+
         if len(idle):
             candidates_RC = _of_all_ranks(torch.cat([part.vectors for part in seen]))
             generator = torch.Generator().manual_seed(int(self.num_steps))

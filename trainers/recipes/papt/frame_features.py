@@ -1,9 +1,8 @@
-"""What k-means clusters into pseudo-labels: MFCCs, or what a layer of an encoder makes of the
-sound.
+"""The frame features that k-means clusters into pseudo-labels.
 
-MFCCs are HuBERT's first iteration (13 coefficients with their first and second differences, every
-10 ms); the features of a middle layer are its second (layer 9 of HuBERT base, for the published
-quantizer).
+They are MFCCs or the output of an encoder's layer. MFCCs are HuBERT's first iteration (13
+coefficients with their first and second differences, every 10 ms). The features of a middle layer
+are its second (layer 9 of HuBERT base, for the published quantizer).
 
 Shapes: N utterances, S samples, T frames, F features, D width.
 """
@@ -35,8 +34,9 @@ class FrameFeatures(Protocol):
 
 
 class Mfcc:
-    """13 cepstral coefficients of 40 log-mel bands with their first and second differences: 39
-    numbers every 10 ms.
+    """13 cepstral coefficients of 40 log-mel bands with their first and second differences.
+
+    They are 39 numbers every 10 ms.
     """
 
     hop_samples = HOP_SAMPLES
@@ -45,7 +45,7 @@ class Mfcc:
         self._cepstra = Cepstra(NUM_COEFFICIENTS)
 
     def __call__(self, samples_NS: Tensor, lengths_N: Tensor) -> Sequence[NDArray[np.float32]]:
-        """[T, 39] of each utterance."""
+        """Compute the features [T, 39] of each utterance."""
         valid_NS = frame_mask(lengths_N, samples_NS.shape[1])
         cepstra_NTF = self._cepstra(samples_NS.masked_fill(~valid_NS, 0.0))
         lengths = num_frames(samples_NS, valid_NS).tolist()
@@ -68,7 +68,7 @@ class LayerFeatures:
 
     @torch.inference_mode()
     def __call__(self, samples_NS: Tensor, lengths_N: Tensor) -> Sequence[NDArray[np.float32]]:
-        """[T, D] of each utterance."""
+        """Compute the features [T, D] of each utterance."""
         device = next(self._encoder.parameters()).device
         states, mask_NT = self._encoder.hidden_states(samples_NS.to(device), lengths_N.to(device))
         found_NTD = states[self._layer].float().cpu().numpy()

@@ -1,5 +1,6 @@
-"""A masked predictor with its pseudo-labels, as the engine trains it, and the cropping of long
-utterances.
+"""A masked predictor with its pseudo-labels, as the engine trains it.
+
+Long utterances are cropped here.
 
 Shapes: N utterances, S samples, T frames, L pseudo-labels, H hidden frames.
 """
@@ -22,7 +23,7 @@ SCORE_NAMES = ("loss", "correct", "frames")  # sums over the hidden frames of an
 
 
 class PretrainingModel(TrainingModel):
-    """A masked predictor with what it is to predict."""
+    """A masked predictor with the pseudo-labels that it predicts."""
 
     def __init__(
         self,
@@ -40,13 +41,17 @@ class PretrainingModel(TrainingModel):
         )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Eq. 1 as a mean over hidden frames, and HuBERT's penalty on large features of the front
-        end.
+        """Compute the loss and its terms.
+
+        `masked` is Eq. 1 as a mean over hidden frames, `penalty` is HuBERT's penalty on large
+        features of the front end.
         """
         seed = int(torch.randint(2**62, ()))
         losses_H, correct_H, _, square = self._predict(batch, "train", np.random.default_rng(seed))
+
         masked = losses_H.sum() / max(1, len(losses_H))
         penalty = self._config.features_penalty * square
+
         return {
             "loss": masked + penalty,
             "masked": masked,
@@ -55,17 +60,19 @@ class PretrainingModel(TrainingModel):
         }
 
     def checkpoint_gradients(self) -> None:
-        """In the encoder's layers."""
+        """Compute the encoder's layers again in the backward pass, to save memory."""
         self.predictor.encoder.checkpoint_gradients()
 
     @torch.inference_mode()
     def scores(self, batch: Batch) -> Tensor:
-        """SCORE_NAMES of each utterance [N, 3]; what is hidden depends on the batch's place
-        alone.
+        """Compute SCORE_NAMES of each utterance [N, 3].
+
+        Which frames are hidden depends only on the batch's number.
         """
         losses_H, correct_H, utterances_H, _ = self._predict(
             batch, "validation", np.random.default_rng(batch.number + 1)
         )
+
         sums_N3 = losses_H.new_zeros(len(batch), len(SCORE_NAMES))
         return sums_N3.index_add(
             0, utterances_H, torch.stack([losses_H, correct_H, torch.ones_like(losses_H)], dim=1)
@@ -74,13 +81,16 @@ class PretrainingModel(TrainingModel):
     def _predict(
         self, batch: Batch, split: str, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of each hidden frame: its loss, whether it was predicted, its utterance; and the front
-        end's mean square.
+        """Predict the hidden frames.
+
+        Returns the loss of each hidden frame, whether it was predicted and its utterance, and the
+        mean square of the front end's output.
         """
         config, encoder, sound = self._config, self.predictor.encoder, batch.inputs["sound"]
         samples_NS, lengths_N, starts = crop(
             sound.values, sound.lengths, config.max_samples, encoder.hop_samples, rng
         )
+
         frames = encoder.num_frames(lengths_N).tolist()
         hide_NT = span_mask(
             frames,
@@ -89,6 +99,8 @@ class PretrainingModel(TrainingModel):
             min_spans=config.min_spans,
             rng=rng,
         )
+
+        # Labels start where the crop starts, and only those of the hidden frames are kept.
         labels = [
             self._labels[split].aligned(row, start, num_frames, encoder.hop_samples)[
                 hidden[:num_frames]
@@ -97,13 +109,16 @@ class PretrainingModel(TrainingModel):
                 batch.rows.tolist(), starts, frames, hide_NT, strict=True
             )
         ]
+
         device = batch.rows.device
         found = self.predictor(
             samples_NS, lengths_N, torch.from_numpy(hide_NT).to(device), self._speakers(batch)
         )
+
         labels_H = torch.from_numpy(np.concatenate(labels)).to(device)
         losses_H = F.cross_entropy(found.logits_HL, labels_H, reduction="none")
         correct_H = (found.logits_HL.argmax(dim=1) == labels_H).float()
+
         return (
             losses_H,
             correct_H,
@@ -114,6 +129,7 @@ class PretrainingModel(TrainingModel):
     def _speakers(self, batch: Batch) -> Tensor | None:
         if self.predictor.speakers is None:
             return None
+
         return torch.tensor(
             [self._numbers[speaker] for speaker in batch.speakers], device=batch.rows.device
         )
@@ -126,15 +142,17 @@ def crop(
     hop_samples: int,
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor, list[int]]:
-    """Utterances cut to at most `max_samples` at random places, their lengths, and the sample each
-    starts at.
+    """Cut utterances to at most `max_samples` at random places.
 
-    Places are whole frames, so that an encoder's frames are those of the uncut utterance.
+    Returns them, their lengths and the sample that each starts at. Starts lie between frames, so
+    that an encoder's frames are those of the uncut utterance.
     """
     if int(lengths_N.max()) <= max_samples:
         return samples_NS, lengths_N, [0] * len(lengths_N)
+
     spare = [max(0, length - max_samples) for length in lengths_N.tolist()]
     starts = [hop_samples * int(rng.integers(most // hop_samples + 1)) for most in spare]
+
     padded_NS = F.pad(samples_NS, (0, max_samples))
     cut = torch.stack(
         [row[start : start + max_samples] for row, start in zip(padded_NS, starts, strict=True)]

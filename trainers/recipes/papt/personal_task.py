@@ -1,8 +1,7 @@
-"""PAPT (papt-pldc, section 4): what it adds to masked prediction, an embedding of every training
-speaker.
+"""PAPT (papt-pldc, section 4): masked prediction with an embedding for each training speaker.
 
-The original encoder is exported beside the adapted one: it finds the proxies of speakers who have
-no embedding.
+The original encoder is exported beside the adapted one, because it finds the proxies of speakers
+who have no embedding.
 """
 
 import torch
@@ -28,7 +27,7 @@ class PaptTask(PretrainingTask):
         self._original: LayerwiseEncoder | None = None
 
     def make_speakers(self, width: int) -> SpeakerEmbedding:
-        """New embeddings, with the vectors that the original encoder gives the speakers."""
+        """Make new embeddings, with the vectors that the original encoder gives the speakers."""
         self._original = self.first_encoder().to(default_device())
         self.speaker_names, vectors = speaker_vectors(self._original, self.train, "audio")
 

@@ -1,11 +1,10 @@
-"""Pseudo-labels for masked prediction: k-means clusters of frame features, computed once from the
-shards and stored.
+"""Pseudo-labels for masked prediction: clusters of frame features, computed once and stored.
 
 Two passes stream the shards. The first fits k-means (scikit-learn's mini-batch variant) on the
-frames of a random sample of utterances; the second writes the nearest center of every frame, one
-Parquet file a shard. Files appear when they are complete, so an interrupted job goes on where it
-was, and ranks share the shards. Labels from the batch at hand were the alternative: with layer
-features that is a second forward pass in every step of every epoch.
+frames of a random sample of utterances. The second writes the nearest center of every frame, one
+Parquet file for each shard. A file appears only when it is complete, so an interrupted job goes on
+where it stopped, and ranks share the shards. The alternative was to label each batch as it comes:
+with layer features that is a second forward pass in every step of every epoch.
 
 Shapes: N utterances, T frames, F features, L labels (clusters).
 """
@@ -40,7 +39,7 @@ SCHEMA = pa.schema([("key", pa.string()), ("row", pa.int64()), ("labels", pa.lis
 
 
 class PseudoLabels:
-    """The labels of every utterance of an index; `hop_samples` lie between two labels."""
+    """The labels of every utterance of an index, one every `hop_samples` samples."""
 
     def __init__(self, labels: Sequence[NDArray[np.uint16]], hop_samples: int) -> None:
         self._labels, self.hop_samples = labels, hop_samples
@@ -48,22 +47,22 @@ class PseudoLabels:
     def aligned(
         self, row: int, start_sample: int, num_frames: int, hop_samples: int
     ) -> NDArray[np.int64]:
-        """Labels [num_frames] of an encoder's frames, `hop_samples` apart, that start at a sample
-        of utterance `row`.
+        """Return the labels [num_frames] of an encoder's frames of utterance `row`.
 
-        Where an encoder has more frames than there are labels, the last label stands for the rest.
+        The frames are `hop_samples` apart, and the first starts at `start_sample`. If the encoder
+        has more frames than there are labels, the last label stands for the rest.
         """
         labels = self._labels[row]
         places = (start_sample + np.arange(num_frames) * hop_samples) // self.hop_samples
         return labels[np.minimum(places, len(labels) - 1)].astype(np.int64)
 
     def take(self, rows: NDArray[np.int64]) -> "PseudoLabels":
-        """Those of the utterances at `rows`, renumbered in that order."""
+        """Keep the labels of the utterances at `rows`, renumbered in that order."""
         return PseudoLabels([self._labels[row] for row in rows.tolist()], self.hop_samples)
 
 
 class PseudoLabelJob:
-    """Makes the labels of one index in one folder."""
+    """Computes the labels of one index in one folder."""
 
     def __init__(
         self,
@@ -78,23 +77,27 @@ class PseudoLabelJob:
         self._keys = index.table["key"].to_pylist()
 
     def fit(self, *, num_labels: int, max_frames: int, seed: int) -> None:
-        """Find the centers, unless they are there; what another corpus or configuration left is
-        removed.
+        """Find the centers, unless they are there.
+
+        The files of another corpus or configuration are removed.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         identity_file = self._folder / IDENTITY_NAME
+
         if not identity_file.exists() or read_json(identity_file) != self._identity:
             for path in self._folder.iterdir():
                 path.unlink()
             write_json(identity_file, self._identity)
         if (self._folder / CENTERS_NAME).exists():
             return
+
         frames_TF = self._sample(max_frames, np.random.default_rng(seed))
         if len(frames_TF) < num_labels:
             raise ConfigError(
                 f"num_labels: got {num_labels}, but the shards have {len(frames_TF)} frames to "
                 "cluster"
             )
+
         kmeans = MiniBatchKMeans(
             num_labels,
             batch_size=KMEANS_BATCH_FRAMES,
@@ -103,6 +106,7 @@ class PseudoLabelJob:
             reassignment_ratio=0.0,
         ).fit(frames_TF)
         log.info("pseudo-labels: %d clusters of %d frames", num_labels, len(frames_TF))
+
         stream = io.BytesIO()
         np.save(stream, kmeans.cluster_centers_.astype(np.float32), allow_pickle=False)
         _write(self._folder / CENTERS_NAME, stream.getvalue())
@@ -110,6 +114,7 @@ class PseudoLabelJob:
     def assign(self, on_shard: OnProgress, *, rank: int = 0, world_size: int = 1) -> None:
         """Write the labels of this rank's shards that are not there yet."""
         centers_LF = np.load(self._folder / CENTERS_NAME, allow_pickle=False)
+
         mine = list(enumerate(np.unique(self._shards)))[rank::world_size]
         for done, (number, shard) in enumerate(mine):
             path = self._folder / f"shard-{number:06d}.parquet"
@@ -118,40 +123,48 @@ class PseudoLabelJob:
             on_shard(done + 1, len(mine))
 
     def read(self) -> PseudoLabels:
-        """All labels, in memory: two bytes a frame."""
+        """Read all labels into memory: two bytes a frame."""
         labels: dict[int, NDArray[np.uint16]] = {}
+
         for path in sorted(self._folder.glob("shard-*.parquet")):
             table = pq.read_table(path, schema=SCHEMA).combine_chunks()
             column = table["labels"].chunk(0)
             values, ends = column.values.to_numpy(), column.offsets.to_numpy()
+
             for row, start, end in zip(table["row"].to_pylist(), ends[:-1], ends[1:], strict=True):
                 labels[row] = values[start:end]
+
         return PseudoLabels(
             [labels[row] for row in range(len(self._index))], self._features.hop_samples
         )
 
     def _sample(self, max_frames: int, rng: np.random.Generator) -> NDArray[np.float32]:
-        """Frames of whole utterances, drawn at random until there are enough."""
+        """Collect frames of whole utterances, drawn at random, until there are enough."""
         parts: list[NDArray[np.float32]] = []
         num_frames = 0
+
         for _, frames_TF in self._frames(rng.permutation(len(self._index))):
             parts.append(frames_TF)
             num_frames += len(frames_TF)
             if num_frames >= max_frames:
                 break
+
         return np.concatenate(parts)[:max_frames]
 
     def _labels_of(self, rows: NDArray[np.int64], centers_LF: NDArray[np.float32]) -> bytes:
+        # The nearest center has the largest dot product less half its own square.
         norms_L = np.square(centers_LF).sum(axis=1) / 2
         labels = {
             row: (frames_TF @ centers_LF.T - norms_L).argmax(axis=1).astype(np.uint16)
             for row, frames_TF in self._frames(rows)
         }
+
         columns = {
             "key": [self._keys[row] for row in labels],
             "row": list(labels),
             "labels": list(labels.values()),
         }
+
         stream = io.BytesIO()
         pq.write_table(pa.table(columns, schema=SCHEMA), stream, compression="zstd")
         return stream.getvalue()
@@ -162,6 +175,7 @@ class PseudoLabelJob:
         planned: Sequence[PlannedBatch] = [
             PlannedBatch(part, np.arange(len(part))) for part in parts
         ]
+
         for batch in read_once(reader, planned):
             sound = batch.inputs["sound"]
             yield from zip(

@@ -1,11 +1,12 @@
 """Continued masked-cluster prediction: the recipes `tapt` and `papt` (papt-pldc, sections 3 and 4).
 
-The encoder goes on learning to predict the pseudo-labels of hidden frames, on the corpus it will be
-used on and without emotion labels; PAPT learns an embedding of every speaker along. Validation is
-the same loss on utterances held out from the training speakers, since others have no embedding.
+The encoder continues to learn to predict the pseudo-labels of hidden frames, on the corpus on which
+it will be used and without emotion labels. PAPT also learns an embedding for each speaker.
+Validation is the same loss on held-out utterances of the training speakers, because other speakers
+have no embedding.
 
-What is exported is the encoder as transformers reads it; PAPT adds the embeddings and the original
-encoder, which finds the proxies of unseen speakers. Either is an `encoder.checkpoint` to fine-tune
+The encoder is exported as transformers reads it. PAPT adds the embeddings and the original encoder,
+which finds the proxies of unseen speakers. Either export is an `encoder.checkpoint` to fine-tune
 from.
 
 Shapes: N utterances, S samples, T frames, H hidden frames.
@@ -48,7 +49,7 @@ VALIDATION_UTTERANCES = 32
 
 
 class PretrainingTask:
-    """TAPT or PAPT on some splits of a corpus."""
+    """The task of `tapt` or `papt` on some splits of a corpus."""
 
     score_width = len(SCORE_NAMES)
 
@@ -66,7 +67,7 @@ class PretrainingTask:
 
     @property
     def identity(self) -> str:
-        """What a position in the stream of batches belongs to."""
+        """The text that tells whether a position in a stream of batches belongs to this task."""
         engine, view = self._engine, self._data.utterances
         return (
             f"{self.train.digest} {view} {self._options.max_samples} {engine.seed} "
@@ -80,7 +81,7 @@ class PretrainingTask:
 
     @property
     def num_workers(self) -> int:
-        """Processes that decode training batches."""
+        """The number of processes that decode training batches."""
         return self._data.num_workers
 
     def prepare(self, out: Path, say: Callable[[str], None]) -> None:
@@ -99,6 +100,7 @@ class PretrainingTask:
                 "seed": self._engine.seed,
             },
         )
+
         say("clustering frames into pseudo-labels")
         on_first_rank(
             lambda: job.fit(
@@ -107,12 +109,14 @@ class PretrainingTask:
                 seed=self._engine.seed,
             )
         )
+
         job.assign(
             lambda done, total, note="": say(f"pseudo-labels of {done} of {total} shards"),
             rank=rank,
             world_size=distributed.get_world_size(),
         )
         distributed.barrier()
+
         labels = job.read()
         self._labels = {
             "train": labels.take(self._train_rows),
@@ -120,36 +124,38 @@ class PretrainingTask:
         }
 
     def training_reader(self) -> BatchReader:
-        """Reads training batches."""
+        """Return a reader of training batches."""
         return BatchReader(self.train, ["sound"], cache_bytes=self._data.cache_bytes)
 
     def validation_reader(self) -> BatchReader:
-        """Reads the held-out utterances."""
+        """Return a reader of the held-out utterances."""
         return BatchReader(self._held_out, ["sound"])
 
     def keys(self, rows: NDArray[np.int64]) -> list[str]:
-        """The training utterances `rows` by name."""
+        """Return the keys of the training utterances `rows`."""
         return self.train.keys(rows)
 
     def plan(self) -> UtterancePlan:
-        """Every utterance once an epoch, at the length it is cropped to."""
+        """Plan every utterance once an epoch, at the length that it is cropped to."""
         longest = self._options.max_samples / SAMPLE_RATE_HZ
         seconds = np.minimum(self.train.durations, longest)
         return UtterancePlan(seconds, self._data.utterances, seed=self._engine.seed)
 
     def validation_batches(self) -> list[PlannedBatch]:
-        """One speaker at a time."""
+        """Batch the held-out utterances, one speaker at a time."""
         return evaluation_batches(self._held_out.rows_by_speaker(), VALIDATION_UTTERANCES)
 
     def build_model(self) -> PretrainingModel:
-        """The encoder with a new head; the same on every rank."""
+        """Build the encoder with a new head; it is the same on every rank."""
         torch.manual_seed(self._engine.seed)
         encoder = self.first_encoder()
         speakers = self.make_speakers(encoder.width)
+
         encoder.freeze(
             front_end=self._encoder.freezes_front_end(by_default=False),
             num_layers=self._encoder.freeze_layers,
         )
+
         predictor = MaskedPredictor(
             encoder,
             self._options.num_labels,
@@ -157,12 +163,14 @@ class PretrainingTask:
             temperature=self._options.temperature,
             speakers=speakers,
         )
+
         numbers = {name: number for number, name in enumerate(self.speaker_names)}
         return PretrainingModel(predictor, self._options, self._labels, numbers)
 
     def make_speakers(self, width: int) -> SpeakerEmbedding | None:
-        """Embeddings of `width` for the speakers `speaker_names`; None where speakers are not told
-        apart.
+        """Make embeddings of `width` for the speakers `speaker_names`.
+
+        None in recipes that do not tell speakers apart.
         """
         return None
 
@@ -175,16 +183,16 @@ class PretrainingTask:
         }
 
     def objective(self, figures: Mapping[str, float]) -> float:
-        """The loss on hidden frames, the lower the better."""
+        """The negative loss on hidden frames: the higher, the better."""
         return -figures["masked"]
 
     def export(self, model: TrainingModel, folder: Path) -> None:
-        """The encoder, and what belongs to it."""
+        """Write the encoder and, if there are any, its speakers."""
         assert isinstance(model, PretrainingModel)  # noqa: S101 (this task made it)
         save_encoder(model.predictor.encoder, folder, self.speaker_state(model.predictor))
 
     def speaker_state(self, predictor: MaskedPredictor) -> SpeakerState | None:
-        """What has been learned of speakers; None where they are not told apart."""
+        """What was learned of speakers; None in recipes that do not tell speakers apart."""
         return None
 
     def _frame_features(self) -> FrameFeatures:
@@ -196,12 +204,13 @@ class PretrainingTask:
         )
 
     def first_encoder(self) -> LayerwiseEncoder:
-        """The encoder that training starts from."""
+        """Load or make the encoder that training starts from."""
         options = self._encoder
         if options.checkpoint is not None:
             encoder = load_encoder(options.checkpoint, options.revision)
             require_modality(encoder, "audio")
             return encoder
+
         sizes = small_encoder_config(options, "audio", self.training_reader())
         encoder = LayerwiseEncoder(SequenceEncoder(SequenceEncoderConfig(**sizes)))
         set_statistics(encoder, self.training_reader(), len(self.train), seed=self._engine.seed)
@@ -209,22 +218,25 @@ class PretrainingTask:
 
 
 def projection_size_for(width: int) -> int:
-    """HuBERT's final projection: 768 for large models, 256 for base ones."""
+    """The width of HuBERT's final projection: 768 for large models, 256 for base ones."""
     return LARGE_PROJECTION if width >= LARGE_WIDTH else BASE_PROJECTION
 
 
 def hold_out(index: CorpusIndex, share: float, *, seed: int) -> NDArray[np.bool_]:
-    """Which utterances validate: `share` of each speaker's, at least one where a speaker has two or
-    more.
+    """Choose the utterances for validation: `share` of each speaker's utterances.
+
+    A speaker of two or more utterances has at least one among them.
     """
     rng, held_out = np.random.default_rng(seed), np.zeros(len(index), dtype=bool)
     for rows in index.rows_by_speaker().values():
         number = min(len(rows) - 1, max(1, round(share * len(rows))))
         held_out[rng.permutation(rows)[:number]] = True
+
     if not held_out.any():
         raise ConfigError(
             "held_out_share: no speaker has two utterances, so none can be held out for validation"
         )
+
     return held_out
 
 
@@ -234,9 +246,10 @@ def _long_enough(corpus: CorpusIndex, options: PretrainConfig) -> CorpusIndex:
     if not len(long):
         longest = np.max(np.nan_to_num(index.durations)) * SAMPLE_RATE_HZ
         raise ConfigError(
-            f"min_samples: got {options.min_samples}, and no utterance is known to be that long: "
+            f"min_samples: got {options.min_samples}, but no utterance is known to be that long; "
             f"by the `duration_seconds` of their json, the longest has {longest:.0f} samples"
         )
+
     log.info(
         "%d of %d utterances have %d samples or more", len(long), len(index), options.min_samples
     )

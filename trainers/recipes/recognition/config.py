@@ -1,5 +1,6 @@
-"""Options of `finetune`, `setpeer` (setpeer-emoceleb, section IV) and `weighting`; without
-torch.
+"""Options of `finetune`, `setpeer` and `weighting`; they need no torch.
+
+`setpeer` is described in setpeer-emoceleb, section IV.
 """
 
 from dataclasses import dataclass
@@ -16,18 +17,19 @@ class FinetuneConfig(RecipeConfig):
     """The vanilla baseline: encoder, mean pooling, head."""
 
     head: Literal["linear", "interpreter"] = option(
-        help="linear, or PAPT's {128, 32} with batch norm", default="linear"
+        help="linear is one layer; interpreter is PAPT's {128, 32} with batch norm",
+        default="linear",
     )
     head_dropout: float = option(help="dropout in the head", default=0.1)
     class_weights: Literal["none", "balanced"] = option(
-        help="weight classes by inverse frequency", default="none"
+        help="balanced weighs classes by their inverse frequency", default="none"
     )
 
     def __post_init__(self) -> None:
         require_share(self, "head_dropout")
 
     def check(self, run: Run) -> None:
-        """Refuse weights of classes where there are none."""
+        """Refuse class weights for a target without classes."""
         if self.class_weights != "none" and run.data.target.kind == "values":
             raise ConfigError(
                 f"model.class_weights: got {self.class_weights} for data.target.kind values, which "
@@ -37,12 +39,14 @@ class FinetuneConfig(RecipeConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetPeerConfig(FinetuneConfig):
-    """SetPeER; the defaults are the paper's, but for the two options that keep a small codebook in
-    use.
+    """Options of SetPeER.
+
+    The defaults are the paper's. The paper lacks only the two options that keep a small codebook in
+    use, and both are off.
     """
 
     fusion: Literal["prefix", "addition", "cross_attention"] = option(
-        help="how P's embeddings enter", default="prefix"
+        help="how P's embeddings enter the encoder", default="prefix"
     )
     num_prefixes: int = option(
         help="Q, embeddings of a speaker for each layer; addition has 1", default=4
@@ -51,25 +55,33 @@ class SetPeerConfig(FinetuneConfig):
     num_codes: int = option(help="M, entries of the codebook", default=512)
     quantized: bool = option(help="whether P has a codebook", default=True)
     normalize_codes: bool = option(
-        help="layer norm before the codebook", default=False, former=("normalise_codes",)
+        help="whether a layer norm precedes the codebook",
+        default=False,
+        former=("normalise_codes",),
     )
-    restart_codes: bool = option(help="restart codes that stay unused", default=False)
+    restart_codes: bool = option(
+        help="whether codes that stay unused start again elsewhere", default=False
+    )
     commitment: float = option(help="weight of the commitment term within L_VQ", default=0.25)
     classification_weight: float = option(help="lambda_1", default=1.0)
-    contrastive_weight: float = option(help="lambda_2; 0 trains without L_NCE", default=0.1)
+    contrastive_weight: float = option(
+        help="lambda_2, weight of L_NCE; 0 trains without L_NCE", default=0.1
+    )
     vq_weight: float = option(help="lambda_3", default=0.1)
-    temperature: float = option(help="tau of L_NCE", default=0.1)
+    temperature: float = option(help="tau, temperature of L_NCE", default=0.1)
     similarity: Literal["dot", "cosine"] = option(
-        help="what L_NCE compares halves by; Eq. 7 has dot", default="dot"
+        help="similarity by which L_NCE compares halves; Eq. 7 has dot", default="dot"
     )
 
     def __post_init__(self) -> None:
         FinetuneConfig.__post_init__(self)
         require_positive(self, "num_prefixes", "code_width", "num_codes", "temperature")
+
         if self.code_width % P_HEADS:
             raise ConfigError(
                 f"code_width: got {self.code_width}, expected a multiple of P's {P_HEADS} heads"
             )
+
         if self.fusion == "addition" and self.num_prefixes != 1:
             raise ConfigError(
                 f"num_prefixes: got {self.num_prefixes}, expected 1 for fusion addition"
@@ -78,12 +90,13 @@ class SetPeerConfig(FinetuneConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightingConfig(FinetuneConfig):
-    """More weight on training speakers who sound like the target speakers (Sridhar and Busso
-    2022).
+    """Options of weighting, in which speakers like the target speakers weigh more.
+
+    These are training speakers who sound most like the target speakers (Sridhar and Busso 2022).
     """
 
     target_split: str = option(
-        help="split of the target speakers; heard, its labels are not read", default="test"
+        help="split of the target speakers; its sound is read, its labels are not", default="test"
     )
     neighbors: int = option(
         help="nearest training speakers of each target speaker that weigh more",
@@ -91,7 +104,7 @@ class WeightingConfig(FinetuneConfig):
         former=("neighbours",),
     )
     weight: float = option(
-        help="weight of their utterances in the loss; all others weigh 1", default=2.0
+        help="weight of these speakers' utterances in the loss; all others weigh 1", default=2.0
     )
     functionals: Literal["cepstra", "compare"] = option(
         help="what speakers are compared by; compare is openSMILE's ComParE (extra: opensmile, "
@@ -99,7 +112,7 @@ class WeightingConfig(FinetuneConfig):
         default="cepstra",
     )
     num_components: int = option(
-        help="Gaussians of a speaker at most; one for every ten utterances", default=4
+        help="most Gaussians of a speaker, who gets one for every ten utterances", default=4
     )
     explained_variance: float = option(
         help="share of the functionals' variance that the PCA keeps", default=0.95
@@ -108,6 +121,7 @@ class WeightingConfig(FinetuneConfig):
     def __post_init__(self) -> None:
         FinetuneConfig.__post_init__(self)
         require_positive(self, "neighbors", "num_components")
+
         if not self.weight > 1.0:
             raise ConfigError(f"weight: got {self.weight}, expected more than 1")
         if not 0.0 < self.explained_variance < 1.0:
@@ -115,18 +129,20 @@ class WeightingConfig(FinetuneConfig):
                 f"explained_variance: got {self.explained_variance}, expected a share between 0 "
                 "and 1"
             )
+
         if self.target_split == "train":
             raise ConfigError(
-                "target_split: got train, expected the split the model is for, such as test"
+                "target_split: got train, expected the split that the model is meant for, such as "
+                "test"
             )
 
     def check(self, run: Run) -> None:
-        """Refuse video: speakers are compared by sound, or by what their faces do."""
+        """Refuse video: speakers are compared by their sound or by their face features."""
         FinetuneConfig.check(self, run)
         if run.data.modality == "video":
             raise ConfigError(
-                "data.modality: got video for weighting, expected audio or face, that speakers "
-                "differ by"
+                "data.modality: got video for weighting, expected audio or face, by which speakers "
+                "are compared"
             )
 
 
@@ -137,7 +153,7 @@ RECIPES = {
         task="trainers.recipes.recognition.task:RecognitionTask",
     ),
     "setpeer": Recipe(
-        summary="the same, personalized: a set of the speaker's utterances steers every layer "
+        summary="finetune, personalized: a set of the speaker's utterances steers every layer "
         "(SetPeER)",
         config=SetPeerConfig,
         task="trainers.recipes.recognition.setpeer:SetPeerTask",

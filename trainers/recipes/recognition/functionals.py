@@ -1,10 +1,10 @@
-"""One utterance as a fixed number of acoustic functionals, by which speakers are compared.
+"""Measures an utterance by a fixed number of acoustic functionals, by which speakers are compared.
 
 The project's own are means and standard deviations over time of cepstra and their deltas: 80
 numbers, no weights, no license. openSMILE's ComParE 2016 set, which Sridhar and Busso use, has 6373
-and is there for those who may use it (its license is for research only). A speaker verifier's
-embeddings were left out: they need weights, and tell who speaks whatever the way of speaking, which
-is what is to be compared.
+numbers and is there for those who may use it (its license is for research only). A speaker
+verifier's embeddings were left out: they need weights, and they identify a speaker whatever the way
+of speaking, which is what is to be compared.
 
 Shapes: S samples, T frames, D features a frame, X functionals.
 """
@@ -28,21 +28,23 @@ Functionals = Callable[[Tensor], NDArray[np.float32]]  # samples [S], or feature
 
 
 def functionals_of(kind: Literal["cepstra", "compare"], modality: Modality) -> Functionals:
-    """What measures an utterance. Raises ConfigError for ComParE of faces, and where openSMILE is
-    missing.
+    """Return the function that measures an utterance.
+
+    Raises ConfigError for ComParE of faces, and when openSMILE is missing.
     """
     if kind == "compare" and modality == "face":
         raise ConfigError(
-            "model.functionals: got compare for face features, expected cepstra: ComParE is for "
-            "sound"
+            "model.functionals: got compare for face features, expected cepstra, because ComParE "
+            "is for sound"
         )
     if kind == "compare":
         return Compare()
+
     return CepstralFunctionals() if modality == "audio" else over_time
 
 
 class CepstralFunctionals:
-    """Means and deviations of 20 mel cepstra and their deltas [80]."""
+    """Measures means and deviations of 20 mel cepstra and their deltas [80]."""
 
     def __init__(self) -> None:
         self._cepstra = Cepstra(NUM_CEPSTRA)
@@ -52,7 +54,7 @@ class CepstralFunctionals:
 
 
 class Compare:
-    """ComParE 2016 [6373]; NaN for an utterance too short for it."""
+    """Measures ComParE 2016 [6373]; NaN for an utterance that is too short for it."""
 
     def __init__(self) -> None:
         try:
@@ -61,6 +63,7 @@ class Compare:
             raise ConfigError(
                 "model.functionals: openSMILE is missing; pip install 'emostream[opensmile]'"
             ) from error
+
         self._smile: Any = opensmile.Smile(
             feature_set=opensmile.FeatureSet.ComParE_2016,
             feature_level=opensmile.FeatureLevel.Functionals,
@@ -71,7 +74,7 @@ class Compare:
 
 
 def over_time(media: Tensor) -> NDArray[np.float32]:
-    """Means and standard deviations over time of features [T, D] and of their deltas [4 D]."""
+    """Compute means and deviations over time of features [T, D] and of their deltas: [4 D]."""
     frames_TD = media.numpy().astype(np.float64)
     parts = [
         part

@@ -19,7 +19,8 @@ class RecognitionModel(Float32Buffers, TrainingModel):
     """A recognizer with its loss: `forward(batch)` gives named terms, of which `loss` is minimized.
 
     `term_weights` weigh the terms in the loss. `row_weights` weigh each training utterance in the
-    supervised term, by its row in the index; `numbers` are those of the speakers' embeddings.
+    supervised term, by its row in the index. `numbers` are the positions of the speakers'
+    embeddings.
     """
 
     _row_weights: Tensor | None
@@ -44,7 +45,9 @@ class RecognitionModel(Float32Buffers, TrainingModel):
         self.register_buffer("_row_weights", row_weights, persistent=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The supervised term and, with P, those of setpeer-emoceleb, Eq. 8; `loss` is their
+        """Compute the loss and its terms.
+
+        These are the supervised term and, with P, those of setpeer-emoceleb, Eq. 8; `loss` is their
         weighted sum.
         """
         found = self._recognize(batch)
@@ -56,16 +59,16 @@ class RecognitionModel(Float32Buffers, TrainingModel):
         return {"loss": sum(weighted[1:], start=weighted[0]), **terms}
 
     def checkpoint_gradients(self) -> None:
-        """In the encoder's layers."""
+        """Compute the encoder's layers again in the backward pass, to save memory."""
         self.recognizer.encoder.checkpoint_gradients()
 
     def after_step(self, step: int) -> None:
-        """What P's codebook does between steps."""
+        """Update P's codebook."""
         self.recognizer.after_step()
 
     @torch.inference_mode()
     def scores(self, batch: Batch) -> Tensor:
-        """Probabilities [N, C] or values [N, V]."""
+        """Compute probabilities [N, C] or values [N, V]."""
         return self._target.answers(self._recognize(batch).scores_NC)
 
     def _recognize(self, batch: Batch) -> Recognition:
@@ -73,6 +76,7 @@ class RecognitionModel(Float32Buffers, TrainingModel):
         if self.recognizer.speakers is not None:
             numbers = [self._numbers[speaker] for speaker in batch.speakers]
             speakers = torch.tensor(numbers, device=batch.rows.device)
+
         heard = batch.inputs[self.recognizer.input_name]
         found: Recognition = self.recognizer(
             heard.values, heard.lengths, batch.sets, speakers=speakers

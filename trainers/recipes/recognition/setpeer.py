@@ -1,4 +1,4 @@
-"""SetPeER (setpeer-emoceleb, section IV): what it adds to the recognition task.
+"""SetPeER (setpeer-emoceleb, section IV): what the recipe adds to the recognition task.
 
 Batches hold sets of a speaker's utterances, the recognizer has the personalized feature extractor
 P, and the loss has the terms of Eq. 8.
@@ -14,7 +14,7 @@ from trainers.recipes.recipe import Run
 from trainers.recipes.recognition.config import SetPeerConfig
 from trainers.recipes.recognition.task import RecognitionTask
 
-# Options of the recipe that P is made by, under the names they have there.
+# Options of the recipe that P takes under the same names.
 EXTRACTOR_OPTIONS = (
     "num_prefixes",
     "code_width",
@@ -26,7 +26,7 @@ EXTRACTOR_OPTIONS = (
 
 
 class SetPeerTask(RecognitionTask):
-    """The recognition task, personalized."""
+    """The recognition task, personalized by SetPeER."""
 
     def __init__(self, run: Run, options: SetPeerConfig, corpus: CorpusIndex) -> None:
         super().__init__(run, options, corpus)
@@ -34,16 +34,16 @@ class SetPeerTask(RecognitionTask):
 
     @property
     def view(self) -> SpeakerSetView:
-        """Sets of several speakers."""
+        """Batches are made of sets of several speakers."""
         return self._data.sets
 
     @property
     def validation_set_size(self) -> int:
-        """As many as in training."""
+        """The size of a set in training."""
         return self._data.sets.set_size
 
     def plan(self) -> BatchPlan:
-        """Every speaker once an epoch."""
+        """Plan every speaker once an epoch."""
         return SpeakerSetPlan(self.train.rows_by_speaker(), self._data.sets, seed=self._engine.seed)
 
     def term_weights(self) -> Mapping[str, float]:
@@ -56,21 +56,21 @@ class SetPeerTask(RecognitionTask):
         }
 
     def personal_options(self) -> dict[str, Any]:
-        """P, how its embeddings enter, and the loss over halves of a set."""
+        """The configuration of P, of its fusion, and of the loss over halves of a set."""
         options = self._setpeer
+
+        # config.json keeps the spelling it began with.
         return {
             "fusion": options.fusion,
             "extractor": {name: getattr(options, name) for name in EXTRACTOR_OPTIONS}
-            | {
-                "normalise_codes": options.normalize_codes
-            },  # config.json keeps the spelling it began with
+            | {"normalise_codes": options.normalize_codes},
             "contrast_temperature": options.temperature if options.contrastive_weight else None,
             "contrast_similarity": options.similarity,
         }
 
     def require_speakers_usable(self) -> None:
-        """P takes the place of speaker embeddings."""
+        """Refuse speaker embeddings, because P takes their place."""
         raise ConfigError(
-            "encoder.checkpoint: holds speaker embeddings (papt), which setpeer has no use for; "
-            "fine-tune it with finetune, or give setpeer an encoder without"
+            "encoder.checkpoint: got speaker embeddings (papt), which setpeer cannot use; "
+            "fine-tune this checkpoint with finetune, or give setpeer an encoder without them"
         )

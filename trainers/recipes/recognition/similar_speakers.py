@@ -1,15 +1,14 @@
-"""Which training speakers sound most like the target speakers: the adaptation set of the recipe
-`weighting`.
+"""Finds the training speakers who sound most like the target speakers, for the recipe `weighting`.
 
-Sridhar and Busso, "Unsupervised personalization of an emotion recognition system" (IEEE
-Transactions on Affective Computing 13(4), 2022): functionals of every utterance, standardized and
-reduced by a PCA of the training utterances; a Gaussian mixture a speaker; the training speakers of
-least KL(target || training). Labels of target speakers are not read. The sound is read once, by all
-ranks together, and only functionals are kept, so memory grows by some hundred bytes an utterance,
-or 25 kB with ComParE.
+The method is that of Sridhar and Busso, "Unsupervised personalization of an emotion recognition
+system" (IEEE Transactions on Affective Computing 13(4), 2022). Functionals of every utterance are
+standardized and reduced by a PCA of the training utterances. Each speaker becomes a Gaussian
+mixture, and the training speakers of least KL(target || training) are chosen. Labels of target
+speakers are not read. All ranks together read the sound once, and only functionals are kept, so
+memory grows by some hundred bytes an utterance, or 25 kB with ComParE.
 
-The choice is saved beside the run and never made twice: a run resumed elsewhere, where a sum may
-round otherwise, goes on with the speakers it began with.
+The choice is saved beside the run and never made twice: a run that is resumed elsewhere, where a
+sum may round otherwise, continues with the speakers that it began with.
 
 Shapes: N utterances, X functionals, D principal components.
 """
@@ -53,7 +52,7 @@ READ_UTTERANCES = 8
 
 @dataclass(frozen=True, slots=True)
 class SimilarSpeaker:
-    """A training speaker, and KL(target || training) in nats."""
+    """A training speaker, and its KL(target || training) in nats."""
 
     speaker: str
     divergence: float
@@ -64,7 +63,7 @@ Neighbors = Mapping[str, Sequence[SimilarSpeaker]]  # of each target speaker, th
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Functionals [N, X] of utterances, and who speaks each [N]."""
+    """Functionals [N, X] of utterances, and the speaker of each [N]."""
 
     functionals: NDArray[np.float32]
     speakers: NDArray[np.object_]
@@ -81,8 +80,9 @@ class Choice:
     seed: int
 
     def described(self) -> dict[str, object]:
-        """The same in plain values: equal ones choose the same speakers."""
+        """Describe the choice in plain values; equal descriptions choose the same speakers."""
         options = self.options
+
         return {
             "train": self.train.digest,
             "target": self.target.digest,
@@ -96,11 +96,11 @@ class Choice:
 
 
 def adaptation_set(choice: Choice, out: Path) -> set[str]:
-    """The training speakers near any target speaker; every rank of the run in `out` calls it and
-    gets the same.
+    """Choose the training speakers near any target speaker.
 
-    What was chosen before is read from the run's folder. Raises ConfigError when the run has
-    checkpoints but its choice is gone, or was made from other data or options.
+    Every rank of the run in `out` must call this and gets the same answer. An earlier choice is
+    read from the run's folder. Raises ConfigError when the run has checkpoints but its choice is
+    gone, or was made from other data or options.
     """
     path = out / SIMILAR_SPEAKERS_NAME
     neighbors = _read(path, choice.described())
@@ -127,15 +127,17 @@ def adaptation_set(choice: Choice, out: Path) -> set[str]:
 def find_neighbors(
     train: Measured, target: Measured, options: WeightingConfig, seed: int
 ) -> Neighbors:
-    """The nearest training speakers of each target speaker, at most `options.neighbors`."""
+    """Find the nearest training speakers of each target speaker, at most `options.neighbors`."""
     compress = make_pipeline(SimpleImputer(), StandardScaler(), PCA(options.explained_variance))
     train_ND = compress.fit_transform(_finite_or_nan(train.functionals))
     target_ND = compress.transform(_finite_or_nan(target.functionals))
+
     common_D = within_speaker_variance(train_ND, train.speakers)
     mixture_of = partial(
         fit_mixture, common_D=common_D, num_components=options.num_components, seed=seed
     )
     candidates = {name: mixture_of(rows) for name, rows in _by_speaker(train_ND, train.speakers)}
+
     found = {}
     for name, rows in _by_speaker(target_ND, target.speakers):
         mixture = mixture_of(rows)
@@ -146,6 +148,7 @@ def find_neighbors(
         found[name] = sorted(measured, key=lambda neighbor: neighbor.divergence)[
             : options.neighbors
         ]
+
     return found
 
 
@@ -155,11 +158,11 @@ def _by_speaker(points_ND: Array, speakers: NDArray[np.object_]) -> Iterator[tup
 
 
 def _choose(choice: Choice) -> Neighbors:
-    """Measured by all ranks, found by the first."""
+    """Make the choice: all ranks measure utterances, and the first finds neighbors."""
     if len(choice.train.speakers) < 2:
         raise ConfigError(
-            "recipe weighting: the training split has one speaker, expected at least two to choose "
-            "from"
+            "recipe weighting: got one speaker in the training split, expected at least two to "
+            "choose from"
         )
 
     measure = functionals_of(choice.options.functionals, choice.modality)
@@ -169,10 +172,11 @@ def _choose(choice: Choice) -> Neighbors:
 
 
 def measure_utterances(index: CorpusIndex, modality: Modality, measure: Functionals) -> Measured:
-    """Every rank measures its share of the utterances and gets them all."""
+    """Measure the utterances of an index: every rank measures its share and gets them all."""
     rank, world_size = distributed.get_rank(), distributed.get_world_size()
     parts = np.split(np.arange(len(index)), range(READ_UTTERANCES, len(index), READ_UTTERANCES))
     planned = [PlannedBatch(rows, np.zeros_like(rows)) for rows in parts]
+
     name = INPUT_OF[modality]
     reader = BatchReader(index, [name])
     mine: dict[int, NDArray[np.float32]] = {}
@@ -182,15 +186,17 @@ def measure_utterances(index: CorpusIndex, modality: Modality, measure: Function
             batch.rows.tolist(), heard.values, heard.lengths.tolist(), strict=True
         ):
             mine[row] = measure(media[:length])
+
     shares: list[dict[int, NDArray[np.float32]]] = [{} for _ in range(world_size)]
     distributed.all_gather_object(shares, mine)
+
     everyone = {row: values for share in shares for row, values in share.items()}
     functionals = np.stack([everyone[row] for row in range(len(index))])
     return Measured(functionals, index.speaker_of_rows)
 
 
 def _finite_or_nan(functionals: NDArray[np.float32]) -> NDArray[np.float32]:
-    """NaN, which stands for the training mean, in place of infinities."""
+    """Replace infinities by NaN, which stands for the training mean."""
     return np.where(np.isfinite(functionals), functionals, np.nan)
 
 
@@ -202,12 +208,14 @@ def _write(path: Path, made_from: Mapping[str, object], neighbors: Neighbors) ->
 
 
 def _read(path: Path, made_from: Mapping[str, object]) -> Neighbors | None:
-    """What was chosen before; None when nothing was, or from something else."""
+    """Read the earlier choice; None when there is none, or when it was made from something else."""
     if not path.exists():
         return None
+
     saved = read_json(path)
     if saved["made_from"] != made_from:
         return None
+
     return {
         name: [SimilarSpeaker(**found) for found in nearest]
         for name, nearest in saved["neighbours"].items()

@@ -1,4 +1,4 @@
-"""Learning to recognize emotion: the vanilla baseline, and what all recipes of the family share.
+"""Learns to recognize emotion: the vanilla baseline, and what all recipes of the family share.
 
 Shapes: N utterances, C classes, V values.
 """
@@ -53,10 +53,10 @@ VANILLA_VALIDATION_UTTERANCES = 32
 
 
 class RecognitionTask:
-    """One training task, prepared: model, training plan, validation batches. Every rank makes the
-    same.
+    """One training task, prepared: model, training plan, validation batches.
 
-    This is the vanilla baseline; the other recipes of the family say in what they differ.
+    Every rank makes the same. This is the vanilla baseline; the other recipes of the family
+    override what they change.
     """
 
     def __init__(self, run: Run, options: FinetuneConfig, corpus: CorpusIndex) -> None:
@@ -77,14 +77,14 @@ class RecognitionTask:
 
     @property
     def identity(self) -> str:
-        """What a position in the stream of batches belongs to."""
+        """The text that tells whether a position in a stream of batches belongs to this task."""
         return (
             f"{self.train.digest} {self.view} {self._engine.seed} {self._engine.batches_per_step}"
         )
 
     @property
     def view(self) -> UtteranceView | SpeakerSetView:
-        """What a batch is made of."""
+        """What each training batch is made of."""
         return self._data.utterances
 
     @property
@@ -94,47 +94,47 @@ class RecognitionTask:
 
     @property
     def num_workers(self) -> int:
-        """Processes that decode training batches."""
+        """The number of processes that decode training batches."""
         return self._data.num_workers
 
     @property
     def score_width(self) -> int:
-        """Classes or values."""
+        """The number of classes or values."""
         return len(self.target.names)
 
     @property
     def validation_set_size(self) -> int:
-        """Utterances of a speaker that are validated together."""
+        """How many utterances of a speaker are validated together."""
         return VANILLA_VALIDATION_UTTERANCES
 
     def prepare(self, out: Path, say: Callable[[str], None]) -> None:
-        """Nothing has to be there."""
+        """Prepare nothing: these recipes need no files."""
 
     def training_reader(self) -> BatchReader:
-        """Reads training batches."""
+        """Return a reader of training batches."""
         inputs, targets = [INPUT_OF[self._data.modality]], self._train_targets.by_name
         return BatchReader(
             self.train, inputs, targets, cache_bytes=self._data.cache_bytes, clip=self._clip
         )
 
     def validation_reader(self) -> BatchReader:
-        """Reads validation batches."""
+        """Return a reader of validation batches."""
         return BatchReader(self.validation, [INPUT_OF[self._data.modality]], clip=self._clip)
 
     def keys(self, rows: NDArray[np.int64]) -> list[str]:
-        """The training utterances `rows` by name."""
+        """Return the keys of the training utterances `rows`."""
         return self.train.keys(rows)
 
     def plan(self) -> BatchPlan:
-        """The order of training."""
+        """Plan the order of training."""
         return UtterancePlan(self.train.durations, self._data.utterances, seed=self._engine.seed)
 
     def validation_batches(self) -> list[PlannedBatch]:
-        """One speaker at a time, in sets of the size trained with."""
+        """Batch the validation split: one speaker at a time, in sets of the training size."""
         return evaluation_batches(self.validation.rows_by_speaker(), self.validation_set_size)
 
     def build_model(self) -> RecognitionModel:
-        """A model with the same weights on every rank."""
+        """Build a model with the same weights on every rank."""
         torch.manual_seed(self._engine.seed)
         recognizer = self._build_recognizer()
         if self._encoder.checkpoint is None:
@@ -157,11 +157,11 @@ class RecognitionTask:
         )
 
     def term_weights(self) -> Mapping[str, float]:
-        """What each term of the loss is multiplied by."""
+        """The weight of each term of the loss."""
         return {"supervised": 1.0}
 
     def row_weights(self) -> Tensor | None:
-        """What each training utterance weighs; None when all weigh the same."""
+        """The weight of each training utterance; None when all weigh the same."""
         return None
 
     def personal_options(self) -> dict[str, Any]:
@@ -172,27 +172,29 @@ class RecognitionTask:
         """Raise ConfigError when a checkpoint's speaker embeddings are of no use here."""
 
     def validate(self, rows: NDArray[np.int64], scores: NDArray[np.float32]) -> Mapping[str, float]:
-        """Figures on the validation split: `scores` [N, C] of its utterances `rows`."""
+        """Compute the figures of the validation split from `scores` [N, C] of its `rows`."""
         truth = replace(self._validation_targets, array=self._validation_targets.array[rows])
         return self.target.score(truth, scores, self.validation.speaker_of_rows[rows]).summary()
 
     def objective(self, figures: Mapping[str, float]) -> float:
-        """Macro-F1, or CCC for values."""
+        """Macro-F1 for classes, or CCC for values."""
         return figures[self.target.best_figure]
 
     def export(self, model: TrainingModel, folder: Path) -> None:
-        """The recognizer as `from_pretrained` reads it, in float32 whatever it was trained in."""
+        """Write the recognizer as `from_pretrained` reads it, in float32 at any precision."""
         assert isinstance(model, RecognitionModel)  # noqa: S101 (this task made it)
         folder.mkdir(parents=True, exist_ok=True)
+
         plain = EmotionRecognizer(model.recognizer.config)
         plain.load_state_dict(model.recognizer.state_dict())
         plain.save_pretrained(folder)
+
         if self._original is not None:
             save_encoder(self._original, folder / ORIGINAL_NAME)
         flush_tree(folder)
 
     def _build_recognizer(self) -> EmotionRecognizer:
-        """From nothing, from a pretrained encoder, or from what another run exported."""
+        """Build the recognizer: new, around a pretrained encoder, or from another run's export."""
         checkpoint = self._encoder.checkpoint
         if checkpoint is not None and is_recognizer(checkpoint):
             return self._go_on(_load_start(checkpoint))
@@ -201,16 +203,18 @@ class RecognitionTask:
             None if checkpoint is None else load_encoder(checkpoint, self._encoder.revision)
         )
         speakers = None if checkpoint is None else load_speakers(checkpoint)
+
         recognizer = EmotionRecognizer(self._recognizer_config(pretrained, speakers))
         if pretrained is not None:
             recognizer.encoder.model.load_state_dict(pretrained.model.state_dict())
         if speakers is not None and recognizer.speakers is not None:
             recognizer.speakers.load_state_dict(speakers.embedding.state_dict())
             self._know_speakers(speakers)
+
         return recognizer
 
     def _go_on(self, start: TrainedRecognizer) -> EmotionRecognizer:
-        """With what another run has learned."""
+        """Build the recognizer with what another run has learned."""
         model, speakers = start.model, start.speakers
         recognizer = EmotionRecognizer(
             self._recognizer_config(model.encoder, speakers, model.config.trained_on)
@@ -221,14 +225,16 @@ class RecognitionTask:
         return recognizer
 
     def _know_speakers(self, state: SpeakerState) -> None:
-        """Find out whose embedding every speaker of this task gets."""
+        """Find out whose embedding each speaker of this task gets."""
         self._original = state.original.to(default_device())
         for index in (self.train, self.validation):
             self._numbers = {**self._numbers, **assign_speakers(state, index, self._data.modality)}
 
     def _trained_on(self, start: Mapping[str, Any]) -> dict[str, Any]:
-        """Which labels and speakers; what the start of this run has heard of other splits, this one
-        has heard too.
+        """Describe which labels and speakers this run has learned from.
+
+        `start` describes the same of the run that this one started from, because this run has then
+        heard its speakers too.
         """
         data = self._data
         return {
@@ -281,12 +287,12 @@ def _load_start(folder: str) -> TrainedRecognizer:
 def _with_target(
     index: CorpusIndex, config: TargetConfig, target: Target
 ) -> tuple[CorpusIndex, Targets]:
-    """The utterances of `index` that have a target, and these targets."""
+    """Keep the utterances of `index` that have a target, and read these targets."""
     known = read_targets(index, config, target.names).known
     if not known.any():
         raise ConfigError(
-            f"data.target.kind {config.kind}: no utterance of a split has {target.wanted_in_json} "
-            f"{', '.join(target.names)}"
+            f"data.target.kind {config.kind}: a split has no utterance with "
+            f"{target.wanted_in_json} {', '.join(target.names)}"
         )
 
     chosen = index.take(np.flatnonzero(known))

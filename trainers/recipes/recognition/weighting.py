@@ -1,6 +1,4 @@
-"""Weighting (Sridhar and Busso 2022): what it adds to the recognition task, more weight on some
-training speakers.
-"""
+"""Weighting (Sridhar and Busso 2022): the recognition task with more weight on some speakers."""
 
 from pathlib import Path
 
@@ -22,7 +20,7 @@ class WeightingTask(RecognitionTask):
         self._weighting, self._out = options, Path(run.out)
 
     def row_weights(self) -> Tensor:
-        """More for utterances of speakers who sound like the target speakers."""
+        """Weigh utterances more if their speakers sound like the target speakers."""
         options = self._weighting
         choice = Choice(
             train=self.train,

@@ -76,11 +76,10 @@ def noises(*lengths: int) -> list[NDArray[np.float32]]:
 
 
 def test_sentiment_against_the_checkpoints_own_pipeline(text_folder: Path) -> None:
-    """Negative, neutral, positive, in this order whatever the checkpoint's, alone as in a padded
-    batch.
-    """
+    """Sentiments equal the pipeline's, in the fixed order, alone as in a padded batch."""
     classify = pipeline("text-classification", model=str(text_folder), device="cpu", top_k=None)
     batched, single = sentiment(text_folder), sentiment(text_folder, cpu_runtime(text_tokens=1))
+
     for line, outcome in zip(LINES, batched.compute(LINES), strict=True):
         scores = {row["label"]: row["score"] for row in classify([line])[0]}
         np.testing.assert_allclose(
@@ -90,7 +89,7 @@ def test_sentiment_against_the_checkpoints_own_pipeline(text_folder: Path) -> No
 
 
 def test_blank_texts_have_no_sentiment(text_folder: Path) -> None:
-    """Silence is not neutral."""
+    """A text without words has no sentiment, as silence is not neutral."""
     blank, spoken = sentiment(text_folder).compute([" ", "rain"])
     assert isinstance(blank, Missing)
     assert isinstance(spoken, np.ndarray)
@@ -113,7 +112,7 @@ def test_short_sentiment_names_are_understood(tmp_path: Path, text_folder: Path)
     ],
 )
 def test_other_sentiments_are_refused(tmp_path: Path, classes: tuple[str, ...]) -> None:
-    """Stars, two classes or unnamed ones are not guessed at."""
+    """Stars, two classes or unnamed classes are refused and not guessed at."""
     write_text(tmp_path, dict(enumerate(classes)))
     with pytest.raises(
         ConfigError, match=r"got the classes .* expected negative, neutral, positive"
@@ -122,7 +121,7 @@ def test_other_sentiments_are_refused(tmp_path: Path, classes: tuple[str, ...]) 
 
 
 def test_face_embedding_is_the_mean_of_patches_and_frames(image_folder: Path) -> None:
-    """Against a direct forward pass of the classifier's backbone, a frame at a time."""
+    """The embedding equals a direct forward pass of the classifier's backbone, averaged."""
     (faces,) = crops(5)
     processor = AutoImageProcessor.from_pretrained(image_folder, backend="pil")
     backbone = ViTForImageClassification.from_pretrained(image_folder).vit.eval()
@@ -135,15 +134,15 @@ def test_face_embedding_is_the_mean_of_patches_and_frames(image_folder: Path) ->
 
 
 def test_face_embedding_does_not_depend_on_its_batchmates(image_folder: Path) -> None:
-    """Three frames at a time, across utterances, give each the embedding it has alone; no face
-    gives none.
-    """
+    """Each utterance gets the embedding it has alone, and one without a face gets none."""
     faces = crops(4, 1, 0, 7)
     together = face_embedding(image_folder, frames=3).compute(faces)
+
     for one, outcome in zip(faces, together, strict=True):
         if len(one):
             alone = face_embedding(image_folder, frames=64).compute([one])[0]
             np.testing.assert_allclose(outcome, alone, atol=1e-5)
+
     assert isinstance(together[2], Missing)
     assert together[2].reason.startswith("no_face: ")
 
@@ -154,51 +153,53 @@ def test_a_convolutional_backbone_gives_its_pooled_features(tmp_path: Path) -> N
     config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 12], depths=[1, 1], layer_type="basic")
     model = ResNetModel(config).eval()
     model.save_pretrained(tmp_path)
+
     preprocessor = tmp_path / "preprocessor_config.json"
     preprocessor.write_text(
         '{"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}'
     )
+
     (faces,) = crops(3)
     pixels = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")(
         list(faces), return_tensors="pt"
     )
     with torch.inference_mode():
         expected = model(**pixels).last_hidden_state.mean(dim=(0, 2, 3))
+
     np.testing.assert_allclose(
         face_embedding(tmp_path, frames=2).compute([faces])[0], expected, atol=1e-4
     )
 
 
 def test_speaker_vector_is_the_mean_over_time(audio_folder: Path) -> None:
-    """Against a direct forward pass of the classifier's backbone on the extractor's own
-    features.
-    """
+    """The vector equals a direct forward pass of the classifier's backbone, averaged over time."""
     (waveform,) = noises(9_000)
     values = AutoFeatureExtractor.from_pretrained(audio_folder)(
         waveform, sampling_rate=16_000, return_tensors="pt"
     )
+
     backbone = HubertModel.from_pretrained(audio_folder).eval()
     with torch.inference_mode():
         expected = backbone(input_values=values.input_values).last_hidden_state[0].mean(dim=0)
+
     np.testing.assert_allclose(
         speaker_vector(audio_folder).compute([waveform])[0], expected, atol=1e-4
     )
 
 
 def test_speaker_vector_does_not_depend_on_its_batchmates(audio_folder: Path) -> None:
-    """Recordings of equal length share a batch, others do not; every vector is the one it has
-    alone.
-    """
+    """Every vector is the one the recording has alone, in batches of equal lengths too."""
     waveforms = noises(4_000, 9_000, 4_000, 100, 9_000)
     together = speaker_vector(audio_folder, batch_seconds=10.0).compute(waveforms)
     alone = [speaker_vector(audio_folder).compute([waveform])[0] for waveform in waveforms]
+
     assert isinstance(together[3], Missing)
     for index in (0, 1, 2, 4):
         np.testing.assert_allclose(together[index], alone[index], atol=1e-5)
 
 
 def test_speaker_vector_of_a_long_recording(audio_folder: Path) -> None:
-    """2 s in windows of 1 s: the mean of the two halves' vectors."""
+    """The vector of 2 s in windows of 1 s is the mean of the two halves' vectors."""
     (waveform,) = noises(32_000)
     halves = speaker_vector(audio_folder).compute([waveform[:16_000], waveform[16_000:]])
     whole = speaker_vector(audio_folder, window_seconds=1.0).compute([waveform])[0]
@@ -208,49 +209,46 @@ def test_speaker_vector_of_a_long_recording(audio_folder: Path) -> None:
 def test_bfloat16_drift_of_an_embedding_is_measured_at_unit_length(
     audio_folder: Path, image_folder: Path
 ) -> None:
-    """The bound on drift means the same for vectors as for probabilities, whatever their size; both
-    still work.
-    """
+    """An embedding drifts on the scale of probabilities, and bfloat16 models still work."""
     runtime = cpu_runtime(precision="bfloat16", max_drift=0.9)
     speaker, face = SpeakerVector(window_seconds=30.0), FaceEmbedding()
     for settled in (speaker.setup(audio_folder, runtime), face.setup(image_folder, runtime)):
         assert settled.precision == "bfloat16"
         assert settled.drift is not None
         assert 0 < settled.drift < 0.9
+
     assert isinstance(speaker.compute(noises(4_000))[0], np.ndarray)
     assert isinstance(face.compute(crops(2))[0], np.ndarray)
 
 
 def test_egemaps_are_the_means_of_the_25_descriptors() -> None:
-    """A 220 Hz tone lies 36 semitones above 27.5 Hz and is not silent (where openSMILE is
-    installed).
-    """
+    """A 220 Hz tone lies 36 semitones above 27.5 Hz and is not silent."""
     opensmile = pytest.importorskip("opensmile")
     time = np.arange(16_000) / 16_000
     tone = sum(
         0.2 / number * np.sin(2 * np.pi * 220 * number * time) for number in range(1, 8)
     ).astype(np.float32)
+
     egemaps = Egemaps()
     egemaps.setup()
     values, short = egemaps.compute([tone, tone[:100]])
+
     assert isinstance(values, np.ndarray)
     assert (values.shape, values.dtype) == ((25,), np.float32)
     assert isinstance(short, Missing)
+
     smile = opensmile.Smile(
         feature_set=opensmile.FeatureSet.eGeMAPSv02,
         feature_level=opensmile.FeatureLevel.LowLevelDescriptors,
     )
     pitch = values[smile.feature_names.index("F0semitoneFrom27.5Hz_sma3nz")]
-    assert pitch == pytest.approx(
-        12 * np.log2(220 / 27.5), abs=1.5
-    )  # unvoiced frames at the edges count as 0
+    # Unvoiced frames at the edges count as 0.
+    assert pitch == pytest.approx(12 * np.log2(220 / 27.5), abs=1.5)
     assert values[smile.feature_names.index("Loudness_sma3")] > 0
 
 
 def test_egemaps_without_opensmile_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An optional package that is missing is said before the first shard, with the command that
-    adds it.
-    """
+    """When openSMILE is missing, the error at setup gives the command that adds it."""
     monkeypatch.setitem(sys.modules, "opensmile", None)
     with pytest.raises(ConfigError, match=r"pip install 'emostream\[opensmile\]'"):
         Egemaps().setup()

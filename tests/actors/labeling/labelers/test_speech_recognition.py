@@ -57,18 +57,18 @@ def test_a_transcript_does_not_depend_on_its_batchmates(
     recordings = noises(8_000, 20_000, 32_000, 3_000, 70_000, 8_000)
     alone = [make(checkpoint).transcribe([recording])[0] for recording in recordings]
     assert len(set(alone)) > 3  # the words differ, so the comparison means something
+
     batched = make(checkpoint, batch_seconds=10.0)
     assert batched.transcribe(recordings) == alone
     assert batched.transcribe(recordings[::-1]) == alone[::-1]
 
 
 def test_against_the_checkpoints_own_greedy_decoding(folder: Path) -> None:
-    """The words are those of `generate` on the processor's features, decoded one token at a time by
-    arg max.
-    """
+    """The words are those of the model's arg max, token by token, on the processor's features."""
     (recording,) = noises(20_000)
     processor = WhisperProcessor.from_pretrained(folder)
     model = WhisperForConditionalGeneration.from_pretrained(folder).eval()
+
     features = processor.feature_extractor(
         recording, sampling_rate=16_000, return_tensors="pt"
     ).input_features
@@ -76,12 +76,14 @@ def test_against_the_checkpoints_own_greedy_decoding(folder: Path) -> None:
         ["<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>"]
     )
     tokens = [start, no_timestamps]
+
     with torch.inference_mode():
         while len(tokens) < 12 and tokens[-1] != end:
             logits = model(
                 input_features=features, decoder_input_ids=torch.tensor([tokens])
             ).logits[0, -1]
             tokens.append(int(logits.argmax()))
+
     expected = processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
     assert make(folder).transcribe([recording]) == [expected]
     assert expected
@@ -90,33 +92,38 @@ def test_against_the_checkpoints_own_greedy_decoding(folder: Path) -> None:
 def test_sampling_and_beams_that_a_checkpoint_asks_for_are_overruled(
     folder: Path, tmp_path: Path
 ) -> None:
-    """A generation_config.json that samples would give another transcript on every run."""
+    """Sampling and beams in a generation_config.json do not change the transcript."""
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
+
     settings = GenerationConfig.from_pretrained(folder)
     settings.update(do_sample=True, temperature=5.0, num_beams=3)
     settings.save_pretrained(tmp_path)
+
     recordings = noises(8_000, 20_000)
     assert make(tmp_path).transcribe(recordings) == make(folder).transcribe(recordings)
 
 
 def test_long_recordings_are_heard_in_equal_windows(folder: Path) -> None:
-    """4.4 s at most 2 s a window: three equal windows, whose words are joined in order."""
+    """4.4 s in windows of at most 2 s are three equal windows, whose words are joined in order."""
     (recording,) = noises(70_400)
     recognizer = make(folder)
+
     third = 70_400 / 3
     parts = [recording[int(index * third) : int((index + 1) * third)] for index in range(3)]
     words = recognizer.transcribe(parts)
+
     assert recognizer.transcribe([recording]) == [
         " ".join(text for text in words if isinstance(text, str))
     ]
 
 
 def test_less_than_a_tenth_of_a_second_is_missing(folder: Path) -> None:
-    """Nothing can be heard in it: a reason, and the neighbors keep their words."""
+    """A recording too short to hear is missing with a reason; its neighbors keep their words."""
     short, recording = noises(1_599, 20_000)
     recognizer = make(folder, batch_seconds=10.0)
     first, missing, empty, last = recognizer.transcribe([recording, short, short[:0], recording])
+
     assert isinstance(missing, Missing)
     assert missing.reason.startswith("audio_too_short: ")
     assert empty == missing
@@ -125,24 +132,25 @@ def test_less_than_a_tenth_of_a_second_is_missing(folder: Path) -> None:
 
 
 def test_an_english_only_checkpoint_refuses_other_languages(folder: Path) -> None:
-    """English may be named, German cannot be heard."""
+    """An English-only checkpoint accepts English as its language and refuses German."""
     recordings = noises(8_000)
     assert make(folder, language="en").transcribe(recordings) == make(folder).transcribe(recordings)
-    with pytest.raises(ConfigError, match=r"language: got 'de', but .* is English only"):
+    with pytest.raises(ConfigError, match=r"language: got 'de', but .* knows English only"):
         make(folder, language="de")
 
 
 def test_a_language_the_checkpoint_does_not_know_is_refused(multilingual: Path) -> None:
-    """The error lists the languages there are; one of them is accepted."""
+    """The error lists the languages the checkpoint knows; one of them is accepted."""
     with pytest.raises(ConfigError, match=r"language: got 'pl', .* knows de, en, fr"):
         make(multilingual, language="pl")
     assert isinstance(make(multilingual, language="de").transcribe(noises(8_000))[0], str)
 
 
 def test_bfloat16_is_measured_on_the_first_token(folder: Path) -> None:
-    """The drift is a probability's, and the half-precision model still transcribes."""
+    """The drift is that of a probability, and the bfloat16 model still transcribes."""
     recognizer = SpeechRecognizer(SpeechRecognitionConfig(checkpoint=str(folder)))
     settled = recognizer.setup(folder, cpu_runtime(precision="bfloat16", max_drift=0.5))
+
     assert settled.precision == "bfloat16"
     assert settled.drift is not None
     assert 0 < settled.drift < 0.5
@@ -150,12 +158,13 @@ def test_bfloat16_is_measured_on_the_first_token(folder: Path) -> None:
 
 
 def test_what_is_no_whisper_is_refused(tmp_path: Path) -> None:
-    """A classifier is named as what it is; a Whisper without its processor says what is missing."""
+    """A classifier is named as what it is, and a Whisper without its processor is refused."""
     folder = write_audio(tmp_path / "hubert", "hubert")
     with pytest.raises(
         ConfigError, match="got a hubert model, expected a whisper-family checkpoint"
     ):
         make(folder)
+
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "config.json").write_text('{"model_type": "whisper"}')

@@ -62,9 +62,7 @@ def crops(num_frames: int, size: int = 32, seed: int = 0) -> NDArray[np.uint8]:
 def test_a_crop_label_does_not_depend_on_its_batchmates(
     over_crops: VisionLabeler, sizes: list[int]
 ) -> None:
-    """Frames of several utterances share batches of five; each utterance keeps the label it has
-    alone.
-    """
+    """Frames of several utterances share batches, and each utterance keeps its label."""
     faces = [crops(size, seed=index) for index, size in enumerate(sizes)]
     expected = np.stack([over_crops.label([one])[0] for one in faces])
     np.testing.assert_allclose(np.stack(over_crops.label(faces)), expected, atol=1e-5)
@@ -87,23 +85,25 @@ def test_a_feature_label_does_not_depend_on_its_batchmates(
 def test_frame_logits_are_averaged_before_the_softmax(
     image_folder: Path, over_crops: VisionLabeler
 ) -> None:
-    """Against a direct forward pass of the checkpoint over its own processor's pixels."""
+    """The label equals a direct forward pass whose logits are averaged before the softmax."""
     faces = crops(7)
     processor = AutoImageProcessor.from_pretrained(image_folder, backend="pil")
     model = ViTForImageClassification.from_pretrained(image_folder).eval()
+
     with torch.inference_mode():
         logits = model(**processor(list(faces), return_tensors="pt")).logits
+
     expected = torch.softmax(logits.mean(dim=0), dim=-1)
     np.testing.assert_allclose(over_crops.label([faces])[0], expected, atol=1e-5)
-    assert (
-        expected - torch.softmax(logits, dim=-1).mean(dim=0)
-    ).abs().max() > 1e-3  # the order matters here
+
+    # The order of the two steps matters here.
+    assert (expected - torch.softmax(logits, dim=-1).mean(dim=0)).abs().max() > 1e-3
 
 
 def test_features_against_a_direct_forward_pass(
     feature_folder: Path, over_features: VisionLabeler
 ) -> None:
-    """The same distribution as the model gives a single sequence."""
+    """A labeled sequence gets the same distribution as from the model itself."""
     model = FaceSequenceClassifier.from_pretrained(feature_folder).eval()
     features = np.random.default_rng(1).normal(size=(9, 6)).astype(np.float32)
     with torch.inference_mode():
@@ -114,7 +114,7 @@ def test_features_against_a_direct_forward_pass(
 @pytest.mark.parametrize("resample", [2, 3])
 @pytest.mark.parametrize("size", [24, 32, 80, 224])
 def test_pixels_equal_the_processors_own(tmp_path: Path, size: int, resample: int) -> None:
-    """Resized on the device as PIL does it, to one gray level in 255; without a resize exactly."""
+    """Pixels are off PIL's by at most one gray level in 255, and not at all without a resize."""
     settings_ = {
         "image_processor_type": "ViTImageProcessor",
         "size": {"height": 32, "width": 32},
@@ -122,10 +122,12 @@ def test_pixels_equal_the_processors_own(tmp_path: Path, size: int, resample: in
         "image_mean": [0.5, 0.4, 0.3],
         "image_std": [0.2, 0.3, 0.4],
     }
+
     write_image(tmp_path, settings_)
     frames = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
     processor = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
     expected = processor(list(frames), return_tensors="pt")["pixel_values"]
+
     tolerance = 1e-5 if size == 32 else 1.01 / 255 / 0.2
     torch.testing.assert_close(FrameInputs(tmp_path)(frames, CPU), expected, rtol=0, atol=tolerance)
 
@@ -149,9 +151,7 @@ def test_pixels_equal_the_processors_own(tmp_path: Path, size: int, resample: in
 def test_unusual_processors_are_left_to_themselves(
     tmp_path: Path, settings_: dict[str, Any]
 ) -> None:
-    """Cropping percentages, center crops and other offsets come out exactly as transformers makes
-    them.
-    """
+    """Crops and offsets that only some processors have come out exactly as transformers' own."""
     write_image(tmp_path, settings_)
     frames = crops(3, size=48)
     expected = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")(
@@ -161,14 +161,14 @@ def test_unusual_processors_are_left_to_themselves(
 
 
 def test_crops_of_two_sizes_share_a_window(over_crops: VisionLabeler) -> None:
-    """Sizes are batched apart and resized each on its own."""
+    """Crops of each size are batched apart and resized on their own."""
     faces = [crops(2, size=32), crops(3, size=64, seed=1), crops(1, size=32, seed=2)]
     expected = np.stack([over_crops.label([one])[0] for one in faces])
     np.testing.assert_allclose(np.stack(over_crops.label(faces)), expected, atol=1e-5)
 
 
 def test_no_face_is_missing(over_crops: VisionLabeler) -> None:
-    """A video without a face has no vision label, and says so; its neighbor has one."""
+    """A video without a face is missing with a reason, and its neighbor has a label."""
     none, one = over_crops.label([crops(0), crops(1)])
     assert isinstance(none, Missing)
     assert none.reason.startswith("no_face: ")
@@ -176,10 +176,11 @@ def test_no_face_is_missing(over_crops: VisionLabeler) -> None:
 
 
 def test_features_of_another_width_are_missing(over_features: VisionLabeler) -> None:
-    """A face.npy made by another tool is refused with both widths; an empty one as well."""
+    """A face.npy of another width is refused with both widths, and so is an empty one."""
     wrong, empty, good = over_features.label(
         [np.zeros((3, 5), "f4"), np.zeros((0, 6), "f4"), np.zeros((3, 6), "f4")]
     )
+
     assert isinstance(wrong, Missing)
     assert "got 3 frames of 5 values, expected at least 1 of 6" in wrong.reason
     assert isinstance(empty, Missing)
@@ -189,17 +190,16 @@ def test_features_of_another_width_are_missing(over_features: VisionLabeler) -> 
 def test_the_checkpoint_decides_what_is_looked_at(
     over_crops: VisionLabeler, over_features: VisionLabeler
 ) -> None:
-    """An image classifier looks at crops, a sequence classifier at features, whatever else there
-    is.
-    """
+    """An image classifier looks at crops only, a sequence classifier at features only."""
     features = np.zeros((2, 6), np.float32)
     utterance = Utterance(index=0, key="a", offset=0, size=0, face_features=features)
+
     assert over_crops.input_of(utterance) is None
     assert over_features.input_of(utterance) is features
 
 
 def test_an_unknown_processor_is_refused(tmp_path: Path) -> None:
-    """Preprocessing is never guessed."""
+    """A checkpoint with an unknown processor is refused."""
     write_image(tmp_path, {"image_processor_type": "NoSuchImageProcessor"})
     with pytest.raises(ConfigError, match="no usable preprocessor_config"):
         make(tmp_path, frames=1)

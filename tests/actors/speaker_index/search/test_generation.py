@@ -1,6 +1,4 @@
-"""Generations against a dictionary and plain cosines: whatever is written, found are the most alike
-who are there.
-"""
+"""Generations against a dictionary and plain cosines: the most alike speakers are found."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -57,18 +55,19 @@ def names_of(generation: Generation, numbers: NDArray[np.int64]) -> list[str]:
 def test_writes_and_searches_agree_with_a_dictionary(
     writes: list[Write], k: int, cuts: list[int]
 ) -> None:
-    """Applied one by one or in groups: the same speakers, and the same neighbors as cosines of all
-    of them give.
-    """
+    """Writes in any groups give the dictionary's speakers, and neighbors by plain cosines."""
     there = everyone(start(make_table(8)))
     grouped = single = start(make_table(8))
+
     for write in writes:
         single, counts = apply_writes(single, [write])
         assert counts == [sum(name in there for name in write.leaving)]
         there = expected(there, write)
+
     edges = sorted({0, len(writes), *(cut for cut in cuts if cut < len(writes))})
     for begin, end in pairwise(edges):
         grouped, _ = apply_writes(grouped, writes[begin:end])
+
     queries = unit(make_vectors(3, seed=99))
     for generation in (single, grouped):
         found = everyone(generation)
@@ -76,6 +75,7 @@ def test_writes_and_searches_agree_with_a_dictionary(
         assert all((found[name] == there[name]).all() for name in there)
         assert len(generation) == len(there)
         assert generation.number == 1 + len(writes)
+
         numbers, similarities = generation.search(queries, k)
         names = list(there)
         cosines = (
@@ -83,6 +83,7 @@ def test_writes_and_searches_agree_with_a_dictionary(
             if names
             else np.empty((3, 0))
         )
+
         for row in range(3):
             best = np.sort(cosines[row])[::-1][:k]
             found_names = names_of(generation, numbers[row])
@@ -96,9 +97,7 @@ def test_writes_and_searches_agree_with_a_dictionary(
 
 @pytest.mark.parametrize("kind", ["flat", "ivf", "ivf_sq8"])
 def test_only_allowed_speakers_are_found(kind: str) -> None:
-    """Filtered, without some and after deletions: exact indexes find the best of the rest, the
-    others only the rest.
-    """
+    """With filters and deletions only allowed speakers are found; exact indexes find the best."""
     table = make_table(300)
     generation, _ = apply_writes(
         start(table, kind), [Deletion(("s001", "s003")), make_upsert(["s005", "new"])]
@@ -109,6 +108,7 @@ def test_only_allowed_speakers_are_found(kind: str) -> None:
     allowed = generation.allowed(excluded, {"sex": "female"})
     queries = unit(make_vectors(4, seed=3))
     numbers, similarities = generation.search(queries, 20, allowed)
+
     there = generation.table()
     good = [
         row
@@ -116,6 +116,7 @@ def test_only_allowed_speakers_are_found(kind: str) -> None:
         if metadata["sex"] == "female" and name not in ("s007", "s009")
     ]
     cosines = queries @ unit(there.vectors[good]).T
+
     for row in range(4):
         found = names_of(generation, numbers[row])
         assert len(found) == 20
@@ -129,13 +130,12 @@ def test_only_allowed_speakers_are_found(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["ivf", "ivf_sq8"])
 @pytest.mark.parametrize("k", [100, 400, 500])
 def test_an_approximate_index_finds_as_many_as_there_are(kind: str, k: int) -> None:
-    """Of crowds that lie apart, the few lists probed hold fewer than k: the rest is found too, each
-    speaker once.
-    """
+    """Where the lists that are probed hold fewer than k speakers, the rest is found too, once."""
     table = make_table(400)
     crowds = np.repeat(unit(make_vectors(20, seed=8)), 20, axis=0)
     generation = start(replace(table, vectors=crowds + 0.01 * table.vectors), kind)
     changed, _ = apply_writes(generation, [Deletion(("s399",)), make_upsert(["new"])])
+
     queries = unit(crowds[::40])
     for one in (generation, changed):
         numbers, similarities = one.search(queries, k)
@@ -145,9 +145,7 @@ def test_an_approximate_index_finds_as_many_as_there_are(kind: str, k: int) -> N
 
 
 def test_a_filtered_search_looks_at_those_allowed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of what was written since too: no more of it is compared than may be found, nor found than is
-    asked for.
-    """
+    """Of later writes too only the allowed ones are compared, and no more found than asked for."""
     searched: list[tuple[int, int]] = []
 
     def search(stored: NDArray[np.float32], queries: NDArray[np.float32], k: int) -> Neighbors:
@@ -158,11 +156,14 @@ def test_a_filtered_search_looks_at_those_allowed_alone(monkeypatch: pytest.Monk
         start(make_table(4)), [make_upsert([f"n{number:02d}" for number in range(30)])]
     )
     monkeypatch.setattr("actors.speaker_index.search.generation.exact_search", search)
+
     wanted = [f"n{number:02d}" for number in range(0, 30, 3)]
     allowed = np.zeros(34, dtype=bool)
     allowed[[number for number in map(generation.find, wanted) if number is not None]] = True
+
     numbers, similarities = generation.search(unit(make_vectors(2)), 3, allowed)
     assert searched == [(10, 3)]
+
     there = everyone(generation)
     cosines = unit(make_vectors(2)) @ unit(np.stack([there[name] for name in wanted])).T
     np.testing.assert_allclose(similarities, -np.sort(-cosines, axis=1)[:, :3], atol=1e-6)
@@ -170,7 +171,7 @@ def test_a_filtered_search_looks_at_those_allowed_alone(monkeypatch: pytest.Monk
 
 
 def test_a_rare_entry_is_found_among_many() -> None:
-    """One speaker of 3,000 has the entry asked for, and lies anywhere."""
+    """One speaker among 3,000 has the metadata asked for, and is found."""
     table = make_table(3000)
     table.metadata[1234]["language"] = "fi"  # type: ignore[index]
     generation = start(table)
@@ -181,25 +182,27 @@ def test_a_rare_entry_is_found_among_many() -> None:
 
 
 def test_a_generation_does_not_change() -> None:
-    """Writes make new ones; what a reader holds stays as it was."""
+    """Writes make new generations, and what a reader holds stays as it was."""
     before = start(make_table(20))
     held = before.search(unit(make_vectors(2)), 5)
+
     apply_writes(before, [make_upsert(["s001", "new"]), Deletion(("s002",))])
     again = before.search(unit(make_vectors(2)), 5)
     assert [part.tolist() for part in held] == [part.tolist() for part in again]
+
     assert before.find("new") is None
     assert before.find("s002") == 2
 
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_who_has_left_the_indexed_part_leaves_nobody_there(number: int) -> None:
-    """All of it replaced, deleted or filtered out, one speaker or two: what was written since is
-    found alone.
-    """
+    """When all indexed speakers are replaced, deleted or filtered out, none of them is found."""
     names = [f"s{row:03d}" for row in range(number)]
     queries = unit(make_vectors(2, seed=5))
+
     replaced, _ = apply_writes(start(make_table(number)), [make_upsert(names)])
     assert sorted(names_of(replaced, replaced.search(queries[:1], 3)[0][0])) == names
+
     deleted, _ = apply_writes(start(make_table(number)), [Deletion(tuple(names))])
     filtered = start(make_table(number))
     for numbers, _ in (
@@ -210,7 +213,7 @@ def test_who_has_left_the_indexed_part_leaves_nobody_there(number: int) -> None:
 
 
 def test_an_empty_index_finds_nobody() -> None:
-    """Everybody deleted, indexed again: no neighbors and no error."""
+    """An index whose speakers were all deleted has no neighbors and no error, also when rebuilt."""
     generation, _ = apply_writes(start(make_table(2)), [Deletion(("s000", "s001"))])
     for empty in (generation, start(generation.table())):
         assert len(empty) == 0
@@ -218,22 +221,22 @@ def test_an_empty_index_finds_nobody() -> None:
 
 
 def test_the_most_alike_may_all_have_left() -> None:
-    """Of a hundred the forty nearest are deleted, more than are looked at first: the next five are
-    found.
-    """
+    """The next five are found when the forty nearest, more than are looked at first, are gone."""
     angles = np.linspace(0, 1, 100)
     vectors = np.zeros((100, 8), dtype=np.float32)
     vectors[:, 0], vectors[:, 1] = np.cos(angles), np.sin(angles)
+
     table = replace(make_table(100), vectors=vectors)
     generation = start(table).changed(
         2, table.speakers[:40], table.take(np.empty(0, dtype=np.int64))
     )
+
     numbers, _ = generation.search(unit(vectors[:1]), 5)
     assert numbers.tolist() == [[40, 41, 42, 43, 44]]
 
 
 def test_who_lacks_one_label_does_not_speak_for_both() -> None:
-    """Labeled are those with statistics of every dimension asked for."""
+    """Labeled speakers are those with statistics of every dimension asked for."""
     counts = np.asarray([[5, 5], [5, 0], [0, 5], [0, 0]])
     generation = start(replace(make_table(4), label_count=counts))
     assert generation.labeled([0, 1]).tolist() == [True, False, False, False]

@@ -21,12 +21,11 @@ from shards.config import ConfigError
 def test_a_token_file_that_would_let_others_in_is_refused(
     tmp_path: Path, text: str, message: str
 ) -> None:
-    """Short tokens, one token for two clients, no token, another role; the token itself is not in
-    the message.
-    """
+    """A file with a short or shared token, or no token, is refused without showing a token."""
     path = tmp_path / "tokens"
     path.write_text(text)
     path.chmod(0o600)
+
     with pytest.raises(ConfigError, match=message) as caught:
         read_tokens(path)
     assert "xxx" not in str(caught.value)
@@ -34,7 +33,7 @@ def test_a_token_file_that_would_let_others_in_is_refused(
 
 @pytest.mark.parametrize("mode", [0o604, 0o602])
 def test_a_token_file_others_can_reach_is_refused(tmp_path: Path, mode: int) -> None:
-    """Whether they may read it or write it."""
+    """A token file that others can read or write is refused."""
     path = tmp_path / "tokens"
     path.write_text(f"read a {'x' * 16}\n")
     path.chmod(mode)
@@ -43,9 +42,7 @@ def test_a_token_file_others_can_reach_is_refused(tmp_path: Path, mode: int) -> 
 
 
 def test_a_client_that_was_quiet_gets_no_more_than_a_second_of_requests() -> None:
-    """Two a second, with a clock by hand: after a minute two at once and not a hundred; half a
-    second brings one.
-    """
+    """With two requests a second a quiet minute brings two at once, and half a second one."""
     now = [0.0]
     limit = RateLimit(2.0, clock=lambda: now[0])
     for seconds, allowed in ((0.0, 2), (60.0, 2), (60.5, 1)):

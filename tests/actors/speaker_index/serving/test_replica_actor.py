@@ -47,7 +47,7 @@ class Call:
 
 
 class LostWriter:
-    """The handle of a writer that dies of every write."""
+    """The handle of a writer that dies at every write."""
 
     def __init__(self, error: Exception) -> None:
         self.write = SimpleNamespace(remote=self._write)
@@ -63,6 +63,7 @@ def config(tmp_path: Path) -> Iterator[ReplicaConfig]:
     tokens = tmp_path / "tokens"
     tokens.write_text(f"write me {TOKEN}\n")
     tokens.chmod(0o600)
+
     store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
     yield ReplicaConfig(
         data=str(tmp_path / "data"),
@@ -72,6 +73,7 @@ def config(tmp_path: Path) -> Iterator[ReplicaConfig]:
         limits=LimitsConfig(max_message_mib=1),
         threads=1,
     )
+
     store.close()
 
 
@@ -82,7 +84,7 @@ def search_request(number: int) -> messages.SearchRequest:
 
 @pytest.mark.parametrize("error", [ActorDiedError(), ActorUnavailableError("gone", None)])
 def test_a_lost_writer_is_unavailable(config: ReplicaConfig, error: Exception) -> None:
-    """The client is told that it may ask again, and not of an error of the server."""
+    """The client is told that it may ask again, and not that the server failed."""
     replica, call = SpeakerReplica(config, LostWriter(error)), Call()
     request = messages.UpsertRequest(
         encoder_fingerprint=FINGERPRINT, speakers=[make_message("a", [1.0] * WIDTH)]
@@ -94,14 +96,16 @@ def test_a_lost_writer_is_unavailable(config: ReplicaConfig, error: Exception) -
 
 
 def test_a_message_that_is_too_large_is_refused(config: ReplicaConfig) -> None:
-    """Serve's proxy lets it through; alone and in a stream."""
+    """A message that Serve's proxy lets through is refused, alone and in a stream."""
     replica = SpeakerReplica(config, None)
     large, small = search_request(2**20 // (4 * WIDTH) + 1), search_request(1)
     assert asyncio.run(replica.Search(small, Call())).generation == 1
+
     call = Call()
     with pytest.raises(_Refused, match="expected at most 1048576"):
         asyncio.run(replica.Search(large, call))
     assert call.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
     call = Call()
     with pytest.raises(_Refused, match="expected at most 1048576"):
         asyncio.run(answers_of(replica, [small, large], call))
@@ -112,7 +116,7 @@ def test_a_message_that_is_too_large_is_refused(config: ReplicaConfig) -> None:
 def test_a_token_that_is_taken_back_ends_a_stream(
     config: ReplicaConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At its next request."""
+    """A stream ends at its next request when its token is taken back."""
     monkeypatch.setattr("actors.speaker_index.serving.access.LOOK_SECONDS", 0.0)
     replica, call = SpeakerReplica(config, None), Call()
 

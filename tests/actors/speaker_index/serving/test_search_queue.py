@@ -15,7 +15,7 @@ from tests.actors.speaker_index.speaker_world import make_table, make_vectors
 
 
 def test_a_filtered_search_whose_time_is_over_is_not_begun() -> None:
-    """Nobody waits for it any more: it is told so, and who may be found is not even asked."""
+    """Such a search is refused, and `allowed` is not even asked which speakers may be found."""
     table = make_table(5)
     generation = Generation.start(1, table, build_index(unit(table.vectors), IndexConfig()))
     asked = []
@@ -51,9 +51,7 @@ def test_a_filtered_search_whose_time_is_over_is_not_begun() -> None:
 def test_a_plain_search_is_refused_when_it_is_late_or_one_too_many(
     monkeypatch: pytest.MonkeyPatch, deadline: float, room: int, error: type[Exception]
 ) -> None:
-    """Nobody waits for the first, and the second would wait for too long; neither counts as waiting
-    afterwards.
-    """
+    """A late search and one too many are refused, and neither counts as waiting afterwards."""
     monkeypatch.setattr("actors.speaker_index.serving.search_queue.MAX_WAITING_VECTORS", room)
     table = make_table(5)
     generation = Generation.start(1, table, build_index(unit(table.vectors), IndexConfig()))

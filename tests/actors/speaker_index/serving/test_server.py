@@ -70,7 +70,7 @@ def search_request(number: int = 1, seed: int = 3, **changes: Any) -> messages.S
 
 
 def code_of(call: Any, request: Any, **options: Any) -> str:
-    """The status a call ends with."""
+    """The name of the status with which a call ends."""
     try:
         call(request, timeout=options.pop("timeout", 20), **options)
     except grpc.RpcError as error:
@@ -79,11 +79,13 @@ def code_of(call: Any, request: Any, **options: Any) -> str:
 
 
 def test_the_most_alike_are_found_with_their_labels(stub: Any) -> None:
-    """Names, cosines and label statistics of every query's neighbors, as the table has them."""
+    """Names, cosines and label statistics of every query's neighbors are those of the table."""
     table, queries = make_table(NUM_SPEAKERS), unit(make_vectors(4, 3))
     cosines = queries @ unit(table.vectors).T
+
     answer = stub.Search(search_request(4))
     assert answer.generation == 1
+
     for row, one in enumerate(answer.results):
         best = np.argsort(-cosines[row])[:5]
         assert [neighbor.id for neighbor in one.neighbours] == [
@@ -92,6 +94,7 @@ def test_the_most_alike_are_found_with_their_labels(stub: Any) -> None:
         np.testing.assert_allclose(
             [n.similarity for n in one.neighbours], cosines[row][best], atol=1e-6
         )
+
         for neighbor, place in zip(one.neighbours, best, strict=True):
             expected = {
                 name: (
@@ -110,30 +113,29 @@ def test_the_most_alike_are_found_with_their_labels(stub: Any) -> None:
 
 
 def test_some_are_left_out_or_asked_for(stub: Any) -> None:
-    """Excluded names, few or many, are not found; only those with the metadata asked for are; k may
-    exceed them all.
-    """
+    """Neighbors are neither excluded nor without the metadata asked for; k may exceed them all."""
     everyone = [neighbor.id for neighbor in stub.Search(search_request(k=50)).results[0].neighbours]
     assert len(everyone) == NUM_SPEAKERS
+
     few = (
         stub.Search(search_request(k=5, exclude_ids=[*everyone[:2], "stranger"]))
         .results[0]
         .neighbours
     )
     assert [neighbor.id for neighbor in few] == everyone[2:7]
+
     women = stub.Search(
         search_request(k=50, exclude_ids=everyone[:1], metadata_equals={"sex": "female"})
     )
     expected = [name for name in everyone[1:] if int(name[1:]) % 2]
     assert [neighbor.id for neighbor in women.results[0].neighbours] == expected
+
     nobody = stub.Search(search_request(metadata_equals={"sex": "none"})).results[0].neighbours
     assert not nobody
 
 
 def test_calibration_is_equation_3_by_the_neighbors_named(stub: Any) -> None:
-    """By a vector, and by a speaker of the index, who is no neighbor of itself; who has no labels
-    is passed over.
-    """
+    """Calibration by a vector or a speaker uses its labeled neighbors, and never the speaker."""
     table = make_table(NUM_SPEAKERS)
     values = [0.1, 0.5, 0.9]
     asked = {
@@ -142,29 +144,29 @@ def test_calibration_is_equation_3_by_the_neighbors_named(stub: Any) -> None:
         "mode": messages.CALIBRATION_MODE_BOTH,
         "predictions": [messages.Predictions(dimension="valence", values=values)],
     }
-    vector = messages.Vector(
-        values=table.vectors[-1].tolist()
-    )  # of the one speaker that has no labels
+    # This vector belongs to the one speaker that has no labels.
+    vector = messages.Vector(values=table.vectors[-1].tolist())
     for target in ({"vector": vector}, {"speaker_id": table.speakers[-1]}):
         answer = stub.Calibrate(messages.CalibrateRequest(**asked, **target))
         names = [neighbor.id for neighbor in answer.neighbours]
         cosines = unit(table.vectors[-1:]) @ unit(table.vectors[:-1]).T
         assert names == [table.speakers[place] for place in np.argsort(-cosines[0])[:3]]
+
         rows = [table.speakers.index(name) for name in names]
         mean, std = table.label_mean[rows, 1].mean(), table.label_std[rows, 1].mean()
         expected = calibrate(
             np.float32(values)[:, None], np.asarray([mean]), np.asarray([std]), "both"
         )[:, 0]
+
         assert answer.calibrated[0].dimension == "valence"
         np.testing.assert_allclose(answer.calibrated[0].values, expected, rtol=1e-6)
 
 
 def test_what_is_written_is_found_and_what_is_deleted_is_not(tmp_path: Path) -> None:
-    """Upsert, get, search, delete, each with the generation it makes; deleting again finds
-    nobody.
-    """
+    """Upsert and Delete each make a generation, which Get and Search answer from."""
     with running_server(tmp_path) as running, grpc.insecure_channel(running.target) as channel:
         stub: Any = SpeakerIndexStub(channel)  # type: ignore[no-untyped-call]
+
         vector = make_vectors(1, 3)[0].tolist()
         written = make_message("new", vector, metadata={"sex": "none"})
         assert (
@@ -173,12 +175,15 @@ def test_what_is_written_is_found_and_what_is_deleted_is_not(tmp_path: Path) -> 
             ).generation
             == 2
         )
+
         assert stub.Get(messages.GetRequest(id="new")).speaker == written
         first = stub.Search(search_request()).results[0].neighbours[0]
         assert (first.id, round(first.similarity, 5)) == ("new", 1.0)
+
         answer = stub.Delete(messages.DeleteRequest(ids=["new", "new", "s001", "stranger"]))
         assert (answer.generation, answer.num_deleted) == (3, 2)
         assert code_of(stub.Get, messages.GetRequest(id="new")) == "NOT_FOUND"
+
         description = stub.Describe(messages.DescribeRequest())
         assert description.num_speakers == 39
         assert (description.dimension, description.encoder_fingerprint) == (WIDTH, FINGERPRINT)
@@ -186,13 +191,12 @@ def test_what_is_written_is_found_and_what_is_deleted_is_not(tmp_path: Path) -> 
 
 
 def test_streams_are_answered_in_order(stub: Any) -> None:
-    """A hundred requests of different sizes over one stream, and a stream that waits for each
-    answer.
-    """
+    """A stream of a hundred sizes and a stream that waits for each answer keep their order."""
     requests = [search_request(1 + number % 5, seed=number) for number in range(100)]
     answers = list(stub.StreamSearch(iter(requests), timeout=30))
     for answer, request in zip(answers, requests, strict=True):
         require_same(answer, stub.Search(request))
+
     received = threading.Semaphore(1)
 
     def one_at_a_time() -> Iterator[messages.SearchRequest]:
@@ -206,8 +210,9 @@ def test_streams_are_answered_in_order(stub: Any) -> None:
 
 
 def require_same(answer: messages.SearchResponse, other: messages.SearchResponse) -> None:
-    """The same speakers; cosines to within rounding, of which searches made together have
-    another.
+    """Check that the speakers are the same, and the cosines equal to within rounding.
+
+    Searches that are made together round otherwise than single ones.
     """
     for one, two in zip(answer.results, other.results, strict=True):
         assert [neighbor.id for neighbor in one.neighbours] == [
@@ -229,9 +234,10 @@ BAD_VECTORS = {
 
 @pytest.mark.parametrize("vector", BAD_VECTORS.values(), ids=BAD_VECTORS.keys())
 def test_vectors_without_a_direction_are_refused(stub: Any, vector: list[float]) -> None:
-    """In a search, in a calibration and in an upsert, which has no effect."""
+    """Such a vector is refused in a search, in a calibration and in an upsert without effect."""
     message = messages.Vector(values=vector)
     assert code_of(stub.Search, search_request(vectors=[message])) == "INVALID_ARGUMENT"
+
     calibration = messages.CalibrateRequest(
         encoder_fingerprint=FINGERPRINT,
         vector=message,
@@ -240,6 +246,7 @@ def test_vectors_without_a_direction_are_refused(stub: Any, vector: list[float])
         predictions=[messages.Predictions(dimension="arousal", values=[1.0])],
     )
     assert code_of(stub.Calibrate, calibration) == "INVALID_ARGUMENT"
+
     upsert = messages.UpsertRequest(
         encoder_fingerprint=FINGERPRINT, speakers=[make_message("bad", vector)]
     )
@@ -374,7 +381,7 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
 
 @pytest.mark.parametrize(("method", "request_", "code"), REFUSED.values(), ids=REFUSED.keys())
 def test_what_cannot_be_served_is_refused(stub: Any, method: str, request_: Any, code: str) -> None:
-    """With the status that says whose fault it is, and without an effect."""
+    """The status says whose fault it is, and the request has no effect."""
     assert code_of(getattr(stub, method), request_) == code
     assert stub.Describe(messages.DescribeRequest()).generation == 1
 
@@ -384,7 +391,7 @@ def test_what_cannot_be_served_is_refused(stub: Any, method: str, request_: Any,
 )
 @given(st.sampled_from(sorted(METHODS)), st.binary(max_size=200))
 def test_no_bytes_bring_an_internal_error(server: Running, method: str, data: bytes) -> None:
-    """Whatever is sent to whatever method: an answer, or a refusal that blames the request."""
+    """Bytes sent to any method bring an answer, or a refusal that blames the request."""
     with grpc.insecure_channel(server.target) as channel:
         call = channel.unary_unary(f"/{SERVICE}/{method}")
         if method in ("Upsert", "Delete"):
@@ -409,9 +416,10 @@ PREDICTIONS = st.builds(
 )
 @given(st.data())
 def test_no_message_brings_an_internal_error(stub: Any, data: st.DataObject) -> None:
-    """Requests with fields of any value, right ones among them."""
+    """Fields of any value, right ones among them, bring an answer or a fitting refusal."""
     draw = data.draw
     k, fingerprint = draw(st.integers(0, 70)), draw(st.one_of(st.just(FINGERPRINT), TEXT))
+
     search = messages.SearchRequest(
         encoder_fingerprint=fingerprint,
         vectors=draw(st.lists(VECTORS, max_size=3)),
@@ -419,6 +427,7 @@ def test_no_message_brings_an_internal_error(stub: Any, data: st.DataObject) -> 
         exclude_ids=draw(st.lists(TEXT, max_size=70)),
         metadata_equals=draw(st.dictionaries(TEXT, TEXT, max_size=2)),
     )
+
     target = draw(
         st.one_of(
             st.builds(lambda v: {"vector": v}, VECTORS),
@@ -433,6 +442,7 @@ def test_no_message_brings_an_internal_error(stub: Any, data: st.DataObject) -> 
         exclude_ids=draw(st.lists(TEXT, max_size=3)),
         **target,
     )
+
     allowed = ("OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION")
     assert code_of(stub.Search, search) in allowed
     assert code_of(stub.Calibrate, calibration) in allowed
@@ -446,10 +456,9 @@ def write_tokens(path: Path) -> str:
 
 
 def test_tokens_decide_who_may_do_what(tmp_path: Path) -> None:
-    """No token, an unknown one, one too many: unauthenticated; a reader does not write; a new file
-    is noticed.
-    """
+    """Unknown tokens are refused, and readers cannot write."""
     tokens = write_tokens(tmp_path / "tokens")
+
     with (
         running_server(tmp_path, tokens=tokens) as running,
         grpc.insecure_channel(running.target) as channel,
@@ -457,6 +466,7 @@ def test_tokens_decide_who_may_do_what(tmp_path: Path) -> None:
         stub: Any = SpeakerIndexStub(channel)  # type: ignore[no-untyped-call]
         reader, writer = ((("authorization", f"Bearer {token}"),) for token in (READ, WRITE))
         describe = messages.DescribeRequest()
+
         assert code_of(stub.Describe, describe) == "UNAUTHENTICATED"
         for wrong in ("Bearer " + "x" * 20, READ, "Basic " + READ, f"Bearer {READ}x", "Bearer "):
             assert (
@@ -465,15 +475,18 @@ def test_tokens_decide_who_may_do_what(tmp_path: Path) -> None:
             )
         assert code_of(stub.Describe, describe, metadata=reader + writer) == "UNAUTHENTICATED"
         assert code_of(stub.Describe, describe, metadata=reader) == "OK"
+
         for request, method in (
             (upsert_of("a"), stub.Upsert),
             (messages.DeleteRequest(ids=["s001"]), stub.Delete),
         ):
             assert code_of(method, request, metadata=reader) == "PERMISSION_DENIED"
+
         stream = stub.StreamSearch(iter([search_request()]), timeout=20)
         with pytest.raises(grpc.RpcError) as caught:
             next(stream)
         assert caught.value.code().name == "UNAUTHENTICATED"
+
         assert stub.Describe(describe, metadata=writer).generation == 1
         assert code_of(stub.Upsert, upsert_of("a"), metadata=writer) == "OK"
 
@@ -481,10 +494,11 @@ def test_tokens_decide_who_may_do_what(tmp_path: Path) -> None:
 def test_a_token_that_is_taken_back_ends_open_streams(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the next request; a token file that is no text changes nothing."""
+    """A stream ends at its next request; a token file that is no text changes nothing."""
     monkeypatch.setattr("actors.speaker_index.serving.access.LOOK_SECONDS", 0.0)
     tokens = tmp_path / "tokens"
     write_tokens(tokens)
+
     with (
         running_server(tmp_path, tokens=str(tokens)) as running,
         grpc.insecure_channel(running.target) as channel,
@@ -492,11 +506,13 @@ def test_a_token_that_is_taken_back_ends_open_streams(
         stub: Any = SpeakerIndexStub(channel)  # type: ignore[no-untyped-call]
         requests: queue.Queue[messages.SearchRequest | None] = queue.Queue()
         stream = stub.StreamSearch(iter(requests.get, None), timeout=20, metadata=READER)
+
         for content in (tokens.read_bytes(), b"read other \xff\xfe" + b"x" * 20):
             tokens.write_bytes(content)
             requests.put(search_request())
             assert len(next(stream).results) == 1
         assert code_of(stub.Describe, messages.DescribeRequest(), metadata=READER) == "OK"
+
         tokens.write_text(f"read other {WRITE}\n")
         requests.put(search_request())
         with pytest.raises(grpc.RpcError):
@@ -507,7 +523,7 @@ def test_a_token_that_is_taken_back_ends_open_streams(
 
 @pytest.mark.parametrize("method", [*METHODS, "StreamSearch"])
 def test_nothing_is_read_of_those_without_a_token(tmp_path: Path, method: str) -> None:
-    """They are refused as soon as they call, while their request has yet to come."""
+    """Clients without a token are refused when they call, before their request has come."""
     tokens = write_tokens(tmp_path / "tokens")
     with (
         running_server(tmp_path, tokens=tokens) as running,
@@ -515,6 +531,7 @@ def test_nothing_is_read_of_those_without_a_token(tmp_path: Path, method: str) -
     ):
         never = threading.Event()
         call = channel.stream_stream(f"/{SERVICE}/{method}")(iter(never.wait, None), timeout=20)
+
         with pytest.raises(grpc.RpcError):
             next(call)
         assert call.code().name == "UNAUTHENTICATED"
@@ -522,7 +539,7 @@ def test_nothing_is_read_of_those_without_a_token(tmp_path: Path, method: str) -
 
 
 def test_more_calls_than_can_be_held_are_refused(tmp_path: Path) -> None:
-    """Two at once: the third is told so, and another succeeds once one of them is over."""
+    """With two calls at once a third is refused, and another succeeds once one is over."""
     with (
         running_server(tmp_path, max_calls=2) as running,
         grpc.insecure_channel(running.target) as channel,
@@ -538,6 +555,7 @@ def test_more_calls_than_can_be_held_are_refused(tmp_path: Path) -> None:
         for stream in streams:
             next(stream)
         assert code_of(stub.Search, search_request()) == "RESOURCE_EXHAUSTED"
+
         over.set()
         assert [list(stream) for stream in streams] == [[], []]
         until(lambda: code_of(stub.Search, search_request()) == "OK")
@@ -553,7 +571,7 @@ def until(condition: Callable[[], bool]) -> None:
 def test_a_stream_whose_answers_nobody_takes_ends(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The server lets go of what it holds for it, and a client that goes on to read is told why."""
+    """The server ends the stream, and a client that goes on to read is told why."""
     options = {"idle_seconds": 0.5, "log_requests": "errors", "limits": Limits()}
     with (
         running_server(tmp_path, **options) as running,
@@ -577,9 +595,7 @@ def test_a_stream_whose_answers_nobody_takes_ends(
 
 
 def test_a_stream_that_is_cancelled_leaves_nothing_behind(tmp_path: Path) -> None:
-    """With more answers ahead than may be, those who read and answer for it end; behind a bad
-    request too.
-    """
+    """No task is left of a stream that was canceled, nor of one that ended at a bad request."""
     with (
         running_server(tmp_path, limits=Limits()) as running,
         grpc.insecure_channel(running.target) as channel,
@@ -587,21 +603,22 @@ def test_a_stream_that_is_cancelled_leaves_nothing_behind(tmp_path: Path) -> Non
         stub: Any = SpeakerIndexStub(channel)  # type: ignore[no-untyped-call]
         stub.Search(search_request())
         before = running.num_tasks()
+
         many = [search_request(400, k=40)] * 60
         call = stub.StreamSearch(iter(many), timeout=60)
         next(call)
         call.cancel()
+
         refused = stub.StreamSearch(iter([many[0], search_request(k=0), *many]), timeout=60)
         with pytest.raises(grpc.RpcError):
             list(refused)
         assert refused.code().name == "INVALID_ARGUMENT"
+
         until(lambda: running.num_tasks() <= before)
 
 
 def test_a_client_that_asks_too_often_waits(tmp_path: Path) -> None:
-    """Two a second: the third at once is refused; another client is not; streams are counted
-    too.
-    """
+    """With two requests a second a third is refused, in calls as in a stream of another client."""
     tokens = write_tokens(tmp_path / "tokens")
     with (
         running_server(tmp_path, tokens=tokens, requests_per_second=2) as running,
@@ -609,10 +626,12 @@ def test_a_client_that_asks_too_often_waits(tmp_path: Path) -> None:
     ):
         stub: Any = SpeakerIndexStub(channel)  # type: ignore[no-untyped-call]
         reader, writer = ((("authorization", f"Bearer {token}"),) for token in (READ, WRITE))
+
         codes = [
             code_of(stub.Describe, messages.DescribeRequest(), metadata=reader) for _ in range(3)
         ]
         assert codes == ["OK", "OK", "RESOURCE_EXHAUSTED"]
+
         stream = stub.StreamSearch(iter([search_request()] * 9), timeout=20, metadata=writer)
         with pytest.raises(grpc.RpcError) as caught:
             list(stream)
@@ -632,17 +651,17 @@ def channel_of(
 
 
 def test_only_clients_of_the_authority_get_in(authority: Authority, tmp_path: Path) -> None:
-    """Mutual TLS: not in plain text, not without a certificate, nor with one that has expired or is
-    another's.
-    """
+    """With mutual TLS only a client with a valid certificate of the authority gets in."""
     own, client, expired = (
         authority.sign("server"),
         authority.sign("client"),
         authority.sign("expired", days=-1),
     )
+
     other = Authority(tmp_path / "other", "other")
     stranger = other.sign("stranger")
     security = {"tls_cert": own.cert, "tls_key": own.key, "client_ca": authority.ca}
+
     with running_server(tmp_path / "server", **security) as running:
         channels = {
             "good": channel_of(running.target, authority.ca, client.cert, client.key),
@@ -656,11 +675,13 @@ def test_only_clients_of_the_authority_get_in(authority: Authority, tmp_path: Pa
             ),
             "plain text": grpc.insecure_channel(running.target),
         }
+
         codes = {}
         for name, channel in channels.items():
             stub: Any = SpeakerIndexStub(channel)  # type: ignore[no-untyped-call]
             codes[name] = code_of(stub.Upsert, upsert_of(name.replace("'", "")), timeout=10)
             channel.close()
+
         assert codes == {name: "OK" if name == "good" else "UNAVAILABLE" for name in channels}
         assert running.index.generation.number == 2
 
@@ -679,9 +700,7 @@ def test_an_expired_server_is_not_believed(authority: Authority, tmp_path: Path)
 def test_a_write_whose_time_is_over_is_not_begun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a client's own deadline of 0 enough may be left on the server for a write; here the server
-    leaves none.
-    """
+    """A write for which the server has no time left has no effect."""
     monkeypatch.setattr(SpeakerServer, "_seconds_left", lambda *_: 0.0)
     with running_server(tmp_path) as running, grpc.insecure_channel(running.target) as channel:
         stub: Any = SpeakerIndexStub(channel)  # type: ignore[no-untyped-call]
@@ -690,7 +709,7 @@ def test_a_write_whose_time_is_over_is_not_begun(
 
 
 def test_a_call_that_is_given_up_has_no_effect(tmp_path: Path) -> None:
-    """By a deadline and by a cancellation, while the disk is slow and another write is ahead."""
+    """A write ahead is slow, and those behind it are given up by a deadline and a cancellation."""
     with running_server(tmp_path) as running, grpc.insecure_channel(running.target) as channel:
         stub: Any = SpeakerIndexStub(channel)  # type: ignore[no-untyped-call]
         held, let_go = threading.Event(), threading.Event()
@@ -706,12 +725,12 @@ def test_a_call_that_is_given_up_has_no_effect(tmp_path: Path) -> None:
         assert held.wait(20)
         second = stub.Upsert.future(upsert_of("second"), timeout=20)
         third = stub.Upsert.future(upsert_of("third"), timeout=0.3)
+
         with pytest.raises(grpc.RpcError):
             third.result()
         second.cancel()
-        assert (
-            stub.Describe(messages.DescribeRequest()).generation == 1
-        )  # reads do not wait for writes
+        # Reads do not wait for writes.
+        assert stub.Describe(messages.DescribeRequest()).generation == 1
         let_go.set()
         assert first.result().generation == 2
         assert stub.Upsert(upsert_of("fourth"), timeout=20).generation == 3
@@ -722,7 +741,7 @@ def test_a_call_that_is_given_up_has_no_effect(tmp_path: Path) -> None:
 
 
 def test_connections_that_say_nothing_do_not_keep_others_out(server: Running, stub: Any) -> None:
-    """Fifty that never finish their greeting, and fifty that stop in the middle of a request."""
+    """A hundred clients stop in their greeting or in a request, and another is still served."""
     greeting = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
     settings_frame = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
     slow = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(100)]
@@ -731,6 +750,7 @@ def test_connections_that_say_nothing_do_not_keep_others_out(server: Running, st
             connection.sendall(
                 greeting[:10] if number % 2 else greeting + settings_frame + b"\x00\x10\x00\x00"
             )
+
         started = time.monotonic()
         assert code_of(stub.Search, search_request()) == "OK"
         assert time.monotonic() - started < 5
@@ -740,17 +760,17 @@ def test_connections_that_say_nothing_do_not_keep_others_out(server: Running, st
 
 
 def test_health_and_reflection_tell_what_is_served(tmp_path: Path) -> None:
-    """Health is serving, and not while the index takes no writes; reflection, where it is on, names
-    the methods.
-    """
+    """Health says whether the index takes writes, and reflection names the service."""
     with (
         running_server(tmp_path, reflection=True) as running,
         grpc.insecure_channel(running.target) as channel,
     ):
         health: Any = health_pb2_grpc.HealthStub(channel)
         request = health_pb2.HealthCheckRequest(service=SERVICE)
+
         assert health.Check(request).status == health_pb2.HealthCheckResponse.SERVING
         assert SERVICE in ProtoReflectionDescriptorDatabase(channel).get_services()
+
         running.index.failure = OSError("the disk is gone")
         deadline = time.monotonic() + 20
         while health.Check(request).status != health_pb2.HealthCheckResponse.NOT_SERVING:
@@ -759,20 +779,21 @@ def test_health_and_reflection_tell_what_is_served(tmp_path: Path) -> None:
 
 
 def test_metrics_count_what_was_asked(tmp_path: Path) -> None:
-    """Requests by method and status, vectors, and the size of the index, as Prometheus reads
-    them.
-    """
+    """Prometheus reads requests by method and status, vectors, and the size of the index."""
     port = free_port()
+
     with (
         running_server(tmp_path, metrics_port=port) as running,
         grpc.insecure_channel(running.target) as channel,
     ):
         stub: Any = SpeakerIndexStub(channel)  # type: ignore[no-untyped-call]
+
         stub.Search(search_request(7))
         code_of(stub.Search, search_request(k=0))
         text = (
             urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
         )
+
     assert 'emostream_requests_total{code="OK",method="Search"} 1.0' in text
     assert 'emostream_requests_total{code="INVALID_ARGUMENT",method="Search"} 1.0' in text
     assert 'emostream_items_total{method="Search"} 7.0' in text
@@ -782,19 +803,20 @@ def test_metrics_count_what_was_asked(tmp_path: Path) -> None:
 def test_the_log_says_who_asked_what_and_never_a_vector(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A line of JSON for each request, with the client's request id made harmless; no token, no
-    number of a vector.
-    """
+    """Each request is a line of JSON with a harmless request id, and with no token or vector."""
     tokens = write_tokens(tmp_path / "tokens")
+
     with (
         running_server(tmp_path, tokens=tokens, log_requests="all") as running,
         grpc.insecure_channel(running.target) as channel,
     ):
         stub: Any = SpeakerIndexStub(channel)  # type: ignore[no-untyped-call]
+
         metadata = (("authorization", f"Bearer {WRITE}"), ("x-request-id", "my-id"))
         stub.Search(search_request(3), metadata=metadata)
         stub.Upsert(upsert_of("anna"), metadata=metadata)
         code_of(stub.Get, messages.GetRequest(id="who\x1b[31m"), metadata=metadata)
+
     text = capfd.readouterr().err
     lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
     assert [(line["method"], line["code"], line["client"], line["items"]) for line in lines] == [
@@ -802,6 +824,7 @@ def test_the_log_says_who_asked_what_and_never_a_vector(
         ("Upsert", "OK", "writer", 1),
         ("Get", "INVALID_ARGUMENT", "writer", 1),
     ]
+
     assert {line["request"] for line in lines} == {"my-id"}
     assert WRITE not in text
     assert "\x1b" not in text
@@ -810,7 +833,7 @@ def test_the_log_says_who_asked_what_and_never_a_vector(
 
 
 def test_only_errors_are_logged_where_only_they_are_wanted() -> None:
-    """`errors` leaves out what went well, `none` everything."""
+    """`errors` leaves out the requests that went well, and `none` leaves out all."""
     served = Served("id", "Search", "me", "OK", 0.1, 1)
     for which, expected in (("errors", 0), ("none", 0)):
         log = RequestLog(which)  # type: ignore[arg-type]
@@ -819,9 +842,7 @@ def test_only_errors_are_logged_where_only_they_are_wanted() -> None:
 
 
 def test_every_answer_is_of_one_whole_generation(tmp_path: Path) -> None:
-    """Five speakers are always written together; whoever asks meanwhile finds all five of one
-    version, and of the generation that wrote it.
-    """
+    """Of five speakers that are always written together every answer shows one version."""
     index = open_store(
         str(tmp_path / "data"),
         write_table(tmp_path / "speakers.parquet", 30),
@@ -842,9 +863,11 @@ def test_every_answer_is_of_one_whole_generation(tmp_path: Path) -> None:
                 )
             ]
             speakers = [make_message(name, direction.tolist(), labels=labels) for name in names]
+
             speakers.append(
                 make_message(f"other-{version % 40}", make_vectors(1, version)[0].tolist())
             )
+
             request = messages.UpsertRequest(encoder_fingerprint=FINGERPRINT, speakers=speakers)
             versions[stub.Upsert(request, timeout=20).generation] = float(version)
 
@@ -863,14 +886,17 @@ def test_every_answer_is_of_one_whole_generation(tmp_path: Path) -> None:
         ]
         for thread in (writer, *readers):
             thread.start()
+
         writer.join(timeout=60)
         ended.set()
         for thread in readers:
             thread.join(timeout=30)
         for channel in channels:
             channel.close()
+
     assert len(versions) == NUM_VERSIONS
     assert len(answers) == 3
+
     for mine in answers:
         numbers = [answer.generation for answer in mine]
         assert numbers == sorted(numbers)
@@ -881,13 +907,13 @@ def test_every_answer_is_of_one_whole_generation(tmp_path: Path) -> None:
                 assert {neighbor.labels[0].mean for neighbor in found} == {
                     versions[answer.generation]
                 }
-    assert (
-        running.index.generation.base.table.speakers[-1] != "s029"
-    )  # the index was built again meanwhile
+
+    # The index was built again meanwhile.
+    assert running.index.generation.base.table.speakers[-1] != "s029"
 
 
 def test_a_speaker_with_labels_is_not_calibrated_by_itself(stub: Any) -> None:
-    """Its own labels are what nobody is to know; who is excluded by name is left out too."""
+    """A speaker's own labels are not used for it, nor are those of excluded speakers."""
     predictions = [messages.Predictions(dimension="valence", values=[0.1, 0.5])]
     asked = {
         "speaker_id": "s003",
@@ -895,6 +921,8 @@ def test_a_speaker_with_labels_is_not_calibrated_by_itself(stub: Any) -> None:
         "mode": messages.CALIBRATION_MODE_MU,
         "predictions": predictions,
     }
+
     answer = stub.Calibrate(messages.CalibrateRequest(**asked, exclude_ids=["s005"]))
+
     labeled = set(make_table(40).speakers[:-1])
     assert {neighbor.id for neighbor in answer.neighbours} == labeled - {"s003", "s005"}

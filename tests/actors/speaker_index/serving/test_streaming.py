@@ -14,7 +14,7 @@ MAX_NUMBER, MAX_WEIGHT = 4, 10
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 25), st.integers(0, 3), st.integers(0, 3)), max_size=20))
 def test_answers_keep_their_order_and_their_bounds(pieces: Sequence[tuple[int, int, int]]) -> None:
-    """Whatever they weigh and whoever is slow; what is too heavy goes alone."""
+    """Answers keep them whatever they weigh and whoever is slow; a heavy one is held alone."""
     held: list[tuple[int, ...]] = []
     assert asyncio.run(_passed_on(pieces, held)) == [
         bytes([number]) for number in range(len(pieces))
@@ -27,7 +27,7 @@ def test_answers_keep_their_order_and_their_bounds(pieces: Sequence[tuple[int, i
 async def _passed_on(
     pieces: Sequence[tuple[int, int, int]], held: list[tuple[int, ...]]
 ) -> list[bytes]:
-    """The answers as they are taken; `held` gets the weights there are after each is begun."""
+    """The answers in the order they are taken; `held` gets the weights that are held at each."""
     ahead = AnswersAhead(max_number=MAX_NUMBER, max_weight=MAX_WEIGHT)
     weights: list[int] = []
 
@@ -57,9 +57,7 @@ async def _passed_on(
 
 
 def test_cancelling_ends_every_answer() -> None:
-    """Those that are done, have failed or would never be; and who waits for room can be cancelled
-    too.
-    """
+    """Answers that are done, failed or unending are ended, and so is a wait for room."""
 
     async def fail() -> bytes:
         raise ValueError
@@ -71,8 +69,10 @@ def test_cancelling_ends_every_answer() -> None:
         ahead = AnswersAhead(max_number=2, max_weight=10)
         for answer in (fail(), never()):
             ahead.begin(answer, 1)
+
         waiting = asyncio.create_task(ahead.make_room(1))
         await asyncio.sleep(0)
+
         ahead.cancel()
         waiting.cancel()
         await asyncio.wait([waiting])

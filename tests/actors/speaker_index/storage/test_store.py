@@ -1,6 +1,4 @@
-"""The index on disk: nothing acknowledged is lost, nothing half written is shown, whatever stops it
-and whenever.
-"""
+"""The index on disk: nothing acknowledged is lost, and nothing half written is ever shown."""
 
 import multiprocessing
 import os
@@ -57,7 +55,7 @@ def speakers(tmp_path: Path) -> str:
 
 @pytest.fixture
 def states(tmp_path: Path, speakers: str) -> list[dict[str, bytes]]:
-    """The whole states there are: after none, one, two, ... of the writes."""
+    """The states that the index can be in: after none, one, two, ... of the writes."""
     store = open_small(tmp_path / "expected", speakers)
     generation = store.generation
     store.close()
@@ -69,14 +67,14 @@ def states(tmp_path: Path, speakers: str) -> list[dict[str, bytes]]:
 def require_whole(
     folder: Path, speakers: str, acknowledged: int, states: list[dict[str, bytes]]
 ) -> None:
-    """What is found there is one of the states, and not before what was acknowledged; and it can be
-    written to.
-    """
+    """Check that `folder` holds a whole state with all acknowledged writes, and takes another."""
     store = open_small(folder, speakers)
     found = state_of(store.generation)
     assert found in states[acknowledged : acknowledged + 2]
+
     number = store.submit(make_upsert(["later"])).result(timeout=60).generation
     store.close()
+
     again = open_small(folder, speakers)
     assert again.generation.number == number
     assert state_of(again.generation).keys() == found.keys() | {"later"}
@@ -86,11 +84,10 @@ def require_whole(
 def test_a_kill_before_any_step_loses_nothing(
     tmp_path: Path, speakers: str, states: list[dict[str, bytes]]
 ) -> None:
-    """SIGKILL before each step of opening, writing, snapshots and swaps, one process after the
-    other.
-    """
+    """A SIGKILL before any step of opening, writing, snapshots and swaps loses nothing."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.actors.speaker_index.crashes"])
+
     status, step = -signal.SIGKILL, 0
     while status == -signal.SIGKILL:
         folder, notes = tmp_path / f"step-{step}", tmp_path / f"notes-{step}"
@@ -100,6 +97,7 @@ def test_a_kill_before_any_step_loses_nothing(
         status = process.exitcode
         require_whole(folder, speakers, num_acknowledged(notes), states)
         step += 1
+
     assert status == 0
     assert num_acknowledged(notes) == len(WRITES)
     assert step > 60
@@ -108,28 +106,31 @@ def test_a_kill_before_any_step_loses_nothing(
 def test_a_power_loss_before_any_step_loses_nothing(
     tmp_path: Path, speakers: str, states: list[dict[str, bytes]]
 ) -> None:
-    """Only what was flushed is left, files and names; what was acknowledged is among it."""
+    """What was acknowledged is among the files and names that were flushed before a power loss."""
     folder, notes = tmp_path / "data", tmp_path / "notes"
     folder.mkdir()
     losses = PowerLosses(folder, notes, tmp_path / "copies")
+
     with watched(losses.before):
         tell(folder, speakers, notes)
+
     assert len(losses.left) > 60
     for left, acknowledged in losses.left:
         require_whole(left, speakers, acknowledged, states)
 
 
 def test_a_rebuilt_index_takes_over_with_later_writes(tmp_path: Path, speakers: str) -> None:
-    """After many writes old files are gone, and a fresh start finds the same speakers in the newest
-    snapshot.
-    """
+    """After many writes old files are gone, and the newest snapshot has the same speakers."""
     folder = IndexFolder(tmp_path / "data")
+
     store = open_small(folder.path, speakers)
     for number in range(30):
         store.submit(make_upsert([f"n{number:02d}"], number)).result(timeout=60)
     store.close()
+
     assert len(folder.generations("speakers")) == len(folder.generations("journal")) == 1
     assert folder.generations("speakers")[0] > 1
+
     again = open_small(folder.path, speakers)
     assert state_of(again.generation) == state_of(store.generation)
     assert again.generation.number == 31
@@ -137,10 +138,11 @@ def test_a_rebuilt_index_takes_over_with_later_writes(tmp_path: Path, speakers: 
 
 
 def test_one_folder_has_one_writer(tmp_path: Path, speakers: str) -> None:
-    """The second is told so; once the first has closed, another may open."""
+    """A second writer is refused until the first has closed."""
     store = open_small(tmp_path / "data", speakers)
     with pytest.raises(ConfigError, match="another server writes to it"):
         open_small(tmp_path / "data", speakers)
+
     store.close()
     with pytest.raises(ReadOnlyError):
         store.submit(WRITES[0])
@@ -150,16 +152,16 @@ def test_one_folder_has_one_writer(tmp_path: Path, speakers: str) -> None:
 def test_another_table_replaces_its_speakers_and_keeps_the_rest(
     tmp_path: Path, speakers: str
 ) -> None:
-    """Embedded again, its speakers win and those that clients added stay; the same table changes
-    nothing.
-    """
+    """A new table's speakers win, those of clients stay, and the same table changes nothing."""
     store = open_small(tmp_path / "data", speakers)
     store.submit(make_upsert(["added", "s001"])).result(timeout=60)
     before = state_of(store.generation)
     store.close()
+
     unchanged = open_small(tmp_path / "data", speakers)
     assert state_of(unchanged.generation) == before
     unchanged.close()
+
     other = write_table(tmp_path / "other.parquet", 3, seed=5)
     for _ in range(2):
         changed = open_small(tmp_path / "data", other)
@@ -173,9 +175,7 @@ def test_another_table_replaces_its_speakers_and_keeps_the_rest(
 
 @pytest.mark.parametrize("differs", ["encoder", "width", "labels"])
 def test_a_table_of_another_kind_is_refused(tmp_path: Path, speakers: str, differs: str) -> None:
-    """Another encoder's vectors cannot be compared with those in the folder, nor can labels of
-    other dimensions.
-    """
+    """A table of another encoder, width or label dimensions does not fit the folder's speakers."""
     open_small(tmp_path / "data", speakers).close()
     other, table = tmp_path / "other.parquet", make_table(3)
     changes = {
@@ -183,6 +183,7 @@ def test_a_table_of_another_kind_is_refused(tmp_path: Path, speakers: str, diffe
         "width": {"vectors": table.vectors[:, :-1]},
         "labels": {"dimensions": tuple(reversed(table.dimensions))},
     }
+
     write_speakers(str(other), replace(table, **changes[differs]))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="give another --data folder"):
         open_small(tmp_path / "data", str(other))
@@ -198,36 +199,37 @@ def journal_of_writes(data: Path, speakers: str) -> Path:
 
 
 def test_damage_to_what_was_acknowledged_is_refused(tmp_path: Path, speakers: str) -> None:
-    """A flipped byte in any record of the journal stops the server with the place; a torn end does
-    not.
-    """
+    """A flipped byte anywhere in the journal is refused with its place, and a torn end is not."""
     store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
     for write in WRITES:
         store.submit(write).result(timeout=60)
     expected = state_of(store.generation)
     store.close()
+
     (journal,) = (tmp_path / "data").glob("journal-*.log")
     whole = journal.read_bytes()
     for place in range(30, len(whole) - 100, 41):
         journal.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         with pytest.raises(ConfigError, match="were acknowledged and cannot be read"):
             open_store(str(tmp_path / "data"), speakers, IndexConfig())
-    journal.write_bytes(
-        whole + whole[40:90]
-    )  # what a power loss may leave of a write nobody was told of
+
+    # A power loss may leave this of a write that nobody was told of.
+    journal.write_bytes(whole + whole[40:90])
     again = open_store(str(tmp_path / "data"), speakers, IndexConfig())
     assert state_of(again.generation) == expected
     again.close()
 
 
 def test_a_missing_snapshot_or_journal_is_refused(tmp_path: Path, speakers: str) -> None:
-    """Journals alone are not the truth, and a gap between them is none."""
+    """Journals without a snapshot are refused, as they hold only the later writes."""
     store = open_small(tmp_path / "data", speakers)
     for write in WRITES:
         store.submit(write).result(timeout=60)
     store.close()
+
     for snapshot in (tmp_path / "data").glob("speakers-*.parquet"):
         snapshot.unlink()
+
     with pytest.raises(ConfigError, match="holds journals and no snapshot"):
         open_small(tmp_path / "data", speakers)
 
@@ -236,14 +238,14 @@ def test_a_missing_snapshot_or_journal_is_refused(tmp_path: Path, speakers: str)
 def test_an_index_file_that_cannot_be_trusted_is_built_again(
     tmp_path: Path, speakers: str, what: str
 ) -> None:
-    """Flipped bytes, another snapshot's index, no description: refused with a warning, and the
-    answers are right.
-    """
+    """An index file that does not fit its snapshot is built again, and the answers are right."""
     store = open_small(tmp_path / "data", speakers)
     expected = state_of(store.generation)
     store.close()
+
     (index,) = (tmp_path / "data").glob("index-*.faiss")
     description = index.with_suffix(".json")
+
     if what == "content":
         data = bytearray(index.read_bytes())
         data[len(data) // 2] ^= 1
@@ -254,6 +256,7 @@ def test_an_index_file_that_cannot_be_trusted_is_built_again(
         description.write_text(description.read_text().replace('"snapshot": "', '"snapshot": "0'))
     else:
         description.unlink()
+
     again = open_small(tmp_path / "data", speakers)
     assert state_of(again.generation) == expected
     again.close()
@@ -263,9 +266,7 @@ def test_an_index_file_that_cannot_be_trusted_is_built_again(
 def test_a_full_disk_refuses_the_write_and_keeps_the_rest(
     tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The write fails and has no effect, also after a restart; when there is room again, the next
-    one succeeds.
-    """
+    """A write to a full disk has no effect, also after a restart; the next one may succeed."""
     store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
     store.submit(make_upsert(["a"])).result(timeout=60)
     real = os.pwrite
@@ -281,9 +282,11 @@ def test_a_full_disk_refuses_the_write_and_keeps_the_rest(
     with pytest.raises(StorageFailedError, match="No space left"):
         store.submit(make_upsert(["b"])).result(timeout=60)
     assert store.generation.find("b") is None
+
     monkeypatch.setattr(os, "pwrite", real)
     store.submit(make_upsert(["c"])).result(timeout=60)
     store.close()
+
     again = open_store(str(tmp_path / "data"), speakers, IndexConfig())
     assert {"a", "c"} <= state_of(again.generation).keys()
     assert again.generation.find("b") is None
@@ -291,9 +294,7 @@ def test_a_full_disk_refuses_the_write_and_keeps_the_rest(
 
 
 def break_next(monkeypatch: pytest.MonkeyPatch, name: str, path: Path, number: int = 28) -> None:
-    """Let `os.name` fail for the file at `path`, and for its folder when the file is there, until
-    undone.
-    """
+    """Let `os.name` fail for the file at `path`, and for its folder once the file is there."""
     real = getattr(os, name)
 
     def step(target: int | Path, *rest: object) -> object:
@@ -311,24 +312,26 @@ def break_next(monkeypatch: pytest.MonkeyPatch, name: str, path: Path, number: i
 def test_a_journal_that_cannot_be_begun_is_not_left_behind(
     tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """At a roll-over on a full disk writes go on in the old journal, with no descriptor lost; a
-    follower sees them, and so does a restart, also after a torn end.
-    """
+    """At a roll-over on a full disk writes go on in the old journal, for followers and restarts."""
     folder = tmp_path / "data"
     store = open_small(folder, speakers)
     follower = SpeakerFollower(str(folder), IndexConfig(), poll_seconds=3600)
     num_open = len(os.listdir("/proc/self/fd"))
+
     with monkeypatch.context() as patch:
         break_next(patch, step, IndexFolder(folder).name("journal", 2))
         store.submit(make_upsert(["a", "b", "c", "d"])).result(timeout=60)
         store.submit(make_upsert(["e"])).result(timeout=60)  # behind the roll-over
+
     assert IndexFolder(folder).generations("journal") == [1]
     assert len(os.listdir("/proc/self/fd")) == num_open
+
     store.submit(make_upsert(["f"])).result(timeout=60)
     follower.catch_up()
     assert state_of(follower.generation) == state_of(store.generation)
     follower.close()
     store.close()
+
     (journal,) = folder.glob("journal-*.log")
     whole = journal.read_bytes()
     journal.write_bytes(whole + whole[40:90])
@@ -340,20 +343,21 @@ def test_a_journal_that_cannot_be_begun_is_not_left_behind(
 def test_a_journal_that_cannot_be_removed_ends_writes(
     tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beside a later journal the old one must not grow; what was acknowledged is there after a
-    restart.
-    """
+    """Where a later journal cannot be removed, the old one takes no more writes and loses none."""
     folder = tmp_path / "data"
     store = open_small(folder, speakers)
+
     with monkeypatch.context() as patch:
         for step in ("pwrite", "unlink"):
             break_next(patch, step, IndexFolder(folder).name("journal", 2))
         store.submit(make_upsert(["a", "b", "c", "d"])).result(timeout=60)
         store._writer.join(timeout=60)
+
     with pytest.raises(StorageFailedError, match="restart the server"):
         store.submit(make_upsert(["e"])).result(timeout=60)
     assert isinstance(store.failure, StorageFailedError)
     store.close()
+
     again = open_small(folder, speakers)
     assert state_of(again.generation) == state_of(store.generation)
     again.submit(make_upsert(["e"])).result(timeout=60)
@@ -363,9 +367,7 @@ def test_a_journal_that_cannot_be_removed_ends_writes(
 def test_a_failed_flush_is_not_tried_again(
     tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel may have dropped the pages: all later writes are refused, and the failure told,
-    until a restart.
-    """
+    """After a failed flush all writes are refused until a restart, and the failure is told."""
     store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
     real = os.fsync
 
@@ -375,6 +377,7 @@ def test_a_failed_flush_is_not_tried_again(
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(StorageFailedError, match="cannot be flushed"):
         store.submit(make_upsert(["a"])).result(timeout=60)
+
     monkeypatch.setattr(os, "fsync", real)
     with pytest.raises(StorageFailedError, match="restart the server"):
         store.submit(make_upsert(["b"])).result(timeout=60)
@@ -385,9 +388,7 @@ def test_a_failed_flush_is_not_tried_again(
 def test_no_rebuild_goes_on_behind_a_failed_flush(
     tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that was under way begins no new journal to write to; all that was acknowledged is there
-    after a restart.
-    """
+    """A rebuild that was under way begins no new journal, and a restart finds all acknowledged."""
     folder = tmp_path / "data"
     let_go = threading.Event()
     real = write_rebuilt
@@ -400,18 +401,22 @@ def test_no_rebuild_goes_on_behind_a_failed_flush(
     store = open_small(folder, speakers)
     for number in range(9):
         store.submit(make_upsert([f"n{number}"], number)).result(timeout=60)
+
     newest = sorted(folder.glob("journal-*.log"))[-1]
     with monkeypatch.context() as patch:
         break_next(patch, "fsync", newest, 5)
         with pytest.raises(StorageFailedError, match="cannot be flushed"):
             store.submit(make_upsert(["unknown"])).result(timeout=60)
+
     let_go.set()
     for thread in threading.enumerate():
         if thread.name == "speaker-rebuild":
             thread.join(timeout=60)
+
     with pytest.raises(StorageFailedError, match="restart the server"):
         store.submit(make_upsert(["later"])).result(timeout=60)
     store.close()
+
     again = open_small(folder, speakers)
     assert state_of(again.generation).items() >= state_of(store.generation).items()
     assert again.generation.find("later") is None
@@ -421,18 +426,18 @@ def test_no_rebuild_goes_on_behind_a_failed_flush(
 def test_a_journal_that_is_opened_again_is_written_again(
     tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every byte that is believed, before the flush: after a failed one it may have been in memory
-    alone.
-    """
+    """Every byte that is believed is written again and flushed, as it may not be on the disk."""
     journal = journal_of_writes(tmp_path / "data", speakers)
     whole = journal.read_bytes()
     journal.write_bytes(whole + whole[40:90])
+
     steps: list[tuple[str, object]] = []
     write_at, flush = os.pwrite, os.fsync
     monkeypatch.setattr(
         os, "pwrite", lambda *a: (steps.append((bytes(a[1]), a[2])), write_at(*a))[1]
     )
     monkeypatch.setattr(os, "fsync", lambda *a: (steps.append(("flushed", 0)), flush(*a))[1])
+
     again = open_store(str(tmp_path / "data"), speakers, IndexConfig())
     assert steps[:2] == [(whole, 0), ("flushed", 0)]
     assert journal.read_bytes() == whole
@@ -442,7 +447,7 @@ def test_a_journal_that_is_opened_again_is_written_again(
 def test_a_cancelled_write_leaves_no_trace(
     tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Cancelled while it waits behind another, it is neither stored nor shown."""
+    """A write that is canceled while it waits behind another is neither stored nor shown."""
     store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
     real, cancelled = os.fsync, []
 
@@ -456,17 +461,17 @@ def test_a_cancelled_write_leaves_no_trace(
     store.submit(make_upsert(["first"])).result(timeout=60)
     store.submit(Deletion(("nobody",))).result(timeout=60)
     store.close()
+
     assert store.generation.find("second") is None
     assert store.generation.number == 3
 
 
 def test_a_follower_shows_the_writers_generations(tmp_path: Path, speakers: str) -> None:
-    """Through rebuilds that remove what it was reading, it ends where the writer is, at whole
-    generations only.
-    """
+    """A follower ends where the writer is, at whole generations, also through rebuilds."""
     store = open_small(tmp_path / "data", speakers)
     follower = SpeakerFollower(str(tmp_path / "data"), IndexConfig(), poll_seconds=3600)
     states: dict[int, dict[str, bytes]] = {1: state_of(store.generation)}
+
     for number in range(40):
         written = store.submit(make_upsert([f"n{number % 9}"], number)).result(timeout=60)
         states[written.generation] = state_of(store.generation)
@@ -474,6 +479,7 @@ def test_a_follower_shows_the_writers_generations(tmp_path: Path, speakers: str)
             follower.catch_up()
             assert follower.generation.number == written.generation
             assert state_of(follower.generation) == states[written.generation]
+
     follower.catch_up()
     assert state_of(follower.generation) == state_of(store.generation)
     with pytest.raises(ReadOnlyError):
@@ -485,9 +491,7 @@ def test_a_follower_shows_the_writers_generations(tmp_path: Path, speakers: str)
 def test_a_follower_does_not_show_what_may_be_taken_back(
     tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A write that is in the file and not known to be on the disk is not in any of its
-    generations.
-    """
+    """A write in the file that is perhaps not on the disk is in no generation of a follower."""
     store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
     store.submit(make_upsert(["first"])).result(timeout=60)
     follower = SpeakerFollower(str(tmp_path / "data"), IndexConfig(), poll_seconds=3600)
@@ -502,6 +506,7 @@ def test_a_follower_does_not_show_what_may_be_taken_back(
 
     monkeypatch.setattr(os, "fsync", look)
     store.submit(make_upsert(["second"])).result(timeout=60)
+
     assert seen == [None]
     follower.catch_up()
     assert follower.generation.find("second") is not None
@@ -513,20 +518,21 @@ def test_a_follower_does_not_show_what_may_be_taken_back(
 def test_a_folder_that_is_begun_anew_is_not_followed(
     tmp_path: Path, speakers: str, fingerprint: str
 ) -> None:
-    """Another encoder's vectors, or generations from the first on: the follower keeps what it has
-    and says why.
-    """
+    """When the folder is begun anew, the follower keeps what it has and says why."""
     store = open_small(tmp_path / "data", speakers)
     for number in range(6):
         store.submit(make_upsert([f"n{number}"], number)).result(timeout=60)
     store.close()
+
     follower = SpeakerFollower(str(tmp_path / "data"), IndexConfig(), poll_seconds=3600)
     expected = state_of(follower.generation)
+
     shutil.rmtree(tmp_path / "data")
     write_speakers(
         str(tmp_path / "other.parquet"), replace(make_table(6, 9), fingerprint=fingerprint)
     )
     open_store(str(tmp_path / "data"), str(tmp_path / "other.parquet"), IndexConfig()).close()
+
     for _ in range(2):
         with pytest.raises(ConfigError, match=r"was begun anew.*restart this replica"):
             follower.catch_up()
@@ -538,20 +544,21 @@ def test_a_folder_that_is_begun_anew_is_not_followed(
 def test_a_journal_of_the_same_name_is_not_taken_for_the_one_that_was_read(
     tmp_path: Path, speakers: str, num_writes: int
 ) -> None:
-    """A folder that is begun anew, with fewer writes or as many: neither passed over nor applied to
-    what there was.
-    """
+    """A journal of a folder begun anew is refused, whether it has fewer writes or as many."""
     data = tmp_path / "data"
     store = open_store(str(data), speakers, IndexConfig())
     for number in range(3):
         store.submit(make_upsert([f"n{number}"], number)).result(timeout=60)
     store.close()
+
     follower = SpeakerFollower(str(data), IndexConfig(), poll_seconds=3600)
     expected = state_of(follower.generation)
+
     shutil.rmtree(data)
     other = open_store(str(data), write_table(tmp_path / "other.parquet", 6, 9), IndexConfig())
     for number in range(num_writes):
         other.submit(make_upsert([f"m{number}"], number)).result(timeout=60)
+
     with pytest.raises(ConfigError, match="was begun anew"):
         follower.catch_up()
     assert state_of(follower.generation) == expected
@@ -560,7 +567,7 @@ def test_a_journal_of_the_same_name_is_not_taken_for_the_one_that_was_read(
 
 
 def test_another_encoders_write_is_not_applied() -> None:
-    """Its vectors have the same width; the request in the journal says whose they are."""
+    """A write in the journal whose request names another encoder is refused."""
     payload = make_upsert(["a"]).encode()
     assert decode_write(payload, LAYOUT).leaving == ["a"]
     with pytest.raises(WrongEncoderError):
@@ -570,7 +577,7 @@ def test_another_encoders_write_is_not_applied() -> None:
 def test_whatever_stops_a_follower_is_its_failure(
     tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also what nobody expected; when it is over, following goes on."""
+    """Any error becomes the follower's failure, and following goes on when it is over."""
     store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
     failed, over = threading.Event(), threading.Event()
 
@@ -597,16 +604,14 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def test_a_folder_without_a_writer_cannot_be_followed(tmp_path: Path) -> None:
-    """Nothing is there to begin from, and the message says what to do."""
+    """A folder without a snapshot is refused, and the message says what to do."""
     (tmp_path / "data").mkdir()
     with pytest.raises(ConfigError, match="start the writer first"):
         SpeakerFollower(str(tmp_path / "data"), IndexConfig())
 
 
 def test_a_gap_before_a_journal_is_refused(tmp_path: Path, speakers: str) -> None:
-    """A snapshot and writes that do not follow on it: what lay between them was acknowledged and is
-    nowhere.
-    """
+    """A snapshot is refused when the journal's writes do not follow on it."""
     journal = journal_of_writes(tmp_path / "data", speakers)
     first = read_journal(journal).records[0]
     journal.write_bytes(MAGIC + journal.read_bytes()[first.end :])
@@ -615,16 +620,16 @@ def test_a_gap_before_a_journal_is_refused(tmp_path: Path, speakers: str) -> Non
 
 
 def test_a_torn_end_before_a_later_journal_is_damage(tmp_path: Path, speakers: str) -> None:
-    """A power loss tears the newest journal alone; the older one was flushed to its end before that
-    was begun.
-    """
+    """Only the newest journal may have a torn end, as the older ones were flushed whole."""
     store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
     store.submit(make_upsert(["a"])).result(timeout=60)
     store.close()
+
     folder = IndexFolder(tmp_path / "data")
     journal = folder.name("journal", 1)
     journal.write_bytes(journal.read_bytes() + b"torn")
     Journal.create(folder.name("journal", 2), 2).close()
+
     with pytest.raises(ConfigError, match="before a later journal; restore a backup"):
         open_store(str(tmp_path / "data"), speakers, IndexConfig())
 
@@ -632,7 +637,7 @@ def test_a_torn_end_before_a_later_journal_is_damage(tmp_path: Path, speakers: s
 def test_a_snapshot_under_another_generations_name_is_refused(
     tmp_path: Path, speakers: str
 ) -> None:
-    """A copy by hand would pass for what it is not, and take the journals' writes for made."""
+    """A snapshot that was copied by hand to another generation's name is refused."""
     open_store(str(tmp_path / "data"), speakers, IndexConfig()).close()
     folder = IndexFolder(tmp_path / "data")
     shutil.copy(folder.name("speakers", 1), folder.name("speakers", 5))
@@ -641,18 +646,19 @@ def test_a_snapshot_under_another_generations_name_is_refused(
 
 
 def test_voices_are_for_their_owner_alone(tmp_path: Path, speakers: str) -> None:
-    """The folder and the journals of what clients write, whatever the umask lets others do."""
+    """Nobody but the owner can read the folder and its journals, whatever the umask allows."""
     before = os.umask(0)
     try:
         open_store(str(tmp_path / "data"), speakers, IndexConfig()).close()
     finally:
         os.umask(before)
+
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
     assert IndexFolder(tmp_path / "data").name("journal", 1).stat().st_mode & 0o777 == 0o600
 
 
 def test_an_index_of_another_configuration_is_built_again(tmp_path: Path, speakers: str) -> None:
-    """One that was built for less recall would answer for one that was asked for more."""
+    """An index that was built for less recall is not used where more is asked for."""
     for recall in (0.5, 0.99):
         config = IndexConfig(kind="ivf", recall=recall)
         store = open_store(str(tmp_path / "data"), speakers, config)
@@ -664,9 +670,7 @@ def test_an_index_of_another_configuration_is_built_again(tmp_path: Path, speake
 def test_a_write_that_can_not_be_taken_back_ends_writes(
     tmp_path: Path, speakers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the journal holds then is not known: nothing is appended behind it until a restart reads
-    it.
-    """
+    """When a failed write cannot be taken back, nothing is appended behind it until a restart."""
     store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
 
     def fail(*_: object) -> int:
@@ -677,34 +681,37 @@ def test_a_write_that_can_not_be_taken_back_ends_writes(
         patch.setattr(os, "ftruncate", fail)
         with pytest.raises(StorageFailedError, match="cannot be written"):
             store.submit(make_upsert(["a"])).result(timeout=60)
+
     with pytest.raises(StorageFailedError):
         store.submit(make_upsert(["b"])).result(timeout=60)
     store.close()
+
     again = open_store(str(tmp_path / "data"), speakers, IndexConfig())
     assert state_of(again.generation).keys() == {f"s{number:03d}" for number in range(6)}
     again.close()
 
 
 def test_a_long_journal_is_rolled_over(tmp_path: Path, speakers: str) -> None:
-    """Writes of one speaker over and over leave few recent ones and a long file; a snapshot ends
-    it.
-    """
+    """Writes of one speaker over and over make the journal long, and a snapshot begins another."""
     store = open_store(str(tmp_path / "data"), speakers, IndexConfig())
     store._max_journal_bytes = 2000
+
     for number in range(30):
         store.submit(make_upsert(["same"], number)).result(timeout=60)
     store.close()
+
     folder = IndexFolder(tmp_path / "data")
     assert folder.generations("speakers")[-1] > 1
     assert folder.name("journal", folder.generations("journal")[-1]).stat().st_size < 8000
 
 
 def test_damage_to_the_last_acknowledged_write_is_refused(tmp_path: Path, speakers: str) -> None:
-    """Nothing but the mark behind it says that it was on the disk; that is enough."""
+    """Damage to the last write is refused, as the mark behind it says that it was acknowledged."""
     journal = journal_of_writes(tmp_path / "data", speakers)
     last = [record for record in read_journal(journal).records if record.payload][-1]
     data = bytearray(journal.read_bytes())
     data[last.end - 1] ^= 1
     journal.write_bytes(data)
+
     with pytest.raises(ConfigError, match="were acknowledged and cannot be read"):
         open_store(str(tmp_path / "data"), speakers, IndexConfig())

@@ -30,7 +30,7 @@ def test_padding_has_no_influence(num_frames: int, padding: int, filler: float) 
 
 
 def test_pooling_against_numpy() -> None:
-    """Mean and population standard deviation over the unmasked frames."""
+    """Pooling is the mean and population standard deviation over the unmasked frames."""
     hidden = np.random.default_rng(0).normal(size=(2, 6, 3))
     mask = np.array([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]])
     expected = [np.concatenate([x.mean(axis=0), x.std(axis=0)]) for x in (hidden[0], hidden[1, :4])]
@@ -39,7 +39,7 @@ def test_pooling_against_numpy() -> None:
 
 
 def test_one_frame_pools_to_a_finite_gradient() -> None:
-    """A single frame has no spread; the square root must not turn that into NaN while training."""
+    """A single frame has no spread, but its square root has a finite gradient."""
     hidden = torch.ones(1, 1, 3, requires_grad=True)
     masked_mean_and_std(hidden, torch.ones(1, 1)).sum().backward()
     assert hidden.grad is not None
@@ -47,7 +47,7 @@ def test_one_frame_pools_to_a_finite_gradient() -> None:
 
 
 def test_statistics_travel_with_the_weights(tmp_path: Path) -> None:
-    """Features are standardized by what was stored; a constant feature does not divide by zero."""
+    """Features are standardized by what was saved; a constant feature does not divide by zero."""
     model = make_model()
     model.set_statistics(torch.arange(5.0), torch.tensor([1.0, 2.0, 0.0, 1.0, 1.0]))
     model.save_pretrained(tmp_path)
@@ -58,7 +58,7 @@ def test_statistics_travel_with_the_weights(tmp_path: Path) -> None:
 
 
 def test_loss_is_cross_entropy() -> None:
-    """With labels the mean negative log probability comes back beside the logits."""
+    """With labels, the mean negative log probability comes back beside the logits."""
     model, features, labels = make_model(), torch.randn(3, 4, 5), torch.tensor([0, 6, 2])
     output = model(features, labels=labels)
     expected = -torch.log_softmax(output.logits, dim=-1)[torch.arange(3), labels].mean()

@@ -38,9 +38,7 @@ def test_padding_has_no_influence(
 
 
 def test_log_mel_against_a_direct_fourier_sum(model: MelClassifier) -> None:
-    """One frame's band energies equal window, discrete Fourier sum and filters computed by hand in
-    float64.
-    """
+    """One frame's band energies equal the Fourier sum and filters computed by hand in float64."""
     samples = noise(560)
     frame = samples[0, 160:560].double().numpy() * np.hanning(401)[:-1]
     angles = np.exp(-2j * np.pi * np.outer(np.arange(201), np.arange(400)) / 400)
@@ -49,9 +47,7 @@ def test_log_mel_against_a_direct_fourier_sum(model: MelClassifier) -> None:
 
 
 def test_loudness_is_kept(model: MelClassifier) -> None:
-    """Ten times the amplitude raises every log energy by log 100: nothing normalizes an utterance
-    by itself.
-    """
+    """Ten times the amplitude raises every log energy by log 100, as nothing normalizes it."""
     difference = model.log_mel(10 * noise(8_000)) - model.log_mel(noise(8_000))
     torch.testing.assert_close(
         difference, torch.full_like(difference, np.log(100)), atol=1e-3, rtol=0
@@ -71,8 +67,9 @@ def test_a_pure_tone_lands_in_its_band(model: MelClassifier) -> None:
 
 
 def test_statistics_travel_with_the_weights(model: MelClassifier, tmp_path: Path) -> None:
-    """Saved and loaded by the ordinary Auto class after register_models, twice called, with the
-    same answers.
+    """A saved model, loaded by the ordinary Auto class, gives the same answers.
+
+    Calling register_models twice changes nothing.
     """
     model.set_statistics(torch.linspace(-12, -6, 80), torch.linspace(1, 3, 80))
     model.save_pretrained(tmp_path)
@@ -85,22 +82,25 @@ def test_statistics_travel_with_the_weights(model: MelClassifier, tmp_path: Path
 
 
 def test_default_size_is_the_measured_one(model: MelClassifier) -> None:
-    """About 0.18 million parameters, as in the probe this design rests on."""
+    """The default size is about 0.18 million parameters, as in the probe that chose it."""
     assert 170_000 < sum(parameter.numel() for parameter in model.parameters()) < 190_000
 
 
 def test_it_learns_a_loud_and_a_quiet_class() -> None:
-    """Level alone separates two classes within a few steps: gradients reach every part."""
+    """Loudness alone separates two classes within a few steps, and gradients reach every part."""
     torch.manual_seed(0)
     small = MelClassifier(
         MelClassifierConfig(num_labels=2, num_hidden_layers=1, dropout_probability=0.0)
     )
+
     batch = torch.cat([scale * noise(4_000, seed) for seed in range(4) for scale in (1.0, 0.05)])
     labels = torch.tensor([0, 1] * 4)
     optimizer = torch.optim.Adam(small.parameters(), lr=3e-3)
+
     for _ in range(25):
         optimizer.zero_grad()
         small(batch, labels=labels).loss.backward()
         optimizer.step()
+
     assert all(parameter.grad is not None for parameter in small.parameters())
     assert (small.eval()(batch).logits.argmax(dim=-1) == labels).all()

@@ -1,6 +1,4 @@
-"""A checkpoint in the layout published as 3loi/SER-Odyssey-Baseline-WavLM-Categorical, made
-small.
-"""
+"""A small checkpoint in the layout of 3loi/SER-Odyssey-Baseline-WavLM-Categorical loads as is."""
 
 import json
 from pathlib import Path
@@ -49,6 +47,7 @@ def backbone() -> WavLMModel:
         "num_attention_heads": 2,
         "intermediate_size": 4 * WIDTH,
     }
+
     return WavLMModel(
         WavLMConfig(**sizes, feat_extract_norm="layer", do_stable_layer_norm=True)
     ).eval()
@@ -56,7 +55,7 @@ def backbone() -> WavLMModel:
 
 @pytest.fixture(scope="module")
 def weights(backbone: WavLMModel) -> dict[str, torch.Tensor]:
-    """The published names and shapes, weight norm under its older names."""
+    """Weights of the published names and shapes, with weight norm under its older names."""
     older = {
         "parametrizations.weight.original0": "weight_g",
         "parametrizations.weight.original1": "weight_v",
@@ -66,6 +65,7 @@ def weights(backbone: WavLMModel) -> dict[str, torch.Tensor]:
         for new, old in older.items():
             name = name.replace(new, old)
         tensors[f"ssl_model.{name}"] = tensor.clone()
+
     shapes = {
         "pool_model.sap_linear.weight": (WIDTH, WIDTH),
         "pool_model.sap_linear.bias": (WIDTH,),
@@ -77,6 +77,7 @@ def weights(backbone: WavLMModel) -> dict[str, torch.Tensor]:
         "ser_model.out.0.weight": (8, WIDTH),
         "ser_model.out.0.bias": (8,),
     }
+
     generator = torch.Generator().manual_seed(1)
     return tensors | {
         name: torch.randn(shape, generator=generator) for name, shape in shapes.items()
@@ -103,9 +104,7 @@ def model(folder: Path) -> OdysseyClassifier:
 
 
 def test_published_layout_loads_without_remote_code(model: OdysseyClassifier) -> None:
-    """Every published weight finds its place in our class, although config.json points at code of
-    its own.
-    """
+    """Every published weight finds its place, although config.json points at code of its own."""
     assert isinstance(model, OdysseyClassifier)
     assert model.config.id2label[6] == "Contempt"
 
@@ -114,19 +113,20 @@ def test_published_layout_loads_without_remote_code(model: OdysseyClassifier) ->
 def test_head_against_numpy(
     model: OdysseyClassifier, backbone: WavLMModel, weights: dict[str, torch.Tensor]
 ) -> None:
-    """Logits equal attentive statistics pooling and the dense head written out in numpy over
-    WavLM's own frames.
-    """
+    """Logits equal the pooling and the dense head written out in numpy over WavLM's own frames."""
     waveform = 0.1 * torch.randn(1, 9_000, generator=torch.Generator().manual_seed(2))
     frames = backbone((waveform - MEAN) / (STD + 1e-6)).last_hidden_state[0].double().numpy()
     numbers = {name: tensor.double().numpy() for name, tensor in weights.items()}
+
     hidden = np.tanh(
         frames @ numbers["pool_model.sap_linear.weight"].T + numbers["pool_model.sap_linear.bias"]
     )
+
     attention = np.exp(hidden @ numbers["pool_model.attention"])
     attention /= attention.sum()
     mean = (attention * frames).sum(axis=0)
     spread = np.sqrt(np.maximum((attention * frames**2).sum(axis=0) - mean**2, 1e-5))
+
     dense = (
         numbers["ser_model.fc.0.0.weight"] @ np.concatenate([mean, spread])
         + numbers["ser_model.fc.0.0.bias"]
@@ -135,6 +135,7 @@ def test_head_against_numpy(
     active = np.maximum(
         normed * numbers["ser_model.fc.0.1.weight"] + numbers["ser_model.fc.0.1.bias"], 0
     )
+
     expected = numbers["ser_model.out.0.weight"] @ active + numbers["ser_model.out.0.bias"]
     np.testing.assert_allclose(model(waveform).logits[0], expected, rtol=1e-3, atol=1e-3)
 
@@ -142,7 +143,7 @@ def test_head_against_numpy(
 @torch.inference_mode()
 @pytest.mark.parametrize("num_samples", [4_000, 4_081, 4_399])
 def test_padding_has_no_influence(model: OdysseyClassifier, num_samples: int) -> None:
-    """Also at lengths where the published rounding would let one frame of padding in."""
+    """Padding has no influence even where the published rounding would let in one frame of it."""
     waveform = 0.1 * torch.randn(1, num_samples, generator=torch.Generator().manual_seed(3))
     batch = torch.zeros(2, 8_000)
     batch[0, :num_samples] = waveform[0]
@@ -154,7 +155,7 @@ def test_padding_has_no_influence(model: OdysseyClassifier, num_samples: int) ->
 
 
 def test_another_backbone_is_refused() -> None:
-    """Only WavLM large was published; anything else would be filled with random weights."""
+    """Only WavLM large was published, and another model would get random weights."""
     with pytest.raises(
         ValueError, match=r"ssl_type: got 'microsoft/wavlm-base'.*microsoft/wavlm-large"
     ):
@@ -162,9 +163,7 @@ def test_another_backbone_is_refused() -> None:
 
 
 def test_wavlm_large_has_the_published_number_of_parameters() -> None:
-    """The backbone at full size is WavLM large: 315.4 million parameters (the WavLM paper says 316
-    million).
-    """
+    """The backbone has 315.4 million parameters (the WavLM paper says 316 million)."""
     with torch.device("meta"):
         size = sum(
             parameter.numel() for parameter in WavLMModel(OdysseyConfig().backbone()).parameters()

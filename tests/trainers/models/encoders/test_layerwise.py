@@ -1,6 +1,4 @@
-"""The seam before each layer: nothing changes without it, and with it a layer sees just what it was
-given.
-"""
+"""The seam before each layer: nothing changes without it, and a layer sees just what it gives."""
 
 from pathlib import Path
 from typing import Any
@@ -111,7 +109,7 @@ ALL = [*FAMILIES, "mel"]
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_seam_that_changes_nothing_changes_nothing(name: str) -> None:
-    """The hooks alone leave every number as it was."""
+    """Hooks that change nothing leave every number as it was."""
     encoder, batch = encoder_named(name), sounds()
     with torch.inference_mode():
         (plain, mask), (seamed, seamed_mask) = encoder(*batch), encoder(*batch, unchanged)
@@ -121,32 +119,32 @@ def test_a_seam_that_changes_nothing_changes_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_without_a_seam_it_is_the_model_itself(name: str) -> None:
-    """The frames of transformers' own model, given what transformers' own feature extractor makes
-    of the sound.
-    """
+    """The frames are those of transformers' own model behind its own feature extractor."""
     encoder, (inputs, lengths) = encoder_named(name), sounds((2400,))
     extractor = Wav2Vec2FeatureExtractor(do_normalize=encoder.normalizes)
     values = extractor(inputs[0].numpy(), sampling_rate=16_000, return_tensors="pt").input_values
+
     with torch.inference_mode():
         found, mask = encoder(inputs, lengths)
         torch.testing.assert_close(
             found, encoder.model(values).last_hidden_state, rtol=1e-4, atol=1e-5
         )
+
     assert mask.all()
     assert encoder.normalizes == (name != "hubert-group")
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_all_hidden_states_are_those_of_the_model(name: str) -> None:
-    """What transformers' own `output_hidden_states` gives of each layer's input, and then the
-    encoder's output.
-    """
+    """The states are those of `output_hidden_states`, and the last is the encoder's output."""
     encoder, (inputs, lengths) = encoder_named(name), sounds((2400,))
     extractor = Wav2Vec2FeatureExtractor(do_normalize=encoder.normalizes)
     values = extractor(inputs[0].numpy(), sampling_rate=16_000, return_tensors="pt").input_values
+
     with torch.inference_mode():
         found, mask = encoder.hidden_states(inputs, lengths)
         output = encoder.model(values, output_hidden_states=True)
+
     assert len(found) == len(output.hidden_states) == 4
     for state, theirs in zip(
         found, [*output.hidden_states[:-1], output.last_hidden_state], strict=True
@@ -157,9 +155,7 @@ def test_all_hidden_states_are_those_of_the_model(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_hidden_states_go_with_a_seam(name: str) -> None:
-    """The last is what the encoder puts out, and each layer's is what was there before the seam
-    changed it.
-    """
+    """The last state is the encoder's output, the others are layers' inputs before the seam."""
     encoder, batch = encoder_named(name), sounds()
     seen: list[Tensor] = []
 
@@ -177,16 +173,20 @@ def test_hidden_states_go_with_a_seam(name: str) -> None:
 
 
 def test_a_checkpoint_without_some_weights_is_refused(tmp_path: Path) -> None:
-    """By their names, rather than filled up with random ones; what stands for hidden frames may be
-    missing.
+    """A checkpoint that lacks weights is refused by their names.
+
+    Only what stands for hidden frames may be missing.
     """
     encoder_named("wavlm").model.save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     weights.pop("masked_spec_embed", None)
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+
     load_encoder(str(tmp_path))
+
     del weights["encoder.layers.1.attention.k_proj.bias"]
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+
     with pytest.raises(
         ConfigError,
         match=r"without encoder\.layers\.1\.attention\.k_proj\.bias, expected all weights",
@@ -196,7 +196,7 @@ def test_a_checkpoint_without_some_weights_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_pooled_features_do_not_depend_on_batchmates(name: str) -> None:
-    """An utterance alone and padded beside longer ones, with a prefix and without."""
+    """An utterance has the same features alone and beside longer ones, with or without a prefix."""
     encoder, (inputs, lengths) = encoder_named(name), sounds()
 
     def prefixed(_: int, hidden: Tensor, mask: Tensor) -> LayerInput:
@@ -217,8 +217,9 @@ def test_pooled_features_do_not_depend_on_batchmates(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_prefix_is_what_concatenation_by_hand_gives(name: str) -> None:
-    """Layers run one after another by hand on [t_l; x], the prefix positions dropped in between
-    (Eq. 6).
+    """The frames equal those of layers called one after another by hand on [t_l; x] (Eq. 6).
+
+    The prefix positions are dropped in between.
     """
     encoder, (inputs, lengths) = encoder_named(name), sounds((2400, 2400))
     torch.manual_seed(3)
@@ -249,7 +250,7 @@ def test_a_prefix_is_what_concatenation_by_hand_gives(name: str) -> None:
 
 @pytest.mark.parametrize("use_mean_pooling", [False, True])
 def test_videomae_takes_prefixes(use_mean_pooling: bool) -> None:
-    """The same by hand for VideoMAE, whose layers sit under another name and have no mask."""
+    """A prefix by hand gives the same for VideoMAE, whose layers have another name and no mask."""
     torch.manual_seed(0)
     config = VideoMAEConfig(
         image_size=16, patch_size=8, num_frames=4, use_mean_pooling=use_mean_pooling, **SMALL
@@ -284,7 +285,7 @@ def videomae(use_mean_pooling: bool = True) -> LayerwiseEncoder:
 
 
 def long_prefix(_: int, hidden: Tensor, mask: Tensor) -> LayerInput:
-    """Four positions that follow from the sample alone."""
+    """Put four positions before a layer's input that follow from the sample alone."""
     prefix = 3.0 * hidden.mean(dim=1, keepdim=True).expand(-1, 4, -1)
     return LayerInput(
         torch.cat([prefix, hidden], 1), torch.cat([mask[:, :1].expand(-1, 4), mask], 1), 4
@@ -293,7 +294,7 @@ def long_prefix(_: int, hidden: Tensor, mask: Tensor) -> LayerInput:
 
 @pytest.mark.parametrize("use_mean_pooling", [False, True])
 def test_pooled_videomae_is_the_mean_of_its_own_tokens(use_mean_pooling: bool) -> None:
-    """Without a prefix, to 1e-5 of transformers' forward pass with nothing masked."""
+    """Without a prefix, the pooled features equal those of transformers' own forward pass."""
     encoder, pixels = videomae(use_mean_pooling), torch.randn(3, 4, 3, 16, 16)
     with torch.inference_mode():
         found = masked_mean(*encoder(pixels, torch.full((3,), 4)))
@@ -303,7 +304,7 @@ def test_pooled_videomae_is_the_mean_of_its_own_tokens(use_mean_pooling: bool) -
 
 @pytest.mark.parametrize("seam", [None, long_prefix])
 def test_a_film_does_not_depend_on_its_batchmates(seam: BeforeLayer | None) -> None:
-    """Alone and among others, with a prefix and without."""
+    """A clip has the same features alone and among others, with a prefix and without."""
     encoder, pixels, lengths = videomae(), torch.randn(3, 4, 3, 16, 16), torch.full((3,), 4)
     with torch.inference_mode():
         together = masked_mean(*encoder(pixels, lengths, seam))
@@ -314,13 +315,14 @@ def test_a_film_does_not_depend_on_its_batchmates(seam: BeforeLayer | None) -> N
 
 
 def test_a_prefix_reaches_the_tokens_of_a_film_through_attention_alone() -> None:
-    """With attention's output cut off in every layer a prefix changes nothing; with it, it does."""
+    """A prefix changes the tokens, but not when attention's output is cut off in every layer."""
     encoder, pixels, lengths = videomae(), torch.randn(2, 4, 3, 16, 16), torch.full((2,), 4)
     with torch.inference_mode():
         open_before, open_after = (
             encoder(pixels, lengths)[0],
             encoder(pixels, lengths, long_prefix)[0],
         )
+
         for layer in encoder.layers:
             layer.attention.output.dense.weight.zero_()
             layer.attention.output.dense.bias.zero_()
@@ -328,12 +330,13 @@ def test_a_prefix_reaches_the_tokens_of_a_film_through_attention_alone() -> None
             encoder(pixels, lengths)[0],
             encoder(pixels, lengths, long_prefix)[0],
         )
+
     assert not torch.allclose(open_after, open_before, atol=1e-3)
     torch.testing.assert_close(cut_after, cut_before, rtol=1e-5, atol=1e-6)
 
 
 def test_videomae_in_bfloat16_gives_the_same_features_roughly() -> None:
-    """Its fixed positions follow the weights' precision; pictures come in float32."""
+    """In bfloat16 the features stay near, although pictures come in float32."""
     encoder, pixels, lengths = videomae(), torch.randn(3, 4, 3, 16, 16), torch.full((3,), 4)
     with torch.inference_mode():
         exact = masked_mean(*encoder(pixels, lengths, long_prefix))
@@ -342,10 +345,11 @@ def test_videomae_in_bfloat16_gives_the_same_features_roughly() -> None:
 
 
 def test_frozen_parts_of_videomae_get_no_gradient() -> None:
-    """The patch embedding and the lowest layers, and nothing above."""
+    """Only the patch embedding and the lowest layers get no gradient."""
     encoder = videomae().train()
     encoder.freeze(front_end=True, num_layers=1)
     encoder(torch.randn(2, 4, 3, 16, 16), torch.full((2,), 4))[0].sum().backward()
+
     frozen = {
         name for name, parameter in encoder.model.named_parameters() if parameter.grad is None
     }
@@ -357,12 +361,13 @@ def test_frozen_parts_of_videomae_get_no_gradient() -> None:
 
 
 def test_face_features_are_blind_to_padding() -> None:
-    """Features of three lengths, together and alone."""
+    """Features of three lengths are the same together and alone."""
     torch.manual_seed(0)
     encoder = LayerwiseEncoder(
         SequenceEncoder(SequenceEncoderConfig("face", feature_size=5, hidden_size=32))
     ).eval()
     features, lengths = torch.randn(3, 9, 5), torch.tensor([9, 4, 1])
+
     with torch.inference_mode():
         together = masked_mean(*encoder(features, lengths))
         alone = [
@@ -374,9 +379,7 @@ def test_face_features_are_blind_to_padding() -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_training_draws_from_torch_alone(name: str) -> None:
-    """The same seed gives the same frames in training mode, for utterances of fewer frames than
-    SpecAugment masks.
-    """
+    """The same seed gives the same frames in training, even of very short utterances."""
     encoder, batch = encoder_named(name).train(), sounds((90, 60))
     found = []
     for _ in range(2):
@@ -390,9 +393,7 @@ def test_training_draws_from_torch_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_an_utterance_shorter_than_a_frame_is_one_frame(name: str) -> None:
-    """Its features are finite and do not depend on what stands beside it, nor on padding beyond the
-    longest.
-    """
+    """Its features are finite and depend on neither batchmates nor padding beyond the longest."""
     encoder, (inputs, lengths) = encoder_named(name), sounds((2400, 5))
     with torch.inference_mode():
         frames, mask = encoder(torch.nn.functional.pad(inputs, (0, 700)), lengths)
@@ -404,13 +405,14 @@ def test_an_utterance_shorter_than_a_frame_is_one_frame(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["hubert-layer", "hubert-group", "data2vec"])
 def test_a_frozen_front_end_costs_no_backward_pass(name: str) -> None:
-    """Nothing below the first trained layer keeps a graph."""
+    """Below the first trained layer, nothing keeps a graph."""
     encoder = encoder_named(name).train()
     encoder.freeze(front_end=True, num_layers=1)
     graphs: list[bool] = []
     encoder.model.feature_extractor.register_forward_hook(
         lambda _, __, out: graphs.append(out.requires_grad)
     )
+
     encoder(*sounds())[0].sum().backward()
     assert graphs == [False]
     assert {p.grad is None for p in encoder.layers[0].parameters()} == {True}
@@ -419,7 +421,7 @@ def test_a_frozen_front_end_costs_no_backward_pass(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_bfloat16_weights_give_the_same_features_roughly(name: str) -> None:
-    """A whole module cast, as DeepSpeed does: within what eight bits of mantissa allow."""
+    """A module cast as a whole, as DeepSpeed does, is as exact as eight bits of mantissa allow."""
     encoder, batch = encoder_named(name), sounds()
     with torch.inference_mode():
         exact = masked_mean(*encoder(*batch))

@@ -1,4 +1,4 @@
-"""Hidden spans against those of transformers, drawn with the same random numbers."""
+"""Hidden spans equal those of transformers, drawn with the same random numbers."""
 
 from typing import Any, cast
 
@@ -22,18 +22,22 @@ from trainers.models.parts.masking import span_mask
 def test_spans_are_those_of_transformers(
     lengths: list[int], probability: float, span_length: int, min_spans: int, seed: int
 ) -> None:
-    """Frame by frame. (Theirs also marks one frame of padding in a row without a span.)"""
+    """Every frame is hidden as in transformers, which also marks padding of rows without a span."""
     lengths = [max(lengths[0], span_length), *lengths[1:]]
-    same = cast(Any, np.random.RandomState(seed))  # numpy's old generator, which theirs draws from
+    # Why the old generator: transformers draws from it.
+    same = cast(Any, np.random.RandomState(seed))
+
     ours = span_mask(
         lengths, probability=probability, span_length=span_length, min_spans=min_spans, rng=same
     )
+
     np.random.seed(seed)
     shape = (len(lengths), max(lengths))
     valid = torch.arange(shape[1]) < torch.tensor(lengths).unsqueeze(1)
     theirs = _compute_mask_indices(
         shape, probability, span_length, valid.long(), min_masks=min_spans
     )
+
     for row, expected, length in zip(ours, theirs, lengths, strict=True):
         if length >= span_length:
             np.testing.assert_array_equal(row[:length], expected[:length])
@@ -41,7 +45,7 @@ def test_spans_are_those_of_transformers(
 
 
 def test_huberts_setting_hides_57_percent() -> None:
-    """Spans overlap: 0.8 of the frames are drawn, 0.57 are hidden."""
+    """Spans overlap, so that 0.8 of the frames are drawn but only 0.57 are hidden."""
     mask = span_mask(
         [2000] * 50, probability=0.8, span_length=10, min_spans=2, rng=np.random.default_rng(0)
     )
@@ -49,7 +53,7 @@ def test_huberts_setting_hides_57_percent() -> None:
 
 
 def test_an_utterance_shorter_than_a_span_is_heard() -> None:
-    """It gets no span, and its batchmates get theirs."""
+    """A short utterance gets no span, and its batchmates get theirs."""
     mask = span_mask(
         [40, 9], probability=0.8, span_length=10, min_spans=2, rng=np.random.default_rng(0)
     )

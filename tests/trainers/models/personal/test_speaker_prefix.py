@@ -1,4 +1,4 @@
-"""P: the published size, no order, no batchmates."""
+"""P has the published size, and neither the order of utterances nor batchmates change it."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def make(seed: int = 0, **options: object) -> PersonalizedFeatureExtractor:
 
 @pytest.mark.parametrize(("width", "expected"), [(768, 438_912), (384, 384_768)])
 def test_the_size_is_the_published_one(width: int, expected: int) -> None:
-    """ "About 400K" for HuBERT base and VideoMAE small, 12 layers each."""
+    """P has "about 400K" parameters for HuBERT base and VideoMAE small, of 12 layers each."""
     extractor = PersonalizedFeatureExtractor(width, 12)
     assert sum(parameter.numel() for parameter in extractor.parameters()) == expected
 
@@ -37,6 +37,7 @@ def test_the_order_of_utterances_does_not_matter(
     pooled = torch.randn(len(sets), WIDTH, generator=torch.Generator().manual_seed(len(sets)))
     order = list(range(len(sets)))
     random.shuffle(order)  # type: ignore[attr-defined]
+
     extractor = make(quantized=quantized)
     before = extractor(pooled, renumbered, 1).embeddings_BQD
     after = extractor(pooled[order], renumbered[order], 1).embeddings_BQD
@@ -50,10 +51,12 @@ def test_other_sets_do_not_matter(size: int, others: list[int]) -> None:
     generator = torch.Generator().manual_seed(size)
     mine = torch.randn(size, WIDTH, generator=generator)
     rest = torch.randn(sum(others), WIDTH, generator=generator)
+
     numbers = torch.cat(
         [torch.zeros(size), *(torch.full((n,), place + 1) for place, n in enumerate(others))]
     ).long()
     extractor = make()
+
     alone = extractor(mine, torch.zeros(size, dtype=torch.long), 0).embeddings_BQD[0]
     beside = extractor(torch.cat([mine, rest]), numbers, 0).embeddings_BQD[0]
     torch.testing.assert_close(beside, alone, rtol=1e-4, atol=1e-5)

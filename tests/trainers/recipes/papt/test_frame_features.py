@@ -1,4 +1,4 @@
-"""What is clustered: cepstra by their definition, layers by transformers' own output."""
+"""Cepstra are those of their definition, and layers those of transformers' own output."""
 
 import numpy as np
 import pytest
@@ -20,25 +20,29 @@ def sounds() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_cepstra_and_their_slopes_by_definition() -> None:
-    """The cosine transform of log energies, and the regression slope over five frames."""
+    """Cepstra are the cosine transform of log energies; slopes are regressions over five frames."""
     samples, lengths = sounds()
     found = Mfcc()(samples, lengths)
+
     bands = log_mel(samples[:1], torch.hann_window(WINDOW_SAMPLES), mel_filters(NUM_MEL_BANDS))[
         0
     ].numpy()
+
     n, k = np.arange(NUM_MEL_BANDS), np.arange(13)[:, None]
     cosines = np.sqrt(2 / NUM_MEL_BANDS) * np.cos(np.pi * k * (2 * n + 1) / (2 * NUM_MEL_BANDS))
     cosines[0] /= np.sqrt(2)
     cepstra = bands @ cosines.T
+
     around = np.pad(cepstra, ((2, 2), (0, 0)), mode="edge")
     slopes = (2 * (around[4:] - around[:-4]) + around[3:-1] - around[1:-3]) / 10
+
     np.testing.assert_allclose(found[0][:, :13], cepstra, atol=1e-3)
     np.testing.assert_allclose(found[0][:, 13:26], slopes, atol=1e-3)
     assert found[0].shape == ((4000 - 400) // 160 + 1, 39)
 
 
 def test_padding_changes_no_cepstrum() -> None:
-    """An utterance has the same features alone."""
+    """An utterance has the same features alone and in a batch."""
     samples, lengths = sounds()
     alone = Mfcc()(samples[1:, :2500], lengths[1:])[0]
     np.testing.assert_allclose(Mfcc()(samples, lengths)[1], alone, atol=1e-5)
@@ -58,6 +62,7 @@ def small_hubert() -> HubertModel:
         "conv_stride": (5, 2),
         "num_feat_extract_layers": 2,
     }
+
     return HubertModel(
         HubertConfig(feat_extract_norm="layer", num_conv_pos_embeddings=8, **sizes, **convolutions)
     )
@@ -76,6 +81,6 @@ def test_a_layer_is_what_transformers_puts_out(layer: int) -> None:
 
 
 def test_a_layer_that_is_not_there_is_refused() -> None:
-    """The message says how many there are."""
+    """The message says how many layers there are."""
     with pytest.raises(ConfigError, match="label_layer: got 4, expected 1 to 3"):
         LayerFeatures(LayerwiseEncoder(small_hubert()), 4)

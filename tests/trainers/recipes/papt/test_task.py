@@ -1,6 +1,4 @@
-"""TAPT and PAPT through the engine: from nothing, personalized, fine-tuned, and on speakers nobody
-has met.
-"""
+"""TAPT and PAPT run through the engine: from nothing, personalized, fine-tuned and on strangers."""
 
 import json
 import shutil
@@ -79,7 +77,7 @@ def losses(out: Path) -> list[float]:
 
 @pytest.fixture(scope="module")
 def original(shards: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small encoder, pre-trained from nothing."""
+    """Pre-train a small encoder from nothing."""
     out = tmp_path_factory.mktemp("runs") / "tapt"
     run_training(from_mapping(TrainConfig, long_values(shards, out)))
     return out
@@ -93,14 +91,14 @@ def personalized(shards: str, original: Path, tmp_path_factory: pytest.TempPathF
 
 
 def test_prediction_of_hidden_frames_is_learned(original: Path) -> None:
-    """The loss falls below that of guessing, and what is exported is a plain encoder of
-    transformers.
-    """
+    """The loss falls below that of guessing, and a plain encoder of transformers is exported."""
     curve = losses(original)
     assert np.mean(curve[-9:]) < np.mean(curve[:9])
+
     validated = json.loads((original / "train.json").read_text())["best"]
     assert validated["masked"] < np.log(MASKING["num_labels"])
     assert 1 / MASKING["num_labels"] < validated["accuracy"] <= 1
+
     load_encoder(str(original / "best"))
     assert AutoModel.from_pretrained(original / "best").config.hidden_size == 16
 
@@ -108,9 +106,7 @@ def test_prediction_of_hidden_frames_is_learned(original: Path) -> None:
 def test_interrupted_pretraining_goes_on_exactly(
     shards: str, original: Path, tmp_path: Path
 ) -> None:
-    """Set back half way, the run repeats the same losses: spans and crops are seeded by the
-    batch.
-    """
+    """A run set back half way repeats the same losses, because each batch seeds its own spans."""
     out = tmp_path / "resumed"
     shutil.copytree(original, out)
     shutil.rmtree(out / "checkpoints" / "step-00000160")
@@ -119,22 +115,23 @@ def test_interrupted_pretraining_goes_on_exactly(
 
 
 def test_pseudo_labels_of_other_options_are_made_anew(shards: str, tmp_path: Path) -> None:
-    """A folder whose run ended before its first checkpoint is free; its clusters are another
-    seed's, and not used.
-    """
+    """A new run in the folder of an unfinished one does not use its clusters of another seed."""
     centers = []
+
     for seed in (0, 1):
         values = values_of(shards, tmp_path / "run", "tapt")
         values["engine"] |= {"num_steps": 1, "validate_every": 1, "seed": seed}
         run_training(from_mapping(TrainConfig, values))
         shutil.rmtree(tmp_path / "run" / "checkpoints")
         centers.append(np.load(tmp_path / "run" / "pseudo_labels" / "centres.npy"))
+
     assert not np.allclose(centers[0], centers[1])
 
 
 def test_zero_3_adapts_as_zero_0_does(shards: str, original: Path, tmp_path: Path) -> None:
-    """PAPT's curve is the same when weights come and go, and what is exported is whole."""
+    """PAPT's curve under ZeRO 3 is that of ZeRO 0, and its export is whole."""
     curves = []
+
     for stage in (0, 3):
         values = values_of(
             shards, tmp_path / str(stage), "papt", original / "best", fusion="prefix"
@@ -142,7 +139,9 @@ def test_zero_3_adapts_as_zero_0_does(shards: str, original: Path, tmp_path: Pat
         values["engine"] |= {"zero_stage": stage}
         run_training(from_mapping(TrainConfig, values))
         curves.append(losses(tmp_path / str(stage)))
+
     assert curves[1] == pytest.approx(curves[0], rel=1e-4)
+
     exported = [
         load_file(tmp_path / str(stage) / "best" / "speakers.safetensors")["table.weight"]
         for stage in (0, 3)
@@ -154,15 +153,18 @@ def test_zero_3_adapts_as_zero_0_does(shards: str, original: Path, tmp_path: Pat
 def test_papt_is_fine_tuned_and_meets_strangers(
     shards: str, original: Path, tmp_path: Path, fusion: str
 ) -> None:
-    """Test speakers borrow the embedding of the training speaker most alike for the original
-    encoder.
+    """Test speakers borrow the embedding of the training speaker whom the encoder finds most alike.
+
+    It is the original encoder that compares them.
     """
     train(shards, tmp_path / "papt", "papt", original / "best", fusion=fusion)
     train(shards, tmp_path / "tuned", "finetune", tmp_path / "papt" / "best", head="interpreter")
+
     trained = load_recognizer(str(tmp_path / "tuned" / "best"))
     state = trained.speakers
     assert state is not None
     assert state.names == [f"train-{number}" for number in range(6)]
+
     test = read_index(shards).split("test")
     numbers = assign_speakers(state, test, "audio")
     names, vectors = speaker_vectors(state.original, test, "audio")
@@ -170,6 +172,7 @@ def test_papt_is_fine_tuned_and_meets_strangers(
     for name, vector in zip(names, vectors, strict=True):
         cosines = stored @ vector / np.linalg.norm(stored, axis=1) / np.linalg.norm(vector)
         assert numbers[name] == int(cosines.argmax())
+
     found = predict(trained, test)
     np.testing.assert_allclose(found.scores.sum(axis=1), 1, rtol=1e-5)
     torch.nn.init.normal_(trained.model.speakers.table.weight)  # type: ignore[union-attr]
@@ -177,7 +180,7 @@ def test_papt_is_fine_tuned_and_meets_strangers(
 
 
 def test_the_original_encoder_travels_along(original: Path, personalized: Path) -> None:
-    """Proxies are found with what training started from, whatever became of the encoder."""
+    """Proxies are found with the encoder that training started from, not with the adapted one."""
     before, kept = (
         load_file(path / "model.safetensors")
         for path in (original / "best", personalized / "best/original")
@@ -190,7 +193,7 @@ def test_the_original_encoder_travels_along(original: Path, personalized: Path) 
 def test_fine_tuning_goes_on_from_a_fine_tuned_model(
     shards: str, personalized: Path, tmp_path: Path
 ) -> None:
-    """Embeddings and original encoder are handed on from export to export."""
+    """Embeddings and the original encoder are passed on from export to export."""
     train(shards, tmp_path / "one", "finetune", personalized / "best")
     train(shards, tmp_path / "two", "finetune", tmp_path / "one" / "best")
     state = load_recognizer(str(tmp_path / "two" / "best")).speakers
@@ -201,17 +204,21 @@ def test_fine_tuning_goes_on_from_a_fine_tuned_model(
 def test_known_speakers_keep_their_own_embedding(
     shards: str, personalized: Path, tmp_path: Path
 ) -> None:
-    """A speaker with an embedding needs no proxy, not even with another one more alike."""
+    """A speaker with an embedding gets no proxy, even if another embedding is more alike."""
     train(shards, tmp_path / "tuned", "finetune", personalized / "best")
     state = load_recognizer(str(tmp_path / "tuned" / "best")).speakers
     assert state is not None
+
     state.embedding.vectors.copy_(state.embedding.vectors.flip(0))
     numbers = assign_speakers(state, read_index(shards).split("train"), "audio")
     assert numbers == {f"train-{number}": number for number in range(6)}
 
 
 def test_hubert_is_adapted(shards: str, tmp_path: Path) -> None:
-    """A checkpoint made without masking gets an embedding for hidden frames, and keeps it."""
+    """A checkpoint made without masking gets an embedding for hidden frames and keeps it.
+
+    Adaptation trains its convolutions, as HuBERT's own pre-training does; fine-tuning keeps them.
+    """
     torch.manual_seed(0)
     sizes = {
         "hidden_size": 16,
@@ -227,23 +234,26 @@ def test_hubert_is_adapted(shards: str, tmp_path: Path) -> None:
     }
     config = HubertConfig(mask_time_prob=0.0, num_conv_pos_embeddings=8, **sizes, **convolutions)
     HubertModel(config).save_pretrained(tmp_path / "hubert")
+
     train(shards, tmp_path / "papt", "papt", tmp_path / "hubert", label_layer=1, mask_length=10)
     adapted = HubertModel.from_pretrained(tmp_path / "papt" / "best")
     assert adapted.masked_spec_embed.shape == (16,)
+
     before = HubertModel.from_pretrained(tmp_path / "hubert")
     first, trained = (
         model.feature_extractor.conv_layers[0].conv.weight for model in (before, adapted)
     )
-    assert not torch.equal(first, trained)  # as HuBERT's own pre-training trains its convolutions
+    assert not torch.equal(first, trained)
+
     train(shards, tmp_path / "tuned", "finetune", tmp_path / "papt" / "best")
     recognizer = load_recognizer(str(tmp_path / "tuned" / "best")).model
     tuned = recognizer.encoder.model.feature_extractor.conv_layers[0].conv.weight
-    assert torch.equal(tuned, trained)  # while fine-tuning leaves them as they are
+    assert torch.equal(tuned, trained)
 
 
 @pytest.mark.parametrize(("width", "expected"), [(1024, 768), (768, 256)])
 def test_the_projection_is_huberts(shards: str, tmp_path: Path, width: int, expected: int) -> None:
-    """768 numbers for a large encoder and 256 for a base one, unless said otherwise."""
+    """Frames are projected to 768 numbers for a large encoder and to 256 for a base one."""
     values = values_of(shards, tmp_path, "tapt", projection_size=None)
     values["encoder"] |= {"hidden_size": width, "num_layers": 1}
     config = from_mapping(TrainConfig, values)
@@ -261,7 +271,7 @@ def test_the_projection_is_huberts(shards: str, tmp_path: Path, width: int, expe
             "tapt",
             {"min_samples": 10**6},
             {},
-            "min_samples: got 1000000, and no utterance is known to be that long.* the longest has",
+            "min_samples: got 1000000, but no utterance is known to be that long.* the longest has",
         ),
         ("tapt", {"num_labels": 2**17}, {}, "num_labels: got 131072, expected at most 65536"),
         ("tapt", {"splits": ("train", "dev")}, {}, "split 'dev': no utterance has it"),
@@ -275,7 +285,7 @@ def test_what_cannot_be_adapted_is_refused(
     engine: dict[str, Any],
     message: str,
 ) -> None:
-    """With the option to change."""
+    """The message names the option to change."""
     values = values_of(shards, tmp_path / "run", recipe, **model)
     values["engine"] |= engine
     with pytest.raises(ConfigError, match=message):
@@ -285,8 +295,8 @@ def test_what_cannot_be_adapted_is_refused(
 def test_setpeer_has_no_use_for_speaker_embeddings(
     shards: str, personalized: Path, tmp_path: Path
 ) -> None:
-    """The two ways to know a speaker are not mixed silently."""
-    with pytest.raises(ConfigError, match="holds speaker embeddings"):
+    """A checkpoint with speaker embeddings is refused, because both personalize."""
+    with pytest.raises(ConfigError, match="got speaker embeddings"):
         train(shards, tmp_path / "run", "setpeer", personalized / "best")
 
 
@@ -297,22 +307,22 @@ def test_setpeer_has_no_use_for_speaker_embeddings(
 )
 @settings(max_examples=60, deadline=None)
 def test_a_crop_starts_at_a_frame(lengths: list[int], longest: int, seed: int) -> None:
-    """What is cut out is a stretch of the utterance, whole frames from its beginning, none longer
-    than allowed.
-    """
+    """A crop is a stretch of the utterance that starts at a frame and is not too long."""
     samples = torch.zeros(len(lengths), max(lengths))
     for row, length in zip(samples, lengths, strict=True):
         row[:length] = torch.arange(1, length + 1)
+
     cut, new_lengths, starts = crop(
         samples, torch.tensor(lengths), longest, 160, np.random.default_rng(seed)
     )
+
     for row, length, new, start in zip(cut, lengths, new_lengths.tolist(), starts, strict=True):
         assert (start % 160, new) == (0, min(length, longest))
         assert row[:new].tolist() == list(range(start + 1, start + new + 1))
 
 
 def test_every_speaker_keeps_something_to_learn_from(shards: str) -> None:
-    """Held out is at least one utterance of a speaker who has two, and never the last one."""
+    """A speaker of two utterances or more has one held out, but never the last one."""
     corpus = read_index(shards).split("train")
     thin = corpus.take(np.asarray([0, 6, 7, *range(12, 18)]))
     held_out = hold_out(thin, 0.3, seed=0)

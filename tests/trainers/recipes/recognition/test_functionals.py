@@ -1,6 +1,4 @@
-"""Functionals against librosa's definitions worked out by hand, and openSMILE where it is
-installed.
-"""
+"""Functionals equal librosa's definitions by hand, and openSMILE's where it is installed."""
 
 import sys
 
@@ -13,8 +11,9 @@ from trainers.recipes.recognition.functionals import functionals_of, over_time
 
 
 def test_a_ramp_by_hand() -> None:
-    """Features 0, 2, ..., 18 have mean 9 and deltas of 2, less at the edges, where the first and
-    last frame repeat.
+    """Features 0, 2, ..., 18 have mean 9 and deltas of 2, which are less at the edges.
+
+    There, the first and last frame repeat.
     """
     found = over_time(torch.arange(0.0, 20.0, 2.0)[:, None])
     deltas = [1.0, 1.6, *[2.0] * 6, 1.6, 1.0]
@@ -23,9 +22,7 @@ def test_a_ramp_by_hand() -> None:
 
 
 def test_loudness_moves_only_the_first_cepstrum() -> None:
-    """Ten times the amplitude adds the same to every log band; the mean of cepstrum 0 takes it
-    all.
-    """
+    """Ten times the amplitude adds the same to every log band, so only cepstrum 0 changes."""
     measure = functionals_of("cepstra", "audio")
     sound = 0.05 * torch.randn(16_000, generator=torch.Generator().manual_seed(0))
     soft, loud = measure(sound), measure(10 * sound)
@@ -35,14 +32,14 @@ def test_loudness_moves_only_the_first_cepstrum() -> None:
 
 
 def test_the_shortest_sound_has_functionals() -> None:
-    """One frame has neither spread nor slope."""
+    """One frame has functionals, although it has neither spread nor slope."""
     found = functionals_of("cepstra", "audio")(torch.ones(10))
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found[20:], 0.0, atol=1e-6)
 
 
 def test_compare_is_opensmiles() -> None:
-    """6373 numbers, NaN when the sound is too short (where openSMILE is installed)."""
+    """ComParE has 6373 numbers, which are NaN when the sound is too short."""
     pytest.importorskip("opensmile")
     measure = functionals_of("compare", "audio")
     noise = 0.1 * torch.randn(16_000, generator=torch.Generator().manual_seed(0))
@@ -53,8 +50,8 @@ def test_compare_is_opensmiles() -> None:
 
 
 def test_what_compare_needs_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sound, and the extra."""
-    with pytest.raises(ConfigError, match="ComParE is for sound"):
+    """ComParE asks for sound and for the extra that it needs."""
+    with pytest.raises(ConfigError, match="because ComParE is for sound"):
         functionals_of("compare", "face")
     monkeypatch.setitem(sys.modules, "opensmile", None)
     with pytest.raises(ConfigError, match=r"pip install 'emostream\[opensmile\]'"):

@@ -1,6 +1,4 @@
-"""SetPeER through the engine: restarts of the codebook on any number of workers, and a run that
-starts from another.
-"""
+"""SetPeER through the engine restarts codes on any number of workers and starts from other runs."""
 
 import json
 from pathlib import Path
@@ -20,19 +18,23 @@ from trainers.training import run_training
 
 
 def restart_codes(rank: int, size: int, folder: Path) -> torch.Tensor:
-    """The codebook after some steps of two batches each, of which this rank sees its share; saved
-    in `folder`.
+    """Return the codebook after some steps of two batches each, and save it in `folder`.
+
+    This rank sees its share of the batches.
     """
     if size > 1:
         store = distributed.FileStore(str(folder / "store"), size)
         distributed.init_process_group("gloo", store=store, rank=rank, world_size=size)
+
     torch.manual_seed(0)
     quantizer = VectorQuantizer(12, 3, restart=True).train()
+
     for _ in range(RESTART_AFTER_STEPS + 4):
         batches = [torch.randn(5, 3), torch.randn(4, 3)]
         for vectors in batches[rank::size]:
             quantizer(vectors)
         quantizer.after_step()
+
     torch.save(quantizer.entries.detach(), folder / f"{rank}-of-{size}.pt")
     return quantizer.entries.detach()
 
@@ -64,18 +66,19 @@ def test_ranks_restart_the_same_codes(tmp_path: Path) -> None:
 def test_the_optimizers_copy_does_not_undo_a_restart(
     shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ZeRO keeps the weights' true values elsewhere; the curve with restarts is the one without
-    ZeRO.
-    """
+    """The curve with restarts under ZeRO is that without, though ZeRO keeps weights elsewhere."""
     monkeypatch.setattr(vector_quantizer, "RESTART_AFTER_STEPS", 2)
+
     curves = []
     for stage in (0, 1, 3):
         values = values_of(shards, tmp_path / str(stage), zero_stage=stage)
         values["model"] |= {"restart_codes": True, "normalize_codes": True}
         run_training(from_mapping(TrainConfig, values))
         curves.append(losses(tmp_path / str(stage)))
+
     assert curves[1] == pytest.approx(curves[0], rel=1e-4)
     assert curves[2] == pytest.approx(curves[0], rel=1e-4)
+
     model = EmotionRecognizer.from_pretrained(tmp_path / "3" / "last")
     assert model.extractor is not None
     assert model.extractor.quantizer is not None
@@ -88,7 +91,7 @@ def test_the_optimizers_copy_does_not_undo_a_restart(
 def test_bfloat16_runs_through_the_engine(
     shards: str, tmp_path: Path, options: dict[str, Any]
 ) -> None:
-    """With the interpreter head, without L_NCE; what is exported is float32."""
+    """A bfloat16 run with the interpreter head and without L_NCE exports float32."""
     values = values_of(shards, tmp_path / "run", precision="bfloat16", zero_stage=1)
     values["model"] |= {"head": "interpreter", "contrastive_weight": 0.0} | options
     run_training(from_mapping(TrainConfig, values))
@@ -99,7 +102,7 @@ def test_bfloat16_runs_through_the_engine(
 
 
 def test_speakers_of_one_utterance_train(shards: str, tmp_path: Path) -> None:
-    """Sets of one have no halves; the run does not need the term."""
+    """Sets of one have no halves, and the run trains without that term."""
     values = values_of(shards, tmp_path / "run")
     values["data"]["sets"] = {"num_sets": 3, "set_size": 1}
     assert run_training(from_mapping(TrainConfig, values)).steps == 10
@@ -108,17 +111,17 @@ def test_speakers_of_one_utterance_train(shards: str, tmp_path: Path) -> None:
 def test_a_run_starts_from_another(
     shards: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """SetPeER goes on from SetPeER with P and its head; from the vanilla baseline it takes the
-    encoder and the head.
-    """
+    """SetPeER takes P and its head from SetPeER, and encoder and head from the vanilla baseline."""
     for recipe, taken in (("setpeer", "encoder, extractor, head"), ("finetune", "encoder, head")):
         first = tmp_path / recipe
         values = (
             values_of(shards, first) if recipe == "setpeer" else small_values(shards, first, recipe)
         )
         run_training(from_mapping(TrainConfig, values))
+
         second = values_of(shards, tmp_path / f"from-{recipe}")
         second["encoder"] |= {"checkpoint": str(first / "best")}
+
         with caplog.at_level("INFO"):
             assert run_training(from_mapping(TrainConfig, second)).steps == 10
         assert f"taken over from the checkpoint: {taken}" in caplog.text

@@ -1,4 +1,4 @@
-"""Who is similar, that it reaches the loss, and that a run keeps the speakers it began with."""
+"""Similar speakers are found and weigh more, and a resumed run keeps those it started with."""
 
 import json
 from dataclasses import replace
@@ -29,8 +29,9 @@ from trainers.training import make_task, run_training
 
 
 def voices(places: dict[str, float], per_speaker: int, seed: int) -> Measured:
-    """Speakers whose ten functionals scatter by 1 about a place of their own; some are missing or
-    infinite.
+    """Make speakers whose ten functionals scatter by 1 about a place of their own.
+
+    Some functionals are missing or infinite.
     """
     rng = np.random.default_rng(seed)
     names = [name for name in places for _ in range(per_speaker)]
@@ -62,9 +63,10 @@ def weighting(
 
 
 def chosen_for(config: TrainConfig, train: CorpusIndex, target: CorpusIndex) -> set[str]:
-    """The adaptation set of a run that has a folder but no model yet."""
+    """Choose the adaptation set of a run that has a folder but no model yet."""
     join_group()
     Path(config.out).mkdir(parents=True, exist_ok=True)
+
     options = config.recipe_config()
     assert isinstance(options, WeightingConfig)
     choice = Choice(
@@ -74,6 +76,7 @@ def chosen_for(config: TrainConfig, train: CorpusIndex, target: CorpusIndex) -> 
         modality=config.data.modality,
         seed=config.engine.seed,
     )
+
     return adaptation_set(choice, Path(config.out))
 
 
@@ -82,7 +85,7 @@ def train_and_test(index: CorpusIndex) -> tuple[CorpusIndex, CorpusIndex]:
 
 
 def choose_together(rank: int, shards: str, folder: Path) -> None:
-    """One of two processes that measure half of the utterances each."""
+    """Choose in one of two processes that measure half of the utterances each."""
     store = distributed.FileStore(str(folder / "store"), 2)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     chosen = chosen_for(weighting(shards, folder / "together"), *train_and_test(read_index(shards)))
@@ -98,8 +101,9 @@ def saved(config: TrainConfig) -> dict[str, list[dict[str, Any]]]:
 
 @pytest.mark.parametrize("per_speaker", [30, 5])
 def test_a_speakers_twin_is_the_nearest(per_speaker: int) -> None:
-    """With enough utterances for a mixture, and with few; neighbors come in the order of their
-    distance.
+    """A speaker's twin is the nearest with many and with few utterances.
+
+    Neighbors come in the order of their distance.
     """
     train = voices({"low": -4, "middle": 0, "high": 4}, per_speaker, seed=0)
     target = voices({"low twin": -4, "high twin": 4}, per_speaker, seed=1)
@@ -110,7 +114,7 @@ def test_a_speakers_twin_is_the_nearest(per_speaker: int) -> None:
 
 
 def test_one_utterance_a_speaker_is_enough() -> None:
-    """On both sides; more neighbors than speakers takes them all."""
+    """One utterance is enough on both sides, and too many neighbors are all speakers."""
     train = voices({"low": -4, "middle": 0, "high": 4}, 1, seed=0)
     found = find_neighbors(
         train, voices({"twin": 4, "other": -4}, 1, seed=1), WeightingConfig(neighbors=10), seed=0
@@ -122,13 +126,12 @@ def test_one_utterance_a_speaker_is_enough() -> None:
 def test_a_speaker_heard_again_is_the_nearest(
     shards: str, index: CorpusIndex, tmp_path: Path
 ) -> None:
-    """From shards: the same sound is at divergence 0, whichever other utterances it is read
-    with.
-    """
+    """The same sound is at divergence 0, whichever other utterances it is read with."""
     train = index.split("train")
     again = train.take(
         np.concatenate([train.rows_by_speaker()[name] for name in ("train-4", "train-2")])
     )
+
     config = weighting(shards, tmp_path / "run")
     assert chosen_for(config, train, again) == {"train-2", "train-4"}
     assert saved(config)["train-2"][0] == {
@@ -140,16 +143,16 @@ def test_a_speaker_heard_again_is_the_nearest(
 def test_two_processes_choose_what_one_does(
     shards: str, index: CorpusIndex, tmp_path: Path
 ) -> None:
-    """Each hears half; both go on with the same speakers, and the divergences are those of one
-    process.
-    """
+    """Two processes that hear half each find the speakers and divergences of one process."""
     alone = weighting(shards, tmp_path / "alone")
     chosen = sorted(chosen_for(alone, *train_and_test(index)))
+
     torch.multiprocessing.spawn(choose_together, args=(shards, tmp_path), nprocs=2)
     assert [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)] == [
         chosen,
         chosen,
     ]
+
     for name, neighbors in saved(weighting(shards, tmp_path / "together")).items():
         assert neighbors[0]["divergence"] == pytest.approx(
             saved(alone)[name][0]["divergence"], rel=1e-6
@@ -157,20 +160,22 @@ def test_two_processes_choose_what_one_does(
 
 
 def test_weights_reach_the_loss(shards: str, index: CorpusIndex, tmp_path: Path) -> None:
-    """A batch's loss is the mean of its cross-entropies, weighted by 3 for the chosen speakers and
-    by 1 for others.
-    """
+    """The loss is the mean cross-entropy with weight 3 for chosen speakers and 1 for others."""
     config = weighting(shards, tmp_path / "run")
     join_group()
     Path(config.out).mkdir()
+
     task = make_task(config, index)
     model = task.build_model().eval()
     chosen = {neighbors[0]["speaker"] for neighbors in saved(config).values()}
+
     batch = task.training_reader()[
         0, max(task.plan().epoch(0), key=lambda planned: len(planned.rows))
     ]
+
     weights = torch.tensor([3.0 if speaker in chosen else 1.0 for speaker in batch.speakers])
     assert set(weights.tolist()) == {1.0, 3.0}
+
     entropies = -model.scores(batch).log()[torch.arange(len(batch)), classes(batch)]
     assert model(batch)["loss"].item() == pytest.approx(
         ((weights * entropies).sum() / weights.sum()).item(), rel=1e-5
@@ -179,7 +184,7 @@ def test_weights_reach_the_loss(shards: str, index: CorpusIndex, tmp_path: Path)
 
 @pytest.mark.parametrize("engine", [{}, {"precision": "bfloat16", "zero_stage": 1}])
 def test_the_recipe_trains(shards: str, tmp_path: Path, engine: dict[str, Any]) -> None:
-    """Classes in any precision; what is exported is a plain recognizer."""
+    """The recipe trains in any precision and exports a plain recognizer."""
     config = weighting(shards, tmp_path / "run", {"neighbors": 100}, **engine)
     assert run_training(config).steps == 12
     assert {len(neighbors) for neighbors in saved(config).values()} == {6}
@@ -187,7 +192,7 @@ def test_the_recipe_trains(shards: str, tmp_path: Path, engine: dict[str, Any]) 
 
 
 def test_faces_and_values_train(shards: str, tmp_path: Path) -> None:
-    """Face features are compared as they are; values are weighted in the concordance."""
+    """Face features are compared as they are, and values are weighted in the concordance."""
     config = weighting(shards, tmp_path / "run")
     data = {"modality": "face", "target": {"kind": "values", "values": ["arousal"]}}
     config = replace(config, data=from_mapping(type(config.data), data))
@@ -195,19 +200,20 @@ def test_faces_and_values_train(shards: str, tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_keeps_its_speakers(shards: str, index: CorpusIndex, tmp_path: Path) -> None:
-    """What is saved is read, even where measuring again would find others; without it the run is
-    refused.
-    """
+    """The saved choice is read even if measuring again would find others, and must not be lost."""
     config = weighting(shards, tmp_path / "run")
     run_training(config)
+
     path = tmp_path / "run" / SIMILAR_SPEAKERS_NAME
     changed = json.loads(path.read_text())
     changed["neighbours"] = {"test-0": [{"speaker": "train-5", "divergence": 1.0}]}
     path.write_text(json.dumps(changed))
+
     resumed = replace(config, resume=True)
     assert chosen_for(resumed, *train_and_test(index)) == {"train-5"}
     with pytest.raises(ConfigError, match="made from other data or options"):
         chosen_for(replace(resumed, model=resumed.model | {"neighbors": 2}), *train_and_test(index))
+
     path.unlink()
     with pytest.raises(ConfigError, match="is missing"):
         run_training(resumed)

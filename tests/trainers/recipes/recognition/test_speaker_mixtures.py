@@ -1,4 +1,4 @@
-"""Mixtures and their divergence against closed forms, sampling, and speakers of few utterances."""
+"""Mixtures and their divergence equal closed forms and samples, even for few utterances."""
 
 import numpy as np
 import pytest
@@ -37,18 +37,17 @@ def as_torch(mixture: Mixture) -> Independent:
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1000))
 def test_single_gaussians_have_the_closed_form(seed: int) -> None:
-    """As torch works it out."""
+    """The divergence of single Gaussians is that of torch."""
     first, second = mixture(seed, components=1), mixture(seed + 1, components=1)
     expected = kl_divergence(as_torch(first), as_torch(second)).item()
     assert divergence(first, second) == pytest.approx(expected, rel=1e-9)
 
 
 def test_mixtures_come_near_what_sampling_gives() -> None:
-    """Within a quarter of 200,000 draws' mean for mixtures that lie apart; 0 for a mixture and
-    itself.
-    """
+    """The divergence is within a quarter of 200,000 draws' mean, and 0 for a mixture and itself."""
     first, second = mixture(0, components=3), mixture(5, components=2)
     moved = Mixture(second.weights, second.means + 2, second.variances)
+
     sampled = [
         torch.distributions.MixtureSameFamily(
             torch.distributions.Categorical(torch.from_numpy(found.weights)),
@@ -58,15 +57,17 @@ def test_mixtures_come_near_what_sampling_gives() -> None:
         )
         for found in (first, moved)
     ]
+
     torch.manual_seed(0)
     draws = sampled[0].sample((200_000,))
     expected = (sampled[0].log_prob(draws) - sampled[1].log_prob(draws)).mean().item()
+
     assert divergence(first, moved) == pytest.approx(expected, rel=0.25)
     assert divergence(first, first) == pytest.approx(0.0, abs=1e-12)
 
 
 def test_components_follow_the_utterances() -> None:
-    """One for every ten utterances, at least one and at most as many as asked for."""
+    """A speaker gets one component for every ten utterances, at least one and at most the limit."""
     points, common = np.random.default_rng(0).standard_normal((60, 2)), np.ones(2)
     sizes = [
         len(fit_mixture(points[:n], common, num_components=4, seed=0).weights)
@@ -76,7 +77,7 @@ def test_components_follow_the_utterances() -> None:
 
 
 def test_variances_are_drawn_toward_the_common_one() -> None:
-    """One utterance takes 16/17 of it; two, at 0 and 2, give (2 * 1 + 16 * common) / 18."""
+    """One utterance takes 16/17 of it, and two, at 0 and 2, give (2 * 1 + 16 * common) / 18."""
     common = np.asarray([4.0])
     assert RELEVANCE == 16
     one = fit_mixture(np.asarray([[3.0]]), common, num_components=4, seed=0)
@@ -86,11 +87,10 @@ def test_variances_are_drawn_toward_the_common_one() -> None:
 
 
 def test_the_common_variance_is_within_speakers() -> None:
-    """Of speakers at 0 and 100 it is that about their own means; with one utterance each, the
-    features' mean.
-    """
+    """The common variance is about each speaker's own mean, or that of features for single ones."""
     points = np.asarray([[-1.0, 0.0], [1.0, 0.0], [99.0, 4.0], [101.0, 4.0]])
     shared = within_speaker_variance(points, np.asarray(["a", "a", "b", "b"], dtype=object))
     np.testing.assert_allclose(shared, [2.0, 1e-6])
+
     alone = within_speaker_variance(points, np.asarray(["a", "b", "c", "d"], dtype=object))
     np.testing.assert_allclose(alone, [(2501 + 4) / 2] * 2)
