@@ -27,8 +27,9 @@ demo: $(STAMP)
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=25
 
+# Three at a time on two cores: tests that wait for a cluster to start leave a core to the others.
 test: $(STAMP)
-	$(PYTEST) -n 2 --dist loadfile -m "not slow"
+	$(PYTEST) -n 3 --dist loadfile -m "not slow"
 
 # One after the other: they start clusters and wait for deaths to be noticed.
 test-slow: $(STAMP)
