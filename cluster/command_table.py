@@ -47,9 +47,10 @@ COMMANDS: dict[str, Command] = {
         "Keep the utterances on which the teachers agree, and split them by speaker.",
         "shards.selection.rule:SelectConfig",
         "cluster.jobs.corpus:run_select",
-        "Reads prediction tables only: seconds, no GPU. Writes selection.parquet, rejected.parquet "
-        "(with reasons) and summary.json. With teachers A,B the published distance is KL(A || B). "
-        "Exit status 1: nothing was kept; the output says why and what to try.",
+        "Reads prediction tables only, so it takes seconds and needs no GPU. Writes "
+        "selection.parquet, rejected.parquet (with reasons) and summary.json. With --teachers A,B "
+        "the published distance is KL(A || B). Exit status 1: nothing was kept; the output says "
+        "why and what to try.",
     ),
     "pack": Command(
         "Write the kept utterances as speaker-grouped training shards.",
