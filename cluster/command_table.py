@@ -49,7 +49,8 @@ COMMANDS: dict[str, Command] = {
         "cluster.jobs.corpus:run_select",
         "Reads prediction tables only, so it takes seconds and needs no GPU. Writes "
         "selection.parquet, rejected.parquet (with reasons) and summary.json. With --teachers A,B "
-        "the published distance is KL(A || B).",
+        "the published distance is KL(A || B). Exit status 1: nothing was kept; the output says "
+        "why and what to try.",
     ),
     "pack": Command(
         "Write the kept utterances as speaker-grouped training shards.",

@@ -15,7 +15,11 @@ import yaml
 
 from actors.inference.checkpoints import CheckpointConfig
 from actors.inference.config import BatchingConfig, Precision
-from actors.labeling.labelers.config import LabelerConfig, SpeechRecognitionConfig
+from actors.labeling.labelers.config import (
+    LabelerConfig,
+    SpeechRecognitionConfig,
+    TextLabelerConfig,
+)
 from actors.reading.config import MediaConfig
 from shards.config import ConfigError, option
 from shards.config_values import from_mapping
@@ -52,7 +56,7 @@ class PanelConfig:
     vision: LabelerConfig | None = option(
         help="image classifier over face crops, or a classifier over face.npy", default=None
     )
-    text: LabelerConfig | None = option(
+    text: TextLabelerConfig | None = option(
         help="text emotion classifier over transcripts", default=None
     )
     speech_recognition: SpeechRecognitionConfig | None = option(

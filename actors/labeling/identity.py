@@ -34,7 +34,9 @@ def panel_identity(config: PanelConfig) -> PanelIdentity:
     models = {name: identify(checkpoint) for name, checkpoint in config.checkpoints().items()}
     settings = to_mapping(config)
     del settings["batching"]
-
+    # Panels that name no languages keep the digest, and so the tables, of earlier releases.
+    if settings["text"] is not None and not settings["text"]["languages"]:
+        del settings["text"]["languages"]
     for name, model in models.items():
         place = settings if name in settings else settings["objectives"]
         place[name] = {**place[name], "checkpoint": None, "revision": None, **model}

@@ -68,4 +68,4 @@ def _needs(config: PanelConfig) -> Needs:
         or config.objectives_need_audio
     )
     vision = config.vision is not None or config.objectives_need_vision
-    return Needs(audio=audio, vision=vision, seen=SEEN_BY_LABELERS)
+    return Needs(audio=audio, vision=vision, metadata=True, seen=SEEN_BY_LABELERS)

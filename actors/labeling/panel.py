@@ -22,14 +22,17 @@ from actors.inference.runtime import Runtime, Settled, prepare_torch
 from actors.labeling.config import PanelConfig
 from actors.labeling.identity import PanelIdentity, panel_identity
 from actors.labeling.labelers.audio import AudioLabeler
+from actors.labeling.labelers.config import primary_language
 from actors.labeling.labelers.objectives import Egemaps, FaceEmbedding, Sentiment, SpeakerVector
 from actors.labeling.labelers.speech_recognition import SpeechRecognizer
 from actors.labeling.labelers.text import TextLabeler
 from actors.labeling.labelers.vision import VisionLabeler
 from actors.reading.utterance import Utterance
-from actors.work.task import UnusableModelsError
+from actors.work.errors import UnusableModelsError
 from shards.config import ConfigError
 from shards.config_values import to_mapping
+from shards.emotions import EMOTIONS
+from shards.samples.keys import printable
 from shards.tables.predictions import MODALITIES, Prediction
 
 log = logging.getLogger(__name__)
@@ -160,11 +163,13 @@ class Panel:
         if config.audio is not None:
             audio = AudioLabeler(config.audio, window_seconds=config.window_seconds)
             self._load("audio", audio.setup, runtime)
+            self._note_emotions("audio", audio.known_emotions)
             stages.append(_Stage("audio", _audio, audio.label))
 
         if config.vision is not None:
             vision = VisionLabeler(config.vision)
             self._load("vision", vision.setup, runtime)
+            self._note_emotions("vision", vision.known_emotions)
             self.looks_at_crops |= vision.looks_at_crops
             stages.append(
                 _Stage("vision", lambda draft: vision.input_of(draft.utterance), vision.label)
@@ -173,7 +178,8 @@ class Panel:
         if config.text is not None:
             text = TextLabeler(config.text)
             self._load("text", text.setup, runtime)
-            stages.append(_Stage("text", _transcript, text.label))
+            self._note_emotions("text", text.known_emotions)
+            stages.append(_Stage("text", _words_in(config.text.languages), text.label))
 
         return stages + self._build_objectives(runtime)
 
@@ -204,6 +210,12 @@ class Panel:
             stages.append(_Stage("speaker_vector", _audio, speaker.compute))
 
         return stages
+
+    def _note_emotions(self, name: str, known: Sequence[str]) -> None:
+        """Have the tables say which emotions a labeler knows: its zeros mean nothing."""
+        self._labelers[name]["emotions"] = ",".join(known)
+        if lacking := [emotion for emotion in EMOTIONS if emotion not in known]:
+            log.warning("the %s labeler lacks %s", name, ", ".join(lacking))
 
     def _load(self, name: str, setup: Callable[[Any, Runtime], Settled], runtime: Runtime) -> None:
         checkpoint = self._config.checkpoints()[name]
@@ -240,6 +252,28 @@ def _transcript(draft: _Draft) -> str | None:
     return draft.transcript
 
 
+def _words_in(languages: Sequence[str]) -> Callable[[_Draft], str | None]:
+    """The transcripts that a text labeler is asked about; all of them if `languages` is empty.
+
+    An utterance whose language nobody states is taken for one of a language that it knows.
+    """
+
+    def words(draft: _Draft) -> str | None:
+        spoken = draft.utterance.language
+        if draft.transcript is None or not languages or spoken is None:
+            return draft.transcript
+        if primary_language(spoken) in languages:
+            return draft.transcript
+
+        draft.failures[
+            f"unknown_language: the words are in {printable(spoken, 20)!r}, the text labeler knows "
+            f"{', '.join(languages)}"
+        ] = None
+        return None
+
+    return words
+
+
 def _prediction(draft: _Draft) -> Prediction:
     utterance = draft.utterance
     labels: Mapping[str, NDArray[np.float32]] = draft.predictions
@@ -256,6 +290,7 @@ def _prediction(draft: _Draft) -> Prediction:
         text=labels.get("text"),
         transcript=draft.transcript,
         emotion=utterance.emotion,
+        metadata=utterance.metadata,
         objectives={name: values for name, values in labels.items() if name not in MODALITIES},
         error=_error(draft),
     )

@@ -92,6 +92,7 @@ def _carry_over(task: ShardTask, utterance: Utterance, row: Mapping[str, Any]) -
         text=results["text"],
         transcript=row["transcript"],
         emotion=utterance.emotion,
+        metadata=utterance.metadata,
         objectives={
             name: values
             for name, values in results.items()

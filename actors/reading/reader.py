@@ -128,6 +128,7 @@ class ShardReader:
     def _describe(self, utterance: Utterance, sample: Sample) -> None:
         utterance.speaker = sample.speaker
         utterance.emotion = sample.emotion
+        utterance.language = sample.language
         utterance.transcript = sample.transcript
         utterance.duration_seconds = _stated_duration(sample)
 

@@ -28,6 +28,7 @@ class Utterance:
     size: int
     speaker: str | None = None
     emotion: str | None = None
+    language: str | None = None
     duration_seconds: float | None = None
     audio: NDArray[np.float32] | None = None  # [num_samples], 16 kHz mono
     faces: NDArray[np.uint8] | None = None  # [num_faces, size, size, 3] RGB

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from actors.reading.reader import decoded_bytes
 from actors.reading.utterance import Utterance
-from shards.config import ConfigError
+from actors.work.errors import UnwritableFolderError
 from shards.errors import count_reasons
 from shards.storage.files import probe
 
@@ -33,14 +33,6 @@ class ShardTask:
     version: str
     table_url: str
     maker: str
-
-
-class UnwritableFolderError(ConfigError):
-    """A worker's machine cannot write to the folder for the tables."""
-
-
-class UnusableModelsError(ConfigError):
-    """The models cannot be loaded, which was found out only when the first of them was needed."""
 
 
 def require_writable(folder: str) -> None:

@@ -43,14 +43,13 @@ def run_select(config: SelectConfig) -> int:
         sys.stderr.write(
             f"warning: {unfinished}; run `emostream label` again, and select after it\n"
         )
-    if not summary["num_kept"] and "speaker_below_minimum" in summary["rejected"]:
-        sys.stderr.write(
-            f"warning: nothing was kept, because no speaker has {config.min_per_speaker} "
-            "utterances that passed; a smaller --min-per-speaker keeps speakers with fewer\n"
-        )
+    for name, lacking in summary["missing_emotions"].items():
+        write(f"  teacher {name} lacks {', '.join(lacking)}\n")
+    if summary["advice"]:
+        sys.stderr.write("warning: " + "\n  ".join(summary["advice"]) + "\n")
 
     write(f"selection in {config.out}; `emostream report {config.out}` shows it\n")
-    return 0
+    return ExitStatus.DONE if summary["num_kept"] else ExitStatus.PROBLEM
 
 
 def run_pack(config: PackConfig) -> int:

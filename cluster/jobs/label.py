@@ -24,7 +24,8 @@ from cluster.jobs.plan import (
 )
 from cluster.jobs.summary import JobSummary, TableFacts
 from shards.config import option, require_positive
-from shards.storage.files import list_files
+from shards.emotions import EMOTIONS
+from shards.storage.files import exists, list_files
 from shards.storage.folder import Folder
 from shards.tables.predictions import READABLE_FORMATS, REMEDY, SUMMARY_NAME, read_info
 
@@ -77,6 +78,7 @@ class LabelSummary:
     superseded_tables_removed: int
     num_other_tables: int
     panel_digest: str
+    missing_emotions: dict[str, list[str]]
 
     def document(self) -> dict[str, Any]:
         """Return what label-summary.json holds."""
@@ -119,6 +121,11 @@ def run_label(config: LabelConfig) -> int:
     """Run `emostream label`: label, print the summary, return the exit status."""
     summary = label(config)
     lines = [*summary.job.lines("labeled", "without a full set of predictions")]
+    lines += [
+        f"the {name} labeler lacks {', '.join(lacking)}; `select` does not take its zeros for "
+        "disagreement"
+        for name, lacking in summary.missing_emotions.items()
+    ]
     if summary.superseded_tables_removed:
         lines.append(
             f"removed {summary.superseded_tables_removed} tables of an older panel or of older "
@@ -163,6 +170,24 @@ def label(config: LabelConfig) -> LabelSummary:
         superseded_tables_removed=superseded,
         num_other_tables=num_others,
         panel_digest=identity.digest,
+        missing_emotions=_missing_emotions(plan),
     )
     folder.finish(config, summary.document())
     return summary
+
+
+def _missing_emotions(plan: ShardPlan) -> dict[str, list[str]]:
+    """The emotions that each labeler lacks, as the job's first table says: all say the same."""
+    table = next((task.table_url for task in plan.tasks if exists(task.table_url)), None)
+    labelers = {} if table is None else read_info(table).labelers
+    known = {
+        name: labeler["emotions"].split(",")
+        for name, labeler in labelers.items()
+        if "emotions" in labeler
+    }
+
+    lacking = {
+        name: [emotion for emotion in EMOTIONS if emotion not in names]
+        for name, names in known.items()
+    }
+    return {name: emotions for name, emotions in lacking.items() if emotions}

@@ -21,12 +21,8 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.work.task import (
-    ShardOutcome,
-    ShardTask,
-    UnusableModelsError,
-    UnwritableFolderError,
-)
+from actors.work.errors import UnusableModelsError, UnwritableFolderError
+from actors.work.task import ShardOutcome, ShardTask
 from cluster.nodes.placement import WorkerPlacement
 from shards.config import ConfigError
 from shards.progress import OnProgress

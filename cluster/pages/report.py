@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.pages import report_charts
 from cluster.pages import report_sections as sections
 from cluster.pages.charts import spark_bars
 from cluster.pages.page import render_page, share_of
@@ -99,7 +100,8 @@ def render(
 
     return render_page(
         TEMPLATE_NAME,
-        summary=summary,
+        # Selections of an earlier release have neither advice nor missing emotions.
+        summary={"advice": [], "missing_emotions": {}, **summary},
         config=summary["config"],
         headline=sections.headline(summary),
         agreeing=sections.agreeing(summary["config"]),
@@ -107,12 +109,12 @@ def render(
         distance_name=sections.DISTANCE_NAMES[summary["config"]["distance"]],
         kept_share=share_of(summary["num_kept"], summary["num_utterances"]),
         charts={
-            "flow": sections.flow_chart(summary),
-            "balance": sections.balance_chart(summary),
-            "gini": sections.gini_chart(summary),
-            "agreement": sections.agreement_chart(summary),
-            "retention": sections.retention_chart(summary),
-            "quality": sections.quality_chart(summary),
+            "flow": report_charts.flow_chart(summary),
+            "balance": report_charts.balance_chart(summary),
+            "gini": report_charts.gini_chart(summary),
+            "agreement": report_charts.agreement_chart(summary),
+            "retention": report_charts.retention_chart(summary),
+            "quality": report_charts.quality_chart(summary),
         },
         scores=sections.quality_scores(summary),
         confusion=sections.confusion_rows(summary),

@@ -127,8 +127,7 @@ def choose_examples(
     except (ConfigError, OSError, ImportError, pa.ArrowException) as error:
         note = f"No examples: the prediction tables cannot be read ({printable(str(error), 300)})."
         return Examples(shown=(), simulated=False, notes=(note,))
-
-    found = _join(table, wanted, config)
+    found = _join(table, wanted, config, summary.get("missing_emotions", {}))
     notes = (
         []
         if len(found) == len(wanted)
@@ -174,7 +173,10 @@ def _load_any(folders: Sequence[str]) -> tuple[pa.Table, list[TableInfo]]:
 
 
 def _join(
-    table: pa.Table, wanted: Sequence[Mapping[str, Any]], config: Mapping[str, Any]
+    table: pa.Table,
+    wanted: Sequence[Mapping[str, Any]],
+    config: Mapping[str, Any],
+    missing: Mapping[str, Sequence[str]],
 ) -> list[Example]:
     keys = pa.array([row["key"] for row in wanted], pa.string())
     part = table.filter(pc.is_in(table["key"], value_set=keys)).combine_chunks()
@@ -183,7 +185,8 @@ def _join(
 
     probs = {name: distributions(part, name) for name in MODALITIES}
     asked = [probs[name] for name in config["teachers"]]
-    distance, mean = pairwise_distance(asked, config["distance"]), np.mean(asked, axis=0)
+    known = [~np.isin(EMOTIONS, missing.get(name, [])) for name in config["teachers"]]
+    distance, mean = pairwise_distance(asked, config["distance"], known), np.mean(asked, axis=0)
 
     places: dict[tuple[str, str], list[int]] = {}
     for row, place in enumerate(

@@ -56,6 +56,12 @@ class Sample:
         return None if speaker is None else str(speaker)
 
     @property
+    def language(self) -> str | None:
+        """The language that is spoken, as the metadata has it ("en", "de-AT"); None if unknown."""
+        language = self.metadata.get("language")
+        return language if isinstance(language, str) and language.strip() else None
+
+    @property
     def emotion(self) -> str | None:
         """The true emotion by the project's name; None if it is unknown or none of the seven."""
         emotion = self.metadata.get("emotion")

@@ -2,7 +2,8 @@
 
 Shapes: N utterances, C = 7 emotions. Logarithms are natural, and numbers are float64. No epsilon is
 added: where the second teacher gives a class exactly 0 and the first teacher does not, the
-published divergence is infinite, and the utterance is never kept.
+published divergence is infinite, and the utterance is never kept. Only for emotions
+that the second teacher does not know at all, its 0 is raised (`shards.selection.coverage`).
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import rel_entr
+
+from shards.selection.coverage import Known, raised
 
 Distance = Literal["kl", "js"]
 
@@ -39,7 +42,9 @@ def js_divergence(
 
 
 def pairwise_distance(
-    teachers: Sequence[NDArray[np.float64]], distance: Distance
+    teachers: Sequence[NDArray[np.float64]],
+    distance: Distance,
+    known: Sequence[Known] | None = None,
 ) -> NDArray[np.float64]:
     """The distance between one, two or three teachers for each utterance, [N].
 
@@ -48,15 +53,21 @@ def pairwise_distance(
     largest over the pairs, so that an utterance is kept only where every pair agrees. The mean over
     the pairs was left out: it keeps utterances on which one teacher contradicts two teachers that
     are very close. One teacher has no other to be compared with, and its distance is NaN.
+
+    `known` has the emotions [7] that each teacher knows; without it, all know all seven. Where the
+    second teacher of a pair lacks emotions, its zeros are raised before KL is taken.
     """
     measure = kl_divergence if distance == "kl" else js_divergence
     if len(teachers) == 1:
         return np.full(len(teachers[0]), np.nan)
 
+    compared_with = teachers
+    if known is not None and distance == "kl":
+        compared_with = [raised(*pair) for pair in zip(teachers, known, strict=True)]
+
     # `combinations` keeps the order of the teachers within each pair, which KL depends on.
-    return np.asarray(
-        np.max([measure(first, second) for first, second in combinations(teachers, 2)], axis=0)
-    )
+    pairs = combinations(range(len(teachers)), 2)
+    return np.asarray(np.max([measure(teachers[i], compared_with[j]) for i, j in pairs], axis=0))
 
 
 def matched_threshold(distances: NDArray[np.float64], num_kept: int) -> float:

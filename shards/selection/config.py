@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from shards.config import ConfigError, option, require_at_least, require_positive
 from shards.emotions import EMOTIONS
 from shards.selection.agreement import Distance
+from shards.selection.where import Condition
 from shards.splits import SPLITS
 from shards.storage.urls import absolute
 from shards.tables.predictions import MODALITIES
@@ -39,6 +40,22 @@ class SelectConfig:
         default=PUBLISHED_KL_THRESHOLD,
         help="Largest distance that counts as agreement, in nats. match-kl (with js only): the "
         "threshold at which as many utterances agree as with KL <= 1.",
+    )
+    min_confidence: float | None = option(
+        default=None,
+        help="Smallest probability of the label in the mean of the teachers' distributions, such "
+        "as 0.6. It works for one teacher too, which has nobody to agree with.",
+    )
+    max_entropy: float | None = option(
+        default=None,
+        help="Largest entropy of the mean of the teachers' distributions, in nats: 0 is certain, "
+        "1.95 knows nothing.",
+    )
+    where: tuple[str, ...] = option(
+        default=(),
+        help="Conditions that an utterance must meet, such as 'duration_seconds>=1' "
+        "'language=en|de' 'demographics.age<30'. The fields are duration_seconds, speaker, "
+        "emotion, transcript, and all fields of the samples' json.",
     )
     classes: tuple[str, ...] = option(
         default=PUBLISHED_CLASSES,
@@ -74,6 +91,9 @@ class SelectConfig:
         _require_known("--classes", self.classes, EMOTIONS)
         _require_known("--keep-rates", tuple(self.keep_rates), self.classes, at_least=0)
         self._check_threshold()
+        self._check_confidence()
+        for condition in self.where:
+            Condition.parse(condition)
 
         # Called for its errors: a share that is not a number is refused here.
         self.rates()
@@ -105,6 +125,14 @@ class SelectConfig:
         return {name: _rate(name, share) for name, share in self.keep_rates.items()}
 
     def _check_threshold(self) -> None:
+        is_default = self.distance == "kl" and self.threshold == PUBLISHED_KL_THRESHOLD
+        if len(self.teachers) == 1 and not is_default:
+            raise ConfigError(
+                f"--distance, --threshold: got them with one teacher ({self.teachers[0]}), which "
+                "has no other to agree with; give --min-confidence or --max-entropy, or a second "
+                "teacher"
+            )
+
         if isinstance(self.threshold, str):
             if self.threshold != MATCH_KL:
                 raise ConfigError(
@@ -119,6 +147,17 @@ class SelectConfig:
         elif not 0 < self.threshold < math.inf:
             raise ConfigError(
                 f"--threshold: got {self.threshold}, expected a finite number above 0"
+            )
+
+    def _check_confidence(self) -> None:
+        if self.min_confidence is not None and not 0 < self.min_confidence <= 1:
+            raise ConfigError(
+                f"--min-confidence: got {self.min_confidence}, expected a probability above 0 and "
+                "at most 1"
+            )
+        if self.max_entropy is not None and not 0 <= self.max_entropy < math.inf:
+            raise ConfigError(
+                f"--max-entropy: got {self.max_entropy}, expected nats, 0 or more, such as 1.2"
             )
 
 

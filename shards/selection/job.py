@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from shards.config import ConfigError
 from shards.emotions import EMOTIONS
+from shards.selection.coverage import known_emotions
 from shards.selection.rule import Candidates, SelectConfig, Selection, choose
 from shards.selection.summary import summarize
+from shards.selection.where import columns_for, filtered
 from shards.storage.files import atomic_write, join, open_ranged
 from shards.storage.folder import Folder
 from shards.storage.parquet import METADATA_KEY
@@ -55,8 +57,10 @@ def select(config: SelectConfig) -> dict[str, Any]:
 
     Raises ConfigError when the predictions cannot be used, or when a teacher has no predictions.
     """
-    table, infos = load_predictions(config.predictions, [*_COLUMNS, *MODALITIES])
-    candidates = build_candidates(table, config.teachers)
+    table, infos = load_predictions(
+        config.predictions, [*_COLUMNS, *MODALITIES, *columns_for(config.where)]
+    )
+    candidates = build_candidates(table, config.teachers, infos, config.where)
     _require_teachers(candidates, infos)
     selection = choose(candidates, config)
     summary = summarize(
@@ -112,11 +116,21 @@ def read_selection(folder: str, columns: Sequence[str]) -> tuple[pa.Table, dict[
     return table, {name: ShardVersion(**version) for name, version in footer["shards"].items()}
 
 
-def build_candidates(table: pa.Table, teachers: Sequence[str]) -> Candidates:
-    """The rows of prediction tables in the form that `choose` takes."""
+def build_candidates(
+    table: pa.Table,
+    teachers: Sequence[str],
+    infos: Sequence[TableInfo] = (),
+    where: Sequence[str] = (),
+) -> Candidates:
+    """The rows of prediction tables in the form that `choose` takes.
+
+    `infos` are the footers of the tables, which say what emotions each teacher knows, and `where`
+    are the conditions that an utterance must meet.
+    """
     shard, shards = _numbers(table["shard"])
     speaker, speakers = _numbers(table["speaker"])
     emotions = pa.array(EMOTIONS)
+    predictions = {name: distributions(table, name) for name in teachers}
 
     return Candidates(
         key=_objects(table["key"]),
@@ -126,9 +140,30 @@ def build_candidates(table: pa.Table, teachers: Sequence[str]) -> Candidates:
         speaker=speaker,
         speakers=speakers,
         error=_explained(table),
-        teachers={name: distributions(table, name) for name in teachers},
+        teachers=predictions,
         truth=_positions(table["emotion"], emotions),
         seconds=table["duration_seconds"].to_numpy().astype(np.float64),
+        filtered=filtered(table, where) if where else None,
+        known={
+            name: known_emotions(_declared(infos, name), probs)
+            for name, probs in predictions.items()
+        },
+    )
+
+
+def _declared(infos: Sequence[TableInfo], name: str) -> str | None:
+    """The emotions that a teacher knows, as the footers say; None where none says it.
+
+    A folder may hold tables of an earlier release, which do not say it, beside later ones of the
+    same panel.
+    """
+    return next(
+        (
+            info.labelers[name]["emotions"]
+            for info in infos
+            if "emotions" in info.labelers.get(name, {})
+        ),
+        None,
     )
 
 

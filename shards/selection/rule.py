@@ -5,13 +5,16 @@ The rule is a pure function of the predictions. Its steps follow the published o
 
 1. The teachers must agree: their distance is at most the threshold.
 2. The label is the most probable of all seven emotions in the mean of the teachers' distributions.
+   Where it is asked for, that mean must be confident.
 3. A label must be one of the wanted classes.
 4. Majority classes are down-sampled by chance.
 5. A speaker must have a minimum number of utterances left.
 6. The speakers that are left are divided into splits.
 
 An utterance without a speaker is rejected before the down-sampling: training needs a speaker, so
-such an utterance must not count toward a keep rate.
+such an utterance must not count toward a keep rate. Teachers that do not know the same emotions are
+compared with care (`shards.selection.coverage`). An utterance that is filtered out
+(`--where`) counts for nothing, not even for `match-kl`.
 
 No decision depends on the order of rows, or on how many workers made the tables: chance is a hash
 of the seed and the utterance's own name. The published code draws from one generator in turn. That
@@ -23,14 +26,19 @@ the last entry of an array, so every look-up that can meet a -1 says why its ans
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import entr
 
-from shards.emotions import EMOTIONS
+from shards.emotions import EMOTIONS, NUM_EMOTIONS
 from shards.selection.agreement import matched_threshold, pairwise_distance
 from shards.selection.config import PUBLISHED_KL_THRESHOLD, SelectConfig
+from shards.selection.coverage import (
+    Known,
+    put_apart,
+)
 from shards.splits import SPLITS
 
 __all__ = [
@@ -56,7 +64,8 @@ class Candidates:
     `teachers` maps each teacher to its distributions [N, 7] in float64; a row is NaN where the
     teacher gives no prediction. `truth` holds positions in EMOTIONS, and -1 where the true emotion
     is not known. `seconds` is NaN where the length is not known. No decision looks at `truth` or
-    `seconds`.
+    `seconds`. `filtered` holds the reason of each utterance that is filtered out, and None for the
+    others. `known` holds the emotions [7] that a teacher knows; one that it leaves out knows all.
     """
 
     key: NDArray[np.object_]
@@ -69,6 +78,13 @@ class Candidates:
     teachers: Mapping[str, NDArray[np.float64]]
     truth: NDArray[np.int64]
     seconds: NDArray[np.float64]
+    filtered: NDArray[np.object_] | None = None
+    known: Mapping[str, Known] = field(default_factory=dict)
+
+    def known_by(self, teachers: Sequence[str]) -> dict[str, Known]:
+        """The emotions [7] that each of the teachers knows."""
+        every = np.ones(NUM_EMOTIONS, dtype=bool)
+        return {name: self.known.get(name, every) for name in teachers}
 
     def __len__(self) -> int:
         return len(self.key)
@@ -121,11 +137,19 @@ def choose(candidates: Candidates, config: SelectConfig) -> Selection:
     for name in config.teachers:
         _reject_unpredicted(decisions, candidates, name)
 
+    if candidates.filtered is not None:
+        for row in np.flatnonzero(candidates.filtered.astype(bool) & decisions.kept):
+            decisions.reject_row(int(row), candidates.filtered[row])
+    known = candidates.known_by(config.teachers)
+    predictions = {name: candidates.teachers[name] for name in config.teachers}
+    for outside, reason in put_apart(predictions, known):
+        decisions.reject(outside, reason)
+
     # Where one teacher gives no usable prediction, the others' predictions become NaN too: such a
     # row must have no distance and no label, and `match-kl` must not count it.
     teachers = [_blank(candidates.teachers[name], ~decisions.kept) for name in config.teachers]
-    distance = pairwise_distance(teachers, config.distance)
-    threshold = resolve_threshold(teachers, config)
+    distance = pairwise_distance(teachers, config.distance, list(known.values()))
+    threshold = resolve_threshold(teachers, config, list(known.values()))
     probs = np.mean(teachers, axis=0)
     label = labels_of(probs)
 
@@ -133,6 +157,7 @@ def choose(candidates: Candidates, config: SelectConfig) -> Selection:
     # speakers' counts and the splits are all made from the rows that are kept at that point.
     if threshold is not None:
         decisions.reject(distance > threshold, "disagreement")
+    _reject_unsure(decisions, probs, config)
     decisions.reject(~np.isin(label, class_numbers(config)), "class_excluded")
     decisions.reject(candidates.speaker < 0, "no_speaker")
 
@@ -176,7 +201,9 @@ def class_numbers(config: SelectConfig) -> list[int]:
 
 
 def resolve_threshold(
-    teachers: Sequence[NDArray[np.float64]], config: SelectConfig
+    teachers: Sequence[NDArray[np.float64]],
+    config: SelectConfig,
+    known: Sequence[Known] | None = None,
 ) -> float | None:
     """The threshold as a number; `match-kl` is computed from the data. None for one teacher."""
     if len(teachers) == 1:
@@ -185,7 +212,7 @@ def resolve_threshold(
         return float(config.threshold)
 
     # A row without a usable prediction has the distance NaN and is not counted: NaN <= 1 is false.
-    kept_by_kl = int((pairwise_distance(teachers, "kl") <= PUBLISHED_KL_THRESHOLD).sum())
+    kept_by_kl = int((pairwise_distance(teachers, "kl", known) <= PUBLISHED_KL_THRESHOLD).sum())
     return matched_threshold(pairwise_distance(teachers, "js"), kept_by_kl)
 
 
@@ -247,6 +274,17 @@ def _reject_unpredicted(decisions: _Decisions, candidates: Candidates, name: str
         ~missing & ~valid,
         f"invalid_prediction: teacher {name!r} gives numbers that are not a distribution",
     )
+
+
+def _reject_unsure(decisions: _Decisions, probs: NDArray[np.float64], config: SelectConfig) -> None:
+    """Reject the labels that the mean distribution [N, 7] is not sure of, where that is asked for.
+
+    Comparisons with NaN are false, so rows without a distribution keep their earlier reason.
+    """
+    if config.min_confidence is not None:
+        decisions.reject(probs.max(axis=1) < config.min_confidence, "low_confidence")
+    if config.max_entropy is not None:
+        decisions.reject(entr(probs).sum(axis=1) > config.max_entropy, "high_entropy")
 
 
 def _blank(probs: NDArray[np.float64], rows: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from shards.config_values import to_mapping
 from shards.emotions import EMOTIONS, NUM_EMOTIONS
 from shards.errors import reason_code
+from shards.selection.advice import advice
+from shards.selection.coverage import missing_emotions
 from shards.selection.label_quality import Evaluation
 from shards.selection.rule import (
     SPLITS,
@@ -67,6 +69,7 @@ def summarize(
     `unfinished` says why tables may be missing; None when all are there.
     """
     kept, evaluation = selection.kept, Evaluation(candidates, selection, config)
+    rejected = _reasons(selection.reason[~kept])
 
     summary = {
         "format_version": FORMAT_VERSION,
@@ -75,7 +78,8 @@ def summarize(
         "num_utterances": len(candidates),
         "num_kept": int(kept.sum()),
         "num_rejected": int((~kept).sum()),
-        "rejected": _reasons(selection.reason[~kept]),
+        "rejected": rejected,
+        "advice": advice(int(kept.sum()), len(candidates), rejected, config),
         "num_speakers_in": _num_speakers(candidates.speaker),
         "num_speakers_kept": _num_speakers(candidates.speaker[kept]),
         "shards": {
@@ -90,6 +94,7 @@ def summarize(
         "panel": {
             name: dict(labeler) for info in infos[:1] for name, labeler in info.labelers.items()
         },
+        "missing_emotions": missing_emotions(candidates.known_by(config.teachers)),
         "hours": {"in": _hours(candidates.seconds), "kept": _hours(candidates.seconds[kept])},
         "keep_rates": dict(selection.rates),
         "classes": {

@@ -39,6 +39,9 @@ FORMAT_VERSION = 2
 READABLE_FORMATS = (2, 1)
 MODALITIES = ("audio", "vision", "text")
 OBJECTIVES = ("egemaps", "sentiment", "face_embedding", "speaker_vector")
+METADATA_COLUMN = "metadata"  # the sample's json
+# Columns that tables of the last release do not have; they are null there.
+_LATER_COLUMNS = {CONTENT_COLUMN: CONTENT_TYPE, METADATA_COLUMN: pa.string()}
 SUMMARY_NAME = "label-summary.json"  # the labeling job writes it last, beside the tables
 READ_THREADS = 16
 REMEDY = "remove it and run `emostream label` again"
@@ -66,8 +69,9 @@ class Prediction:
 
     `audio`, `vision` and `text` are [7] float32 distributions in the order of `EMOTIONS`; None is
     no prediction, and `error` says why. `emotion` is the true emotion, which a sample may carry; it
-    is used only to measure. `content` is the digest of what the labelers saw (`Seen`); it is None
-    where their results must not be taken over by another table.
+    is used only to measure. `metadata` is the json of the sample, as text. `content` is the digest
+    of what the labelers saw (`Seen`); it is None where their results must not be taken over by
+    another table.
     """
 
     key: str
@@ -81,6 +85,7 @@ class Prediction:
     text: NDArray[np.float32] | None = None
     transcript: str | None = None
     emotion: str | None = None
+    metadata: str | None = None
     objectives: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     error: str | None = None
     content: bytes | None = None
@@ -118,9 +123,16 @@ def write_predictions(url: str, rows: Sequence[Prediction], info: TableInfo) -> 
 
 
 def build_table(rows: Sequence[Prediction]) -> pa.Table:
-    """The rows as an Arrow table; an objective is a column where at least one row has it."""
+    """The rows as an Arrow table.
+
+    The metadata and each objective are columns only where at least one row has them.
+    """
     columns = {name: [_plain(getattr(row, name)) for row in rows] for name in FIXED_COLUMNS}
     schema = list(_FIXED_FIELDS)
+
+    if any(row.metadata is not None for row in rows):
+        schema.append(pa.field(METADATA_COLUMN, pa.string()))
+        columns[METADATA_COLUMN] = [row.metadata for row in rows]
 
     for name in OBJECTIVES:
         values = [row.objectives.get(name) for row in rows]
@@ -143,8 +155,9 @@ def load_predictions(
 ) -> tuple[pa.Table, list[TableInfo]]:
     """All tables of a predictions folder as one, sorted by shard and offset, and their footers.
 
-    `columns` is a choice of FIXED_COLUMNS. Raises ConfigError when the folder holds no table, two
-    tables of one shard, tables of different panels, or a Parquet file that is no prediction table.
+    `columns` is a choice of FIXED_COLUMNS and METADATA_COLUMN; what a table of the last release
+    does not have is null. Raises ConfigError when the folder holds no table, two tables of one
+    shard, tables of different panels, or a Parquet file that is no prediction table.
     """
     urls = [join(directory, name) for name in list_names(directory) if is_table_name(name)]
     if not urls:
@@ -210,10 +223,12 @@ def _load(url: str, columns: list[str]) -> tuple[TableInfo, pa.Table]:
         # Arrow starts no threads of its own, because whole tables are already read in parallel.
         present = file.schema_arrow.names
         rows = file.read(columns=[name for name in columns if name in present], use_threads=False)
-        if CONTENT_COLUMN in columns and CONTENT_COLUMN not in present:
-            rows = rows.append_column(CONTENT_COLUMN, pa.nulls(len(rows), CONTENT_TYPE))
-            rows = rows.select(columns)
-        return info, rows.replace_schema_metadata(None).sort_by("offset")
+        for name, kind in _LATER_COLUMNS.items():
+            if name in columns and name not in present:
+                rows = rows.append_column(name, pa.nulls(len(rows), kind))
+
+        # Tables are joined later, so their columns must come in one order.
+        return info, rows.select(columns).replace_schema_metadata(None).sort_by("offset")
 
 
 def _info(file: pq.ParquetFile, url: str) -> TableInfo:

@@ -78,6 +78,11 @@ class AudioLabeler:
         self._model = settled.model
         return settled
 
+    @property
+    def known_emotions(self) -> tuple[str, ...]:
+        """The emotions that the checkpoint has a class for."""
+        return self._mapping.known_emotions
+
     def label(self, waveforms: Sequence[Waveform]) -> list[Outcome]:
         """One outcome for each waveform, in order, which the other waveforms do not affect."""
         rows = windowed_rows(

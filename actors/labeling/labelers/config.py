@@ -32,6 +32,31 @@ class LabelerConfig(CheckpointConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TextLabelerConfig(LabelerConfig):
+    """A text classifier, and the languages that it can read."""
+
+    languages: tuple[str, ...] = option(
+        help="languages that the checkpoint was trained on, as codes (en, de, ...); an utterance "
+        "whose json states another `language` gets no prediction from words. Default: any",
+        default=(),
+    )
+
+    def __post_init__(self) -> None:
+        LabelerConfig.__post_init__(self)
+        for language in self.languages:
+            if language != primary_language(language) or not language.isalpha():
+                raise ConfigError(
+                    f"languages: got {language!r}, expected codes without a region, such as en or "
+                    "de"
+                )
+
+
+def primary_language(code: str) -> str:
+    """The language of a code with or without a region: "en" for "en", "EN-us" and "en_GB"."""
+    return code.strip().replace("_", "-").partition("-")[0].casefold()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechRecognitionConfig(CheckpointConfig):
     """Transcription (Whisper family) of utterances that have no transcript."""
 

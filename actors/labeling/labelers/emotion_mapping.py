@@ -5,10 +5,9 @@ itself ("Happy", "joy") or because the panel says so (`label_names`), or be list
 Anything else is refused, as a class left out by accident shifts every probability. The classes that
 stay are summed by emotion and renormalized (EmoCeleb drops "contempt" in this way).
 
-A checkpoint may know fewer than seven emotions; the others get probability 0. Mind the agreement
-rule then: KL(text || other) is infinite where the text labeler gives an emotion some probability
-and the other labeler gives it 0. So an utterance whose text shows an emotion that the other labeler
-does not know is always rejected. The Jensen-Shannon distance has no such edge.
+A checkpoint may know fewer than seven emotions; the others get probability 0. The table says which
+emotions a labeler knows, so that a selection does not take its zeros for an opinion
+(`shards.selection.coverage`).
 """
 
 from collections.abc import Collection, Mapping
@@ -70,12 +69,10 @@ class EmotionMapping:
         return mapping
 
     @property
-    def missing_emotions(self) -> tuple[str, ...]:
-        """Emotions toward which no class counts."""
+    def known_emotions(self) -> tuple[str, ...]:
+        """The emotions that a class counts toward."""
         return tuple(
-            emotion
-            for emotion, column in zip(EMOTIONS, self.matrix.T, strict=True)
-            if not column.any()
+            emotion for emotion, column in zip(EMOTIONS, self.matrix.T, strict=True) if column.any()
         )
 
     def apply(self, probabilities: NDArray[np.float64]) -> NDArray[np.float32] | None:
@@ -103,8 +100,7 @@ def _check(
             f"onto {', '.join(EMOTIONS)}. Say what they mean with label_names (calm: neutral) or "
             "leave them out with drop_labels"
         )
-
-    num_known = NUM_EMOTIONS - len(mapping.missing_emotions)
+    num_known = len(mapping.known_emotions)
     if num_known < MIN_EMOTIONS:
         raise ConfigError(
             f"checkpoint {checkpoint}: its classes {labels} cover {num_known} of "

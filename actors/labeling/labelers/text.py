@@ -146,6 +146,11 @@ class TextLabeler:
         )
         return settled
 
+    @property
+    def known_emotions(self) -> tuple[str, ...]:
+        """The emotions that the checkpoint has a class for."""
+        return self._mapping.known_emotions
+
     def label(self, texts: Sequence[str]) -> list[Outcome]:
         """One outcome for each transcript, in order."""
         rows = self._classifier.probabilities(texts)

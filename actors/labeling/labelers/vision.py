@@ -67,6 +67,11 @@ class VisionLabeler:
         """The utterance's crops or its features, which this labeler looks at; None where none."""
         return self._classifier.input_of(utterance)
 
+    @property
+    def known_emotions(self) -> tuple[str, ...]:
+        """The emotions that the checkpoint has a class for."""
+        return self._mapping.known_emotions
+
     def label(self, faces: Sequence[Any]) -> list[Outcome]:
         """One outcome for each utterance's `input_of`, in order."""
         return [

@@ -14,7 +14,8 @@ from actors.labeling.shard import label_shard
 from actors.reading.config import MediaConfig
 from actors.reading.reader import Needs, ShardReader
 from actors.reading.utterance import Utterance
-from actors.work.task import ShardOutcome, ShardProgress, ShardTask, UnusableModelsError
+from actors.work.errors import UnusableModelsError
+from actors.work.task import ShardOutcome, ShardProgress, ShardTask
 from shards.samples.content import SEEN_BY_LABELERS
 from shards.samples.sample import Sample
 from shards.tables.earlier import EarlierRows, index_results

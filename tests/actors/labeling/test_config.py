@@ -9,7 +9,11 @@ from actors.inference.checkpoints import CheckpointConfig
 from actors.inference.config import BatchingConfig
 from actors.labeling.config import ObjectivesConfig, PanelConfig
 from actors.labeling.identity import panel_identity
-from actors.labeling.labelers.config import LabelerConfig, SpeechRecognitionConfig
+from actors.labeling.labelers.config import (
+    LabelerConfig,
+    SpeechRecognitionConfig,
+    TextLabelerConfig,
+)
 from actors.reading.config import MediaConfig
 from shards.config import ConfigError
 from shards.media.face_config import FaceConfig
@@ -30,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 def config(folder: Path) -> PanelConfig:
     return PanelConfig(
         vision=LabelerConfig(checkpoint=str(folder / "face")),
-        text=LabelerConfig(checkpoint=str(folder / "text")),
+        text=TextLabelerConfig(checkpoint=str(folder / "text")),
         objectives=ObjectivesConfig(sentiment=CheckpointConfig(checkpoint=str(folder / "text"))),
     )
 
@@ -141,9 +145,11 @@ def test_whatever_can_change_a_label_makes_another_panel(folder: Path, config: P
         dataclasses.replace(config, max_drift=0.01),
         dataclasses.replace(config, window_seconds=20.0),
         dataclasses.replace(config, vision=None),
-        dataclasses.replace(config, text=LabelerConfig(checkpoint=text, drop_labels=("surprise",))),
         dataclasses.replace(
-            config, text=LabelerConfig(checkpoint=text, label_names={"surprise": "fear"})
+            config, text=TextLabelerConfig(checkpoint=text, drop_labels=("surprise",))
+        ),
+        dataclasses.replace(
+            config, text=TextLabelerConfig(checkpoint=text, label_names={"surprise": "fear"})
         ),
         dataclasses.replace(config, objectives=ObjectivesConfig(egemaps=True)),
         dataclasses.replace(config, speech_recognition=SpeechRecognitionConfig(checkpoint=text)),

@@ -18,13 +18,18 @@ from actors.inference import runtime as precision
 from actors.labeling.config import PanelConfig
 from actors.labeling.identity import panel_identity
 from actors.labeling.labelers.audio import AudioLabeler
-from actors.labeling.labelers.config import LabelerConfig, SpeechRecognitionConfig
+from actors.labeling.labelers.config import (
+    LabelerConfig,
+    SpeechRecognitionConfig,
+    TextLabelerConfig,
+)
 from actors.labeling.labelers.speech_recognition import SpeechRecognizer
 from actors.labeling.labelers.text import TextLabeler
 from actors.labeling.labelers.vision import VisionLabeler
 from actors.labeling.panel import Panel
 from actors.reading.utterance import Utterance
 from shards.config import ConfigError
+from shards.emotions import EMOTIONS
 from shards.tables.predictions import Prediction
 from tests import ROOT
 from tests.actors.inference.runtimes import cpu_runtime
@@ -355,7 +360,8 @@ def test_what_made_a_label_is_on_record(panel: Panel, folder: Path) -> None:
     }
 
     for name, labeler in panel.labelers.items():
-        assert labeler == {**identity.labelers[name], "precision": "float32"}
+        emotions = {"emotions": ",".join(EMOTIONS)} if name in ("audio", "vision", "text") else {}
+        assert labeler == {**identity.labelers[name], "precision": "float32"} | emotions
         assert labeler["weights"].startswith("sha256:")
 
     before = dict(panel.seconds)
@@ -392,7 +398,7 @@ def test_bfloat16_moves_probabilities_by_little(folder: Path, panel: Panel) -> N
 def test_another_nodes_checkpoints_are_refused(folder: Path, tmp_path: Path) -> None:
     """A worker is refused whose checkpoint folder differs from the driver's."""
     checkpoint = write_text(tmp_path / "text")
-    config = PanelConfig(text=LabelerConfig(checkpoint=str(checkpoint)), precision="float32")
+    config = PanelConfig(text=TextLabelerConfig(checkpoint=str(checkpoint)), precision="float32")
     identity = panel_identity(config)
 
     (checkpoint / "config.json").write_bytes((checkpoint / "config.json").read_bytes() + b"\n")
@@ -402,7 +408,7 @@ def test_another_nodes_checkpoints_are_refused(folder: Path, tmp_path: Path) -> 
 
 def test_setup_takes_its_share_of_the_processor(folder: Path) -> None:
     """torch computes with as many threads as the worker was given."""
-    config = PanelConfig(text=LabelerConfig(checkpoint=str(folder / "text")))
+    config = PanelConfig(text=TextLabelerConfig(checkpoint=str(folder / "text")))
 
     try:
         Panel(config).setup(num_threads=2)

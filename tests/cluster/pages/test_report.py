@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 
 from cluster.cli import main
 from cluster.pages.charts import Bar, Caption, Row, log_ticks, nice_ticks, row_chart
+from cluster.pages.page import percent
 from cluster.pages.report import ReportConfig, find_selection, render, run_report, write_report
-from cluster.pages.report_sections import PUBLISHED_COUNTS, headline, ordered_losses, percent
+from cluster.pages.report_charts import PUBLISHED_COUNTS
+from cluster.pages.report_sections import headline, ordered_losses
 from shards.config import ConfigError
 from shards.emotions import EMOTIONS
 from shards.media.audio import encode_flac

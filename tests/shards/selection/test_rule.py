@@ -43,9 +43,12 @@ def configure(**options: Any) -> SelectConfig:
 def choices(options: st.DrawFn) -> SelectConfig:
     """Any sensible configuration."""
     teachers = options(st.permutations(["audio", "vision", "text"]))[: options(st.integers(1, 3))]
-    distance = options(st.sampled_from(["kl", "js"]))
-
-    matched = distance == "js" and options(st.booleans())
+    agreement: dict[str, Any] = {}
+    if len(teachers) > 1:
+        distance = options(st.sampled_from(["kl", "js"]))
+        matched = distance == "js" and options(st.booleans())
+        threshold = "match-kl" if matched else options(st.sampled_from([0.05, 0.3, 1.0, 3.0]))
+        agreement = {"distance": distance, "threshold": threshold}
     balance = options(
         st.sampled_from(
             [{}, {"balance_to": 15}, {"keep_rates": {"neutral": 0.3, "happiness": "1/2"}}]
@@ -54,8 +57,9 @@ def choices(options: st.DrawFn) -> SelectConfig:
 
     return configure(
         teachers=tuple(teachers),
-        distance=distance,
-        threshold="match-kl" if matched else options(st.sampled_from([0.05, 0.3, 1.0, 3.0])),
+        **agreement,
+        min_confidence=options(st.sampled_from([None, 0.4])),
+        max_entropy=options(st.sampled_from([None, 1.5])),
         min_per_speaker=options(st.sampled_from([0, 1, 5, 12])),
         seed=options(st.integers(0, 3)),
         **balance,

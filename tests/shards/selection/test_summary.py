@@ -37,6 +37,7 @@ KEYS = {
         "splits",
         "utterances_per_speaker",
     ),
+    *("advice", "missing_emotions"),
     *("gini", "agreement", "pairs", "retention", "quality"),
 }
 

@@ -72,7 +72,7 @@ def test_a_known_class_can_be_dropped() -> None:
 def test_four_classes_leave_zeros_elsewhere() -> None:
     """A checkpoint of four emotions is allowed; those it does not know have probability 0."""
     found = mapping(dict(enumerate(("neu", "hap", "ang", "sad"))))
-    assert found.missing_emotions == ("disgust", "fear", "surprise")
+    assert found.known_emotions == ("neutral", "anger", "happiness", "sadness")
     np.testing.assert_allclose(found.apply(np.full(4, 0.25)), [0.25, 0.25, 0, 0, 0.25, 0.25, 0])
 
 
