@@ -14,6 +14,7 @@ BENCHMARKS = (
     "labeling.ray_overhead",
     "labeling.memory",
     "labeling.ravdess_labels",
+    "labeling.missing_emotions",
     "labeling.labels_kept",
     "training.against_plain_loop",
     "training.training_gpu",

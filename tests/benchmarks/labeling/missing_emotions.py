@@ -17,7 +17,8 @@ worlds of three seeds. The second teacher is trained anew on seven, five and fou
 hears the others, as a real four-class checkpoint never did. All treatments are compared at the same
 numbers of utterances kept, each ranking the utterances by its own distance; the true emotion may be
 any of the seven. Intervals are over speakers. In the control, the second teacher's rows are dealt
-out anew: there no treatment may be better than the first teacher alone.
+out anew, so that whatever a treatment gains over the first teacher alone is not agreement: it
+prefers utterances of which the first teacher says that they show an emotion both know.
 """
 
 import argparse
