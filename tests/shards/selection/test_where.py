@@ -81,8 +81,8 @@ def test_what_is_no_condition_is_refused(text: str) -> None:
 
 def test_a_field_that_nobody_has_is_a_mistake() -> None:
     """A misspelled field would filter out everything; tables without json cannot be asked."""
-    with pytest.raises(ConfigError, match="langage: no utterance has this field"):
-        filtered(table(), ["langage=en"])
+    with pytest.raises(ConfigError, match="tongue: no utterance has this field"):
+        filtered(table(), ["tongue=en"])
     old = table().set_column(2, "metadata", pa.nulls(4, pa.string()))
     with pytest.raises(ConfigError, match="do not hold the json"):
         filtered(old, ["language=en"])
