@@ -27,6 +27,7 @@ def client_address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     cluster.shutdown()
 
 
+@pytest.mark.slow
 def test_a_ray_client_labels_everything(
     small_world: SmallWorld, client_address: str, tmp_path: Path
 ) -> None:
