@@ -5,6 +5,7 @@ RAY_ADDRESS); a local Ray. Ray's own token authentication stays on for a local R
 """
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ import ray
 
 from shards.config import ConfigError
 
+log = logging.getLogger(__name__)
+
+CONNECT_ATTEMPTS = 3
 LOCAL_OBJECT_STORE_SHARE = 0.1  # of free memory; chunks in flight need tens of megabytes a labeler
 LOCAL_OBJECT_STORE_MIN_BYTES = 256 * 2**20
 LOCAL_OBJECT_STORE_MAX_BYTES = 8 * 2**30
@@ -68,19 +72,27 @@ def _start_local() -> None:
 
 
 def _connect(address: str) -> None:
-    try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            configure_logging=False,
-            runtime_env=_runtime_env(),
-        )
-    except (ConnectionError, RuntimeError) as error:
-        raise ConfigError(
-            f"cannot reach the Ray cluster at {address}: {error}; check that `ray status --address "
-            f"{address}` works from here, and that this machine holds the cluster's token "
-            "(RAY_AUTH_TOKEN or ~/.ray/auth_token)"
-        ) from error
+    for attempt in range(1, CONNECT_ATTEMPTS + 1):
+        try:
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                configure_logging=False,
+                runtime_env=_runtime_env(),
+            )
+        except (ConnectionError, RuntimeError) as error:
+            # For every Ray Client, the head forks a server out of a process with many threads, and
+            # now and then that server dies at once. Only this is worth another try.
+            if isinstance(error, ConnectionAbortedError) and attempt < CONNECT_ATTEMPTS:
+                log.warning("the cluster at %s broke the connection off; trying again", address)
+                continue
+            raise ConfigError(
+                f"cannot reach the Ray cluster at {address}: {error}; check that `ray status "
+                f"--address {address}` works from here, and that this machine holds the cluster's "
+                "token (RAY_AUTH_TOKEN or ~/.ray/auth_token)"
+            ) from error
+        else:
+            return
 
 
 def _runtime_env() -> dict[str, Any]:
