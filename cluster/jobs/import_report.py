@@ -48,7 +48,8 @@ def _remarks(report: ImportReport) -> Iterator[str]:
     if remarks.num_unknown_emotions:
         yield (
             f"  {remarks.num_unknown_emotions} rows have an emotion that is none of the seven, so "
-            f"labels are not measured by them: {_counts(remarks.unknown_emotions)}"
+            f"weak labels are not measured by them: {_counts(remarks.unknown_emotions)}; "
+            "`emostream train` can learn them"
         )
     if remarks.twins.num_groups:
         yield _twins(remarks.twins)

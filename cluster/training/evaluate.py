@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from shards.grouping import group_rows
+from shards.loading.targets import shown_counts
 from shards.storage.documents import write_json
 from shards.storage.files import atomic_write
 from trainers.evaluation.config import METRICS_NAME, EvaluateConfig
@@ -53,9 +54,13 @@ def without_truth(metrics: Mapping[str, Any]) -> str:
     """Return a line about the utterances that could not count, empty when all could."""
     number = metrics["num_without_truth"]
     names = ", ".join(metrics["names"])
+    # Metrics of before 2026-11-28 do not name the labels.
+    unknown = metrics.get("unknown_truths")
+    which = f" ({shown_counts(unknown)})" if unknown else ""
 
     return (
-        f"{number} more are not counted: their {metrics['truth']} is unknown or none of {names}\n"
+        f"{number} more are not counted: their {metrics['truth']} is unknown or none of "
+        f"{names}{which}\n"
         if number
         else ""
     )

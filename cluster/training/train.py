@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cluster.exit_status import ExitStatus
 from cluster.progress import progress
 from cluster.training.on_ray import WorkersFailedError, train_on_ray
-from shards.errors import BadShard
+from shards.errors import DAMAGED_SHARD, BadShard
 from trainers.config import TrainConfig
 from trainers.engine.checkpoints import CHECKPOINTS_NAME, CheckpointFolder, read_progress
 from trainers.engine.tracking import require_trackers
@@ -32,13 +32,23 @@ def run_train(config: TrainConfig) -> int:
     try:
         train = train_on_ray if config.num_workers > 1 or config.address else train_here
         result = train(config)
-    except (OSError, BadShard, WorkersFailedError) as error:
-        sys.stderr.write(f"emostream train: stopped: {error}\n{_what_remains(config)}\n")
-        return ExitStatus.UNFINISHED
+    except BadShard as error:
+        # Only a damaged file can be restored. What a json says wrongly needs another import.
+        if error.code != DAMAGED_SHARD:
+            raise
+        return _stopped(config, error)
+    except (OSError, WorkersFailedError) as error:
+        return _stopped(config, error)
 
     if _is_first():
         sys.stdout.write(_summary(config, result))
     return 0
+
+
+def _stopped(config: TrainConfig, error: Exception) -> int:
+    """Say why training stopped, and what is safe."""
+    sys.stderr.write(f"emostream train: stopped: {error}\n{_what_remains(config)}\n")
+    return ExitStatus.UNFINISHED
 
 
 def train_here(config: TrainConfig) -> "TrainingResult":

@@ -99,6 +99,7 @@ def measure(config: EvaluateConfig) -> Measured:
     metrics |= {
         "num_left_out": len(split) - len(index),
         "num_without_truth": len(index) - len(known),
+        "unknown_truths": target.unknown_truths(index),
         "split_digest": split.digest,
     }
     if predicted.codes is not None:

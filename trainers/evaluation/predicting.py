@@ -88,7 +88,10 @@ def load_recognizer(folder: str) -> TrainedRecognizer:
 
 def target_answered(model: EmotionRecognizer) -> Target:
     """The target whose classes or values the model answers with."""
-    return TARGETS[model.config.target_kind](model.config.names)
+    saved = model.config.trained_on.get("target")
+    learned = None if saved is None else from_mapping(TargetConfig, saved)
+
+    return TARGETS[model.config.target_kind](model.config.names, learned)
 
 
 @torch.inference_mode()
@@ -328,7 +331,5 @@ def labels_learned(model: EmotionRecognizer, train: CorpusIndex) -> Targets:
     PLDC may use only these labels, and not the true emotions, which no deployment has.
     """
     target = target_answered(model)
-    saved = model.config.trained_on.get("target")
-    config = target.by_default if saved is None else from_mapping(TargetConfig, saved)
 
-    return read_targets(train, config, target.names)
+    return read_targets(train, target.learned, target.names)

@@ -16,7 +16,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from shards.loading.index import CorpusIndex
-from shards.loading.targets import TargetConfig, TargetKind, Targets, read_targets
+from shards.loading.targets import (
+    TargetConfig,
+    TargetKind,
+    Targets,
+    labels_outside,
+    read_targets,
+)
 from trainers.evaluation.metrics import ClassScores, ValueScores, score_classes, score_values
 
 if TYPE_CHECKING:
@@ -29,6 +35,7 @@ Metrics = Mapping[str, Any]
 class Target(ABC):
     """One kind of target. `names` are the names of its classes or of its values.
 
+    `learned` says which field of the json a model learned, and which labels counted as another.
     `best_figure` is the figure of a validation that decides which model is best. `wanted_in_json`
     stands before the names in the error "no utterance has one of anger, neutral".
     """
@@ -37,8 +44,10 @@ class Target(ABC):
     best_figure: ClassVar[str]
     wanted_in_json: ClassVar[str]
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], learned: TargetConfig | None = None) -> None:
         self.names = tuple(names)
+        # None for a model that does not name its target (exported before 2026-11-26).
+        self.learned = self.by_default if learned is None else learned
 
     @property
     @abstractmethod
@@ -70,6 +79,10 @@ class Target(ABC):
     @abstractmethod
     def truth(self, index: CorpusIndex) -> tuple[Targets, str]:
         """The targets that answers are compared with, and their name for people."""
+
+    @abstractmethod
+    def unknown_truths(self, index: CorpusIndex) -> dict[str, int]:
+        """How many utterances of `index` state each class that is none of `names`."""
 
     @abstractmethod
     def score(
@@ -141,13 +154,30 @@ class ClassTarget(Target):
         return scores_NW.softmax(dim=-1)
 
     def truth(self, index: CorpusIndex) -> tuple[Targets, str]:
-        """The true emotion if any utterance of `index` has one, otherwise the weak label."""
-        has_truth = any(emotion is not None for emotion in index.table["emotion"].to_pylist())
-        config = TargetConfig(kind="emotion" if has_truth else "label")
+        """The true emotion if any utterance of `index` has one, otherwise the label.
 
-        return read_targets(
-            index, config, self.names
-        ), "true emotion" if has_truth else "weak label"
+        Labels that counted as another class in training count as that class here too.
+        """
+        config = self.truth_config(index)
+        weak = index.table["label_probs"].null_count < len(index)
+        label = "weak label" if weak else "label"
+
+        return (
+            read_targets(index, config, self.names),
+            "true emotion" if config.kind == "emotion" else label,
+        )
+
+    def truth_config(self, index: CorpusIndex) -> TargetConfig:
+        """The field of the json that holds the truth of `index`."""
+        has_truth = index.table["emotion"].null_count < len(index)
+
+        return TargetConfig(
+            kind="emotion" if has_truth else "label", merge=dict(self.learned.merge)
+        )
+
+    def unknown_truths(self, index: CorpusIndex) -> dict[str, int]:
+        """How many utterances state each class that the model does not know."""
+        return labels_outside(index, self.truth_config(index), self.names)
 
     def score(
         self, targets: Targets, answers: NDArray[np.float32], speakers: NDArray[np.object_]
@@ -208,6 +238,10 @@ class ValueTarget(Target):
     def answers(self, scores_NW: "Tensor") -> "Tensor":
         """The scores themselves, which are the values [N, V]."""
         return scores_NW
+
+    def unknown_truths(self, index: CorpusIndex) -> dict[str, int]:
+        """Empty, because values have no classes."""
+        return {}
 
     def truth(self, index: CorpusIndex) -> tuple[Targets, str]:
         """The numbers in the json, as the corpus states them."""
