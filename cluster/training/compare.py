@@ -41,7 +41,7 @@ IGNORED = {
     "num_workers",
     "cache_mib",
 }
-EVALUATED = ("split", "set_size", "support", "pldc", "neighbors", "known_seconds")
+EVALUATED = ("split", "set_size", "support", "pldc", "neighbors", "known_seconds", "f1_over")
 KNOWN = "data.known_seconds"
 
 Options = Mapping[str, Any]

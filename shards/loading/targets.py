@@ -45,6 +45,12 @@ class TargetConfig:
         "these labels; drop: leave such utterances out, and say how many they are.",
         default="error",
     )
+    f1_over: Literal["present", "classes"] = option(
+        help="Classes that macro-F1 is the mean over. present: those that occur in the truth or in "
+        "the predictions, as in scikit-learn; classes: all, where a class that nobody has counts "
+        "0. Macro-F1 also decides which model becomes RUN/best.",
+        default="present",
+    )
     values: tuple[str, ...] = option(
         help="Names of the numbers to learn, for kind values: arousal,valence.", default=()
     )

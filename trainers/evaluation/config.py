@@ -43,6 +43,12 @@ class EvaluateConfig:
         "data.known_seconds has heard them, so both sides of the personalization gap are measured "
         "on the rest.",
     )
+    f1_over: Literal["present", "classes"] | None = option(
+        default=None,
+        help="Classes that macro-F1 is the mean over. present: those in the truth or in the "
+        "predictions, as in scikit-learn; classes: all, where a class that nobody has counts 0. "
+        "Without it, as data.target.f1_over in the model's training.",
+    )
     color_by: tuple[str, ...] = option(
         default=("speaker",),
         help="Fields of the samples' json by which the page colors speaker embeddings.",

@@ -74,7 +74,7 @@ def measure(config: EvaluateConfig) -> Measured:
     index = _measured(config, split)
     colors = _colors(config, index)
 
-    target = target_answered(trained.model)
+    target = target_answered(trained.model, config.f1_over)
     truth, truth_name = target.truth(index)
     known = np.flatnonzero(truth.known)
     if not len(known):

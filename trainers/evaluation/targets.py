@@ -183,7 +183,13 @@ class ClassTarget(Target):
         self, targets: Targets, answers: NDArray[np.float32], speakers: NDArray[np.object_]
     ) -> ClassScores | ValueScores:
         """Accuracy and F1 of the likeliest class of each answer."""
-        return score_classes(targets.labels, answers.argmax(axis=1), speakers, self.names)
+        return score_classes(
+            targets.labels,
+            answers.argmax(axis=1),
+            speakers,
+            self.names,
+            f1_over=self.learned.f1_over,
+        )
 
     def columns(self, targets: Targets, answers: NDArray[np.float32]) -> dict[str, pa.Array]:
         """The columns `truth` and `predicted`, and one column `score_NAME` for each class."""
