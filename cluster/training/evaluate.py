@@ -39,6 +39,11 @@ def run_evaluate(config: EvaluateConfig) -> int:
         f"{metrics['truth']}; in {config.out}\n{without_truth(metrics)}"
     )
 
+    if metrics["num_shared_speakers"]:
+        sys.stdout.write(
+            f"{metrics['num_shared_speakers']} speakers are in several splits: these are no "
+            "figures about people whom the model does not know\n"
+        )
     if metrics["num_left_out"]:
         why = (
             "training heard them"

@@ -49,6 +49,14 @@ class EvaluateConfig:
         "predictions, as in scikit-learn; classes: all, where a class that nobody has counts 0. "
         "Without it, as data.target.f1_over in the model's training.",
     )
+    allow_shared_speakers: bool = option(
+        default=False,
+        help="Measure although speakers are in several splits; the page repeats it.",
+    )
+    other_corpus: bool = option(
+        default=False,
+        help="Measure a model that was trained on folds on other shards, by their own splits.",
+    )
     color_by: tuple[str, ...] = option(
         default=("speaker",),
         help="Fields of the samples' json by which the page colors speaker embeddings.",

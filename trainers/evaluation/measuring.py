@@ -23,10 +23,12 @@ from shards.config import ConfigError
 from shards.config_values import to_mapping
 from shards.loading.index import CorpusIndex, read_index
 from shards.loading.known_speakers import known_utterances
+from shards.loading.shared_speakers import speakers_in_several_splits
 from shards.loading.targets import Targets
 from shards.speakers.pldc import calibrate_speakers
 from shards.speakers.statistics import build_speakers
 from trainers.evaluation.config import EvaluateConfig
+from trainers.evaluation.dividing import divided_as_trained
 from trainers.evaluation.predicting import (
     Predicted,
     can_support,
@@ -69,7 +71,7 @@ def measure(config: EvaluateConfig) -> Measured:
     """
     trained = load_recognizer(config.checkpoint)
     _require_unheard(config, trained.model)
-    corpus = read_index(config.shards)
+    corpus = divided_as_trained(config, trained.model.config.trained_on, read_index(config.shards))
     split = corpus.split(config.split)
     index = _measured(config, split)
     colors = _colors(config, index)
@@ -101,6 +103,7 @@ def measure(config: EvaluateConfig) -> Measured:
         "num_without_truth": len(index) - len(known),
         "unknown_truths": target.unknown_truths(index),
         "split_digest": split.digest,
+        "num_shared_speakers": len(speakers_in_several_splits(corpus)),
     }
     if predicted.codes is not None:
         metrics["codes_used"] = len(predicted.codes)

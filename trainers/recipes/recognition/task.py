@@ -253,6 +253,10 @@ class RecognitionTask:
             "num_speakers": data.num_speakers,
             "known_seconds": data.known_seconds,
             "known_split": data.known_split,
+            "folds": data.folds,
+            "fold": data.fold,
+            "allow_shared_speakers": data.allow_shared_speakers,
+            "corpus": self.corpus_digest,
             "start": dict(start),
         }
 
