@@ -157,6 +157,7 @@ def evaluation_page(
         TEMPLATE_NAME,
         metrics=metrics,
         config=metrics["config"],
+        checkpoint=_shown_checkpoint(metrics["config"]["checkpoint"]),
         figures=view.figures(metrics),
         confusion=view.confusion(metrics),
         speakers=_speaker_chart(metrics, view),
@@ -168,6 +169,13 @@ def evaluation_page(
         personalized=personalized,
         fewest=MIN_POINTS,
     )
+
+
+def _shown_checkpoint(given: str | Sequence[str]) -> str:
+    """The model, or the first of several with their number."""
+    if isinstance(given, str) or len(given) == 1:
+        return given if isinstance(given, str) else given[0]
+    return f"{given[0]} and {len(given) - 1} more"
 
 
 def _with_spread(share: float, std: float | None) -> str:

@@ -106,7 +106,9 @@ def _write_page(config: EvaluateConfig, measured: "Measured") -> None:
         groups = list(measured.index.rows_by_speaker().values())
         vectors = np.stack([predicted.features[rows].mean(axis=0) for rows in groups])
 
-    places = place_embeddings(vectors, groups, config.seed)
+    # The embeddings of several models cannot be compared.
+    is_pooled = len(config.checkpoint) > 1
+    places = None if is_pooled else place_embeddings(vectors, groups, config.seed)
     page = evaluation_page(
         measured.metrics, measured.target.kind, places, measured.colors, personalized=personalized
     )

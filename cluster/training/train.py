@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from cluster.exit_status import ExitStatus
 from cluster.progress import progress
+from cluster.training.folds import train_folds
 from cluster.training.on_ray import WorkersFailedError, train_on_ray
 from shards.errors import DAMAGED_SHARD, BadShard
 from trainers.config import TrainConfig
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
 
 
 def run_train(config: TrainConfig) -> int:
-    """Run `emostream train`: train, and print the result."""
+    """Run `emostream train`: train one model, or one for each fold, and print the results."""
+    return _train(config) if config.folds is None else train_folds(config, _train, _say)
+
+
+def _train(config: TrainConfig) -> int:
     # Why first: a missing tracker must be reported before a cluster is started.
     require_trackers(config.engine.trackers)
     os.environ.setdefault("DS_ACCELERATOR", _accelerator())
@@ -40,8 +45,7 @@ def run_train(config: TrainConfig) -> int:
     except (OSError, WorkersFailedError) as error:
         return _stopped(config, error)
 
-    if _is_first():
-        sys.stdout.write(_summary(config, result))
+    _say(_summary(config, result))
     return 0
 
 
@@ -83,6 +87,12 @@ def _summary(config: TrainConfig, result: "TrainingResult") -> str:
         f"{reached}\nmodel in {config.out}/best, numbers in {config.out}/metrics.jsonl, curves in "
         f"{config.out}/tensorboard\n"
     )
+
+
+def _say(text: str) -> None:
+    """Print once, however many processes torchrun started."""
+    if _is_first():
+        sys.stdout.write(text)
 
 
 def _is_first() -> bool:

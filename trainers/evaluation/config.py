@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from shards.config import option, require_at_least, require_positive
+from shards.config import ConfigError, option, require_at_least, require_positive
 
 # The file of an evaluation that other commands read.
 METRICS_NAME = "metrics.json"
@@ -13,7 +13,10 @@ METRICS_NAME = "metrics.json"
 class EvaluateConfig:
     """Options of `emostream evaluate`."""
 
-    checkpoint: str = option(help="Exported model: RUN/best or RUN/last.")
+    checkpoint: tuple[str, ...] = option(
+        help="Exported model: RUN/best or RUN/last. Several models, one for each fold, are "
+        "measured together: each on the utterances that it left out."
+    )
     shards: str = option(help="Packed shards: a glob, a folder or a file.")
     out: str = option(help="Folder for metrics.json, predictions.parquet and evaluation.html.")
     split: str = option(default="test", help="Split to evaluate.")
@@ -68,5 +71,7 @@ class EvaluateConfig:
     )
 
     def __post_init__(self) -> None:
+        if not self.checkpoint:
+            raise ConfigError("--checkpoint: got none, expected an exported model such as RUN/best")
         require_at_least(self, 0, "--set-size")
         require_positive(self, "--neighbors")

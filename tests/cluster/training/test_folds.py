@@ -1,11 +1,13 @@
 """Cross-validation and shared speakers, through the command line."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -92,3 +94,36 @@ def test_a_model_of_a_fold_is_measured_on_its_fold(
     assert evaluate(tmp_path, some, f"{tmp_path}/run/best") == 2
     assert "trained on folds (leave-one-speaker) of other shards" in capsys.readouterr().err
     assert evaluate(tmp_path, some, f"{tmp_path}/run/best", options=("--other-corpus",)) == 0
+
+
+def test_all_folds_are_trained_and_measured_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every utterance is tested once, by the model that did not hear its speaker."""
+    shards = write_world(tmp_path, lambda number: f"s{number}")
+    assert train(tmp_path, shards, "--folds", "all", folds="speaker:3") == 0
+    runs = [f"{tmp_path}/run/fold-{fold}/best" for fold in range(3)]
+    assert f"--checkpoint {' '.join(runs)} --shards" in capsys.readouterr().out
+
+    assert evaluate(tmp_path, shards, *runs) == 0
+    table = pq.read_table(tmp_path / "out" / "predictions.parquet")
+    assert len(set(table["key"].to_pylist())) == len(table) == 36
+    found = metrics(tmp_path)
+    assert (found["number"], found["num_speakers"], found["num_models"]) == (36, 6, 3)
+    right = pc.equal(table["truth"], table["predicted"]).to_pylist().count(True)
+    assert found["scores"]["accuracy"] == pytest.approx(right / 36)
+
+    # A fold that never began is trained, and the finished ones stay.
+    before = Path(runs[0], "model.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "run" / "fold-2")
+    assert train(tmp_path, shards, "--folds", "all", "--resume", folds="speaker:3") == 0
+    assert Path(runs[0], "model.safetensors").read_bytes() == before
+    assert Path(runs[2]).is_dir()
+    assert evaluate(tmp_path, shards, runs[0], runs[0]) == 2
+    assert "was tested by two of the models" in capsys.readouterr().err
+
+
+def test_all_folds_need_folds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The stated splits are no folds."""
+    assert train(tmp_path, "nowhere/*.tar", "--folds", "all") == 2
+    assert "data.folds is split, which makes no folds" in capsys.readouterr().err
