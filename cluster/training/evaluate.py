@@ -6,7 +6,7 @@ training speakers of the same shards.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +31,10 @@ COPIED_COLUMNS = ["key", "shard", "speaker", "label", "emotion"]
 def run_evaluate(config: EvaluateConfig) -> int:
     """Run `emostream evaluate`: evaluate, and print the figures."""
     metrics = evaluate(config)
-    for name, value in target_of(metrics).figures(metrics).items():
-        sys.stdout.write(f"{name:28s} {value:.4f}\n")
+    target = target_of(metrics)
+    intervals = target.shown_intervals(metrics)
+    for name, value in target.figures(metrics).items():
+        sys.stdout.write(f"{name:28s} {value:.4f}{_shown_interval(intervals.get(name))}\n")
 
     sys.stdout.write(
         f"{metrics['number']} utterances of {metrics['num_speakers']} speakers, against the "
@@ -53,6 +55,13 @@ def run_evaluate(config: EvaluateConfig) -> int:
         sys.stdout.write(f"{metrics['num_left_out']} more are left out: {why}\n")
 
     return 0
+
+
+def _shown_interval(ends: Sequence[float | None] | None) -> str:
+    """The 95 % interval over speakers; nothing for a figure without one."""
+    if ends is None or ends[0] is None or ends[1] is None:
+        return ""
+    return f"  (95 % over speakers: {ends[0]:.4f} to {ends[1]:.4f})"
 
 
 def without_truth(metrics: Mapping[str, Any]) -> str:

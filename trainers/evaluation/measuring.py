@@ -258,7 +258,9 @@ def _metrics(
 ) -> dict[str, Any]:
     """The figures as metrics.json holds them; the truth of all utterances of `index` is known."""
     truth, _ = target.truth(index)
-    details = asdict(target.score(truth, answers, index.speaker_of_rows))
+    speakers = index.speaker_of_rows
+    scores = target.score(truth, answers, speakers)
+    details = asdict(scores)
 
     # Tables go beside the figures and not among them, so that `scores` holds figures only.
     lists: dict[str, Any] = {
@@ -272,6 +274,7 @@ def _metrics(
         "truth": truth_name,
         "names": list(target.names),
         "scores": details,
+        "intervals": target.intervals(scores, truth, answers, speakers, seed=config.seed),
         **lists,
         "config": to_mapping(config),
     }

@@ -23,6 +23,7 @@ from shards.loading.targets import (
     labels_outside,
     read_targets,
 )
+from trainers.evaluation.intervals import class_intervals, value_intervals
 from trainers.evaluation.metrics import ClassScores, ValueScores, score_classes, score_values
 
 if TYPE_CHECKING:
@@ -92,6 +93,22 @@ class Target(ABC):
 
         They are computed over all utterances, and over the speakers [N] of the utterances.
         """
+
+    @abstractmethod
+    def intervals(
+        self,
+        scores: ClassScores | ValueScores,
+        targets: Targets,
+        answers: NDArray[np.float32],
+        speakers: NDArray[np.object_],
+        *,
+        seed: int,
+    ) -> dict[str, Any]:
+        """The interval over speakers of each figure of `scores`, by the figure's name."""
+
+    @abstractmethod
+    def shown_intervals(self, metrics: Metrics) -> dict[str, Sequence[float | None]]:
+        """The intervals of metrics.json by the names of `figures`, where they have one."""
 
     @abstractmethod
     def columns(self, targets: Targets, answers: NDArray[np.float32]) -> dict[str, pa.Array]:
@@ -191,6 +208,27 @@ class ClassTarget(Target):
             f1_over=self.learned.f1_over,
         )
 
+    def intervals(
+        self,
+        scores: ClassScores | ValueScores,
+        targets: Targets,
+        answers: NDArray[np.float32],
+        speakers: NDArray[np.object_],
+        *,
+        seed: int,
+    ) -> dict[str, Any]:
+        """[low, high] of accuracy and macro-F1, overall and over speakers."""
+        assert isinstance(scores, ClassScores)  # noqa: S101 (this target made them)
+        predicted = answers.argmax(axis=1)
+        return class_intervals(
+            scores, targets.labels, predicted, speakers, f1_over=self.learned.f1_over, seed=seed
+        )
+
+    def shown_intervals(self, metrics: Metrics) -> dict[str, Sequence[float | None]]:
+        """The intervals of ACC, A-ACC, F1 and A-F1."""
+        found = metrics.get("intervals", {})
+        return {shown: found[name] for name, shown in self.FIGURES.items() if name in found}
+
     def columns(self, targets: Targets, answers: NDArray[np.float32]) -> dict[str, pa.Array]:
         """The columns `truth` and `predicted`, and one column `score_NAME` for each class."""
         names = np.asarray(self.names, dtype=object)
@@ -258,6 +296,29 @@ class ValueTarget(Target):
     ) -> ClassScores | ValueScores:
         """The concordance (CCC) of each value."""
         return score_values(targets.array, answers, speakers)
+
+    def intervals(
+        self,
+        scores: ClassScores | ValueScores,
+        targets: Targets,
+        answers: NDArray[np.float32],
+        speakers: NDArray[np.object_],
+        *,
+        seed: int,
+    ) -> dict[str, Any]:
+        """For O-CCC and A-CCC, [low, high] of each value."""
+        assert isinstance(scores, ValueScores)  # noqa: S101 (this target made them)
+        return value_intervals(scores, targets.array, answers, speakers, seed=seed)
+
+    def shown_intervals(self, metrics: Metrics) -> dict[str, Sequence[float | None]]:
+        """The intervals of O-CCC and A-CCC of each value."""
+        found = metrics.get("intervals", {})
+        return {
+            f"{shown} {value}": found[name][place]
+            for place, value in enumerate(self.names)
+            for name, shown in self.FIGURES.items()
+            if name in found
+        }
 
     def columns(self, targets: Targets, answers: NDArray[np.float32]) -> dict[str, pa.Array]:
         """The columns `truth_NAME` and `score_NAME` for each value."""

@@ -127,3 +127,15 @@ def test_all_folds_need_folds(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     """The stated splits are no folds."""
     assert train(tmp_path, "nowhere/*.tar", "--folds", "all") == 2
     assert "data.folds is split, which makes no folds" in capsys.readouterr().err
+
+
+def test_every_figure_has_an_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Output, metrics and page hold the interval over speakers, which contains the figure."""
+    shards = write_world(tmp_path, lambda number: f"s{number}")
+    assert train(tmp_path, shards) == 0
+    assert evaluate(tmp_path, shards, f"{tmp_path}/run/best") == 0
+    assert capsys.readouterr().out.count("95 % over speakers") == 4
+    found = metrics(tmp_path)
+    for name, (low, high) in found["intervals"].items():
+        assert low <= found["scores"][name] <= high
+    assert " to " in (tmp_path / "out" / "evaluation.html").read_text()
