@@ -9,6 +9,9 @@ credential is not a bad sample: it stays an OSError and stops the job.
 from collections import Counter
 from collections.abc import Iterable
 
+# The code of a shard whose bytes are not those that were written.
+DAMAGED_SHARD = "damaged_shard"
+
 
 # BadSample and BadShard say what is wrong; "Error" at the end of their names would add nothing.
 class _BadInput(ValueError):  # noqa: N818

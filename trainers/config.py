@@ -7,10 +7,11 @@ options of the recipe itself). `--set engine.learning_rate=1e-4` sets one option
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from shards.config import ConfigError, option, require_positive
 from shards.config_values import from_mapping
+from shards.loading.folds import AS_STATED
 from trainers.recipes.recipe import RecipeConfig
 from trainers.recipes.registry import recipe_called, recipes
 from trainers.settings.data import DataConfig
@@ -38,6 +39,11 @@ class TrainConfig:
         "folder on storage that they share."
     )
     resume: bool = option(default=False, help="Continue from the newest checkpoint in --out.")
+    folds: Literal["all"] | None = option(
+        default=None,
+        help="all: train a model for each fold of data.folds, one after the other, in OUT/fold-0, "
+        "OUT/fold-1 and so on. Without it, one model is trained, on data.fold.",
+    )
     num_workers: int = option(
         default=1, help="Number of training processes. More than one process runs on Ray."
     )
@@ -61,6 +67,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "--num-workers")
+        if self.folds is not None and self.data.folds == AS_STATED:
+            raise ConfigError(
+                f"--folds {self.folds}: data.folds is {AS_STATED}, which makes no folds; give "
+                "--set data.folds=speaker:5 too, or another division"
+            )
         self.recipe_config().check(self)
         self.check_workers(self.num_workers)
 

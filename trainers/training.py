@@ -6,7 +6,9 @@ import torch.distributed as distributed
 from transformers.utils import logging as transformers_logging
 
 from shards.config_values import to_mapping
+from shards.loading.folds import divided
 from shards.loading.index import CorpusIndex, read_index
+from shards.loading.shared_speakers import require_unshared
 from shards.progress import OnProgress, unseen
 from trainers.config import TrainConfig
 from trainers.engine.checkpoints import CHECKPOINTS_NAME, CheckpointFolder, refuse_used_folder
@@ -32,7 +34,7 @@ def run_training(config: TrainConfig, on_step: OnProgress = unseen) -> TrainingR
     config.check_workers(distributed.get_world_size())
     on_first_rank(lambda: _refuse_what_cannot_be(config))
 
-    corpus = on_every_rank(lambda: read_index(config.shards))
+    corpus = on_every_rank(lambda: read_corpus(config))
     task = on_every_rank(lambda: make_task(config, corpus))
     parameters = {"recipe": config.recipe, **to_mapping(config.engine)}
     run = TrainingRun(config.engine, Path(config.out), task, parameters=parameters, on_step=on_step)
@@ -42,6 +44,19 @@ def run_training(config: TrainConfig, on_step: OnProgress = unseen) -> TrainingR
     # folder as it was.
     on_first_rank(lambda: write_config(Path(config.out), config))
     return run.run()
+
+
+def read_corpus(config: TrainConfig) -> CorpusIndex:
+    """The corpus, with the splits that the options ask for.
+
+    Raises ConfigError when a speaker is in several splits and the options do not allow it.
+    """
+    data = config.data
+    corpus = divided(read_index(config.shards), data.folds, data.fold)
+    if not data.allow_shared_speakers:
+        require_unshared(corpus, "data.allow_shared_speakers=true")
+
+    return corpus
 
 
 def make_task(config: TrainConfig, corpus: CorpusIndex) -> Task:

@@ -268,7 +268,7 @@ def evaluate_recognizer(out: Path, recipe: str) -> dict[str, Any]:
 
     if not metrics.exists():
         evaluation = EvaluateConfig(
-            checkpoint=str(folder / "best"),
+            checkpoint=(str(folder / "best"),),
             shards=f"{out}/packed/*.tar",
             out=str(folder / "evaluation"),
             set_size=0,

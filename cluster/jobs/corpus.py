@@ -16,13 +16,17 @@ from shards.selection.rule import SelectConfig
 
 
 def run_import(config: ImportConfig) -> int:
-    """Run `emostream import`; the exit status is 3 when some rows could not be imported."""
+    """Run `emostream import`.
+
+    The exit status is 3 when some rows could not be imported, or a speaker is in several splits.
+    """
     with progress("import", "shards") as update:
         report = import_table(config, update)
     for line in report_lines(report, config):
         sys.stdout.write(f"{line}\n")
 
-    return ExitStatus.DAMAGED if report.rejected else ExitStatus.DONE
+    faulty = report.rejected or report.remarks.shared_speakers
+    return ExitStatus.DAMAGED if faulty else ExitStatus.DONE
 
 
 def run_select(config: SelectConfig) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from shards.importing.config import ImportConfig
 from shards.importing.job import REJECTED_NAME, ImportReport
 from shards.importing.twins import TwinReport
+from shards.loading.shared_speakers import shown_speakers
 from shards.samples.keys import printable
 from shards.storage.files import join
 
@@ -48,7 +49,14 @@ def _remarks(report: ImportReport) -> Iterator[str]:
     if remarks.num_unknown_emotions:
         yield (
             f"  {remarks.num_unknown_emotions} rows have an emotion that is none of the seven, so "
-            f"labels are not measured by them: {_counts(remarks.unknown_emotions)}"
+            f"weak labels are not measured by them: {_counts(remarks.unknown_emotions)}; "
+            "`emostream train` can learn them"
+        )
+    if remarks.shared_speakers:
+        yield (
+            f"  {len(remarks.shared_speakers)} speakers are in several splits, so `train` and "
+            f"`evaluate` will refuse the shards: {shown_speakers(remarks.shared_speakers)}; "
+            "correct `split`, or train with data.folds=speaker:5 or data.allow_shared_speakers=true"
         )
     if remarks.twins.num_groups:
         yield _twins(remarks.twins)

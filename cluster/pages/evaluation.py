@@ -4,7 +4,7 @@ Everything is drawn from the metrics and from what the model predicted, in one f
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,11 +25,12 @@ Metrics = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """A line of the table of figures."""
+    """A line of the table of figures; `interval` is empty where there is none."""
 
     name: str
     meaning: str
     value: str
+    interval: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +86,7 @@ class ClassView(View):
                 name=name,
                 meaning=meaning,
                 value=_with_spread(scores[key], None if std is None else scores[std]),
+                interval=_interval(metrics.get("intervals", {}).get(key), self.text),
             )
             for name, meaning, key, std in self.FIGURES
         ]
@@ -108,7 +110,11 @@ class ValueView(View):
     score_name = "CCC"
 
     def figures(self, metrics: Metrics) -> list[Figure]:
-        scores = metrics["scores"]
+        scores, nothing = metrics["scores"], [None] * len(metrics["names"])
+        intervals = metrics.get("intervals", {})
+        overall, over_speakers = (
+            intervals.get(key, nothing) for key in ("overall", "over_speakers")
+        )
         rows = []
         for place, name in enumerate(metrics["names"]):
             rows.append(
@@ -116,13 +122,21 @@ class ValueView(View):
                     name=f"O-CCC {name}",
                     meaning="all utterances",
                     value=f"{scores['overall'][place]:.3f}",
+                    interval=_interval(overall[place], self.text),
                 )
             )
 
             value = (
                 f"{scores['over_speakers'][place]:.3f} ± {scores['over_speakers_std'][place]:.3f}"
             )
-            rows.append(Figure(name=f"A-CCC {name}", meaning="mean over speakers", value=value))
+            rows.append(
+                Figure(
+                    name=f"A-CCC {name}",
+                    meaning="mean over speakers",
+                    value=value,
+                    interval=_interval(over_speakers[place], self.text),
+                )
+            )
 
         return rows
 
@@ -157,6 +171,7 @@ def evaluation_page(
         TEMPLATE_NAME,
         metrics=metrics,
         config=metrics["config"],
+        checkpoint=_shown_checkpoint(metrics["config"]["checkpoint"]),
         figures=view.figures(metrics),
         confusion=view.confusion(metrics),
         speakers=_speaker_chart(metrics, view),
@@ -168,6 +183,20 @@ def evaluation_page(
         personalized=personalized,
         fewest=MIN_POINTS,
     )
+
+
+def _interval(ends: Sequence[float | None] | None, text: Callable[[float], str]) -> str:
+    """The interval for people; empty where it is not known."""
+    if ends is None or ends[0] is None or ends[1] is None:
+        return ""
+    return f"{text(ends[0])} to {text(ends[1])}"
+
+
+def _shown_checkpoint(given: str | Sequence[str]) -> str:
+    """The model, or the first of several with their number."""
+    if isinstance(given, str) or len(given) == 1:
+        return given if isinstance(given, str) else given[0]
+    return f"{given[0]} and {len(given) - 1} more"
 
 
 def _with_spread(share: float, std: float | None) -> str:

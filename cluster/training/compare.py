@@ -41,7 +41,7 @@ IGNORED = {
     "num_workers",
     "cache_mib",
 }
-EVALUATED = ("split", "set_size", "support", "pldc", "neighbors", "known_seconds")
+EVALUATED = ("split", "set_size", "support", "pldc", "neighbors", "known_seconds", "f1_over")
 KNOWN = "data.known_seconds"
 
 Options = Mapping[str, Any]
@@ -110,7 +110,8 @@ def read_run(given: str) -> Run:
     name, folder = _named(given)
     try:
         metrics = read_json(Path(folder) / METRICS_NAME)
-        training = _training_of(metrics["config"]["checkpoint"])
+        checkpoint = _first_checkpoint(metrics)
+        training = _training_of(str(checkpoint))
     except FileNotFoundError as error:
         raise ConfigError(
             f"--runs {folder}: {error.filename} is missing; expected a finished evaluation"
@@ -121,7 +122,6 @@ def read_run(given: str) -> Run:
     # Why dropped: without PLDC, the number of neighbors changes nothing.
     if evaluation.get("pldc") is None:
         evaluation.pop("neighbors", None)
-    checkpoint = Path(metrics["config"]["checkpoint"])
     evaluation |= {
         "model": checkpoint.name,
         "truth": metrics["truth"],
@@ -139,6 +139,15 @@ def read_run(given: str) -> Run:
         int(training["engine"]["seed"]),
         target_of(metrics).figures(metrics),
     )
+
+
+def _first_checkpoint(metrics: Mapping[str, Any]) -> Path:
+    """The model of an evaluation; of the models of several folds, the first one.
+
+    Models of before 2026-11-28 were evaluated alone, and their metrics name them by a text.
+    """
+    given: str | list[str] = metrics["config"]["checkpoint"]
+    return Path(given if isinstance(given, str) else given[0])
 
 
 def _named(given: str) -> tuple[str | None, str]:

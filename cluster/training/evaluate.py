@@ -6,7 +6,7 @@ training speakers of the same shards.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from shards.grouping import group_rows
+from shards.loading.targets import shown_counts
 from shards.storage.documents import write_json
 from shards.storage.files import atomic_write
 from trainers.evaluation.config import METRICS_NAME, EvaluateConfig
@@ -30,14 +31,21 @@ COPIED_COLUMNS = ["key", "shard", "speaker", "label", "emotion"]
 def run_evaluate(config: EvaluateConfig) -> int:
     """Run `emostream evaluate`: evaluate, and print the figures."""
     metrics = evaluate(config)
-    for name, value in target_of(metrics).figures(metrics).items():
-        sys.stdout.write(f"{name:28s} {value:.4f}\n")
+    target = target_of(metrics)
+    intervals = target.shown_intervals(metrics)
+    for name, value in target.figures(metrics).items():
+        sys.stdout.write(f"{name:28s} {value:.4f}{_shown_interval(intervals.get(name))}\n")
 
     sys.stdout.write(
         f"{metrics['number']} utterances of {metrics['num_speakers']} speakers, against the "
         f"{metrics['truth']}; in {config.out}\n{without_truth(metrics)}"
     )
 
+    if metrics["num_shared_speakers"]:
+        sys.stdout.write(
+            f"{metrics['num_shared_speakers']} speakers are in several splits: these are no "
+            "figures about people whom the model does not know\n"
+        )
     if metrics["num_left_out"]:
         why = (
             "training heard them"
@@ -49,13 +57,24 @@ def run_evaluate(config: EvaluateConfig) -> int:
     return 0
 
 
+def _shown_interval(ends: Sequence[float | None] | None) -> str:
+    """The 95 % interval over speakers; nothing for a figure without one."""
+    if ends is None or ends[0] is None or ends[1] is None:
+        return ""
+    return f"  (95 % over speakers: {ends[0]:.4f} to {ends[1]:.4f})"
+
+
 def without_truth(metrics: Mapping[str, Any]) -> str:
     """Return a line about the utterances that could not count, empty when all could."""
     number = metrics["num_without_truth"]
     names = ", ".join(metrics["names"])
+    # Metrics of before 2026-11-28 do not name the labels.
+    unknown = metrics.get("unknown_truths")
+    which = f" ({shown_counts(unknown)})" if unknown else ""
 
     return (
-        f"{number} more are not counted: their {metrics['truth']} is unknown or none of {names}\n"
+        f"{number} more are not counted: their {metrics['truth']} is unknown or none of "
+        f"{names}{which}\n"
         if number
         else ""
     )
@@ -96,7 +115,9 @@ def _write_page(config: EvaluateConfig, measured: "Measured") -> None:
         groups = list(measured.index.rows_by_speaker().values())
         vectors = np.stack([predicted.features[rows].mean(axis=0) for rows in groups])
 
-    places = place_embeddings(vectors, groups, config.seed)
+    # The embeddings of several models cannot be compared.
+    is_pooled = len(config.checkpoint) > 1
+    places = None if is_pooled else place_embeddings(vectors, groups, config.seed)
     page = evaluation_page(
         measured.metrics, measured.target.kind, places, measured.colors, personalized=personalized
     )

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from cluster.exit_status import ExitStatus
 from cluster.progress import progress
+from cluster.training.folds import train_folds
 from cluster.training.on_ray import WorkersFailedError, train_on_ray
-from shards.errors import BadShard
+from shards.errors import DAMAGED_SHARD, BadShard
 from trainers.config import TrainConfig
 from trainers.engine.checkpoints import CHECKPOINTS_NAME, CheckpointFolder, read_progress
 from trainers.engine.tracking import require_trackers
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
 
 
 def run_train(config: TrainConfig) -> int:
-    """Run `emostream train`: train, and print the result."""
+    """Run `emostream train`: train one model, or one for each fold, and print the results."""
+    return _train(config) if config.folds is None else train_folds(config, _train, _say)
+
+
+def _train(config: TrainConfig) -> int:
     # Why first: a missing tracker must be reported before a cluster is started.
     require_trackers(config.engine.trackers)
     os.environ.setdefault("DS_ACCELERATOR", _accelerator())
@@ -32,13 +37,22 @@ def run_train(config: TrainConfig) -> int:
     try:
         train = train_on_ray if config.num_workers > 1 or config.address else train_here
         result = train(config)
-    except (OSError, BadShard, WorkersFailedError) as error:
-        sys.stderr.write(f"emostream train: stopped: {error}\n{_what_remains(config)}\n")
-        return ExitStatus.UNFINISHED
+    except BadShard as error:
+        # Only a damaged file can be restored. What a json says wrongly needs another import.
+        if error.code != DAMAGED_SHARD:
+            raise
+        return _stopped(config, error)
+    except (OSError, WorkersFailedError) as error:
+        return _stopped(config, error)
 
-    if _is_first():
-        sys.stdout.write(_summary(config, result))
+    _say(_summary(config, result))
     return 0
+
+
+def _stopped(config: TrainConfig, error: Exception) -> int:
+    """Say why training stopped, and what is safe."""
+    sys.stderr.write(f"emostream train: stopped: {error}\n{_what_remains(config)}\n")
+    return ExitStatus.UNFINISHED
 
 
 def train_here(config: TrainConfig) -> "TrainingResult":
@@ -73,6 +87,12 @@ def _summary(config: TrainConfig, result: "TrainingResult") -> str:
         f"{reached}\nmodel in {config.out}/best, numbers in {config.out}/metrics.jsonl, curves in "
         f"{config.out}/tensorboard\n"
     )
+
+
+def _say(text: str) -> None:
+    """Print once, however many processes torchrun started."""
+    if _is_first():
+        sys.stdout.write(text)
 
 
 def _is_first() -> bool:

@@ -10,6 +10,7 @@ from shards.emotions import canonical_emotion
 from shards.importing.table import SourceTable
 from shards.importing.twins import TwinReport
 from shards.samples.keys import printable
+from shards.splits import DEFAULT_SPLIT, shared_speakers
 
 _SHOWN_VALUES = 20
 
@@ -20,13 +21,15 @@ class Remarks:
 
     `null_cells` counts, by column, the cells with a word that stands for an empty cell.
     `num_unknown_emotions` counts the rows whose emotion is none of the seven, and
-    `unknown_emotions` the most frequent of these by name.
+    `unknown_emotions` the most frequent of these by name. `shared_speakers` are the speakers who
+    are in more than one split, with their splits.
     """
 
     null_cells: Mapping[str, int]
     num_unknown_emotions: int
     unknown_emotions: Mapping[str, int]
     twins: TwinReport
+    shared_speakers: Mapping[str, tuple[str, ...]]
 
 
 def remarks_on(source: SourceTable, twins: TwinReport) -> Remarks:
@@ -38,6 +41,20 @@ def remarks_on(source: SourceTable, twins: TwinReport) -> Remarks:
         num_unknown_emotions=sum(unknown.values()),
         unknown_emotions=dict(list(unknown.items())[:_SHOWN_VALUES]),
         twins=twins,
+        shared_speakers=speakers_in_splits(source.rows),
+    )
+
+
+def speakers_in_splits(rows: pa.Table) -> dict[str, tuple[str, ...]]:
+    """The speakers who are in more than one split, with their splits."""
+    if not {"speaker", "split"} <= set(rows.schema.names):
+        return {}
+
+    speakers, splits = (rows[name].to_pylist() for name in ("speaker", "split"))
+    return shared_speakers(
+        (str(speaker).strip(), str(split or DEFAULT_SPLIT).strip())
+        for speaker, split in zip(speakers, splits, strict=True)
+        if speaker is not None
     )
 
 

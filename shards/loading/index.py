@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from shards.config import ConfigError
-from shards.emotions import EMOTIONS, NUM_EMOTIONS, canonical_emotion
-from shards.errors import BadSample, BadShard
+from shards.emotions import NUM_EMOTIONS, class_name
+from shards.errors import DAMAGED_SHARD, BadSample, BadShard
 from shards.grouping import group_rows
 from shards.samples.metadata import METADATA_EXTENSION, dig, number, parse_metadata
 from shards.splits import DEFAULT_SPLIT
@@ -37,7 +37,7 @@ SCHEMA = pa.schema(
         ("speaker", pa.string()),
         ("split", pa.string()),
         ("duration_seconds", pa.float64()),
-        ("label", pa.string()),  # the weak label, null where there is none
+        ("label", pa.string()),  # the class to learn, weak or stated; null where there is none
         ("label_probs", pa.list_(pa.float32(), NUM_EMOTIONS)),
         ("emotion", pa.string()),  # the truth, null where it is not known
         ("json", pa.string()),
@@ -131,7 +131,8 @@ class CorpusIndex:
 def read_index(pattern: str, *, num_threads: int = 8) -> CorpusIndex:
     """Index the shards that match `pattern` (glob, folder or file; local or remote).
 
-    Raises ConfigError when nothing matches or a sample names no speaker, and BadShard when a shard
+    Raises ConfigError when nothing matches, when a sample names no speaker, or when its label is no
+    name of a class or its `label_probs` are no distribution, and BadShard when a shard
     is damaged: packed shards were checked when they were written, so training must not pass over
     later damage.
     """
@@ -153,13 +154,13 @@ def _index_one(url: str) -> list[Mapping[str, object]]:
     with open_ranged(url) as reader:
         index = index_shard(reader)
         if index.error is not None:
-            raise BadShard("damaged_shard", f"{url}: {index.error}; pack it again")
+            raise BadShard(DAMAGED_SHARD, f"{url}: {index.error}; pack it again")
 
         rows = []
         for entry in index.entries:
             if entry.error is not None:
                 raise BadShard(
-                    "damaged_shard", f"{url}: sample {entry.key!r}: {entry.error}; pack it again"
+                    DAMAGED_SHARD, f"{url}: sample {entry.key!r}: {entry.error}; pack it again"
                 )
 
             member = next(
@@ -195,18 +196,22 @@ def _row(url: str, entry: SampleEntry, data: bytes) -> Mapping[str, object]:
         "duration_seconds": metadata.get("duration_seconds"),
         "label": _label(metadata.get("label"), url, entry.key),
         "label_probs": _probabilities(metadata.get("label_probs"), url, entry.key),
-        "emotion": canonical_emotion(emotion) if isinstance(emotion, str) else None,
+        "emotion": class_name(emotion) if isinstance(emotion, str) else None,
         "json": data.decode("utf-8-sig"),
     }
 
 
 def _label(value: object, url: str, key: str) -> str | None:
-    if value is None or value in EMOTIONS:
-        return None if value is None else str(value)
-    raise BadShard(
-        "bad_label",
-        f"{url}: sample {key!r}: got label {value!r}, expected one of {', '.join(EMOTIONS)}",
-    )
+    if value is None:
+        return None
+
+    # A table of numbers may name its classes by whole numbers. True and False name nothing.
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ConfigError(
+            f"{url}: sample {key!r}: got label {value!r} in its json, expected the name of a "
+            "class; correct the column `label` of the table and import it again"
+        )
+    return class_name(str(value))
 
 
 def _probabilities(value: object, url: str, key: str) -> Sequence[float] | None:
@@ -216,8 +221,9 @@ def _probabilities(value: object, url: str, key: str) -> Sequence[float] | None:
     numbers = value if isinstance(value, list) and all(_is_number(item) for item in value) else []
     if len(numbers) != NUM_EMOTIONS or min(numbers) < 0 or not 0.99 < sum(numbers) < 1.01:
         expected = f"{NUM_EMOTIONS} probabilities that sum to 1"
-        raise BadShard(
-            "bad_label", f"{url}: sample {key!r}: got label_probs {value!r}, expected {expected}"
+        raise ConfigError(
+            f"{url}: sample {key!r}: got label_probs {value!r} in its json, expected {expected}; "
+            "correct the column `label_probs` of the table and import it again"
         )
 
     return numbers

@@ -1,8 +1,12 @@
 """What a model is to predict: which field of the json, as a class or as numbers.
 
-The order of the classes is decided here too, once for training and evaluation.
+The classes and their order are decided here too, once for training and evaluation. They are those
+that the corpus has or those that the options name. The seven emotions are only what teachers agree
+on, so `label_probs` alone is bound to them.
 """
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.config import ConfigError, option
-from shards.emotions import EMOTIONS
+from shards.emotions import EMOTIONS, class_name, in_order
 from shards.loading.index import CorpusIndex
 
 TargetKind = Literal["classes", "values"]
+_MAX_NAMED = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,15 +26,33 @@ class TargetConfig:
     """Which field of the json a model learns to predict."""
 
     kind: Literal["label", "label_probs", "emotion", "values"] = option(
-        help="label: the weak label; label_probs: its distribution; emotion: the truth; values: "
-        "numbers in the json",
+        help="Field of the samples' json to learn. label: `label`, which `emostream pack` writes "
+        "(the weak label) or a column of your table gives; label_probs: the distribution that "
+        "`emostream pack` writes; emotion: `emotion`, the true emotion; values: numbers.",
         default="label",
     )
     classes: tuple[str, ...] = option(
-        help="default: those the training utterances have", default=()
+        help="Classes to learn, such as anger,boredom,neutral. Without them, all classes that the "
+        "training utterances have are learned.",
+        default=(),
+    )
+    merge: dict[str, str] = option(
+        help="Labels that count as another class: excitement=happiness,calm=neutral.",
+        default_factory=dict,
+    )
+    unknown: Literal["error", "drop"] = option(
+        help="What to do when an utterance's label is none of the classes. error: stop and name "
+        "these labels; drop: leave such utterances out, and say how many they are.",
+        default="error",
+    )
+    f1_over: Literal["present", "classes"] = option(
+        help="Classes that macro-F1 is the mean over. present: those that occur in the truth or in "
+        "the predictions, as in scikit-learn; classes: all, where a class that nobody has counts "
+        "0. Macro-F1 also decides which model becomes RUN/best.",
+        default="present",
     )
     values: tuple[str, ...] = option(
-        help="names of the numbers, for kind values: arousal,valence", default=()
+        help="Names of the numbers to learn, for kind values: arousal,valence.", default=()
     )
 
     @property
@@ -37,13 +60,42 @@ class TargetConfig:
         """What is predicted: one of some classes, or numbers."""
         return "values" if self.kind == "values" else "classes"
 
+    @property
+    def column(self) -> Literal["label", "emotion"]:
+        """The column of an index that holds the stated classes."""
+        return "emotion" if self.kind == "emotion" else "label"
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The classes that the options name, in the project's order and spelling."""
+        return in_order(_named("classes", name) for name in self.classes)
+
+    @property
+    def merged(self) -> Mapping[str, str]:
+        """`merge` in the project's spelling, from the stated class to the one it counts as."""
+        return {_named("merge", a): _named("merge", b) for a, b in self.merge.items()}
+
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.classes) - set(EMOTIONS))
-        if unknown:
+        merged, wanted = self.merged, self.wanted
+
+        if again := sorted(set(merged.values()) & set(merged)):
             raise ConfigError(
-                f"classes: got {', '.join(unknown)}, expected some of {', '.join(EMOTIONS)}"
+                f"merge: {', '.join(again)} is both merged and merged into; give each label the "
+                "class that it ends in"
+            )
+        if gone := sorted(set(wanted) & set(merged)):
+            raise ConfigError(
+                f"classes: got {', '.join(gone)}, which merge counts as another class; leave it "
+                "out of one of the two"
             )
 
+        beyond = {*wanted, *merged, *merged.values()}.difference(EMOTIONS)
+        if self.kind == "label_probs" and beyond:
+            raise ConfigError(
+                f"kind label_probs: got {', '.join(sorted(beyond))}, but the stored distributions "
+                f"are over {', '.join(EMOTIONS)}; name only these in classes and merge, or learn "
+                "kind label"
+            )
         if (self.kind == "values") != bool(self.values):
             raise ConfigError(
                 f"values: got {self.values} for kind {self.kind}; name numbers for kind values, "
@@ -79,6 +131,14 @@ class Targets:
         return {self.kind: self.array}
 
 
+def stated_classes(index: CorpusIndex, config: TargetConfig) -> list[str | None]:
+    """The class that each utterance states [N], after merging; None where it states none."""
+    merged = config.merged
+    stated: list[str | None] = index.table[config.column].to_pylist()
+
+    return [None if label is None else merged.get(label, label) for label in stated]
+
+
 def resolve_classes(index: CorpusIndex, config: TargetConfig) -> tuple[str, ...]:
     """The classes to learn, in the project's order; for kind `values`, the names of the numbers.
 
@@ -87,31 +147,26 @@ def resolve_classes(index: CorpusIndex, config: TargetConfig) -> tuple[str, ...]
     """
     if config.kind == "values":
         return config.values
-
-    column = "emotion" if config.kind == "emotion" else "label"
-    present = set(index.table[column].to_pylist())
-    classes = tuple(emotion for emotion in EMOTIONS if emotion in present)
-
     if config.kind == "label_probs" and config.classes:
         # A distribution also teaches classes that are never the likeliest one.
-        return tuple(emotion for emotion in EMOTIONS if emotion in config.classes)
+        return config.wanted
 
-    if missing := sorted(set(config.classes) - present):
+    column = config.column
+    classes = in_order(label for label in stated_classes(index, config) if label is not None)
+    if missing := sorted(set(config.wanted) - set(classes)):
         raise ConfigError(
             f"data.target.classes: no training utterance is {' or '.join(missing)}; `{column}` in "
             f"their json is one of {', '.join(classes) or 'nothing'}"
         )
 
-    if len(classes) < 2:
+    if len(config.wanted or classes) < 2:
         raise ConfigError(
             f"data.target.kind {config.kind}: `{column}` in the training utterances' json has "
-            f"{len(classes)} classes, expected at least 2; `label` is written by `emostream pack`, "
-            "or a column of an imported table, and kind emotion learns the truth in `emotion`"
+            f"{len(config.wanted or classes)} classes, expected at least 2; `label` is written by "
+            "`emostream pack`, or a column of an imported table, and kind emotion learns the truth "
+            "in `emotion`"
         )
-
-    return (
-        classes if not config.classes else tuple(name for name in classes if name in config.classes)
-    )
+    return config.wanted or classes
 
 
 def read_targets(index: CorpusIndex, config: TargetConfig, names: tuple[str, ...]) -> Targets:
@@ -120,12 +175,12 @@ def read_targets(index: CorpusIndex, config: TargetConfig, names: tuple[str, ...
         values = np.stack([index.values(name) for name in names], axis=1)
         return Targets("values", names, values.astype(np.float32))
     if config.kind == "label_probs":
-        return Targets("classes", names, _soft(index, names))
+        return Targets("classes", names, _soft(index, config, names))
 
-    column = "emotion" if config.kind == "emotion" else "label"
     number = {name: place for place, name in enumerate(names)}
+    stated = stated_classes(index, config)
     labels = np.asarray(
-        [number.get(label, -1) for label in index.table[column].to_pylist()], dtype=np.int64
+        [-1 if label is None else number.get(label, -1) for label in stated], dtype=np.int64
     )
 
     probs = np.full((len(index), len(names)), np.nan, dtype=np.float32)
@@ -133,11 +188,68 @@ def read_targets(index: CorpusIndex, config: TargetConfig, names: tuple[str, ...
     return Targets("classes", names, probs)
 
 
-def _soft(index: CorpusIndex, names: tuple[str, ...]) -> NDArray[np.float32]:
-    """The stored distributions restricted to `names` and renormalized."""
+def labels_outside(
+    index: CorpusIndex, config: TargetConfig, names: Iterable[str]
+) -> dict[str, int]:
+    """How many utterances of `index` state each class that is not in `names`, most frequent first.
+
+    Empty for kinds `values` and `label_probs`, which state no class.
+    """
+    if config.kind in ("values", "label_probs"):
+        return {}
+
+    inside = set(names)
+    counts = Counter(
+        label
+        for label in stated_classes(index, config)
+        if label is not None and label not in inside
+    )
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def require_known_labels(
+    index: CorpusIndex, config: TargetConfig, names: Iterable[str], split: str
+) -> None:
+    """Raise ConfigError when a label is none of the classes `names`, unless the options drop it."""
+    names = tuple(names)
+    outside = labels_outside(index, config, names)
+
+    if outside and config.unknown == "error":
+        raise ConfigError(
+            f"data.target: {sum(outside.values())} of {len(index)} utterances of the split {split} "
+            f"have a label that is none of the classes {', '.join(names)}: "
+            f"{shown_counts(outside)}; add them to data.target.classes if training utterances "
+            "have them, count them as another class (data.target.merge=LABEL=CLASS), or leave "
+            "these utterances out (data.target.unknown=drop)"
+        )
+
+
+def shown_counts(counts: Mapping[str, int]) -> str:
+    """Numbers by name, for people: "boredom 46, calm 3"; of many names, the first ones."""
+    shown = [f"{name} {number}" for name, number in list(counts.items())[:_MAX_NAMED]]
+    more = len(counts) - len(shown)
+
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def _soft(index: CorpusIndex, config: TargetConfig, names: tuple[str, ...]) -> NDArray[np.float32]:
+    """The stored distributions, merged, restricted to `names` and renormalized."""
     nothing = [np.nan] * len(EMOTIONS)
     stored = [row if row is not None else nothing for row in index.table["label_probs"].to_pylist()]
-    chosen = np.asarray(stored, dtype=np.float32)[:, [EMOTIONS.index(name) for name in names]]
-    total = chosen.sum(axis=1, keepdims=True)
+    merged = config.merged
 
+    # Column j of `chosen` is the sum of the emotions that count as class j.
+    probs = np.asarray(stored, dtype=np.float32)
+    counted_as = [merged.get(emotion, emotion) for emotion in EMOTIONS]
+    members = [[place for place, c in enumerate(counted_as) if c == name] for name in names]
+    chosen = np.stack([probs[:, places].sum(axis=1) for places in members], axis=1)
+
+    total = chosen.sum(axis=1, keepdims=True)
     return np.where(total > 0, chosen / np.where(total > 0, total, 1.0), np.nan).astype(np.float32)
+
+
+def _named(where: str, label: str) -> str:
+    name = class_name(label)
+    if name is None:
+        raise ConfigError(f"{where}: got {label!r}, expected the name of a class")
+    return name

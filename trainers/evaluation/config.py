@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from shards.config import option, require_at_least, require_positive
+from shards.config import ConfigError, option, require_at_least, require_positive
 
 # The file of an evaluation that other commands read.
 METRICS_NAME = "metrics.json"
@@ -13,7 +13,10 @@ METRICS_NAME = "metrics.json"
 class EvaluateConfig:
     """Options of `emostream evaluate`."""
 
-    checkpoint: str = option(help="Exported model: RUN/best or RUN/last.")
+    checkpoint: tuple[str, ...] = option(
+        help="Exported model: RUN/best or RUN/last. Several models, one for each fold, are "
+        "measured together: each on the utterances that it left out."
+    )
     shards: str = option(help="Packed shards: a glob, a folder or a file.")
     out: str = option(help="Folder for metrics.json, predictions.parquet and evaluation.html.")
     split: str = option(default="test", help="Split to evaluate.")
@@ -43,6 +46,20 @@ class EvaluateConfig:
         "data.known_seconds has heard them, so both sides of the personalization gap are measured "
         "on the rest.",
     )
+    f1_over: Literal["present", "classes"] | None = option(
+        default=None,
+        help="Classes that macro-F1 is the mean over. present: those in the truth or in the "
+        "predictions, as in scikit-learn; classes: all, where a class that nobody has counts 0. "
+        "Without it, as data.target.f1_over in the model's training.",
+    )
+    allow_shared_speakers: bool = option(
+        default=False,
+        help="Measure although speakers are in several splits; the page repeats it.",
+    )
+    other_corpus: bool = option(
+        default=False,
+        help="Measure a model that was trained on folds on other shards, by their own splits.",
+    )
     color_by: tuple[str, ...] = option(
         default=("speaker",),
         help="Fields of the samples' json by which the page colors speaker embeddings.",
@@ -54,5 +71,7 @@ class EvaluateConfig:
     )
 
     def __post_init__(self) -> None:
+        if not self.checkpoint:
+            raise ConfigError("--checkpoint: got none, expected an exported model such as RUN/best")
         require_at_least(self, 0, "--set-size")
         require_positive(self, "--neighbors")

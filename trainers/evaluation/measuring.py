@@ -13,7 +13,7 @@ Shapes: N utterances of `index`, W classes or values, D width.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,18 @@ from shards.config import ConfigError
 from shards.config_values import to_mapping
 from shards.loading.index import CorpusIndex, read_index
 from shards.loading.known_speakers import known_utterances
+from shards.loading.shared_speakers import speakers_in_several_splits
 from shards.loading.targets import Targets
 from shards.speakers.pldc import calibrate_speakers
 from shards.speakers.statistics import build_speakers
 from trainers.evaluation.config import EvaluateConfig
+from trainers.evaluation.dividing import divided_as_trained
+from trainers.evaluation.pooling import (
+    pooled_index,
+    pooled_predictions,
+    pooled_truth,
+    require_same_target,
+)
 from trainers.evaluation.predicting import (
     Predicted,
     can_support,
@@ -64,17 +72,56 @@ class Measured:
 def measure(config: EvaluateConfig) -> Measured:
     """Predict the split of `config`, and compare the answers with the truth.
 
+    Several checkpoints are measured together, each on its own split. Raises ConfigError as
+    `_measure_one` does, and when two models tested the same utterance or have different targets.
+    """
+    parts = [
+        _measure_one(replace(config, checkpoint=(checkpoint,))) for checkpoint in config.checkpoint
+    ]
+
+    return parts[0] if len(parts) == 1 else _pooled(config, parts)
+
+
+def _pooled(config: EvaluateConfig, parts: Sequence[Measured]) -> Measured:
+    """The answers of all models as one evaluation."""
+    truth_names = [part.metrics["truth"] for part in parts]
+    require_same_target([part.target for part in parts], truth_names)
+    index, target = pooled_index([part.index for part in parts]), parts[0].target
+    truth = pooled_truth([part.truth for part in parts])
+    answers = np.concatenate([part.answers for part in parts])
+
+    known = np.flatnonzero(truth.known)
+    metrics = _metrics(config, target, index.take(known), answers[known], truth_names[0])
+    metrics |= {
+        "num_left_out": sum(part.metrics["num_left_out"] for part in parts),
+        "num_without_truth": len(index) - len(known),
+        "unknown_truths": target.unknown_truths(index),
+        "split_digest": index.digest,
+        "num_shared_speakers": max(part.metrics["num_shared_speakers"] for part in parts),
+        "num_models": len(parts),
+    }
+    colors = {
+        name: [text for part in parts for text in part.colors[name]] for name in config.color_by
+    }
+    predicted = pooled_predictions([part.predicted for part in parts])
+
+    return Measured(index, colors, target, truth, predicted, answers, metrics)
+
+
+def _measure_one(config: EvaluateConfig) -> Measured:
+    """Measure one model.
+
     Raises ConfigError when no utterance can be measured, when the model was trained on utterances
     that would be measured, or when its answers are not finite.
     """
-    trained = load_recognizer(config.checkpoint)
+    trained = load_recognizer(config.checkpoint[0])
     _require_unheard(config, trained.model)
-    corpus = read_index(config.shards)
+    corpus = divided_as_trained(config, trained.model.config.trained_on, read_index(config.shards))
     split = corpus.split(config.split)
     index = _measured(config, split)
     colors = _colors(config, index)
 
-    target = target_answered(trained.model)
+    target = target_answered(trained.model, config.f1_over)
     truth, truth_name = target.truth(index)
     known = np.flatnonzero(truth.known)
     if not len(known):
@@ -99,7 +146,9 @@ def measure(config: EvaluateConfig) -> Measured:
     metrics |= {
         "num_left_out": len(split) - len(index),
         "num_without_truth": len(index) - len(known),
+        "unknown_truths": target.unknown_truths(index),
         "split_digest": split.digest,
+        "num_shared_speakers": len(speakers_in_several_splits(corpus)),
     }
     if predicted.codes is not None:
         metrics["codes_used"] = len(predicted.codes)
@@ -161,9 +210,9 @@ def _require_numbers(
     wrong = np.flatnonzero(~np.isfinite(answers).all(axis=1))
     if len(wrong):
         raise ConfigError(
-            f"--checkpoint {config.checkpoint}: answered with NaN or infinity to {len(wrong)} of "
-            f"{len(index)} utterances, such as {index.keys(wrong[:1])[0]}; train it again, in "
-            "float32 or with a lower learning rate"
+            f"--checkpoint {config.checkpoint[0]}: answered with NaN or infinity to "
+            f"{len(wrong)} of {len(index)} utterances, such as {index.keys(wrong[:1])[0]}; "
+            "train it again, in float32 or with a lower learning rate"
         )
 
 
@@ -209,7 +258,9 @@ def _metrics(
 ) -> dict[str, Any]:
     """The figures as metrics.json holds them; the truth of all utterances of `index` is known."""
     truth, _ = target.truth(index)
-    details = asdict(target.score(truth, answers, index.speaker_of_rows))
+    speakers = index.speaker_of_rows
+    scores = target.score(truth, answers, speakers)
+    details = asdict(scores)
 
     # Tables go beside the figures and not among them, so that `scores` holds figures only.
     lists: dict[str, Any] = {
@@ -223,6 +274,7 @@ def _metrics(
         "truth": truth_name,
         "names": list(target.names),
         "scores": details,
+        "intervals": target.intervals(scores, truth, answers, speakers, seed=config.seed),
         **lists,
         "config": to_mapping(config),
     }

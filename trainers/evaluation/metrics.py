@@ -5,15 +5,17 @@ speakers (setpeer-emoceleb, section V-C), so that a speaker with many utterances
 any other. For values, O-CCC is computed over all utterances and A-CCC is its mean over speakers
 (papt-pldc, section 5). Means over speakers come with their standard deviation over speakers.
 
-The F1 of one speaker is macro-averaged over the classes that occur in the truth or the predictions
-of this speaker, as scikit-learn does. A speaker whose truth and predictions are both constant has a
-CCC of 0.
+F1 is macro-averaged over the classes that occur in the truth or in the predictions, as scikit-learn
+does by default; overall, it can be averaged over all classes of the model too, where a class that
+nobody has counts 0. The F1 of one speaker is over the classes of this speaker. A speaker whose
+truth and predictions are both constant has a CCC of 0.
 
 Shapes: N utterances, V values.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,10 +87,12 @@ def score_classes(
     predicted: NDArray[np.int64],
     speakers: NDArray[np.object_],
     names: Sequence[str],
+    *,
+    f1_over: Literal["present", "classes"] = "present",
 ) -> ClassScores:
     """Compare predicted class numbers [N] with the truth [N].
 
-    Every class of `names` counts in the overall macro-F1, even a class that does not occur.
+    The overall macro-F1 is over the classes that occur (`present`), or over all of `names`.
     """
     labels = list(range(len(names)))
 
@@ -108,7 +112,7 @@ def score_classes(
     return ClassScores(
         number=len(truth),
         accuracy=float(accuracy_score(truth, predicted)),
-        macro_f1=_f1(truth, predicted, labels),
+        macro_f1=_f1(truth, predicted, labels if f1_over == "classes" else None),
         speaker_accuracy=float(accuracies.mean()),
         speaker_accuracy_std=float(accuracies.std()),
         speaker_f1=float(f1s.mean()),

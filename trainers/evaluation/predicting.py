@@ -16,7 +16,7 @@ Shapes: N utterances, C classes or values, D width, B sets.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -86,9 +86,21 @@ def load_recognizer(folder: str) -> TrainedRecognizer:
     )
 
 
-def target_answered(model: EmotionRecognizer) -> Target:
-    """The target whose classes or values the model answers with."""
-    return TARGETS[model.config.target_kind](model.config.names)
+def target_answered(
+    model: EmotionRecognizer, f1_over: Literal["present", "classes"] | None = None
+) -> Target:
+    """The target whose classes or values the model answers with.
+
+    `f1_over` says which classes macro-F1 is over; None: as in the model's training.
+    """
+    saved = model.config.trained_on.get("target")
+    target = TARGETS[model.config.target_kind](
+        model.config.names, None if saved is None else from_mapping(TargetConfig, saved)
+    )
+    if f1_over is None:
+        return target
+
+    return TARGETS[target.kind](target.names, replace(target.learned, f1_over=f1_over))
 
 
 @torch.inference_mode()
@@ -328,7 +340,5 @@ def labels_learned(model: EmotionRecognizer, train: CorpusIndex) -> Targets:
     PLDC may use only these labels, and not the true emotions, which no deployment has.
     """
     target = target_answered(model)
-    saved = model.config.trained_on.get("target")
-    config = target.by_default if saved is None else from_mapping(TargetConfig, saved)
 
-    return read_targets(train, config, target.names)
+    return read_targets(train, target.learned, target.names)

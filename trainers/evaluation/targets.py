@@ -16,7 +16,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from shards.loading.index import CorpusIndex
-from shards.loading.targets import TargetConfig, TargetKind, Targets, read_targets
+from shards.loading.targets import (
+    TargetConfig,
+    TargetKind,
+    Targets,
+    labels_outside,
+    read_targets,
+)
+from trainers.evaluation.intervals import class_intervals, value_intervals
 from trainers.evaluation.metrics import ClassScores, ValueScores, score_classes, score_values
 
 if TYPE_CHECKING:
@@ -29,6 +36,7 @@ Metrics = Mapping[str, Any]
 class Target(ABC):
     """One kind of target. `names` are the names of its classes or of its values.
 
+    `learned` says which field of the json a model learned, and which labels counted as another.
     `best_figure` is the figure of a validation that decides which model is best. `wanted_in_json`
     stands before the names in the error "no utterance has one of anger, neutral".
     """
@@ -37,8 +45,10 @@ class Target(ABC):
     best_figure: ClassVar[str]
     wanted_in_json: ClassVar[str]
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], learned: TargetConfig | None = None) -> None:
         self.names = tuple(names)
+        # None for a model that does not name its target (exported before 2026-11-26).
+        self.learned = self.by_default if learned is None else learned
 
     @property
     @abstractmethod
@@ -72,6 +82,10 @@ class Target(ABC):
         """The targets that answers are compared with, and their name for people."""
 
     @abstractmethod
+    def unknown_truths(self, index: CorpusIndex) -> dict[str, int]:
+        """How many utterances of `index` state each class that is none of `names`."""
+
+    @abstractmethod
     def score(
         self, targets: Targets, answers: NDArray[np.float32], speakers: NDArray[np.object_]
     ) -> ClassScores | ValueScores:
@@ -79,6 +93,22 @@ class Target(ABC):
 
         They are computed over all utterances, and over the speakers [N] of the utterances.
         """
+
+    @abstractmethod
+    def intervals(
+        self,
+        scores: ClassScores | ValueScores,
+        targets: Targets,
+        answers: NDArray[np.float32],
+        speakers: NDArray[np.object_],
+        *,
+        seed: int,
+    ) -> dict[str, Any]:
+        """The interval over speakers of each figure of `scores`, by the figure's name."""
+
+    @abstractmethod
+    def shown_intervals(self, metrics: Metrics) -> dict[str, Sequence[float | None]]:
+        """The intervals of metrics.json by the names of `figures`, where they have one."""
 
     @abstractmethod
     def columns(self, targets: Targets, answers: NDArray[np.float32]) -> dict[str, pa.Array]:
@@ -141,19 +171,63 @@ class ClassTarget(Target):
         return scores_NW.softmax(dim=-1)
 
     def truth(self, index: CorpusIndex) -> tuple[Targets, str]:
-        """The true emotion if any utterance of `index` has one, otherwise the weak label."""
-        has_truth = any(emotion is not None for emotion in index.table["emotion"].to_pylist())
-        config = TargetConfig(kind="emotion" if has_truth else "label")
+        """The true emotion if any utterance of `index` has one, otherwise the label.
 
-        return read_targets(
-            index, config, self.names
-        ), "true emotion" if has_truth else "weak label"
+        Labels that counted as another class in training count as that class here too.
+        """
+        config = self.truth_config(index)
+        weak = index.table["label_probs"].null_count < len(index)
+        label = "weak label" if weak else "label"
+
+        return (
+            read_targets(index, config, self.names),
+            "true emotion" if config.kind == "emotion" else label,
+        )
+
+    def truth_config(self, index: CorpusIndex) -> TargetConfig:
+        """The field of the json that holds the truth of `index`."""
+        has_truth = index.table["emotion"].null_count < len(index)
+
+        return TargetConfig(
+            kind="emotion" if has_truth else "label", merge=dict(self.learned.merge)
+        )
+
+    def unknown_truths(self, index: CorpusIndex) -> dict[str, int]:
+        """How many utterances state each class that the model does not know."""
+        return labels_outside(index, self.truth_config(index), self.names)
 
     def score(
         self, targets: Targets, answers: NDArray[np.float32], speakers: NDArray[np.object_]
     ) -> ClassScores | ValueScores:
         """Accuracy and F1 of the likeliest class of each answer."""
-        return score_classes(targets.labels, answers.argmax(axis=1), speakers, self.names)
+        return score_classes(
+            targets.labels,
+            answers.argmax(axis=1),
+            speakers,
+            self.names,
+            f1_over=self.learned.f1_over,
+        )
+
+    def intervals(
+        self,
+        scores: ClassScores | ValueScores,
+        targets: Targets,
+        answers: NDArray[np.float32],
+        speakers: NDArray[np.object_],
+        *,
+        seed: int,
+    ) -> dict[str, Any]:
+        """[low, high] of accuracy and macro-F1, overall and over speakers."""
+        assert isinstance(scores, ClassScores)  # noqa: S101 (this target made them)
+        predicted = answers.argmax(axis=1)
+        return class_intervals(
+            scores, targets.labels, predicted, speakers, f1_over=self.learned.f1_over, seed=seed
+        )
+
+    def shown_intervals(self, metrics: Metrics) -> dict[str, Sequence[float | None]]:
+        """The intervals of ACC, A-ACC, F1 and A-F1."""
+        found = metrics.get("intervals", {})
+        return {shown: found[name] for name, shown in self.FIGURES.items() if name in found}
 
     def columns(self, targets: Targets, answers: NDArray[np.float32]) -> dict[str, pa.Array]:
         """The columns `truth` and `predicted`, and one column `score_NAME` for each class."""
@@ -209,6 +283,10 @@ class ValueTarget(Target):
         """The scores themselves, which are the values [N, V]."""
         return scores_NW
 
+    def unknown_truths(self, index: CorpusIndex) -> dict[str, int]:
+        """Empty, because values have no classes."""
+        return {}
+
     def truth(self, index: CorpusIndex) -> tuple[Targets, str]:
         """The numbers in the json, as the corpus states them."""
         return read_targets(index, self.by_default, self.names), f"stated {', '.join(self.names)}"
@@ -218,6 +296,29 @@ class ValueTarget(Target):
     ) -> ClassScores | ValueScores:
         """The concordance (CCC) of each value."""
         return score_values(targets.array, answers, speakers)
+
+    def intervals(
+        self,
+        scores: ClassScores | ValueScores,
+        targets: Targets,
+        answers: NDArray[np.float32],
+        speakers: NDArray[np.object_],
+        *,
+        seed: int,
+    ) -> dict[str, Any]:
+        """For O-CCC and A-CCC, [low, high] of each value."""
+        assert isinstance(scores, ValueScores)  # noqa: S101 (this target made them)
+        return value_intervals(scores, targets.array, answers, speakers, seed=seed)
+
+    def shown_intervals(self, metrics: Metrics) -> dict[str, Sequence[float | None]]:
+        """The intervals of O-CCC and A-CCC of each value."""
+        found = metrics.get("intervals", {})
+        return {
+            f"{shown} {value}": found[name][place]
+            for place, value in enumerate(self.names)
+            for name, shown in self.FIGURES.items()
+            if name in found
+        }
 
     def columns(self, targets: Targets, answers: NDArray[np.float32]) -> dict[str, pa.Array]:
         """The columns `truth_NAME` and `score_NAME` for each value."""

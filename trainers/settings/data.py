@@ -5,6 +5,7 @@ from typing import Literal
 
 from shards.config import option, require_at_least, require_positive
 from shards.loading.batch_plan import SpeakerSetView, UtteranceView
+from shards.loading.folds import parse_rule
 from shards.loading.targets import TargetConfig
 from shards.media.face_config import FaceBoxConfig
 
@@ -33,6 +34,23 @@ class DataConfig:
     sets: SpeakerSetView = option(
         help="Batches of sets of utterances, for the recipe setpeer.",
         default_factory=SpeakerSetView,
+    )
+    folds: str = option(
+        help="Division of the corpus into folds, for cross-validation. split: none, the splits are "
+        "those in the json; speaker:5: five folds of whole speakers; leave-one-speaker: each "
+        "speaker is a fold; session, or given:FIELD: each value of this field of the json is a "
+        "fold; random:5: five folds of utterances, which share speakers.",
+        default="split",
+    )
+    fold: int = option(
+        help="Fold to test, counted from 0. The next fold is for validation, the others are for "
+        "training. `emostream train --folds all` trains on all folds.",
+        default=0,
+    )
+    allow_shared_speakers: bool = option(
+        help="Whether a speaker may be in several splits. The figures then say how well a model "
+        "recognizes people whom it knows, and every page repeats that.",
+        default=False,
     )
     num_speakers: int | None = option(
         help="Number of training speakers. Without a number, all are used. The speakers chosen "
@@ -65,5 +83,6 @@ class DataConfig:
         return self.cache_mib * 2**20
 
     def __post_init__(self) -> None:
-        require_at_least(self, 0, "cache_mib", "num_workers", "known_seconds")
+        require_at_least(self, 0, "cache_mib", "num_workers", "known_seconds", "fold")
         require_positive(self, "num_speakers")
+        parse_rule(self.folds)

@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from shards.config import ConfigError
 from shards.importing.config import ImportConfig
 from shards.importing.job import ImportReport, import_table
+from shards.importing.remarks import speakers_in_splits
 from shards.media.audio import encode_flac
 
 # One row for each place where a row may be rejected: while the table is read, in the plan, as a
@@ -80,6 +82,14 @@ def test_emotions_that_are_none_of_the_seven_are_counted(folder: Path) -> None:
     """Other names of the seven are known; of the others, each is counted."""
     remarks = run(folder).remarks
     assert (remarks.num_unknown_emotions, remarks.unknown_emotions) == (2, {"calm": 2})
+
+
+def test_speakers_in_several_splits_are_named() -> None:
+    """An empty split is the split train; a row without a speaker shares nobody."""
+    rows = [("a", "train"), ("a", None), ("b", None), ("b", "test"), (None, "test"), (" b", "test")]
+    names, splits = zip(*rows, strict=True)
+    table = pa.table({"speaker": pa.array(names), "split": pa.array(splits)})
+    assert speakers_in_splits(table) == {"b": ("test", "train")}
 
 
 def test_a_dry_run_looks_at_the_folder_too(folder: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
-from shards.selection import scores as quality
+from shards import resampling
 from shards.selection.scores import Scorer, accuracy, macro_f1
 
 CLASSES = (0, 1, 4, 6)
@@ -175,7 +175,7 @@ def test_many_speakers_are_pooled_without_changing_the_interval(
     """Above a limit, speakers are pooled at random: memory is bounded, the interval stays."""
     data = draw(num=8000, num_speakers=400)
     whole = scores(data)["accuracy"]
-    monkeypatch.setattr(quality, "MAX_GROUPS", 100)
+    monkeypatch.setattr(resampling, "MAX_GROUPS", 100)
     pooled = scores(data)["accuracy"]
     assert pooled["value"] == whole["value"]
     assert pooled["high"] - pooled["low"] == pytest.approx(whole["high"] - whole["low"], rel=0.25)

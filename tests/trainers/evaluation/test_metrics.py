@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
 
 from trainers.evaluation.metrics import concordance, score_classes, score_values
@@ -36,13 +39,27 @@ def test_overall_scores_are_those_of_torchmetrics() -> None:
     assert scores.macro_f1 == pytest.approx(multiclass_f1_score(*both, 3, average="macro").item())
 
 
-def test_a_class_nobody_has_counts_overall() -> None:
-    """The overall macro-F1 averages over all classes, a speaker's over those that occur."""
-    scores = score_classes(
-        np.asarray([0, 0]), np.asarray([0, 0]), np.asarray(["a", "a"], dtype=object), NAMES
-    )
+def test_a_class_nobody_has_counts_only_on_request() -> None:
+    """Macro-F1 averages over the classes that occur, or over all of them."""
+    truth, speakers = np.asarray([0, 0]), np.asarray(["a", "a"], dtype=object)
+    assert score_classes(truth, truth, speakers, NAMES).macro_f1 == 1.0
+
+    scores = score_classes(truth, truth, speakers, NAMES, f1_over="classes")
     assert scores.macro_f1 == pytest.approx(1 / 3)
     assert scores.speaker_f1 == 1.0
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=30))
+def test_macro_f1_is_that_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+    """Whichever classes are absent, both readings of macro-F1 equal scikit-learn's."""
+    truth, predicted = np.asarray(pairs).T
+    speakers, names = np.full(len(pairs), "a", dtype=object), tuple("vwxyz")
+    default = f1_score(truth, predicted, average="macro", zero_division=0.0)
+    whole = f1_score(truth, predicted, average="macro", labels=range(5), zero_division=0.0)
+
+    assert score_classes(truth, predicted, speakers, names).macro_f1 == pytest.approx(default)
+    found = score_classes(truth, predicted, speakers, names, f1_over="classes")
+    assert found.macro_f1 == pytest.approx(whole)
 
 
 def test_values_overall_and_over_speakers() -> None:

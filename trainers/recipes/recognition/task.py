@@ -3,6 +3,7 @@
 Shapes: N utterances, C classes, V values.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,14 @@ from shards.loading.index import CorpusIndex
 from shards.loading.inputs import INPUT_OF
 from shards.loading.known_speakers import training_utterances
 from shards.loading.loader import BatchReader
-from shards.loading.targets import TargetConfig, Targets, read_targets, resolve_classes
+from shards.loading.targets import (
+    Targets,
+    labels_outside,
+    read_targets,
+    require_known_labels,
+    resolve_classes,
+    shown_counts,
+)
 from shards.storage.files import flush_tree
 from trainers.evaluation.targets import TARGETS, Target
 from trainers.models.encoders.layerwise import LayerwiseEncoder
@@ -49,6 +57,7 @@ from trainers.recipes.recognition.config import FinetuneConfig
 from trainers.recipes.recognition.model import RecognitionModel
 from trainers.task import TrainingModel
 
+log = logging.getLogger(__name__)
 VANILLA_VALIDATION_UTTERANCES = 32
 
 
@@ -65,10 +74,12 @@ class RecognitionTask:
 
         data = run.data
         train = training_utterances(corpus, data.num_speakers, data.known_seconds, data.known_split)
-        self.target = TARGETS[data.target.target_kind](resolve_classes(train, data.target))
-        self.train, self._train_targets = _with_target(train, data.target, self.target)
+        self.target = TARGETS[data.target.target_kind](
+            resolve_classes(train, data.target), data.target
+        )
+        self.train, self._train_targets = _with_target(train, self.target, "train")
         self.validation, self._validation_targets = _with_target(
-            corpus.split("validation"), data.target, self.target
+            corpus.split("validation"), self.target, "validation"
         )
 
         self._original: LayerwiseEncoder | None = None
@@ -242,6 +253,10 @@ class RecognitionTask:
             "num_speakers": data.num_speakers,
             "known_seconds": data.known_seconds,
             "known_split": data.known_split,
+            "folds": data.folds,
+            "fold": data.fold,
+            "allow_shared_speakers": data.allow_shared_speakers,
+            "corpus": self.corpus_digest,
             "start": dict(start),
         }
 
@@ -284,16 +299,32 @@ def _load_start(folder: str) -> TrainedRecognizer:
         raise ConfigError(f"encoder.checkpoint: {error}") from error
 
 
-def _with_target(
-    index: CorpusIndex, config: TargetConfig, target: Target
-) -> tuple[CorpusIndex, Targets]:
-    """Keep the utterances of `index` that have a target, and read these targets."""
-    known = read_targets(index, config, target.names).known
+def _with_target(index: CorpusIndex, target: Target, split: str) -> tuple[CorpusIndex, Targets]:
+    """Keep the utterances of `index`, the split `split`, that have a target, and read these.
+
+    Says how many utterances it leaves out, and which labels they have. Raises ConfigError when none
+    is left, or when a label is none of the classes and the options do not drop it.
+    """
+    config, names = target.learned, target.names
+    require_known_labels(index, config, names, split)
+    known = read_targets(index, config, names).known
     if not known.any():
         raise ConfigError(
-            f"data.target.kind {config.kind}: a split has no utterance with "
-            f"{target.wanted_in_json} {', '.join(target.names)}"
+            f"data.target.kind {config.kind}: the split {split} has no utterance with "
+            f"{target.wanted_in_json} {', '.join(names)}"
+        )
+
+    if not known.all():
+        outside = labels_outside(index, config, names)
+        unlabeled = int((~known).sum()) - sum(outside.values())
+        counts = outside | ({f"no {config.kind}": unlabeled} if unlabeled else {})
+        log.warning(
+            "%d of %d utterances of the split %s are left out: %s",
+            (~known).sum(),
+            len(index),
+            split,
+            shown_counts(counts),
         )
 
     chosen = index.take(np.flatnonzero(known))
-    return chosen, read_targets(chosen, config, target.names)
+    return chosen, read_targets(chosen, config, names)

@@ -1,0 +1,142 @@
+"""95 % intervals over speakers for the figures of an evaluation, from one set of resamples.
+
+Every figure is a function of sums that add up over speakers: confusion counts, the moments of
+values, and the speakers' own figures with their number.
+
+Shapes: N utterances, G groups of speakers, R resamples, C classes, V values.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.resampling import SpeakerResamples
+from trainers.evaluation.metrics import ClassScores, ValueScores
+
+Interval = list[float | None]
+
+
+def class_intervals(
+    scores: ClassScores,
+    truth: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+    speakers: NDArray[np.object_],
+    *,
+    f1_over: Literal["present", "classes"],
+    seed: int,
+) -> dict[str, Interval]:
+    """[low, high] of each figure of `scores`, which compare `predicted` [N] with `truth` [N].
+
+    None stands for an end that is not known, because there is only one speaker.
+    """
+    resamples, names = _resamples(speakers, seed)
+    num_classes = len(scores.confusion)
+    shape = (resamples.num_groups, num_classes, num_classes)
+
+    cells = np.ravel_multi_index((resamples.group, truth, predicted), shape)
+    counts_GCC = np.bincount(cells, minlength=int(np.prod(shape))).reshape(shape)
+    totals_RCC = resamples.totals(counts_GCC.astype(np.float64))
+    right_RC = np.diagonal(totals_RCC, axis1=1, axis2=2)
+
+    figures = {
+        "accuracy": right_RC.sum(axis=1) / totals_RCC.sum(axis=(1, 2)),
+        "macro_f1": _macro_f1(totals_RCC, f1_over),
+    }
+    for figure, field in (("speaker_accuracy", "accuracy"), ("speaker_f1", "f1")):
+        own = {name: getattr(mine, field) for name, mine in scores.per_speaker.items()}
+        figures[figure] = _over_speakers(resamples, names, own)
+
+    return {name: _ends(resamples, values) for name, values in figures.items()}
+
+
+def value_intervals(
+    scores: ValueScores,
+    truth: NDArray[np.float32],
+    predicted: NDArray[np.float32],
+    speakers: NDArray[np.object_],
+    *,
+    seed: int,
+) -> dict[str, list[Interval]]:
+    """[low, high] of each value's CCC in `scores`, overall and over speakers."""
+    resamples, names = _resamples(speakers, seed)
+    # The CCC does not change with the origin, and moments about the middle lose no digits.
+    middle = truth.mean(axis=0, dtype=np.float64)
+    t, p = truth.astype(np.float64) - middle, predicted.astype(np.float64) - middle
+
+    moments_NVS = np.stack([np.ones_like(t), t, p, t * t, p * p, t * p], axis=-1)
+    moments_GVS = np.zeros((resamples.num_groups, *moments_NVS.shape[1:]))
+    np.add.at(moments_GVS, resamples.group, moments_NVS)
+    overall_RV = _concordance(resamples.totals(moments_GVS))
+
+    places = range(truth.shape[1])
+    return {
+        "overall": [_ends(resamples, overall_RV[:, place]) for place in places],
+        "over_speakers": [
+            _ends(
+                resamples,
+                _over_speakers(
+                    resamples,
+                    names,
+                    {name: mine.ccc[place] for name, mine in scores.per_speaker.items()},
+                ),
+            )
+            for place in places
+        ],
+    }
+
+
+def _resamples(
+    speakers: NDArray[np.object_], seed: int
+) -> tuple[SpeakerResamples, Mapping[str, int]]:
+    """The resamples, and the group of each speaker."""
+    distinct, number = np.unique(speakers.astype(str), return_inverse=True)
+    resamples = SpeakerResamples(number.astype(np.int64), seed)
+
+    first = {int(speaker): place for place, speaker in reversed(list(enumerate(number)))}
+    groups = {str(name): int(resamples.group[first[n]]) for n, name in enumerate(distinct)}
+    return resamples, groups
+
+
+def _over_speakers(
+    resamples: SpeakerResamples, groups: Mapping[str, int], own: Mapping[str, float]
+) -> NDArray[np.float64]:
+    """The mean over speakers in each resample [R] of the speakers' `own` figures."""
+    sums_G2 = np.zeros((resamples.num_groups, 2))
+    for name, figure in own.items():
+        sums_G2[groups[name]] += (figure, 1.0)
+
+    sums_R2 = resamples.totals(sums_G2)
+    return np.asarray(sums_R2[:, 0] / sums_R2[:, 1])
+
+
+def _macro_f1(
+    totals_RCC: NDArray[np.float64], f1_over: Literal["present", "classes"]
+) -> NDArray[np.float64]:
+    """Macro-F1 of each resample [R]; a class that occurs in none of its counts has an F1 of 0."""
+    involved_RC = totals_RCC.sum(axis=1) + totals_RCC.sum(axis=2)
+    right_RC = np.diagonal(totals_RCC, axis1=1, axis2=2)
+    f1_RC = np.divide(
+        2 * right_RC, involved_RC, out=np.zeros_like(involved_RC), where=involved_RC > 0
+    )
+
+    if f1_over == "classes":
+        return np.asarray(f1_RC.mean(axis=1))
+    return np.asarray(f1_RC.sum(axis=1) / (involved_RC > 0).sum(axis=1))
+
+
+def _concordance(moments_RVS: NDArray[np.float64]) -> NDArray[np.float64]:
+    """CCC [R, V] from the number and the sums of t, p, tt, pp and tp; 0 if all is constant."""
+    means = moments_RVS[..., 1:] / moments_RVS[..., :1]
+    t, p, tt, pp, tp = np.moveaxis(means, -1, 0)
+
+    # Rounding can leave a tiny spread where all is constant.
+    spread = tt - t * t + pp - p * p + (t - p) ** 2
+    constant = spread <= 1e-12 * (tt + pp)
+    return np.where(constant, 0.0, 2 * (tp - t * p) / np.where(constant, 1.0, spread))
+
+
+def _ends(resamples: SpeakerResamples, values_R: NDArray[np.float64]) -> Interval:
+    ends = resamples.interval(values_R)
+    return [None if np.isnan(end) else round(end, 6) for end in ends]
