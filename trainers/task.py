@@ -34,6 +34,28 @@ class TrainingModel(nn.Module, ABC):
     def scores(self, batch: Batch) -> Tensor:
         """The scores [N, W] that validation compares with the targets, one row per utterance."""
 
+    def batch_weight(self, batch: Batch) -> float:
+        """How much `batch` counts in the mean over the batches of its step: by its utterances.
+
+        The engine draws the same random numbers before this as before `forward`. With the weight
+        that a term is averaged over, each utterance (or frame) counts the same, whatever else its
+        batch holds.
+        """
+        return float(len(batch))
+
+    def preview(self, batch: Batch) -> Tensor | None:
+        """What the loss of the step's other batches has to know of this batch: rows of numbers.
+
+        None, for a loss that is a mean over utterances. The engine then does not look ahead.
+        """
+        return None
+
+    def see_rest_of_step(self, rest: Tensor | None, num_batches: int) -> None:
+        """Be told, before `forward`, the rows of `preview` of the step's other batches.
+
+        `num_batches` counts the batches of the step, by which the engine divides gradients.
+        """
+
     def spared_parameters(self) -> Collection[str]:
         """The names, as in `named_parameters`, of parameters that weight decay leaves alone."""
         return ()

@@ -13,6 +13,7 @@ because it has to be compiled first.
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from trainers.engine.checkpoints import (
     require_complete,
     storage_failures,
 )
+from trainers.engine.master_weights import MasterWeights
 from trainers.engine.optimizer import make_optimizer
 from trainers.engine.process_group import deepspeed_config
 from trainers.engine.ranks import on_every_rank, on_first_rank
@@ -192,6 +194,8 @@ class TrainingRun:
         self._model = on_every_rank(self._task.build_model)
         if self._config.gradient_checkpointing:
             self._model.checkpoint_gradients()
+        # Made before DeepSpeed rounds the weights.
+        self._masters = MasterWeights(self._model) if self._config.precision == "bfloat16" else None
 
         optimizer = make_optimizer(self._model, self._config)
         schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -204,6 +208,8 @@ class TrainingRun:
             config=deepspeed_config(self._config, self._world_size, universal=universal),
             dist_init_required=False,
         )
+        if self._masters is not None:
+            self._masters.give_to(self._engine.optimizer)
         self._stepper = Stepper(self._engine, self._model, self._task, self._config)
 
         if self._checkpoint is not None:
@@ -336,7 +342,7 @@ class TrainingRun:
         self._barrier()
 
     def _export(self, name: str) -> None:
-        """Export the model to the folder `name`, in place of an older export.
+        """Export the model's float32 weights to the folder `name`, in place of an older export.
 
         `from_pretrained` can load the folder, which always holds one whole export.
         """
@@ -345,7 +351,8 @@ class TrainingRun:
         # ZeRO 3 divides the weights among the ranks. They are gathered by all ranks together, also
         # by those that do not write.
         parameters = list(self._model.parameters()) if self._config.zero_stage == 3 else []
-        with deepspeed.zero.GatheredParameters(parameters):
+        weights = nullcontext() if self._masters is None else self._masters.in_state_dict()
+        with weights, deepspeed.zero.GatheredParameters(parameters):
             if self._rank == 0:
                 temporary = self._out / f".{name}.tmp"
                 with storage_failures(temporary):

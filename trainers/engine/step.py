@@ -16,6 +16,7 @@ from torch import Tensor
 from shards.config import ConfigError
 from shards.loading.loader import Batch
 from trainers.engine.batch_statistics import BatchStatistics
+from trainers.engine.look_ahead import LookAhead
 from trainers.engine.schedules import batch_seed
 from trainers.settings.engine import EngineConfig
 from trainers.task import Task, TrainingModel
@@ -47,6 +48,7 @@ class Stepper:
     def __init__(self, engine: Any, model: TrainingModel, task: Task, config: EngineConfig) -> None:
         self._engine, self._model, self._task, self._config = engine, model, task, config
         self._world_size = distributed.get_world_size()
+        self._look_ahead = LookAhead(model, seed=config.seed)
         # By now DeepSpeed has moved the model to its device. This order matters, because a model
         # that is moved to a GPU gets new buffers, and the statistics must refer to the new ones.
         self._statistics = BatchStatistics(model)
@@ -64,9 +66,12 @@ class Stepper:
         self._model.train()
         self._statistics.begin_step()
 
-        for _ in range(num_batches // self._world_size):
-            batch = next(batches).to(self._engine.device)
-            terms = self._learn(batch)
+        mine = [
+            next(batches).to(self._engine.device) for _ in range(num_batches // self._world_size)
+        ]
+        for batch, share, rest in self._look_ahead.over(mine):
+            self._model.see_rest_of_step(rest, num_batches)
+            terms = self._learn(batch, share)
 
             num_utterances += len(batch)
             seen.append(_Seen(batch.number, batch.rows, terms["loss"].detach()))
@@ -83,15 +88,16 @@ class Stepper:
             self._refuse_to_go_on(number, outcome.terms["loss"], seen)
         return outcome
 
-    def _learn(self, batch: Batch) -> dict[str, Tensor]:
+    def _learn(self, batch: Batch, share: float) -> dict[str, Tensor]:
         """Compute one batch forward and backward, and end the step after its last batch.
 
-        Returns the terms of the loss.
+        Returns the terms of the loss, which count by `share` in the mean over the step.
         """
         # Dropout draws by the number of the batch, so the numbers drawn do not depend on which rank
         # computes the batch or on whether the run was resumed.
         torch.manual_seed(batch_seed(self._config.seed, batch.number))
-        terms: dict[str, Tensor] = self._engine(batch)
+        found: dict[str, Tensor] = self._engine(batch)
+        terms = found if share == 1.0 else {name: share * term for name, term in found.items()}
         self._engine.backward(terms["loss"])
 
         # DeepSpeed counts the batches and moves the weights only after the last batch of a step.

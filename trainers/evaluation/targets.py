@@ -271,7 +271,7 @@ class ValueTarget(Target):
         class_weights: "Tensor | None",
         row_weights_N: "Tensor | None",
     ) -> "Tensor":
-        """1 - CCC, computed over the batch."""
+        """1 - CCC over the utterances given, which are those of a whole step in training."""
         from trainers.models.losses import ccc_loss
 
         return ccc_loss(scores_NW, targets[self.kind], row_weights_N)

@@ -67,14 +67,15 @@ def soft_cross_entropy(
 ) -> Tensor:
     """Cross-entropy against distributions; against one-hot rows it is the usual cross-entropy.
 
-    Each class counts with its weight. With weights the loss is the weighted mean, as
-    `F.cross_entropy` defines it for hard labels.
+    Each class counts with its weight. The sum is divided by the number of utterances, not by their
+    weights as `F.cross_entropy` does: in a batch of one utterance its weight would cancel out.
+    Weights whose mean over the training utterances is 1 keep the size of the loss.
     """
     weighted_NC = probs_NC if class_weights_C is None else probs_NC * class_weights_C
     if row_weights_N is not None:
         weighted_NC = weighted_NC * row_weights_N.unsqueeze(1)
     total = -(weighted_NC * F.log_softmax(logits_NC.float(), dim=-1)).sum()
-    return total / weighted_NC.sum().clamp_min(1e-8)
+    return total / probs_NC.sum().clamp_min(1e-8)
 
 
 def balanced_class_weights(counts_C: Tensor) -> Tensor:

@@ -85,7 +85,10 @@ def test_ccc_by_hand() -> None:
 
 
 def test_weights_stand_for_repeated_rows() -> None:
-    """A row of weight 3 counts as three rows in both losses, and two rows equal those by hand."""
+    """A row of weight 3 counts as three rows in both losses, and two rows equal those by hand.
+
+    The cross-entropy is divided by the number of rows and not by their weights.
+    """
     weights = torch.tensor([3.0, 1.0, 2.0])
     rows = torch.tensor([0, 0, 0, 1, 2, 2])
     predicted, truth = torch.randn(3, 2), torch.randn(3, 2)
@@ -96,7 +99,7 @@ def test_weights_stand_for_repeated_rows() -> None:
 
     probs = truth.softmax(dim=-1)
     torch.testing.assert_close(
-        soft_cross_entropy(predicted, probs, row_weights_N=weights),
+        soft_cross_entropy(predicted, probs, row_weights_N=weights / weights.mean()),
         soft_cross_entropy(predicted[rows], probs[rows]),
     )
 
@@ -104,7 +107,7 @@ def test_weights_stand_for_repeated_rows() -> None:
         torch.tensor([[0.0, 0.0], [math.log(3), 0.0]]),
         torch.tensor([[1.0, 0.0], [1.0, 0.0]]),
     )
-    by_hand = (2 * math.log(2) + math.log(4 / 3)) / 3
+    by_hand = (2 * math.log(2) + math.log(4 / 3)) / 2
     assert soft_cross_entropy(
         logits, hard, row_weights_N=torch.tensor([2.0, 1.0])
     ).item() == pytest.approx(by_hand)
@@ -120,19 +123,20 @@ def test_weighted_ccc_by_hand() -> None:
 
 
 def test_soft_cross_entropy_is_the_usual_one_for_hard_labels() -> None:
-    """For hard labels it is torch's, also with class weights; a row of weight 0 is left out."""
+    """For hard labels it is the mean of torch's losses, weighted or not; weight 0 leaves out."""
     logits, labels = torch.randn(9, 4), torch.randint(4, (9,))
     hard, weights = F.one_hot(labels, 4).float(), torch.tensor([0.5, 1.0, 2.0, 3.0])
 
     torch.testing.assert_close(soft_cross_entropy(logits, hard), F.cross_entropy(logits, labels))
     torch.testing.assert_close(
-        soft_cross_entropy(logits, hard, weights), F.cross_entropy(logits, labels, weight=weights)
+        soft_cross_entropy(logits, hard, weights),
+        F.cross_entropy(logits, labels, weight=weights, reduction="none").mean(),
     )
 
     rows = torch.tensor([1.0] * 5 + [0.0] * 4)
     torch.testing.assert_close(
         soft_cross_entropy(logits, hard, row_weights_N=rows),
-        F.cross_entropy(logits[:5], labels[:5]),
+        F.cross_entropy(logits[:5], labels[:5], reduction="sum") / 9,
     )
 
 

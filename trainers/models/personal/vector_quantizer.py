@@ -89,7 +89,8 @@ class VectorQuantizer(Float32Buffers, nn.Module):
         loss = F.mse_loss(nearest_RC, vectors_RC.detach())
         loss = loss + self._commitment * F.mse_loss(vectors_RC, nearest_RC.detach())
 
-        if self.training and self._restart:
+        # Without gradients, the step only looks ahead, and comes again.
+        if self.training and self._restart and torch.is_grad_enabled():
             self._seen.append(Quantized(vectors_RC.detach(), codes_R, loss.detach()))
 
         return Quantized(vectors_RC + (nearest_RC - vectors_RC).detach(), codes_R, loss)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from shards.loading.loader import Batch
@@ -59,6 +60,12 @@ class PretrainingModel(TrainingModel):
             "accuracy": correct_H.mean(),
         }
 
+    def batch_weight(self, batch: Batch) -> float:
+        """Count the frames that `forward` will hide, which its loss is a mean over."""
+        seed = int(torch.randint(2**62, ()))
+        *_, hide_NT = self._hide(batch, np.random.default_rng(seed))
+        return float(hide_NT.sum())
+
     def checkpoint_gradients(self) -> None:
         """Compute the encoder's layers again in the backward pass, to save memory."""
         self.predictor.encoder.checkpoint_gradients()
@@ -86,19 +93,9 @@ class PretrainingModel(TrainingModel):
         Returns the loss of each hidden frame, whether it was predicted and its utterance, and the
         mean square of the front end's output.
         """
-        config, encoder, sound = self._config, self.predictor.encoder, batch.inputs["sound"]
-        samples_NS, lengths_N, starts = crop(
-            sound.values, sound.lengths, config.max_samples, encoder.hop_samples, rng
-        )
-
+        encoder = self.predictor.encoder
+        samples_NS, lengths_N, starts, hide_NT = self._hide(batch, rng)
         frames = encoder.num_frames(lengths_N).tolist()
-        hide_NT = span_mask(
-            frames,
-            probability=config.mask_probability,
-            span_length=config.mask_length,
-            min_spans=config.min_spans,
-            rng=rng,
-        )
 
         # Labels start where the crop starts, and only those of the hidden frames are kept.
         labels = [
@@ -125,6 +122,24 @@ class PretrainingModel(TrainingModel):
             torch.from_numpy(np.nonzero(hide_NT)[0]).to(device),
             found.front_end_square,
         )
+
+    def _hide(
+        self, batch: Batch, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor, list[int], NDArray[np.bool_]]:
+        """Crop the utterances, and choose the frames [N, T] to hide."""
+        config, encoder, sound = self._config, self.predictor.encoder, batch.inputs["sound"]
+        samples_NS, lengths_N, starts = crop(
+            sound.values, sound.lengths, config.max_samples, encoder.hop_samples, rng
+        )
+
+        hide_NT = span_mask(
+            encoder.num_frames(lengths_N).tolist(),
+            probability=config.mask_probability,
+            span_length=config.mask_length,
+            min_spans=config.min_spans,
+            rng=rng,
+        )
+        return samples_NS, lengths_N, starts, hide_NT
 
     def _speakers(self, batch: Batch) -> Tensor | None:
         if self.predictor.speakers is None:

@@ -43,6 +43,23 @@ class RecognitionModel(Float32Buffers, TrainingModel):
             numbers,
         )
         self.register_buffer("_row_weights", row_weights, persistent=False)
+        self._rest_of_step: Tensor | None = None
+        self._num_batches = 1
+
+    def batch_weight(self, batch: Batch) -> float:
+        """Count utterances; a loss of values is already that of the whole step."""
+        return 1.0 if self._target.kind == "values" else float(len(batch))
+
+    def preview(self, batch: Batch) -> Tensor | None:
+        """Give predicted values, true values and weights [N, 2 V + 1], for the concordance."""
+        if self._target.kind != "values":
+            return None
+
+        return self._rows(self._recognize(batch).scores_NC, batch)
+
+    def see_rest_of_step(self, rest: Tensor | None, num_batches: int) -> None:
+        """Keep the rows of the other batches for `forward`."""
+        self._rest_of_step, self._num_batches = rest, num_batches
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the loss and its terms.
@@ -84,6 +101,9 @@ class RecognitionModel(Float32Buffers, TrainingModel):
         return found
 
     def _supervised(self, found: Recognition, batch: Batch) -> Tensor:
+        if self._rest_of_step is not None and self.training:
+            return self._loss_of_step(self._rows(found.scores_NC, batch), self._rest_of_step)
+
         weights_N = None if self._row_weights is None else self._row_weights[batch.rows]
         return self._target.loss(
             found.scores_NC,
@@ -91,3 +111,29 @@ class RecognitionModel(Float32Buffers, TrainingModel):
             class_weights=self._class_weights,
             row_weights_N=weights_N,
         )
+
+    def _rows(self, values_NV: Tensor, batch: Batch) -> Tensor:
+        weights_N = (
+            values_NV.new_ones(len(batch))
+            if self._row_weights is None
+            else self._row_weights[batch.rows]
+        )
+        return torch.cat(
+            [values_NV.float(), batch.targets[self._target.kind], weights_N[:, None]], dim=1
+        )
+
+    def _loss_of_step(self, own: Tensor, rest: Tensor) -> Tensor:
+        """Compute the loss of all utterances of the step, with the gradient of this batch's own.
+
+        The engine divides the sum of the batches' gradients by their number, so this multiplies
+        the gradient by it, and leaves the value as it is.
+        """
+        rows = torch.cat([own, rest])
+        width = len(self._target.names)
+        loss = self._target.loss(
+            rows[:, :width],
+            {self._target.kind: rows[:, width:-1]},
+            class_weights=None,
+            row_weights_N=rows[:, -1],
+        )
+        return loss.detach() + self._num_batches * (loss - loss.detach())

@@ -20,7 +20,7 @@ class WeightingTask(RecognitionTask):
         self._weighting, self._out = options, Path(run.out)
 
     def row_weights(self) -> Tensor:
-        """Weigh utterances more if their speakers sound like the target speakers."""
+        """Weigh utterances more if their speakers sound like the target speakers; the mean is 1."""
         options = self._weighting
         choice = Choice(
             train=self.train,
@@ -32,4 +32,7 @@ class WeightingTask(RecognitionTask):
         chosen = adaptation_set(choice, self._out)
 
         speakers = self.train.table["speaker"].to_pylist()
-        return torch.tensor([options.weight if speaker in chosen else 1.0 for speaker in speakers])
+        weights = torch.tensor(
+            [options.weight if speaker in chosen else 1.0 for speaker in speakers]
+        )
+        return weights / weights.mean()
