@@ -9,8 +9,9 @@ credential is not a bad sample: it stays an OSError and stops the job.
 from collections import Counter
 from collections.abc import Iterable
 
-# The code of a shard whose bytes are not those that were written.
-DAMAGED_SHARD = "damaged_shard"
+# The codes of a json that cannot be used. The bytes are as they were written, so restoring a file
+# would not help.
+JSON_CODES = frozenset({"bad_json", "bad_metadata"})
 
 
 # BadSample and BadShard say what is wrong; "Error" at the end of their names would add nothing.

@@ -174,6 +174,7 @@ def evaluation_page(
         checkpoint=_shown_checkpoint(metrics["config"]["checkpoint"]),
         figures=view.figures(metrics),
         confusion=view.confusion(metrics),
+        groups=_groups(metrics, view),
         speakers=_speaker_chart(metrics, view),
         listed=_worst(metrics, view),
         score_name=view.score_name,
@@ -183,6 +184,27 @@ def evaluation_page(
         personalized=personalized,
         fewest=MIN_POINTS,
     )
+
+
+def _groups(
+    metrics: Metrics, view: View
+) -> list[tuple[str, list[tuple[str, int, int, list[Figure]]]]]:
+    """For each field of --groups its name and its lines: value, numbers and figures."""
+    return [
+        (
+            printable(field, 80),
+            [
+                (
+                    printable(value, 80),
+                    group["number"],
+                    group["num_speakers"],
+                    view.figures({**group, "names": metrics["names"]}),
+                )
+                for value, group in groups.items()
+            ],
+        )
+        for field, groups in metrics.get("groups", {}).items()
+    ]
 
 
 def _interval(ends: Sequence[float | None] | None, text: Callable[[float], str]) -> str:

@@ -6,7 +6,7 @@ training speakers of the same shards.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 
 from shards.grouping import group_rows
 from shards.loading.targets import shown_counts
+from shards.samples.keys import printable
 from shards.storage.documents import write_json
 from shards.storage.files import atomic_write
 from trainers.evaluation.config import METRICS_NAME, EvaluateConfig
-from trainers.evaluation.targets import target_of
+from trainers.evaluation.targets import Target, target_of
 
 if TYPE_CHECKING:
     # Why not at run time: it imports torch, which the help text does not need.
@@ -35,6 +36,9 @@ def run_evaluate(config: EvaluateConfig) -> int:
     intervals = target.shown_intervals(metrics)
     for name, value in target.figures(metrics).items():
         sys.stdout.write(f"{name:28s} {value:.4f}{_shown_interval(intervals.get(name))}\n")
+
+    for line in _group_lines(metrics, target):
+        sys.stdout.write(f"{line}\n")
 
     sys.stdout.write(
         f"{metrics['number']} utterances of {metrics['num_speakers']} speakers, against the "
@@ -55,6 +59,22 @@ def run_evaluate(config: EvaluateConfig) -> int:
         sys.stdout.write(f"{metrics['num_left_out']} more are left out: {why}\n")
 
     return 0
+
+
+def _group_lines(metrics: Mapping[str, Any], target: Target) -> Iterator[str]:
+    """A table for each field of --groups: a line for each of its values."""
+    for field, groups in metrics["groups"].items():
+        names = [name for name in target.figures(metrics) if not name.endswith(" std")]
+        yield f"{printable(field, 28):28s} {'utterances':>10s} {'speakers':>8s} " + " ".join(
+            f"{name:>8s}" for name in names
+        )
+
+        for value, group in groups.items():
+            figures = target.figures(group)
+            yield (
+                f"  {printable(value, 26):26s} {group['number']:10d} {group['num_speakers']:8d} "
+                + " ".join(f"{figures[name]:{max(8, len(name))}.4f}" for name in names)
+            )
 
 
 def _shown_interval(ends: Sequence[float | None] | None) -> str:

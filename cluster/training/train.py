@@ -15,7 +15,7 @@ from cluster.exit_status import ExitStatus
 from cluster.progress import progress
 from cluster.training.folds import train_folds
 from cluster.training.on_ray import WorkersFailedError, train_on_ray
-from shards.errors import DAMAGED_SHARD, BadShard
+from shards.errors import JSON_CODES, BadShard
 from trainers.config import TrainConfig
 from trainers.engine.checkpoints import CHECKPOINTS_NAME, CheckpointFolder, read_progress
 from trainers.engine.tracking import require_trackers
@@ -38,8 +38,8 @@ def _train(config: TrainConfig) -> int:
         train = train_on_ray if config.num_workers > 1 or config.address else train_here
         result = train(config)
     except BadShard as error:
-        # Only a damaged file can be restored. What a json says wrongly needs another import.
-        if error.code != DAMAGED_SHARD:
+        # A damaged file can be restored. What a json says wrongly needs another import.
+        if error.code in JSON_CODES:
             raise
         return _stopped(config, error)
     except (OSError, WorkersFailedError) as error:

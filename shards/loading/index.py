@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from shards.config import ConfigError
 from shards.emotions import NUM_EMOTIONS, class_name
-from shards.errors import DAMAGED_SHARD, BadSample, BadShard
+from shards.errors import BadSample, BadShard
 from shards.grouping import group_rows
 from shards.samples.metadata import METADATA_EXTENSION, dig, number, parse_metadata
 from shards.splits import DEFAULT_SPLIT
@@ -154,13 +154,13 @@ def _index_one(url: str) -> list[Mapping[str, object]]:
     with open_ranged(url) as reader:
         index = index_shard(reader)
         if index.error is not None:
-            raise BadShard(DAMAGED_SHARD, f"{url}: {index.error}; pack it again")
+            raise BadShard("damaged_shard", f"{url}: {index.error}; pack it again")
 
         rows = []
         for entry in index.entries:
             if entry.error is not None:
                 raise BadShard(
-                    DAMAGED_SHARD, f"{url}: sample {entry.key!r}: {entry.error}; pack it again"
+                    "damaged_shard", f"{url}: sample {entry.key!r}: {entry.error}; pack it again"
                 )
 
             member = next(

@@ -125,6 +125,10 @@ class Targets:
         """The likeliest class of each row [N], the first of equals; -1 where it is unknown."""
         return np.where(self.known, np.nan_to_num(self.array).argmax(axis=1), -1)
 
+    def take(self, rows: NDArray[np.int64]) -> "Targets":
+        """The targets of `rows`, in that order."""
+        return Targets(self.kind, self.names, self.array[rows])
+
     @property
     def by_name(self) -> dict[str, NDArray[np.float32]]:
         """The targets by their kind, the form that a reader of batches takes."""

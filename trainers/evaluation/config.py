@@ -60,6 +60,11 @@ class EvaluateConfig:
         default=False,
         help="Measure a model that was trained on folds on other shards, by their own splits.",
     )
+    groups: tuple[str, ...] = option(
+        default=(),
+        help="Fields of the samples' json, such as demographics.sex: the figures are given for "
+        "each of their values too.",
+    )
     color_by: tuple[str, ...] = option(
         default=("speaker",),
         help="Fields of the samples' json by which the page colors speaker embeddings.",

@@ -29,6 +29,7 @@ from shards.speakers.pldc import calibrate_speakers
 from shards.speakers.statistics import build_speakers
 from trainers.evaluation.config import EvaluateConfig
 from trainers.evaluation.dividing import divided_as_trained
+from trainers.evaluation.groups import figures_of_groups
 from trainers.evaluation.pooling import (
     pooled_index,
     pooled_predictions,
@@ -276,5 +277,6 @@ def _metrics(
         "scores": details,
         "intervals": target.intervals(scores, truth, answers, speakers, seed=config.seed),
         **lists,
+        "groups": figures_of_groups(target, truth, answers, index, config.groups, seed=config.seed),
         "config": to_mapping(config),
     }

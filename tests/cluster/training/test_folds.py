@@ -139,3 +139,25 @@ def test_every_figure_has_an_interval(tmp_path: Path, capsys: pytest.CaptureFixt
     for name, (low, high) in found["intervals"].items():
         assert low <= found["scores"][name] <= high
     assert " to " in (tmp_path / "out" / "evaluation.html").read_text()
+
+
+def test_figures_of_groups(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each value of a field has the figures of its own utterances; a mistyped field is refused."""
+    shards = write_world(tmp_path, lambda number: f"s{number}")
+    assert train(tmp_path, shards) == 0
+    run, field = f"{tmp_path}/run/best", "demographics.sex"
+    assert evaluate(tmp_path, shards, run, options=("--groups", field)) == 0
+    assert "demographics.sex" in capsys.readouterr().out
+    assert "By <bdi>demographics.sex</bdi>" in (tmp_path / "out" / "evaluation.html").read_text()
+
+    # One of the two test speakers is a woman, the other a man.
+    found = metrics(tmp_path)
+    groups = found["groups"][field]
+    for value, speaker in (("female", "s5"), ("male", "s4")):
+        assert (groups[value]["number"], groups[value]["num_speakers"]) == (6, 1)
+        own = found["per_speaker"][speaker]["accuracy"]
+        assert groups[value]["scores"]["accuracy"] == pytest.approx(own)
+        assert groups[value]["intervals"]["accuracy"] == [None, None]
+
+    assert evaluate(tmp_path, shards, run, options=("--groups", "sexx")) == 2
+    assert "--groups sexx: no utterance has this field" in capsys.readouterr().err
