@@ -32,6 +32,9 @@ MAY_DIFFER = frozenset(
         "data.cache_mib",
         "engine.num_steps",
         "engine.num_epochs",
+        # Whether the number of steps may change without it is decided where the steps of epochs
+        # are known, in the engine.
+        "engine.extend",
         "engine.gradient_checkpointing",
         "engine.validate_every",
         "engine.checkpoint_every",

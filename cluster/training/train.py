@@ -62,7 +62,7 @@ def _what_remains(config: TrainConfig) -> str:
 
 
 def _of_all(config: TrainConfig) -> str:
-    return "" if config.engine.num_epochs else f" of {config.engine.num_steps}"
+    return "" if config.engine.num_epochs else f" of {config.engine.max_steps}"
 
 
 def _summary(config: TrainConfig, result: "TrainingResult") -> str:
