@@ -5,7 +5,6 @@ from pathlib import Path
 import torch.distributed as distributed
 from transformers.utils import logging as transformers_logging
 
-from shards.config_values import to_mapping
 from shards.loading.index import CorpusIndex, read_index
 from shards.progress import OnProgress, unseen
 from trainers.config import TrainConfig
@@ -15,7 +14,7 @@ from trainers.engine.ranks import on_every_rank, on_first_rank
 from trainers.engine.run import TrainingResult, TrainingRun
 from trainers.engine.tracking import require_trackers
 from trainers.recipes.registry import recipe_called
-from trainers.resuming import refuse_another_run, write_config
+from trainers.resuming import refuse_another_run, resolved_options, write_config
 from trainers.task import Task
 
 
@@ -34,7 +33,7 @@ def run_training(config: TrainConfig, on_step: OnProgress = unseen) -> TrainingR
 
     corpus = on_every_rank(lambda: read_index(config.shards))
     task = on_every_rank(lambda: make_task(config, corpus))
-    parameters = {"recipe": config.recipe, **to_mapping(config.engine)}
+    parameters = dict(resolved_options(config))
     run = TrainingRun(config.engine, Path(config.out), task, parameters=parameters, on_step=on_step)
 
     run.restore()
