@@ -35,6 +35,13 @@ def run_train(config: TrainConfig) -> int:
     except (OSError, BadShard, WorkersFailedError) as error:
         sys.stderr.write(f"emostream train: stopped: {error}\n{_what_remains(config)}\n")
         return ExitStatus.UNFINISHED
+    except KeyboardInterrupt:
+        # Without --resume, the folder would be refused, because it holds checkpoints.
+        sys.stderr.write(
+            "\ninterrupted; run the same command with --resume to go on from the newest "
+            "checkpoint\n"
+        )
+        return ExitStatus.INTERRUPTED
 
     if _is_first():
         sys.stdout.write(_summary(config, result))
