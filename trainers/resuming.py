@@ -32,6 +32,9 @@ MAY_DIFFER = frozenset(
         "data.cache_mib",
         "engine.num_steps",
         "engine.num_epochs",
+        # Whether the number of steps may change without it is decided where the steps of epochs
+        # are known, in the engine.
+        "engine.extend",
         "engine.gradient_checkpointing",
         "engine.validate_every",
         "engine.checkpoint_every",
@@ -64,7 +67,7 @@ def refuse_another_run(out: Path, config: TrainConfig) -> None:
         ) from error
 
     # Options without a counterpart are compared too, because two recipes have different options.
-    before, now = dict(_options(saved)), dict(_options(config))
+    before, now = dict(resolved_options(saved)), dict(resolved_options(config))
     differ = [
         f"{name}: got {now.get(name)}, the run was started with {before.get(name)}"
         for name in sorted(before.keys() | now.keys())
@@ -77,7 +80,7 @@ def refuse_another_run(out: Path, config: TrainConfig) -> None:
         )
 
 
-def _options(config: TrainConfig) -> Iterator[tuple[str, Any]]:
+def resolved_options(config: TrainConfig) -> Iterator[tuple[str, Any]]:
     """Every option as (full name, value), for example ("engine.seed", 0), defaults included."""
     return _flat({**to_mapping(config), "model": to_mapping(config.recipe_config())}, "")
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import torch.distributed as distributed
 from transformers.utils import logging as transformers_logging
 
-from shards.config_values import to_mapping
 from shards.loading.folds import divided
 from shards.loading.index import CorpusIndex, read_index
 from shards.loading.shared_speakers import require_unshared
@@ -17,7 +16,7 @@ from trainers.engine.ranks import on_every_rank, on_first_rank
 from trainers.engine.run import TrainingResult, TrainingRun
 from trainers.engine.tracking import require_trackers
 from trainers.recipes.registry import recipe_called
-from trainers.resuming import refuse_another_run, write_config
+from trainers.resuming import refuse_another_run, resolved_options, write_config
 from trainers.task import Task
 
 
@@ -36,7 +35,7 @@ def run_training(config: TrainConfig, on_step: OnProgress = unseen) -> TrainingR
 
     corpus = on_every_rank(lambda: read_corpus(config))
     task = on_every_rank(lambda: make_task(config, corpus))
-    parameters = {"recipe": config.recipe, **to_mapping(config.engine)}
+    parameters = dict(resolved_options(config))
     run = TrainingRun(config.engine, Path(config.out), task, parameters=parameters, on_step=on_step)
 
     run.restore()

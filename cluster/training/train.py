@@ -44,6 +44,13 @@ def _train(config: TrainConfig) -> int:
         return _stopped(config, error)
     except (OSError, WorkersFailedError) as error:
         return _stopped(config, error)
+    except KeyboardInterrupt:
+        # Without --resume, the folder would be refused, because it holds checkpoints.
+        sys.stderr.write(
+            "\ninterrupted; run the same command with --resume to go on from the newest "
+            "checkpoint\n"
+        )
+        return ExitStatus.INTERRUPTED
 
     _say(_summary(config, result))
     return 0
@@ -76,7 +83,7 @@ def _what_remains(config: TrainConfig) -> str:
 
 
 def _of_all(config: TrainConfig) -> str:
-    return "" if config.engine.num_epochs else f" of {config.engine.num_steps}"
+    return "" if config.engine.num_epochs else f" of {config.engine.max_steps}"
 
 
 def _summary(config: TrainConfig, result: "TrainingResult") -> str:

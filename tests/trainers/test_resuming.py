@@ -8,7 +8,7 @@ import pytest
 from shards.config import ConfigError
 from shards.config_values import from_mapping
 from trainers.config import TrainConfig
-from trainers.resuming import refuse_another_run, write_config
+from trainers.resuming import refuse_another_run, resolved_options, write_config
 
 
 def config(out: Path, **values: Any) -> TrainConfig:
@@ -65,3 +65,11 @@ def test_a_lost_configuration_is_said(tmp_path: Path) -> None:
     """Without its configuration, a run cannot be resumed, as nothing tells what it was."""
     with pytest.raises(ConfigError, match=r"config\.yaml is missing or damaged"):
         refuse_another_run(tmp_path, config(tmp_path))
+
+
+def test_every_option_is_among_those_resolved(tmp_path: Path) -> None:
+    """What trackers get has options of all groups, defaults of the recipe included."""
+    found = dict(resolved_options(config(tmp_path, model={"num_codes": 16})))
+    assert found["recipe"] == "setpeer"
+    assert (found["model.num_codes"], found["model.num_prefixes"]) == (16, 4)
+    assert (found["encoder.hidden_size"], found["data.target.kind"]) == (64, "label")

@@ -38,11 +38,11 @@ from trainers.engine.checkpoints import (
     require_complete,
     storage_failures,
 )
+from trainers.engine.course import Course, Leg
 from trainers.engine.master_weights import MasterWeights
 from trainers.engine.optimizer import make_optimizer
 from trainers.engine.process_group import deepspeed_config
 from trainers.engine.ranks import on_every_rank, on_first_rank
-from trainers.engine.schedules import rate_at
 from trainers.engine.shared_folder import require_shared
 from trainers.engine.step import StepOutcome, Stepper
 from trainers.engine.tracking import Tracker, open_trackers
@@ -127,9 +127,10 @@ class TrainingRun:
             world_size=self._world_size,
             num_workers=task.num_workers,
         )
-        self._num_steps = config.num_steps
+        self._num_steps = config.max_steps
         if config.num_epochs is not None:
             self._num_steps = self._loader.steps_of(config.num_epochs)
+        self._course = Course([Leg(begin=0, end=self._num_steps)], config)
         self._reached = _Reached()
         self._since_log = _SinceLog()
 
@@ -151,6 +152,9 @@ class TrainingRun:
             # Decided again, because the resumed run may have another patience than the one before.
             self._reached.stopped_early = self._is_patience_spent()
             self._loader.load_state_dict(progress["loader"])
+            if legs := progress.get("legs"):
+                before = Course([Leg(**leg) for leg in legs], self._config)
+                self._course = before.extended(self._reached.step, self._num_steps)
 
     def run(self) -> TrainingResult:
         """Build the model, load the checkpoint if there is one, and train until the end."""
@@ -159,6 +163,10 @@ class TrainingRun:
         # killed between the two.
         if self._checkpoint is not None and self._reached.best_step == self._reached.step:
             self._export(BEST_NAME)
+
+        # A run that goes on has no result: what an earlier end had reached would be taken for it.
+        if self._rank == 0 and self._reached.step < self._num_steps:
+            (self._out / RESULT_NAME).unlink(missing_ok=True)
 
         trackers = self._trackers()
         try:
@@ -198,9 +206,7 @@ class TrainingRun:
         self._masters = MasterWeights(self._model) if self._config.precision == "bfloat16" else None
 
         optimizer = make_optimizer(self._model, self._config)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: rate_at(step, self._num_steps, self._config)
-        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._course.rate)
         self._engine, *_ = deepspeed.initialize(
             model=self._model,
             optimizer=optimizer,
@@ -231,6 +237,9 @@ class TrainingRun:
         self._engine.load_checkpoint(str(checkpoint), tag=tag)
         # A universal checkpoint holds parameters only, so buffers always come from their own file.
         load_buffers(self._model, checkpoint)
+        # The checkpoint brings the rate of its own course for the next step.
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = self._rate_of(self._reached.step)
 
     def _trackers(self) -> list[Tracker]:
         if self._rank:
@@ -275,7 +284,8 @@ class TrainingRun:
         since = self._since_log
         numbers = {
             **outcome.terms,
-            "learning_rate": self._engine.get_lr()[0],
+            # DeepSpeed's own is already the rate of the next step.
+            "learning_rate": self._rate_of(self._reached.step - 1),
             "epoch": self._loader.epochs,
             "utterances_per_second": since.num_utterances / since.seconds,
             "data_wait_share": (self._loader.wait_seconds - since.wait_before) / since.seconds,
@@ -291,6 +301,9 @@ class TrainingRun:
             f"per second, {numbers['data_wait_share']:.0%} of the time waiting for data"
         )
         self._on_step(self._reached.step, self._num_steps, note)
+
+    def _rate_of(self, step: int) -> float:
+        return self._config.learning_rate * self._course.rate(step)
 
     def _validate(self, trackers: list[Tracker]) -> bool:
         """Validate and log the figures. Returns whether they are the best so far."""
@@ -335,6 +348,7 @@ class TrainingRun:
                 "reached": asdict(self._reached),
                 "loader": self._loader.state_dict(),
                 "world_size": self._world_size,
+                "legs": [asdict(leg) for leg in self._course.legs],
             }
             self._checkpoints.commit(
                 self._reached.step, progress, keep=self._config.keep_checkpoints

@@ -16,6 +16,7 @@ from shards.config import ConfigError
 from shards.storage.documents import read_json, write_json
 from shards.storage.files import atomic_write
 
+MLFLOW_PARAMETERS = 100  # how many a server takes at once
 METRICS_NAME, RUN_IDS_NAME = "metrics.jsonl", "trackers.json"
 
 
@@ -96,7 +97,9 @@ class MlflowRun:
             run = mlflow.start_run(run_name=name)
             # A resumed run does not log its parameters again: MLflow refuses a parameter whose
             # value has changed, and a resumed run may have another number of steps.
-            mlflow.log_params({key: str(value)[:500] for key, value in parameters.items()})
+            texts = [(key, str(value)[:500]) for key, value in parameters.items()]
+            for start in range(0, len(texts), MLFLOW_PARAMETERS):
+                mlflow.log_params(dict(texts[start : start + MLFLOW_PARAMETERS]))
         self.run_id: str = run.info.run_id
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:

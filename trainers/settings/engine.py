@@ -15,7 +15,11 @@ class EngineConfig:
     The defaults suit the small encoder. README.md shows commands for pretrained encoders.
     """
 
-    num_steps: int = option(help="Maximum number of optimizer steps.", default=DEFAULT_STEPS)
+    num_steps: int | None = option(
+        help=f"Maximum number of optimizer steps; {DEFAULT_STEPS} where num_epochs is not given "
+        "either.",
+        default=None,
+    )
     num_epochs: int | None = option(
         help="Number of passes over the training data, to be given in place of num_steps.",
         default=None,
@@ -42,6 +46,12 @@ class EngineConfig:
         help="Course of the learning rate after its rise. cosine and linear: it falls to 0; "
         "constant: it stays at the peak.",
         default="cosine",
+    )
+    extend: Literal["rewarm", "constant"] | None = option(
+        help="Course of the learning rate when --resume gives a run another number of steps. "
+        "rewarm: it rises to the peak and falls again over the steps that are left; constant: it "
+        "stays at the rate that the run had reached.",
+        default=None,
     )
     clip_norm: float = option(
         help="Maximum norm of the gradients; larger gradients are scaled down to it.", default=1.0
@@ -83,6 +93,11 @@ class EngineConfig:
         help="Seed of the initial weights, the order of training and dropout.", default=0
     )
 
+    @property
+    def max_steps(self) -> int:
+        """The value of `num_steps`, or its default; of no use where `num_epochs` is given."""
+        return DEFAULT_STEPS if self.num_steps is None else self.num_steps
+
     def __post_init__(self) -> None:
         require_positive(
             self, "num_steps", "batches_per_step", "learning_rate", "clip_norm", "log_every"
@@ -90,7 +105,7 @@ class EngineConfig:
         require_positive(self, "validate_every", "checkpoint_every", "keep_checkpoints")
         require_positive(self, "num_epochs", "epsilon")
 
-        if self.num_epochs is not None and self.num_steps != DEFAULT_STEPS:
+        if self.num_epochs is not None and self.num_steps is not None:
             raise ConfigError(
                 f"num_epochs: got {self.num_epochs} and num_steps {self.num_steps}; give one of "
                 "them"

@@ -267,18 +267,18 @@ def _plain_loop(config: TrainConfig) -> dict[str, float]:
     """
     task, engine = make_task(config, read_index(config.shards)), config.engine
     model = task.build_model().train()
-    batches = _last_in_memory(task, engine.num_steps)
+    batches = _last_in_memory(task, engine.max_steps)
 
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=engine.learning_rate, weight_decay=engine.weight_decay
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: rate_at(step, engine.num_steps, engine)
+        optimizer, lambda step: rate_at(step, engine.max_steps, engine)
     )
 
     started = 0.0
     for step, batch in enumerate(batches, start=1):
-        if batch.number == engine.num_steps - TIMED_STEPS:
+        if batch.number == engine.max_steps - TIMED_STEPS:
             started = time.perf_counter()
         torch.manual_seed(batch_seed(engine.seed, batch.number))
         loss = model(batch)["loss"]

@@ -115,7 +115,7 @@ def test_a_vanished_shard_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFi
     assert f"{step} of 100000 steps are safe" in output
 
     shard.write_bytes(kept)
-    shorter = ["--set", f"engine.num_steps={step + 2}"]
+    shorter = ["--set", f"engine.num_steps={step + 2}", "--set", "engine.extend=rewarm"]
     assert main(["train", "--config", str(tmp_path / "run.yaml"), "--resume", *shorter]) == 0
     assert max(losses(out)) == step + 2
     assert "best at step" in capsys.readouterr().out
