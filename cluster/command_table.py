@@ -83,6 +83,15 @@ COMMANDS: dict[str, Command] = {
         "speaker at a time, in sets of at most --set-size; --support disjoint and wrong are the "
         "controls. --pldc calibrates by similar training speakers.",
     ),
+    "predict": Command(
+        "Recognize emotion in recordings: files, folders, a table or shards, labeled or not.",
+        "actors.predicting.config:PredictConfig",
+        "cluster.jobs.predict:run_predict",
+        "Writes one row for each recording, or for each window of --window seconds: key, speaker, "
+        "start, end, the likeliest class as `label`, and `score_NAME` for each class or value. A "
+        "file that cannot be used becomes a row that holds the reason. Exit status 3: there are "
+        "such rows.",
+    ),
     "compare": Command(
         "Tabulate evaluated runs: mean over seeds, spread, and paired significance.",
         "cluster.training.compare:CompareConfig",

@@ -40,7 +40,7 @@ FLOORS: Mapping[str, Sequence[set[str]]] = {
         {"training"},
     ],
     "trainers/models": [{"parts", "losses"}, {"classifiers"}, {"encoders"}, {"personal"}, {"."}],
-    "actors": [{"reading", "inference"}, {"work"}, {"labeling", "embedding"}],
+    "actors": [{"reading", "inference"}, {"work"}, {"labeling", "embedding", "predicting"}],
     "actors/speaker_index": [{"errors"}, {"search"}, {"wire"}, {"storage"}, {"serving"}],
     "cluster": [
         {"nodes", "pages", "progress", "exit_status"},

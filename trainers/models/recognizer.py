@@ -36,6 +36,7 @@ from trainers.models.personal.halves import halve
 from trainers.models.personal.set_fusion import Contrast, Fusion, SetFuser
 from trainers.models.personal.speaker_embedding import SpeakerEmbedding, SpeakerFusion
 from trainers.models.personal.speaker_prefix import PersonalizedFeatureExtractor
+from trainers.models.standard import is_standard, load_standard, read_description
 
 NUM_HEADS = 4
 BATCH_NORM_MOMENTUM = 0.1
@@ -165,6 +166,13 @@ class EmotionRecognizer(PreTrainedModel):
         """Keep each part's own initialization."""
 
     @property
+    def classifier(self) -> nn.Linear:
+        """The last layer of the head, from features to scores."""
+        *_, last = self.head.children()
+        assert isinstance(last, nn.Linear)  # noqa: S101 (both kinds of head end so)
+        return last
+
+    @property
     def input_name(self) -> InputName:
         """The name of the input that it takes from a batch."""
         return INPUT_OF[self.config.modality]
@@ -180,11 +188,14 @@ class EmotionRecognizer(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> "EmotionRecognizer":
-        """Load what `save_pretrained` wrote.
+        """Load what `save_pretrained` or `export_recognizer` wrote.
 
         Raises ValueError for a checkpoint that lacks weights: transformers would only print a note
         and leave these weights uninitialized.
         """
+        if is_standard(folder):
+            return cls._from_standard(folder)
+
         model, found = super().from_pretrained(folder, output_loading_info=True, **options)
         if found["missing_keys"]:
             raise ValueError(
@@ -192,6 +203,15 @@ class EmotionRecognizer(PreTrainedModel):
                 "expected one that this version exported; train it again"
             )
 
+        return model
+
+    @classmethod
+    def _from_standard(cls, folder: str | Path) -> "EmotionRecognizer":
+        """Load a recognizer that was exported as a classifier of transformers."""
+        model = cls(RecognizerConfig.from_dict(read_description(folder)))
+        encoder, classifier = load_standard(folder)
+        model.encoder.model.load_state_dict(encoder)
+        model.classifier.load_state_dict(classifier)
         return model
 
     def forward(
@@ -274,6 +294,8 @@ class EmotionRecognizer(PreTrainedModel):
 
 def is_recognizer(folder: str) -> bool:
     """Whether `folder` holds an exported recognizer and not only an encoder."""
+    if is_standard(folder):
+        return True
     path = Path(folder) / "config.json"
     return path.is_file() and read_json(path).get("model_type") == _MODEL_TYPE
 

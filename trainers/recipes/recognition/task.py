@@ -38,6 +38,7 @@ from shards.loading.targets import (
 )
 from shards.storage.files import flush_tree
 from trainers.evaluation.targets import TARGETS, Target
+from trainers.models.audio_classification import export_recognizer
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.loading import load_encoder, require_modality
 from trainers.models.parts.device import default_device
@@ -55,6 +56,7 @@ from trainers.preparation.video_input import clip_format
 from trainers.recipes.recipe import Run
 from trainers.recipes.recognition.config import FinetuneConfig
 from trainers.recipes.recognition.model import RecognitionModel
+from trainers.recipes.recognition.model_card import CardFacts, write_card
 from trainers.task import TrainingModel
 
 log = logging.getLogger(__name__)
@@ -70,7 +72,7 @@ class RecognitionTask:
 
     def __init__(self, run: Run, options: FinetuneConfig, corpus: CorpusIndex) -> None:
         self._encoder, self._data, self._engine = run.encoder, run.data, run.engine
-        self._options, self._corpus = options, corpus
+        self._options, self._corpus, self._recipe = options, corpus, run.recipe
 
         data = run.data
         train = training_utterances(corpus, data.num_speakers, data.known_seconds, data.known_split)
@@ -84,6 +86,8 @@ class RecognitionTask:
 
         self._original: LayerwiseEncoder | None = None
         self._numbers: Mapping[str, int] = {}
+        # For the model card; None until this process has validated.
+        self._last_figures: Mapping[str, float] | None = None
         self._clip = clip_format(run.encoder, data.faces) if data.modality == "video" else None
 
     @property
@@ -185,7 +189,9 @@ class RecognitionTask:
     def validate(self, rows: NDArray[np.int64], scores: NDArray[np.float32]) -> Mapping[str, float]:
         """Compute the figures of the validation split from `scores` [N, C] of its `rows`."""
         truth = replace(self._validation_targets, array=self._validation_targets.array[rows])
-        return self.target.score(truth, scores, self.validation.speaker_of_rows[rows]).summary()
+        figures = self.target.score(truth, scores, self.validation.speaker_of_rows[rows]).summary()
+        self._last_figures = figures
+        return figures
 
     def objective(self, figures: Mapping[str, float]) -> float:
         """Macro-F1 for classes, or CCC for values."""
@@ -198,11 +204,25 @@ class RecognitionTask:
 
         plain = EmotionRecognizer(model.recognizer.config)
         plain.load_state_dict(model.recognizer.state_dict())
-        plain.save_pretrained(folder)
+        export_recognizer(plain, folder)
 
         if self._original is not None:
             save_encoder(self._original, folder / ORIGINAL_NAME)
+        write_card(folder, plain.config, self._card_facts())
         flush_tree(folder)
+
+    def _card_facts(self) -> CardFacts:
+        return CardFacts(
+            recipe=self._recipe,
+            encoder=self._encoder.checkpoint,
+            revision=self._encoder.revision,
+            corpus_digest=self.corpus_digest,
+            num_utterances=len(self.train),
+            num_speakers=len(self.train.speakers),
+            num_validation_utterances=len(self.validation),
+            num_validation_speakers=len(self.validation.speakers),
+            figures=self._last_figures,
+        )
 
     def _build_recognizer(self) -> EmotionRecognizer:
         """Build the recognizer: new, around a pretrained encoder, or from another run's export."""

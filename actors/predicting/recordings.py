@@ -1,0 +1,181 @@
+"""What is to be recognized: recordings in files, in a table or in shards, each decoded when asked.
+
+A list of recordings holds no sound. A recording that is known to be unusable is in the list too,
+with its reason, so that every input becomes a row.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from actors.predicting.config import SPEAKER_IS_FOLDER
+from shards.config import ConfigError
+from shards.errors import BadSample
+from shards.importing.config import ImportConfig
+from shards.importing.plan import RowFile, dictionaries, row_files
+from shards.importing.preparing import MAX_MEMBER_BYTES, prepared_file
+from shards.importing.reading import read_table
+from shards.importing.sources import BECOMES, prepare
+from shards.importing.table import MEDIA_COLUMNS, SourceTable, text_cell
+from shards.samples.metadata import METADATA_EXTENSION, parse_metadata
+from shards.samples.sample import parse_sample
+from shards.storage.files import RangedReader, list_files, open_ranged, read_bytes
+from shards.tar.reader import SampleEntry, index_shard, read_members
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """One recording: `read` gives the bytes of its sound, in a format that `decode_audio` knows.
+
+    `start_seconds` is where the recording begins within its file. `error` says why the recording
+    cannot be read; `read` is None then. `read` raises BadSample.
+    """
+
+    key: str
+    speaker: str | None
+    read: Callable[[], bytes] | None
+    start_seconds: float = 0.0
+    error: str | None = None
+
+
+def recordings_of_files(paths: Sequence[str], speaker: str | None) -> list[Recording]:
+    """The recordings at `paths`, which are files, or folders that are searched for sound.
+
+    A recording's key is its path. Raises ConfigError for a folder without sound.
+    """
+    return [_of_file(path, speaker) for given in paths for path in _files_at(given)]
+
+
+def recordings_of_table(url: str, root: str) -> list[Recording]:
+    """The recordings of a table's rows, in the order of the rows; see `emostream import`.
+
+    Raises ConfigError when the table cannot be read.
+    """
+    config = ImportConfig(table=url, root=root, out="", check="none")
+    source = read_table(url)
+
+    # Rows that could not be read stand at their own places among the others.
+    found = {
+        place: Recording(key=f"row {place}", speaker=None, read=None, error=reason)
+        for place, reason in source.unreadable
+    }
+    for place, row in zip(source.places.tolist(), dictionaries(source.rows), strict=True):
+        found[place] = _of_row(row, place, source, config)
+
+    return [found[place] for place in sorted(found)]
+
+
+def recordings_of_shards(pattern: str) -> list[Recording]:
+    """The samples of the shards that match `pattern`, shard by shard, in the order of the tar.
+
+    A shard that is cut short has one more row, which names the shard and its damage. Raises
+    ConfigError when no shard matches.
+    """
+    return [
+        recording for file in list_files(pattern) for recording in _recordings_of_shard(file.url)
+    ]
+
+
+def _files_at(path: str) -> list[str]:
+    if not os.path.isdir(path):
+        return [path]
+
+    found = sorted(
+        str(file)
+        for file in Path(path).rglob("*")
+        if file.suffix.lstrip(".").lower() in BECOMES["audio"] and file.is_file()
+    )
+    if not found:
+        raise ConfigError(
+            f"--audio {path}: the folder has no sound; expected files such as .wav, .flac or .mp3"
+        )
+    return found
+
+
+def _of_file(path: str, speaker: str | None) -> Recording:
+    folder, name = os.path.split(os.path.abspath(path))
+    if speaker == SPEAKER_IS_FOLDER:
+        speaker = os.path.basename(folder)
+
+    try:
+        (file,) = row_files({"audio": name}, folder)
+    except BadSample as bad:
+        return Recording(key=path, speaker=speaker, read=None, error=bad.reason)
+    return Recording(key=path, speaker=speaker, read=lambda: _bytes_of_file(file))
+
+
+def _bytes_of_file(file: RowFile) -> bytes:
+    try:
+        data = read_bytes(file.path, max_bytes=MAX_MEMBER_BYTES)
+    except ValueError as error:
+        raise BadSample("file_too_large", str(error)) from error
+    except OSError as error:
+        raise BadSample("unreadable_file", f"{file.path}: {error.strerror}") from error
+
+    return prepare(
+        file.column, file.source_extension, data, check="none", track_number=None
+    ).payload
+
+
+def _of_row(
+    row: dict[str, object], place: int, source: SourceTable, config: ImportConfig
+) -> Recording:
+    key, speaker = f"row {place}", None
+    try:
+        key = text_cell(row, source.key_column) or key
+        speaker = text_cell(row, "speaker")
+        files = {file.column: file for file in row_files(row, config.root)}
+    except BadSample as bad:
+        return Recording(key=key, speaker=speaker, read=None, error=bad.reason)
+
+    media = [files[column] for column in MEDIA_COLUMNS if column in files]
+    if not media:
+        error = "no_audio: the row names no audio and no video"
+        return Recording(key=key, speaker=speaker, read=None, error=error)
+
+    file = media[0]
+    return Recording(
+        key=key,
+        speaker=speaker,
+        read=lambda: prepared_file(file, source, config).payload,
+        start_seconds=0.0 if file.cut is None else file.cut.start,
+    )
+
+
+def _recordings_of_shard(url: str) -> Iterator[Recording]:
+    with open_ranged(url) as reader:
+        index = index_shard(reader)
+        for entry in index.entries:
+            yield _of_entry(url, entry, reader)
+
+    if index.error is not None:
+        yield Recording(key=url, speaker=None, read=None, error=f"damaged_shard: {index.error}")
+
+
+def _of_entry(url: str, entry: SampleEntry, reader: RangedReader) -> Recording:
+    if entry.error is not None:
+        return Recording(key=entry.key, speaker=None, read=None, error=entry.error)
+
+    members = [member for member in entry.members if member.extension == METADATA_EXTENSION]
+    try:
+        data = reader.read_at(members[0].offset, members[0].size) if members else b"{}"
+        speaker = parse_metadata(data).get("speaker")
+    except BadSample as bad:
+        return Recording(key=entry.key, speaker=None, read=None, error=bad.reason)
+
+    return Recording(
+        key=entry.key,
+        speaker=None if speaker is None else str(speaker),
+        read=lambda: _bytes_of_sample(url, entry),
+    )
+
+
+def _bytes_of_sample(url: str, entry: SampleEntry) -> bytes:
+    with open_ranged(url) as reader:
+        sample = parse_sample(entry.key, read_members(reader, entry))
+
+    sound = sample.audio if sample.audio is not None else sample.video
+    if sound is None:
+        raise BadSample("no_audio", "the sample has no sound")
+    return sound
