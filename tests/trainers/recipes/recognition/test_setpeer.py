@@ -36,6 +36,9 @@ def restart_codes(rank: int, size: int, folder: Path) -> torch.Tensor:
         quantizer.after_step()
 
     torch.save(quantizer.entries.detach(), folder / f"{rank}-of-{size}.pt")
+    if size > 1:
+        distributed.barrier()
+        distributed.destroy_process_group()
     return quantizer.entries.detach()
 
 

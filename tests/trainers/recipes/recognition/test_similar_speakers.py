@@ -90,6 +90,8 @@ def choose_together(rank: int, shards: str, folder: Path) -> None:
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     chosen = chosen_for(weighting(shards, folder / "together"), *train_and_test(read_index(shards)))
     (folder / f"{rank}.json").write_text(json.dumps(sorted(chosen)))
+    distributed.barrier()
+    distributed.destroy_process_group()
 
 
 def saved(config: TrainConfig) -> dict[str, list[dict[str, Any]]]:
