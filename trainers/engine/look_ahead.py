@@ -1,8 +1,8 @@
 """What all batches of a step hold, found out before the first of them is learned from.
 
 A step averages over its batches. If every batch counted the same, an utterance of a short batch
-would weigh more than one of a full batch (.53 to 1.59 of the mean, as was reported), so batches count
-by what they hold. A loss that is no mean over utterances, such as the concordance, needs the
+would weigh more than one of a full batch (.53 to 1.59 of the mean, as was reported), so batches
+count by what they hold. A loss that is no mean over utterances, such as the concordance, needs the
 predictions of the whole step: they are computed without gradients first, with the same random
 numbers. The concordance of each batch alone was left out: a batch holds utterances of similar
 length, whose means and variances are not those of the corpus.
