@@ -78,8 +78,10 @@ def _how_to_open(config: RecognizerConfig) -> str:
         )
         why = (
             "transformers alone cannot express this model. With emostream installed, it opens once "
-            "its models are registered; the utterances of a batch must be of one speaker."
+            "its models are registered."
         )
+        if config.extractor:
+            why += " The utterances of a batch must be of one speaker, whom the model listens to."
         return _use(why, code)
 
     return (

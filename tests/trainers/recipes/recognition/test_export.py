@@ -16,7 +16,7 @@ from shards.loading.loader import BatchReader
 from tests.worlds.training import CLASSES, small_values, write_training_world
 from trainers.config import TrainConfig
 from trainers.evaluation.predicting import load_recognizer, predict
-from trainers.models.recognizer import EmotionRecognizer
+from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig
 from trainers.recipes.recognition.model_card import CardFacts, write_card
 from trainers.training import run_training
 
@@ -111,7 +111,6 @@ def test_the_card_of_a_model_with_sets_says_how_to_open_it(shards: str, tmp_path
 @pytest.mark.parametrize("config", [Wav2Vec2Config(), WavLMConfig()], ids=["wav2vec2", "wavlm"])
 def test_a_card_without_figures_says_so(config: Any, tmp_path: Path) -> None:
     """After a resume there may be none; a hub's encoder is named with its revision."""
-    from trainers.models.recognizer import RecognizerConfig
 
     described = RecognizerConfig(encoder=config.to_dict(), names=["a", "b"])
     write_card(tmp_path, described, FACTS)
@@ -119,3 +118,20 @@ def test_a_card_without_figures_says_so(config: Any, tmp_path: Path) -> None:
     assert "Not measured since the run was resumed" in text
     assert "`facebook/hubert-large-ll60k` at revision `abc`" in text
     assert "state the license here" in text
+
+
+@pytest.mark.parametrize("is_personal", [False, True])
+def test_the_card_asks_for_one_speaker_only_where_the_model_listens_to_one(
+    tmp_path: Path, is_personal: bool
+) -> None:
+    """A plain model takes utterances of anybody in one batch; SetPeER's are those of a set."""
+    extractor = {"num_prefixes": 1} if is_personal else None
+    described = RecognizerConfig(
+        encoder={"model_type": "small"}, names=["a", "b"], extractor=extractor
+    )
+
+    write_card(tmp_path, described, FACTS)
+
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "register_recognizers" in text
+    assert ("must be of one speaker" in text) == is_personal
