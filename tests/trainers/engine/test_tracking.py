@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from shards.config import ConfigError
 from trainers.engine.tracking import METRICS_NAME, MetricsFile, open_trackers, require_trackers
@@ -141,8 +142,12 @@ def test_a_library_that_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> N
         require_trackers(["mlflow"])
 
 
-def test_the_files_hold_one_curve(tmp_path: Path) -> None:
+def test_the_files_hold_one_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines and TensorBoard points after the checkpoint are removed, even a half-written line."""
+    # TensorBoard reads the files of one second in the order of their names, which end in a count of
+    # this process: file 10 would come before file 9.
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(100))
+
     for first_step, last_step in ((0, 4), (2, 5)):
         trackers = open_trackers(tmp_path, [], {}, first_step=first_step)
         for step in range(first_step + 1, last_step + 1):

@@ -79,7 +79,10 @@ def test_a_feature_label_does_not_depend_on_its_batchmates(
     generator = np.random.default_rng(0)
     sequences = [generator.normal(size=(size, 6)).astype(np.float32) for size in sizes]
     expected = np.stack([over_features.label([one])[0] for one in sequences])
-    np.testing.assert_allclose(np.stack(over_features.label(sequences)), expected, atol=1e-5)
+
+    # The untrained model is so sure (logits of 70) that rounding moves a probability by 1e-5. A
+    # leak from the padding moves it by 1e-3 and more.
+    np.testing.assert_allclose(np.stack(over_features.label(sequences)), expected, atol=5e-5)
 
 
 def test_frame_logits_are_averaged_before_the_softmax(
