@@ -4,6 +4,7 @@ This is the unit of work of `emostream embed`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,14 @@ import numpy as np
 from actors.embedding.embedders import Embedder
 from actors.inference.outcomes import Missing, Outcome
 from actors.reading.utterance import Utterance
-from actors.work.task import ShardOutcome, ShardProgress, ShardTask, summarize, windows
+from actors.work.task import (
+    ShardOutcome,
+    ShardProgress,
+    ShardTask,
+    rows_of_window,
+    summarize,
+    windows,
+)
 from shards.tables.embeddings import Embedding, EmbeddingInfo, write_embeddings
 
 
@@ -29,12 +37,8 @@ def embed_shard(
     num_carried_over = 0
 
     for window in windows(utterances, progress):
-        fresh = [utterance for utterance in window if utterance.earlier is None]
-        made = iter(embed_window(embedder, fresh) if fresh else ())
-        for utterance in window:
-            earlier = utterance.earlier
-            rows.append(next(made) if earlier is None else _carry_over(utterance, earlier))
-        num_carried_over += len(window) - len(fresh)
+        rows += rows_of_window(window, partial(embed_window, embedder), _carry_over)
+        num_carried_over += sum(utterance.earlier is not None for utterance in window)
 
     info = EmbeddingInfo(
         encoder=encoder,

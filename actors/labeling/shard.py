@@ -5,14 +5,22 @@ panel. Utterances whose results are in an earlier table take these over instead.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actors.reading.utterance import Utterance
-from actors.work.task import ShardOutcome, ShardProgress, ShardTask, summarize, windows
+from actors.work.task import (
+    ShardOutcome,
+    ShardProgress,
+    ShardTask,
+    rows_of_window,
+    summarize,
+    windows,
+)
 from shards.tables.predictions import (
     MODALITIES,
     OBJECTIVES,
@@ -38,17 +46,16 @@ def label_shard(
     num_carried_over = 0
 
     for window in windows(utterances, progress):
-        fresh = [utterance for utterance in window if utterance.earlier is None]
-        predictions = iter(panel.label(fresh) if fresh else ())
-        for utterance in window:
-            if utterance.earlier is None:
-                rows.append(_finish(task, utterance, next(predictions)))
-            else:
-                rows.append(_carry_over(task, utterance, utterance.earlier))
-        num_carried_over += len(window) - len(fresh)
+        rows += rows_of_window(window, partial(_label, task, panel), partial(_carry_over, task))
+        num_carried_over += sum(utterance.earlier is not None for utterance in window)
 
     write_predictions(task.table_url, rows, _table_info(task, panel, shard_error, len(rows)))
     return summarize(task.name, rows, shard_error, num_carried_over)
+
+
+def _label(task: ShardTask, panel: "Panel", fresh: Sequence[Utterance]) -> list[Prediction]:
+    pairs = zip(fresh, panel.label(fresh), strict=True)
+    return [_finish(task, utterance, prediction) for utterance, prediction in pairs]
 
 
 def _finish(task: ShardTask, utterance: Utterance, prediction: Prediction) -> Prediction:

@@ -64,6 +64,7 @@ class Predictor:
     ) -> None:
         self._recognizer, self._config, self._recordings = recognizer, config, recordings
         self._found: list[list[Prediction]] = [[] for _ in recordings]
+        self._num_done = 0  # recordings with at least one prediction
 
     def predict(self, on_progress: OnProgress) -> list[Prediction]:
         """The predictions, in the order of the recordings and of time."""
@@ -73,7 +74,7 @@ class Predictor:
             embedding = self._embedding(places)
             for pool in self._pools(places):
                 self._recognize(pool, embedding)
-                on_progress(sum(map(bool, self._found)), len(self._found))
+                on_progress(self._num_done, len(self._found))
 
         on_progress(len(self._found), len(self._found))
         return [
@@ -193,7 +194,8 @@ class Predictor:
             recording = self._recordings[piece.place]
             end = piece.start_seconds + len(piece.waveform) / SAMPLE_RATE_HZ
 
-            self._found[piece.place].append(
+            self._add(
+                piece.place,
                 Prediction(
                     key=recording.key,
                     speaker=recording.speaker,
@@ -202,12 +204,17 @@ class Predictor:
                     scores=scores if is_finite else None,
                     features=features if is_finite else None,
                     error=None if is_finite else "non_finite_prediction: NaN or infinity",
-                )
+                ),
             )
+
+    def _add(self, place: int, prediction: Prediction) -> None:
+        self._num_done += not self._found[place]
+        self._found[place].append(prediction)
 
     def _fail(self, place: int, error: str) -> None:
         recording = self._recordings[place]
-        self._found[place] = [
+        self._add(
+            place,
             Prediction(
                 key=recording.key,
                 speaker=recording.speaker,
@@ -216,8 +223,8 @@ class Predictor:
                 scores=None,
                 features=None,
                 error=error,
-            )
-        ]
+            ),
+        )
 
 
 def windows_of(num_samples: int, window: float | None, hop: float | None) -> list[slice]:

@@ -9,14 +9,12 @@ Shapes: N pieces, W classes or values, D width.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers.utils import logging as transformers_logging
 
 from actors.inference.batching import plan_batches
 from actors.inference.outcomes import run_batches
@@ -28,8 +26,7 @@ from shards.speakers.table import nearest
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.parts.device import default_device
 from trainers.models.parts.pooling import masked_mean
-from trainers.models.recognizer import is_recognizer
-from trainers.models.trained import TrainedRecognizer, load_trained
+from trainers.models.trained import TrainedRecognizer, require_recognizer
 
 Personalization = Literal["none", "sets", "embeddings"]
 GPU_SECONDS = 480.0  # of sound in a batch; a CPU is faster with one piece at a time
@@ -152,24 +149,7 @@ class SpeechRecognizer:
 
 
 def _load(folder: str) -> TrainedRecognizer:
-    if not (Path(folder) / "config.json").is_file():
-        raise ConfigError(
-            f"--checkpoint {folder}: no exported model; expected a folder such as RUN/best"
-        )
-
-    # transformers would show one progress bar for every file that it loads.
-    transformers_logging.disable_progress_bar()
-    try:
-        if not is_recognizer(folder):
-            raise ConfigError(
-                f"--checkpoint {folder}: got another model, expected a recognizer; fine-tune an "
-                f"encoder first, with `emostream train finetune --set encoder.checkpoint={folder}`"
-            )
-        trained = load_trained(folder)
-    except ConfigError:
-        raise
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--checkpoint {folder}: cannot be loaded: {error}") from error
+    trained = require_recognizer(folder)
 
     modality = trained.model.config.modality
     if modality != "audio":

@@ -4,9 +4,9 @@ Imports neither Ray nor torch.
 """
 
 import platform
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from actors.reading.reader import decoded_bytes
 from actors.reading.utterance import Utterance
@@ -17,6 +17,8 @@ from shards.storage.files import probe
 PROBE_BYTES = 1 << 10
 WINDOW_UTTERANCES = 256
 WINDOW_BYTES = 48 * 2**20
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +90,24 @@ def windows(utterances: Iterable[Utterance], progress: ShardProgress) -> Iterato
     if window:
         yield window
         progress.num_utterances += len(window)
+
+
+def rows_of_window(
+    window: Sequence[Utterance],
+    make: Callable[[Sequence[Utterance]], Sequence[Row]],
+    take_over: Callable[[Utterance, Mapping[str, Any]], Row],
+) -> list[Row]:
+    """A row for each utterance of a window, in order.
+
+    `make` gives the rows of the utterances that no earlier table has a result of; `take_over` gives
+    the row of one that has such a result.
+    """
+    fresh = [utterance for utterance in window if utterance.earlier is None]
+    made = iter(make(fresh) if fresh else ())
+    return [
+        next(made) if utterance.earlier is None else take_over(utterance, utterance.earlier)
+        for utterance in window
+    ]
 
 
 class TableRow(Protocol):

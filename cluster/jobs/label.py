@@ -24,7 +24,7 @@ from cluster.jobs.plan import (
 )
 from cluster.jobs.summary import JobSummary, TableFacts
 from shards.config import option, require_positive
-from shards.emotions import EMOTIONS
+from shards.selection.coverage import declared_emotions, missing_emotions
 from shards.storage.files import exists, list_files
 from shards.storage.folder import Folder
 from shards.tables.predictions import READABLE_FORMATS, REMEDY, SUMMARY_NAME, read_info
@@ -180,14 +180,10 @@ def _missing_emotions(plan: ShardPlan) -> dict[str, list[str]]:
     """The emotions that each labeler lacks, as the job's first table says: all say the same."""
     table = next((task.table_url for task in plan.tasks if exists(task.table_url)), None)
     labelers = {} if table is None else read_info(table).labelers
-    known = {
-        name: labeler["emotions"].split(",")
-        for name, labeler in labelers.items()
-        if "emotions" in labeler
-    }
-
-    lacking = {
-        name: [emotion for emotion in EMOTIONS if emotion not in names]
-        for name, names in known.items()
-    }
-    return {name: emotions for name, emotions in lacking.items() if emotions}
+    return missing_emotions(
+        {
+            name: declared_emotions(labeler["emotions"])
+            for name, labeler in labelers.items()
+            if "emotions" in labeler
+        }
+    )

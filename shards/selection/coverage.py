@@ -38,12 +38,17 @@ def known_emotions(declared: str | None, probs: NDArray[np.float64]) -> Known:
     `declared` is what the labeler wrote into the footer: names of emotions, joined by commas.
     """
     if declared is not None:
-        return np.isin(EMOTIONS, declared.split(","))
+        return declared_emotions(declared)
 
     present = probs[~np.isnan(probs).any(axis=1)]
     if len(present) < MIN_ROWS_THAT_SHOW:
         return np.ones(NUM_EMOTIONS, dtype=bool)
     return np.asarray((present > 0).any(axis=0))
+
+
+def declared_emotions(declared: str) -> Known:
+    """The emotions [7] that a footer names, joined by commas."""
+    return np.isin(EMOTIONS, declared.split(","))
 
 
 def raised(probs: NDArray[np.float64], known: Known, floor: float = FLOOR) -> NDArray[np.float64]:

@@ -17,14 +17,12 @@ Shapes: N utterances, C classes or values, D width, B sets.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers.utils import logging as transformers_logging
 
 from shards.config import ConfigError
 from shards.config_values import from_mapping
@@ -35,8 +33,8 @@ from shards.loading.loader import Batch, BatchReader, read_once
 from shards.loading.targets import TargetConfig, Targets, read_targets
 from trainers.evaluation.targets import TARGETS, Target
 from trainers.models.parts.device import default_device
-from trainers.models.recognizer import EmotionRecognizer, Recognition, is_recognizer
-from trainers.models.trained import TrainedRecognizer, load_trained
+from trainers.models.recognizer import EmotionRecognizer, Recognition
+from trainers.models.trained import TrainedRecognizer, require_recognizer
 from trainers.preparation.proxy_speakers import assign_speakers
 
 Support = Literal["same", "disjoint", "wrong"]
@@ -65,25 +63,9 @@ def load_recognizer(folder: str) -> TrainedRecognizer:
 
     Raises ConfigError when `folder` holds no recognizer, or one that cannot be loaded.
     """
-    if not (Path(folder) / "config.json").exists():
-        raise ConfigError(
-            f"--checkpoint {folder}: no exported model; expected a folder such as RUN/best"
-        )
-
-    # transformers would show one progress bar for every file that it loads.
-    transformers_logging.disable_progress_bar()
-    try:
-        if is_recognizer(folder):
-            trained = load_trained(folder)
-            trained.model.eval().to(default_device())
-            return trained
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--checkpoint {folder}: cannot be loaded: {error}") from error
-
-    raise ConfigError(
-        f"--checkpoint {folder}: got another model, expected a recognizer; fine-tune an encoder "
-        f"first, with `emostream train finetune --set encoder.checkpoint={folder}`"
-    )
+    trained = require_recognizer(folder)
+    trained.model.eval().to(default_device())
+    return trained
 
 
 def target_answered(

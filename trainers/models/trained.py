@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from transformers.utils import logging as transformers_logging
+
+from shards.config import ConfigError
 from trainers.models.encoders.loading import load_encoder
 from trainers.models.personal.adapted_encoder import ORIGINAL_NAME, SpeakerState
-from trainers.models.recognizer import EmotionRecognizer
+from trainers.models.recognizer import EmotionRecognizer, is_recognizer
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,30 @@ class TrainedRecognizer:
 
     model: EmotionRecognizer
     speakers: SpeakerState | None
+
+
+def require_recognizer(folder: str) -> TrainedRecognizer:
+    """The recognizer that people name by `--checkpoint`, on the CPU.
+
+    Raises ConfigError when `folder` holds no recognizer, or one that cannot be loaded.
+    """
+    if not (Path(folder) / "config.json").exists():
+        raise ConfigError(
+            f"--checkpoint {folder}: no exported model; expected a folder such as RUN/best"
+        )
+
+    # transformers would show one progress bar for every file that it loads.
+    transformers_logging.disable_progress_bar()
+    try:
+        if is_recognizer(folder):
+            return load_trained(folder)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--checkpoint {folder}: cannot be loaded: {error}") from error
+
+    raise ConfigError(
+        f"--checkpoint {folder}: got another model, expected a recognizer; fine-tune an encoder "
+        f"first, with `emostream train finetune --set encoder.checkpoint={folder}`"
+    )
 
 
 def load_trained(folder: str | Path) -> TrainedRecognizer:
