@@ -23,7 +23,7 @@ from shards.speakers.from_embeddings import (
     remove_replaced,
     require_one_encoder,
 )
-from shards.speakers.labels import label_dimensions
+from shards.speakers.labels import require_labels
 from shards.speakers.table import SpeakerTable
 from shards.storage.files import list_files, make_directory
 from shards.storage.urls import absolute
@@ -50,7 +50,8 @@ class EmbedConfig:
     revision: str | None = option(default=None, help="Full commit of a hub encoder.")
     labels: tuple[str, ...] = option(
         default=(),
-        help="What to keep statistics of: `emotion`, or numbers in the json (arousal,valence).",
+        help="What to keep statistics of: `emotion`, the classes of any vocabulary in `label` or "
+        "`emotion` of the json, or the names of numbers in the json (arousal,valence).",
     )
     metadata: tuple[str, ...] = option(
         default=(),
@@ -77,7 +78,7 @@ class EmbedConfig:
         require_positive(self, "--num-workers", "--num-readers", "--max-attempts")
         if not self.out.endswith(SUFFIX) or self.out.endswith(f"/{SUFFIX}"):
             raise ConfigError(f"--out: got {self.out}, expected a file NAME{SUFFIX}")
-        label_dimensions(self.labels)
+        require_labels(self.labels)
 
     @property
     def job_options(self) -> JobOptions:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from shards.config import ConfigError
 from shards.grouping import group_rows
 from shards.samples.metadata import dig
-from shards.speakers.labels import EMOTION, label_dimensions, label_row
+from shards.speakers.labels import EMOTION, label_dimensions, label_row, stated_class
 from shards.speakers.statistics import Chunk, build_speakers
 from shards.speakers.table import MAX_METADATA_CHARACTERS, SpeakerTable
 from shards.splits import DEFAULT_SPLIT
@@ -87,8 +87,8 @@ def make_speaker_table(
     Each has the statistics of its labels, and the metadata that its utterances share. Raises
     ConfigError when no utterance is usable, or when none has a label or field that was asked for.
     """
-    chunks = _chunks(urls, labels, split)
-    table = build_speakers(chunks, label_dimensions(labels), **encoder)
+    dimensions = label_dimensions(labels, _classes(urls, labels, split))
+    table = build_speakers(_chunks(urls, labels, dimensions, split), dimensions, **encoder)
 
     wanted = "" if split is None else f" of the split {split}"
     if not len(table):
@@ -121,8 +121,21 @@ def _known_fields(urls: Sequence[str]) -> str:
     return f"where one holds {', '.join(json.loads(rows['metadata'][0].as_py()))}"
 
 
+def _classes(urls: Sequence[str], labels: Sequence[str], split: str | None) -> set[str]:
+    """The classes that utterances state, where these are wanted."""
+    if EMOTION not in labels:
+        return set()
+
+    texts = (
+        text
+        for url in urls
+        for text in _of_split(read_embeddings(url), split)["metadata"].to_pylist()
+    )
+    return {name for text in texts if (name := stated_class(json.loads(text))) is not None}
+
+
 def _chunks(
-    urls: Sequence[str], labels: Sequence[str], split: str | None
+    urls: Sequence[str], labels: Sequence[str], dimensions: Sequence[str], split: str | None
 ) -> Callable[[], Iterator[Chunk]]:
     def chunks() -> Iterator[Chunk]:
         for url in urls:
@@ -131,13 +144,15 @@ def _chunks(
                 continue
 
             speakers = np.asarray(rows["speaker"].to_pylist(), dtype=object)
-            found = [label_row(json.loads(text), labels) for text in rows["metadata"].to_pylist()]
-            width = len(label_dimensions(labels))
+            found = [
+                label_row(json.loads(text), labels, dimensions)
+                for text in rows["metadata"].to_pylist()
+            ]
 
             yield (
                 speakers,
                 vectors_of(rows),
-                np.asarray(found, dtype=np.float64).reshape(len(rows), width),
+                np.asarray(found, dtype=np.float64).reshape(len(rows), len(dimensions)),
             )
 
     return chunks
