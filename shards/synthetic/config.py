@@ -7,7 +7,6 @@ in it.
 
 Units: a *cue unit* is the distance by which a clearly shown emotion moves a typical cue away from
 the speaker's habit; log-odds and log-gains are natural logarithms.
-away from the speaker's habit; log-odds and log-gains are natural logarithms.
 
 Rejected: one overall "difficulty" knob (it hides which clause makes a result), and data fitted to a
 real corpus (its truth would again be somebody's opinion).
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 
 from shards.config import ConfigError, option, require_at_least
 from shards.emotions import EMOTIONS, NUM_EMOTIONS
+from shards.synthetic.dialogues import DialogueConfig
 
 
 def _require_share(name: str, value: float) -> None:
@@ -51,10 +51,16 @@ class Channel:
     conflict_rate: float = option(
         help="share of utterances in which this channel alone shows another emotion", default=0.1
     )
+    independent_rate: float = option(
+        help="share of utterances in which this channel shows any emotion, as often as the speaker "
+        "feels it, whatever is felt now; at 1 the channel tells nothing",
+        default=0.0,
+    )
 
     def __post_init__(self) -> None:
         require_at_least(self, 0, "noise")
         _require_share("conflict_rate", self.conflict_rate)
+        _require_share("independent_rate", self.independent_rate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +69,16 @@ class WorldConfig:
 
     seed: int = option(
         help="the only source of randomness: the same seed gives the same bytes", default=0
+    )
+
+    language: int = option(
+        help="0: the English-like language; any other number: a language with other voice types, "
+        "vowels and words, in which emotions are shown in the same way",
+        default=0,
+    )
+    dialogue: DialogueConfig | None = option(
+        help="speakers 0 and 1 talk to each other, 2 and 3, and so on; without it, nobody does",
+        default=None,
     )
 
     num_groups: int = option(
@@ -99,6 +115,11 @@ class WorldConfig:
     prior: Spread = option(
         help="log-odds spread of speakers' label priors", default=Spread(shared=0.5, own=0.3)
     )
+    emotional_rate: float = option(
+        help="share of utterances in which anything is felt and shown; the others are neutral "
+        "throughout, as a reader is who reads a book aloud",
+        default=1.0,
+    )
     intensity_spread: float = option(
         help="log-normal spread of how strongly an utterance's emotion is felt", default=0.25
     )
@@ -119,6 +140,11 @@ class WorldConfig:
     face: Channel = option(help="the face", default=Channel(noise=0.4, conflict_rate=0.15))
     words_conflict_rate: float = option(
         help="share of utterances whose words alone speak of another emotion", default=0.12
+    )
+    words_independent_rate: float = option(
+        help="share of utterances whose words speak of any emotion, as often as the speaker feels "
+        "it, whatever is felt now",
+        default=0.0,
     )
     unspoken_rate: float = option(
         help="share of emotional utterances whose words are about the topic only", default=0.2
@@ -165,7 +191,9 @@ class WorldConfig:
             )
 
         for name in (
+            "emotional_rate",
             "words_conflict_rate",
+            "words_independent_rate",
             "unspoken_rate",
             "ambiguous_rate",
             "shared_conflict_rate",
@@ -241,8 +269,7 @@ def _require_voices(config: WorldConfig) -> None:
 
 
 def _require_counts(config: WorldConfig) -> None:
-    if config.seed < 0:
-        raise ConfigError(f"seed: got {config.seed}, expected 0 or more")
+    require_at_least(config, 0, "seed", "language")
 
     if config.min_utterances < 1 or config.mean_utterances < config.min_utterances:
         raise ConfigError(

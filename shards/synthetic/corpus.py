@@ -8,6 +8,8 @@ The story, clause by clause (each has its strength in `WorldConfig`):
 - An utterance's **emotion** is felt, then shown by voice, face and words, each relative to the
   speaker's own habit, so one utterance alone cannot tell an angry tone from an angry-sounding
   person. Now and then a channel honestly shows something else (`truth.py`).
+- Speakers may talk to each other in **dialogues**, in which emotions last and spread
+  (`dialogues.py`), and in other **languages** (`languages.py`).
 - What is shown is **recorded**: a waveform (`voice.py`), action units (`face.py`), a transcript
   (`words.py`), each with noise of its own. Raters judge what they are given to hear or see.
 
@@ -34,9 +36,17 @@ from shards.media.sound_format import SAMPLE_RATE_HZ
 from shards.samples.sample import Sample, encode_sample
 from shards.storage.files import atomic_write, join, make_directory
 from shards.synthetic.config import WorldConfig
+from shards.synthetic.dialogues import Dialogue, Place
 from shards.synthetic.face import SHOWN_BY_FACE, show_face
+from shards.synthetic.languages import language
 from shards.synthetic.people import Person, draw_speaker
-from shards.synthetic.truth import UtteranceTruth, draw_truth, rate_affect, rate_emotion
+from shards.synthetic.truth import (
+    UtteranceTruth,
+    draw_emotion,
+    draw_truth,
+    rate_affect,
+    rate_emotion,
+)
 from shards.synthetic.voice import NUM_VOICE_CUES, SHOWN_BY_VOICE, synthesize
 from shards.synthetic.words import write_words
 from shards.tar.reader import TarWriter
@@ -53,6 +63,7 @@ class World:
 
     def __init__(self, config: WorldConfig) -> None:
         self.config = config
+        self._dialogue: Dialogue | None = None
 
     def speaker(self, index: int) -> Person:
         """The speaker of number `index`."""
@@ -60,7 +71,27 @@ class World:
 
     def truth(self, speaker: Person, utterance: int) -> UtteranceTruth:
         """What is felt and shown in one utterance, without recording it."""
-        return draw_truth(self.config, speaker, self._generator(speaker, utterance, _TRUTH))
+        place = self.place(speaker, utterance)
+
+        return draw_truth(
+            self.config,
+            speaker,
+            self._generator(speaker.index, utterance, _TRUTH),
+            None if place is None else place.emotion,
+        )
+
+    def place(self, speaker: Person, utterance: int) -> Place | None:
+        """Where one utterance stands in its dialogue; None in a world without dialogues."""
+        if self.config.dialogue is None:
+            return None
+
+        number = speaker.index // 2
+        # The last dialogue is kept: it is asked for utterance by utterance.
+        if self._dialogue is None or self._dialogue.number != number:
+            self._dialogue = Dialogue(
+                self.config.seed, number, self.config.dialogue, self._felt_alone
+            )
+        return self._dialogue.place(speaker.index, utterance)
 
     def sample(self, speaker: Person, utterance: int) -> Sample:
         """One utterance as it lies in a shard: FLAC, face features, transcript and json.
@@ -79,14 +110,17 @@ class World:
             metadata=self._describe(speaker, utterance, truth, len(waveform) / SAMPLE_RATE_HZ),
         )
 
-    def _generator(self, speaker: Person, utterance: int, part: int) -> np.random.Generator:
-        key = (_UTTERANCE_STREAM, speaker.index, utterance, part)
+    def _felt_alone(self, speaker: int, utterance: int) -> int:
+        return draw_emotion(self.speaker(speaker), self._generator(speaker, utterance, _TRUTH))
+
+    def _generator(self, speaker: int, utterance: int, part: int) -> np.random.Generator:
+        key = (_UTTERANCE_STREAM, speaker, utterance, part)
         return np.random.default_rng(np.random.SeedSequence(self.config.seed, spawn_key=key))
 
     def _record_voice(
         self, speaker: Person, utterance: int, truth: UtteranceTruth
     ) -> NDArray[np.float32]:
-        rng = self._generator(speaker, utterance, _VOICE)
+        rng = self._generator(speaker.index, utterance, _VOICE)
         shown = truth.intensity * speaker.voice_gain * SHOWN_BY_VOICE[truth.shown_by_voice]
         noise = self.config.voice.noise * rng.standard_normal(NUM_VOICE_CUES)
 
@@ -96,12 +130,13 @@ class World:
             truth.duration_seconds,
             rng.uniform(self.config.min_signal_to_noise_db, self.config.max_signal_to_noise_db),
             rng,
+            language(self.config.language).vowels_hz,
         )
 
     def _record_face(
         self, speaker: Person, utterance: int, truth: UtteranceTruth
     ) -> NDArray[np.float32]:
-        rng = self._generator(speaker, utterance, _FACE)
+        rng = self._generator(speaker.index, utterance, _FACE)
         shown = truth.intensity * speaker.face_gain * SHOWN_BY_FACE[truth.shown_by_face]
         noise = self.config.face.noise * rng.standard_normal(len(shown))
 
@@ -114,21 +149,23 @@ class World:
         )
 
     def _record_words(self, speaker: Person, utterance: int, truth: UtteranceTruth) -> str:
-        return write_words(
+        words = write_words(
             truth.shown_by_words,
             spoken_probability=speaker.spoken_probability,
             ambiguous_rate=self.config.ambiguous_rate,
-            rng=self._generator(speaker, utterance, _WORDS),
+            rng=self._generator(speaker.index, utterance, _WORDS),
         )
+        return language(self.config.language).write(words)
 
     def _describe(
         self, speaker: Person, utterance: int, truth: UtteranceTruth, duration_seconds: float
     ) -> dict[str, object]:
         """The sample's `json`; under `simulation` is what no real corpus could know."""
         arousal, valence = rate_affect(
-            self.config, speaker, truth, self._generator(speaker, utterance, _AFFECT)
+            self.config, speaker, truth, self._generator(speaker.index, utterance, _AFFECT)
         )
 
+        place = self.place(speaker, utterance)
         shown = {
             "voice": truth.shown_by_voice,
             "face": truth.shown_by_face,
@@ -137,13 +174,14 @@ class World:
 
         return {
             "speaker": speaker.name,
-            "language": "en",
+            "language": language(self.config.language).name,
             "duration_seconds": duration_seconds,
+            **({} if place is None else {"dialogue": place.dialogue, "turn": place.turn}),
             "emotion": EMOTIONS[truth.emotion],
             "arousal": arousal,
             "valence": valence,
             "ratings": rate_emotion(
-                self.config, truth, self._generator(speaker, utterance, _RATINGS)
+                self.config, truth, self._generator(speaker.index, utterance, _RATINGS)
             ),
             "demographics": {"voice_type": speaker.voice_type},
             "simulation": {

@@ -15,6 +15,7 @@ from scipy.special import expit, logit
 from shards.emotions import NUM_EMOTIONS
 from shards.synthetic.config import WorldConfig
 from shards.synthetic.face import NUM_FACE_CUES
+from shards.synthetic.languages import language
 from shards.synthetic.voice import NUM_VOICE_CUES, Voice
 
 NUM_AFFECTS = 2
@@ -122,9 +123,11 @@ def _draw_voice(config: WorldConfig, group: int, rng: np.random.Generator) -> Vo
     )
     spread = (1.0 + config.group_tract_step) ** steps * (1.0 + config.tract_spread) ** tract
 
+    tongue = language(config.language)
+
     return Voice(
-        f0_center_hz=float(f0_center_hz),
-        tract_scale=float(config.tract_scales[voice_type] * spread),
+        f0_center_hz=float(f0_center_hz * tongue.pitch_ratio),
+        tract_scale=float(config.tract_scales[voice_type] * spread * tongue.tract_ratio),
     )
 
 

@@ -19,6 +19,7 @@ _AFFECT_OF_EMOTION: NDArray[np.float64] = np.array(
     # arousal, valence: the usual places on Russell's circumplex
     [[-0.2, 0.0], [0.6, -0.6], [0.1, -0.6], [0.6, -0.5], [0.5, 0.7], [-0.5, -0.6], [0.7, 0.2]]
 )
+_NEUTRAL = EMOTIONS.index("neutral")
 _ATTENTION = {"voice": 0.35, "face": 0.40, "words": 0.25}
 """How much each channel counts for a rater who both hears and sees."""
 
@@ -35,21 +36,47 @@ class UtteranceTruth:
     duration_seconds: float
 
 
-def draw_truth(config: WorldConfig, speaker: Person, rng: np.random.Generator) -> UtteranceTruth:
-    """What the speaker feels, and what each channel shows of it."""
-    emotion = int(rng.choice(NUM_EMOTIONS, p=speaker.emotion_prior))
+def draw_emotion(speaker: Person, rng: np.random.Generator) -> int:
+    """What the speaker feels when nobody else is there: the first draw of an utterance."""
+    return int(rng.choice(NUM_EMOTIONS, p=speaker.emotion_prior))
+
+
+def draw_truth(
+    config: WorldConfig, speaker: Person, rng: np.random.Generator, felt: int | None = None
+) -> UtteranceTruth:
+    """What the speaker feels, and what each channel shows of it.
+
+    `felt` is the emotion that a dialogue brings about; None where the speaker's own prior decides.
+    """
+    alone = draw_emotion(speaker, rng)
+    emotion = alone if felt is None else felt
     duration_seconds = rng.uniform(config.min_seconds, config.max_seconds)
     intensity = np.exp(config.intensity_spread * rng.standard_normal())
 
     acted = _conflicting(config, emotion, config.shared_conflict_rate, rng)
-    voice, face, words = (
+    shown = [
         _conflicting(config, acted, rate, rng)
         for rate in (
             config.voice.conflict_rate,
             config.face.conflict_rate,
             config.words_conflict_rate,
         )
-    )
+    ]
+
+    # These draws come last, so that worlds without independence keep their bytes.
+    for place, rate in enumerate(
+        (
+            config.voice.independent_rate,
+            config.face.independent_rate,
+            config.words_independent_rate,
+        )
+    ):
+        independent, any_emotion = rng.random() < rate, draw_emotion(speaker, rng)
+        shown[place] = any_emotion if independent else shown[place]
+
+    if rng.random() >= config.emotional_rate:
+        emotion, shown = _NEUTRAL, [_NEUTRAL] * len(shown)
+    voice, face, words = shown
 
     return UtteranceTruth(
         emotion=emotion,

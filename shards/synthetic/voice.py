@@ -39,7 +39,7 @@ SHOWN_BY_VOICE: NDArray[np.float64] = np.array(
 _SEMITONES_PER_CUE = 2.0
 _CUE_LIMIT = 4.0
 _CONTROL_RATE_HZ = 200
-_VOWEL_FORMANTS_HZ = np.array(
+VOWEL_FORMANTS_HZ: NDArray[np.float64] = np.array(
     # Peterson and Barney 1952, men: i, e, a, o, u; the fourth formant is held.
     [
         [270, 2290, 3010, 3700],
@@ -75,10 +75,11 @@ def synthesize(
     duration_seconds: float,
     signal_to_noise_db: float,
     rng: np.random.Generator,
+    vowels_hz: NDArray[np.float64] = VOWEL_FORMANTS_HZ,
 ) -> NDArray[np.float32]:
     """A mono waveform `[num_samples]` at 16 kHz, within -1 to 1.
 
-    Its level carries the energy cue.
+    Its level carries the energy cue; `vowels_hz` [vowel, formant] are those of the language.
     """
     pitch, pitch_range, energy, rate, effort, breath, rise = np.clip(cues, -_CUE_LIMIT, _CUE_LIMIT)
     num_samples = round(duration_seconds * SAMPLE_RATE_HZ)
@@ -88,7 +89,7 @@ def synthesize(
     pulses = _glottal_pulses(f0)
     aspiration = rng.standard_normal(num_samples) * 0.03 * 2.0**breath * (0.3 + np.abs(pulses))
     source = _tilt(pulses + aspiration, effort)
-    speech = _articulate(source, bounds, voice.tract_scale, rng)
+    speech = _articulate(source, bounds, vowels_hz * voice.tract_scale, rng)
 
     rms = 10.0 ** ((-27.0 + 3.5 * energy) / 20.0)
     speech *= rms / np.sqrt(np.mean(speech**2))
@@ -162,7 +163,7 @@ def _tilt(source: NDArray[np.float64], effort: float) -> NDArray[np.float64]:
 def _articulate(
     source: NDArray[np.float64],
     bounds: NDArray[np.int64],
-    tract_scale: float,
+    vowels_hz: NDArray[np.float64],
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
     """A vowel for every syllable, under an envelope that opens and closes.
@@ -170,16 +171,13 @@ def _articulate(
     Now and then a hiss comes before the vowel.
     """
     speech = np.empty_like(source)
-    vowels = rng.integers(len(_VOWEL_FORMANTS_HZ), size=len(bounds) - 1)
+    vowels = rng.integers(len(vowels_hz), size=len(bounds) - 1)
     hisses = rng.random(len(vowels)) < 0.4
 
     for start, stop, vowel, hiss in zip(bounds[:-1], bounds[1:], vowels, hisses, strict=True):
         position = (np.arange(stop - start) + 0.5) / (stop - start)
         envelope = np.sin(np.pi * position) ** 0.6
-        syllable = (
-            sosfilt(_formant_filter(_VOWEL_FORMANTS_HZ[vowel] * tract_scale), source[start:stop])
-            * envelope
-        )
+        syllable = sosfilt(_formant_filter(vowels_hz[vowel]), source[start:stop]) * envelope
 
         if hiss:
             burst = np.diff(rng.standard_normal(stop - start), prepend=0.0) * np.clip(

@@ -160,6 +160,54 @@ def test_conflicts_come_at_their_rates_and_independently() -> None:
         assert abs(seen - rate) < 5 * np.sqrt(rate * (1 - rate) / len(truths))
 
 
+def test_an_independent_channel_tells_nothing_about_what_is_felt() -> None:
+    """It shows the emotions of the speaker's prior, and the felt one no more often than by chance.
+
+    A channel that always conflicts would tell something: that its emotion is not felt.
+    """
+    config = replace(
+        NOBODY_CONFLICTS,
+        voice=Channel(noise=0.0, conflict_rate=0.0, independent_rate=1.0),
+        words_independent_rate=0.4,
+    )
+    world = World(config)
+    person = world.speaker(7)
+    truths = [world.truth(person, utterance) for utterance in range(4000)]
+    felt, voice, words = (
+        np.array([getattr(truth, name) for truth in truths])
+        for name in ("emotion", "shown_by_voice", "shown_by_words")
+    )
+
+    shown = np.bincount(voice, minlength=NUM_EMOTIONS) / len(voice)
+    assert np.abs(shown - person.emotion_prior).max() < 0.04
+    by_chance = float(np.sum(person.emotion_prior**2))
+    for seen, rate in (((felt == voice).mean(), 1.0), ((felt == words).mean(), 0.4)):
+        expected = 1.0 - rate * (1.0 - by_chance)
+        assert abs(seen - expected) < 4 * np.sqrt(by_chance * (1 - by_chance) / len(felt))
+
+
+def test_where_nothing_is_felt_every_channel_is_neutral() -> None:
+    """A pool of neutral speech stands in for books that are read aloud."""
+    world = World(replace(WorldConfig(seed=2), emotional_rate=0.0))
+    truths = [world.truth(world.speaker(1), utterance) for utterance in range(50)]
+
+    for truth in truths:
+        assert truth.emotion == truth.shown_by_voice == 0
+        assert truth.shown_by_face == truth.shown_by_words == 0
+
+
+def test_new_clauses_leave_the_bytes_of_former_worlds_as_they_were() -> None:
+    """Independence is drawn last: truths without it are those with a rate next to nothing."""
+    config = WorldConfig(seed=9)
+    rare = replace(config, voice=replace(config.voice, independent_rate=1e-12))
+    before, after = World(config), World(rare)
+
+    for utterance in range(30):
+        assert before.truth(before.speaker(0), utterance) == after.truth(
+            after.speaker(0), utterance
+        )
+
+
 def test_a_shared_conflict_shows_the_same_other_emotion_everywhere() -> None:
     """In a shared conflict, the channels agree on the same wrong emotion."""
     world = World(replace(NOBODY_CONFLICTS, shared_conflict_rate=1.0))
