@@ -16,12 +16,13 @@ import yaml
 from actors.inference.checkpoints import CheckpointConfig
 from actors.inference.config import BatchingConfig, Precision
 from actors.labeling.labelers.config import (
+    AcousticsConfig,
     LabelerConfig,
     SpeechRecognitionConfig,
     TextLabelerConfig,
 )
 from actors.reading.config import MediaConfig
-from shards.config import ConfigError, option
+from shards.config import ConfigError, option, require_positive
 from shards.config_values import from_mapping
 from shards.storage.files import read_bytes
 
@@ -32,10 +33,8 @@ MAX_PANEL_FILE_BYTES = 2**20
 class ObjectivesConfig:
     """Extra columns for multimodal adaptive pre-training; each is made only when asked for."""
 
-    egemaps: bool = option(
-        help="mean over time of the 25 eGeMAPSv02 low-level descriptors (extra: opensmile, "
-        "research license)",
-        default=False,
+    acoustics: AcousticsConfig | None = option(
+        help="mean over time of 25 acoustic descriptors", default=None
     )
     sentiment: CheckpointConfig | None = option(
         help="text classifier with the classes negative, neutral, positive", default=None
@@ -43,9 +42,27 @@ class ObjectivesConfig:
     face_embedding: CheckpointConfig | None = option(
         help="image backbone whose pooled features are averaged over face crops", default=None
     )
+    face_features: int | None = option(
+        help="in place of face_embedding, where samples have face.npy and no video: the number of "
+        "values of a frame of face.npy, whose mean over frames becomes the face embedding",
+        default=None,
+    )
     speaker_vector: CheckpointConfig | None = option(
         help="audio backbone whose last layer is averaged over time", default=None
     )
+
+    def __post_init__(self) -> None:
+        require_positive(self, "face_features")
+        if self.face_features is not None and self.face_embedding is not None:
+            raise ConfigError(
+                "objectives: got face_embedding and face_features, expected one of the two, as "
+                "both become the column face_embedding"
+            )
+
+    @property
+    def need_no_model(self) -> bool:
+        """Whether an objective is asked for that loads no checkpoint."""
+        return self.acoustics is not None or self.face_features is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +106,7 @@ class PanelConfig:
             )
         if not 1 <= self.window_seconds <= 120:
             raise ConfigError(f"window_seconds: got {self.window_seconds}, expected 1 to 120")
-        if not self.checkpoints() and not self.objectives.egemaps:
+        if not self.checkpoints() and not self.objectives.need_no_model:
             raise ConfigError("the panel has no labeler: give at least one of audio, vision, text")
 
     def checkpoints(self) -> dict[str, CheckpointConfig]:
@@ -109,7 +126,8 @@ class PanelConfig:
     @property
     def objectives_need_audio(self) -> bool:
         """Whether an objective is computed from the waveform."""
-        return self.objectives.egemaps or self.objectives.speaker_vector is not None
+        objectives = self.objectives
+        return objectives.acoustics is not None or objectives.speaker_vector is not None
 
     @property
     def objectives_need_vision(self) -> bool:
@@ -135,7 +153,19 @@ class PanelConfig:
                 f"panel file {url}: got {type(values).__name__}, expected options such as 'audio:'"
             )
 
+        _refuse_former(values, url)
         return from_mapping(cls, _anchor(values, Path(url).parent), where="panel")
+
+
+def _refuse_former(values: Mapping[str, Any], url: str) -> None:
+    """Raise ConfigError for an option whose successor needs a decision."""
+    objectives = values.get("objectives")
+    if isinstance(objectives, Mapping) and "egemaps" in objectives:
+        raise ConfigError(
+            f"panel file {url}: objectives.egemaps is now objectives.acoustics; "
+            "`acoustics: {features: egemaps, frames: all}` gives the same numbers, and `frames: "
+            "voiced` those that eGeMAPS itself gives for pitch"
+        )
 
 
 def _anchor(value: Any, folder: Path, name: str = "") -> Any:

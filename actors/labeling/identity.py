@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from actors.inference.checkpoints import identify
 from actors.labeling.config import PanelConfig
@@ -37,6 +38,7 @@ def panel_identity(config: PanelConfig) -> PanelIdentity:
     # Panels that name no languages keep the digest, and so the tables, of earlier releases.
     if settings["text"] is not None and not settings["text"]["languages"]:
         del settings["text"]["languages"]
+    _keep_former_digests(settings["objectives"])
     for name, model in models.items():
         place = settings if name in settings else settings["objectives"]
         place[name] = {**place[name], "checkpoint": None, "revision": None, **model}
@@ -54,3 +56,11 @@ def panel_identity(config: PanelConfig) -> PanelIdentity:
     }
 
     return PanelIdentity(digest=hashlib.sha256(canonical.encode()).hexdigest(), labelers=labelers)
+
+
+def _keep_former_digests(objectives: dict[str, Any]) -> None:
+    """Write the objectives as earlier releases did, where no later one is asked for."""
+    for name in ("acoustics", "face_features"):
+        if objectives[name] is None:
+            del objectives[name]
+    objectives["egemaps"] = False

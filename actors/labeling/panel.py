@@ -21,9 +21,15 @@ from actors.inference.outcomes import Missing
 from actors.inference.runtime import Runtime, Settled, prepare_torch
 from actors.labeling.config import PanelConfig
 from actors.labeling.identity import PanelIdentity, panel_identity
+from actors.labeling.labelers.acoustics import Acoustics
 from actors.labeling.labelers.audio import AudioLabeler
 from actors.labeling.labelers.config import primary_language
-from actors.labeling.labelers.objectives import Egemaps, FaceEmbedding, Sentiment, SpeakerVector
+from actors.labeling.labelers.objectives import (
+    FaceEmbedding,
+    FaceFeatures,
+    Sentiment,
+    SpeakerVector,
+)
 from actors.labeling.labelers.speech_recognition import SpeechRecognizer
 from actors.labeling.labelers.text import TextLabeler
 from actors.labeling.labelers.vision import VisionLabeler
@@ -186,10 +192,12 @@ class Panel:
     def _build_objectives(self, runtime: Runtime) -> list[_Stage]:
         objectives, stages = self._config.objectives, []
 
-        if objectives.egemaps:
-            egemaps = Egemaps()
-            egemaps.setup()
-            stages.append(_Stage("egemaps", _audio, egemaps.compute))
+        if objectives.acoustics is not None:
+            acoustics = Acoustics(objectives.acoustics)
+            acoustics.setup()
+            # A table must say what its numbers are: no checkpoint's name does.
+            self._labelers["acoustics"] = {"values": ",".join(acoustics.names)}
+            stages.append(_Stage("acoustics", _audio, acoustics.compute))
 
         if objectives.sentiment is not None:
             sentiment = Sentiment(objectives.sentiment)
@@ -203,6 +211,10 @@ class Panel:
             stages.append(
                 _Stage("face_embedding", lambda draft: draft.utterance.faces, embedding.compute)
             )
+
+        if objectives.face_features is not None:
+            features = FaceFeatures(objectives.face_features)
+            stages.append(_Stage("face_embedding", _face_features, features.compute))
 
         if objectives.speaker_vector is not None:
             speaker = SpeakerVector(window_seconds=self._config.window_seconds)
@@ -242,6 +254,10 @@ class Panel:
 
 def _audio(draft: _Draft) -> NDArray[np.float32] | None:
     return draft.utterance.audio
+
+
+def _face_features(draft: _Draft) -> NDArray[np.float32] | None:
+    return draft.utterance.face_features
 
 
 def _untranscribed_audio(draft: _Draft) -> NDArray[np.float32] | None:

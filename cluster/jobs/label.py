@@ -30,6 +30,10 @@ from shards.storage.folder import Folder
 from shards.tables.predictions import READABLE_FORMATS, REMEDY, SUMMARY_NAME, read_info
 
 CONFIG_NAME = "label.yaml"
+RESEARCH_LICENSE_NOTE = (
+    "objectives.acoustics: openSMILE's license is for research only, and so is a model trained on "
+    "its targets; `features: builtin` needs no license\n"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +123,9 @@ class LabelJob(ShardJob):
 
 def run_label(config: LabelConfig) -> int:
     """Run `emostream label`: label, print the summary, return the exit status."""
+    if needs_research_license(PanelConfig.load(config.panel)):
+        sys.stderr.write(RESEARCH_LICENSE_NOTE)
+
     summary = label(config)
     lines = [*summary.job.lines("labeled", "without a full set of predictions")]
     lines += [
@@ -139,6 +146,12 @@ def run_label(config: LabelConfig) -> int:
     sys.stdout.write("\n".join([*lines, f"predictions in {config.out}\n"]))
 
     return summary.job.exit_status
+
+
+def needs_research_license(panel: PanelConfig) -> bool:
+    """Whether the panel makes targets whose use its license restricts to research."""
+    acoustics = panel.objectives.acoustics
+    return acoustics is not None and acoustics.needs_research_license
 
 
 def label(config: LabelConfig) -> LabelSummary:

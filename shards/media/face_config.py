@@ -6,6 +6,7 @@ installed: on a GPU worker, which is given decoded faces.
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from shards.config import ConfigError, option, require_positive
 
@@ -66,8 +67,10 @@ class FaceBoxConfig:
 class FaceConfig(FaceBoxConfig):
     """How faces are taken from video."""
 
-    frames_per_second: float = option(
-        help="Number of pictures of each second of video that are searched for a face.", default=2.0
+    frames_per_second: float | Literal["all"] = option(
+        help="Number of pictures of each second of video that are searched for a face, or `all` "
+        "for every frame.",
+        default=2.0,
     )
     size_pixels: int = option(help="Height and width of a face crop, in pixels.", default=224)
     max_frames: int = option(
@@ -80,10 +83,10 @@ class FaceConfig(FaceBoxConfig):
         # replaced it, and fails.
         FaceBoxConfig.__post_init__(self)
 
-        if not 0 < self.frames_per_second <= 120:
+        if self.frames_per_second != "all" and not 0 < self.frames_per_second <= 120:
             raise ConfigError(
                 f"frames_per_second: got {self.frames_per_second}, expected more than 0 and at "
-                "most 120"
+                "most 120, or all"
             )
         if not 16 <= self.size_pixels <= 1024:
             raise ConfigError(f"size_pixels: got {self.size_pixels}, expected 16 to 1024")

@@ -13,6 +13,7 @@ own the rest.
 """
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 from av.container import InputContainer
@@ -35,25 +36,29 @@ _TIME_TOLERANCE_SECONDS = 1e-6
 
 
 def sampled_frames(
-    data: bytes, *, frames_per_second: float, max_frames: int
+    data: bytes, *, frames_per_second: float | Literal["all"], max_frames: int
 ) -> Iterator[tuple[NDArray[np.uint8], int]]:
     """Pictures of `data` at a steady rate, each with the number of instants that show it.
 
     A picture is `[height, width, 3]` RGB, upright. The instants are 0, 1/rate, 2/rate ... seconds
-    after the first frame. Raises BadSample: `empty_video`, `unknown_video_format`, `corrupt_video`,
-    `no_video_track`, `unsupported_codec`, `frame_too_large`, `video_too_long` (more than
-    `max_frames` instants).
+    after the first frame; with `all`, every frame is shown at one instant. Raises BadSample:
+    `empty_video`, `unknown_video_format`, `corrupt_video`, `no_video_track`, `unsupported_codec`,
+    `frame_too_large`, `video_too_long` (more than `max_frames` instants).
     """
     with open_media(data, kind="video") as container:
         num_instants = 0
 
         for frame, start, end in _shown(_decoded(container)):
-            until = _instants_before(end, frames_per_second)
-            repeats = until - max(num_instants, _instants_before(start, frames_per_second))
+            if frames_per_second == "all":
+                until, repeats = num_instants + 1, 1
+            else:
+                until = _instants_before(end, frames_per_second)
+                repeats = until - max(num_instants, _instants_before(start, frames_per_second))
+
             if until > max_frames:
                 raise BadSample(
                     "video_too_long",
-                    f"the video gives more than {max_frames} pictures at {frames_per_second:g} a "
+                    f"the video gives more than {max_frames} pictures at {frames_per_second} a "
                     "second, the limit",
                 )
             if repeats > 0:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from actors.inference.checkpoints import CheckpointConfig
 from shards.config import ConfigError, option
@@ -29,6 +30,28 @@ class LabelerConfig(CheckpointConfig):
                     f"label_names: got {emotion!r} for {label!r}, expected one of "
                     f"{', '.join(EMOTIONS)}"
                 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcousticsConfig:
+    """Which acoustic descriptors are averaged over an utterance, and over which of its frames."""
+
+    features: Literal["egemaps", "egemaps-32-16", "builtin"] = option(
+        help="egemaps: the 25 low-level descriptors of eGeMAPSv02 (extra: opensmile, license for "
+        "research only); egemaps-32-16: the same from frames of 32 ms every 16 ms, as in the "
+        "paper; builtin: 25 similar descriptors that need no license",
+        default="builtin",
+    )
+    frames: Literal["all", "voiced"] = option(
+        help="voiced: descriptors of a voice, such as pitch, are averaged over frames with a "
+        "voice; all: over all frames, where the others count as 0",
+        default="voiced",
+    )
+
+    @property
+    def needs_research_license(self) -> bool:
+        """Whether openSMILE makes the targets, whose license is for research only."""
+        return self.features != "builtin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,9 +3,9 @@
 They are targets that another model learns to predict, computed while the utterance is decoded
 anyway. Each is made only when the panel asks for it.
 
-`egemaps` [25]: openSMILE's eGeMAPSv02 low-level descriptors, averaged over time. `sentiment` [3]:
-negative, neutral, positive. `face_embedding` [D]: pooled features of an image backbone, averaged
-over frames. `speaker_vector` [D]: last layer of an audio backbone, averaged over time.
+`acoustics` [25] has a file of its own. `sentiment` [3]: negative, neutral, positive.
+`face_embedding` [D]: pooled features of an image backbone, or precomputed features, averaged over
+frames. `speaker_vector` [D]: last layer of an audio backbone, averaged over time.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,47 +25,13 @@ from actors.inference.outcomes import Missing, Outcome
 from actors.inference.probes import probe_waveforms
 from actors.inference.runtime import Probe, Runtime, Settled, settle
 from actors.inference.waveforms import cast_floats, checkpoint_inputs
-from actors.inference.windows import MIN_SAMPLES, windowed_rows
+from actors.inference.windows import windowed_rows
 from actors.labeling.labelers.text import TextClassifier
 from shards.config import ConfigError
 from shards.media.sound_format import SAMPLE_RATE_HZ, Waveform
 
 SENTIMENTS = ("negative", "neutral", "positive")
 _SENTIMENT_NAMES = {"neg": "negative", "neu": "neutral", "pos": "positive"}
-
-
-class Egemaps:
-    """The 25 low-level descriptors of eGeMAPSv02, averaged over time.
-
-    They are made by openSMILE, which is licensed for research only.
-    """
-
-    def setup(self) -> None:
-        """Make the extractor. Raises ConfigError when openSMILE is not installed."""
-        try:
-            import opensmile  # an optional extra
-        except ImportError as error:
-            raise ConfigError(
-                "objectives.egemaps: openSMILE is missing; pip install 'emostream[opensmile]'"
-            ) from error
-
-        self._smile = opensmile.Smile(
-            feature_set=opensmile.FeatureSet.eGeMAPSv02,
-            feature_level=opensmile.FeatureLevel.LowLevelDescriptors,
-        )
-
-    def compute(self, waveforms: Sequence[Waveform]) -> list[Outcome]:
-        """[25] for each waveform; one under 0.1 s holds no complete frame and is Missing."""
-        return [self._compute_one(waveform) for waveform in waveforms]
-
-    def _compute_one(self, waveform: Waveform) -> Outcome:
-        if len(waveform) < MIN_SAMPLES:
-            return Missing(f"audio_too_short: under {MIN_SAMPLES} samples (0.1 s)")
-
-        descriptors = self._smile.process_signal(
-            np.ascontiguousarray(waveform), SAMPLE_RATE_HZ
-        ).to_numpy()
-        return _finite(descriptors.mean(axis=0))
 
 
 class Sentiment:
@@ -120,6 +86,25 @@ class FaceEmbedding:
 
     def _probe(self, model: Any) -> NDArray[np.float64]:
         return _unit(self._embed(model, probe_frames()))
+
+
+class FaceFeatures:
+    """An utterance's precomputed face features (`face.npy`), averaged over frames."""
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+
+    def compute(self, sequences: Sequence[NDArray[np.float32]]) -> list[Outcome]:
+        """[D] for each utterance's features [F, D]; those of another width are Missing."""
+        return [
+            _finite(features.mean(axis=0, dtype=np.float64))
+            if len(features) and features.shape[1] == self._width
+            else Missing(
+                f"face_features_shape: got {features.shape[0]} frames of {features.shape[1]} "
+                f"values, expected at least 1 of {self._width}"
+            )
+            for features in sequences
+        ]
 
 
 class SpeakerVector:

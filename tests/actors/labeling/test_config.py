@@ -10,16 +10,19 @@ from actors.inference.config import BatchingConfig
 from actors.labeling.config import ObjectivesConfig, PanelConfig
 from actors.labeling.identity import panel_identity
 from actors.labeling.labelers.config import (
+    AcousticsConfig,
     LabelerConfig,
     SpeechRecognitionConfig,
     TextLabelerConfig,
 )
 from actors.reading.config import MediaConfig
 from shards.config import ConfigError
+from shards.config_values import from_mapping
 from shards.media.face_config import FaceConfig
 from tests.actors.inference.tiny_checkpoints import write_face_sequence, write_text
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+FORMER_DIGEST = "ec5a35318ca09832a63beba48c85b1de4813902d45bbb05a2995be035dbc5545"
 
 
 @pytest.fixture
@@ -151,7 +154,11 @@ def test_whatever_can_change_a_label_makes_another_panel(folder: Path, config: P
         dataclasses.replace(
             config, text=TextLabelerConfig(checkpoint=text, label_names={"surprise": "fear"})
         ),
-        dataclasses.replace(config, objectives=ObjectivesConfig(egemaps=True)),
+        dataclasses.replace(config, objectives=ObjectivesConfig(acoustics=AcousticsConfig())),
+        dataclasses.replace(
+            config, objectives=ObjectivesConfig(acoustics=AcousticsConfig(frames="all"))
+        ),
+        dataclasses.replace(config, objectives=ObjectivesConfig(face_features=20)),
         dataclasses.replace(config, speech_recognition=SpeechRecognitionConfig(checkpoint=text)),
         dataclasses.replace(
             config, speech_recognition=SpeechRecognitionConfig(checkpoint=text, language="de")
@@ -172,3 +179,30 @@ def test_whatever_can_change_a_label_makes_another_panel(folder: Path, config: P
     digests.append(panel_identity(config).digest)
 
     assert len(set(digests)) == len(digests)
+
+
+def test_a_panel_without_later_objectives_keeps_its_digest() -> None:
+    """Options that came later change no digest where they are not used, and so no table.
+
+    The digest was computed by the release before these options.
+    """
+    values = {"objectives": {"sentiment": {"checkpoint": "org/text", "revision": "0" * 40}}}
+    config = from_mapping(PanelConfig, values)
+
+    assert panel_identity(config).digest == FORMER_DIGEST
+
+
+def test_the_former_egemaps_option_names_its_successor(tmp_path: Path) -> None:
+    """What counted unvoiced frames is not taken for what does not."""
+    (tmp_path / "panel.yaml").write_text("objectives: {egemaps: true}\n")
+
+    with pytest.raises(ConfigError, match=r"acoustics: \{features: egemaps, frames: all\}"):
+        PanelConfig.load(str(tmp_path / "panel.yaml"))
+
+
+def test_one_column_has_one_maker(tmp_path: Path) -> None:
+    """Crops and features of faces would both become the face embedding."""
+    with pytest.raises(ConfigError, match="expected one of the two"):
+        ObjectivesConfig(
+            face_embedding=CheckpointConfig(checkpoint=str(tmp_path)), face_features=20
+        )

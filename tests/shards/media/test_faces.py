@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -48,7 +49,9 @@ def number_of(picture: Picture) -> int:
     return round((float(picture.mean()) - 15) / SHADE)
 
 
-def sampled(data: bytes, frames_per_second: float, max_frames: int = 1000) -> list[int]:
+def sampled(
+    data: bytes, frames_per_second: float | Literal["all"], max_frames: int = 1000
+) -> list[int]:
     """The numbers of the pictures at each instant."""
     pictures = sampled_frames(data, frames_per_second=frames_per_second, max_frames=max_frames)
     return [number_of(picture) for picture, repeats in pictures for _ in range(repeats)]
@@ -69,10 +72,11 @@ def code_of(data: bytes, *, frames_per_second: float = 4.0, max_frames: int = 10
         (5.0, list(range(0, 20, 2))),
         (10.0, list(range(20))),
         (0.1, [0]),
+        ("all", list(range(20))),
     ],
 )
 def test_the_pictures_at_a_steady_rate_are_chosen(
-    name: str, frames_per_second: float, expected: list[int]
+    name: str, frames_per_second: float | Literal["all"], expected: list[int]
 ) -> None:
     """Exactly the pictures shown at the instants asked for come out, in order.
 
@@ -90,6 +94,15 @@ def test_a_faster_rate_than_the_videos_repeats_pictures() -> None:
     """A picture counts as often as it is shown, so that every second weighs alike."""
     data = encode_video([numbered(n) for n in range(4)], frames_per_second=5)
     assert sampled(data, 10.0) == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_every_frame_is_taken_once_whatever_its_time() -> None:
+    """With `all`, a frame that flashes by counts like one that is held, up to the limit."""
+    data = encode_video([numbered(n) for n in range(6)], times=[0.0, 0.02, 0.04, 1.1, 1.12, 2.6])
+
+    assert sampled(data, "all", max_frames=6) == list(range(6))
+    with pytest.raises(BadSample, match="more than 5 pictures at all"):
+        sampled(data, "all", max_frames=5)
 
 
 def test_a_video_with_an_uneven_rate_is_sampled_by_time() -> None:

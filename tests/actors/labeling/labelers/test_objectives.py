@@ -1,4 +1,3 @@
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,12 @@ from transformers import (
 from actors.inference.checkpoints import CheckpointConfig
 from actors.inference.outcomes import Missing
 from actors.inference.runtime import Runtime
-from actors.labeling.labelers.objectives import Egemaps, FaceEmbedding, Sentiment, SpeakerVector
+from actors.labeling.labelers.objectives import (
+    FaceEmbedding,
+    FaceFeatures,
+    Sentiment,
+    SpeakerVector,
+)
 from shards.config import ConfigError
 from tests.actors.inference.runtimes import cpu_runtime
 from tests.actors.inference.tiny_checkpoints import write_audio, write_image, write_text
@@ -221,34 +225,12 @@ def test_bfloat16_drift_of_an_embedding_is_measured_at_unit_length(
     assert isinstance(face.compute(crops(2))[0], np.ndarray)
 
 
-def test_egemaps_are_the_means_of_the_25_descriptors() -> None:
-    """A 220 Hz tone lies 36 semitones above 27.5 Hz and is not silent."""
-    opensmile = pytest.importorskip("opensmile")
-    time = np.arange(16_000) / 16_000
-    tone = sum(
-        0.2 / number * np.sin(2 * np.pi * 220 * number * time) for number in range(1, 8)
-    ).astype(np.float32)
+def test_face_features_are_averaged_over_frames() -> None:
+    """The mean of each value over time; features of another width are named, and lose nothing."""
+    features = np.array([[1.0, 4.0], [3.0, 0.0]], dtype=np.float32)
+    mean, narrow, empty = FaceFeatures(2).compute([features, features[:, :1], features[:0]])
 
-    egemaps = Egemaps()
-    egemaps.setup()
-    values, short = egemaps.compute([tone, tone[:100]])
-
-    assert isinstance(values, np.ndarray)
-    assert (values.shape, values.dtype) == ((25,), np.float32)
-    assert isinstance(short, Missing)
-
-    smile = opensmile.Smile(
-        feature_set=opensmile.FeatureSet.eGeMAPSv02,
-        feature_level=opensmile.FeatureLevel.LowLevelDescriptors,
-    )
-    pitch = values[smile.feature_names.index("F0semitoneFrom27.5Hz_sma3nz")]
-    # Unvoiced frames at the edges count as 0.
-    assert pitch == pytest.approx(12 * np.log2(220 / 27.5), abs=1.5)
-    assert values[smile.feature_names.index("Loudness_sma3")] > 0
-
-
-def test_egemaps_without_opensmile_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When openSMILE is missing, the error at setup gives the command that adds it."""
-    monkeypatch.setitem(sys.modules, "opensmile", None)
-    with pytest.raises(ConfigError, match=r"pip install 'emostream\[opensmile\]'"):
-        Egemaps().setup()
+    np.testing.assert_array_equal(mean, np.array([2.0, 2.0], dtype=np.float32))
+    for outcome, got in ((narrow, "2 frames of 1 values"), (empty, "0 frames of 2 values")):
+        assert isinstance(outcome, Missing)
+        assert outcome.reason.startswith(f"face_features_shape: got {got}")
