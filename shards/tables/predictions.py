@@ -150,6 +150,28 @@ def read_info(url: str) -> TableInfo:
         return _info(file, url)
 
 
+def read_objectives(url: str, names: Iterable[str]) -> pa.Table:
+    """The offset of each row of a table, and those of the objectives `names` that the table has."""
+    with open_parquet(url, remedy=REMEDY) as file:
+        _info(file, url)
+        present = [name for name in names if name in file.schema_arrow.names]
+        return file.read(columns=["offset", *present]).combine_chunks()
+
+
+def list_predictions(directory: str) -> dict[str, TableInfo]:
+    """The footer of each table of a predictions folder, by the URL of the table.
+
+    Raises ConfigError as `load_predictions` does.
+    """
+    urls = _table_urls(directory)
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        infos = list(pool.map(read_info, urls))
+
+    _require_one_table_a_shard(directory, infos)
+    _require_one_panel(directory, infos)
+    return dict(zip(urls, infos, strict=True))
+
+
 def load_predictions(
     directory: str, columns: Iterable[str] = FIXED_COLUMNS
 ) -> tuple[pa.Table, list[TableInfo]]:
@@ -159,12 +181,7 @@ def load_predictions(
     does not have is null. Raises ConfigError when the folder holds no table, two tables of one
     shard, tables of different panels, or a Parquet file that is no prediction table.
     """
-    urls = [join(directory, name) for name in list_names(directory) if is_table_name(name)]
-    if not urls:
-        raise ConfigError(
-            f"{directory}: the folder holds no prediction tables; run `emostream label --out "
-            f"{directory}` first"
-        )
+    urls = _table_urls(directory)
 
     # A table's name holds only the last part of its shard's path, so tables sorted by their names
     # are not in the order of their shards.
@@ -215,6 +232,16 @@ def distributions(table: pa.Table, modality: str) -> NDArray[np.float64]:
     )
 
     return values
+
+
+def _table_urls(directory: str) -> list[str]:
+    urls = [join(directory, name) for name in list_names(directory) if is_table_name(name)]
+    if not urls:
+        raise ConfigError(
+            f"{directory}: the folder holds no prediction tables; run `emostream label --out "
+            f"{directory}` first"
+        )
+    return urls
 
 
 def _load(url: str, columns: list[str]) -> tuple[TableInfo, pa.Table]:
