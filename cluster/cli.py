@@ -20,7 +20,7 @@ import yaml
 from cluster.command_table import COMMANDS
 from cluster.exit_status import ExitStatus
 from shards.config import ConfigError, Option, choices, options_of
-from shards.config_values import explain, from_mapping
+from shards.config_values import explain, from_mapping, partial, split_list
 from shards.errors import BadShard
 
 
@@ -40,10 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     command = COMMANDS[arguments.command]
     try:
-        config = _resolve(command.config_class(), arguments)
+        values = _given_values(command.config_class(), arguments)
         if arguments.print_config:
-            sys.stdout.write(explain(config))
+            sys.stdout.write(_explained(command.config_class(), values))
             return ExitStatus.DONE
+        config = from_mapping(command.config_class(), values, where="options")
         return int(resolve_name(command.run)(config))
     except (ConfigError, BadShard) as error:
         sys.stderr.write(f"emostream {arguments.command}: {error}\n")
@@ -150,8 +151,7 @@ def _flag(name: str) -> str:
 def _arity(option: Option) -> dict[str, Any]:
     """Return how many values the flag of an option takes, as argparse wants it.
 
-    A switch needs no value (`--resume` is `--resume true`). A list takes several, or one with
-    commas.
+    A switch needs no value (`--resume` is `--resume true`). A list takes several.
     """
     if isinstance(option.default, bool):
         return {"nargs": "?", "const": True}
@@ -168,7 +168,15 @@ def _default_text(option: Option) -> str:
     return f"(default: {','.join(map(str, value)) if isinstance(value, tuple) else value})"
 
 
-def _resolve(config_class: type[Any], arguments: argparse.Namespace) -> Any:
+def _explained(config_class: type[Any], values: dict[str, Any]) -> str:
+    """All options; one that must be given and is not yet given is a comment."""
+    config, lacking = partial(config_class, values, where="options")
+    return explain(config, lacking)
+
+
+def _given_values(config_class: type[Any], arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the file, --set and the flags give, before it is checked."""
+    options = options_of(config_class)
     values = _read_yaml(arguments.config) if arguments.config else {}
     for assignment in arguments.set:
         name, separator, value = assignment.partition("=")
@@ -177,21 +185,24 @@ def _resolve(config_class: type[Any], arguments: argparse.Namespace) -> Any:
         _set_nested(values, name.replace("-", "_"), value)
 
     # Why former spellings too: `from_mapping` maps them to the names of today.
-    names = {
-        spelling
-        for name, option in options_of(config_class).items()
-        for spelling in (name, *option.former)
-    }
+    names = {spelling for name, option in options.items() for spelling in (name, *option.former)}
 
     given = {name: value for name, value in vars(arguments).items() if name in names}
     values.update(
         {
-            name: ",".join(value) if isinstance(value, list) else value
+            name: _items(value, options.get(name)) if isinstance(value, list) else value
             for name, value in given.items()
         }
     )
 
-    return from_mapping(config_class, values, where="options")
+    return values
+
+
+def _items(words: list[str], option: Option | None) -> list[str]:
+    """The items of a list, of which a word may hold several with commas, unless it is a path."""
+    if option is not None and option.is_paths:
+        return words
+    return [item for word in words for item in split_list(word)]
 
 
 def _set_nested(values: dict[str, Any], dotted: str, value: str) -> None:

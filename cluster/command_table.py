@@ -96,7 +96,7 @@ COMMANDS: dict[str, Command] = {
         "Tabulate evaluated runs: mean over seeds, spread, and paired significance.",
         "cluster.training.compare:CompareConfig",
         "cluster.training.compare:run_compare",
-        "--runs takes evaluation folders, separated by spaces or commas. Runs with the same recipe "
+        "--runs takes evaluation folders, separated by spaces. Runs with the same recipe "
         "and options are one method; engine.seed tells its runs apart.",
     ),
     "embed": Command(

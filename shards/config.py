@@ -26,6 +26,7 @@ def option(
     default_factory: Callable[[], Any] | Any = dataclasses.MISSING,
     positional: bool = False,
     is_group: bool = False,
+    is_paths: bool = False,
     former: tuple[str, ...] = (),
 ) -> Any:
     """A dataclass field that is an option and carries its help.
@@ -33,10 +34,17 @@ def option(
     `help` is a text, or a function that is called for the text when somebody asks for help. A
     `positional` option is given without a flag, as DIR in `emostream report DIR`.
     `is_group` marks a mapping whose entries are options themselves and are named GROUP.NAME, like
-    the options of a nested dataclass. `former` lists names that the option had before: they are
-    accepted for one release, with a warning.
+    the options of a nested dataclass. `is_paths` marks a list of paths, in which a comma is part of
+    a path; other lists may be given as one text with commas. `former` lists names that the option
+    had before: they are accepted for one release, with a warning.
     """
-    metadata = {"help": help, "positional": positional, "is_group": is_group, "former": former}
+    metadata = {
+        "help": help,
+        "positional": positional,
+        "is_group": is_group,
+        "is_paths": is_paths,
+        "former": former,
+    }
 
     if default_factory is not dataclasses.MISSING:
         return dataclasses.field(default_factory=default_factory, metadata=metadata)
@@ -95,6 +103,11 @@ class Option:
         return bool(self.field.metadata.get("is_group")) or dataclasses.is_dataclass(
             self.field.default_factory
         )
+
+    @property
+    def is_paths(self) -> bool:
+        """Whether the option is a list of paths, which may hold commas."""
+        return bool(self.field.metadata.get("is_paths"))
 
     def value(self, config: Any) -> Any:
         """The value of the option in `config`."""

@@ -9,8 +9,8 @@ import logging
 import math
 import types
 import typing
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, TypeVar, cast
 
 import yaml
 
@@ -26,44 +26,16 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], *, where: str = "confi
     `where` is what errors call `values`, for example `options`. Raises ConfigError for an unknown
     option, for a required option that is missing, and for a value of the wrong type.
     """
-    options = options_of(cls)
-
-    for former, name in former_names(cls, values).items():
-        if name in values:
-            raise ConfigError(
-                f"{where}: got {name} and its former name {former}; leave {former} out"
-            )
-        log.warning(
-            "%s.%s is now called %s; the next release will not know the old name",
-            where,
-            former,
-            name,
-        )
-    values = by_present_names(cls, values)
-
-    unknown = sorted(set(values) - set(options))
-    if unknown:
-        meant = _meant(cls, unknown[0])
-        raise ConfigError(
-            f"{where}: unknown option {', '.join(unknown)}; "
-            f"{f'did you mean {meant}? ' if meant else ''}known options: {', '.join(options)}"
-        )
-
+    values = _named_as_today(cls, values, where)
     missing = [
-        name for name, declared in options.items() if declared.is_required and name not in values
+        name
+        for name, declared in options_of(cls).items()
+        if declared.is_required and name not in values
     ]
     if missing:
         raise ConfigError(f"{where}: {', '.join(missing)} must be given")
 
-    # People give the options of an inlined group beside all others, but `cls` takes the group as
-    # one object. So the values of each inlined group are collected apart.
-    own: dict[str, Any] = {}
-    inner: dict[str, dict[str, Any]] = {}
-    for name, value in values.items():
-        declared = options[name]
-        holder = own if declared.inlined_in is None else inner.setdefault(declared.inlined_in, {})
-        holder[name] = convert(declared.hint, value, where=f"{where}.{name}")
-
+    own, inner = _converted(cls, values, where)
     hints = typing.get_type_hints(cls)
     try:
         return cls(**own, **{name: hints[name](**given) for name, given in inner.items()})
@@ -75,6 +47,53 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], *, where: str = "confi
         raise ConfigError(f"{where.removeprefix('options.')}.{error}") from error
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def _named_as_today(cls: type[Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """`values` by present names, with a warning for each former name; all names are known."""
+    for former, name in former_names(cls, values).items():
+        if name in values:
+            raise ConfigError(
+                f"{where}: got {name} and its former name {former}; leave {former} out"
+            )
+        log.warning(
+            "%s.%s is now called %s; the next release will not know the old name",
+            where,
+            former,
+            name,
+        )
+    today = by_present_names(cls, values)
+
+    options = options_of(cls)
+    unknown = sorted(set(today) - set(options))
+    if unknown:
+        meant = _meant(cls, unknown[0])
+        raise ConfigError(
+            f"{where}: unknown option {', '.join(unknown)}; "
+            f"{f'did you mean {meant}? ' if meant else ''}known options: {', '.join(options)}"
+        )
+
+    return today
+
+
+def _converted(
+    cls: type[Any], values: Mapping[str, Any], where: str
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The options of `cls` itself, and those of each inlined group, converted to their types.
+
+    People give the options of an inlined group beside all others, but `cls` takes the group as one
+    object.
+    """
+    options = options_of(cls)
+    own: dict[str, Any] = {}
+    inner: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        declared = options[name]
+        holder = own if declared.inlined_in is None else inner.setdefault(declared.inlined_in, {})
+        given = [value] if declared.is_paths and isinstance(value, str) else value
+        holder[name] = convert(declared.hint, given, where=f"{where}.{name}")
+
+    return own, inner
 
 
 def former_names(cls: type[Any], values: Mapping[str, Any]) -> dict[str, str]:
@@ -114,7 +133,7 @@ def convert(hint: Any, value: Any, *, where: str) -> Any:
         return value
 
     if origin is tuple:
-        items = [part for part in value.split(",") if part] if isinstance(value, str) else value
+        items = split_list(value) if isinstance(value, str) else value
         if not isinstance(items, list | tuple):
             raise ConfigError(f"{where}: got {value!r}, expected a list, such as [a, b] or a,b")
         return tuple(convert(arguments[0], item, where=where) for item in items)
@@ -134,6 +153,11 @@ def convert(hint: Any, value: Any, *, where: str) -> Any:
     return _convert_scalar(hint, value, where)
 
 
+def split_list(text: str) -> list[str]:
+    """The items of a list that is given as one text with commas."""
+    return [part for part in text.split(",") if part]
+
+
 def to_mapping(config: Any) -> dict[str, Any]:
     """The resolved options as plain values, ready for YAML; the inverse of `from_mapping`."""
     return {
@@ -141,19 +165,53 @@ def to_mapping(config: Any) -> dict[str, Any]:
     }
 
 
-def explain(config: Any) -> str:
+def partial(cls: type[T], values: Mapping[str, Any], *, where: str) -> tuple[T, list[str]]:
+    """`cls` for `explain`, and the names of the required options that `values` lack.
+
+    A lacking option is None, and the checks that `cls` makes of itself are left out if there is
+    one. Raises ConfigError as `from_mapping` does otherwise.
+    """
+    given = _named_as_today(cls, values, where)
+    lacking = [
+        name
+        for name, declared in options_of(cls).items()
+        if declared.is_required and name not in given
+    ]
+    if not lacking:
+        return from_mapping(cls, given, where=where), []
+
+    unchecked = object.__new__(cls)
+    own, inner = _converted(cls, given, where)
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cast(Any, cls)):
+        if field.metadata.get("is_inlined"):
+            value: Any = hints[field.name](**inner.get(field.name, {}))
+        else:
+            default = options_of(cls)[field.name].default
+            value = own.get(field.name, None if default is dataclasses.MISSING else default)
+        object.__setattr__(unchecked, field.name, value)
+
+    return unchecked, lacking
+
+
+def explain(config: Any, missing: Collection[str] = ()) -> str:
     """The resolved options as YAML, each with its help as a comment; `--config` reads them back.
+
+    Required options that are `missing` are shown as comments, to be filled in.
 
     The options of a group may depend on another option: those of `model` depend on `recipe`. A
     configuration with such a group has a method `expanded`, which returns group name -> dataclass.
     """
-    return "".join(f"{line}\n" for line in _explained(config, ""))
+    return "".join(f"{line}\n" for line in _explained(config, "", missing))
 
 
-def _explained(config: Any, indent: str) -> Iterator[str]:
+def _explained(config: Any, indent: str, missing: Collection[str] = ()) -> Iterator[str]:
     expanded: Mapping[str, Any] = config.expanded() if hasattr(config, "expanded") else {}
     for name, declared in options_of(type(config)).items():
         value, text = expanded.get(name, declared.value(config)), declared.help
+        if name in missing:
+            yield f"{indent}# {name}: (required) {text}"
+            continue
         if dataclasses.is_dataclass(value):
             yield f"{indent}{name}:  # {text}"
             yield from _explained(value, f"{indent}  ")

@@ -15,7 +15,9 @@ class PredictConfig:
 
     checkpoint: str = option(help="Exported recognizer of sound: RUN/best or RUN/last.")
     audio: tuple[str, ...] = option(
-        default=(), help="Sound files or videos, and folders that are searched for them."
+        default=(),
+        is_paths=True,
+        help="Sound files or videos, and folders that are searched for them.",
     )
     table: str | None = option(
         default=None,

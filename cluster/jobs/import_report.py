@@ -48,9 +48,9 @@ def _remarks(report: ImportReport) -> Iterator[str]:
         )
     if remarks.num_unknown_emotions:
         yield (
-            f"  {remarks.num_unknown_emotions} rows have an emotion that is none of the seven, so "
-            f"weak labels are not measured by them: {_counts(remarks.unknown_emotions)}; "
-            "`emostream train` can learn them"
+            f"  {remarks.num_unknown_emotions} rows have an emotion that is none of the seven: "
+            f"{_counts(remarks.unknown_emotions)}; `emostream train` can learn them, but `select` "
+            "cannot check what teachers say against them"
         )
     if remarks.shared_speakers:
         yield (

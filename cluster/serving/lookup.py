@@ -29,7 +29,9 @@ class LookupConfig:
     """Options of `emostream lookup`."""
 
     server: str = option(help="HOST:PORT of a server, as `emostream serve` prints it.")
-    audio: tuple[str, ...] = option(default=(), help="Files with recordings of one speaker.")
+    audio: tuple[str, ...] = option(
+        default=(), is_paths=True, help="Files with recordings of one speaker."
+    )
     vector: str | None = option(
         default=None, help="File in .npy format with the vector [D] of a speaker."
     )

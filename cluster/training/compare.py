@@ -52,7 +52,8 @@ class CompareConfig:
     """Options of `emostream compare`."""
 
     runs: tuple[str, ...] = option(
-        help="Evaluation folders, as `emostream evaluate` writes them, or NAME=FOLDER."
+        is_paths=True,
+        help="Evaluation folders, as `emostream evaluate` writes them, or NAME=FOLDER.",
     )
     out: str = option(help="JSON file for the table.")
     baseline: str = option(default="finetune", help="Method that the others are tested against.")

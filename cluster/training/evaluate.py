@@ -1,8 +1,8 @@
 """`emostream evaluate`: measure a trained recognizer on a split, over utterances and over speakers.
 
 Writes metrics.json, predictions.parquet and a page. The truth is the true emotion where the corpus
-has one, else the weak label; the metrics say which. With --pldc, predictions are calibrated by the
-training speakers of the same shards.
+has one, else the label, which is weak if teachers gave it; the metrics say which. With --pldc,
+predictions are calibrated by the training speakers of the same shards.
 """
 
 import sys

@@ -26,9 +26,10 @@ class TargetConfig:
     """Which field of the json a model learns to predict."""
 
     kind: Literal["label", "label_probs", "emotion", "values"] = option(
-        help="Field of the samples' json to learn. label: `label`, which `emostream pack` writes "
-        "(the weak label) or a column of your table gives; label_probs: the distribution that "
-        "`emostream pack` writes; emotion: `emotion`, the true emotion; values: numbers.",
+        help="Field of the samples' json to learn. label: `label`, the class that a column of "
+        "your table states, or the weak label that `emostream pack` writes; label_probs: the "
+        "distribution that `emostream pack` writes; emotion: `emotion`, the true emotion; values: "
+        "numbers.",
         default="label",
     )
     classes: tuple[str, ...] = option(

@@ -75,6 +75,50 @@ def test_a_recipes_own_options_are_explained(capsys: pytest.CaptureFixture[str])
     )
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_options_are_explained_before_they_are_given(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--print-config wants no required option: those that lack are comments, the rest reads back.
+
+    A recipe is wanted, because its options are explained.
+    """
+    positional = ["setpeer"] if name == "train" else []
+    assert main([name, *positional, "--print-config"]) == 0
+
+    printed = capsys.readouterr().out
+    required = {
+        key for key, one in options_of(COMMANDS[name].config_class()).items() if one.is_required
+    }
+    lacking = required - {"recipe"}
+    assert lacking.isdisjoint(yaml.safe_load(printed))
+    assert all(f"# {key}: (required) " in printed for key in lacking)
+
+    assert main([name, *positional, "--print-config", "--set", "no_such_option=1"]) == 2
+    assert "unknown option no_such_option" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "expected"),
+    [
+        (["predict", "--audio", "a,b.wav", "c.wav"], "audio", ["a,b.wav", "c.wav"]),
+        (["predict", "--audio", "a,b.wav"], "audio", ["a,b.wav"]),
+        (["predict", "--set", "audio=a,b.wav"], "audio", ["a,b.wav"]),
+        (["evaluate", "--checkpoint", "a,b/best"], "checkpoint", ["a,b/best"]),
+        (["compare", "--runs", "a,b", "c"], "runs", ["a,b", "c"]),
+        (["select", "--teachers", "text,vision"], "teachers", ["text", "vision"]),
+        (["select", "--teachers", "text", "vision"], "teachers", ["text", "vision"]),
+        (["select", "--set", "teachers=text,vision"], "teachers", ["text", "vision"]),
+    ],
+)
+def test_a_comma_is_part_of_a_path(
+    arguments: list[str], name: str, expected: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Paths are taken whole; lists of names may be given with commas."""
+    assert main([*arguments, "--print-config"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)[name] == expected
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

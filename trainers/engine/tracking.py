@@ -4,6 +4,11 @@ A run that was interrupted and resumed leaves one curve. It resumes from a check
 was recorded after the step of that checkpoint is removed from `metrics.jsonl` and TensorBoard: the
 resumed run records these steps again. MLflow and W&B, which `engine.trackers` names, see the
 resumed run as the same run, because `trackers.json` keeps the identifier that each service gave it.
+They cannot remove what they have, so a figure that they have of a step is not recorded again. The
+resumed run computes the same figures, unless `engine.extend` gives it another learning rate.
+
+Sending figures only after the checkpoint that makes them final was rejected: people watch a run
+while it lasts.
 """
 
 import importlib.util
@@ -18,6 +23,11 @@ from shards.storage.files import atomic_write
 
 MLFLOW_PARAMETERS = 100  # how many a server takes at once
 METRICS_NAME, RUN_IDS_NAME = "metrics.jsonl", "trackers.json"
+# In `trackers.json`, beside the identifiers: see `Recorded`.
+RECORDED_NAME = "recorded"
+
+# The last step of which each figure is recorded.
+Recorded = Mapping[str, int]
 
 
 class Tracker(Protocol):
@@ -83,6 +93,29 @@ class ServiceTracker(Tracker, Protocol):
     def run_id(self) -> str:
         """The identifier of the run, under which a resumed run continues."""
 
+    def recorded(self, sent: Recorded) -> Recorded:
+        """What the service has of the run; earlier attempts have `sent` this or a little more."""
+
+
+class Unrepeated:
+    """Records in `service` what is not yet `recorded` there."""
+
+    def __init__(self, service: ServiceTracker, recorded: Recorded) -> None:
+        self._service, self._recorded = service, recorded
+
+    def log(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Record those of the `numbers` that the service does not have of `step`."""
+        new = {name: value for name, value in numbers.items() if step > self._last(name)}
+        if new:
+            self._service.log(step, new)
+
+    def close(self) -> None:
+        """Write what is buffered."""
+        self._service.close()
+
+    def _last(self, name: str) -> int:
+        return self._recorded.get(name, 0)
+
 
 class MlflowRun:
     """A run on the MLflow server that the environment variables name."""
@@ -105,6 +138,16 @@ class MlflowRun:
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         """Record `numbers` as metrics of `step`."""
         self._mlflow.log_metrics(dict(numbers), step=step)
+
+    def recorded(self, sent: Recorded) -> Recorded:
+        """What the server answers: a killed run may have written a line that was never sent."""
+        client = self._mlflow.MlflowClient()
+        names = client.get_run(self.run_id).data.metrics
+
+        return {
+            name: max(point.step for point in client.get_metric_history(self.run_id, name))
+            for name in names
+        }
 
     def close(self) -> None:
         """End the run."""
@@ -132,6 +175,10 @@ class WandbRun:
         """Record `numbers` of `step`."""
         self._run.log(dict(numbers), step=step)
 
+    def recorded(self, sent: Recorded) -> Recorded:
+        """What was sent: W&B refuses steps that it has, but an offline run does not know them."""
+        return sent
+
     def close(self) -> None:
         """End the run."""
         self._run.finish()
@@ -158,8 +205,16 @@ def open_trackers(
     """Open `metrics.jsonl`, TensorBoard and the services `names`.
 
     The libraries of the services must be installed. `first_step` is the step that the run resumes
-    from; 0 for a new run.
+    from. With 0 the run begins, and is a new run for the services too: what an attempt without a
+    checkpoint has left there may have had other options.
     """
+    path = out / RUN_IDS_NAME
+    kept: dict[str, Any] = read_json(path) if first_step and path.exists() else {}
+    sent = _sent(out, kept.pop(RECORDED_NAME, {})) if first_step else {}
+
+    # Before lines are removed from `metrics.jsonl`, because they tell what was sent.
+    if kept:
+        write_json(path, {**kept, RECORDED_NAME: sent})
     trackers: list[Tracker] = [
         MetricsFile(out / METRICS_NAME, first_step=first_step),
         TensorBoard(out / "tensorboard", first_step=first_step),
@@ -167,16 +222,24 @@ def open_trackers(
 
     # Identifiers of services that are not in `names` this time are kept: a later attempt may use
     # these services again.
-    path = out / RUN_IDS_NAME
-    run_ids: dict[str, str] = read_json(path) if path.exists() else {}
     for name in names:
-        service = _SERVICES[name](out.name, parameters, run_ids.get(name))
-        run_ids[name] = service.run_id
-        trackers.append(service)
+        service = _SERVICES[name](out.name, parameters, kept.get(name))
+        trackers.append(Unrepeated(service, service.recorded(sent) if name in kept else {}))
+        kept[name] = service.run_id
 
-    if run_ids:
-        write_json(path, run_ids)
+    if kept:
+        write_json(path, {**kept, RECORDED_NAME: sent})
     return trackers
+
+
+def _sent(out: Path, before: Recorded) -> dict[str, int]:
+    """What all attempts have sent to the services: `before` the last one, and by its lines."""
+    sent = dict(before)
+    for line in map(json.loads, _lines(out / METRICS_NAME)):
+        for name in line.keys() - {"step"}:
+            sent[name] = max(sent.get(name, 0), int(line["step"]))
+
+    return sent
 
 
 def last_step(out: Path) -> int:

@@ -14,8 +14,9 @@ class EvaluateConfig:
     """Options of `emostream evaluate`."""
 
     checkpoint: tuple[str, ...] = option(
+        is_paths=True,
         help="Exported model: RUN/best or RUN/last. Several models, one for each fold, are "
-        "measured together: each on the utterances that it left out."
+        "measured together: each on the utterances that it left out.",
     )
     shards: str = option(help="Packed shards: a glob, a folder or a file.")
     out: str = option(help="Folder for metrics.json, predictions.parquet and evaluation.html.")

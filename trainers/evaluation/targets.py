@@ -140,7 +140,7 @@ class ClassTarget(Target):
 
     @property
     def by_default(self) -> TargetConfig:
-        """The weak label."""
+        """The field `label`."""
         return TargetConfig()
 
     def loss(

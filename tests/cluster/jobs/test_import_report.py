@@ -36,8 +36,8 @@ def test_the_report_of_an_import(tmp_path: Path, capsys: pytest.CaptureFixture[s
         "(rows count from 0)",
         "  read as empty, because of a word such as NA: cells of transcript 1, speaker 1; "
         "--null-values changes the words",
-        "  3 rows have an emotion that is none of the seven, so weak labels are not measured by "
-        "them: calm 2, odd 1; `emostream train` can learn them",
+        "  3 rows have an emotion that is none of the seven: calm 2, odd 1; `emostream train` can "
+        "learn them, but `select` cannot check what teachers say against them",
         "  twins: 2 rows in 1 groups have the same sound and video, 1 of the groups under several "
         "speakers, such as 'a' (s1), 'b' (s2); --deduplicate imports only the first of each",
     ]

@@ -48,6 +48,16 @@ def mlflow_of(service: Service) -> dict[str, Any]:
     def start_run(run_id: str | None = None, run_name: str | None = None) -> Any:
         return SimpleNamespace(info=SimpleNamespace(run_id=service.begin(run_id, run_name)))
 
+    def get_run(run_id: str) -> Any:
+        steps = service.runs[run_id]["steps"]
+        return SimpleNamespace(
+            data=SimpleNamespace(metrics={name: 0.0 for _, numbers in steps for name in numbers})
+        )
+
+    def history(run_id: str, name: str) -> list[Any]:
+        steps = service.runs[run_id]["steps"]
+        return [SimpleNamespace(step=step) for step, numbers in steps if name in numbers]
+
     def log_params(values: dict[str, str]) -> None:
         assert service.open is not None
         known = service.runs[service.open]["parameters"]
@@ -60,6 +70,7 @@ def mlflow_of(service: Service) -> dict[str, Any]:
         "log_params": log_params,
         "log_metrics": service.log,
         "end_run": service.end,
+        "MlflowClient": lambda: SimpleNamespace(get_run=get_run, get_metric_history=history),
     }
 
 
@@ -127,10 +138,55 @@ def test_a_resumed_run_is_the_same_run_of_the_service(
     attempt(tmp_path / "two", name, 0, 1, num_steps=3)
 
     assert [run["name"] for run in kept.runs.values()] == ["one", "two"]
-    assert [step for step, _ in kept.runs["run-0"]["steps"]] == [1, 2, 3, 3, 4, 5]
+    assert [step for step, _ in kept.runs["run-0"]["steps"]] == [1, 2, 3, 4, 5]
     assert kept.runs["run-0"]["steps"][0][1] == {"loss": 1.0}
     assert int(kept.runs["run-1"]["parameters"]["num_steps"]) == 3
     assert kept.open is None
+
+
+def test_no_figure_is_recorded_twice(service: tuple[str, Service], tmp_path: Path) -> None:
+    """Not after several kills, of which one came between the loss of a step and its validation."""
+    name, kept = service
+    attempt(tmp_path, name, 0, 24)
+    attempt(tmp_path, name, 20, 22)
+    attempt(tmp_path, name, 20, 23)
+
+    # A validation of step 24 that the killed run did not reach is still recorded.
+    trackers = open_trackers(tmp_path, [name], {}, first_step=20)
+    for tracker in trackers:
+        tracker.log(24, {"loss": 1 / 24})
+        tracker.log(24, {"validation_macro_f1": 0.5})
+        tracker.log(25, {"loss": 1 / 25})
+        tracker.close()
+
+    [run] = kept.runs.values()
+    assert [step for step, numbers in run["steps"] if "loss" in numbers] == list(range(1, 26))
+    assert [step for step, numbers in run["steps"] if "validation_macro_f1" in numbers] == [24]
+
+
+def test_a_run_that_begins_anew_is_another_run(
+    service: tuple[str, Service], tmp_path: Path
+) -> None:
+    """What an attempt recorded before its first checkpoint is not continued: options may differ."""
+    name, kept = service
+    attempt(tmp_path, name, 0, 3, learning_rate=1)
+    attempt(tmp_path, name, 0, 4, learning_rate=2)
+    assert [len(run["steps"]) for run in kept.runs.values()] == [3, 4]
+
+
+def test_the_real_mlflow_keeps_one_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a store of files, each step of a killed and resumed run is there once."""
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    (tmp_path / "run").mkdir()
+
+    attempt(tmp_path / "run", "mlflow", 0, 4)
+    attempt(tmp_path / "run", "mlflow", 2, 6)
+
+    run_id = json.loads((tmp_path / "run" / "trackers.json").read_text())["mlflow"]
+    points = mlflow.MlflowClient().get_metric_history(run_id, "loss")
+    assert [point.step for point in points] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_library_that_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
