@@ -127,6 +127,12 @@ def test_a_duration_that_the_table_lacks_is_measured(root: Path, tmp_path: Path)
         assert found == {"clip-0": measured, "clip-1": 9.0, "clip-2": None}
 
 
+def test_a_table_without_rows_is_refused(root: Path, tmp_path: Path) -> None:
+    """A header alone is no corpus: whatever made the table found nothing."""
+    with pytest.raises(ConfigError, match="without rows"):
+        run(write_csv(tmp_path / "t.csv", []), root, tmp_path / "out")
+
+
 def test_parquet_cells_keep_their_types(root: Path, tmp_path: Path) -> None:
     """Numbers and nested vote counts come through as they are; null is left out."""
     ratings = {"voice": {"happiness": 3}}
