@@ -88,7 +88,7 @@ class ImportConfig:
         default="header",
         help="How sound and video files are checked. header: a file opens, has a track of a known "
         "codec, and is as long as it states; decode: sound files are also decoded completely; "
-        "none: no check.",
+        "none: no check, and no length is measured.",
     )
 
     audio_track: int | None = option(

@@ -104,6 +104,12 @@ def import_table(config: ImportConfig, on_progress: OnProgress = unseen) -> Impo
 
 def _plan(config: ImportConfig) -> _Plan:
     source = read_table(config.table, config.text_format)
+    if not source.num_rows:
+        raise ConfigError(
+            f"{config.table}: got a table without rows, expected one row for each utterance; look "
+            "whether whatever made the table found the recordings"
+        )
+
     rows, rejected = plan_rows(source, config.root, config.audio_track)
     twins = find_twins(rows, source, config)
 

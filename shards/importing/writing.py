@@ -17,7 +17,12 @@ from shards.importing.facts import (
     write_facts,
 )
 from shards.importing.plan import PlannedRow, dictionaries, row_files
-from shards.importing.preparing import prepared_file, remarks_of
+from shards.importing.preparing import (
+    DURATION_FIELD,
+    measured_duration,
+    prepared_file,
+    remarks_of,
+)
 from shards.importing.table import TRANSCRIPT_COLUMN, SourceTable, metadata_of, text_cell
 from shards.samples.metadata import METADATA_EXTENSION, encode_metadata
 from shards.samples.sample import TRANSCRIPT_EXTENSION, parse_sample
@@ -124,6 +129,7 @@ def read_members(
     """
     members: dict[str, bytes] = {}
     remarks: dict[str, object] = {}
+    metadata = metadata_of(row, source.key_column, key, is_text=source.is_text)
     for file in row_files(row, config.root):
         prepared = prepared_file(file, source, config)
         members[file.extension] = prepared.payload
@@ -133,9 +139,11 @@ def read_members(
     if transcript is not None:
         members[TRANSCRIPT_EXTENSION] = transcript.encode()
 
-    metadata = metadata_of(row, source.key_column, key, is_text=source.is_text) | remarks
+    if DURATION_FIELD not in metadata and config.check != "none":
+        remarks |= measured_duration(members)
+
     try:
-        members[METADATA_EXTENSION] = encode_metadata(metadata)
+        members[METADATA_EXTENSION] = encode_metadata(metadata | remarks)
     except (ValueError, UnicodeEncodeError) as error:
         raise BadSample("bad_metadata", str(error)) from error
 

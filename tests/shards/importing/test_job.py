@@ -117,6 +117,22 @@ def test_a_row_becomes_a_sample(root: Path, tmp_path: Path) -> None:
         assert sample.metadata == expected
 
 
+def test_a_duration_that_the_table_lacks_is_measured(root: Path, tmp_path: Path) -> None:
+    """Sound of 4,000 samples lasts 0.25 s; a stated duration stays, and no check measures none."""
+    rows = [row(0, duration_seconds=""), row(1, duration_seconds="9")]
+    table = write_csv(tmp_path / "t.csv", [*rows, row(2, audio="", duration_seconds="")])
+    for check, measured in (("header", 0.25), ("none", None)):
+        run(table, root, tmp_path / check, check=check)
+        found = {one.key: one.metadata.get("duration_seconds") for one in samples(tmp_path / check)}
+        assert found == {"clip-0": measured, "clip-1": 9.0, "clip-2": None}
+
+
+def test_a_table_without_rows_is_refused(root: Path, tmp_path: Path) -> None:
+    """A header alone is no corpus: whatever made the table found nothing."""
+    with pytest.raises(ConfigError, match="without rows"):
+        run(write_csv(tmp_path / "t.csv", []), root, tmp_path / "out")
+
+
 def test_parquet_cells_keep_their_types(root: Path, tmp_path: Path) -> None:
     """Numbers and nested vote counts come through as they are; null is left out."""
     ratings = {"voice": {"happiness": 3}}
@@ -132,7 +148,8 @@ def test_parquet_cells_keep_their_types(root: Path, tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist([cells]), tmp_path / "t.parquet")
     run(tmp_path / "t.parquet", root, tmp_path / "out")
     (sample,) = samples(tmp_path / "out")
-    assert sample.metadata == {"speaker": "s", "session": 7, "ratings": ratings}
+    expected = {"speaker": "s", "session": 7, "ratings": ratings, "duration_seconds": 0.25}
+    assert sample.metadata == expected
 
 
 def test_the_options_lie_beside_the_shards(root: Path, tmp_path: Path) -> None:
