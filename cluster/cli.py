@@ -10,16 +10,15 @@ import argparse
 import logging
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-import yaml
-
 from cluster.command_table import COMMANDS
 from cluster.exit_status import ExitStatus
 from shards.config import ConfigError, Option, choices, options_of
+from shards.config_files import read_config
 from shards.config_values import explain, from_mapping, partial, split_list
 from shards.errors import BadShard
 
@@ -102,10 +101,13 @@ def _add_options(parser: argparse.ArgumentParser, config_class: type[Any]) -> No
         else:
             _add_flag(parser, name, option)
 
+    named = ", ".join(_named_configs(config_class))
     parser.add_argument(
         "--config",
-        metavar="FILE",
-        help="YAML file of the same options; a flag or --set overrides what the file says.",
+        metavar="NAME|FILE" if named else "FILE",
+        help="YAML file of the same options"
+        + (f", or one of the configurations that come with emostream: {named}" if named else "")
+        + "; a flag or --set overrides what the file says.",
     )
     parser.add_argument(
         "--set",
@@ -177,7 +179,7 @@ def _explained(config_class: type[Any], values: dict[str, Any]) -> str:
 def _given_values(config_class: type[Any], arguments: argparse.Namespace) -> dict[str, Any]:
     """What the file, --set and the flags give, before it is checked."""
     options = options_of(config_class)
-    values = _read_yaml(arguments.config) if arguments.config else {}
+    values = read_config(arguments.config, _named_configs(config_class)) if arguments.config else {}
     for assignment in arguments.set:
         name, separator, value = assignment.partition("=")
         if not separator:
@@ -214,16 +216,9 @@ def _set_nested(values: dict[str, Any], dotted: str, value: str) -> None:
     values[last] = value
 
 
-def _read_yaml(path: str) -> dict[str, Any]:
-    try:
-        loaded = yaml.safe_load(Path(path).read_bytes()) or {}
-    except yaml.YAMLError as error:  # bytes that are not UTF-8 raise it too
-        raise ConfigError(
-            f"--config {path}: not readable as YAML: {' '.join(str(error).split())}"
-        ) from error
-
-    if not isinstance(loaded, dict):
-        raise ConfigError(
-            f"--config {path}: got {type(loaded).__name__}, expected a mapping of options"
-        )
-    return loaded
+def _named_configs(config_class: type[Any]) -> Mapping[str, Path]:
+    """The configurations that come with a command, by name; most commands have none."""
+    named: Mapping[str, Path] = (
+        config_class.named_configs() if hasattr(config_class, "named_configs") else {}
+    )
+    return named

@@ -6,12 +6,15 @@ options of the recipe itself). `--set engine.learning_rate=1e-4` sets one option
 `--print-config` shows all of them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from shards.config import ConfigError, option, require_positive
 from shards.config_values import from_mapping
 from shards.loading.folds import AS_STATED
+from trainers.recipes.named_configs import named_configs
 from trainers.recipes.recipe import RecipeConfig
 from trainers.recipes.registry import recipe_called, recipes
 from trainers.settings.data import DataConfig
@@ -87,6 +90,11 @@ class TrainConfig:
                 "workers, expected a multiple of the number of workers, so that each of them "
                 "computes as many batches as any other; change one of the two"
             )
+
+    @staticmethod
+    def named_configs() -> Mapping[str, Path]:
+        """The configurations that `--config` knows by name."""
+        return named_configs()
 
     def expanded(self) -> dict[str, RecipeConfig]:
         """The options of the group `model` with their defaults, for `--print-config`."""

@@ -119,6 +119,24 @@ def test_a_comma_is_part_of_a_path(
     assert yaml.safe_load(capsys.readouterr().out)[name] == expected
 
 
+def test_a_configuration_is_loaded_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--set` and flags win over a named configuration; `train --help` lists the names."""
+    arguments = ["train", "--config", "papt/table2", "--shards", "s", "--out", "o"]
+    assert main([*arguments, "--set", "engine.num_epochs=3", "--print-config"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert (printed["recipe"], printed["engine"]["num_epochs"]) == ("papt", 3)
+    assert printed["model"]["label_layer"] == 9
+
+    assert main([*arguments[:1], "tapt", *arguments[1:], "--print-config"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["recipe"] == "tapt"
+
+    assert main(["train", "--config", "papt/table9", "--shards", "s", "--out", "o"]) == 2
+    assert "no configuration of that name; names: " in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    assert "papt/table2" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

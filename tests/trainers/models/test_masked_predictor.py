@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.trainers.models.encoders.test_layerwise import ALL, encoder_named, sounds
-from trainers.models import masked_predictor
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.masked_predictor import MaskedPredictor
 from trainers.models.parts.masking import span_mask
@@ -19,7 +18,9 @@ SPEAKERS = torch.tensor([0, 2, 1])
 FUSIONS = get_args(SpeakerFusion)
 
 
-def make(name: str, fusion: SpeakerFusion | None = None) -> MaskedPredictor:
+def make(
+    name: str, fusion: SpeakerFusion | None = None, front_end_gradient: float = 0.1
+) -> MaskedPredictor:
     encoder = encoder_named(name)
     torch.manual_seed(3)
     speakers = None if fusion is None else SpeakerEmbedding(4, encoder.width, 8, fusion)
@@ -27,7 +28,12 @@ def make(name: str, fusion: SpeakerFusion | None = None) -> MaskedPredictor:
         torch.nn.init.normal_(speakers.table.weight)
 
     return MaskedPredictor(
-        encoder, 11, projection_size=6, temperature=0.1, speakers=speakers
+        encoder,
+        11,
+        projection_size=6,
+        temperature=0.1,
+        front_end_gradient=front_end_gradient,
+        speakers=speakers,
     ).eval()
 
 
@@ -150,15 +156,14 @@ def test_without_embeddings_the_encoder_is_untouched_by_the_seam() -> None:
             )
 
 
-def test_a_tenth_of_the_gradient_reaches_the_front_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in HuBERT, the front end gets a tenth of the gradient and the layers behind it get all."""
+@pytest.mark.parametrize("name", ["hubert-layer", "hubert-group", "mel"])
+def test_a_share_of_the_gradient_reaches_the_front_end(name: str) -> None:
+    """The front end gets the share asked for, of the penalty too, and the layers behind it all."""
     (inputs, lengths), gradients = sounds(), {}
-    for share in (masked_predictor.FRONT_END_GRADIENT, 1.0):
-        monkeypatch.setattr(masked_predictor, "FRONT_END_GRADIENT", share)
-        model = make("hubert-layer")
-        model(
-            inputs, lengths, hidden_frames(model.encoder, lengths)
-        ).logits_HL.square().mean().backward()
+    for share in (0.1, 1.0):
+        model = make(name, front_end_gradient=share)
+        found = model(inputs, lengths, hidden_frames(model.encoder, lengths))
+        (found.logits_HL.square().mean() + found.front_end_square).backward()
         front = next(model.encoder.front_end.parameters()).grad
         assert front is not None
         assert model.project.weight.grad is not None
@@ -167,3 +172,26 @@ def test_a_tenth_of_the_gradient_reaches_the_front_end(monkeypatch: pytest.Monke
     (front, behind), (whole, same) = gradients[0.1], gradients[1.0]
     torch.testing.assert_close(front, 0.1 * whole)
     torch.testing.assert_close(behind, same)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_penalty_does_not_depend_on_batchmates(name: str) -> None:
+    """In a padded batch it is the mean over the real frames, computed from each utterance alone."""
+    model, (inputs, lengths) = make(name), sounds()
+    frames = model.encoder.num_frames(lengths)
+    nothing = torch.zeros(len(lengths), int(frames.max()), dtype=torch.bool)
+
+    with torch.inference_mode():
+        together = model(inputs, lengths, nothing).front_end_square
+        alone = [
+            model(
+                inputs[row : row + 1, :length],
+                lengths[row : row + 1],
+                nothing[row : row + 1, : int(frames[row])],
+            ).front_end_square
+            for row, length in enumerate(lengths.tolist())
+        ]
+
+    expected = (torch.stack(alone) * frames).sum() / frames.sum()
+    torch.testing.assert_close(together, expected, rtol=1e-4, atol=1e-6)
+    assert float(together) > 0

@@ -12,16 +12,23 @@ from trainers.models.encoders.registry import register_models
 from trainers.models.encoders.speech import normalizes
 
 
-def load_encoder(folder_or_name: str, revision: str | None = None) -> LayerwiseEncoder:
+def load_encoder(
+    folder_or_name: str,
+    revision: str | None = None,
+    *,
+    options: tuple[str, str] = ("encoder.checkpoint", "encoder.revision"),
+) -> LayerwiseEncoder:
     """Load a pretrained encoder: a local folder, or a hub name with a pinned revision.
 
     Weights must be safetensors. Raises ConfigError for what cannot be loaded and for a checkpoint
-    that lacks weights: transformers would only print a note and make them up.
+    that lacks weights: transformers would only print a note and make them up. Errors name the
+    encoder and its revision by `options`.
     """
+    option, revision_option = options
     if not Path(folder_or_name).is_dir() and not revision:
         raise ConfigError(
-            f"encoder.checkpoint {folder_or_name}: no such folder; for a hub model give "
-            "encoder.revision too, a full commit"
+            f"{option} {folder_or_name}: no such folder; for a hub model give "
+            f"{revision_option} too, a full commit"
         )
 
     where = {"revision": revision} if revision else {}
@@ -37,23 +44,25 @@ def load_encoder(folder_or_name: str, revision: str | None = None) -> LayerwiseE
             **where,
         )
     except (OSError, ValueError) as error:
-        raise ConfigError(f"encoder.checkpoint {folder_or_name}: {error}") from error
+        raise ConfigError(f"{option} {folder_or_name}: {error}") from error
 
     # Masked prediction learns its mask embedding anew.
     missing = sorted(set(found["missing_keys"]) - {"masked_spec_embed"})
     if missing:
         raise ConfigError(
-            f"encoder.checkpoint {folder_or_name}: got a checkpoint without {', '.join(missing)}, "
+            f"{option} {folder_or_name}: got a checkpoint without {', '.join(missing)}, "
             f"expected all weights of a {model.config.model_type} model; give a whole one"
         )
 
     return LayerwiseEncoder(model, normalize=normalizes(model.config))
 
 
-def require_modality(encoder: LayerwiseEncoder, modality: Modality) -> None:
-    """Raise ConfigError unless the encoder takes `modality`."""
+def require_modality(
+    encoder: LayerwiseEncoder, modality: Modality, *, option: str = "encoder.checkpoint"
+) -> None:
+    """Raise ConfigError unless the encoder, which `option` names, takes `modality`."""
     if encoder.modality != modality:
         raise ConfigError(
-            f"encoder.checkpoint: got an encoder of {encoder.modality}, expected one of "
+            f"{option}: got an encoder of {encoder.modality}, expected one of "
             f"{modality}, as data.modality says; change one of the two"
         )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from shards.config import ConfigError, option, require_positive
+from shards.config import ConfigError, option, require_positive, require_share
 from trainers.recipes.recipe import Recipe, RecipeConfig, Run
 
 MAX_PSEUDO_LABELS = 2**16
@@ -27,6 +27,25 @@ class PretrainConfig(RecipeConfig):
         help="encoder layer (from 1) whose output is clustered into pseudo-labels; default: MFCCs",
         default=None,
     )
+    label_encoder: str | None = option(
+        help="encoder whose layer label_layer is clustered: a folder or a hub name; default: the "
+        "encoder that is trained. The labels of HuBERT large came from HuBERT base, layer 9",
+        default=None,
+    )
+    label_revision: str | None = option(
+        help="full commit of label_encoder on the hub; required for a hub name", default=None
+    )
+    label_centers: str | None = option(
+        help="centers of k-means clusters of label_layer, [clusters, features]: a .npy file, or a "
+        ".safetensors file of one tensor; default: k-means is fitted to this corpus",
+        default=None,
+    )
+    prediction_head: str | None = option(
+        help="HuBERT's own projection and label embeddings (final_proj, label_embs_concat), to go "
+        "on with: a .safetensors file, or checkpoint, for those in the files of "
+        "encoder.checkpoint; default: new ones. They mean clusters of label_centers",
+        default=None,
+    )
     num_labels: int = option(help="pseudo-labels (k-means clusters)", default=500)
     cluster_frames: int = option(help="frames that k-means is fitted to", default=200_000)
     mask_probability: float = option(
@@ -44,6 +63,16 @@ class PretrainConfig(RecipeConfig):
     features_penalty: float = option(
         help="weight of the mean square of the front end's output", default=10.0
     )
+    front_end_gradient: float | None = option(
+        help="share of the gradient that reaches the convolutions; default: HuBERT's, which is 1 "
+        "for an encoder 1024 or more wide (large), else 0.1 (base)",
+        default=None,
+    )
+    encoder_dropout: float | None = option(
+        help="dropout everywhere in the encoder, in this training only; default: that of its "
+        "configuration. HuBERT large was pre-trained with 0, HuBERT base with 0.1",
+        default=None,
+    )
     min_samples: int = option(
         help="samples (16 kHz) an utterance needs; shorter ones are left out", default=32_000
     )
@@ -56,6 +85,8 @@ class PretrainConfig(RecipeConfig):
             self, "num_labels", "cluster_frames", "mask_length", "temperature", "projection_size"
         )
         require_positive(self, "min_samples", "max_samples", "held_out_share", "mask_probability")
+        require_positive(self, "front_end_gradient")
+        require_share(self, "encoder_dropout")
 
         if self.num_labels > MAX_PSEUDO_LABELS:
             raise ConfigError(
@@ -67,6 +98,17 @@ class PretrainConfig(RecipeConfig):
                 "second at most 1"
             )
 
+        if self.label_layer is None and (self.label_encoder or self.label_centers):
+            raise ConfigError(
+                "label_encoder, label_centers: got one of them without label_layer; give the layer "
+                "whose output is clustered, such as label_layer=9"
+            )
+        if self.prediction_head is not None and self.label_centers is None:
+            raise ConfigError(
+                f"prediction_head: got {self.prediction_head} without label_centers; its label "
+                "embeddings mean the clusters it was trained with, so give their centers too"
+            )
+
         if not self.splits:
             raise ConfigError("splits: got none, expected at least one")
 
@@ -76,6 +118,12 @@ class PretrainConfig(RecipeConfig):
             raise ConfigError(
                 f"data.modality: got {run.data.modality} for {run.recipe}, expected audio, "
                 "because masked prediction is made for speech"
+            )
+
+        if self.prediction_head == "checkpoint" and run.encoder.checkpoint is None:
+            raise ConfigError(
+                "model.prediction_head: got checkpoint without encoder.checkpoint; give the "
+                "encoder whose files hold the head"
             )
 
         if run.data.num_speakers is not None or run.data.known_seconds:

@@ -1,10 +1,11 @@
 """Pseudo-labels for masked prediction: clusters of frame features, computed once and stored.
 
 Two passes stream the shards. The first fits k-means (scikit-learn's mini-batch variant) on the
-frames of a random sample of utterances. The second writes the nearest center of every frame, one
-Parquet file for each shard. A file appears only when it is complete, so an interrupted job goes on
-where it stopped, and ranks share the shards. The alternative was to label each batch as it comes:
-with layer features that is a second forward pass in every step of every epoch.
+frames of a random sample of utterances; given centers take its place. The second writes the nearest
+center of every frame, one Parquet file for each shard. A file appears only when it is complete, so
+an interrupted job goes on where it stopped, and ranks share the shards. The alternative was to
+label each batch as it comes: with layer features that is a second forward pass in every step of
+every epoch.
 
 Shapes: N utterances, T frames, F features, L labels (clusters).
 """
@@ -81,14 +82,7 @@ class PseudoLabelJob:
 
         The files of another corpus or configuration are removed.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        identity_file = self._folder / IDENTITY_NAME
-
-        if not identity_file.exists() or read_json(identity_file) != self._identity:
-            for path in self._folder.iterdir():
-                path.unlink()
-            write_json(identity_file, self._identity)
-        if (self._folder / CENTERS_NAME).exists():
+        if self._is_ready():
             return
 
         frames_TF = self._sample(max_frames, np.random.default_rng(seed))
@@ -106,10 +100,25 @@ class PseudoLabelJob:
             reassignment_ratio=0.0,
         ).fit(frames_TF)
         log.info("pseudo-labels: %d clusters of %d frames", num_labels, len(frames_TF))
+        self._write_centers(kmeans.cluster_centers_.astype(np.float32))
 
-        stream = io.BytesIO()
-        np.save(stream, kmeans.cluster_centers_.astype(np.float32), allow_pickle=False)
-        _write(self._folder / CENTERS_NAME, stream.getvalue())
+    def use(self, centers_LF: NDArray[np.float32]) -> None:
+        """Take the given centers in place of fitted ones; otherwise as `fit`.
+
+        Raises ConfigError when they have another number of features than the frames.
+        """
+        if self._is_ready():
+            return
+
+        _, frames_TF = next(self._frames(np.zeros(1, dtype=np.int64)))
+        if frames_TF.shape[1] != centers_LF.shape[1]:
+            raise ConfigError(
+                f"model.label_centers: got centers of {centers_LF.shape[1]} numbers, expected "
+                f"{frames_TF.shape[1]}, as a frame of the layer that is clustered has; give the "
+                "encoder and the layer that they were made with (model.label_encoder, "
+                "model.label_layer)"
+            )
+        self._write_centers(centers_LF)
 
     def assign(self, on_shard: OnProgress, *, rank: int = 0, world_size: int = 1) -> None:
         """Write the labels of this rank's shards that are not there yet."""
@@ -137,6 +146,23 @@ class PseudoLabelJob:
         return PseudoLabels(
             [labels[row] for row in range(len(self._index))], self._features.hop_samples
         )
+
+    def _is_ready(self) -> bool:
+        """Make the folder, remove what is in it of another identity, and look for the centers."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        identity_file = self._folder / IDENTITY_NAME
+
+        if not identity_file.exists() or read_json(identity_file) != self._identity:
+            for path in self._folder.iterdir():
+                path.unlink()
+            write_json(identity_file, self._identity)
+
+        return (self._folder / CENTERS_NAME).exists()
+
+    def _write_centers(self, centers_LF: NDArray[np.float32]) -> None:
+        stream = io.BytesIO()
+        np.save(stream, centers_LF, allow_pickle=False)
+        _write(self._folder / CENTERS_NAME, stream.getvalue())
 
     def _sample(self, max_frames: int, rng: np.random.Generator) -> NDArray[np.float32]:
         """Collect frames of whole utterances, drawn at random, until there are enough."""

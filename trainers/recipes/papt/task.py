@@ -31,20 +31,23 @@ from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.loading import load_encoder, require_modality
 from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
 from trainers.models.masked_predictor import MaskedPredictor
-from trainers.models.parts.device import default_device
+from trainers.models.parts.dropout import set_dropout
 from trainers.models.personal.adapted_encoder import SpeakerState, save_encoder
 from trainers.models.personal.speaker_embedding import SpeakerEmbedding
 from trainers.preparation.small_encoder import set_statistics, small_encoder_config
 from trainers.recipes.papt.config import PretrainConfig
-from trainers.recipes.papt.frame_features import FrameFeatures, LayerFeatures, Mfcc
+from trainers.recipes.papt.label_source import LabelSource
 from trainers.recipes.papt.model import SCORE_NAMES, PretrainingModel
-from trainers.recipes.papt.pseudo_labels import PseudoLabelJob, PseudoLabels
+from trainers.recipes.papt.prediction_head import read_prediction_head
+from trainers.recipes.papt.pseudo_labels import PseudoLabels
 from trainers.recipes.recipe import Run
 from trainers.task import TrainingModel
 
 log = logging.getLogger(__name__)
 
-LARGE_WIDTH, LARGE_PROJECTION, BASE_PROJECTION = 1024, 768, 256
+LARGE_WIDTH = 1024
+LARGE_PROJECTION, BASE_PROJECTION = 768, 256
+LARGE_FRONT_END_GRADIENT, BASE_FRONT_END_GRADIENT = 1.0, 0.1
 VALIDATION_UTTERANCES = 32
 
 
@@ -86,33 +89,17 @@ class PretrainingTask:
 
     def prepare(self, out: Path, say: Callable[[str], None]) -> None:
         """Compute the pseudo-labels, unless they are there; the ranks share the work."""
-        options, rank = self._options, distributed.get_rank()
-        job = PseudoLabelJob(
-            out / "pseudo_labels",
-            self._everything,
-            on_every_rank(self._frame_features),
-            {
-                "layer": options.label_layer,
-                "num_labels": options.num_labels,
-                "encoder": self._encoder.checkpoint,
-                "revision": self._encoder.revision,
-                "cluster_frames": options.cluster_frames,
-                "seed": self._engine.seed,
-            },
+        seed = self._engine.seed
+        source = on_every_rank(
+            lambda: LabelSource(self._options, self._encoder, self.first_encoder, seed=seed)
         )
+        job = on_every_rank(lambda: source.job(out / "pseudo_labels", self._everything))
 
         say("clustering frames into pseudo-labels")
-        on_first_rank(
-            lambda: job.fit(
-                num_labels=options.num_labels,
-                max_frames=options.cluster_frames,
-                seed=self._engine.seed,
-            )
-        )
-
+        on_first_rank(lambda: source.find_centers(job))
         job.assign(
             lambda done, total, note="": say(f"pseudo-labels of {done} of {total} shards"),
-            rank=rank,
+            rank=distributed.get_rank(),
             world_size=distributed.get_world_size(),
         )
         distributed.barrier()
@@ -146,7 +133,7 @@ class PretrainingTask:
         return evaluation_batches(self._held_out.rows_by_speaker(), VALIDATION_UTTERANCES)
 
     def build_model(self) -> PretrainingModel:
-        """Build the encoder with a new head; it is the same on every rank."""
+        """Build the encoder with its head; it is the same on every rank."""
         torch.manual_seed(self._engine.seed)
         encoder = self.first_encoder()
         speakers = self.make_speakers(encoder.width)
@@ -156,14 +143,10 @@ class PretrainingTask:
             num_layers=self._encoder.freeze_layers,
         )
 
-        predictor = MaskedPredictor(
-            encoder,
-            self._options.num_labels,
-            projection_size=self._options.projection_size or projection_size_for(encoder.width),
-            temperature=self._options.temperature,
-            speakers=speakers,
-        )
+        if self._options.encoder_dropout is not None:
+            set_dropout(encoder, self._options.encoder_dropout)
 
+        predictor = self._predictor(encoder, speakers)
         numbers = {name: number for number, name in enumerate(self.speaker_names)}
         return PretrainingModel(predictor, self._options, self._labels, numbers)
 
@@ -195,13 +178,40 @@ class PretrainingTask:
         """What was learned of speakers; None in recipes that do not tell speakers apart."""
         return None
 
-    def _frame_features(self) -> FrameFeatures:
-        layer = self._options.label_layer
-        return (
-            Mfcc()
-            if layer is None
-            else LayerFeatures(self.first_encoder().to(default_device()), layer)
+    def _predictor(
+        self, encoder: LayerwiseEncoder, speakers: SpeakerEmbedding | None
+    ) -> MaskedPredictor:
+        """Build the predictor with a new head, or with HuBERT's own."""
+        options, width = self._options, encoder.width
+        head = None
+        if options.prediction_head is not None:
+            head = read_prediction_head(
+                options.prediction_head,
+                checkpoint=self._encoder.checkpoint,
+                revision=self._encoder.revision,
+                num_labels=options.num_labels,
+                width=width,
+            )
+
+        size = options.projection_size
+        if head is not None and size not in (None, head.size):
+            raise ConfigError(
+                f"model.projection_size: got {size}, but model.prediction_head projects to "
+                f"{head.size} numbers; leave projection_size out"
+            )
+
+        predictor = MaskedPredictor(
+            encoder,
+            options.num_labels,
+            projection_size=size or (head.size if head else projection_size_for(width)),
+            temperature=options.temperature,
+            front_end_gradient=options.front_end_gradient or front_end_gradient_for(width),
+            speakers=speakers,
         )
+        if head is not None:
+            predictor.take_head(head.weight_PD, head.bias_P, head.labels_LP)
+
+        return predictor
 
     def first_encoder(self) -> LayerwiseEncoder:
         """Load or make the encoder that training starts from."""
@@ -220,6 +230,11 @@ class PretrainingTask:
 def projection_size_for(width: int) -> int:
     """The width of HuBERT's final projection: 768 for large models, 256 for base ones."""
     return LARGE_PROJECTION if width >= LARGE_WIDTH else BASE_PROJECTION
+
+
+def front_end_gradient_for(width: int) -> float:
+    """HuBERT's share of the gradient that reaches the convolutions: all for large models."""
+    return LARGE_FRONT_END_GRADIENT if width >= LARGE_WIDTH else BASE_FRONT_END_GRADIENT
 
 
 def hold_out(index: CorpusIndex, share: float, *, seed: int) -> NDArray[np.bool_]:

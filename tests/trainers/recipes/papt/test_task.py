@@ -251,16 +251,20 @@ def test_hubert_is_adapted(shards: str, tmp_path: Path) -> None:
     assert torch.equal(tuned, trained)
 
 
-@pytest.mark.parametrize(("width", "expected"), [(1024, 768), (768, 256)])
-def test_the_projection_is_huberts(shards: str, tmp_path: Path, width: int, expected: int) -> None:
-    """Frames are projected to 768 numbers for a large encoder and to 256 for a base one."""
+@pytest.mark.parametrize(("width", "expected", "gradient"), [(1024, 768, 1.0), (768, 256, 0.1)])
+def test_head_and_front_end_are_huberts(
+    shards: str, tmp_path: Path, width: int, expected: int, gradient: float
+) -> None:
+    """HuBERT large projects to 768 numbers, with the whole gradient; base to 256, with a tenth."""
     values = values_of(shards, tmp_path, "tapt", projection_size=None)
     values["encoder"] |= {"hidden_size": width, "num_layers": 1}
     config = from_mapping(TrainConfig, values)
     options = config.recipe_config()
     assert isinstance(options, PretrainConfig)
     model = PretrainingTask(config, options, read_index(shards)).build_model()
-    assert model.predictor.project.out_features == model.predictor.labels.embedding_dim == expected
+    predictor = model.predictor
+    assert predictor.project.out_features == predictor.labels.embedding_dim == expected
+    assert predictor.front_end_gradient == gradient
 
 
 @pytest.mark.parametrize(
