@@ -110,6 +110,16 @@ COMMANDS: dict[str, Command] = {
         "reason. Exit status 0: every shard was read to its end; 3: finished, but some shards are "
         "damaged; 4: unfinished, run it again.",
     ),
+    "features": Command(
+        "Keep what a frozen encoder makes of every utterance: the frames of chosen layers.",
+        "cluster.jobs.features:FeaturesConfig",
+        "cluster.jobs.features:run_features",
+        "Streams the shards through an encoder on Ray and writes one safetensors file per shard: "
+        "float16 frames [frames, layers, width] for each utterance, which `emostream probe` reads. "
+        "A later run opens only shards that are new or have changed. An utterance without usable "
+        "sound is listed with the reason. Exit status 0: every shard was read to its end; 3: "
+        "finished, but some shards are damaged; 4: unfinished, run it again.",
+    ),
     "serve": Command(
         "Serve the speaker index over gRPC: nearest speakers, and calibration of a speaker's "
         "predictions.",

@@ -40,7 +40,12 @@ FLOORS: Mapping[str, Sequence[set[str]]] = {
         {"training"},
     ],
     "trainers/models": [{"parts", "losses"}, {"classifiers"}, {"encoders"}, {"personal"}, {"."}],
-    "actors": [{"reading", "inference"}, {"work"}, {"labeling", "embedding", "predicting"}],
+    "actors": [
+        {"reading", "inference"},
+        {"work"},
+        {"labeling", "embedding", "predicting"},
+        {"features"},
+    ],
     "actors/speaker_index": [{"errors"}, {"search"}, {"wire"}, {"storage"}, {"serving"}],
     "cluster": [
         {"nodes", "pages", "progress", "exit_status"},

@@ -10,6 +10,7 @@ from actors.work.task import ShardOutcome, ShardTask
 from cluster.jobs.plan import ShardPlan
 from cluster.jobs.summary import JobSummary, TableFacts, account, read_outcomes
 from cluster.progress import progress
+from shards.storage.parquet import count_errors
 from shards.tables.earlier import index_results
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobOptions:
-    """Where a job runs and how hard it tries: the options that `label` and `embed` share."""
+    """Where a job runs and how hard it tries: the options that all jobs over shards share."""
 
     address: str | None  # of a Ray cluster
     num_workers: int | None  # None: one a GPU, or one a CPU
@@ -57,6 +58,10 @@ class ShardJob(ABC):
     def facts_of(self, task: ShardTask) -> TableFacts:
         """Return what the footer of a finished table says."""
 
+    def errors_of(self, task: ShardTask) -> tuple[dict[str, int], float]:
+        """Return what a finished table counts: rows by reason code, and the seconds of sound."""
+        return count_errors(task.table_url, remedy=self.remedy)
+
     @property
     def is_finished(self) -> bool:
         """Whether every shard has its table; False before `run`, if the plan leaves work to do."""
@@ -94,7 +99,7 @@ class ShardJob(ABC):
 
     def account(self) -> JobSummary:
         """Return the summary of the job, shards of earlier runs included."""
-        earlier = read_outcomes(self.plan.reused, self.facts_of, self.remedy)
+        earlier = read_outcomes(self.plan.reused, self.facts_of, self.errors_of)
         return account(
             self.plan, [*self.outcomes, *earlier], self.failed, time.monotonic() - self._started
         )

@@ -20,7 +20,7 @@ from shards.storage.folder import sweep
 from shards.storage.names import list_names, relative_names
 from shards.storage.urls import absolute
 from shards.tables.former import add_contents
-from shards.tables.names import is_table_name
+from shards.tables.names import TABLE_SUFFIX, is_table_name
 from shards.tables.predictions import REMEDY, TableInfo, read_info
 from shards.tables.replaced import find_replaced
 
@@ -45,19 +45,24 @@ class ShardPlan:
 
 
 def make_plan(
-    pattern: str, files: Sequence[FileIdentity], out: str, maker: str, formats: Sequence[int]
+    pattern: str,
+    files: Sequence[FileIdentity],
+    out: str,
+    maker: str,
+    formats: Sequence[int],
+    suffix: str = TABLE_SUFFIX,
 ) -> ShardPlan:
     """Name the table of every shard, and compare the names with the tables in `out`.
 
     `maker` is the digest of the panel or the fingerprint of the encoder. `formats` are the versions
     of the table format that can be read, the one that is written first: a table that an earlier
-    release has finished is not made again.
+    release has finished is not made again. The names of tables end in `suffix`.
     """
     # Why absolute: workers start in folders of their own.
     names, out = relative_names(pattern, files), absolute(out)
-    existing = frozenset(name for name in list_names(out) if is_table_name(name))
+    existing = frozenset(name for name in list_names(out) if is_table_name(name, suffix))
     tasks = tuple(
-        _task(file, name, out, maker, formats, existing)
+        _task(file, name, out, maker, formats, existing, suffix)
         for file, name in zip(files, names, strict=True)
     )
     todo = tuple(task for task in tasks if _table_name(task) not in existing)
@@ -135,13 +140,14 @@ def _task(
     maker: str,
     formats: Sequence[int],
     existing: frozenset[str],
+    suffix: str,
 ) -> ShardTask:
     stem = name.rsplit("/", 1)[-1].removesuffix(".tar")
     tables = []
     for table_format in formats:
         identity = json.dumps([table_format, maker, name, file.size, file.version])
         digest = hashlib.sha256(identity.encode()).hexdigest()[:NAME_DIGITS]
-        tables.append(f"{stem}-{digest}.parquet")
+        tables.append(f"{stem}-{digest}{suffix}")
 
     table = next((table for table in tables if table in existing), tables[0])
     return ShardTask(

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Protocol
 from actors.work.task import ShardOutcome, ShardTask
 from cluster.exit_status import ExitStatus
 from cluster.jobs.plan import FOOTER_THREADS, ShardPlan
-from shards.storage.parquet import count_errors
 
 if TYPE_CHECKING:
     from cluster.jobs.run import FailedShard  # with Ray, which only a run that needs it imports
@@ -92,13 +91,18 @@ class TableFacts(Protocol):
 
 
 def read_outcomes(
-    tasks: Sequence[ShardTask], facts_of: Callable[[ShardTask], TableFacts], remedy: str
+    tasks: Sequence[ShardTask],
+    facts_of: Callable[[ShardTask], TableFacts],
+    errors_of: Callable[[ShardTask], tuple[dict[str, int], float]],
 ) -> list[ShardOutcome]:
-    """Return the outcomes of finished shards from their tables; `remedy` is for a damaged table."""
+    """Return the outcomes of finished shards from their tables.
+
+    `errors_of` gives the number of rows with each reason code, and the seconds of sound.
+    """
 
     def read(task: ShardTask) -> ShardOutcome:
         facts = facts_of(task)
-        rejected, seconds = count_errors(task.table_url, remedy=remedy)
+        rejected, seconds = errors_of(task)
         return ShardOutcome(
             name=task.name,
             num_utterances=facts.num_rows,

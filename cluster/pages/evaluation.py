@@ -77,6 +77,9 @@ class ClassView(View):
         ("Macro-F1", "over all utterances", "macro_f1", None),
         ("A-ACC", "mean over speakers", "speaker_accuracy", "speaker_accuracy_std"),
         ("A-F1", "mean over speakers", "speaker_f1", "speaker_f1_std"),
+        ("UA", "mean recall over classes", "unweighted_accuracy", None),
+        ("WF1", "F1, classes weighed by their number", "weighted_f1", None),
+        ("F1 bias", "mean difference of two classes' F1", "f1_bias", None),
     )
 
     def figures(self, metrics: Metrics) -> list[Figure]:
@@ -89,6 +92,7 @@ class ClassView(View):
                 interval=_interval(metrics.get("intervals", {}).get(key), self.text),
             )
             for name, meaning, key, std in self.FIGURES
+            if key in scores  # metrics of before 2026-11-28 lack some
         ]
 
     def score(self, figures: Mapping[str, Any]) -> float:

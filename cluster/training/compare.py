@@ -269,17 +269,18 @@ def _defaults(options: Options) -> dict[str, Any]:
 
 
 def _shared_figures(runs: Sequence[Run]) -> tuple[str, ...]:
-    """Return the names of the figures, which all runs share.
+    """Return the names of the figures that all runs have.
 
-    Raises ConfigError when the runs are of several kinds.
+    Raises ConfigError when the runs are of several kinds, which have no figure in common.
     """
     kinds = {tuple(run.figures) for run in runs}
-    if len(kinds) != 1:
+    shared = [name for name in runs[0].figures if all(name in kind for kind in kinds)]
+    if not shared:
         raise ConfigError(
             f"--runs: got {' and '.join(', '.join(kind) for kind in sorted(kinds))}; expected runs "
             "that predict the same classes or values"
         )
-    return kinds.pop()
+    return tuple(shared)
 
 
 def _gaps(runs: Sequence[Run], figures: Sequence[str]) -> list[dict[str, Any]]:

@@ -7,12 +7,12 @@ Shapes: N utterances, G groups of speakers, R resamples, C classes, V values.
 """
 
 from collections.abc import Mapping
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shards.resampling import SpeakerResamples
+from trainers.evaluation.class_figures import F1Over, class_figures, confusion_counts
 from trainers.evaluation.metrics import ClassScores, ValueScores
 
 Interval = list[float | None]
@@ -24,7 +24,7 @@ def class_intervals(
     predicted: NDArray[np.int64],
     speakers: NDArray[np.object_],
     *,
-    f1_over: Literal["present", "classes"],
+    f1_over: F1Over,
     seed: int,
 ) -> dict[str, Interval]:
     """[low, high] of each figure of `scores`, which compare `predicted` [N] with `truth` [N].
@@ -32,18 +32,10 @@ def class_intervals(
     None stands for an end that is not known, because there is only one speaker.
     """
     resamples, names = _resamples(speakers, seed)
-    num_classes = len(scores.confusion)
-    shape = (resamples.num_groups, num_classes, num_classes)
+    by_group = (resamples.group, resamples.num_groups)
+    counts_GCC = confusion_counts(truth, predicted, len(scores.confusion), by_group)
 
-    cells = np.ravel_multi_index((resamples.group, truth, predicted), shape)
-    counts_GCC = np.bincount(cells, minlength=int(np.prod(shape))).reshape(shape)
-    totals_RCC = resamples.totals(counts_GCC.astype(np.float64))
-    right_RC = np.diagonal(totals_RCC, axis1=1, axis2=2)
-
-    figures = {
-        "accuracy": right_RC.sum(axis=1) / totals_RCC.sum(axis=(1, 2)),
-        "macro_f1": _macro_f1(totals_RCC, f1_over),
-    }
+    figures = class_figures(resamples.totals(counts_GCC), f1_over=f1_over)
     for figure, field in (("speaker_accuracy", "accuracy"), ("speaker_f1", "f1")):
         own = {name: getattr(mine, field) for name, mine in scores.per_speaker.items()}
         figures[figure] = _over_speakers(resamples, names, own)
@@ -109,21 +101,6 @@ def _over_speakers(
 
     sums_R2 = resamples.totals(sums_G2)
     return np.asarray(sums_R2[:, 0] / sums_R2[:, 1])
-
-
-def _macro_f1(
-    totals_RCC: NDArray[np.float64], f1_over: Literal["present", "classes"]
-) -> NDArray[np.float64]:
-    """Macro-F1 of each resample [R]; a class that occurs in none of its counts has an F1 of 0."""
-    involved_RC = totals_RCC.sum(axis=1) + totals_RCC.sum(axis=2)
-    right_RC = np.diagonal(totals_RCC, axis1=1, axis2=2)
-    f1_RC = np.divide(
-        2 * right_RC, involved_RC, out=np.zeros_like(involved_RC), where=involved_RC > 0
-    )
-
-    if f1_over == "classes":
-        return np.asarray(f1_RC.mean(axis=1))
-    return np.asarray(f1_RC.sum(axis=1) / (involved_RC > 0).sum(axis=1))
 
 
 def _concordance(moments_RVS: NDArray[np.float64]) -> NDArray[np.float64]:

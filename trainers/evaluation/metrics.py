@@ -15,13 +15,13 @@ Shapes: N utterances, V values.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+from sklearn.metrics import accuracy_score, f1_score
 
 from shards.grouping import group_rows
+from trainers.evaluation.class_figures import F1Over, class_figures, confusion_counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,14 +43,17 @@ class SpeakerValueScores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassScores:
-    """Accuracy and macro-F1, overall and over speakers.
+    """Accuracy and F1, overall and over speakers; the other names are those of `class_figures`.
 
     `confusion[i][j]` counts the utterances of class i that were taken for class j.
     """
 
     number: int
     accuracy: float
+    unweighted_accuracy: float
+    weighted_f1: float
     macro_f1: float
+    f1_bias: float
     speaker_accuracy: float
     speaker_accuracy_std: float
     speaker_f1: float
@@ -88,7 +91,7 @@ def score_classes(
     speakers: NDArray[np.object_],
     names: Sequence[str],
     *,
-    f1_over: Literal["present", "classes"] = "present",
+    f1_over: F1Over = "present",
 ) -> ClassScores:
     """Compare predicted class numbers [N] with the truth [N].
 
@@ -100,7 +103,7 @@ def score_classes(
     for speaker, mine in group_rows(speakers).items():
         accuracy, f1 = (
             accuracy_score(truth[mine], predicted[mine]),
-            _f1(truth[mine], predicted[mine], None),
+            _f1(truth[mine], predicted[mine]),
         )
         per_speaker[str(speaker)] = SpeakerClassScores(
             number=len(mine), accuracy=float(accuracy), f1=f1
@@ -109,16 +112,18 @@ def score_classes(
     accuracies = np.asarray([scores.accuracy for scores in per_speaker.values()])
     f1s = np.asarray([scores.f1 for scores in per_speaker.values()])
 
+    counts = confusion_counts(truth, predicted, len(labels))
+    overall = {name: float(value) for name, value in class_figures(counts, f1_over=f1_over).items()}
+
     return ClassScores(
         number=len(truth),
-        accuracy=float(accuracy_score(truth, predicted)),
-        macro_f1=_f1(truth, predicted, labels if f1_over == "classes" else None),
+        **overall,
         speaker_accuracy=float(accuracies.mean()),
         speaker_accuracy_std=float(accuracies.std()),
         speaker_f1=float(f1s.mean()),
         speaker_f1_std=float(f1s.std()),
         per_speaker=per_speaker,
-        confusion=confusion_matrix(truth, predicted, labels=labels).tolist(),
+        confusion=counts.astype(int).tolist(),
     )
 
 
@@ -159,5 +164,5 @@ def _cccs(truth: NDArray[np.float32], predicted: NDArray[np.float32]) -> list[fl
     return [concordance(truth[:, place], predicted[:, place]) for place in range(truth.shape[1])]
 
 
-def _f1(truth: NDArray[np.int64], predicted: NDArray[np.int64], labels: list[int] | None) -> float:
-    return float(f1_score(truth, predicted, labels=labels, average="macro", zero_division=0.0))
+def _f1(truth: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
+    return float(f1_score(truth, predicted, average="macro", zero_division=0.0))

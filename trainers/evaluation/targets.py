@@ -136,6 +136,9 @@ class ClassTarget(Target):
         "macro_f1": "F1",
         "speaker_f1": "A-F1",
         "speaker_f1_std": "A-F1 std",
+        "unweighted_accuracy": "UA",
+        "weighted_f1": "WF1",
+        "f1_bias": "F1 bias",
     }
 
     @property
@@ -225,7 +228,7 @@ class ClassTarget(Target):
         )
 
     def shown_intervals(self, metrics: Metrics) -> dict[str, Sequence[float | None]]:
-        """The intervals of ACC, A-ACC, F1 and A-F1."""
+        """The intervals of all figures but standard deviations."""
         found = metrics.get("intervals", {})
         return {shown: found[name] for name, shown in self.FIGURES.items() if name in found}
 
@@ -241,8 +244,14 @@ class ClassTarget(Target):
         }
 
     def figures(self, metrics: Metrics) -> dict[str, float]:
-        """ACC, A-ACC, F1 and A-F1, the means over speakers with their standard deviations."""
-        return {shown: float(metrics["scores"][name]) for name, shown in self.FIGURES.items()}
+        """ACC, F1, UA, WF1 and F1 bias, and A-ACC and A-F1 with their deviations over speakers.
+
+        Metrics of before 2026-11-28 lack some of them.
+        """
+        scores = metrics["scores"]
+        return {
+            shown: float(scores[name]) for name, shown in self.FIGURES.items() if name in scores
+        }
 
 
 class ValueTarget(Target):
