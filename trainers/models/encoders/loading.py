@@ -40,7 +40,7 @@ def load_encoder(folder_or_name: str, revision: str | None = None) -> LayerwiseE
         raise ConfigError(f"encoder.checkpoint {folder_or_name}: {error}") from error
 
     # Masked prediction learns its mask embedding anew.
-    missing = sorted(set(found["missing_keys"]) - {"masked_spec_embed"})
+    missing = sorted(set(found["missing_keys"]) - {"masked_spec_embed", "body.mask_embedding"})
     if missing:
         raise ConfigError(
             f"encoder.checkpoint {folder_or_name}: got a checkpoint without {', '.join(missing)}, "
