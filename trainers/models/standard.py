@@ -6,8 +6,9 @@ recognizer on a speech encoder of transformers is exported as the encoder's own 
 `id2label` and `preprocessor_config.json`. What only this project needs (which labels were learned,
 and from whom) lies beside it in `recognizer.json`.
 
-What has no such form keeps the project's own: sets, speaker embeddings, PAPT's interpreter head,
-small encoders, faces and video.
+The project's own data2vec encoders have such a classifier too, which `register_models` adds to the
+Auto classes. What has no such form keeps the project's own: sets, speaker embeddings, PAPT's
+interpreter head, small encoders, faces and video.
 
 Shapes: D width, C classes or values.
 """
@@ -22,10 +23,12 @@ from transformers import AutoConfig, AutoModelForAudioClassification, Wav2Vec2Fe
 
 from shards.media.sound_format import SAMPLE_RATE_HZ
 from shards.storage.documents import read_json, write_json
+from trainers.models.encoders.data2vec.configuration import Data2VecConfig
+from trainers.models.encoders.registry import register_models
 
 DESCRIPTION_NAME = "recognizer.json"
 # By the model type; all of them classify by the mean over projected frames.
-FAMILIES = ("hubert", "wav2vec2", "wavlm", "data2vec-audio")
+FAMILIES = ("hubert", "wav2vec2", "wavlm", "data2vec-audio", Data2VecConfig.model_type)
 
 
 def is_standard(folder: str | Path) -> bool:
@@ -40,8 +43,13 @@ def read_description(folder: str | Path) -> dict[str, Any]:
 
 
 def has_standard_form(encoder: Mapping[str, Any]) -> bool:
-    """Whether transformers has a classifier for the encoder of this configuration."""
+    """Whether there is a classifier of transformers' kind for the encoder of this configuration."""
     return encoder["model_type"] in FAMILIES and not encoder.get("add_adapter", False)
+
+
+def is_known_to_transformers(encoder: Mapping[str, Any]) -> bool:
+    """Whether transformers opens the classifier without `register_models`."""
+    return has_standard_form(encoder) and encoder["model_type"] != Data2VecConfig.model_type
 
 
 def save_standard(
@@ -55,6 +63,7 @@ def save_standard(
     `described` are the fields of the recognizer's configuration; `classifier` is its head, from D
     to C.
     """
+    register_models()
     model = AutoModelForAudioClassification.from_config(_classifier_config(described))
     getattr(model, model.base_model_prefix).load_state_dict(encoder_weights)
 
@@ -74,6 +83,7 @@ def load_standard(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Tens
 
     Raises ValueError when some are missing: transformers would only print a note and make them up.
     """
+    register_models()
     model, found = AutoModelForAudioClassification.from_pretrained(
         folder, use_safetensors=True, trust_remote_code=False, output_loading_info=True
     )
@@ -133,7 +143,8 @@ def _nameless(described: Mapping[str, Any]) -> dict[str, Any]:
 def _has_mask(described: Mapping[str, Any]) -> bool:
     """Whether the encoder may see a mask; those with group norm were trained without."""
     encoder = described["encoder"]
-    return encoder["model_type"] == "data2vec-audio" or encoder.get("feat_extract_norm") == "layer"
+    always = ("data2vec-audio", Data2VecConfig.model_type)
+    return encoder["model_type"] in always or encoder.get("feat_extract_norm") == "layer"
 
 
 def _folded(model: Any) -> dict[str, Tensor]:

@@ -11,8 +11,8 @@ class EncoderConfig:
 
     checkpoint: str | None = option(
         help="Pretrained encoder: a hub name, a folder, or the export of a run (RUN/best). It is "
-        "a HuBERT, wav2vec 2.0, WavLM or data2vec model for audio, VideoMAE for video. Without "
-        "one, the small encoder is trained from nothing.",
+        "a HuBERT, wav2vec 2.0, WavLM, data2vec, data2vec 2.0 or emotion2vec model for audio, "
+        "VideoMAE for video. Without one, the small encoder is trained from nothing.",
         default=None,
     )
     revision: str | None = option(

@@ -26,7 +26,9 @@ from actors.predicting.recognizers import SpeechRecognizer
 from shards.emotions import EMOTIONS
 from tests import ROOT
 from tests.trainers.models.test_recognizer import make
+from tests.worlds.encoders import SIZES as OWN_SIZES
 from trainers.models.audio_classification import export_recognizer, register_recognizers
+from trainers.models.encoders.data2vec.configuration import Data2VecConfig
 from trainers.models.recognizer import EmotionRecognizer, Recognition, is_recognizer
 from trainers.models.trained import load_trained
 
@@ -52,6 +54,7 @@ FAMILIES = {
     "data2vec": Data2VecAudioConfig(
         **{**SIZES, "num_conv_pos_embeddings": 5}, conv_pos_kernel_size=7
     ),
+    "own-data2vec2": Data2VecConfig(**OWN_SIZES),
 }
 
 
@@ -122,11 +125,13 @@ def test_values_are_a_regression(tmp_path: Path) -> None:
     assert found == pytest.approx(expected, abs=1e-4)
 
 
-def test_an_export_is_a_labeler_of_a_panel(tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", ["hubert-large", "own-data2vec2"])
+def test_an_export_is_a_labeler_of_a_panel(family: str, tmp_path: Path) -> None:
     """A panel's audio labeler opens it, and gives the same probabilities."""
-    export_recognizer(recognizer("hubert-large", names=list(EMOTIONS)), tmp_path)
+    export_recognizer(recognizer(family, names=list(EMOTIONS)), tmp_path)
     labeler = AudioLabeler(LabelerConfig(checkpoint=str(tmp_path)), window_seconds=30.0)
     labeler.setup(tmp_path, Runtime.of("float32", 0.01, BatchingConfig()))
+    assert not labeler._equal_lengths
 
     ours = SpeechRecognizer(str(tmp_path))
     ours.setup(1)

@@ -16,6 +16,8 @@ from torch.utils.checkpoint import checkpoint
 from shards.config import ConfigError
 from shards.loading.inputs import Modality
 from trainers.models.encoders.adapter import EncoderAdapter, SpeechAdapter
+from trainers.models.encoders.data2vec.adapter import OwnData2VecAdapter
+from trainers.models.encoders.data2vec.configuration import Data2VecConfig
 from trainers.models.encoders.seams import BeforeLayer, LayerInput
 from trainers.models.encoders.sequence import SequenceEncoderConfig
 from trainers.models.encoders.small import SmallAdapter
@@ -30,6 +32,9 @@ ADAPTERS: Mapping[str, Callable[[Any, bool], EncoderAdapter]] = {
     "wav2vec2": lambda model, normalize: WaveformAdapter(model, normalize=normalize),
     "wavlm": lambda model, normalize: WaveformAdapter(model, normalize=normalize),
     "data2vec-audio": lambda model, normalize: Data2VecAdapter(model, normalize=normalize),
+    Data2VecConfig.model_type: lambda model, normalize: OwnData2VecAdapter(
+        model, normalize=normalize
+    ),
     "videomae": lambda model, _: VideoAdapter(model),
 }
 

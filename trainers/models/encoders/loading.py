@@ -47,7 +47,7 @@ def load_encoder(
         raise ConfigError(f"{option} {folder_or_name}: {error}") from error
 
     # Masked prediction learns its mask embedding anew.
-    missing = sorted(set(found["missing_keys"]) - {"masked_spec_embed"})
+    missing = sorted(set(found["missing_keys"]) - {"masked_spec_embed", "body.mask_embedding"})
     if missing:
         raise ConfigError(
             f"{option} {folder_or_name}: got a checkpoint without {', '.join(missing)}, "

@@ -194,10 +194,11 @@ def normalizes(config: Any) -> bool:
     """Whether the model was pre-trained on normalized waveforms.
 
     Models with layer norm in their feature extractor were (HuBERT's recipe). data2vec's extractor
-    always has it, so its configuration does not say so.
+    always has it, so its configuration does not say so. The project's own encoders say it.
     """
     return (
-        config.model_type == "data2vec-audio"
+        getattr(config, "normalize", False)
+        or config.model_type == "data2vec-audio"
         or getattr(config, "feat_extract_norm", None) == "layer"
     )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from trainers.models.audio_classification import is_standard_recognizer
 from trainers.models.recognizer import RecognizerConfig
+from trainers.models.standard import is_known_to_transformers
 
 CARD_NAME = "README.md"
 
@@ -60,7 +61,7 @@ def _head(config: RecognizerConfig, facts: CardFacts) -> str:
 
 
 def _how_to_open(config: RecognizerConfig) -> str:
-    if is_standard_recognizer(config):
+    if is_standard_recognizer(config) and is_known_to_transformers(config.encoder):
         code = (
             "from transformers import pipeline\n\n"
             'classify = pipeline("audio-classification", model=FOLDER)\n'

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from shards.config import ConfigError
+from tests.worlds.encoders import own_data2vec
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.loading import load_encoder
 from trainers.models.encoders.seams import BeforeLayer, LayerInput
@@ -72,6 +73,12 @@ FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         {"conv_pos_kernel_size": 3, "num_conv_pos_embeddings": 2},
     ),
 }
+# The project's own data2vec encoders.
+OWN: dict[str, dict[str, Any]] = {
+    "own-data2vec2": {},
+    "own-data2vec": {"body": "data2vec", "num_extra_tokens": 0},
+    "own-log-mel": {"front_end": "log_mel"},
+}
 LENGTHS = (3000, 1800, 2400)
 
 
@@ -89,6 +96,9 @@ def mel() -> LayerwiseEncoder:
 
 
 def encoder_named(name: str) -> LayerwiseEncoder:
+    if name in OWN:
+        model = own_data2vec(**OWN[name])
+        return LayerwiseEncoder(model, normalize=normalizes(model.config)).eval()
     return mel() if name == "mel" else speech(name)
 
 
@@ -104,7 +114,8 @@ def unchanged(_: int, hidden: Tensor, mask: Tensor) -> LayerInput:
     return LayerInput(hidden, mask)
 
 
-ALL = [*FAMILIES, "mel"]
+PLAIN = [*FAMILIES, "mel"]
+ALL = [*PLAIN, *OWN]
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -215,7 +226,7 @@ def test_pooled_features_do_not_depend_on_batchmates(name: str) -> None:
         torch.testing.assert_close(torch.cat(alone), together, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", PLAIN)
 def test_a_prefix_is_what_concatenation_by_hand_gives(name: str) -> None:
     """The frames equal those of layers called one after another by hand on [t_l; x] (Eq. 6).
 
@@ -377,7 +388,7 @@ def test_face_features_are_blind_to_padding() -> None:
     torch.testing.assert_close(torch.cat(alone), together, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [*FAMILIES, *OWN])
 def test_training_draws_from_torch_alone(name: str) -> None:
     """The same seed gives the same frames in training, even of very short utterances."""
     encoder, batch = encoder_named(name).train(), sounds((90, 60))
@@ -387,11 +398,12 @@ def test_training_draws_from_torch_alone(name: str) -> None:
         found.append(encoder(*batch)[0])
     assert torch.equal(*found)
     assert {name for name, p in encoder.named_parameters() if not p.requires_grad} <= {
-        "model.masked_spec_embed"
+        "model.masked_spec_embed",
+        "model.body.mask_embedding",
     }
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [*FAMILIES, *OWN])
 def test_an_utterance_shorter_than_a_frame_is_one_frame(name: str) -> None:
     """Its features are finite and depend on neither batchmates nor padding beyond the longest."""
     encoder, (inputs, lengths) = encoder_named(name), sounds((2400, 5))
