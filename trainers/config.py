@@ -41,6 +41,10 @@ class TrainConfig:
         help="Folder for the checkpoints, the best model and the metrics. Several nodes need a "
         "folder on storage that they share."
     )
+    targets: str | None = option(
+        default=None,
+        help="Folder of prediction tables with the targets of the recipe multimodal.",
+    )
     resume: bool = option(default=False, help="Continue from the newest checkpoint in --out.")
     folds: Literal["all"] | None = option(
         default=None,
@@ -75,7 +79,13 @@ class TrainConfig:
                 f"--folds {self.folds}: data.folds is {AS_STATED}, which makes no folds; give "
                 "--set data.folds=speaker:5 too, or another division"
             )
-        self.recipe_config().check(self)
+        options = self.recipe_config()
+        if self.targets is not None and not options.reads_targets:
+            raise ConfigError(
+                f"--targets: got {self.targets} for {self.recipe}, which reads its targets from "
+                "the shards; leave it out"
+            )
+        options.check(self)
         self.check_workers(self.num_workers)
 
     def check_workers(self, num_workers: int) -> None:

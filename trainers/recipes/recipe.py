@@ -8,7 +8,7 @@ the run, so nothing outside the folder has to know which recipe it is dealing wi
 from collections.abc import Callable
 from dataclasses import dataclass
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from trainers.settings.data import DataConfig
 from trainers.settings.encoder import EncoderConfig
@@ -25,6 +25,14 @@ class Run(Protocol):
     @property
     def recipe(self) -> str:
         """The recipe's name."""
+
+    @property
+    def shards(self) -> str:
+        """The pattern of the shards."""
+
+    @property
+    def targets(self) -> str | None:
+        """The folder of prediction tables, for recipes that read targets from them."""
 
     @property
     def out(self) -> str:
@@ -46,6 +54,8 @@ class Run(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipeConfig:
     """The options of one recipe."""
+
+    reads_targets: ClassVar[bool] = False  # whether `--targets` means something to it
 
     def check(self, run: Run) -> None:
         """Raise ConfigError when the rest of the run does not fit these options."""

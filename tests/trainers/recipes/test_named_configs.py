@@ -51,6 +51,19 @@ PAPT_FINETUNE: dict[str, Any] = {
     "data.target.kind": "values",
     "data.target.values": ["arousal", "valence"],
 }
+# multimodal-adaptive-pretraining, section IV.
+MULTIMODAL: dict[str, Any] = {
+    "recipe": "multimodal",
+    "engine.num_epochs": 100,
+    "engine.learning_rate": 1e-5,
+    "engine.weight_decay": 0.0,
+    "data.utterances.max_utterances": 32,
+    "model.acoustics_weight": 1.0,
+    "model.sentiment_weight": 0.5,
+    "model.face_weight": 1.0,
+    "model.held_out_share": 0.15,
+    "model.held_out": "utterance",
+}
 # setpeer-emoceleb, section V-A.
 HUBERT: dict[str, Any] = {
     "recipe": "finetune",
@@ -76,6 +89,7 @@ SETPEER = HUBERT | {
 }
 LATER = SETPEER | {"encoder.checkpoint": "runs/table7/best"}
 STATED: dict[str, dict[str, Any]] = {
+    "multimodal/table1": MULTIMODAL,
     "papt/table2": PAPT,
     "papt/table4-first": PAPT | {"model.fusion": "first"},
     "papt/table4-prefix": PAPT | {"model.fusion": "prefix"},
@@ -122,6 +136,7 @@ STATED: dict[str, dict[str, Any]] = {
 
 def loaded(name: str, **given: Any) -> TrainConfig:
     values = read_config(name, named_configs())
+    given |= {"targets": "predictions"} if values["recipe"] == "multimodal" else {}
     return from_mapping(TrainConfig, values | {"shards": "*.tar", "out": "run"} | given)
 
 

@@ -1,0 +1,202 @@
+"""Adapts a speech encoder by what else is known of its utterances: the recipe `multimodal`.
+
+It is stage 1 of multimodal-adaptive-pretraining; stage 2 is `finetune` from its export. No labels
+are used, and shards need not be packed: the targets are read from prediction tables.
+
+The encoder is exported as transformers reads it. Beside it lie the heads and the statistics of the
+targets, for analysis.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+
+from shards.config import ConfigError
+from shards.loading.batch_plan import PlannedBatch, UtterancePlan, evaluation_batches
+from shards.loading.index import CorpusIndex
+from shards.loading.loader import BatchReader
+from shards.loading.objectives import join_objectives
+from shards.storage.documents import write_json
+from shards.storage.files import flush_tree
+from trainers.models.encoders.layerwise import LayerwiseEncoder
+from trainers.models.encoders.loading import load_encoder, require_modality
+from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
+from trainers.models.personal.adapted_encoder import save_encoder
+from trainers.preparation.small_encoder import set_statistics, small_encoder_config
+from trainers.recipes.multimodal.config import MultimodalConfig
+from trainers.recipes.multimodal.model import MultimodalModel
+from trainers.recipes.multimodal.targets import digest, make_blocks
+from trainers.recipes.recipe import Run
+from trainers.task import TrainingModel
+
+log = logging.getLogger(__name__)
+HEADS_NAME, DESCRIPTION_NAME = "objectives.safetensors", "objectives.json"
+VALIDATION_UTTERANCES = 32
+
+
+class MultimodalTask:
+    """The task of `multimodal` on some splits of a corpus."""
+
+    def __init__(self, run: Run, options: MultimodalConfig, corpus: CorpusIndex) -> None:
+        self._encoder, self._data, self._engine = run.encoder, run.data, run.engine
+        self._options, self._corpus = options, corpus
+        everything = corpus.split(*options.splits)
+
+        assert run.targets is not None  # noqa: S101 (`check` refuses a run without)
+        found = join_objectives(everything, run.shards, run.targets, list(options.objectives))
+        held_out = hold_out(everything, options, seed=run.engine.seed)
+        self._blocks = make_blocks(found, options, ~held_out)
+
+        self._train_rows, self._held_out_rows = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+        self.train = everything.take(self._train_rows)
+        self._held_out = everything.take(self._held_out_rows)
+
+    @property
+    def identity(self) -> str:
+        """The text that tells whether a position in a stream of batches belongs to this task."""
+        engine, view = self._engine, self._data.utterances
+        return (
+            f"{self.train.digest} {digest(self._blocks)} {view} {engine.seed} "
+            f"{engine.batches_per_step}"
+        )
+
+    @property
+    def corpus_digest(self) -> str:
+        """The digest of the whole corpus."""
+        return self._corpus.digest
+
+    @property
+    def num_workers(self) -> int:
+        """The number of processes that decode training batches."""
+        return self._data.num_workers
+
+    @property
+    def score_width(self) -> int:
+        """Two numbers for each objective: its loss, and whether it is known."""
+        return 2 * len(self._blocks)
+
+    def prepare(self, out: Path, say: Callable[[str], None]) -> None:
+        """Prepare nothing: the targets lie in the prediction tables."""
+
+    def training_reader(self) -> BatchReader:
+        """Return a reader of training batches."""
+        return BatchReader(
+            self.train,
+            ["sound"],
+            self._targets(self._train_rows),
+            cache_bytes=self._data.cache_bytes,
+        )
+
+    def validation_reader(self) -> BatchReader:
+        """Return a reader of the held-out utterances."""
+        return BatchReader(self._held_out, ["sound"], self._targets(self._held_out_rows))
+
+    def keys(self, rows: NDArray[np.int64]) -> list[str]:
+        """Return the keys of the training utterances `rows`."""
+        return self.train.keys(rows)
+
+    def plan(self) -> UtterancePlan:
+        """Plan every utterance once an epoch."""
+        return UtterancePlan(self.train.durations, self._data.utterances, seed=self._engine.seed)
+
+    def validation_batches(self) -> list[PlannedBatch]:
+        """Batch the held-out utterances, one speaker at a time."""
+        return evaluation_batches(self._held_out.rows_by_speaker(), VALIDATION_UTTERANCES)
+
+    def build_model(self) -> MultimodalModel:
+        """Build the encoder with its heads; it is the same on every rank."""
+        torch.manual_seed(self._engine.seed)
+        encoder = self._first_encoder()
+        encoder.freeze(
+            front_end=self._encoder.freezes_front_end(by_default=True),
+            num_layers=self._encoder.freeze_layers,
+        )
+
+        widths = {name: block.width for name, block in self._blocks.items()}
+        return MultimodalModel(encoder, self._options, widths)
+
+    def validate(self, rows: NDArray[np.int64], scores: NDArray[np.float32]) -> Mapping[str, float]:
+        """The terms on the held-out utterances, and their weighted sum, which is to be low."""
+        losses, known = np.split(scores.astype(np.float64), 2, axis=1)
+        terms = losses.sum(axis=0) / known.sum(axis=0).clip(1)
+        figures = dict(zip(self._blocks, terms.tolist(), strict=True))
+
+        weights = self._options.objectives
+        return {"loss": sum(weights[name] * term for name, term in figures.items()), **figures}
+
+    def objective(self, figures: Mapping[str, float]) -> float:
+        """The negative loss on the held-out utterances: the higher, the better."""
+        return -figures["loss"]
+
+    def export(self, model: TrainingModel, folder: Path) -> None:
+        """Write the encoder, and beside it the heads and the statistics of their targets."""
+        assert isinstance(model, MultimodalModel)  # noqa: S101 (this task made it)
+        save_encoder(model.encoder, folder)
+
+        tensors = {
+            f"{name}.{part}": value.float().cpu().contiguous()
+            for name, head in model.heads.items()
+            for part, value in head.state_dict().items()
+        }
+        for name, block in self._blocks.items():
+            tensors |= {
+                f"{name}.mean": torch.from_numpy(block.mean),
+                f"{name}.spread": torch.from_numpy(block.spread),
+            }
+
+        save_file(tensors, folder / HEADS_NAME)
+        write_json(
+            str(folder / DESCRIPTION_NAME),
+            {
+                name: {"values": block.values, "weight": self._options.objectives[name]}
+                for name, block in self._blocks.items()
+            },
+        )
+        flush_tree(folder)
+
+    def _targets(self, rows: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
+        return {name: block.array[rows] for name, block in self._blocks.items()}
+
+    def _first_encoder(self) -> LayerwiseEncoder:
+        """Load or make the encoder that training starts from."""
+        options = self._encoder
+        if options.checkpoint is not None:
+            encoder = load_encoder(options.checkpoint, options.revision)
+            require_modality(encoder, "audio")
+            return encoder
+
+        sizes = small_encoder_config(options, "audio", self.training_reader())
+        encoder = LayerwiseEncoder(SequenceEncoder(SequenceEncoderConfig(**sizes)))
+        set_statistics(encoder, self.training_reader(), len(self.train), seed=self._engine.seed)
+        return encoder
+
+
+def hold_out(index: CorpusIndex, options: MultimodalConfig, *, seed: int) -> NDArray[np.bool_]:
+    """Choose the utterances [N] for validation, by whole speakers or one by one.
+
+    Raises ConfigError when nothing would be left to learn from, or to validate with.
+    """
+    rng, held_out = np.random.default_rng(seed), np.zeros(len(index), dtype=bool)
+    wanted = max(1, round(options.held_out_share * len(index)))
+
+    if options.held_out == "utterance":
+        held_out[rng.permutation(len(index))[:wanted]] = True
+    else:
+        rows_of = index.rows_by_speaker()
+        for place in rng.permutation(len(rows_of)):
+            rows = list(rows_of.values())[place]
+            if held_out.sum() >= wanted:
+                break
+            held_out[rows] = True
+
+    if held_out.all():
+        raise ConfigError(
+            f"model.held_out {options.held_out}: all {len(index)} utterances would be held out; "
+            "there are too few speakers, give model.held_out=utterance"
+        )
+    return held_out
