@@ -87,10 +87,11 @@ COMMANDS: dict[str, Command] = {
         "Recognize emotion in recordings: files, folders, a table or shards, labeled or not.",
         "actors.predicting.config:PredictConfig",
         "cluster.jobs.predict:run_predict",
+        "Shards are recognized on Ray, each exactly once: run an interrupted command again. "
         "Writes one row for each recording, or for each window of --window seconds: key, speaker, "
         "start, end, the likeliest class as `label`, and `score_NAME` for each class or value. A "
         "file that cannot be used becomes a row that holds the reason. Exit status 3: there are "
-        "such rows.",
+        "such rows, or damaged shards; 4: unfinished, run it again.",
     ),
     "compare": Command(
         "Tabulate evaluated runs: mean over seeds, spread, and paired significance.",

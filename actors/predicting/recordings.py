@@ -1,11 +1,11 @@
-"""What is to be recognized: recordings in files, in a table or in shards, each decoded when asked.
+"""What is to be recognized: recordings in files or in a table, each read when asked.
 
 A list of recordings holds no sound. A recording that is known to be unusable is in the list too,
 with its reason, so that every input becomes a row.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +18,7 @@ from shards.importing.preparing import MAX_MEMBER_BYTES, prepared_file
 from shards.importing.reading import read_table
 from shards.importing.sources import BECOMES, prepare
 from shards.importing.table import MEDIA_COLUMNS, SourceTable, text_cell
-from shards.samples.metadata import METADATA_EXTENSION, parse_metadata
-from shards.samples.sample import parse_sample
-from shards.storage.files import RangedReader, list_files, open_ranged, read_bytes
-from shards.tar.reader import SampleEntry, index_shard, read_members
+from shards.storage.files import read_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +26,8 @@ class Recording:
     """One recording: `read` gives the bytes of its sound, in a format that `decode_audio` knows.
 
     `start_seconds` is where the recording begins within its file. `error` says why the recording
-    cannot be read; `read` is None then. `read` raises BadSample.
+    cannot be read. `read` is None then, and where somebody else has the sound, as of samples of
+    shards; it raises BadSample.
     """
 
     key: str
@@ -64,17 +62,6 @@ def recordings_of_table(url: str, root: str) -> list[Recording]:
         found[place] = _of_row(row, place, source, config)
 
     return [found[place] for place in sorted(found)]
-
-
-def recordings_of_shards(pattern: str) -> list[Recording]:
-    """The samples of the shards that match `pattern`, shard by shard, in the order of the tar.
-
-    A shard that is cut short has one more row, which names the shard and its damage. Raises
-    ConfigError when no shard matches.
-    """
-    return [
-        recording for file in list_files(pattern) for recording in _recordings_of_shard(file.url)
-    ]
 
 
 def _files_at(path: str) -> list[str]:
@@ -141,41 +128,3 @@ def _of_row(
         read=lambda: prepared_file(file, source, config).payload,
         start_seconds=0.0 if file.cut is None else file.cut.start,
     )
-
-
-def _recordings_of_shard(url: str) -> Iterator[Recording]:
-    with open_ranged(url) as reader:
-        index = index_shard(reader)
-        for entry in index.entries:
-            yield _of_entry(url, entry, reader)
-
-    if index.error is not None:
-        yield Recording(key=url, speaker=None, read=None, error=f"damaged_shard: {index.error}")
-
-
-def _of_entry(url: str, entry: SampleEntry, reader: RangedReader) -> Recording:
-    if entry.error is not None:
-        return Recording(key=entry.key, speaker=None, read=None, error=entry.error)
-
-    members = [member for member in entry.members if member.extension == METADATA_EXTENSION]
-    try:
-        data = reader.read_at(members[0].offset, members[0].size) if members else b"{}"
-        speaker = parse_metadata(data).get("speaker")
-    except BadSample as bad:
-        return Recording(key=entry.key, speaker=None, read=None, error=bad.reason)
-
-    return Recording(
-        key=entry.key,
-        speaker=None if speaker is None else str(speaker),
-        read=lambda: _bytes_of_sample(url, entry),
-    )
-
-
-def _bytes_of_sample(url: str, entry: SampleEntry) -> bytes:
-    with open_ranged(url) as reader:
-        sample = parse_sample(entry.key, read_members(reader, entry))
-
-    sound = sample.audio if sample.audio is not None else sample.video
-    if sound is None:
-        raise BadSample("no_audio", "the sample has no sound")
-    return sound

@@ -97,9 +97,15 @@ class ShardJob(ABC):
             run.run(self.plan.todo, place_workers(nodes, self._options.num_workers))
         self.outcomes, self.failed = run.outcomes, run.failed
 
+    def outcomes_before(self) -> list[ShardOutcome]:
+        """Return the outcomes of the shards that earlier runs have finished, from their tables."""
+        return read_outcomes(self.plan.reused, self.facts_of, self.errors_of)
+
     def account(self) -> JobSummary:
         """Return the summary of the job, shards of earlier runs included."""
-        earlier = read_outcomes(self.plan.reused, self.facts_of, self.errors_of)
         return account(
-            self.plan, [*self.outcomes, *earlier], self.failed, time.monotonic() - self._started
+            self.plan,
+            [*self.outcomes, *self.outcomes_before()],
+            self.failed,
+            time.monotonic() - self._started,
         )

@@ -10,8 +10,9 @@ finished.
 import concurrent.futures
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from actors.work.task import ShardTask
 from shards.config import ConfigError
@@ -21,7 +22,7 @@ from shards.storage.names import list_names, relative_names
 from shards.storage.urls import absolute
 from shards.tables.former import add_contents
 from shards.tables.names import TABLE_SUFFIX, is_table_name
-from shards.tables.predictions import REMEDY, TableInfo, read_info
+from shards.tables.predictions import REMEDY, read_info
 from shards.tables.replaced import find_replaced
 
 NAME_DIGITS = 12
@@ -69,15 +70,30 @@ def make_plan(
     return ShardPlan(tasks, todo, existing, out)
 
 
-def refuse_other_corpora(plan: ShardPlan) -> None:
+class ShardFooter(Protocol):
+    """What the footer of every kind of table says about its shard."""
+
+    @property
+    def shard(self) -> str:
+        """The name of the shard, as the pattern gave it."""
+
+    @property
+    def shard_url(self) -> str:
+        """Where the shard lay."""
+
+
+Footer = TypeVar("Footer", bound=ShardFooter)
+
+
+def refuse_other_corpora(plan: ShardPlan, read: Callable[[str], ShardFooter] = read_info) -> None:
     """Refuse a folder that holds the tables of another corpus with the same shard names.
 
-    Raises ConfigError when a table is of a shard that is named like one of the plan's but lies
-    elsewhere.
+    `read` gives the footer of a table. Raises ConfigError when a table is of a shard that is named
+    like one of the plan's but lies elsewhere.
     """
     urls = {task.name: task.url for task in plan.tasks}
     known = set(urls.values())
-    for info in _unplanned(plan, plan.existing).values():
+    for info in _unplanned(plan, plan.existing, read).values():
         if info.shard in urls and info.shard_url not in known:
             raise ConfigError(
                 f"--out {plan.out}: holds the predictions of {info.shard_url}, which is called "
@@ -89,7 +105,7 @@ def refuse_other_corpora(plan: ShardPlan) -> None:
 def earlier_tables(plan: ShardPlan, maker: str) -> list[str]:
     """The URLs of tables that the same panel has made, of shards that are now others or gone."""
     found = []
-    for name, info in _unplanned(plan, plan.existing).items():
+    for name, info in _unplanned(plan, plan.existing, read_info).items():
         if info.panel_digest == maker:
             add_contents(join(plan.out, name), info)
             found.append(join(plan.out, name))
@@ -97,18 +113,21 @@ def earlier_tables(plan: ShardPlan, maker: str) -> list[str]:
     return found
 
 
-def remove_superseded(plan: ShardPlan) -> tuple[int, int]:
+def remove_superseded(
+    plan: ShardPlan, read: Callable[[str], ShardFooter] = read_info, remedy: str = REMEDY
+) -> tuple[int, int]:
     """Remove the tables that the plan's tables have replaced.
 
-    Returns how many were removed, and how many tables of other shards remain. A worker of an older
-    panel that was believed dead may have written tables while the job ran: they are removed too.
+    `read` gives the footer of a table, and `remedy` is for a damaged one. Returns how many were
+    removed, and how many tables of other shards remain. A worker of an older panel that was
+    believed dead may have written tables while the job ran: they are removed too.
     """
     shard_of = {
         join(plan.out, name): info.shard_url
-        for name, info in _unplanned(plan, list_names(plan.out)).items()
+        for name, info in _unplanned(plan, list_names(plan.out), read).items()
     }
     superseded, _ = find_replaced(
-        shard_of, {task.url: task.table_url for task in plan.tasks}, remedy=REMEDY
+        shard_of, {task.url: task.table_url for task in plan.tasks}, remedy=remedy
     )
 
     for table in superseded:
@@ -116,12 +135,14 @@ def remove_superseded(plan: ShardPlan) -> tuple[int, int]:
     return len(superseded), len(shard_of) - len(superseded)
 
 
-def _unplanned(plan: ShardPlan, names: Iterable[str]) -> dict[str, TableInfo]:
+def _unplanned(
+    plan: ShardPlan, names: Iterable[str], read: Callable[[str], Footer]
+) -> dict[str, Footer]:
     """Return the footers of those tables among `names` that the plan does not account for."""
     others = sorted(set(filter(is_table_name, names)) - {_table_name(task) for task in plan.tasks})
     with concurrent.futures.ThreadPoolExecutor(FOOTER_THREADS) as pool:
         return dict(
-            zip(others, pool.map(lambda name: read_info(join(plan.out, name)), others), strict=True)
+            zip(others, pool.map(lambda name: read(join(plan.out, name)), others), strict=True)
         )
 
 

@@ -9,14 +9,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.predicting.answering import windows_of
 from actors.predicting.config import PredictConfig
-from actors.predicting.predicting import Prediction, Predictor, windows_of
 from actors.predicting.recognizers import SpeechRecognizer
-from actors.predicting.recordings import recordings_of_shards
+from actors.predicting.shard import predict_shard
+from actors.reading.config import MediaConfig
+from actors.reading.reader import Needs, ShardOpened, ShardReader
+from actors.work.task import ShardOutcome, ShardProgress, ShardTask
 from shards.config import ConfigError
 from shards.loading.index import read_index
 from shards.media.sound_format import SAMPLE_RATE_HZ
-from shards.progress import unseen
+from shards.tables.recordings import read_recordings
 from tests.trainers.models.test_recognizer import make as make_recognizer
 from tests.worlds.training import write_training_world
 from trainers.evaluation.predicting import load_recognizer
@@ -49,11 +52,44 @@ def write_embeddings_checkpoint(folder: Path) -> str:
     return str(folder)
 
 
-def predicted(checkpoint: str, shards: str, **options: Any) -> list[Prediction]:
-    config = PredictConfig(checkpoint=checkpoint, shards=shards, out="x.csv", **options)
-    recognizer = SpeechRecognizer(checkpoint)
+def predict_alone(config: PredictConfig, task: ShardTask) -> ShardOutcome:
+    """Make the table of a shard in this process and without Ray."""
+    recognizer = SpeechRecognizer(config.checkpoint)
     recognizer.setup(1)
-    return Predictor(recognizer, config, recordings_of_shards(shards)).predict(unseen)
+
+    media = MediaConfig(max_audio_seconds=config.max_seconds)
+    opened, *chunks = ShardReader(media, Needs(audio=True, vision=False)).read(task.url)
+    assert isinstance(opened, ShardOpened)
+    utterances = [one for chunk in chunks if isinstance(chunk, list) for one in chunk]
+
+    progress = ShardProgress()
+    outcome = predict_shard(
+        task,
+        recognizer,
+        config,
+        utterances,
+        opened.num_utterances,
+        shard_error=opened.error,
+        progress=progress,
+    )
+    assert outcome.num_utterances == progress.num_utterances == len(utterances)
+    return outcome
+
+
+def predicted(checkpoint: str, shard: str, out: Path, **options: Any) -> list[dict[str, Any]]:
+    """The rows of a shard's table, features included."""
+    config = PredictConfig(
+        checkpoint=checkpoint, shards=shard, out="x.csv", speakers="x", pldc="mu", **options
+    )
+    task = ShardTask(
+        url=shard, name="shard.tar", size=0, version="", table_url=str(out), maker="test"
+    )
+    predict_alone(config, task)
+    return read_recordings(str(out)).to_pylist()
+
+
+def scores(rows: list[dict[str, Any]]) -> list[list[float]]:
+    return [[row[name] for name in row if name.startswith("score_")] for row in rows]
 
 
 @pytest.mark.parametrize("kind", ["none", "prefix", "embeddings"])
@@ -67,14 +103,14 @@ def test_answers_are_those_of_an_evaluation(kind: str, tmp_path: Path) -> None:
         options = PREFIX if kind == "prefix" else {}
         checkpoint = write_checkpoint(tmp_path / "best", kind, **options)
 
-    rows = predicted(checkpoint, shards, set_size=4, seed=5)
+    rows = predicted(checkpoint, shards, tmp_path / "out.parquet", set_size=4, seed=5)
     index = read_index(shards)
     expected = predict_index(load_recognizer(checkpoint), index, set_size=4, seed=5)
 
-    assert [row.key for row in rows] == index.keys(np.arange(len(index)))
-    assert [row.speaker for row in rows] == index.table["speaker"].to_pylist()
-    np.testing.assert_allclose([row.scores for row in rows], expected.scores, atol=1e-5)
-    np.testing.assert_allclose([row.features for row in rows], expected.features, atol=1e-4)
+    assert [row["key"] for row in rows] == index.keys(np.arange(len(index)))
+    assert [row["speaker"] for row in rows] == index.table["speaker"].to_pylist()
+    np.testing.assert_allclose(scores(rows), expected.scores, atol=1e-5)
+    np.testing.assert_allclose([row["features"] for row in rows], expected.features, atol=1e-4)
     assert np.std(expected.scores, axis=0).min() > 1e-4
 
 
@@ -82,12 +118,13 @@ def test_windows_of_a_personalized_model_make_sets(tmp_path: Path) -> None:
     """Windows are pieces of a set like utterances, and every row names its window."""
     write_training_world(tmp_path / "shards")
     checkpoint = write_checkpoint(tmp_path / "best", "prefix", **PREFIX)
-    rows = predicted(checkpoint, f"{tmp_path}/shards/test-000000.tar", window=0.1, set_size=4)
+    shard = f"{tmp_path}/shards/test-000000.tar"
+    rows = predicted(checkpoint, shard, tmp_path / "out.parquet", window=0.1, set_size=4)
 
     assert len(rows) > 2 * 36
-    assert all(row.error is None and row.scores is not None for row in rows)
-    first = [row for row in rows if row.key == rows[0].key]
-    assert [row.start_seconds for row in first] == [round(0.1 * n, 4) for n in range(len(first))]
+    assert all(row["error"] is None and row["label"] is not None for row in rows)
+    first = [row for row in rows if row["key"] == rows[0]["key"]]
+    assert [row["start"] for row in first] == [round(0.1 * n, 4) for n in range(len(first))]
 
 
 @settings(max_examples=200, deadline=None)

@@ -211,6 +211,13 @@ def test_a_table_of_another_encoder_is_refused(sounds: Path, tmp_path: Path) -> 
         ({"audio": ("a",), "hop": 1.0}, "--hop: got 1"),
         ({"audio": ("a",), "window": 1.0, "hop": 2.0}, "--hop: got 2 with a window of 1"),
         ({"audio": ("a",), "pldc": "mu"}, "--pldc and --speakers"),
+        ({"audio": ("a",), "out": "answers"}, "--out: got answers, expected a file .parquet"),
+        ({"shards": "a", "out": "x.txt"}, "write a folder whose name has a dot with a /"),
+        (
+            {"shards": "a", "out": "answers", "pldc": "mu", "speakers": "b"},
+            "got the folder answers with --pldc",
+        ),
+        ({"audio": ("a",), "num_workers": 2}, "--num-workers: got them without --shards"),
         ({"shards": "a", "speaker": "ann"}, "--speaker: got it without --audio"),
     ],
 )
