@@ -159,7 +159,7 @@ def _say_what_is_constant(objective: Objective, is_constant: NDArray[np.bool_]) 
 
 
 def _say_what_is_known(block: Block, is_training: NDArray[np.bool_]) -> None:
-    known = np.isfinite(block.array[is_training]).any(axis=1)
+    known: NDArray[np.bool_] = np.isfinite(block.array[is_training]).any(axis=1)
     log.info(
         "%s: %d values, known of %d of %d training utterances",
         block.name,
