@@ -159,11 +159,11 @@ def _say_what_is_constant(objective: Objective, is_constant: NDArray[np.bool_]) 
 
 
 def _say_what_is_known(block: Block, is_training: NDArray[np.bool_]) -> None:
-    known = np.isfinite(block.array[is_training]).any(axis=1)
+    known = np.isfinite(block.array[is_training])
     log.info(
         "%s: %d values, known of %d of %d training utterances",
         block.name,
         block.width,
-        known.sum(),
+        np.count_nonzero(known.any(axis=1)),
         len(known),
     )
