@@ -7,7 +7,8 @@ recognizer on a speech encoder of transformers is exported as the encoder's own 
 and from whom) lies beside it in `recognizer.json`.
 
 What has no such form keeps the project's own: sets, speaker embeddings, PAPT's interpreter head,
-small encoders, faces and video.
+small encoders, faces and video, and Whisper, whose classifier also averages over the silence behind
+an utterance.
 
 Shapes: D width, C classes or values.
 """
@@ -18,14 +19,28 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForAudioClassification, Wav2Vec2FeatureExtractor
+from transformers import (
+    AutoConfig,
+    AutoModelForAudioClassification,
+    SeamlessM4TFeatureExtractor,
+    Wav2Vec2FeatureExtractor,
+)
 
 from shards.media.sound_format import SAMPLE_RATE_HZ
 from shards.storage.documents import read_json, write_json
 
 DESCRIPTION_NAME = "recognizer.json"
 # By the model type; all of them classify by the mean over projected frames.
-FAMILIES = ("hubert", "wav2vec2", "wavlm", "data2vec-audio")
+FAMILIES = (
+    "hubert",
+    "wav2vec2",
+    "wavlm",
+    "data2vec-audio",
+    "unispeech-sat",
+    "wav2vec2-conformer",
+    "sew",
+    "wav2vec2-bert",
+)
 
 
 def is_standard(folder: str | Path) -> bool:
@@ -65,7 +80,10 @@ def save_standard(
         model.classifier.bias.copy_(classifier.bias)
 
     model.save_pretrained(folder)
-    save_preprocessor(folder, normalize=described["normalise"], has_mask=_has_mask(described))
+    if described["encoder"]["model_type"] == "wav2vec2-bert":
+        _save_energies_extractor(folder)
+    else:
+        save_preprocessor(folder, normalize=described["normalise"], has_mask=_has_mask(described))
     write_json(folder / DESCRIPTION_NAME, {**described, "encoder": _nameless(described)})
 
 
@@ -95,6 +113,11 @@ def save_preprocessor(folder: Path, *, normalize: bool, has_mask: bool) -> None:
         do_normalize=normalize,
         return_attention_mask=has_mask,
     ).save_pretrained(folder)
+
+
+def _save_energies_extractor(folder: Path) -> None:
+    """Write the `preprocessor_config.json` of w2v-BERT, which hears log-mel energies."""
+    SeamlessM4TFeatureExtractor(sampling_rate=SAMPLE_RATE_HZ).save_pretrained(folder)
 
 
 def names_of_classes(names: Sequence[str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Loads encoders from checkpoints: a folder or a hub name, with all weights or not at all."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModel
@@ -39,15 +40,24 @@ def load_encoder(folder_or_name: str, revision: str | None = None) -> LayerwiseE
     except (OSError, ValueError) as error:
         raise ConfigError(f"encoder.checkpoint {folder_or_name}: {error}") from error
 
-    # Masked prediction learns its mask embedding anew.
-    missing = sorted(set(found["missing_keys"]) - {"masked_spec_embed"})
+    # Masked prediction learns its mask embedding anew, and a decoder is left out.
+    missing = sorted(
+        name
+        for name in set(found["missing_keys"]) - {"masked_spec_embed"}
+        if not name.startswith("decoder.")
+    )
     if missing:
         raise ConfigError(
             f"encoder.checkpoint {folder_or_name}: got a checkpoint without {', '.join(missing)}, "
             f"expected all weights of a {model.config.model_type} model; give a whole one"
         )
 
-    return LayerwiseEncoder(model, normalize=normalizes(model.config))
+    return LayerwiseEncoder(encoder_of(model), normalize=normalizes(model.config))
+
+
+def encoder_of(model: Any) -> Any:
+    """The encoder within what transformers loads or builds: Whisper's has a decoder beside it."""
+    return model.encoder if model.config.model_type == "whisper" else model
 
 
 def require_modality(encoder: LayerwiseEncoder, modality: Modality) -> None:
