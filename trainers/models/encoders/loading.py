@@ -25,6 +25,7 @@ def load_encoder(folder_or_name: str, revision: str | None = None) -> LayerwiseE
             "encoder.revision too, a full commit"
         )
 
+    _require_safetensors(folder_or_name)
     where = {"revision": revision} if revision else {}
     register_models()
 
@@ -38,7 +39,14 @@ def load_encoder(folder_or_name: str, revision: str | None = None) -> LayerwiseE
             **where,
         )
     except (OSError, ValueError) as error:
-        raise ConfigError(f"encoder.checkpoint {folder_or_name}: {error}") from error
+        remedy = ""
+        if not Path(folder_or_name).is_dir() and "safetensors" in str(error):
+            remedy = (
+                f"; if its weights are pickled, `hf download {folder_or_name} --revision "
+                f"{revision} --local-dir FOLDER` and then `emostream convert FOLDER --out NEW` "
+                "make a folder to give"
+            )
+        raise ConfigError(f"encoder.checkpoint {folder_or_name}: {error}{remedy}") from error
 
     # Masked prediction learns its mask embedding anew, and a decoder is left out.
     missing = sorted(
@@ -53,6 +61,21 @@ def load_encoder(folder_or_name: str, revision: str | None = None) -> LayerwiseE
         )
 
     return LayerwiseEncoder(encoder_of(model), normalize=normalizes(model.config))
+
+
+def _require_safetensors(folder_or_name: str) -> None:
+    """Raise ConfigError for a folder whose weights are only pickled."""
+    folder = Path(folder_or_name)
+    if not folder.is_dir() or any(folder.glob("*.safetensors")):
+        return
+
+    pickled = sorted(path.name for path in folder.glob("*.bin"))
+    if pickled:
+        raise ConfigError(
+            f"encoder.checkpoint {folder}: got only pickled weights ({', '.join(pickled)}), which "
+            "are not opened, as that could execute anything; make safetensors of them with "
+            f"`emostream convert {folder} --out {folder}-safetensors`, and give that folder"
+        )
 
 
 def encoder_of(model: Any) -> Any:
