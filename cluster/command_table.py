@@ -93,6 +93,15 @@ COMMANDS: dict[str, Command] = {
         "file that cannot be used becomes a row that holds the reason. Exit status 3: there are "
         "such rows, or damaged shards; 4: unfinished, run it again.",
     ),
+    "convert": Command(
+        "Make a checkpoint of safetensors from one of pickled weights, and execute nothing in it.",
+        "trainers.preparation.converting.config:ConvertConfig",
+        "cluster.training.convert:run_convert",
+        "FILE_OR_FOLDER is pytorch_model.bin or a file like it, or its folder, with the "
+        "config.json of transformers beside it. A file that asks for anything but tensors and "
+        "plain values is refused, by the name of what it asks for. All weights keep their names "
+        "and their digits.",
+    ),
     "compare": Command(
         "Tabulate evaluated runs: mean over seeds, spread, and paired significance.",
         "cluster.training.compare:CompareConfig",

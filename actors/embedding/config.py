@@ -26,8 +26,8 @@ class EmbedderConfig:
     """An encoder: `spectral`, a folder, or a hub name with its commit."""
 
     encoder: str = option(
-        help="`spectral` (no weights), a HuBERT, wav2vec 2.0, WavLM or data2vec audio by hub name "
-        "or folder, or what `emostream train` exported (RUN/best)",
+        help="`spectral` (no weights), a speech encoder such as HuBERT or WavLM by hub name or "
+        "folder, or what `emostream train` exported (RUN/best)",
     )
     revision: str | None = option(default=None, help="full commit of a hub checkpoint")
 

@@ -122,6 +122,8 @@ class _Pooled:
 
     def __init__(self, encoder: LayerwiseEncoder, device: torch.device) -> None:
         self._encoder, self._device = encoder.eval().to(device), device
+        most = round(WINDOW_SECONDS * SAMPLE_RATE_HZ)
+        self._max_samples = min(most, encoder.max_samples or most)
 
     def groups(self, places: list[int], speakers: Sequence[str]) -> list[list[int]]:
         """The groups that are heard together: all at once, as no utterance affects another."""
@@ -134,7 +136,7 @@ class _Pooled:
         return windowed_rows(
             waveforms,
             self._forward,
-            max_samples=round(WINDOW_SECONDS * SAMPLE_RATE_HZ),
+            max_samples=self._max_samples,
             budget=round(GPU_SECONDS * SAMPLE_RATE_HZ) if self._device.type == "cuda" else 0,
             equal_lengths=False,
         )
@@ -170,9 +172,7 @@ class _PooledTogether(_Pooled):
         self, waveforms: Sequence[Waveform], speaker: str
     ) -> list[NDArray[np.float64] | Missing]:
         """The set in one pass; an utterance longer than a window is cut there."""
-        limit = round(WINDOW_SECONDS * SAMPLE_RATE_HZ)
-
-        rows = self._forward([waveform[:limit] for waveform in waveforms])
+        rows = self._forward([waveform[: self._max_samples] for waveform in waveforms])
         return list(rows.double().cpu().numpy())
 
     def _pool(self, samples_NS: Tensor, lengths_N: Tensor) -> Tensor:

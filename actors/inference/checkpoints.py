@@ -111,8 +111,8 @@ def weight_digest(folder: Path) -> str:
         raise ConfigError(
             f"checkpoint {folder}: holds no *.safetensors. Pickled weights are never opened, as "
             "that runs code. Pin the commit of the hub's safetensors conversion (see the "
-            "repository's open pull requests), or convert the weights once on a machine you can "
-            "lose: AutoModel.from_pretrained(...).save_pretrained(...)"
+            "repository's open pull requests), or convert them, which executes nothing: "
+            f"`emostream convert {folder} --out {folder}-safetensors`"
         )
 
     digest = hashlib.sha256()

@@ -28,6 +28,7 @@ from shards.loading.targets import TargetKind
 from shards.media.clip_format import ClipFormat
 from shards.storage.documents import read_json
 from trainers.models.encoders.layerwise import LayerwiseEncoder
+from trainers.models.encoders.loading import encoder_of
 from trainers.models.encoders.registry import register_models
 from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
 from trainers.models.losses import Similarity
@@ -317,7 +318,7 @@ def _build_encoder(values: dict[str, Any]) -> Any:
         return SequenceEncoder(SequenceEncoderConfig.from_dict(values))
     register_models()
     rest = {name: value for name, value in values.items() if name != "model_type"}
-    return AutoModel.from_config(AutoConfig.for_model(values["model_type"], **rest))
+    return encoder_of(AutoModel.from_config(AutoConfig.for_model(values["model_type"], **rest)))
 
 
 class _BatchNorm(Float32Buffers, nn.BatchNorm1d):

@@ -8,7 +8,8 @@ and from whom) lies beside it in `recognizer.json`.
 
 The project's own data2vec encoders have such a classifier too, which `register_models` adds to the
 Auto classes. What has no such form keeps the project's own: sets, speaker embeddings, PAPT's
-interpreter head, small encoders, faces and video.
+interpreter head, small encoders, faces and video, and Whisper, whose classifier also averages over
+the silence behind an utterance.
 
 Shapes: D width, C classes or values.
 """
@@ -19,7 +20,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForAudioClassification, Wav2Vec2FeatureExtractor
+from transformers import (
+    AutoConfig,
+    AutoModelForAudioClassification,
+    SeamlessM4TFeatureExtractor,
+    Wav2Vec2FeatureExtractor,
+)
 
 from shards.media.sound_format import SAMPLE_RATE_HZ
 from shards.storage.documents import read_json, write_json
@@ -28,7 +34,17 @@ from trainers.models.encoders.registry import register_models
 
 DESCRIPTION_NAME = "recognizer.json"
 # By the model type; all of them classify by the mean over projected frames.
-FAMILIES = ("hubert", "wav2vec2", "wavlm", "data2vec-audio", Data2VecConfig.model_type)
+FAMILIES = (
+    "hubert",
+    "wav2vec2",
+    "wavlm",
+    "data2vec-audio",
+    Data2VecConfig.model_type,
+    "unispeech-sat",
+    "wav2vec2-conformer",
+    "sew",
+    "wav2vec2-bert",
+)
 
 
 def is_standard(folder: str | Path) -> bool:
@@ -74,7 +90,10 @@ def save_standard(
         model.classifier.bias.copy_(classifier.bias)
 
     model.save_pretrained(folder)
-    save_preprocessor(folder, normalize=described["normalise"], has_mask=_has_mask(described))
+    if described["encoder"]["model_type"] == "wav2vec2-bert":
+        _save_energies_extractor(folder)
+    else:
+        save_preprocessor(folder, normalize=described["normalise"], has_mask=_has_mask(described))
     write_json(folder / DESCRIPTION_NAME, {**described, "encoder": _nameless(described)})
 
 
@@ -105,6 +124,11 @@ def save_preprocessor(folder: Path, *, normalize: bool, has_mask: bool) -> None:
         do_normalize=normalize,
         return_attention_mask=has_mask,
     ).save_pretrained(folder)
+
+
+def _save_energies_extractor(folder: Path) -> None:
+    """Write the `preprocessor_config.json` of w2v-BERT, which hears log-mel energies."""
+    SeamlessM4TFeatureExtractor(sampling_rate=SAMPLE_RATE_HZ).save_pretrained(folder)
 
 
 def names_of_classes(names: Sequence[str]) -> dict[str, Any]:

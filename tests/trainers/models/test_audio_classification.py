@@ -13,7 +13,11 @@ from transformers import (
     AutoModelForAudioClassification,
     Data2VecAudioConfig,
     HubertConfig,
+    SEWConfig,
+    UniSpeechSatConfig,
+    Wav2Vec2BertConfig,
     Wav2Vec2Config,
+    Wav2Vec2ConformerConfig,
     WavLMConfig,
     pipeline,
 )
@@ -50,6 +54,18 @@ FAMILIES = {
     "wavlm-base": WavLMConfig(**SIZES, feat_extract_norm="group", num_buckets=16),
     "wavlm-large": WavLMConfig(
         **SIZES, feat_extract_norm="layer", do_stable_layer_norm=True, num_buckets=16
+    ),
+    "unispeech-sat-large": UniSpeechSatConfig(**SIZES, feat_extract_norm="layer"),
+    "conformer-large": Wav2Vec2ConformerConfig(**SIZES, feat_extract_norm="layer"),
+    "sew-base": SEWConfig(
+        **SIZES,
+        feat_extract_norm="group",
+        conv_kernel=(10, 3, 3, 3, 3, 2, 2),
+        conv_stride=(5, 2, 2, 2, 2, 2, 2),
+        num_feat_extract_layers=7,
+    ),
+    "w2v-bert-base": Wav2Vec2BertConfig(
+        **{name: value for name, value in SIZES.items() if "conv" not in name}
     ),
     "data2vec": Data2VecAudioConfig(
         **{**SIZES, "num_conv_pos_embeddings": 5}, conv_pos_kernel_size=7

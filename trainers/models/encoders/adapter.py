@@ -6,7 +6,7 @@ Shapes: N utterances, S samples, T frames, D width.
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -21,6 +21,10 @@ class EncoderAdapter(ABC):
     """
 
     FRONT_ENDS: ClassVar[tuple[str, ...]]  # the model's parts before its transformer layers
+    # How the output of `projected` lies in memory: [N, T, D] or [N, D, T].
+    PROJECTED_LAYOUT: ClassVar[Literal["NTD", "NDT"]] = "NTD"
+    # The longest utterance that the encoder can hear; None where there is no limit.
+    max_samples: int | None = None
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -34,6 +38,24 @@ class EncoderAdapter(ABC):
     @abstractmethod
     def layers(self) -> nn.ModuleList:
         """The transformer layers, first to last."""
+
+    @property
+    def projected(self) -> nn.Module | None:
+        """The part whose output, or the first of its outputs, is the frames before the layers.
+
+        SpecAugment hides frames and channels there. None for a family that does not offer it.
+        """
+        return None
+
+    @property
+    def mask_embedding(self) -> nn.Parameter | None:
+        """What replaces hidden frames [D]; None for a checkpoint that has none."""
+        found: nn.Parameter | None = getattr(self.model, "masked_spec_embed", None)
+        return found
+
+    @abstractmethod
+    def num_frames(self, lengths_N: Tensor) -> Tensor:
+        """Count the frames [N] that inputs of `lengths_N` give."""
 
     @abstractmethod
     def run(
@@ -49,6 +71,10 @@ class EncoderAdapter(ABC):
         hidden from the layers.
         """
 
+    def at_frame_rate(self, state_NTD: Tensor, num_frames: int) -> Tensor:
+        """A layer's input, as many frames a second as the encoder gives: [N, num_frames, D]."""
+        return state_NTD
+
     def freeze_front_end(self) -> None:
         """Stop training the parts before the transformer layers."""
         for name in self.FRONT_ENDS:
@@ -62,11 +88,6 @@ class SpeechAdapter(EncoderAdapter):
 
     @property
     @abstractmethod
-    def mask_embedding(self) -> nn.Parameter | None:
-        """What replaces hidden frames [D]; None for a checkpoint that has none."""
-
-    @property
-    @abstractmethod
     def hop_samples(self) -> int:
         """Samples from one frame to the next."""
 
@@ -74,10 +95,6 @@ class SpeechAdapter(EncoderAdapter):
     @abstractmethod
     def front_end(self) -> nn.Module:
         """The convolutions, whose output is [N, D, T] or a tuple that starts with it."""
-
-    @abstractmethod
-    def num_frames(self, lengths_N: Tensor) -> Tensor:
-        """Count the frames [N] that `lengths_N` samples give."""
 
     @abstractmethod
     def learn_mask(self) -> None:

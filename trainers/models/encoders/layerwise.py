@@ -16,13 +16,18 @@ from torch.utils.checkpoint import checkpoint
 from shards.config import ConfigError
 from shards.loading.inputs import Modality
 from trainers.models.encoders.adapter import EncoderAdapter, SpeechAdapter
+from trainers.models.encoders.augmenting import Augmentation
+from trainers.models.encoders.conformer import ConformerAdapter, Wav2Vec2BertAdapter
 from trainers.models.encoders.data2vec.adapter import OwnData2VecAdapter
 from trainers.models.encoders.data2vec.configuration import Data2VecConfig
 from trainers.models.encoders.seams import BeforeLayer, LayerInput
 from trainers.models.encoders.sequence import SequenceEncoderConfig
 from trainers.models.encoders.small import SmallAdapter
 from trainers.models.encoders.speech import Data2VecAdapter, WaveformAdapter
+from trainers.models.encoders.squeezed import SqueezedAdapter
 from trainers.models.encoders.video import VideoAdapter
+from trainers.models.encoders.whisper import WhisperAdapter
+from trainers.models.parts.masking import SpecAugment
 
 # By the model type of the configuration; called with the model and whether its waveforms are
 # normalized.
@@ -31,10 +36,15 @@ ADAPTERS: Mapping[str, Callable[[Any, bool], EncoderAdapter]] = {
     "hubert": lambda model, normalize: WaveformAdapter(model, normalize=normalize),
     "wav2vec2": lambda model, normalize: WaveformAdapter(model, normalize=normalize),
     "wavlm": lambda model, normalize: WaveformAdapter(model, normalize=normalize),
+    "unispeech-sat": lambda model, normalize: WaveformAdapter(model, normalize=normalize),
     "data2vec-audio": lambda model, normalize: Data2VecAdapter(model, normalize=normalize),
     Data2VecConfig.model_type: lambda model, normalize: OwnData2VecAdapter(
         model, normalize=normalize
     ),
+    "wav2vec2-conformer": lambda model, normalize: ConformerAdapter(model, normalize=normalize),
+    "sew": lambda model, normalize: SqueezedAdapter(model, normalize=normalize),
+    "wav2vec2-bert": lambda model, _: Wav2Vec2BertAdapter(model),
+    "whisper": lambda model, _: WhisperAdapter(model),
     "videomae": lambda model, _: VideoAdapter(model),
 }
 
@@ -53,10 +63,17 @@ class LayerwiseEncoder(nn.Module):
             raise ConfigError(
                 f"encoder: got a {family} model, expected one of {', '.join(ADAPTERS)}"
             )
+        if getattr(model.config, "add_adapter", False):
+            raise ConfigError(
+                f"encoder: got a {family} model with an adapter behind its layers, which makes "
+                "frames fewer and other than the layers', expected one without; set add_adapter to "
+                "false in its config.json, which leaves the adapter's weights out"
+            )
 
         self.model = model
         self.normalizes = normalize
         self._adapter = ADAPTERS[family](model, normalize)
+        self._augmentation: Augmentation | None = None
 
     @property
     def modality(self) -> Modality:
@@ -72,6 +89,11 @@ class LayerwiseEncoder(nn.Module):
     def layers(self) -> nn.ModuleList:
         """The transformer layers, first to last."""
         return self._adapter.layers
+
+    @property
+    def max_samples(self) -> int | None:
+        """The longest utterance that the encoder can hear; None where there is no limit."""
+        return self._adapter.max_samples
 
     @property
     def mask_embedding(self) -> nn.Parameter | None:
@@ -107,7 +129,11 @@ class LayerwiseEncoder(nn.Module):
         `before_layer` may change what each layer sees. Speech frames where `hide_NT` is true are
         hidden from the transformer.
         """
-        return self._adapter.run(inputs, lengths, before_layer, hide_NT)
+        if self._augmentation is None or not self.training:
+            return self._adapter.run(inputs, lengths, before_layer, hide_NT)
+
+        with self._augmentation.during(lengths):
+            return self._adapter.run(inputs, lengths, before_layer, hide_NT)
 
     def hidden_states(
         self, inputs: Tensor, lengths: Tensor, before_layer: BeforeLayer | None = None
@@ -129,7 +155,8 @@ class LayerwiseEncoder(nn.Module):
             )
 
         last_NTD, mask_NT = self(inputs, lengths, keep)
-        return [*states, last_NTD], mask_NT
+        rated = [self._adapter.at_frame_rate(state, last_NTD.shape[1]) for state in states]
+        return [*rated, last_NTD], mask_NT
 
     def learn_mask(self) -> None:
         """Train what replaces hidden frames; a checkpoint that has none gets a new one.
@@ -137,6 +164,14 @@ class LayerwiseEncoder(nn.Module):
         Speech only.
         """
         self._speech.learn_mask()
+
+    def augment(self, spans: SpecAugment, *, learned: bool) -> None:
+        """Hide frames and channels in training, never in evaluation.
+
+        With `learned`, hidden frames become the checkpoint's mask embedding, which goes on
+        learning; else zero. Raises ConfigError for an encoder that cannot do so.
+        """
+        self._augmentation = Augmentation(self._adapter, spans, learned=learned)
 
     def checkpoint_gradients(self) -> None:
         """Compute each layer again in the backward pass, to save the memory of its activations.
@@ -166,7 +201,12 @@ class LayerwiseEncoder(nn.Module):
     @property
     def _speech(self) -> SpeechAdapter:
         if not isinstance(self._adapter, SpeechAdapter):
-            raise ConfigError(f"encoder: got an encoder of {self.modality}, expected one of sound")
+            family = self.model.config.model_type
+            raise ConfigError(
+                f"encoder: got a {family} model, which has no frames that masked prediction could "
+                "hide; tapt, papt and the pseudo-labels of a layer want a model of raw sound, such "
+                f"as HuBERT; {family} works with finetune, setpeer and weighting"
+            )
 
         return self._adapter
 

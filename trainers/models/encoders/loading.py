@@ -1,6 +1,7 @@
 """Loads encoders from checkpoints: a folder or a hub name, with all weights or not at all."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModel
@@ -31,6 +32,7 @@ def load_encoder(
             f"{revision_option} too, a full commit"
         )
 
+    _require_safetensors(folder_or_name, option)
     where = {"revision": revision} if revision else {}
     register_models()
 
@@ -44,17 +46,48 @@ def load_encoder(
             **where,
         )
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{option} {folder_or_name}: {error}") from error
+        remedy = ""
+        if not Path(folder_or_name).is_dir() and "safetensors" in str(error):
+            remedy = (
+                f"; if its weights are pickled, `hf download {folder_or_name} --revision "
+                f"{revision} --local-dir FOLDER` and then `emostream convert FOLDER --out NEW` "
+                "make a folder to give"
+            )
+        raise ConfigError(f"{option} {folder_or_name}: {error}{remedy}") from error
 
-    # Masked prediction learns its mask embedding anew.
-    missing = sorted(set(found["missing_keys"]) - {"masked_spec_embed", "body.mask_embedding"})
+    # Masked prediction learns its mask embedding anew, and a decoder is left out.
+    missing = sorted(
+        name
+        for name in set(found["missing_keys"]) - {"masked_spec_embed", "body.mask_embedding"}
+        if not name.startswith("decoder.")
+    )
     if missing:
         raise ConfigError(
             f"{option} {folder_or_name}: got a checkpoint without {', '.join(missing)}, "
             f"expected all weights of a {model.config.model_type} model; give a whole one"
         )
 
-    return LayerwiseEncoder(model, normalize=normalizes(model.config))
+    return LayerwiseEncoder(encoder_of(model), normalize=normalizes(model.config))
+
+
+def _require_safetensors(folder_or_name: str, option: str) -> None:
+    """Raise ConfigError for a folder whose weights are only pickled."""
+    folder = Path(folder_or_name)
+    if not folder.is_dir() or any(folder.glob("*.safetensors")):
+        return
+
+    pickled = sorted(path.name for path in folder.glob("*.bin"))
+    if pickled:
+        raise ConfigError(
+            f"{option} {folder}: got only pickled weights ({', '.join(pickled)}), which "
+            "are not opened, as that could execute anything; make safetensors of them with "
+            f"`emostream convert {folder} --out {folder}-safetensors`, and give that folder"
+        )
+
+
+def encoder_of(model: Any) -> Any:
+    """The encoder within what transformers loads or builds: Whisper's has a decoder beside it."""
+    return model.encoder if model.config.model_type == "whisper" else model
 
 
 def require_modality(

@@ -34,22 +34,28 @@ class LayerInput:
 # Called before each layer with its number (from 0), its input [N, T, D] and the mask [N, T] of that
 # input.
 BeforeLayer = Callable[[int, Tensor, Tensor], LayerInput]
+# Called with a layer's other arguments, by name, and what it sees; returns the arguments that fit.
+Fit = Callable[[dict[str, Any], LayerInput], dict[str, Any]]
 
 
 @contextmanager
 def seams(
-    layers: nn.ModuleList, before_layer: BeforeLayer | None, mask_NT: Tensor
+    layers: nn.ModuleList,
+    before_layer: BeforeLayer | None,
+    mask_NT: Tensor,
+    fit: Fit | None = None,
 ) -> Iterator[list[Tensor]]:
     """Have `before_layer` change what the layers see in one forward pass.
 
-    `mask_NT` is the first layer's mask. Yields the list of masks, whose last item, after the pass,
-    is that of the output.
+    `mask_NT` is the first layer's mask. `fit` fits the arguments of a family's own kind, such as
+    positions, to what a layer sees, also when nothing else changes it. Yields the list of masks,
+    whose last item, after the pass, is that of the output.
     """
     masks = [mask_NT]
     with ExitStack() as hooks:
-        if before_layer is not None:
+        if before_layer is not None or fit is not None:
             for number, layer in enumerate(layers):
-                seam = _Seam(number, before_layer, masks)
+                seam = _Seam(number, before_layer or _unchanged, masks, fit)
                 before = layer.register_forward_pre_hook(seam.before, with_kwargs=True)
                 hooks.callback(before.remove)
                 hooks.callback(layer.register_forward_hook(seam.after).remove)
@@ -59,8 +65,11 @@ def seams(
 class _Seam:
     """The two hooks of one layer."""
 
-    def __init__(self, number: int, before_layer: BeforeLayer, masks: list[Tensor]) -> None:
+    def __init__(
+        self, number: int, before_layer: BeforeLayer, masks: list[Tensor], fit: Fit | None
+    ) -> None:
         self._number, self._before_layer, self._masks = number, before_layer, masks
+        self._fit = fit
         self._num_prefix = 0
 
     def before(
@@ -72,6 +81,8 @@ class _Seam:
 
         if named.get("attention_mask") is not None:
             named = named | {"attention_mask": _like(named["attention_mask"], seen.mask_NT)}
+        if self._fit is not None:
+            named = self._fit(named, seen)
         self._masks.append(seen.mask_NT[:, seen.num_prefix :])
 
         return (seen.hidden_NTD, *rest), named
@@ -90,9 +101,16 @@ def _like(given: Tensor, mask_NT: Tensor) -> Tensor:
     if given.dim() == 2:
         return mask_NT.to(given.dtype)
 
-    allowed = mask_NT[:, None, None, :].expand(-1, 1, mask_NT.shape[1], -1)
     if given.dtype == torch.bool:
-        return allowed
-    return torch.zeros_like(allowed, dtype=given.dtype).masked_fill(
-        ~allowed, torch.finfo(given.dtype).min
-    )
+        return mask_NT[:, None, None, :].expand(-1, 1, mask_NT.shape[1], -1)
+    return attention_bias(mask_NT, given.dtype)
+
+
+def attention_bias(mask_NT: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask as the bias [N, 1, T, T] that keeps attention away from the positions outside it."""
+    allowed = mask_NT[:, None, None, :].expand(-1, 1, mask_NT.shape[1], -1)
+    return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
+
+
+def _unchanged(_: int, hidden_NTD: Tensor, mask_NT: Tensor) -> LayerInput:
+    return LayerInput(hidden_NTD, mask_NT)

@@ -38,6 +38,11 @@ class SmallAdapter(SpeechAdapter):
         return found
 
     @property
+    def projected(self) -> nn.Module:
+        found: nn.Module = self.model.projection if self.modality == "face" else self.front_end
+        return found
+
+    @property
     def hop_samples(self) -> int:
         return HOP_SAMPLES * int(self.model.subsampling_factor)
 

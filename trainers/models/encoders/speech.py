@@ -5,7 +5,8 @@ Its front end therefore runs on utterances of equal length, the rest of the mode
 batch. data2vec stacks its positional convolutions, and each but the first would see what the one
 before made of the padding; the padding is therefore cleared before each.
 
-SpecAugment and layer drop of transformers are off. SpecAugment draws from numpy's global generator,
+SpecAugment and layer drop of transformers are off; the project's own SpecAugment is in
+`augmenting.py`. That of transformers draws from numpy's global generator,
 which neither a seed nor a resume of ours reaches, and refuses utterances of under 0.2 s. Layer drop
 leaves prefixes without a gradient. Masked prediction says itself which frames are hidden.
 
@@ -13,7 +14,7 @@ Shapes: N utterances, S samples, T frames, C channels, D width.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from math import prod
 from typing import Any
 
@@ -28,7 +29,7 @@ from trainers.models.parts.waveforms import normalized
 
 
 class WaveformAdapter(SpeechAdapter):
-    """HuBERT, wav2vec 2.0, WavLM and data2vec audio; `normalize` as in the model's pre-training."""
+    """HuBERT, wav2vec 2.0, WavLM and UniSpeech-SAT; `normalize` as in the model's pre-training."""
 
     FRONT_ENDS = ("feature_extractor",)
 
@@ -62,8 +63,8 @@ class WaveformAdapter(SpeechAdapter):
         return found
 
     @property
-    def mask_embedding(self) -> nn.Parameter | None:
-        found: nn.Parameter | None = getattr(self.model, "masked_spec_embed", None)
+    def projected(self) -> nn.Module:
+        found: nn.Module = self.model.feature_projection
         return found
 
     @property
@@ -76,9 +77,14 @@ class WaveformAdapter(SpeechAdapter):
         return found
 
     def num_frames(self, lengths_N: Tensor) -> Tensor:
-        at_least_one_N = lengths_N.clamp_min(receptive_field(self.model.config))
+        at_least_one_N = lengths_N.clamp_min(self._shortest)
         frames_N: Tensor = self.model._get_feat_extract_output_lengths(at_least_one_N)
         return frames_N.long()
+
+    @property
+    def _shortest(self) -> int:
+        """The samples that the model needs."""
+        return receptive_field(self.model.config)
 
     def learn_mask(self) -> None:
         if self.mask_embedding is None:
@@ -110,7 +116,7 @@ class WaveformAdapter(SpeechAdapter):
 
         with (
             self._blind_to_padding(lengths_N, mask_NT),
-            seams(self.layers, before_layer, mask_NT) as masks,
+            self._seams(before_layer, mask_NT) as masks,
         ):
             dtype = next(self.model.parameters()).dtype
             self.model.config.apply_spec_augment = hide_NT is not None  # the switch of all hiding
@@ -118,14 +124,25 @@ class WaveformAdapter(SpeechAdapter):
                 values_NS.to(dtype), attention_mask=valid_NS.long(), mask_time_indices=hide_NT
             )
             self.model.config.apply_spec_augment = False
-        return output.last_hidden_state, masks[-1]
+        return self._finished(output.last_hidden_state, mask_NT, masks[-1])
+
+    def _seams(
+        self, before_layer: BeforeLayer | None, mask_NT: Tensor
+    ) -> AbstractContextManager[list[Tensor]]:
+        return seams(self.layers, before_layer, mask_NT)
+
+    def _finished(
+        self, last_NTD: Tensor, mask_NT: Tensor, layers_mask_NT: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The output and its mask, from the mask of the frames and that behind the last layer."""
+        return last_NTD, layers_mask_NT
 
     def _prepared(self, samples_NS: Tensor, lengths_N: Tensor) -> tuple[Tensor, Tensor]:
         """Normalize the samples and cut them to the longest utterance.
 
         An utterance too short for a single frame is filled up with zeros.
         """
-        shortest = receptive_field(self.model.config)
+        shortest = self._shortest
         samples_NS = samples_NS[:, : int(lengths_N.max())]
         samples_NS = nn.functional.pad(samples_NS, (0, max(0, shortest - samples_NS.shape[1])))
         if self._normalize:

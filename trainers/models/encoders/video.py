@@ -25,6 +25,14 @@ class VideoAdapter(EncoderAdapter):
         found: nn.ModuleList = self.model.encoder.layer
         return found
 
+    def num_frames(self, lengths_N: Tensor) -> Tensor:
+        """Count the patches [N] of a clip, which are always as many."""
+        config = self.model.config
+        num_patches = (config.image_size // config.patch_size) ** 2 * (
+            config.num_frames // config.tubelet_size
+        )
+        return torch.full_like(lengths_N, num_patches)
+
     def run(
         self,
         inputs: Tensor,
@@ -32,10 +40,7 @@ class VideoAdapter(EncoderAdapter):
         before_layer: BeforeLayer | None,
         hide_NT: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        config = self.model.config
-        num_patches = (config.image_size // config.patch_size) ** 2 * (
-            config.num_frames // config.tubelet_size
-        )
+        num_patches = int(self.num_frames(lengths_N)[0])
         mask_NT = torch.ones(len(inputs), num_patches, dtype=torch.bool, device=inputs.device)
 
         with seams(self.layers, before_layer, mask_NT) as masks:

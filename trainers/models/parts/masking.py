@@ -1,13 +1,14 @@
-"""Draws which frames are hidden from an encoder that is to predict them.
+"""Draws which frames are hidden from an encoder: to predict them, or to do without (SpecAugment).
 
 Hidden frames come in spans, as wav2vec 2.0 and HuBERT draw them. transformers'
 `_compute_mask_indices` draws the same spans, but from numpy's global generator, which no seed or
 resume of ours reaches. A test compares the two.
 
-Shapes: N utterances, T frames.
+Shapes: N utterances, T frames, D width.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,3 +42,38 @@ def span_mask(
         row[(starts[:, None] + np.arange(span_length)).ravel()] = True
 
     return mask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpecAugment:
+    """Which frames and channels training does without (Park et al. 2019, on projected features).
+
+    Probabilities are the shares that the spans would cover if they did not overlap.
+    """
+
+    time_probability: float
+    time_length: int
+    channel_probability: float
+    channel_length: int
+
+    def frames(self, num_frames: Sequence[int], rng: np.random.Generator) -> NDArray[np.bool_]:
+        """Draw the frames [N, T] to hide."""
+        return span_mask(
+            num_frames,
+            probability=self.time_probability,
+            span_length=self.time_length,
+            min_spans=0,
+            rng=rng,
+        )
+
+    def channels(
+        self, num_utterances: int, width: int, rng: np.random.Generator
+    ) -> NDArray[np.bool_]:
+        """Draw the channels [N, D] to hide in all frames of an utterance."""
+        return span_mask(
+            [width] * num_utterances,
+            probability=self.channel_probability,
+            span_length=self.channel_length,
+            min_spans=0,
+            rng=rng,
+        )

@@ -87,6 +87,12 @@ class MultimodalConfig(RecipeConfig):
                 f"--targets: must be given for {run.recipe}; it is the folder of prediction tables "
                 "that `emostream label` wrote with `objectives` in its panel"
             )
+        if run.encoder.lora_rank or run.encoder.augments:
+            raise ConfigError(
+                "encoder.lora_rank, encoder.mask_time_probability, encoder.mask_channel_probability: "
+                f"got one of them for {run.recipe}, which trains the whole transformer to predict "
+                "means over all frames; leave them out, finetune takes them"
+            )
         if run.data.num_speakers is not None or run.data.known_seconds:
             raise ConfigError(
                 f"data.num_speakers, data.known_seconds: got one of them for {run.recipe}, which "

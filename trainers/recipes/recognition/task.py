@@ -36,12 +36,15 @@ from shards.loading.targets import (
     resolve_classes,
     shown_counts,
 )
+from shards.media.sound_format import SAMPLE_RATE_HZ
 from shards.storage.files import flush_tree
 from trainers.evaluation.targets import TARGETS, Target
 from trainers.models.audio_classification import export_recognizer
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.loading import load_encoder, require_modality
+from trainers.models.lora import attach_lora, merge_lora
 from trainers.models.parts.device import default_device
+from trainers.models.parts.masking import SpecAugment
 from trainers.models.personal.adapted_encoder import (
     ORIGINAL_NAME,
     SpeakerState,
@@ -152,12 +155,19 @@ class RecognitionTask:
         """Build a model with the same weights on every rank."""
         torch.manual_seed(self._engine.seed)
         recognizer = self._build_recognizer()
+        _require_heard(recognizer.encoder, self.train, "train")
+        _require_heard(recognizer.encoder, self.validation, "validation")
         if self._encoder.checkpoint is None:
             set_statistics(
                 recognizer.encoder, self.training_reader(), len(self.train), seed=self._engine.seed
             )
+        if self._encoder.augments:
+            self._augment(recognizer)
+        if self._encoder.lora_rank:
+            self._attach_lora(recognizer)
         recognizer.encoder.freeze(
-            front_end=self._encoder.freezes_front_end(by_default=True),
+            front_end=self._encoder.freezes_front_end(by_default=True)
+            or self._encoder.lora_rank > 0,
             num_layers=self._encoder.freeze_layers,
         )
 
@@ -203,13 +213,32 @@ class RecognitionTask:
         folder.mkdir(parents=True, exist_ok=True)
 
         plain = EmotionRecognizer(model.recognizer.config)
+        if self._encoder.lora_rank:
+            self._attach_lora(plain)
         plain.load_state_dict(model.recognizer.state_dict())
+        if self._encoder.lora_rank:
+            merge_lora(plain.encoder)
         export_recognizer(plain, folder)
 
         if self._original is not None:
             save_encoder(self._original, folder / ORIGINAL_NAME)
         write_card(folder, plain.config, self._card_facts())
         flush_tree(folder)
+
+    def _augment(self, recognizer: EmotionRecognizer) -> None:
+        options = self._encoder
+        spans = SpecAugment(
+            time_probability=options.mask_time_probability,
+            time_length=options.mask_time_length,
+            channel_probability=options.mask_channel_probability,
+            channel_length=options.mask_channel_length,
+        )
+        recognizer.encoder.augment(spans, learned=options.mask_time_embedding == "learned")
+
+    def _attach_lora(self, recognizer: EmotionRecognizer) -> None:
+        attach_lora(
+            recognizer.encoder, rank=self._encoder.lora_rank, alpha=self._encoder.lora_alpha
+        )
 
     def _card_facts(self) -> CardFacts:
         return CardFacts(
@@ -317,6 +346,21 @@ def _load_start(folder: str) -> TrainedRecognizer:
         raise
     except (OSError, ValueError) as error:
         raise ConfigError(f"encoder.checkpoint: {error}") from error
+
+
+def _require_heard(encoder: LayerwiseEncoder, index: CorpusIndex, split: str) -> None:
+    """Raise ConfigError when the split has utterances longer than the encoder can hear."""
+    if encoder.max_samples is None:
+        return
+
+    most = encoder.max_samples / SAMPLE_RATE_HZ
+    longer = int((index.durations > most).sum())
+    if longer:
+        raise ConfigError(
+            f"encoder.checkpoint: got an encoder that hears at most {most:.0f} s, but {longer} of "
+            f"{len(index)} utterances of the split {split} are longer; import the corpus without "
+            "them, or cut them there with the columns start and end"
+        )
 
 
 def _with_target(index: CorpusIndex, target: Target, split: str) -> tuple[CorpusIndex, Targets]:
