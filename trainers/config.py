@@ -58,6 +58,12 @@ class TrainConfig:
         default=None,
         help="Address of the Ray cluster to train on. Without an address, this machine trains.",
     )
+    allow_partial_start: bool = option(
+        default=False,
+        help="Start from encoder.checkpoint even where some of what it has learned has no place in "
+        "the new model, such as its head when the classes are others. Without it, such a start is "
+        "refused, and the tensors are named.",
+    )
     encoder: EncoderConfig = option(
         default_factory=EncoderConfig,
         help="Pretrained encoder, or the sizes of a small encoder that is trained from nothing.",

@@ -11,7 +11,7 @@ Shapes: N utterances, T frames, D width, B sets, Q embeddings, C classes or valu
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +33,7 @@ from trainers.models.encoders.registry import register_models
 from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
 from trainers.models.losses import Similarity
 from trainers.models.parts.float32_buffers import Float32Buffers
+from trainers.models.parts.partial_start import require_whole_start
 from trainers.models.parts.pooling import masked_mean
 from trainers.models.personal.halves import halve
 from trainers.models.personal.set_fusion import Contrast, Fusion, SetFuser
@@ -46,6 +47,7 @@ BATCH_NORM_MOMENTUM = 0.1
 log = logging.getLogger(__name__)
 
 _MODEL_TYPE = "emostream_recognizer"
+_LACKING = object()
 
 
 class RecognizerConfig(PretrainedConfig):
@@ -269,18 +271,36 @@ class EmotionRecognizer(PreTrainedModel):
         if self.extractor is not None and self.extractor.quantizer is not None:
             self.extractor.quantizer.after_step()
 
-    def start_from(self, other: "EmotionRecognizer") -> None:
-        """Take over what `other` has learned: its encoder, and P and the head where they match."""
-        alike = ["encoder"]
-        if _personalization(self.config) == _personalization(other.config):
-            alike += ["extractor", "cross_attention", "speakers"]
-        if _answers(self.config) == _answers(other.config):
-            alike.append("head")
+    def start_from(
+        self, other: "EmotionRecognizer", checkpoint: str, *, allow_partial: bool = False
+    ) -> None:
+        """Take over what `other`, which lies in `checkpoint`, has learned.
 
-        taken = [name for name in alike if getattr(self, name) is not None]
-        for name in taken:
-            getattr(self, name).load_state_dict(getattr(other, name).state_dict())
-        log.info("taken over from the checkpoint: %s", ", ".join(taken))
+        Parts that `other` lacks stay new. Raises ConfigError when a part of it has no place here,
+        such as P with another number of codes, unless a partial start is allowed.
+        """
+        differ = {
+            **dict.fromkeys(
+                ("extractor", "cross_attention", "speakers"),
+                _differences(_personalization(self.config), _personalization(other.config)),
+            ),
+            "head": _differences(_answers(self.config), _answers(other.config)),
+        }
+
+        parts = dict(other.named_children())
+        fitting = [name for name in parts if not differ.get(name)]
+        lost = {
+            f"{name}.{key}": tensor
+            for name, part in parts.items()
+            if name not in fitting
+            for key, tensor in part.state_dict().items()
+        }
+        why = [text for name in parts if name not in fitting for text in differ[name]]
+        require_whole_start(lost, checkpoint, dict.fromkeys(why), allow_partial=allow_partial)
+
+        for name in fitting:
+            getattr(self, name).load_state_dict(parts[name].state_dict())
+        log.info("taken over from the checkpoint: %s", ", ".join(sorted(fitting)))
 
     def _recognize_known(
         self, inputs: Tensor, lengths: Tensor, speakers_N: Tensor | None
@@ -302,14 +322,56 @@ def is_recognizer(folder: str) -> bool:
     return path.is_file() and read_json(path).get("model_type") == _MODEL_TYPE
 
 
-def _personalization(config: RecognizerConfig) -> tuple[object, ...]:
-    """What two recognizers must share if one is to use the other's P."""
-    return config.fusion, config.extractor, config.speakers, config.speaker_fusion
+def _personalization(config: RecognizerConfig) -> dict[str, object]:
+    """What two recognizers must share if one is to use the other's P or speaker embeddings.
+
+    The weight of the commitment is a matter of the loss.
+    """
+    described = {
+        "model.fusion": config.fusion,
+        "the speakers with an embedding": config.speakers,
+        "the place of these embeddings": config.speaker_fusion if config.speakers else None,
+    }
+    # config.json keeps the spelling it began with.
+    spelled = {"normalise_codes": "normalize_codes"}
+    options = {
+        f"model.{spelled.get(name, name)}": value
+        for name, value in config.extractor.items()
+        if name != "commitment"
+    }
+    return described | options
 
 
-def _answers(config: RecognizerConfig) -> tuple[object, ...]:
+def _answers(config: RecognizerConfig) -> dict[str, object]:
     """What two recognizers must share if one is to use the other's head."""
-    return config.names, config.is_values, config.head
+    return {
+        "the values" if config.is_values else "the classes": config.names,
+        "model.head": config.head,
+    }
+
+
+def _differences(mine: Mapping[str, object], theirs: Mapping[str, object]) -> list[str]:
+    """What differs, for people.
+
+    What only one of the two has is told if nothing else differs: without P, all its options lack.
+    """
+    differ = [
+        name
+        for name in dict.fromkeys([*theirs, *mine])
+        if theirs.get(name, _LACKING) != mine.get(name, _LACKING)
+    ]
+    shared = [name for name in differ if name in theirs and name in mine]
+
+    return [
+        f"{name}: {_shown(theirs.get(name))} there, {_shown(mine.get(name))} here"
+        for name in shared or differ
+    ]
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return f"{len(value)} ({', '.join(map(str, value[:8]))}{', ...' if len(value) > 8 else ''})"
+    return "none" if value is None else str(value)
 
 
 def _build_encoder(values: dict[str, Any]) -> Any:

@@ -39,6 +39,10 @@ class Run(Protocol):
         """The run's folder."""
 
     @property
+    def allow_partial_start(self) -> bool:
+        """Whether a start may lose some of what its checkpoint has learned."""
+
+    @property
     def encoder(self) -> EncoderConfig:
         """The encoder."""
 

@@ -447,6 +447,7 @@ def test_an_encoder_of_something_else_is_refused(
         run_training(from_mapping(TrainConfig, values))
 
     values["data"]["modality"], values["encoder"]["freeze_layers"] = "audio", 3
+    values["allow_partial_start"] = True  # the run was one of SetPeER
     with pytest.raises(ConfigError, match="freeze_layers: got 3, expected at most the encoder's 2"):
         run_training(from_mapping(TrainConfig, values))
 

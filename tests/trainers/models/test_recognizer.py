@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import HubertConfig, VideoMAEConfig
 
+from shards.config import ConfigError
 from trainers.models.encoders.seams import LayerInput
 from trainers.models.losses import soft_cross_entropy
 from trainers.models.personal.halves import halve
@@ -331,14 +332,14 @@ def test_the_interpreters_batch_norm_is_torchs() -> None:
 
 
 def test_another_task_starts_from_what_was_learned(tmp_path: Path) -> None:
-    """Encoder and P are taken over, but the head only for the same classes and P of equal size."""
+    """A partial start takes over the head for the same classes only, and P only if it is alike."""
     start, other_classes = make("prefix"), {"names": ["anger", "sadness"]}
     start.save_pretrained(tmp_path)
     assert is_recognizer(str(tmp_path))
 
     torch.manual_seed(9)
     cases = {
-        ("encoder", "extractor", "head"): make("prefix"),
+        ("encoder", "extractor", "head"): make("prefix", extractor=SMALL_P | {"commitment": 0.5}),
         ("encoder", "extractor"): make("prefix", **other_classes),
         ("encoder", "head"): make("prefix", extractor=SMALL_P | {"num_codes": 7}),
     }
@@ -348,13 +349,45 @@ def test_another_task_starts_from_what_was_learned(tmp_path: Path) -> None:
             for parameter in model.parameters():
                 parameter.add_(1.0)
 
-        model.start_from(start)
+        model.start_from(start, "run", allow_partial=True)
         for name in ("encoder", "extractor", "head"):
             own, learned = (list(getattr(m, name).parameters()) for m in (model, start))
             same = all(
                 a.shape == b.shape and torch.equal(a, b) for a, b in zip(own, learned, strict=True)
             )
             assert same == (name in taken)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"names": ["anger", "sadness"]},
+            r"2 tensors .* head.1.weight \[3, 32\], head.1.bias \[3\]; the classes: 3 \(.*\) "
+            r"there, 2 \(anger, sadness\) here",
+        ),
+        (
+            {"extractor": SMALL_P | {"num_codes": 7}},
+            r"extractor.layer_embedding.weight .* and \d+ more; model.num_codes: 12 there, 7 here",
+        ),
+        ({"fusion": "none", "extractor": {}}, r"; model.fusion: prefix there, none here\. Give"),
+        ({"head": "interpreter"}, "model.head: linear there, interpreter here"),
+    ],
+)
+def test_a_start_that_would_lose_something_is_refused(
+    options: dict[str, Any], message: str
+) -> None:
+    """The tensors are named with their shapes, and the options that differ; nothing is copied."""
+    start, model = make("prefix"), make(**({"fusion": "prefix"} | options))
+    with torch.no_grad():
+        next(start.encoder.parameters()).add_(1.0)
+
+    before = next(model.encoder.parameters()).clone()
+    with pytest.raises(ConfigError, match=message) as refused:
+        model.start_from(start, "runs/one/best")
+    assert "encoder.checkpoint runs/one/best: " in str(refused.value)
+    assert "--allow-partial-start" in str(refused.value)
+    assert torch.equal(next(model.encoder.parameters()), before)
 
 
 def test_it_learns() -> None:

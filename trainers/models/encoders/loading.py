@@ -1,5 +1,7 @@
 """Loads encoders from checkpoints: a folder or a hub name, with all weights or not at all."""
 
+import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.registry import register_models
 from trainers.models.encoders.speech import normalizes
 
+log = logging.getLogger(__name__)
+
 
 def load_encoder(
     folder_or_name: str,
@@ -22,8 +26,9 @@ def load_encoder(
     """Load a pretrained encoder: a local folder, or a hub name with a pinned revision.
 
     Weights must be safetensors. Raises ConfigError for what cannot be loaded and for a checkpoint
-    that lacks weights: transformers would only print a note and make them up. Errors name the
-    encoder and its revision by `options`.
+    that lacks weights or has more of the encoder than its configuration says: transformers would
+    only print a note, and make them up or drop them. Errors name the encoder and its revision by
+    `options`.
     """
     option, revision_option = options
     if not Path(folder_or_name).is_dir() and not revision:
@@ -67,6 +72,7 @@ def load_encoder(
             f"expected all weights of a {model.config.model_type} model; give a whole one"
         )
 
+    _require_no_leftovers(model, found["unexpected_keys"], f"{option} {folder_or_name}")
     return LayerwiseEncoder(encoder_of(model), normalize=normalizes(model.config))
 
 
@@ -88,6 +94,25 @@ def _require_safetensors(folder_or_name: str, option: str) -> None:
 def encoder_of(model: Any) -> Any:
     """The encoder within what transformers loads or builds: Whisper's has a decoder beside it."""
     return model.encoder if model.config.model_type == "whisper" else model
+
+
+def _require_no_leftovers(model: Any, unexpected: Iterable[str], where: str) -> None:
+    """Raise ConfigError when weights of the encoder itself found no place: a thirteenth layer, say.
+
+    A head behind the encoder (of speech recognition, of another pre-training) is named and left.
+    """
+    prefix = f"{model.base_model_prefix}."
+    parts = {name for name, _ in model.named_children()}
+    names = sorted(unexpected)
+    leftovers = [name for name in names if name.removeprefix(prefix).split(".")[0] in parts]
+
+    if leftovers:
+        raise ConfigError(
+            f"{where}: its configuration has no place for {len(leftovers)} of its weights, such as "
+            f"{leftovers[0]}; expected the config.json that the weights were saved with"
+        )
+    if names:
+        log.warning("%s: not part of the encoder, so left out: %s", where, ", ".join(names))
 
 
 def require_modality(

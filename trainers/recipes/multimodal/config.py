@@ -89,9 +89,10 @@ class MultimodalConfig(RecipeConfig):
             )
         if run.encoder.lora_rank or run.encoder.augments:
             raise ConfigError(
-                "encoder.lora_rank, encoder.mask_time_probability, encoder.mask_channel_probability: "
-                f"got one of them for {run.recipe}, which trains the whole transformer to predict "
-                "means over all frames; leave them out, finetune takes them"
+                "encoder.lora_rank, encoder.mask_time_probability, "
+                f"encoder.mask_channel_probability: got one of them for {run.recipe}, which trains "
+                "the whole transformer to predict means over all frames; leave them out, finetune "
+                "takes them"
             )
         if run.data.num_speakers is not None or run.data.known_seconds:
             raise ConfigError(

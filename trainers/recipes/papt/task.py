@@ -28,12 +28,13 @@ from shards.loading.loader import BatchReader
 from shards.media.sound_format import SAMPLE_RATE_HZ
 from trainers.engine.ranks import on_every_rank, on_first_rank
 from trainers.models.encoders.layerwise import LayerwiseEncoder
-from trainers.models.encoders.loading import load_encoder, require_modality
+from trainers.models.encoders.loading import require_modality
 from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
 from trainers.models.masked_predictor import MaskedPredictor
 from trainers.models.parts.dropout import set_dropout
 from trainers.models.personal.adapted_encoder import SpeakerState, save_encoder
 from trainers.models.personal.speaker_embedding import SpeakerEmbedding
+from trainers.preparation.encoder_start import load_start
 from trainers.preparation.small_encoder import set_statistics, small_encoder_config
 from trainers.recipes.papt.config import PretrainConfig
 from trainers.recipes.papt.label_source import LabelSource
@@ -59,6 +60,7 @@ class PretrainingTask:
     def __init__(self, run: Run, options: PretrainConfig, corpus: CorpusIndex) -> None:
         self._encoder, self._data, self._engine = run.encoder, run.data, run.engine
         self._options, self._corpus = options, corpus
+        self._allow_partial_start = run.allow_partial_start
         self._everything = _long_enough(corpus, options)
 
         held_out = hold_out(self._everything, options.held_out_share, seed=run.engine.seed)
@@ -217,7 +219,9 @@ class PretrainingTask:
         """Load or make the encoder that training starts from."""
         options = self._encoder
         if options.checkpoint is not None:
-            encoder = load_encoder(options.checkpoint, options.revision)
+            encoder = load_start(
+                options.checkpoint, options.revision, allow_partial=self._allow_partial_start
+            )
             require_modality(encoder, "audio")
             return encoder
 

@@ -76,6 +76,7 @@ class RecognitionTask:
     def __init__(self, run: Run, options: FinetuneConfig, corpus: CorpusIndex) -> None:
         self._encoder, self._data, self._engine = run.encoder, run.data, run.engine
         self._options, self._corpus, self._recipe = options, corpus, run.recipe
+        self._allow_partial_start = run.allow_partial_start
 
         data = run.data
         train = training_utterances(corpus, data.num_speakers, data.known_seconds, data.known_split)
@@ -279,7 +280,9 @@ class RecognitionTask:
         recognizer = EmotionRecognizer(
             self._recognizer_config(model.encoder, speakers, model.config.trained_on)
         )
-        recognizer.start_from(model)
+        recognizer.start_from(
+            model, str(self._encoder.checkpoint), allow_partial=self._allow_partial_start
+        )
         if speakers is not None:
             self._know_speakers(speakers)
         return recognizer

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.distributed as distributed
 
+from shards.config import ConfigError
 from shards.config_values import from_mapping
 from tests.worlds.training import small_values, write_training_world
 from trainers.config import TrainConfig
@@ -129,3 +130,27 @@ def test_a_run_starts_from_another(
             assert run_training(from_mapping(TrainConfig, second)).steps == 10
         assert f"taken over from the checkpoint: {taken}" in caplog.text
         assert losses(tmp_path / f"from-{recipe}")[0] < losses(first)[0]
+
+
+def test_a_run_that_would_lose_p_is_refused(
+    shards: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another commitment keeps P; without sets P would be lost, which must be allowed."""
+    first = values_of(shards, tmp_path / "first")
+    run_training(from_mapping(TrainConfig, first))
+    checkpoint = {"checkpoint": str(tmp_path / "first" / "best")}
+
+    again = values_of(shards, tmp_path / "again")
+    again["encoder"] |= checkpoint
+    again["model"] |= {"commitment": 0.9}
+    with caplog.at_level("INFO"):
+        run_training(from_mapping(TrainConfig, again))
+    assert "taken over from the checkpoint: encoder, extractor, head" in caplog.text
+
+    plain = small_values(shards, tmp_path / "plain", "finetune")
+    plain["encoder"] |= checkpoint
+    with pytest.raises(ConfigError, match=r"would be lost: extractor\.layer_embedding\.weight"):
+        run_training(from_mapping(TrainConfig, plain))
+
+    run_training(from_mapping(TrainConfig, plain | {"allow_partial_start": True}))
+    assert "tensors are not taken over: extractor.layer_embedding.weight" in caplog.text
