@@ -48,15 +48,17 @@ class TrainConfig:
     resume: bool = option(default=False, help="Continue from the newest checkpoint in --out.")
     folds: Literal["all"] | None = option(
         default=None,
-        help="all: train a model for each fold of data.folds, one after the other, in OUT/fold-0, "
-        "OUT/fold-1 and so on. Without it, one model is trained, on data.fold.",
+        help="all: train a model for each fold of data.folds, in OUT/fold-0, OUT/fold-1 and so on: "
+        "on a Ray cluster as many at once as have room, otherwise one after the other. Without it, "
+        "one model is trained, on data.fold.",
     )
     num_workers: int = option(
         default=1, help="Number of training processes. More than one process runs on Ray."
     )
     address: str | None = option(
         default=None,
-        help="Address of the Ray cluster to train on. Without an address, this machine trains.",
+        help="Address of the Ray cluster to train on; local: a Ray of this machine. Without an "
+        "address, this machine trains.",
     )
     allow_partial_start: bool = option(
         default=False,

@@ -16,7 +16,9 @@ import yaml
 from shards.config import ConfigError
 from shards.config_values import from_mapping, to_mapping
 from shards.storage import documents
+from shards.storage.documents import read_json
 from trainers.config import TrainConfig
+from trainers.engine.checkpoints import RESULT_NAME
 
 CONFIG_NAME = "config.yaml"
 MAY_DIFFER = frozenset(
@@ -78,6 +80,26 @@ def refuse_another_run(out: Path, config: TrainConfig) -> None:
             f"resume: {'; '.join(differ)}; give the options that {out} was started with, or "
             "another --out"
         )
+
+
+def is_finished(config: TrainConfig, corpus: str) -> bool:
+    """Whether the run in `config.out` has come to its end on this corpus, given by its digest.
+
+    Raises ConfigError when it was started with other options than `config` has.
+    """
+    out = Path(config.out)
+    if not (config.resume and (out / RESULT_NAME).exists()):
+        return False
+
+    refuse_another_run(out, config)
+    saved = from_mapping(
+        TrainConfig, yaml.safe_load((out / CONFIG_NAME).read_text(encoding="utf-8"))
+    )
+    length = [
+        (one.engine.max_steps, one.engine.num_epochs, one.engine.patience)
+        for one in (saved, config)
+    ]
+    return length[0] == length[1] and read_json(out / RESULT_NAME)["corpus"] == corpus
 
 
 def resolved_options(config: TrainConfig) -> Iterator[tuple[str, Any]]:

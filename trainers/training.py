@@ -15,12 +15,17 @@ from trainers.engine.process_group import join_group
 from trainers.engine.ranks import on_every_rank, on_first_rank
 from trainers.engine.run import TrainingResult, TrainingRun
 from trainers.engine.tracking import require_trackers
+from trainers.engine.validation import OnValidation, unwatched
 from trainers.recipes.registry import recipe_called
 from trainers.resuming import refuse_another_run, resolved_options, write_config
 from trainers.task import Task
 
 
-def run_training(config: TrainConfig, on_step: OnProgress = unseen) -> TrainingResult:
+def run_training(
+    config: TrainConfig,
+    on_step: OnProgress = unseen,
+    on_validation: OnValidation = unwatched,
+) -> TrainingResult:
     """Train from the start, or from the newest checkpoint. Every rank calls this; rank 0 writes.
 
     Raises ConfigError for options or data that cannot be trained with, and OSError when the disk
@@ -36,7 +41,14 @@ def run_training(config: TrainConfig, on_step: OnProgress = unseen) -> TrainingR
     corpus = on_every_rank(lambda: read_corpus(config))
     task = on_every_rank(lambda: make_task(config, corpus))
     parameters = dict(resolved_options(config))
-    run = TrainingRun(config.engine, Path(config.out), task, parameters=parameters, on_step=on_step)
+    run = TrainingRun(
+        config.engine,
+        Path(config.out),
+        task,
+        parameters=parameters,
+        on_step=on_step,
+        on_validation=on_validation,
+    )
 
     run.restore()
     # Written only now, because nothing above has refused the run: a refused run must leave the

@@ -8,13 +8,15 @@ checkpoints of its own kind.
 
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster.exit_status import ExitStatus
 from cluster.progress import progress
+from cluster.training.ending import Ending, WorkersFailedError, ending_of, shown_result
 from cluster.training.folds import train_folds
-from cluster.training.on_ray import WorkersFailedError, train_on_ray
+from cluster.training.on_ray import train_on_ray
 from shards.errors import JSON_CODES, BadShard
 from trainers.config import TrainConfig
 from trainers.engine.checkpoints import CHECKPOINTS_NAME, CheckpointFolder, read_progress
@@ -26,14 +28,22 @@ if TYPE_CHECKING:
 
 def run_train(config: TrainConfig) -> int:
     """Run `emostream train`: train one model, or one for each fold, and print the results."""
-    return _train(config) if config.folds is None else train_folds(config, _train, _say)
-
-
-def _train(config: TrainConfig) -> int:
     # Why first: a missing tracker must be reported before a cluster is started.
     require_trackers(config.engine.trackers)
     os.environ.setdefault("DS_ACCELERATOR", _accelerator())
 
+    try:
+        return _train(config) if config.folds is None else train_folds(config, _train_fold, _say)
+    except KeyboardInterrupt:
+        # Without --resume, the folder would be refused, because it holds checkpoints.
+        sys.stderr.write(
+            "\ninterrupted; run the same command with --resume to go on from the newest "
+            "checkpoint\n"
+        )
+        return ExitStatus.INTERRUPTED
+
+
+def _train(config: TrainConfig) -> int:
     try:
         train = train_on_ray if config.num_workers > 1 or config.address else train_here
         result = train(config)
@@ -44,16 +54,13 @@ def _train(config: TrainConfig) -> int:
         return _stopped(config, error)
     except (OSError, WorkersFailedError) as error:
         return _stopped(config, error)
-    except KeyboardInterrupt:
-        # Without --resume, the folder would be refused, because it holds checkpoints.
-        sys.stderr.write(
-            "\ninterrupted; run the same command with --resume to go on from the newest "
-            "checkpoint\n"
-        )
-        return ExitStatus.INTERRUPTED
 
     _say(_summary(config, result))
     return 0
+
+
+def _train_fold(config: TrainConfig) -> Ending:
+    return ending_of(lambda: train_here(config))
 
 
 def _stopped(config: TrainConfig, error: Exception) -> int:
@@ -87,12 +94,9 @@ def _of_all(config: TrainConfig) -> str:
 
 
 def _summary(config: TrainConfig, result: "TrainingResult") -> str:
-    reached = ", ".join(f"{name} {value:.3f}" for name, value in result.best.items())
-    early = ", stopped early" if result.stopped_early else ""
     return (
-        f"{result.steps} steps{early}; best at step {result.best_step} in validation: "
-        f"{reached}\nmodel in {config.out}/best, numbers in {config.out}/metrics.jsonl, curves in "
-        f"{config.out}/tensorboard\n"
+        f"{shown_result(asdict(result))}\nmodel in {config.out}/best, numbers in "
+        f"{config.out}/metrics.jsonl, curves in {config.out}/tensorboard\n"
     )
 
 

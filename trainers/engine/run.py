@@ -46,7 +46,7 @@ from trainers.engine.ranks import on_every_rank, on_first_rank
 from trainers.engine.shared_folder import require_shared
 from trainers.engine.step import StepOutcome, Stepper
 from trainers.engine.tracking import Tracker, open_trackers
-from trainers.engine.validation import validation_scores
+from trainers.engine.validation import OnValidation, Validated, unwatched, validation_scores
 from trainers.settings.engine import EngineConfig
 from trainers.task import Task
 
@@ -111,9 +111,10 @@ class TrainingRun:
         *,
         parameters: Mapping[str, Any],
         on_step: OnProgress = unseen,
+        on_validation: OnValidation = unwatched,
     ) -> None:
         self._config, self._out, self._task, self._parameters = config, out, task, parameters
-        self._on_step = on_step
+        self._on_step, self._on_validation = on_step, on_validation
         self._rank, self._world_size = distributed.get_rank(), distributed.get_world_size()
         self._checkpoints = CheckpointFolder(out / CHECKPOINTS_NAME)
         self._checkpoint: Path | None = None
@@ -263,9 +264,10 @@ class TrainingRun:
             is_last = reached.step == self._num_steps
             if reached.step % config.log_every == 0 or is_last:
                 self._log(trackers, outcome)
-            is_better = (reached.step % config.validate_every == 0 or is_last) and self._validate(
-                trackers
-            )
+            validated = None
+            if reached.step % config.validate_every == 0 or is_last:
+                validated = self._validate(trackers)
+            is_better = validated is not None and reached.best_step == reached.step
 
             # The checkpoint comes before the export. If the run were killed between an export and
             # its checkpoint, it would resume from an older step, and `best` could be a model that
@@ -279,6 +281,9 @@ class TrainingRun:
                 self._save()
             if is_better:
                 self._export(BEST_NAME)
+            # Last, because whoever is told may end the run.
+            if validated is not None:
+                self._on_validation(validated)
 
     def _log(self, trackers: list[Tracker], outcome: StepOutcome) -> None:
         since = self._since_log
@@ -305,8 +310,8 @@ class TrainingRun:
     def _rate_of(self, step: int) -> float:
         return self._config.learning_rate * self._course.rate(step)
 
-    def _validate(self, trackers: list[Tracker]) -> bool:
-        """Validate and log the figures. Returns whether they are the best so far."""
+    def _validate(self, trackers: list[Tracker]) -> Validated:
+        """Validate and log the figures."""
         scores = self._task.validate(
             *validation_scores(self._task, self._model, self._engine.device)
         )
@@ -318,11 +323,11 @@ class TrainingRun:
         reached, better = self._reached, self._task.objective
         if not reached.best or better(scores) > better(reached.best):
             reached.best, reached.best_step, reached.since_best = dict(scores), reached.step, 0
-            return True
+        else:
+            reached.since_best += 1
+            reached.stopped_early = self._is_patience_spent()
 
-        reached.since_best += 1
-        reached.stopped_early = self._is_patience_spent()
-        return False
+        return Validated(step=reached.step, figures=scores, objective=better(scores))
 
     def _is_patience_spent(self) -> bool:
         return 0 < self._config.patience <= self._reached.since_best

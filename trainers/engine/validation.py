@@ -3,7 +3,8 @@
 Shapes: N utterances, W scores of an utterance.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,23 @@ from trainers.task import Task, TrainingModel
 
 # The rows [N] of some utterances, and the scores [N, W] of these utterances.
 Scores = tuple[NDArray[np.int64], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validated:
+    """The figures of the validation after `step`; `objective` decides which model is best."""
+
+    step: int
+    figures: Mapping[str, float]
+    objective: float
+
+
+# Called after a validation, when whatever it led to is written.
+OnValidation = Callable[[Validated], None]
+
+
+def unwatched(validated: Validated) -> None:
+    """Do nothing: for runs whose validations nobody waits for."""
 
 
 def validation_scores(task: Task, model: TrainingModel, device: torch.device) -> Scores:
