@@ -72,8 +72,18 @@ class TrainConfig:
                 f"--folds {self.folds}: data.folds is {AS_STATED}, which makes no folds; give "
                 "--set data.folds=speaker:5 too, or another division"
             )
-        self.recipe_config().check(self)
+        self._check_recipe()
         self.check_workers(self.num_workers)
+
+    def _check_recipe(self) -> None:
+        options = self.recipe_config()
+        reason = options.against_class_balance
+        if self.data.sampling == "class_balanced" and reason is not None:
+            raise ConfigError(
+                f"data.sampling: got class_balanced for {self.recipe}, expected shuffled: {reason}"
+            )
+
+        options.check(self)
 
     def check_workers(self, num_workers: int) -> None:
         """Raise ConfigError when `num_workers` processes cannot share a step's batches equally.
