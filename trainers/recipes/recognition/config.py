@@ -124,9 +124,11 @@ class WeightingConfig(FinetuneConfig):
     weight: float = option(
         help="weight of these speakers' utterances in the loss; all others weigh 1", default=2.0
     )
-    functionals: Literal["cepstra", "compare"] = option(
-        help="what speakers are compared by; compare is openSMILE's ComParE (extra: opensmile, "
-        "research license)",
+    functionals: Literal["cepstra", "compare", "encoder"] = option(
+        help="what speakers are compared by. cepstra: means and deviations over time of cepstra, "
+        "of the face features for data.modality=face, and of the coarse colors of pictures for "
+        "video (give data.faces.detector, so that they are of faces); compare: openSMILE's ComParE "
+        "(extra: opensmile, research license); encoder: mean frames of encoder.checkpoint",
         default="cepstra",
     )
     num_components: int = option(
@@ -155,12 +157,17 @@ class WeightingConfig(FinetuneConfig):
             )
 
     def check(self, run: Run) -> None:
-        """Refuse video: speakers are compared by their sound or by their face features."""
+        """Refuse to compare speakers by an encoder that is not there, or by ComParE of faces."""
         FinetuneConfig.check(self, run)
-        if run.data.modality == "video":
+        if self.functionals == "encoder" and run.encoder.checkpoint is None:
             raise ConfigError(
-                "data.modality: got video for weighting, expected audio or face, by which speakers "
-                "are compared"
+                "model.functionals: got encoder without encoder.checkpoint; name a trained "
+                "encoder, or compare speakers by cepstra"
+            )
+        if self.functionals == "compare" and run.data.modality != "audio":
+            raise ConfigError(
+                f"model.functionals: got compare for data.modality {run.data.modality}, expected "
+                "cepstra or encoder, because ComParE is for sound"
             )
 
 
