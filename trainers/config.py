@@ -87,14 +87,24 @@ class TrainConfig:
                 f"--folds {self.folds}: data.folds is {AS_STATED}, which makes no folds; give "
                 "--set data.folds=speaker:5 too, or another division"
             )
+        self._check_recipe()
+        self.check_workers(self.num_workers)
+
+    def _check_recipe(self) -> None:
         options = self.recipe_config()
         if self.targets is not None and not options.reads_targets:
             raise ConfigError(
                 f"--targets: got {self.targets} for {self.recipe}, which reads its targets from "
                 "the shards; leave it out"
             )
+
+        reason = options.against_class_balance
+        if self.data.sampling == "class_balanced" and reason is not None:
+            raise ConfigError(
+                f"data.sampling: got class_balanced for {self.recipe}, expected shuffled: {reason}"
+            )
+
         options.check(self)
-        self.check_workers(self.num_workers)
 
     def check_workers(self, num_workers: int) -> None:
         """Raise ConfigError when `num_workers` processes cannot share a step's batches equally.

@@ -3,7 +3,8 @@
 Order is a pure function of (index, view, seed, epoch) and knows nothing of ranks or torch: the
 global sequence of batches is the same at any world size, ranks take turns in it, and a run resumed
 on another number of workers goes on at the very next batch. Sampling with replacement was left out:
-it would hide how often an utterance is seen.
+it would hide how often an utterance is seen. Balanced by classes (`class_balance.py`), utterances
+of a rare class come more than once an epoch, but each as often as the others of its class.
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.config import ConfigError, option, require_positive
+from shards.loading.class_balance import balanced_rows, stepped_lengths
 
 _UTTERANCES, _SETS, _EVALUATION = range(3)
 
@@ -81,10 +83,18 @@ class UtterancePlan:
     """Batches of utterances of similar length.
 
     Utterances are shuffled into pools, sorted by length within a pool, and cut where a batch is
-    full; the batches are then shuffled again.
+    full; the batches are then shuffled again. With the class of each utterance in `classes` [N],
+    every class has the same share of an epoch.
     """
 
-    def __init__(self, seconds: NDArray[np.float64], view: UtteranceView, *, seed: int) -> None:
+    def __init__(
+        self,
+        seconds: NDArray[np.float64],
+        view: UtteranceView,
+        *,
+        seed: int,
+        classes: NDArray[np.int64] | None = None,
+    ) -> None:
         if not (seconds > 0).all():
             raise ConfigError(
                 "utterances: some json gives no `duration_seconds` above 0, which batches are "
@@ -92,18 +102,23 @@ class UtterancePlan:
                 "labeled"
             )
         self._seconds, self._view, self._seed = seconds, view, seed
+        self._classes = classes
+        self._lengths = seconds if classes is None else stepped_lengths(seconds)
 
     def epoch(self, number: int) -> list[PlannedBatch]:
-        """Every utterance in exactly one batch."""
+        """Every utterance in exactly one batch; balanced by classes, as many utterances in all."""
         view, rng = self._view, _generator(self._seed, _UTTERANCES, number)
-        order = rng.permutation(len(self._seconds))
+        if self._classes is None:
+            order = rng.permutation(len(self._seconds))
+        else:
+            order = balanced_rows(self._classes, rng)
         pool_size = view.typical_size(self._seconds) * view.pool_batches
         pools = np.array_split(order, max(1, round(len(order) / pool_size)))
 
         batches = [
             rows
             for pool in pools
-            for rows in self._cut(pool[np.argsort(self._seconds[pool], kind="stable")])
+            for rows in self._cut(pool[np.argsort(self._lengths[pool], kind="stable")])
         ]
 
         return [_singles(batches[place]) for place in rng.permutation(len(batches))]
@@ -113,7 +128,7 @@ class UtterancePlan:
         batches, start, rows = [], 0, np.ascontiguousarray(sorted_rows[::-1])
 
         while start < len(rows):
-            fit = int(self._view.batch_seconds / self._seconds[rows[start]])
+            fit = int(self._view.batch_seconds / self._lengths[rows[start]])
             end = start + max(1, min(fit, self._view.max_utterances))
             batches.append(rows[start:end])
             start = end

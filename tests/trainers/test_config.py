@@ -82,6 +82,28 @@ def test_weights_that_cannot_work_are_refused(options: dict[str, Any], message: 
         config("weighting", model=options)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "values", "message"),
+    [
+        ("setpeer", {}, "got class_balanced for setpeer, expected shuffled: a speaker's sets"),
+        ("tapt", {}, "got class_balanced for tapt, expected shuffled: it uses no labels"),
+        ("finetune", {"model": {"class_weights": "balanced"}}, "rare classes twice"),
+        (
+            "weighting",
+            {"data": {"target": {"kind": "values", "values": ["arousal"]}}},
+            "got class_balanced for data.target.kind values",
+        ),
+    ],
+)
+def test_class_balance_that_cannot_be_is_refused(
+    recipe: str, values: dict[str, Any], message: str
+) -> None:
+    """The error names the recipe and the reason, and nothing is balanced twice."""
+    data = values.get("data", {}) | {"sampling": "class_balanced"}
+    with pytest.raises(ConfigError, match=message):
+        config(recipe, **values | {"data": data})
+
+
 @pytest.mark.parametrize("data", [{"num_speakers": 3}, {"known_seconds": 2.0}])
 def test_adaptation_hears_all_speakers(data: dict[str, Any]) -> None:
     """Options that choose labeled speakers are refused where they would do nothing."""

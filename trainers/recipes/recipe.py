@@ -57,7 +57,13 @@ class Run(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipeConfig:
-    """The options of one recipe."""
+    """The options of one recipe.
+
+    `against_class_balance` is the reason why the recipe cannot draw training utterances by their
+    classes; None for a recipe that does.
+    """
+
+    against_class_balance: ClassVar[str | None] = "its batches do not follow classes"
 
     reads_targets: ClassVar[bool] = False  # whether `--targets` means something to it
 

@@ -35,6 +35,12 @@ class DataConfig:
         help="Batches of sets of utterances, for the recipe setpeer.",
         default_factory=SpeakerSetView,
     )
+    sampling: Literal["shuffled", "class_balanced"] = option(
+        help="Which training utterances an epoch holds. shuffled: each one once; class_balanced: "
+        "as many in all, but equally many of each class: those of rare classes come several "
+        "times, and of frequent classes a part comes, another one in each epoch.",
+        default="shuffled",
+    )
     folds: str = option(
         help="Division of the corpus into folds, for cross-validation. split: none, the splits are "
         "those in the json; speaker:5: five folds of whole speakers; leave-one-speaker: each "

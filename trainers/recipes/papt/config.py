@@ -1,7 +1,7 @@
 """Options of `tapt` and `papt` (papt-pldc, sections 3 and 4); they need no torch."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from shards.config import ConfigError, option, require_positive, require_share
 from trainers.recipes.recipe import Recipe, RecipeConfig, Run
@@ -15,6 +15,8 @@ class PretrainConfig(RecipeConfig):
 
     It uses no labels.
     """
+
+    against_class_balance: ClassVar[str | None] = "it uses no labels"
 
     splits: tuple[str, ...] = option(
         help="splits whose sound is used; papt-pldc, Table 2 adds validation and test",

@@ -4,7 +4,7 @@
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from shards.config import ConfigError, option, require_positive, require_share
 from trainers.recipes.recipe import Recipe, RecipeConfig, Run
@@ -15,6 +15,8 @@ P_HEADS = 4  # attention heads within SetPeER's P
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinetuneConfig(RecipeConfig):
     """The vanilla baseline: encoder, mean pooling, head."""
+
+    against_class_balance: ClassVar[str | None] = None
 
     head: Literal["linear", "interpreter"] = option(
         help="linear is one layer; interpreter is PAPT's {128, 32} with batch norm",
@@ -29,7 +31,18 @@ class FinetuneConfig(RecipeConfig):
         require_share(self, "head_dropout")
 
     def check(self, run: Run) -> None:
-        """Refuse class weights for a target without classes."""
+        """Refuse to balance classes twice, or for a target without classes."""
+        is_balanced = run.data.sampling == "class_balanced"
+        if is_balanced and run.data.target.kind == "values":
+            raise ConfigError(
+                "data.sampling: got class_balanced for data.target.kind values, which has no "
+                "classes; expected shuffled"
+            )
+        if is_balanced and self.class_weights != "none":
+            raise ConfigError(
+                f"model.class_weights: got {self.class_weights} with data.sampling=class_balanced, "
+                "which would make up for rare classes twice; give one of the two"
+            )
         if self.class_weights != "none" and run.data.target.kind == "values":
             raise ConfigError(
                 f"model.class_weights: got {self.class_weights} for data.target.kind values, which "
@@ -44,6 +57,11 @@ class SetPeerConfig(FinetuneConfig):
     The defaults are the paper's. The paper lacks only the two options that keep a small codebook in
     use, and both are off.
     """
+
+    against_class_balance: ClassVar[str | None] = (
+        "a speaker's sets must be like those that the model will meet, with the speaker's own "
+        "share of each class; model.class_weights=balanced makes up for rare classes in the loss"
+    )
 
     fusion: Literal["prefix", "addition", "cross_attention"] = option(
         help="how P's embeddings enter the encoder", default="prefix"
@@ -106,9 +124,11 @@ class WeightingConfig(FinetuneConfig):
     weight: float = option(
         help="weight of these speakers' utterances in the loss; all others weigh 1", default=2.0
     )
-    functionals: Literal["cepstra", "compare"] = option(
-        help="what speakers are compared by; compare is openSMILE's ComParE (extra: opensmile, "
-        "research license)",
+    functionals: Literal["cepstra", "compare", "encoder"] = option(
+        help="what speakers are compared by. cepstra: means and deviations over time of cepstra, "
+        "of the face features for data.modality=face, and of the coarse colors of pictures for "
+        "video (give data.faces.detector, so that they are of faces); compare: openSMILE's ComParE "
+        "(extra: opensmile, research license); encoder: mean frames of encoder.checkpoint",
         default="cepstra",
     )
     num_components: int = option(
@@ -137,12 +157,17 @@ class WeightingConfig(FinetuneConfig):
             )
 
     def check(self, run: Run) -> None:
-        """Refuse video: speakers are compared by their sound or by their face features."""
+        """Refuse to compare speakers by an encoder that is not there, or by ComParE of faces."""
         FinetuneConfig.check(self, run)
-        if run.data.modality == "video":
+        if self.functionals == "encoder" and run.encoder.checkpoint is None:
             raise ConfigError(
-                "data.modality: got video for weighting, expected audio or face, by which speakers "
-                "are compared"
+                "model.functionals: got encoder without encoder.checkpoint; name a trained "
+                "encoder, or compare speakers by cepstra"
+            )
+        if self.functionals == "compare" and run.data.modality != "audio":
+            raise ConfigError(
+                f"model.functionals: got compare for data.modality {run.data.modality}, expected "
+                "cepstra or encoder, because ComParE is for sound"
             )
 
 

@@ -4,9 +4,11 @@ The project's own are means and standard deviations over time of cepstra and the
 numbers, no weights, no license. openSMILE's ComParE 2016 set, which Sridhar and Busso use, has 6373
 numbers and is there for those who may use it (its license is for research only). A speaker
 verifier's embeddings were left out: they need weights, and they identify a speaker whatever the way
-of speaking, which is what is to be compared.
+of speaking, which is what is to be compared. A face is measured in the same way, by means and
+deviations over time: of its features, or of the coarse colors of its pictures, which lie in the
+same places of each picture if faces were cut out.
 
-Shapes: S samples, T frames, D features a frame, X functionals.
+Shapes: S samples, T frames or pictures, D features a frame, X functionals.
 """
 
 from collections.abc import Callable
@@ -14,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,8 +26,10 @@ from shards.media.sound_format import SAMPLE_RATE_HZ
 from trainers.models.parts.cepstra import Cepstra, slopes
 
 NUM_CEPSTRA = 20
+GRID = 8  # a picture is divided into so many parts each way
 
-Functionals = Callable[[Tensor], NDArray[np.float32]]  # samples [S], or features [T, D], to [X]
+# Samples [S], features [T, D] or a clip [T, 3, side, side] to [X].
+Functionals = Callable[[Tensor], NDArray[np.float32]]
 
 
 def functionals_of(kind: Literal["cepstra", "compare"], modality: Modality) -> Functionals:
@@ -32,15 +37,17 @@ def functionals_of(kind: Literal["cepstra", "compare"], modality: Modality) -> F
 
     Raises ConfigError for ComParE of faces, and when openSMILE is missing.
     """
-    if kind == "compare" and modality == "face":
+    if kind == "compare" and modality != "audio":
         raise ConfigError(
-            "model.functionals: got compare for face features, expected cepstra, because ComParE "
-            "is for sound"
+            f"model.functionals: got compare for data.modality {modality}, expected cepstra or "
+            "encoder, because ComParE is for sound"
         )
     if kind == "compare":
         return Compare()
+    if modality == "audio":
+        return CepstralFunctionals()
 
-    return CepstralFunctionals() if modality == "audio" else over_time
+    return of_pictures if modality == "video" else over_time
 
 
 class CepstralFunctionals:
@@ -71,6 +78,14 @@ class Compare:
 
     def __call__(self, media: Tensor) -> NDArray[np.float32]:
         return self._smile.process_signal(media.numpy(), SAMPLE_RATE_HZ).to_numpy()[0]
+
+
+def of_pictures(clip: Tensor) -> NDArray[np.float32]:
+    """Measure the mean colors of GRID x GRID parts of each picture over time [4 x 3 x GRID^2].
+
+    `clip` is [T, 3, side, side].
+    """
+    return over_time(F.adaptive_avg_pool2d(clip, GRID).flatten(start_dim=1))
 
 
 def over_time(media: Tensor) -> NDArray[np.float32]:

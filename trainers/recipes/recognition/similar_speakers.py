@@ -1,11 +1,12 @@
 """Finds the training speakers who sound most like the target speakers, for the recipe `weighting`.
 
 The method is that of Sridhar and Busso, "Unsupervised personalization of an emotion recognition
-system" (IEEE Transactions on Affective Computing 13(4), 2022). Functionals of every utterance are
-standardized and reduced by a PCA of the training utterances. Each speaker becomes a Gaussian
-mixture, and the training speakers of least KL(target || training) are chosen. Labels of target
-speakers are not read. All ranks together read the sound once, and only functionals are kept, so
-memory grows by some hundred bytes an utterance, or 25 kB with ComParE.
+system" (IEEE Transactions on Affective Computing 13(4), 2022). It is for sound; Table VIII of
+setpeer-emoceleb has it for video, and leaves open what faces were compared by. Functionals of each
+utterance are standardized and reduced by a PCA of the training utterances. Each speaker becomes a
+Gaussian mixture, and the training speakers of least KL(target || training) are chosen. Labels of
+target speakers are not read. All ranks together read the utterances once, and only functionals are
+kept, so memory grows by some hundred bytes an utterance, or 3 kB for video and 25 kB with ComParE.
 
 The choice is saved beside the run and never made twice: a run that is resumed elsewhere, where a
 sum may round otherwise, continues with the speakers that it began with.
@@ -15,7 +16,7 @@ Shapes: N utterances, X functionals, D principal components.
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -32,10 +33,12 @@ from shards.loading.batch_plan import PlannedBatch
 from shards.loading.index import CorpusIndex
 from shards.loading.inputs import INPUT_OF, Modality
 from shards.loading.loader import BatchReader, read_once
+from shards.media.clip_format import ClipFormat
 from shards.storage.documents import read_json, write_json
 from trainers.engine.checkpoints import CHECKPOINTS_NAME, CheckpointFolder
 from trainers.engine.ranks import on_first_rank
 from trainers.recipes.recognition.config import WeightingConfig
+from trainers.recipes.recognition.encoder_functionals import encoder_functionals
 from trainers.recipes.recognition.functionals import Functionals, functionals_of
 from trainers.recipes.recognition.speaker_mixtures import (
     Array,
@@ -43,6 +46,7 @@ from trainers.recipes.recognition.speaker_mixtures import (
     fit_mixture,
     within_speaker_variance,
 )
+from trainers.settings.encoder import EncoderConfig
 
 log = logging.getLogger(__name__)
 
@@ -78,10 +82,24 @@ class Choice:
     options: WeightingConfig
     modality: Modality
     seed: int
+    clip: ClipFormat | None = None
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+
+    def functionals(self) -> Functionals:
+        """Make what measures an utterance."""
+        kind = self.options.functionals
+        if kind == "encoder":
+            return encoder_functionals(self.encoder, self.modality)
+
+        return functionals_of(kind, self.modality)
 
     def described(self) -> dict[str, object]:
         """Describe the choice in plain values; equal descriptions choose the same speakers."""
         options = self.options
+        # These came later. Choices without them keep the description that they had.
+        later: dict[str, object] = {} if self.clip is None else {"clip": str(self.clip)}
+        if options.functionals == "encoder":
+            later |= {"encoder": self.encoder.checkpoint, "revision": self.encoder.revision}
 
         return {
             "train": self.train.digest,
@@ -92,6 +110,7 @@ class Choice:
             "functionals": options.functionals,
             "num_components": options.num_components,
             "explained_variance": options.explained_variance,
+            **later,
         }
 
 
@@ -165,20 +184,28 @@ def _choose(choice: Choice) -> Neighbors:
             "choose from"
         )
 
-    measure = functionals_of(choice.options.functionals, choice.modality)
-    heard = measure_utterances(choice.train, choice.modality, measure)
-    heard_target = measure_utterances(choice.target, choice.modality, measure)
+    measure = choice.functionals()
+    heard = measure_utterances(choice.train, choice.modality, measure, choice.clip)
+    heard_target = measure_utterances(choice.target, choice.modality, measure, choice.clip)
     return on_first_rank(lambda: find_neighbors(heard, heard_target, choice.options, choice.seed))
 
 
-def measure_utterances(index: CorpusIndex, modality: Modality, measure: Functionals) -> Measured:
-    """Measure the utterances of an index: every rank measures its share and gets them all."""
+def measure_utterances(
+    index: CorpusIndex,
+    modality: Modality,
+    measure: Functionals,
+    clip: ClipFormat | None = None,
+) -> Measured:
+    """Measure the utterances of an index: every rank measures its share and gets them all.
+
+    `clip` is the format of clips, for video.
+    """
     rank, world_size = distributed.get_rank(), distributed.get_world_size()
     parts = np.split(np.arange(len(index)), range(READ_UTTERANCES, len(index), READ_UTTERANCES))
     planned = [PlannedBatch(rows, np.zeros_like(rows)) for rows in parts]
 
     name = INPUT_OF[modality]
-    reader = BatchReader(index, [name])
+    reader = BatchReader(index, [name], clip=clip)
     mine: dict[int, NDArray[np.float32]] = {}
     for batch in read_once(reader, planned, rank=rank, world_size=world_size):
         heard = batch.inputs[name]

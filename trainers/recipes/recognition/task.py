@@ -97,8 +97,11 @@ class RecognitionTask:
     @property
     def identity(self) -> str:
         """The text that tells whether a position in a stream of batches belongs to this task."""
+        # Nothing is added for the default: positions of earlier releases stay valid.
+        sampling = "" if self._data.sampling == "shuffled" else f" {self._data.sampling}"
         return (
             f"{self.train.digest} {self.view} {self._engine.seed} {self._engine.batches_per_step}"
+            f"{sampling}"
         )
 
     @property
@@ -146,7 +149,13 @@ class RecognitionTask:
 
     def plan(self) -> BatchPlan:
         """Plan the order of training."""
-        return UtterancePlan(self.train.durations, self._data.utterances, seed=self._engine.seed)
+        by_class = self._data.sampling == "class_balanced"
+        return UtterancePlan(
+            self.train.durations,
+            self._data.utterances,
+            seed=self._engine.seed,
+            classes=self._train_targets.labels if by_class else None,
+        )
 
     def validation_batches(self) -> list[PlannedBatch]:
         """Batch the validation split: one speaker at a time, in sets of the training size."""

@@ -20,7 +20,7 @@ class WeightingTask(RecognitionTask):
         self._weighting, self._out = options, Path(run.out)
 
     def row_weights(self) -> Tensor:
-        """Weigh utterances more if their speakers sound like the target speakers; the mean is 1."""
+        """Weigh utterances more if their speakers are like the target speakers; the mean is 1."""
         options = self._weighting
         choice = Choice(
             train=self.train,
@@ -28,6 +28,8 @@ class WeightingTask(RecognitionTask):
             options=options,
             modality=self._data.modality,
             seed=self._engine.seed,
+            clip=self._clip,
+            encoder=self._encoder,
         )
         chosen = adaptation_set(choice, self._out)
 

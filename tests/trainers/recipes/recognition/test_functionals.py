@@ -38,6 +38,23 @@ def test_the_shortest_sound_has_functionals() -> None:
     np.testing.assert_allclose(found[20:], 0.0, atol=1e-6)
 
 
+def test_pictures_by_hand() -> None:
+    """A clip whose left half brightens by 1 a picture has that mean, spread and slope there only.
+
+    A part of a picture is 2 x 2 of its 16 x 16 pixels.
+    """
+    clip = torch.zeros(10, 3, 16, 16)
+    clip[:, 0, :, :8] = torch.arange(10.0)[:, None, None]
+    found = functionals_of("cepstra", "video")(clip).reshape(4, 3, 8, 8)
+
+    deltas = [0.5, 0.8, *[1.0] * 6, 0.8, 0.5]
+    expected = [4.5, np.std(np.arange(10)), np.mean(deltas), np.std(deltas)]
+    for measured, value in zip(found[:, 0, :, :4], expected, strict=True):
+        np.testing.assert_allclose(measured, value, rtol=1e-6)
+    np.testing.assert_allclose(found[:, 0, :, 4:], 0.0, atol=1e-7)
+    np.testing.assert_allclose(found[:, 1:], 0.0, atol=1e-7)
+
+
 def test_compare_is_opensmiles() -> None:
     """ComParE has 6373 numbers, which are NaN when the sound is too short."""
     pytest.importorskip("opensmile")
@@ -53,6 +70,8 @@ def test_what_compare_needs_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """ComParE asks for sound and for the extra that it needs."""
     with pytest.raises(ConfigError, match="because ComParE is for sound"):
         functionals_of("compare", "face")
+    with pytest.raises(ConfigError, match="got compare for data"):
+        functionals_of("compare", "video")
     monkeypatch.setitem(sys.modules, "opensmile", None)
     with pytest.raises(ConfigError, match=r"pip install 'emostream\[opensmile\]'"):
         functionals_of("compare", "audio")

@@ -131,6 +131,23 @@ def test_balanced_class_weights_reach_the_loss(shards: str, tmp_path: Path) -> N
     )
 
 
+@pytest.mark.parametrize("recipe", ["finetune", "weighting"])
+def test_classes_have_equal_shares_on_request(shards: str, tmp_path: Path, recipe: str) -> None:
+    """The plan follows the classes that are learned, and a shuffled run cannot go on so."""
+    values = small_values(shards, tmp_path, recipe)
+    config, corpus = from_mapping(TrainConfig, values), read_index(shards)
+    values["data"]["sampling"] = "class_balanced"
+    values["data"]["target"] = {"merge": {"happiness": "neutral"}}
+    balanced = from_mapping(TrainConfig, values)
+
+    task = make_task(balanced, corpus)
+    assert isinstance(task, RecognitionTask)
+    rows = np.concatenate([batch.rows for batch in task.plan().epoch(0)])
+    drawn = [task.train.table["label"].to_pylist()[row] for row in rows]
+    assert (len(drawn), drawn.count("anger")) == (36, 18)  # of 12 in the corpus
+    assert task.identity != make_task(config, corpus).identity
+
+
 def test_the_best_model_is_that_of_the_best_macro_f1(shards: str, tmp_path: Path) -> None:
     """The best model has the best macro-F1, not the best accuracy; for values, the best CCC."""
     values = small_values(shards, tmp_path, "finetune")
