@@ -130,6 +130,16 @@ COMMANDS: dict[str, Command] = {
         "sound is listed with the reason. Exit status 0: every shard was read to its end; 3: "
         "finished, but some shards are damaged; 4: unfinished, run it again.",
     ),
+    "probe": Command(
+        "Train small models on frozen features, fold by fold, and measure what the features hold.",
+        "trainers.probing.config:ProbeConfig",
+        "cluster.probing.probe:run_probe",
+        "Give one of --encoder, --features and --predictions. Writes probe.json, "
+        "predictions.parquet, rejected.parquet and probe.html: weighted and unweighted accuracy, "
+        "weighted F1, macro-F1 and F1 bias, as the mean of the folds and pooled, with intervals. "
+        "The same options and seed give the same figures. Exit status 4: the features are "
+        "unfinished, run it again.",
+    ),
     "serve": Command(
         "Serve the speaker index over gRPC: nearest speakers, and calibration of a speaker's "
         "predictions.",

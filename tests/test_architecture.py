@@ -34,7 +34,7 @@ FLOORS: Mapping[str, Sequence[set[str]]] = {
         {"settings", "task", "models"},
         {"engine", "preparation"},
         {"evaluation"},
-        {"teachers", "recipes"},
+        {"teachers", "recipes", "probing"},
         {"config"},
         {"resuming"},
         {"training"},
@@ -50,7 +50,7 @@ FLOORS: Mapping[str, Sequence[set[str]]] = {
     "cluster": [
         {"nodes", "pages", "progress", "exit_status"},
         {"jobs", "training", "serving"},
-        {"demo"},
+        {"demo", "probing"},
         {"command_table"},
         {"cli"},
         {"__main__"},

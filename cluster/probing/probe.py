@@ -1,0 +1,134 @@
+"""`emostream probe`: small models on frozen features, trained and tested fold by fold.
+
+Writes OUT/predictions.parquet, rejected.parquet, probe.html, probe.yaml (the options) and, last,
+probe.json. With --encoder, the features are made first, on Ray, in OUT/features, where a later
+probe finds them. The probe itself is a plain loop in this process.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster.exit_status import ExitStatus
+from cluster.progress import progress
+from shards.config import ConfigError
+from shards.samples.keys import printable
+from shards.storage.files import atomic_write
+from shards.storage.folder import Folder
+from trainers.probing.config import LAYERS_KEPT, ProbeConfig
+
+SUMMARY_NAME, CONFIG_NAME = "probe.json", "probe.yaml"
+PREDICTIONS_NAME, REJECTED_NAME, PAGE_NAME = (
+    "predictions.parquet",
+    "rejected.parquet",
+    "probe.html",
+)
+FEATURES_NAME = "features"
+SHOWN = {
+    "accuracy": "WA",
+    "unweighted_accuracy": "UA",
+    "weighted_f1": "WF1",
+    "macro_f1": "macro-F1",
+    "f1_bias": "F1 bias",
+}
+
+
+def run_probe(config: ProbeConfig) -> int:
+    """Run `emostream probe`: probe, print the figures, return the exit status."""
+    if config.encoder is not None:
+        status, config = _with_features(config)
+        if status == ExitStatus.UNFINISHED:
+            return status
+
+    document = run_folds(config)
+    sys.stdout.write("\n".join(_lines(document, config.out)) + "\n")
+    return ExitStatus.DONE
+
+
+def run_folds(config: ProbeConfig) -> dict[str, Any]:
+    """Probe inputs that exist, write the folder, and return what probe.json holds."""
+    from trainers.probing.probing import probe
+
+    out = Path(config.out)
+    folder = Folder(url=str(out), summary_name=SUMMARY_NAME, config_name=CONFIG_NAME)
+    folder.make()
+    folder.reopen()
+
+    with progress("probe", "models") as update:
+        probed = probe(config, lambda done, of: update(done, of))
+
+    _write_table(out / PREDICTIONS_NAME, probed.predictions)
+    _write_table(out / REJECTED_NAME, probed.rejected)
+    folder.finish(config, probed.document)
+    return probed.document
+
+
+def _with_features(config: ProbeConfig) -> tuple[int, ProbeConfig]:
+    """Make the features of --encoder, and name them in the options in place of it."""
+    from cluster.jobs.features import FeaturesConfig, make_features
+
+    if config.encoder is None:
+        raise ConfigError("--encoder: got none")
+
+    folder = f"{config.out}/{FEATURES_NAME}"
+    summary = make_features(
+        FeaturesConfig(
+            shards=config.shards,
+            encoder=config.encoder,
+            revision=config.revision,
+            out=folder,
+            layers=LAYERS_KEPT[config.layers],
+            address=config.address,
+        )
+    )
+
+    sys.stdout.write("\n".join(summary.job.lines("done", "without features")) + "\n")
+    return summary.job.exit_status, replace(
+        config, encoder=None, features=folder, input=config.view
+    )
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    with atomic_write(str(path)) as stream:
+        pq.write_table(table, stream)
+
+
+def _lines(document: Mapping[str, Any], out: str) -> Iterator[str]:
+    """The figures, for a person."""
+    figures = document["figures"]
+    star = "*" if document["selected_on"] == "test" else ""
+    yield f"{printable(document['name'], 80)}{star}: {document['num_parameters']:,} parameters"
+    yield f"{'':10s} {'mean of folds':>14s}  {'pooled':>7s}  95 % over speakers   over utterances"
+
+    for name, shown in SHOWN.items():
+        folds, pooled = figures["folds"][name], figures["pooled"][name]
+        yield (
+            f"{shown:10s} {100 * folds['value']:14.2f}  {100 * pooled['value']:7.2f}  "
+            f"{_interval(pooled['by_speaker']):18s}   {_interval(pooled['by_utterance'])}"
+        )
+
+    yield from _remarks(document)
+    number, speakers = document["num_utterances"], document["num_speakers"]
+    yield f"{number} utterances of {speakers} speakers; in {out}"
+
+
+def _remarks(document: Mapping[str, Any]) -> Iterator[str]:
+    if document["selected_on"] == "test":
+        yield "* the best epoch was chosen on the tested utterances: these figures are too good"
+    if document["shares_speakers"]:
+        yield "tested speakers are among the training speakers: no figures about strangers"
+    if document["num_without_label"]:
+        yield f"{document['num_without_label']} more utterances have no label that counts"
+    for code, number in document["rejected"].items():
+        yield f"left out: {number} x {code}; the reasons are in {REJECTED_NAME}"
+
+
+def _interval(ends: list[float | None]) -> str:
+    if ends[0] is None or ends[1] is None:
+        return "not known"
+    return f"{100 * ends[0]:.2f} to {100 * ends[1]:.2f}"

@@ -1,0 +1,173 @@
+"""Probes through the command line: figures, rejects, low-resource subsets, and starred rows."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from sklearn.metrics import balanced_accuracy_score
+
+from actors.embedding.config import EmbedderConfig
+from actors.features.config import LayerChoice
+from actors.features.extractors import make_extractor
+from actors.features.shard import extract_shard
+from actors.reading.config import MediaConfig
+from actors.reading.reader import Needs, ShardOpened, ShardReader
+from actors.work.task import ShardProgress, ShardTask
+from cluster.cli import main
+from shards.samples.sample import Sample
+from shards.storage.files import list_files
+from tests.worlds.small import write_shard
+from tests.worlds.training import make_utterance, write_training_world
+
+Probe = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Labeled tones of 18 speakers with their spectral features, and an utterance without sound."""
+    folder = tmp_path_factory.mktemp("world")
+    write_training_world(folder / "shards")
+    labels = {"speaker": "mute", "split": "train", "label": "anger", "emotion": "anger"}
+    silent = Sample(key="mute-000", transcript="words", metadata=labels)
+    write_shard(folder / "shards" / "odd.tar", [make_utterance("train", 7, 0), silent])
+    make_features(folder)
+    return folder
+
+
+def make_features(folder: Path) -> None:
+    """Make the features of every shard in this process."""
+    (folder / "features").mkdir()
+    extractor = make_extractor(EmbedderConfig(encoder="spectral"), LayerChoice(text="last"))
+    extractor.setup(1)
+
+    for file in list_files(f"{folder}/shards/*.tar"):
+        reader = ShardReader(MediaConfig(), Needs(audio=True, vision=False))
+        chunks = [chunk for chunk in reader.read(file.url) if not isinstance(chunk, ShardOpened)]
+        task = ShardTask(
+            url=file.url,
+            name=file.name,
+            size=file.size,
+            version=file.version,
+            table_url=f"{folder}/features/{file.name}.safetensors",
+            maker="features:1",
+        )
+        utterances = [utterance for chunk in chunks for utterance in chunk]
+        extract_shard(
+            task, extractor, "spectral", utterances, shard_error=None, progress=ShardProgress()
+        )
+
+
+@pytest.fixture
+def run(world: Path, tmp_path: Path) -> Probe:
+    """Run the command with more options, and return what probe.json holds."""
+
+    def probe(*options: str, out: str = "out", status: int = 0) -> dict[str, Any]:
+        command = ["probe", "--shards", f"{world}/shards/*.tar", "--features", f"{world}/features"]
+        defaults = ["--input", "statistics", "--num-epochs", "15", "--folds", "speaker:3"]
+        assert main([*command, *defaults, *options, "--out", f"{tmp_path}/{out}"]) == status
+        path = tmp_path / out / "probe.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    return probe
+
+
+def test_figures_are_those_of_the_predictions(
+    run: Probe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pitch tells the class of these tones; the figures are scikit-learn's of the table beside."""
+    document = run()
+    table = pq.read_table(tmp_path / "out" / "predictions.parquet")
+    truth, said = (np.asarray(table[name].to_pylist()) for name in ("truth", "predicted"))
+    pooled = document["figures"]["pooled"]
+    assert pooled["accuracy"]["value"] == pytest.approx((truth == said).mean(), abs=1e-6)
+    assert pooled["accuracy"]["value"] > 0.8
+    wanted = balanced_accuracy_score(truth, said)
+    assert pooled["unweighted_accuracy"]["value"] == pytest.approx(wanted, abs=1e-6)
+
+    folds = [
+        (truth == said)[np.asarray(table["fold"].to_pylist()) == fold].mean() for fold in "012"
+    ]
+    mean = document["figures"]["folds"]["accuracy"]["value"]
+    assert mean == pytest.approx(np.mean(folds), abs=1e-6)
+    assert f"WA         {100 * mean:14.2f}" in capsys.readouterr().out
+    assert (document["num_utterances"], len(table)) == (110, 109)
+
+
+def test_an_utterance_without_features_is_listed(
+    run: Probe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The reason is in rejected.parquet, counted in probe.json and said."""
+    assert run()["rejected"] == {"no_audio": 1}
+    (row,) = pq.read_table(tmp_path / "out" / "rejected.parquet").to_pylist()
+    assert (row["key"], row["reason"]) == ("mute-000", "no_audio: the sample has no sound")
+    assert "left out: 1 x no_audio" in capsys.readouterr().out
+
+
+def test_the_same_options_give_the_same_figures(run: Probe) -> None:
+    """Two runs agree in everything but their folder; another seed differs."""
+    first, second = run(), run(out="again")
+    for document in (first, second):
+        document["config"].pop("out")
+    assert first == second
+    assert run("--seed", "1", out="other")["models"] != first["models"]
+
+
+def test_selection_on_the_test_fold_is_marked(
+    run: Probe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The document and the output say that the figures are too good."""
+    document = run("--select-on", "test")
+    assert document["selected_on"] == "test"
+    assert all(one["num_validation"] == one["num_test"] for one in document["models"])
+    assert "* the best epoch was chosen on the tested utterances" in capsys.readouterr().out
+
+
+def test_subsets_are_drawn_several_times(run: Probe) -> None:
+    """Two resamplings of 20 training utterances give six models."""
+    document = run("--num-utterances", "20", "--subset-seeds", "0,1")
+    assert [(one["subset_seed"], one["num_train"]) for one in document["models"]] == [
+        (seed, 20) for seed in (0, 0, 0, 1, 1, 1)
+    ]
+
+
+def test_random_folds_say_that_they_share_speakers(
+    run: Probe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only folds of whole speakers give figures about strangers."""
+    assert not run()["shares_speakers"]
+    capsys.readouterr()
+    assert run("--folds", "random:4", out="random")["shares_speakers"]
+    assert "no figures about strangers" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("input_name", ["frames", "utterance", "both"])
+def test_every_input_is_learned_from(run: Probe, input_name: str) -> None:
+    """Frames, their mean, and both beside each other."""
+    document = run("--input", input_name, "--num-epochs", "5")
+    width = 78 if input_name == "both" else 39
+    assert document["num_parameters"] == width * 256 + 256 + 256 * 3 + 3
+    assert document["figures"]["pooled"]["accuracy"]["value"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--layers", "last4"), "--layers last4: the features hold the layers 0; run"),
+        (("--layers", "weighted"), "--layers weighted: the features hold layer 0 only"),
+        (("--encoder", "spectral"), "give exactly one of --encoder"),
+        (("--subset-seeds", "0,1"), "several seeds choose nothing without --num-utterances"),
+        (("--num-steps", "5"), "--num-steps: the head emotion2vec is trained by the other measure"),
+        (("--folds", "session"), "have no `session` in their json"),
+        (("--classes", "anger,neutral"), "have a label that is none of the classes"),
+    ],
+)
+def test_wrong_options_are_refused(
+    run: Probe, options: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each by name, with the remedy."""
+    run(*options, status=2)
+    assert message in capsys.readouterr().err
