@@ -22,7 +22,8 @@ def train_folds(
     Stops at the first fold that `train` does not finish, with its exit status. Raises ConfigError
     when the corpus cannot be divided as asked.
     """
-    number = num_folds(read_index(config.shards), config.data.folds)
+    index = read_index(config.shards, needs_speakers=config.recipe_config().needs_speakers)
+    number = num_folds(index, config.data.folds)
     outs = [str(Path(config.out) / f"fold-{fold}") for fold in range(number)]
 
     for fold, out in enumerate(outs):

@@ -8,7 +8,7 @@ the run, so nothing outside the folder has to know which recipe it is dealing wi
 from collections.abc import Callable
 from dataclasses import dataclass
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from trainers.settings.data import DataConfig
 from trainers.settings.encoder import EncoderConfig
@@ -45,7 +45,12 @@ class Run(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipeConfig:
-    """The options of one recipe."""
+    """The options of one recipe.
+
+    `needs_speakers` says whether every utterance must name its speaker.
+    """
+
+    needs_speakers: ClassVar[bool] = True
 
     def check(self, run: Run) -> None:
         """Raise ConfigError when the rest of the run does not fit these options."""

@@ -9,6 +9,7 @@ from trainers.recipes.recipe import Recipe
 FAMILIES = [
     "trainers.recipes.recognition",
     "trainers.recipes.papt",
+    "trainers.recipes.emotion2vec",
 ]
 
 

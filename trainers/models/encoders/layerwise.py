@@ -144,8 +144,7 @@ class LayerwiseEncoder(nn.Module):
         Only the layer's own `forward` is repeated. The seam before it has effects, such as the
         terms of P, and runs once: transformers' own switch would repeat the hooks too.
         """
-        for layer in self.layers:
-            layer.forward = partial(_checkpointed, layer.forward)
+        checkpoint_layers(self.layers)
 
     def freeze(self, *, front_end: bool, num_layers: int) -> None:
         """Stop training the front end and the lowest layers.
@@ -169,6 +168,12 @@ class LayerwiseEncoder(nn.Module):
             raise ConfigError(f"encoder: got an encoder of {self.modality}, expected one of sound")
 
         return self._adapter
+
+
+def checkpoint_layers(layers: nn.ModuleList) -> None:
+    """Have each layer compute its values again in the backward pass in place of keeping them."""
+    for layer in layers:
+        layer.forward = partial(_checkpointed, layer.forward)
 
 
 def _checkpointed(forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:

@@ -1,7 +1,7 @@
 """Options of `tapt` and `papt` (papt-pldc, sections 3 and 4); they need no torch."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from shards.config import ConfigError, option, require_positive
 from trainers.recipes.recipe import Recipe, RecipeConfig, Run
@@ -16,12 +16,16 @@ class PretrainConfig(RecipeConfig):
     It uses no labels.
     """
 
+    needs_speakers: ClassVar[bool] = False
+
     splits: tuple[str, ...] = option(
         help="splits whose sound is used; papt-pldc, Table 2 adds validation and test",
         default=("train",),
     )
     held_out_share: float = option(
-        help="share of each speaker's utterances that is held out for validation", default=0.05
+        help="share of each speaker's utterances that is held out for validation; utterances "
+        "without a speaker count as those of one speaker",
+        default=0.05,
     )
     label_layer: int | None = option(
         help="encoder layer (from 1) whose output is clustered into pseudo-labels; default: MFCCs",
@@ -88,6 +92,8 @@ class PretrainConfig(RecipeConfig):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaptConfig(PretrainConfig):
     """Personalized adaptive pre-training: `tapt` with an embedding for each speaker."""
+
+    needs_speakers: ClassVar[bool] = True
 
     fusion: Literal["last", "first", "prefix"] = option(
         help="where the speaker's embedding enters the encoder", default="last"
