@@ -63,7 +63,8 @@ def read_corpus(config: TrainConfig) -> CorpusIndex:
     Raises ConfigError when a speaker is in several splits and the options do not allow it.
     """
     data = config.data
-    corpus = divided(read_index(config.shards), data.folds, data.fold)
+    index = read_index(config.shards, needs_speakers=config.recipe_config().needs_speakers)
+    corpus = divided(index, data.folds, data.fold)
     if not data.allow_shared_speakers:
         require_unshared(corpus, "data.allow_shared_speakers=true")
 

@@ -31,7 +31,7 @@ def train_folds(config: TrainConfig, train: Callable[[TrainConfig], Ending], say
     Says the command that measures the folds together. Raises ConfigError when the corpus cannot be
     divided as asked, or when all folds are refused.
     """
-    index = read_index(config.shards)
+    index = read_index(config.shards, needs_speakers=config.recipe_config().needs_speakers)
     number = num_folds(index, config.data.folds)
     runs = {
         fold: replace(

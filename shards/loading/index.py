@@ -28,6 +28,9 @@ from shards.splits import DEFAULT_SPLIT
 from shards.storage.files import list_files, open_ranged
 from shards.tar.reader import SampleEntry, index_shard
 
+# The speaker of utterances that name none, where a recipe does without speakers.
+NOBODY = ""
+
 SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -128,17 +131,17 @@ class CorpusIndex:
         return [None if value is None else str(value) for value in found]
 
 
-def read_index(pattern: str, *, num_threads: int = 8) -> CorpusIndex:
+def read_index(pattern: str, *, num_threads: int = 8, needs_speakers: bool = True) -> CorpusIndex:
     """Index the shards that match `pattern` (glob, folder or file; local or remote).
 
-    Raises ConfigError when nothing matches, when a sample names no speaker, or when its label is no
-    name of a class or its `label_probs` are no distribution, and BadShard when a shard
-    is damaged: packed shards were checked when they were written, so training must not pass over
-    later damage.
+    Raises ConfigError when nothing matches, when a sample names no speaker though the recipe
+    `needs_speakers`, or when its label is no name of a class or its `label_probs` are no
+    distribution, and BadShard when a shard is damaged: packed shards were checked when they were
+    written, so training must not pass over later damage.
     """
     files = list_files(pattern)
     with ThreadPoolExecutor(num_threads) as pool:
-        parts = list(pool.map(lambda file: _index_one(file.url), files))
+        parts = list(pool.map(lambda file: _index_one(file.url, needs_speakers), files))
 
     rows = [row for part in parts for row in part]
     if not rows:
@@ -150,7 +153,7 @@ def read_index(pattern: str, *, num_threads: int = 8) -> CorpusIndex:
     return CorpusIndex(pa.Table.from_pylist(rows, schema=SCHEMA))
 
 
-def _index_one(url: str) -> list[Mapping[str, object]]:
+def _index_one(url: str, needs_speakers: bool) -> list[Mapping[str, object]]:
     with open_ranged(url) as reader:
         index = index_shard(reader)
         if index.error is not None:
@@ -168,21 +171,22 @@ def _index_one(url: str) -> list[Mapping[str, object]]:
             )
             data = b"{}" if member is None else reader.read_at(member.offset, member.size)
 
-            rows.append(_row(url, entry, data))
+            rows.append(_row(url, entry, data, needs_speakers))
 
     return rows
 
 
-def _row(url: str, entry: SampleEntry, data: bytes) -> Mapping[str, object]:
+def _row(url: str, entry: SampleEntry, data: bytes, needs_speakers: bool) -> Mapping[str, object]:
     try:
         metadata = parse_metadata(data)
     except BadSample as bad:
         raise BadShard(bad.code, f"{url}: sample {entry.key!r}: {bad.detail}") from bad
 
     speaker = metadata.get("speaker")
-    if speaker is None:
+    if speaker is None and needs_speakers:
         raise ConfigError(
-            f"{url}: sample {entry.key!r} has no `speaker` in its json; training needs one"
+            f"{url}: sample {entry.key!r} has no `speaker` in its json; training needs one (the "
+            "recipes emotion2vec and tapt do not)"
         )
 
     emotion = metadata.get("emotion")
@@ -191,7 +195,7 @@ def _row(url: str, entry: SampleEntry, data: bytes) -> Mapping[str, object]:
         "shard": url,
         "offset": entry.offset,
         "size": entry.size,
-        "speaker": str(speaker),
+        "speaker": NOBODY if speaker is None else str(speaker),
         "split": str(metadata.get("split") or DEFAULT_SPLIT),
         "duration_seconds": metadata.get("duration_seconds"),
         "label": _label(metadata.get("label"), url, entry.key),

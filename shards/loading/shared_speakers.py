@@ -7,7 +7,7 @@ unless the options allow it.
 from collections.abc import Mapping
 
 from shards.config import ConfigError
-from shards.loading.index import CorpusIndex
+from shards.loading.index import NOBODY, CorpusIndex
 from shards.samples.keys import printable
 from shards.splits import shared_speakers
 
@@ -17,8 +17,9 @@ _MAX_NAMED = 5
 def speakers_in_several_splits(index: CorpusIndex) -> dict[str, tuple[str, ...]]:
     """The splits of each speaker of `index` who has several."""
     columns = (index.table[name].to_pylist() for name in ("speaker", "split"))
+    pairs = zip(*columns, strict=True)
 
-    return shared_speakers(zip(*columns, strict=True))
+    return shared_speakers((speaker, split) for speaker, split in pairs if speaker != NOBODY)
 
 
 def shown_speakers(shared: Mapping[str, tuple[str, ...]]) -> str:

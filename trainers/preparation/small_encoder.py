@@ -15,6 +15,7 @@ from transformers import VideoMAEConfig
 from shards.loading.batch_plan import PlannedBatch
 from shards.loading.inputs import Modality
 from shards.loading.loader import BatchReader
+from trainers.models.encoders.data2vec.front_end import LogMelFrontEnd
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
 from trainers.settings.encoder import EncoderConfig
@@ -70,8 +71,8 @@ def set_statistics(
     They are computed over at most STATISTICS_UTTERANCES of the `num_utterances` training
     utterances. A video encoder has no such statistics.
     """
-    small = encoder.model
-    if not isinstance(small, SequenceEncoder):
+    small = getattr(encoder.model, "front_end", encoder.model)
+    if not isinstance(small, SequenceEncoder | LogMelFrontEnd):
         return
 
     chosen = np.random.default_rng(seed).permutation(num_utterances)[:STATISTICS_UTTERANCES]

@@ -60,12 +60,13 @@ class RecipeConfig:
     """The options of one recipe.
 
     `against_class_balance` is the reason why the recipe cannot draw training utterances by their
-    classes; None for a recipe that does.
+    classes; None for a recipe that does. `reads_targets` says whether `--targets` means something
+    to it, and `needs_speakers` whether every utterance must name its speaker.
     """
 
     against_class_balance: ClassVar[str | None] = "its batches do not follow classes"
-
-    reads_targets: ClassVar[bool] = False  # whether `--targets` means something to it
+    reads_targets: ClassVar[bool] = False
+    needs_speakers: ClassVar[bool] = True
 
     def check(self, run: Run) -> None:
         """Raise ConfigError when the rest of the run does not fit these options."""

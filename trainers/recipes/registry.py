@@ -10,6 +10,7 @@ FAMILIES = [
     "trainers.recipes.recognition",
     "trainers.recipes.papt",
     "trainers.recipes.multimodal",
+    "trainers.recipes.emotion2vec",
 ]
 
 

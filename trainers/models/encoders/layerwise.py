@@ -179,8 +179,7 @@ class LayerwiseEncoder(nn.Module):
         Only the layer's own `forward` is repeated. The seam before it has effects, such as the
         terms of P, and runs once: transformers' own switch would repeat the hooks too.
         """
-        for layer in self.layers:
-            layer.forward = partial(_checkpointed, layer.forward)
+        checkpoint_layers(self.layers)
 
     def freeze(self, *, front_end: bool, num_layers: int) -> None:
         """Stop training the front end and the lowest layers.
@@ -209,6 +208,12 @@ class LayerwiseEncoder(nn.Module):
             )
 
         return self._adapter
+
+
+def checkpoint_layers(layers: nn.ModuleList) -> None:
+    """Have each layer compute its values again in the backward pass in place of keeping them."""
+    for layer in layers:
+        layer.forward = partial(_checkpointed, layer.forward)
 
 
 def _checkpointed(forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:

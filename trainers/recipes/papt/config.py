@@ -17,13 +17,16 @@ class PretrainConfig(RecipeConfig):
     """
 
     against_class_balance: ClassVar[str | None] = "it uses no labels"
+    needs_speakers: ClassVar[bool] = False
 
     splits: tuple[str, ...] = option(
         help="splits whose sound is used; papt-pldc, Table 2 adds validation and test",
         default=("train",),
     )
     held_out_share: float = option(
-        help="share of each speaker's utterances that is held out for validation", default=0.05
+        help="share of each speaker's utterances that is held out for validation; utterances "
+        "without a speaker count as those of one speaker",
+        default=0.05,
     )
     label_layer: int | None = option(
         help="encoder layer (from 1) whose output is clustered into pseudo-labels; default: MFCCs",
@@ -151,6 +154,8 @@ class PretrainConfig(RecipeConfig):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaptConfig(PretrainConfig):
     """Personalized adaptive pre-training: `tapt` with an embedding for each speaker."""
+
+    needs_speakers: ClassVar[bool] = True
 
     fusion: Literal["last", "first", "prefix"] = option(
         help="where the speaker's embedding enters the encoder", default="last"

@@ -35,6 +35,7 @@ from trainers.models.parts.dropout import set_dropout
 from trainers.models.personal.adapted_encoder import SpeakerState, save_encoder
 from trainers.models.personal.speaker_embedding import SpeakerEmbedding
 from trainers.preparation.encoder_start import load_start
+from trainers.preparation.hold_out import hold_out
 from trainers.preparation.small_encoder import set_statistics, small_encoder_config
 from trainers.recipes.papt.config import PretrainConfig
 from trainers.recipes.papt.label_source import LabelSource
@@ -239,24 +240,6 @@ def projection_size_for(width: int) -> int:
 def front_end_gradient_for(width: int) -> float:
     """HuBERT's share of the gradient that reaches the convolutions: all for large models."""
     return LARGE_FRONT_END_GRADIENT if width >= LARGE_WIDTH else BASE_FRONT_END_GRADIENT
-
-
-def hold_out(index: CorpusIndex, share: float, *, seed: int) -> NDArray[np.bool_]:
-    """Choose the utterances for validation: `share` of each speaker's utterances.
-
-    A speaker of two or more utterances has at least one among them.
-    """
-    rng, held_out = np.random.default_rng(seed), np.zeros(len(index), dtype=bool)
-    for rows in index.rows_by_speaker().values():
-        number = min(len(rows) - 1, max(1, round(share * len(rows))))
-        held_out[rng.permutation(rows)[:number]] = True
-
-    if not held_out.any():
-        raise ConfigError(
-            "held_out_share: no speaker has two utterances, so none can be held out for validation"
-        )
-
-    return held_out
 
 
 def _long_enough(corpus: CorpusIndex, options: PretrainConfig) -> CorpusIndex:

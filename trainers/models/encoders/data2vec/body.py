@@ -10,24 +10,19 @@ Shapes: N utterances, T frames, K kept frames, X extra tokens, D width, H heads.
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers.models.encoders.data2vec.configuration import Data2VecConfig
-from trainers.models.encoders.data2vec.layers import (
-    PositionalConvolutions,
-    PostNormLayer,
-    alibi_bias,
-)
+from trainers.models.encoders.data2vec.layers import Alibi, PositionalConvolutions, PostNormLayer
 from trainers.models.encoders.seams import BeforeLayer
 
 
-@dataclass(frozen=True)  # no slots: ZeRO 3 looks for tensors in __dict__
-class Contextualized:
-    """What a body makes of frames.
+class Contextualized(NamedTuple):
+    """What a body makes of frames; a tuple, because ZeRO 3 looks for a module's outputs in one.
 
     `frames_NTD` [N, K, D] are the frames that were kept, under `mask_NT` [N, K]; `tokens_NXD`
     [N, X, D] are the extra tokens. `feed_forwards` are each layer's feed-forward outputs of the
@@ -58,9 +53,7 @@ class Body(nn.Module):
         self.layers = nn.ModuleList(PostNormLayer(config) for _ in range(config.num_hidden_layers))
 
         self.tokens = nn.Parameter(new_tokens(num_tokens, width)) if num_tokens else None
-        self.alibi_scale = (
-            nn.Parameter(torch.ones(config.num_attention_heads)) if config.has_alibi else None
-        )
+        self.alibi = Alibi(config.num_attention_heads) if config.has_alibi else None
         self.mask_embedding = nn.Parameter(torch.rand(width)) if config.has_mask_embedding else None
 
     def forward(
@@ -129,9 +122,7 @@ class Body(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Run the layers over tokens and frames; `mask_NT` and `positions_NT` are the frames'."""
         front, num_prefix = self._num_tokens, 0
-        distances_NHTT = None
-        if self.alibi_scale is not None:
-            distances_NHTT = alibi_bias(positions_NT, self.alibi_scale)
+        distances_NHTT = None if self.alibi is None else self.alibi(positions_NT)
 
         for number, layer in enumerate(self.layers):
             if before_layer is not None:

@@ -104,13 +104,24 @@ def alibi_slopes(num_heads: int) -> list[float]:
     return slopes + between[: num_heads - lower]
 
 
-def alibi_bias(positions_NT: Tensor, scale_H: Tensor) -> Tensor:
-    """The bias [N, H, T, T]: minus slope times scale times the distance between two frames.
+class Alibi(nn.Module):
+    """The bias by which attention falls off with distance; one scale a head, for all layers.
 
-    `positions_NT` are the frames' places in the whole utterance, which they keep when others have
-    been removed. A scale below 0 counts as 0: attention never grows with distance.
+    It is a module of its own because ZeRO 3 brings a weight back for the backward pass of the
+    module that it belongs to.
     """
-    slopes_H = torch.tensor(alibi_slopes(len(scale_H)), device=scale_H.device)
-    distances_NTT = (positions_NT.unsqueeze(2) - positions_NT.unsqueeze(1)).abs()
-    strengths_H = slopes_H * scale_H.float().clamp_min(0.0)
-    return -strengths_H[:, None, None] * distances_NTT.unsqueeze(1)
+
+    def __init__(self, num_heads: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(num_heads))
+
+    def forward(self, positions_NT: Tensor) -> Tensor:
+        """The bias [N, H, T, T]: minus slope times scale times the distance between two frames.
+
+        `positions_NT` are the frames' places in the whole utterance, which they keep when others
+        have been removed. A scale below 0 counts as 0: attention never grows with distance.
+        """
+        slopes_H = torch.tensor(alibi_slopes(len(self.scale)), device=self.scale.device)
+        distances_NTT = (positions_NT.unsqueeze(2) - positions_NT.unsqueeze(1)).abs()
+        strengths_H = slopes_H * self.scale.float().clamp_min(0.0)
+        return -strengths_H[:, None, None] * distances_NTT.unsqueeze(1)

@@ -180,7 +180,7 @@ def _renamed(plain: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
             # The first of the sequence only exchanges axes.
             yield f"body.positions.convolutions.{int(position[1]) - 1}.{position[2]}", value
         elif re.fullmatch(_AUDIO + "alibi_scale", name):
-            yield "body.alibi_scale", value.flatten()
+            yield "body.alibi.scale", value.flatten()
         elif re.fullmatch(_AUDIO + "extra_tokens", name):
             yield "body.tokens", value[0]
         else:
@@ -219,7 +219,7 @@ def _config_of(
     defaults = Data2VecConfig()
     try:
         width = len(encoder["body.norm.weight"])
-        num_heads = len(encoder["body.alibi_scale"])
+        num_heads = len(encoder["body.alibi.scale"])
         intermediate = len(encoder["body.layers.0.feed_forward.0.weight"])
         position = encoder["body.positions.convolutions.0.weight"]
         conv_size = len(encoder["front_end.norm.weight"])

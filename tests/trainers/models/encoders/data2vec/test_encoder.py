@@ -17,7 +17,7 @@ from trainers.models.encoders.data2vec.encoder import (
     Data2VecEncoder,
     Data2VecForAudioClassification,
 )
-from trainers.models.encoders.data2vec.layers import alibi_bias, alibi_slopes
+from trainers.models.encoders.data2vec.layers import Alibi, alibi_slopes
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.loading import load_encoder
 from trainers.models.encoders.registry import register_models
@@ -57,9 +57,9 @@ def test_slopes_of_twelve_heads_are_the_published_ones() -> None:
 
 def test_frames_keep_their_places_when_others_are_removed() -> None:
     """The bias of kept frames is cut out of that of all frames; a negative scale counts as 0."""
-    scale, places = torch.tensor([1.0, 0.5, -0.3, 2.0]), torch.tensor([[0, 3, 4, 9]])
-    everything = alibi_bias(torch.arange(10).unsqueeze(0), scale)
-    kept = alibi_bias(places, scale)
+    alibi, places = Alibi(4), torch.tensor([[0, 3, 4, 9]])
+    alibi.scale.data = torch.tensor([1.0, 0.5, -0.3, 2.0])
+    everything, kept = alibi(torch.arange(10).unsqueeze(0)).detach(), alibi(places).detach()
     assert torch.equal(kept[0], everything[0][:, places[0]][:, :, places[0]])
     assert kept[0, 0, 1, 3] == pytest.approx(-0.25 * 6)
     assert not kept[0, 2].any()
@@ -81,7 +81,7 @@ def test_tokens_stand_in_front_of_a_prefix() -> None:
         return LayerInput(torch.cat([prefixes[layer], hidden], 1), torch.cat([taken, seen], 1), 4)
 
     assert body.tokens is not None
-    assert body.alibi_scale is not None
+    assert body.alibi is not None
     with torch.inference_mode():
         found = body(frames, mask, None, prefixed)
 
@@ -89,7 +89,7 @@ def test_tokens_stand_in_front_of_a_prefix() -> None:
             torch.cat([body.tokens.expand(2, -1, -1), frames + body.positions(frames, mask)], dim=1)
         )
         bias = torch.zeros(2, 4, 19, 19)
-        bias[..., 7:, 7:] = alibi_bias(torch.arange(12).expand(2, -1), body.alibi_scale)
+        bias[..., 7:, 7:] = body.alibi(torch.arange(12).expand(2, -1))
         for layer, prefix in zip(body.layers, prefixes, strict=True):
             joined = layer(torch.cat([hidden[:, :3], prefix, hidden[:, 3:]], dim=1), bias)
             hidden = torch.cat([joined[:, :3], joined[:, 7:]], dim=1)

@@ -61,7 +61,7 @@ def in_published_layout(model: Data2VecEncoder, decoder: torch.nn.Module) -> dic
     for mine, theirs in others.items():
         for kind in ("weight", "bias"):
             found[f"{theirs}.{kind}"] = state[f"{mine}.{kind}"]
-    found[f"{AUDIO}.alibi_scale"] = state["body.alibi_scale"].reshape(1, 1, -1, 1, 1)
+    found[f"{AUDIO}.alibi_scale"] = state["body.alibi.scale"].reshape(1, 1, -1, 1, 1)
     found[f"{AUDIO}.extra_tokens"] = state["body.tokens"].unsqueeze(0)
 
     for name, value in decoder.state_dict().items():
@@ -150,7 +150,7 @@ def test_a_file_without_some_weights_is_refused() -> None:
     """A file without ALiBi is no file of data2vec 2.0."""
     weights = published()[2]
     del weights[f"{AUDIO}.alibi_scale"]
-    with pytest.raises(ConfigError, match=r"without 'body\.alibi_scale'"):
+    with pytest.raises(ConfigError, match=r"without 'body\.alibi\.scale'"):
         from_fairseq(weights)
 
 
