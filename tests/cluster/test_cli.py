@@ -91,7 +91,7 @@ def test_options_are_explained_before_they_are_given(
         key for key, one in options_of(COMMANDS[name].config_class()).items() if one.is_required
     }
     lacking = required - {"recipe"}
-    assert lacking.isdisjoint(yaml.safe_load(printed))
+    assert lacking.isdisjoint(yaml.safe_load(printed) or {})
     assert all(f"# {key}: (required) " in printed for key in lacking)
 
     assert main([name, *positional, "--print-config", "--set", "no_such_option=1"]) == 2

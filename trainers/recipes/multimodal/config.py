@@ -23,6 +23,7 @@ class MultimodalConfig(RecipeConfig):
     """
 
     reads_targets: ClassVar[bool] = True
+    needs_speakers: ClassVar[bool] = False
 
     acoustics_weight: float = option(help="weight of O1, the acoustic descriptors", default=1.0)
     sentiment_weight: float = option(
@@ -49,8 +50,8 @@ class MultimodalConfig(RecipeConfig):
         default=0.15,
     )
     held_out: Literal["speaker", "utterance"] = option(
-        help="what is held out. speaker: all utterances of some speakers; utterance: any "
-        "utterances, as in the paper",
+        help="what is held out. speaker: all utterances of some speakers; utterance: some "
+        "utterances of every speaker, as in the paper",
         default="speaker",
     )
 

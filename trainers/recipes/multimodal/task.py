@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from shards.config import ConfigError
 from shards.loading.batch_plan import PlannedBatch, UtterancePlan, evaluation_batches
 from shards.loading.index import CorpusIndex
 from shards.loading.loader import BatchReader
@@ -27,6 +26,7 @@ from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.loading import load_encoder, require_modality
 from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
 from trainers.models.personal.adapted_encoder import save_encoder
+from trainers.preparation.hold_out import hold_out, hold_out_speakers
 from trainers.preparation.small_encoder import set_statistics, small_encoder_config
 from trainers.recipes.multimodal.config import MultimodalConfig
 from trainers.recipes.multimodal.model import MultimodalModel
@@ -49,7 +49,8 @@ class MultimodalTask:
 
         assert run.targets is not None  # noqa: S101 (`check` refuses a run without)
         found = join_objectives(everything, run.shards, run.targets, list(options.objectives))
-        held_out = hold_out(everything, options, seed=run.engine.seed)
+        choose = hold_out_speakers if options.held_out == "speaker" else hold_out
+        held_out = choose(everything, options.held_out_share, seed=run.engine.seed)
         self._blocks = make_blocks(found, options, ~held_out)
 
         self._train_rows, self._held_out_rows = np.flatnonzero(~held_out), np.flatnonzero(held_out)
@@ -174,29 +175,3 @@ class MultimodalTask:
         encoder = LayerwiseEncoder(SequenceEncoder(SequenceEncoderConfig(**sizes)))
         set_statistics(encoder, self.training_reader(), len(self.train), seed=self._engine.seed)
         return encoder
-
-
-def hold_out(index: CorpusIndex, options: MultimodalConfig, *, seed: int) -> NDArray[np.bool_]:
-    """Choose the utterances [N] for validation, by whole speakers or one by one.
-
-    Raises ConfigError when nothing would be left to learn from, or to validate with.
-    """
-    rng, held_out = np.random.default_rng(seed), np.zeros(len(index), dtype=bool)
-    wanted = max(1, round(options.held_out_share * len(index)))
-
-    if options.held_out == "utterance":
-        held_out[rng.permutation(len(index))[:wanted]] = True
-    else:
-        rows_of = index.rows_by_speaker()
-        for place in rng.permutation(len(rows_of)):
-            rows = list(rows_of.values())[place]
-            if held_out.sum() >= wanted:
-                break
-            held_out[rows] = True
-
-    if held_out.all():
-        raise ConfigError(
-            f"model.held_out {options.held_out}: all {len(index)} utterances would be held out; "
-            "there are too few speakers, give model.held_out=utterance"
-        )
-    return held_out

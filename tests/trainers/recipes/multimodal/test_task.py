@@ -16,8 +16,6 @@ from tests.worlds.labeled import label
 from tests.worlds.training import small_values, write_training_world
 from trainers.config import TrainConfig
 from trainers.models.encoders.loading import load_encoder
-from trainers.recipes.multimodal.config import MultimodalConfig
-from trainers.recipes.multimodal.task import hold_out
 from trainers.training import run_training
 
 WIDTHS = {"acoustics": 25, "sentiment": 3, "face_embedding": 7}
@@ -102,21 +100,6 @@ def test_a_modality_that_nobody_has_leaves_the_encoder_as_the_others_made_it(
 
     for key, tensor in encoders[0].items():
         assert torch.equal(tensor, encoders[1][key]), key
-
-
-def test_whole_speakers_are_held_out(world: tuple[str, Path]) -> None:
-    """No speaker on both sides, unless utterances are asked for; about the share asked for."""
-    index = read_index(world[0])
-
-    by_speaker = hold_out(index, MultimodalConfig(), seed=1)
-    speakers = index.speaker_of_rows
-    assert not set(speakers[by_speaker]) & set(speakers[~by_speaker])
-    assert 0.15 <= by_speaker.mean() <= 0.15 + 6 / 108
-
-    one_by_one = hold_out(index, MultimodalConfig(held_out="utterance"), seed=1)
-    assert one_by_one.sum() == round(0.15 * len(index))
-    with pytest.raises(ConfigError, match="too few speakers"):
-        hold_out(index.take(np.arange(6)), MultimodalConfig(), seed=1)
 
 
 @pytest.mark.parametrize(
