@@ -30,6 +30,7 @@ from shards.loading.batch_plan import PlannedBatch, evaluation_batches
 from shards.loading.index import CorpusIndex
 from shards.loading.known_speakers import training_utterances
 from shards.loading.loader import Batch, BatchReader, read_once
+from shards.loading.subsets import subset
 from shards.loading.targets import TargetConfig, Targets, read_targets
 from trainers.evaluation.targets import TARGETS, Target
 from trainers.models.parts.device import default_device
@@ -304,16 +305,28 @@ def seconds_heard(model: EmotionRecognizer, split: str) -> float:
 def utterances_learned(model: EmotionRecognizer, corpus: CorpusIndex) -> CorpusIndex:
     """The utterances of the split `train` that the model was trained on.
 
-    They are those of all speakers, or of some when the run chose among the speakers.
+    They are those of all speakers, or of some when the run chose among speakers or utterances.
     """
     trained_on = model.config.trained_on
     number, seconds = trained_on.get("num_speakers"), trained_on.get("known_seconds", 0.0)
 
     # With known seconds, `training_utterances` adds utterances of another split, which are left
     # out again here: only the choice of training speakers matters.
-    return training_utterances(corpus, number, seconds, trained_on.get("known_split", "")).split(
+    train = training_utterances(corpus, number, seconds, trained_on.get("known_split", "")).split(
         "train"
     )
+    if trained_on.get("num_utterances") is None:
+        return train
+
+    labels = labels_learned(model, train)
+    known = np.flatnonzero(labels.known)
+    chosen, _ = subset(
+        train.take(known),
+        labels.take(known),
+        trained_on["num_utterances"],
+        trained_on["subset_seed"],
+    )
+    return chosen
 
 
 def labels_learned(model: EmotionRecognizer, train: CorpusIndex) -> Targets:

@@ -72,8 +72,9 @@ class RecognizerConfig(PretrainedConfig):
         modality: str = "audio",
         clip: dict[str, Any] | None = None,
         normalise: bool = False,
-        head: Literal["linear", "interpreter"] = "linear",
+        head: Literal["linear", "two_layer", "interpreter"] = "linear",
         head_dropout: float = 0.1,
+        head_width: int = 256,
         fusion: Fusion = "none",
         extractor: dict[str, Any] | None = None,
         contrast_temperature: float | None = 0.1,
@@ -92,6 +93,7 @@ class RecognizerConfig(PretrainedConfig):
         self.normalise = normalise
         self.head = head
         self.head_dropout = head_dropout
+        self.head_width = head_width
         self.fusion = fusion
         self.extractor = extractor or {}
         self.contrast_temperature = contrast_temperature
@@ -405,10 +407,18 @@ class _BatchNorm(Float32Buffers, nn.BatchNorm1d):
 
 
 def _build_head(config: RecognizerConfig, width: int) -> nn.Module:
-    """One linear layer, or PAPT's interpreter {128, 32} (papt-pldc, section 5)."""
+    """One linear layer, two, or PAPT's interpreter {128, 32} (papt-pldc, section 5)."""
     num_scores = len(config.names)
     if config.head == "linear":
         return nn.Sequential(nn.Dropout(config.head_dropout), nn.Linear(width, num_scores))
+
+    if config.head == "two_layer":
+        return nn.Sequential(
+            nn.Linear(width, config.head_width),
+            nn.ReLU(),
+            nn.Dropout(config.head_dropout),
+            nn.Linear(config.head_width, num_scores),
+        )
 
     parts: list[nn.Module] = []
     for before, after in pairwise((width, 128, 32)):

@@ -6,7 +6,6 @@ utterances validates, and a table of keys can give the folds. Nothing here depen
 corpus or on which utterances have features, so that methods are compared on the same utterances.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from shards.config import ConfigError
-from shards.grouping import group_rows
 from shards.loading.folds import MIN_FOLDS, fold_of_utterances, parse_rule
 from shards.loading.index import CorpusIndex
+from shards.loading.subsets import seeded_ranks
 
 VALIDATION_SHARE = 0.2  # of the training sessions' utterances
 SPEAKER, SESSION, SPLIT, GIVEN = "speaker", "session", "split", "given:"
@@ -65,33 +64,6 @@ def make_divisions(
     ]
 
 
-def draw_subset(
-    rows: NDArray[np.int64],
-    labels: NDArray[np.int64],
-    keys: Sequence[str],
-    number: int,
-    seed: int,
-) -> NDArray[np.int64]:
-    """`number` of `rows`, in which each class of `labels` keeps its share as nearly as can be.
-
-    `labels` and `keys` are of all rows of the index. The rows of a smaller number are among those
-    of a larger one with the same `seed`. Raises ConfigError when there are fewer rows.
-    """
-    if number > len(rows):
-        raise ConfigError(
-            f"--num-utterances: got {number}, but a fold has {len(rows)} training utterances"
-        )
-
-    # Each class is put in an order of its own and spread evenly over [0, 1): the first share of
-    # this line holds the same share of every class.
-    ranks = _ranks([keys[row] for row in rows.tolist()], seed)
-    places = np.empty(len(rows))
-    for mine in group_rows(labels[rows]).values():
-        places[mine[np.argsort(ranks[mine])]] = (np.arange(len(mine)) + 0.5) / len(mine)
-
-    return np.sort(rows[np.lexsort((ranks, places))[:number]])
-
-
 def _as_stated(index: CorpusIndex) -> Division:
     split = np.asarray(index.table["split"].to_pylist(), dtype=object)
     rows = {name: np.flatnonzero(split == name) for name in ("train", "validation", "test")}
@@ -129,7 +101,7 @@ def _tested(
     test, rest = np.flatnonzero(number == fold), np.flatnonzero(number != fold)
     if folds == SESSION:
         keys = index.keys(rest)
-        validates = _ranks(keys, seed) < round(VALIDATION_SHARE * len(rest))
+        validates = seeded_ranks(keys, seed) < round(VALIDATION_SHARE * len(rest))
     else:
         # The fold behind the tested one validates.
         validates = number[rest] == (fold + 1) % len(names)
@@ -164,11 +136,3 @@ def _from_table(index: CorpusIndex, path: str) -> tuple[NDArray[np.int64], list[
             "each to test, to validate and to train on"
         )
     return number.astype(np.int64), [str(name) for name in names]
-
-
-def _ranks(keys: Sequence[str], seed: int) -> NDArray[np.int64]:
-    """The place of each key in an order that follows from `seed` and the keys alone."""
-    digests = [hashlib.sha256(f"{seed}\0{key}".encode()).hexdigest() for key in keys]
-    ranks = np.empty(len(keys), dtype=np.int64)
-    ranks[np.argsort(np.asarray(digests), kind="stable")] = np.arange(len(keys))
-    return ranks

@@ -17,6 +17,7 @@ from shards.config import ConfigError
 from shards.config_values import to_mapping
 from shards.errors import count_reasons
 from shards.loading.index import CorpusIndex, read_index
+from shards.loading.subsets import draw_subset
 from shards.loading.targets import (
     TargetConfig,
     read_targets,
@@ -24,7 +25,7 @@ from shards.loading.targets import (
     resolve_classes,
 )
 from trainers.probing.config import ProbeConfig
-from trainers.probing.divisions import Division, draw_subset, make_divisions
+from trainers.probing.divisions import Division, make_divisions
 from trainers.probing.inputs import Inputs, Origin, open_inputs
 from trainers.probing.loop import Fitted, fit
 from trainers.probing.results import Answers, confusion, fold_figures, summarize_answers

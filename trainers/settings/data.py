@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from shards.config import option, require_at_least, require_positive
+from shards.config import ConfigError, option, require_at_least, require_positive
 from shards.loading.batch_plan import SpeakerSetView, UtteranceView
 from shards.loading.folds import parse_rule
 from shards.loading.targets import TargetConfig
@@ -63,6 +63,15 @@ class DataConfig:
         "for a smaller number are also chosen for a larger one.",
         default=None,
     )
+    num_utterances: int | None = option(
+        help="Number of training utterances with a label. Without a number, all are used. Each "
+        "class keeps its share, and those chosen for a smaller number are also chosen for a larger "
+        "one.",
+        default=None,
+    )
+    subset_seed: int = option(
+        help="Seed that chooses the utterances of num_utterances; other seeds resample.", default=0
+    )
     known_seconds: float = option(
         help="Seconds of each speaker of known_split to train on too; 0: none. As many training "
         "speakers as known_split has are left out. For the personalization gap, evaluate this "
@@ -90,5 +99,10 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require_at_least(self, 0, "cache_mib", "num_workers", "known_seconds", "fold")
-        require_positive(self, "num_speakers")
+        require_positive(self, "num_speakers", "num_utterances")
         parse_rule(self.folds)
+        if self.num_utterances is not None and self.known_seconds:
+            raise ConfigError(
+                "data.num_utterances, data.known_seconds: got both, expected at most one: a subset "
+                "would leave out some of the known seconds"
+            )

@@ -171,8 +171,14 @@ def test_an_export_keeps_what_only_the_project_needs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"fusion": "prefix"}, {"head": "interpreter"}, {"normalise": True}],
-    ids=["small encoder", "sets", "interpreter", "normalizing"],
+    [
+        {},
+        {"fusion": "prefix"},
+        {"head": "interpreter"},
+        {"head": "two_layer", "head_width": 24},
+        {"normalise": True},
+    ],
+    ids=["small encoder", "sets", "interpreter", "two layers", "normalizing"],
 )
 def test_other_models_open_once_they_are_registered(
     options: dict[str, Any], tmp_path: Path

@@ -1,17 +1,14 @@
 """Folds are those of the papers, and low-resource subsets keep shares and are nested."""
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from shards.config import ConfigError
 from shards.loading.index import CorpusIndex
 from tests.trainers.probing.worlds import make_index
-from trainers.probing.divisions import Division, draw_subset, make_divisions
+from trainers.probing.divisions import Division, make_divisions
 
 
 def corpus() -> CorpusIndex:
@@ -106,32 +103,3 @@ def test_a_table_of_keys_gives_the_folds(tmp_path: Path) -> None:
     path.write_text("name,fold\na,b")
     with pytest.raises(ConfigError, match="expected `key` and `fold`"):
         divide(f"given:{path}")
-
-
-@given(st.integers(0, 5), st.lists(st.integers(1, 40), min_size=2, max_size=5))
-def test_subsets_keep_shares_and_are_nested(seed: int, sizes: list[int]) -> None:
-    """Whatever the classes, a subset has each in its share, and is part of every larger one."""
-    labels = np.repeat(np.arange(len(sizes)), sizes)
-    rows, keys = np.arange(len(labels)), [f"k{number}" for number in range(len(labels))]
-
-    smaller: set[int] = set()
-    for number in range(1, len(rows) + 1):
-        mine = draw_subset(rows, labels, keys, number, seed)
-        assert len(set(mine.tolist())) == number
-        assert smaller <= set(mine.tolist())
-        smaller = set(mine.tolist())
-
-        counts = Counter(labels[mine].tolist())
-        for label, size in enumerate(sizes):
-            share = size / len(rows)
-            # Each class may be half an utterance off its place on the line, and so may the end.
-            assert abs(counts[label] - number * share) <= 1.0 + share * len(sizes) / 2
-
-
-def test_resamplings_differ_and_too_large_ones_are_refused() -> None:
-    """Another seed draws others; more than there are is an error that says how many there are."""
-    labels, keys = np.zeros(30, dtype=np.int64), [f"k{number}" for number in range(30)]
-    drawn = [draw_subset(np.arange(30), labels, keys, 10, seed).tolist() for seed in (0, 1)]
-    assert drawn[0] != drawn[1]
-    with pytest.raises(ConfigError, match="got 31, but a fold has 30"):
-        draw_subset(np.arange(30), labels, keys, 31, 0)

@@ -18,10 +18,12 @@ class FinetuneConfig(RecipeConfig):
 
     against_class_balance: ClassVar[str | None] = None
 
-    head: Literal["linear", "interpreter"] = option(
-        help="linear is one layer; interpreter is PAPT's {128, 32} with batch norm",
+    head: Literal["linear", "two_layer", "interpreter"] = option(
+        help="linear is one layer; two_layer has head_width numbers and ReLU between two; "
+        "interpreter is PAPT's {128, 32} with batch norm",
         default="linear",
     )
+    head_width: int = option(help="numbers between the layers of the head two_layer", default=256)
     head_dropout: float = option(help="dropout in the head", default=0.1)
     class_weights: Literal["none", "balanced"] = option(
         help="balanced weighs classes by their inverse frequency", default="none"
@@ -29,6 +31,7 @@ class FinetuneConfig(RecipeConfig):
 
     def __post_init__(self) -> None:
         require_share(self, "head_dropout")
+        require_positive(self, "head_width")
 
     def check(self, run: Run) -> None:
         """Refuse to balance classes twice, or for a target without classes."""

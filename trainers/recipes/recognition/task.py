@@ -28,6 +28,7 @@ from shards.loading.index import CorpusIndex
 from shards.loading.inputs import INPUT_OF
 from shards.loading.known_speakers import training_utterances
 from shards.loading.loader import BatchReader
+from shards.loading.subsets import subset
 from shards.loading.targets import (
     Targets,
     labels_outside,
@@ -83,7 +84,9 @@ class RecognitionTask:
         self.target = TARGETS[data.target.target_kind](
             resolve_classes(train, data.target), data.target
         )
-        self.train, self._train_targets = _with_target(train, self.target, "train")
+        self.train, self._train_targets = subset(
+            *_with_target(train, self.target, "train"), data.num_utterances, data.subset_seed
+        )
         self.validation, self._validation_targets = _with_target(
             corpus.split("validation"), self.target, "validation"
         )
@@ -312,6 +315,8 @@ class RecognitionTask:
         return {
             "target": to_mapping(data.target),
             "num_speakers": data.num_speakers,
+            "num_utterances": data.num_utterances,
+            "subset_seed": data.subset_seed,
             "known_seconds": data.known_seconds,
             "known_split": data.known_split,
             "folds": data.folds,
@@ -345,6 +350,7 @@ class RecognitionTask:
             normalise=encoder is not None and encoder.normalizes,
             head=self._options.head,
             head_dropout=self._options.head_dropout,
+            head_width=self._options.head_width,
             trained_on=self._trained_on(start or {}),
             **self.personal_options(),
             **({} if speakers is None else speakers.described()),
