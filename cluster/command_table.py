@@ -93,6 +93,15 @@ COMMANDS: dict[str, Command] = {
         "file that cannot be used becomes a row that holds the reason. Exit status 3: there are "
         "such rows, or damaged shards; 4: unfinished, run it again.",
     ),
+    "push": Command(
+        "Publish an exported model on the Hugging Face Hub, with its card.",
+        "cluster.training.push:PushConfig",
+        "cluster.training.push:run_push",
+        "RUN is the folder of a run, or RUN/best; REPO is OWNER/NAME. Only the weights, the "
+        "configuration and the card are uploaded, never the checkpoints of the training. The card "
+        "must state a license. The token is that of `hf auth login`, or of the environment "
+        "variable HF_TOKEN. Exit status 4: the Hub refused or did not answer.",
+    ),
     "compare": Command(
         "Tabulate evaluated runs: mean over seeds, spread, and paired significance.",
         "cluster.training.compare:CompareConfig",
