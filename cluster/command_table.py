@@ -102,6 +102,15 @@ COMMANDS: dict[str, Command] = {
         "plain values is refused, by the name of what it asks for. All weights keep their names "
         "and their digits.",
     ),
+    "push": Command(
+        "Publish an exported model on the Hugging Face Hub, with its card.",
+        "cluster.training.push:PushConfig",
+        "cluster.training.push:run_push",
+        "RUN is the folder of a run, or RUN/best; REPO is OWNER/NAME. Only the weights, the "
+        "configuration and the card are uploaded, never the checkpoints of the training. The card "
+        "must state a license. The token is that of `hf auth login`, or of the environment "
+        "variable HF_TOKEN. Exit status 4: the Hub refused or did not answer.",
+    ),
     "compare": Command(
         "Tabulate evaluated runs: mean over seeds, spread, and paired significance.",
         "cluster.training.compare:CompareConfig",

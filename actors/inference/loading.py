@@ -46,6 +46,11 @@ def load_model(model_class: Any, folder: Path, *, dtype: torch.dtype, device: to
             "fine-tuned for this task"
         )
 
+    return ready_for_inference(model, device)
+
+
+def ready_for_inference(model: Any, device: torch.device) -> Any:
+    """Bring `model` to `device`, in the form that computes fastest and can no longer be trained."""
     model.eval().requires_grad_(False)
     _fold_parametrizations(model)
     if device.type == "cpu":

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actors.inference.batching import plan_batches
+from actors.inference.loading import ready_for_inference
 from actors.inference.outcomes import run_batches
 from actors.inference.runtime import prepare_torch
 from shards.config import ConfigError
@@ -62,9 +63,9 @@ class SpeechRecognizer:
         """Bring the weights onto this process's GPU, or leave them on the CPU."""
         prepare_torch(num_threads)
         self._device = default_device()
-        self._trained.model.eval().to(self._device)
+        ready_for_inference(self._trained.model, self._device)
         if self._trained.speakers is not None:
-            self._trained.speakers.original.eval().to(self._device)
+            ready_for_inference(self._trained.speakers.original, self._device)
 
     @property
     def personalization(self) -> Personalization:

@@ -11,6 +11,7 @@ BENCHMARKS = (
     "labeling.sound_decoding",
     "labeling.against_pipeline",
     "labeling.panel_gpu",
+    "labeling.predict_against_pipeline",
     "labeling.ray_overhead",
     "labeling.memory",
     "labeling.ravdess_labels",
