@@ -1,12 +1,15 @@
 """Options of `tapt` and `papt` (papt-pldc, sections 3 and 4); they need no torch."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from shards.config import ConfigError, option, require_positive, require_share
+from shards.storage.documents import read_json
 from trainers.recipes.recipe import Recipe, RecipeConfig, Run
 
 MAX_PSEUDO_LABELS = 2**16
+UNFIT_FAMILIES = ("whisper", "wav2vec2-bert")  # without frames that masked prediction could hide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +128,7 @@ class PretrainConfig(RecipeConfig):
                 "because masked prediction is made for speech"
             )
 
+        _require_frames_to_hide(run)
         if self.prediction_head == "checkpoint" and run.encoder.checkpoint is None:
             raise ConfigError(
                 "model.prediction_head: got checkpoint without encoder.checkpoint; give the "
@@ -170,6 +174,21 @@ class PaptConfig(PretrainConfig):
                 "also finds the proxies of unseen speakers (`emostream train tapt` makes a small "
                 "one from nothing)"
             )
+
+
+def _require_frames_to_hide(run: Run) -> None:
+    """Refuse a folder of a model that masked prediction does not fit, before sound is clustered."""
+    path = Path(run.encoder.checkpoint or "") / "config.json"
+    try:
+        found = read_json(path)
+    except (OSError, ValueError):
+        return  # a hub name, or a damaged folder, of which loading says what is wrong
+    family = found.get("model_type") if isinstance(found, dict) else None
+    if family in UNFIT_FAMILIES:
+        raise ConfigError(
+            f"encoder.checkpoint: got a {family} model for {run.recipe}, expected a model of raw "
+            f"sound, such as HuBERT; {family} works with finetune, setpeer and weighting"
+        )
 
 
 RECIPES = {

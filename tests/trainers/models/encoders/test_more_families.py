@@ -39,7 +39,8 @@ FAMILIES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "conformer-relative": (
         Wav2Vec2ConformerConfig,
         Wav2Vec2ConformerModel,
-        CONVOLUTIONS | LAYER_NORM | {"conv_depthwise_kernel_size": 5},
+        # So few positions that they are made longer, as by a very long utterance.
+        CONVOLUTIONS | LAYER_NORM | {"conv_depthwise_kernel_size": 5, "max_source_positions": 20},
     ),
     "conformer-rotary": (
         Wav2Vec2ConformerConfig,
@@ -155,6 +156,17 @@ def test_an_utterance_does_not_depend_on_its_batchmates(
     assert not torch.allclose(together[0], together[1], atol=1e-3)
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_stands_in_the_padding_is_not_heard(name: str) -> None:
+    """Noise behind an utterance's end changes nothing."""
+    encoder, (inputs, lengths) = make_encoder(name), sounds(LENGTHS)
+    noisy = inputs.clone()
+    noisy[1, LENGTHS[1] :] = 1.0
+    with torch.inference_mode():
+        found, expected = (masked_mean(*encoder(one, lengths)) for one in (noisy, inputs))
+    torch.testing.assert_close(found, expected)
+
+
 def positions_by_hand(name: str, model: Any, length: int, num_before: int) -> Tensor | None:
     """Positions as transformers computes them, for the layers of a conformer."""
     config = model.config
@@ -224,7 +236,7 @@ def test_it_learns_after_a_validation_and_twice_the_same(name: str) -> None:
         if checkpoints:
             encoder.checkpoint_gradients()
         with torch.inference_mode():
-            encoder(*batch)
+            encoder(*batch, constant_prefix)
 
         torch.manual_seed(7)
         masked_mean(*encoder.eval()(*batch, constant_prefix)).square().sum().backward()
@@ -331,6 +343,15 @@ def test_sew_refuses_a_prefix_that_stays() -> None:
     for name in ("conformer-relative", "conformer-rotary", "w2v-bert", "whisper"):
         frames, mask = make_encoder(name)(*sounds(LENGTHS), staying)
         assert frames.shape[:2] == mask.shape
+
+
+def test_a_half_padded_frame_of_sew_is_not_heard() -> None:
+    """Five frames beside three give two squeezed frames beside one, and a half that is masked."""
+    encoder, (inputs, lengths) = make_encoder("sew"), sounds((60, 40))
+    with torch.inference_mode():
+        together = masked_mean(*encoder(inputs, lengths))[1:]
+        alone = masked_mean(*encoder(inputs[1:, :40], lengths[1:]))
+    torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-5)
 
 
 def test_whisper_says_how_much_it_hears() -> None:

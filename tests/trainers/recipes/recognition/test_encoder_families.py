@@ -189,6 +189,13 @@ def test_options_that_do_not_fit_are_refused(
         config_of("shards", tmp_path, recipe, encoder)
 
 
+def test_whisper_is_refused_for_tapt_before_anything_is_clustered(tmp_path: Path) -> None:
+    """The error names the recipes that it works with."""
+    make_model("whisper").save_pretrained(tmp_path / "encoder")
+    with pytest.raises(ConfigError, match="works with finetune, setpeer and weighting"):
+        config_of("shards", tmp_path, "tapt", {"checkpoint": str(tmp_path / "encoder")})
+
+
 def test_utterances_too_long_for_whisper_are_refused_at_once(shards: str, tmp_path: Path) -> None:
     """The error counts them before training starts."""
     make_model("whisper", max_source_positions=15).save_pretrained(tmp_path / "encoder")
