@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from shards.config import option, require_at_least, require_positive
+from shards.config import ConfigError, option, require_at_least, require_positive
 from shards.loading.batch_plan import SpeakerSetView, UtteranceView
 from shards.loading.folds import parse_rule
 from shards.loading.targets import TargetConfig
@@ -52,6 +52,17 @@ class DataConfig:
         "recognizes people whom it knows, and every page repeats that.",
         default=False,
     )
+    max_seconds: float | None = option(
+        help="Greatest length of an utterance in training and validation, in seconds. Without it, "
+        "the longest utterance of a batch says how long the whole batch is.",
+        default=None,
+    )
+    longer: Literal["crop", "leave_out"] = option(
+        help="What to do with longer utterances. crop: hear max_seconds of them, in training at a "
+        "place drawn anew for each epoch, in validation from the beginning; leave_out: do not use "
+        "them, and list them in OUT/left_out.json. `evaluate` measures whole utterances.",
+        default="crop",
+    )
     num_speakers: int | None = option(
         help="Number of training speakers. Without a number, all are used. The speakers chosen "
         "for a smaller number are also chosen for a larger one.",
@@ -84,5 +95,12 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require_at_least(self, 0, "cache_mib", "num_workers", "known_seconds", "fold")
-        require_positive(self, "num_speakers")
+        require_positive(self, "num_speakers", "max_seconds")
         parse_rule(self.folds)
+
+        if self.max_seconds is not None and self.modality == "video" and self.longer == "crop":
+            raise ConfigError(
+                f"max_seconds: got {self.max_seconds:g} and longer crop for modality video, whose "
+                "clips have as many pictures whatever their length is; leave max_seconds out, or "
+                "set data.longer=leave_out"
+            )

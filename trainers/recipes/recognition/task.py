@@ -37,6 +37,7 @@ from shards.loading.targets import (
     shown_counts,
 )
 from shards.storage.files import flush_tree
+from trainers.engine.ranks import on_first_rank
 from trainers.evaluation.targets import TARGETS, Target
 from trainers.models.audio_classification import export_recognizer
 from trainers.models.encoders.layerwise import LayerwiseEncoder
@@ -50,6 +51,7 @@ from trainers.models.personal.adapted_encoder import (
 )
 from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig, is_recognizer
 from trainers.models.trained import TrainedRecognizer, load_trained
+from trainers.preparation.length_limit import LengthLimit
 from trainers.preparation.proxy_speakers import assign_speakers
 from trainers.preparation.small_encoder import set_statistics, small_encoder_config
 from trainers.preparation.video_input import clip_format
@@ -76,13 +78,17 @@ class RecognitionTask:
         self._allow_partial_start = run.allow_partial_start
 
         data = run.data
-        train = training_utterances(corpus, data.num_speakers, data.known_seconds, data.known_split)
+        self._limit = LengthLimit(data, seed=run.engine.seed)
+        train = self._limit.within(
+            training_utterances(corpus, data.num_speakers, data.known_seconds, data.known_split),
+            "train",
+        )
         self.target = TARGETS[data.target.target_kind](
             resolve_classes(train, data.target), data.target
         )
         self.train, self._train_targets = _with_target(train, self.target, "train")
         self.validation, self._validation_targets = _with_target(
-            corpus.split("validation"), self.target, "validation"
+            self._limit.within(corpus.split("validation"), "validation"), self.target, "validation"
         )
 
         self._original: LayerwiseEncoder | None = None
@@ -124,18 +130,29 @@ class RecognitionTask:
         return VANILLA_VALIDATION_UTTERANCES
 
     def prepare(self, out: Path, say: Callable[[str], None]) -> None:
-        """Prepare nothing: these recipes need no files."""
+        """List the utterances that are too long; these recipes need no other files."""
+        on_first_rank(lambda: self._limit.write(out))
 
     def training_reader(self) -> BatchReader:
         """Return a reader of training batches."""
         inputs, targets = [INPUT_OF[self._data.modality]], self._train_targets.by_name
         return BatchReader(
-            self.train, inputs, targets, cache_bytes=self._data.cache_bytes, clip=self._clip
+            self.train,
+            inputs,
+            targets,
+            cache_bytes=self._data.cache_bytes,
+            clip=self._clip,
+            crop=self._limit.training_crop,
         )
 
     def validation_reader(self) -> BatchReader:
         """Return a reader of validation batches."""
-        return BatchReader(self.validation, [INPUT_OF[self._data.modality]], clip=self._clip)
+        return BatchReader(
+            self.validation,
+            [INPUT_OF[self._data.modality]],
+            clip=self._clip,
+            crop=self._limit.validation_crop,
+        )
 
     def keys(self, rows: NDArray[np.int64]) -> list[str]:
         """Return the keys of the training utterances `rows`."""
@@ -143,7 +160,8 @@ class RecognitionTask:
 
     def plan(self) -> BatchPlan:
         """Plan the order of training."""
-        return UtterancePlan(self.train.durations, self._data.utterances, seed=self._engine.seed)
+        seconds = self._limit.seconds(self.train)
+        return UtterancePlan(seconds, self._data.utterances, seed=self._engine.seed)
 
     def validation_batches(self) -> list[PlannedBatch]:
         """Batch the validation split: one speaker at a time, in sets of the training size."""
