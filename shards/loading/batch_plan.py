@@ -7,7 +7,7 @@ it would hide how often an utterance is seen. Balanced by classes (`class_balanc
 of a rare class come more than once an epoch, but each as often as the others of its class.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -177,6 +177,28 @@ def evaluation_batches(
         batches += [_join([shuffled[start : start + step]]) for start in range(0, len(rows), step)]
 
     return batches
+
+
+def within_seconds(
+    batches: Iterable[PlannedBatch], seconds: NDArray[np.float64], max_seconds: float
+) -> list[PlannedBatch]:
+    """Cut batches, in their order, so that none has more than `max_seconds`, padding included.
+
+    `seconds` [rows of the index] are the lengths of utterances; one that is not known (NaN) counts
+    nothing. A single utterance may be longer. Sets are cut too, so this is for utterances that are
+    looked at one by one.
+    """
+    cut: list[PlannedBatch] = []
+    for batch in batches:
+        start, longest = 0, 0.0
+        for place, length in enumerate(np.nan_to_num(seconds[batch.rows]).tolist()):
+            longest = max(longest, length)
+            if place > start and longest * (place + 1 - start) > max_seconds:
+                cut.append(PlannedBatch(batch.rows[start:place], batch.sets[start:place]))
+                start, longest = place, length
+        cut.append(PlannedBatch(batch.rows[start:], batch.sets[start:]))
+
+    return cut
 
 
 def _long_enough(

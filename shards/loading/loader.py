@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from shards.config import ConfigError
 from shards.errors import BadSample, BadShard
 from shards.loading.batch_plan import BatchPlan, PlannedBatch
+from shards.loading.crop import Crop
 from shards.loading.decoding import Decoder, make_decoder
 from shards.loading.index import CorpusIndex
 from shards.loading.inputs import InputName
@@ -96,6 +97,7 @@ class BatchReader(Dataset[Batch]):
 
     `inputs` are read of every utterance, which must have one of them; `targets` are [rows of the
     index, W] by name. `clip` is the format of clips, given exactly when they are among the inputs.
+    `crop` cuts long utterances.
 
     Utterances are decoded once and kept until `cache_bytes` are full: a small corpus is then read
     from memory from its second epoch on. Nothing is dropped again to make room, since every epoch
@@ -110,6 +112,7 @@ class BatchReader(Dataset[Batch]):
         *,
         cache_bytes: int = 0,
         clip: ClipFormat | None = None,
+        crop: Crop | None = None,
     ) -> None:
         if (clip is not None) != ("clip" in inputs):
             raise ConfigError(
@@ -123,6 +126,7 @@ class BatchReader(Dataset[Batch]):
         self._sizes = index.table["size"].to_numpy()
         self._speakers = index.table["speaker"].to_pylist()
         self._targets = targets or {}
+        self._seconds, self._crop = index.durations, crop
 
         self._decoders: dict[InputName, Decoder] = {
             name: make_decoder(name, clip) for name in inputs
@@ -143,7 +147,7 @@ class BatchReader(Dataset[Batch]):
         found: dict[int, Decoded] = {}
         # Why sorted: each shard is read from front to back, whatever the order of the batch.
         for row in sorted(rows.tolist(), key=lambda row: (self._shards[row], self._offsets[row])):
-            found[row] = self._from_memory(row)
+            found[row] = self._cropped(self._from_memory(row), number, row)
 
         ordered = [found[row] for row in rows.tolist()]
         return Batch(
@@ -158,6 +162,13 @@ class BatchReader(Dataset[Batch]):
             speakers=[self._speakers[row] for row in rows.tolist()],
             number=number,
         )
+
+    def _cropped(self, whole: Decoded, batch_number: int, row: int) -> Decoded:
+        if self._crop is None:
+            return whole
+
+        seconds = float(self._seconds[row])
+        return self._crop.of(whole, seconds=seconds, batch_number=batch_number, row=row)
 
     def _from_memory(self, row: int) -> Decoded:
         """The inputs of one utterance, decoded only if they are not in memory."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shards.loading.batch_plan import evaluation_batches
+from shards.loading.batch_plan import evaluation_batches, within_seconds
 from shards.loading.index import CorpusIndex
 from shards.loading.inputs import INPUT_OF, Modality
 from shards.loading.loader import BatchReader, read_once
@@ -24,6 +24,7 @@ from trainers.models.parts.pooling import masked_mean
 from trainers.models.personal.adapted_encoder import SpeakerState
 
 BATCH_UTTERANCES = 32
+BATCH_SECONDS = 480.0  # padding included: one long utterance must not make 32 so long
 
 
 @torch.inference_mode()
@@ -36,7 +37,11 @@ def speaker_vectors(
 
     # A planned batch holds utterances of one speaker, so the name of its first speaker is that of
     # all. A speaker with many utterances has several batches, so sums are divided only at the end.
-    planned = evaluation_batches(index.rows_by_speaker(), BATCH_UTTERANCES)
+    planned = within_seconds(
+        evaluation_batches(index.rows_by_speaker(), BATCH_UTTERANCES),
+        index.durations,
+        BATCH_SECONDS,
+    )
     for batch in read_once(BatchReader(index, [INPUT_OF[modality]]), planned):
         heard = batch.inputs[INPUT_OF[modality]].to(device)
         pooled = masked_mean(*original.eval()(heard.values, heard.lengths))

@@ -58,6 +58,17 @@ class DataConfig:
         "recognizes people whom it knows, and every page repeats that.",
         default=False,
     )
+    max_seconds: float | None = option(
+        help="Greatest length of an utterance in training and validation, in seconds. Without it, "
+        "the longest utterance of a batch says how long the whole batch is.",
+        default=None,
+    )
+    longer: Literal["crop", "leave_out"] = option(
+        help="What to do with longer utterances. crop: hear max_seconds of them, in training at a "
+        "place drawn anew for each epoch, in validation from the beginning; leave_out: do not use "
+        "them, and list them in OUT/left_out.json. `evaluate` measures whole utterances.",
+        default="crop",
+    )
     num_speakers: int | None = option(
         help="Number of training speakers. Without a number, all are used. The speakers chosen "
         "for a smaller number are also chosen for a larger one.",
@@ -99,8 +110,15 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require_at_least(self, 0, "cache_mib", "num_workers", "known_seconds", "fold")
-        require_positive(self, "num_speakers", "num_utterances")
+        require_positive(self, "num_speakers", "num_utterances", "max_seconds")
         parse_rule(self.folds)
+
+        if self.max_seconds is not None and self.modality == "video" and self.longer == "crop":
+            raise ConfigError(
+                f"max_seconds: got {self.max_seconds:g} and longer crop for modality video, whose "
+                "clips have as many pictures whatever their length is; leave max_seconds out, or "
+                "set data.longer=leave_out"
+            )
         if self.num_utterances is not None and self.known_seconds:
             raise ConfigError(
                 "data.num_utterances, data.known_seconds: got both, expected at most one: a subset "

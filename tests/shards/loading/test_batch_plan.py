@@ -4,6 +4,7 @@ What is impossible is an error.
 """
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ from hypothesis import strategies as st
 
 from shards.config import ConfigError
 from shards.loading.batch_plan import (
+    PlannedBatch,
     SpeakerSetPlan,
     SpeakerSetView,
     UtterancePlan,
     UtteranceView,
     evaluation_batches,
+    within_seconds,
 )
 
 lengths = st.lists(st.floats(0.3, 20.0), min_size=1, max_size=120)
@@ -156,3 +159,23 @@ def test_utterances_without_a_length_are_refused() -> None:
     """An utterance of unknown length is refused, as batches are planned by length."""
     with pytest.raises(ConfigError, match="duration_seconds"):
         UtterancePlan(np.asarray([1.0, np.nan]), UtteranceView(), seed=0)
+
+
+@given(st.lists(st.floats(0.1, 200.0) | st.just(np.nan), min_size=1, max_size=30))
+def test_batches_are_cut_to_the_seconds_they_may_have(lengths: list[float]) -> None:
+    """Rows keep their order, no batch of several is longer, and none could take the next one."""
+    seconds = np.asarray(lengths)
+    parts = np.array_split(np.arange(len(lengths))[::-1], 2)
+    given = [PlannedBatch(part, part * 2) for part in parts if len(part)]
+    cut = within_seconds(given, seconds, 240.0)
+
+    def padded(rows: list[int]) -> float:
+        return len(rows) * max(np.nan_to_num(seconds[rows]))
+
+    assert np.concatenate([one.rows for one in cut]).tolist() == np.concatenate(parts).tolist()
+    assert all((one.sets == one.rows * 2).all() for one in cut)
+    assert all(len(one.rows) == 1 or padded(one.rows.tolist()) <= 240 for one in cut)
+
+    for one, following in pairwise(cut):
+        together = any({one.rows[-1], following.rows[0]} <= set(part.tolist()) for part in parts)
+        assert not together or padded([*one.rows.tolist(), int(following.rows[0])]) > 240

@@ -112,7 +112,7 @@ def _require_no_leftovers(model: Any, unexpected: Iterable[str], where: str) -> 
             f"{leftovers[0]}; expected the config.json that the weights were saved with"
         )
     if names:
-        log.warning("%s: not part of the encoder, so left out: %s", where, ", ".join(names))
+        log.warning("%s: not part of the encoder: %s", where, ", ".join(names))
 
 
 def require_modality(

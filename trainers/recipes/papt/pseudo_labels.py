@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from sklearn.cluster import MiniBatchKMeans
 
 from shards.config import ConfigError
-from shards.loading.batch_plan import PlannedBatch
+from shards.loading.batch_plan import PlannedBatch, within_seconds
 from shards.loading.index import CorpusIndex
 from shards.loading.loader import BatchReader, read_once
 from shards.progress import OnProgress
@@ -33,6 +33,7 @@ from trainers.recipes.papt.frame_features import FrameFeatures
 log = logging.getLogger(__name__)
 
 BATCH_UTTERANCES = 32
+BATCH_SECONDS = 480.0  # padding included: one long utterance must not make 32 so long
 KMEANS_BATCH_FRAMES = 10_000
 KMEANS_STARTS = 20
 IDENTITY_NAME, CENTERS_NAME = "identity.json", "centres.npy"
@@ -198,9 +199,11 @@ class PseudoLabelJob:
     def _frames(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.float32]]]:
         reader = BatchReader(self._index, ["sound"])
         parts = np.array_split(rows, max(1, -(-len(rows) // BATCH_UTTERANCES)))
-        planned: Sequence[PlannedBatch] = [
-            PlannedBatch(part, np.arange(len(part))) for part in parts
-        ]
+        planned = within_seconds(
+            [PlannedBatch(part, np.arange(len(part))) for part in parts],
+            self._index.durations,
+            BATCH_SECONDS,
+        )
 
         for batch in read_once(reader, planned):
             sound = batch.inputs["sound"]

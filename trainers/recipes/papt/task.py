@@ -14,6 +14,7 @@ Shapes: N utterances, S samples, T frames, H hidden frames.
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ from trainers.models.personal.adapted_encoder import SpeakerState, save_encoder
 from trainers.models.personal.speaker_embedding import SpeakerEmbedding
 from trainers.preparation.encoder_start import load_start
 from trainers.preparation.hold_out import hold_out
+from trainers.preparation.length_limit import LengthLimit
 from trainers.preparation.small_encoder import set_statistics, small_encoder_config
 from trainers.recipes.papt.config import PretrainConfig
 from trainers.recipes.papt.label_source import LabelSource
@@ -60,9 +62,14 @@ class PretrainingTask:
 
     def __init__(self, run: Run, options: PretrainConfig, corpus: CorpusIndex) -> None:
         self._encoder, self._data, self._engine = run.encoder, run.data, run.engine
-        self._options, self._corpus = options, corpus
+        self._limit = LengthLimit(run.data, seed=run.engine.seed)
+        # Long utterances are cut here by the model, which must know which labels are left.
+        longest = min(options.max_samples, self._limit.max_cropped_seconds * SAMPLE_RATE_HZ)
+        self._options, self._corpus = replace(options, max_samples=int(longest)), corpus
         self._allow_partial_start = run.allow_partial_start
-        self._everything = _long_enough(corpus, options)
+
+        chosen = self._limit.within(corpus.split(*options.splits), " ".join(options.splits))
+        self._everything = _long_enough(chosen, options)
 
         held_out = hold_out(self._everything, options.held_out_share, seed=run.engine.seed)
         self._train_rows, self._held_out_rows = np.flatnonzero(~held_out), np.flatnonzero(held_out)
@@ -92,6 +99,7 @@ class PretrainingTask:
 
     def prepare(self, out: Path, say: Callable[[str], None]) -> None:
         """Compute the pseudo-labels, unless they are there; the ranks share the work."""
+        on_first_rank(lambda: self._limit.write(out))
         seed = self._engine.seed
         source = on_every_rank(
             lambda: LabelSource(self._options, self._encoder, self.first_encoder, seed=seed)
@@ -242,8 +250,7 @@ def front_end_gradient_for(width: int) -> float:
     return LARGE_FRONT_END_GRADIENT if width >= LARGE_WIDTH else BASE_FRONT_END_GRADIENT
 
 
-def _long_enough(corpus: CorpusIndex, options: PretrainConfig) -> CorpusIndex:
-    index = corpus.split(*options.splits)
+def _long_enough(index: CorpusIndex, options: PretrainConfig) -> CorpusIndex:
     long = np.flatnonzero(index.durations * SAMPLE_RATE_HZ >= options.min_samples)
     if not len(long):
         longest = np.max(np.nan_to_num(index.durations)) * SAMPLE_RATE_HZ

@@ -39,6 +39,7 @@ from shards.loading.targets import (
 )
 from shards.media.sound_format import SAMPLE_RATE_HZ
 from shards.storage.files import flush_tree
+from trainers.engine.ranks import on_first_rank
 from trainers.evaluation.targets import TARGETS, Target
 from trainers.models.audio_classification import export_recognizer
 from trainers.models.encoders.layerwise import LayerwiseEncoder
@@ -54,6 +55,7 @@ from trainers.models.personal.adapted_encoder import (
 )
 from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig, is_recognizer
 from trainers.models.trained import TrainedRecognizer, load_trained
+from trainers.preparation.length_limit import LengthLimit
 from trainers.preparation.proxy_speakers import assign_speakers
 from trainers.preparation.small_encoder import set_statistics, small_encoder_config
 from trainers.preparation.video_input import clip_format
@@ -80,7 +82,11 @@ class RecognitionTask:
         self._allow_partial_start = run.allow_partial_start
 
         data = run.data
-        train = training_utterances(corpus, data.num_speakers, data.known_seconds, data.known_split)
+        self._limit = LengthLimit(data, seed=run.engine.seed)
+        train = self._limit.within(
+            training_utterances(corpus, data.num_speakers, data.known_seconds, data.known_split),
+            "train",
+        )
         self.target = TARGETS[data.target.target_kind](
             resolve_classes(train, data.target), data.target
         )
@@ -88,7 +94,7 @@ class RecognitionTask:
             *_with_target(train, self.target, "train"), data.num_utterances, data.subset_seed
         )
         self.validation, self._validation_targets = _with_target(
-            corpus.split("validation"), self.target, "validation"
+            self._limit.within(corpus.split("validation"), "validation"), self.target, "validation"
         )
 
         self._original: LayerwiseEncoder | None = None
@@ -133,18 +139,29 @@ class RecognitionTask:
         return VANILLA_VALIDATION_UTTERANCES
 
     def prepare(self, out: Path, say: Callable[[str], None]) -> None:
-        """Prepare nothing: these recipes need no files."""
+        """List the utterances that are too long; these recipes need no other files."""
+        on_first_rank(lambda: self._limit.write(out))
 
     def training_reader(self) -> BatchReader:
         """Return a reader of training batches."""
         inputs, targets = [INPUT_OF[self._data.modality]], self._train_targets.by_name
         return BatchReader(
-            self.train, inputs, targets, cache_bytes=self._data.cache_bytes, clip=self._clip
+            self.train,
+            inputs,
+            targets,
+            cache_bytes=self._data.cache_bytes,
+            clip=self._clip,
+            crop=self._limit.training_crop,
         )
 
     def validation_reader(self) -> BatchReader:
         """Return a reader of validation batches."""
-        return BatchReader(self.validation, [INPUT_OF[self._data.modality]], clip=self._clip)
+        return BatchReader(
+            self.validation,
+            [INPUT_OF[self._data.modality]],
+            clip=self._clip,
+            crop=self._limit.validation_crop,
+        )
 
     def keys(self, rows: NDArray[np.int64]) -> list[str]:
         """Return the keys of the training utterances `rows`."""
@@ -154,7 +171,7 @@ class RecognitionTask:
         """Plan the order of training."""
         by_class = self._data.sampling == "class_balanced"
         return UtterancePlan(
-            self.train.durations,
+            self._limit.seconds(self.train),
             self._data.utterances,
             seed=self._engine.seed,
             classes=self._train_targets.labels if by_class else None,
