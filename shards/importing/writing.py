@@ -16,6 +16,7 @@ from shards.importing.facts import (
     sample_digest,
     write_facts,
 )
+from shards.importing.lengths import DURATION, measured_length
 from shards.importing.plan import PlannedRow, dictionaries, row_files
 from shards.importing.preparing import prepared_file, remarks_of
 from shards.importing.table import TRANSCRIPT_COLUMN, SourceTable, metadata_of, text_cell
@@ -134,6 +135,8 @@ def read_members(
         members[TRANSCRIPT_EXTENSION] = transcript.encode()
 
     metadata = metadata_of(row, source.key_column, key, is_text=source.is_text) | remarks
+    if metadata.get(DURATION) is None and config.check != "none":
+        metadata |= measured_length(members)
     try:
         members[METADATA_EXTENSION] = encode_metadata(metadata)
     except (ValueError, UnicodeEncodeError) as error:
