@@ -52,6 +52,13 @@ class TrainConfig:
         "on a Ray cluster as many at once as have room, otherwise one after the other. Without it, "
         "one model is trained, on data.fold.",
     )
+    sweep: str | None = option(
+        default=None,
+        help="YAML file of options to try, each with its values, such as `options: "
+        "{engine.learning_rate: {loguniform: [1e-5, 1e-3]}}`, and of `trials`, `scheduler` and "
+        "`seed`. Ray Tune trains a model for each trial in OUT/trial-00000 and so on. The "
+        "validation alone decides which trial is best; its options become OUT/best.yaml.",
+    )
     num_workers: int = option(
         default=1, help="Number of training processes. More than one process runs on Ray."
     )
@@ -82,6 +89,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "--num-workers")
+        if self.folds is not None and self.sweep is not None:
+            raise ConfigError("--folds and --sweep: give one of them; a sweep tries data.fold too")
         if self.folds is not None and self.data.folds == AS_STATED:
             raise ConfigError(
                 f"--folds {self.folds}: data.folds is {AS_STATED}, which makes no folds; give "

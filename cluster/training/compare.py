@@ -13,22 +13,27 @@ The gap is the personalization gap of the glossary.
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import pyarrow.parquet as pq
 import yaml
 
+from cluster.training.compare_intervals import intervals_of, print_intervals
 from shards.config import ConfigError, option
 from shards.config_values import by_present_names, from_mapping, to_mapping
 from shards.storage.documents import read_json, write_json
 from trainers.engine.checkpoints import RESULT_NAME
-from trainers.evaluation.config import METRICS_NAME, EvaluateConfig
+from trainers.evaluation.config import METRICS_NAME, PREDICTIONS_NAME, EvaluateConfig
 from trainers.recipes.registry import recipe_called
 from trainers.settings.data import DataConfig
 from trainers.settings.encoder import EncoderConfig
-from trainers.settings.engine import EngineConfig
+from trainers.settings.engine import DEFAULT_STEPS, EngineConfig
+
+if TYPE_CHECKING:
+    from trainers.evaluation.resampled import ResampledRun
 
 GROUPS = {"encoder": EncoderConfig, "data": DataConfig, "engine": EngineConfig}
 # Options that do not make a run another method: where it ran, how often it wrote, its seed.
@@ -56,20 +61,26 @@ class CompareConfig:
         help="Evaluation folders, as `emostream evaluate` writes them, or NAME=FOLDER.",
     )
     out: str = option(help="JSON file for the table.")
-    baseline: str = option(default="finetune", help="Method that the others are tested against.")
+    baseline: str = option(
+        default="finetune",
+        help="Method that the others are tested against: its name in the table, or its recipe if "
+        "there is one method of it.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """One evaluated run: its options, its seed and its figures.
 
-    `name` is the one that NAME=FOLDER gave, or None.
+    `name` is the one that NAME=FOLDER gave, or None. `resampled` is None for an evaluation without
+    its predictions.
     """
 
     name: str | None
     options: Options
     seed: int
     figures: Mapping[str, float]
+    resampled: "ResampledRun | None" = None
 
 
 def run_compare(config: CompareConfig) -> int:
@@ -79,25 +90,43 @@ def run_compare(config: CompareConfig) -> int:
     runs = [read_run(folder) for folder in config.runs]
     figures = _shared_figures(runs)
     methods = by_method(runs)
-    if config.baseline not in methods:
-        raise ConfigError(
-            f"--baseline {config.baseline}: not among the methods found: "
-            f"{', '.join(sorted(methods))}"
-        )
+    baseline = _baseline(config.baseline, methods)
 
-    table = compare(methods, config.baseline, figures)
+    table = compare(methods, baseline, figures)
     shown = [name for name in figures if " std" not in name]
-    _print_table(table, methods, shown, config.baseline)
+    _print_table(table, methods, shown, baseline)
+
+    resampled = {
+        method: [run.resampled for run in by_seed.values() if run.resampled is not None]
+        for method, by_seed in runs_by_method(runs).items()
+    }
+    intervals = intervals_of(resampled, table, baseline)
+    print_intervals(intervals, table, baseline, *_scale(figures))
 
     document: dict[str, Any] = {
+        "baseline": baseline,
         "methods": {
-            method: {name: asdict(cell) for name, cell in cells.items()}
+            method: {
+                name: asdict(cell) | intervals[method].get(name, {}) for name, cell in cells.items()
+            }
             for method, cells in table.items()
         },
         "personalisation_gap": _gaps(runs, shown),
     }
     write_json(config.out, document)
     return 0
+
+
+def _baseline(wanted: str, methods: Collection[str]) -> str:
+    """The method of that name, or the only one of that recipe, whatever options are in its name."""
+    of_recipe = [method for method in methods if method.split()[0] == wanted]
+    if wanted in methods or len(of_recipe) == 1:
+        return wanted if wanted in methods else of_recipe[0]
+
+    raise ConfigError(
+        f"--baseline {wanted}: got {len(of_recipe) or 'none'} of the methods found, expected one: "
+        f"{', '.join(sorted(methods))}; give the whole name of one of them"
+    )
 
 
 def read_run(given: str) -> Run:
@@ -139,7 +168,19 @@ def read_run(given: str) -> Run:
         options,
         int(training["engine"]["seed"]),
         target_of(metrics).figures(metrics),
+        _resampled(Path(folder), metrics, options),
     )
+
+
+def _resampled(folder: Path, metrics: Mapping[str, Any], options: Options) -> "ResampledRun | None":
+    from trainers.evaluation.resampled import resampled_run
+
+    path = folder / PREDICTIONS_NAME
+    if not path.exists():
+        return None
+
+    f1_over = options.get("evaluate.f1_over") or options.get("data.target.f1_over", "present")
+    return resampled_run(metrics, pq.read_table(path), f1_over)
 
 
 def _first_checkpoint(metrics: Mapping[str, Any]) -> Path:
@@ -163,6 +204,14 @@ def by_method(runs: Sequence[Run]) -> dict[str, dict[int, Mapping[str, float]]]:
 
     Raises ConfigError when a method has two runs with the same seed.
     """
+    return {
+        method: {seed: run.figures for seed, run in by_seed.items()}
+        for method, by_seed in runs_by_method(runs).items()
+    }
+
+
+def runs_by_method(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
+    """Group runs: method -> seed -> run. Raises ConfigError as `by_method` does."""
     # Why only runs that have the option: a run without it has another recipe, which its name says.
     values: dict[str, set[str]] = defaultdict(set)
     for run in runs:
@@ -170,7 +219,7 @@ def by_method(runs: Sequence[Run]) -> dict[str, dict[int, Mapping[str, float]]]:
             values[key].add(repr(value))
     differing = {key for key, found in values.items() if len(found) > 1}
 
-    methods: dict[str, dict[int, Mapping[str, float]]] = defaultdict(dict)
+    methods: dict[str, dict[int, Run]] = defaultdict(dict)
     for run in runs:
         name = run.name or method_name(run.options, differing)
         if run.seed in methods[name]:
@@ -178,7 +227,7 @@ def by_method(runs: Sequence[Run]) -> dict[str, dict[int, Mapping[str, float]]]:
                 f"--runs: {name} with seed {run.seed} is there twice; expected runs of a method to "
                 "differ in their seeds"
             )
-        methods[name][run.seed] = run.figures
+        methods[name][run.seed] = run
 
     return dict(methods)
 
@@ -227,6 +276,9 @@ def _training_options(training: Mapping[str, Any]) -> dict[str, Any]:
     options: dict[str, Any] = {"recipe": recipe} | _flat("model", model)
     for group in GROUPS:
         options |= _flat(group, training[group])
+    # The default number of steps, written out or not, is no other method.
+    if options.get("engine.num_steps") == DEFAULT_STEPS:
+        options["engine.num_steps"] = None
 
     checkpoint = options.get("encoder.checkpoint")
     if checkpoint is not None and (Path(checkpoint).parent / "config.yaml").is_file():

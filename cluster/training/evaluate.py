@@ -18,14 +18,14 @@ from shards.loading.targets import shown_counts
 from shards.samples.keys import printable
 from shards.storage.documents import write_json
 from shards.storage.files import atomic_write
-from trainers.evaluation.config import METRICS_NAME, EvaluateConfig
+from trainers.evaluation.config import METRICS_NAME, PREDICTIONS_NAME, EvaluateConfig
 from trainers.evaluation.targets import Target, target_of
 
 if TYPE_CHECKING:
     # Why not at run time: it imports torch, which the help text does not need.
     from trainers.evaluation.measuring import Measured
 
-PREDICTIONS_NAME, PAGE_NAME = "predictions.parquet", "evaluation.html"
+PAGE_NAME = "evaluation.html"
 COPIED_COLUMNS = ["key", "shard", "speaker", "label", "emotion"]
 
 

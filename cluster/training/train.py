@@ -33,6 +33,11 @@ def run_train(config: TrainConfig) -> int:
     os.environ.setdefault("DS_ACCELERATOR", _accelerator())
 
     try:
+        if config.sweep is not None:
+            # Why here: it imports Ray.
+            from cluster.training.sweep_on_ray import run_sweep
+
+            return run_sweep(config, config.sweep, _say)
         return _train(config) if config.folds is None else train_folds(config, _train_fold, _say)
     except KeyboardInterrupt:
         # Without --resume, the folder would be refused, because it holds checkpoints.

@@ -27,10 +27,10 @@ class SentRun:
     folder: str
 
     @classmethod
-    def of(cls, config: TrainConfig) -> "SentRun":
-        """The run of `config`, as this process would do it."""
+    def of(cls, config: TrainConfig, folder: str | None = None) -> "SentRun":
+        """The run of `config`, as this process would do it, or one that has moved to `folder`."""
         options = to_mapping(replace(config, out=os.path.abspath(config.out)))
-        return cls(options=options, folder=os.getcwd())
+        return cls(options=options, folder=folder or os.getcwd())
 
     def config(self) -> TrainConfig:
         """The options here; the process moves to the driver's folder."""

@@ -1,7 +1,5 @@
 """The media file of a row, read and made into what its shard will hold."""
 
-from collections.abc import Mapping
-
 from shards.errors import BadSample
 from shards.importing.config import ImportConfig
 from shards.importing.cuts import (
@@ -16,12 +14,9 @@ from shards.importing.plan import RowFile
 from shards.importing.sources import MAX_CHECKED_SECONDS, Prepared, prepare
 from shards.importing.table import SourceTable
 from shards.media.audio import decode_audio
-from shards.media.duration import media_seconds
-from shards.samples.sample import AUDIO_EXTENSIONS, VIDEO_EXTENSIONS
 from shards.storage.files import read_bytes
 from shards.tar.reader import TarLimits
 
-DURATION_FIELD = "duration_seconds"
 MAX_MEMBER_BYTES = TarLimits().max_member_bytes
 # The rows of a recording follow each other, within a shard and from one shard to the next.
 _RECORDINGS = Recordings()
@@ -63,19 +58,6 @@ def remarks_of(file: RowFile, prepared: Prepared) -> dict[str, object]:
             "that it marks as its default is heard (--audio-track chooses another)"
         }
     return {}
-
-
-def measured_duration(members: Mapping[str, bytes]) -> dict[str, object]:
-    """The length of a sample's sound, or else of its video, for its json; empty without either."""
-    sound = next((members[name] for name in AUDIO_EXTENSIONS if name in members), None)
-    video = next((members[name] for name in VIDEO_EXTENSIONS if name in members), None)
-
-    seconds = None
-    if sound is not None:
-        seconds = media_seconds(sound, kind="audio")
-    elif video is not None:
-        seconds = media_seconds(video, kind="video")
-    return {} if seconds is None else {DURATION_FIELD: round(seconds, 3)}
 
 
 def _payload(file: RowFile, source: SourceTable, max_bytes: int) -> bytes:

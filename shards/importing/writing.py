@@ -16,13 +16,9 @@ from shards.importing.facts import (
     sample_digest,
     write_facts,
 )
+from shards.importing.lengths import DURATION, measured_length
 from shards.importing.plan import PlannedRow, dictionaries, row_files
-from shards.importing.preparing import (
-    DURATION_FIELD,
-    measured_duration,
-    prepared_file,
-    remarks_of,
-)
+from shards.importing.preparing import prepared_file, remarks_of
 from shards.importing.table import TRANSCRIPT_COLUMN, SourceTable, metadata_of, text_cell
 from shards.samples.metadata import METADATA_EXTENSION, encode_metadata
 from shards.samples.sample import TRANSCRIPT_EXTENSION, parse_sample
@@ -139,11 +135,12 @@ def read_members(
     if transcript is not None:
         members[TRANSCRIPT_EXTENSION] = transcript.encode()
 
-    if DURATION_FIELD not in metadata and config.check != "none":
-        remarks |= measured_duration(members)
+    metadata |= remarks
+    if metadata.get(DURATION) is None and config.check != "none":
+        metadata |= measured_length(members)
 
     try:
-        members[METADATA_EXTENSION] = encode_metadata(metadata | remarks)
+        members[METADATA_EXTENSION] = encode_metadata(metadata)
     except (ValueError, UnicodeEncodeError) as error:
         raise BadSample("bad_metadata", str(error)) from error
 

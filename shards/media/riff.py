@@ -40,20 +40,6 @@ def check_wav_size(data: bytes) -> None:
         return
 
 
-def wav_seconds(data: bytes) -> float | None:
-    """The length of one WAV file, by the bytes of its sound and by how many of them are a second.
-
-    None for other formats, and where the header does not tell.
-    """
-    bytes_a_second = 0
-    for name, start, size in _chunks(data) if is_wav(data) else ():
-        if name == b"fmt ":
-            bytes_a_second = int.from_bytes(data[start + 8 : start + 12], "little")
-        if name == b"data":
-            return min(size, len(data) - start) / bytes_a_second if bytes_a_second else None
-    return None
-
-
 def next_wav(data: bytes) -> int | None:
     """Where a second WAV file begins that lies behind the first; None where there is none."""
     # Looking at all bytes costs as much as reading them, so it is done only where the file does not

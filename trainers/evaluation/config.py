@@ -7,6 +7,7 @@ from shards.config import ConfigError, option, require_at_least, require_positiv
 
 # The file of an evaluation that other commands read.
 METRICS_NAME = "metrics.json"
+PREDICTIONS_NAME = "predictions.parquet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,22 @@ def class_intervals(
 
     None stands for an end that is not known, because there is only one speaker.
     """
+    resamples, figures = class_resamples(
+        scores, truth, predicted, speakers, f1_over=f1_over, seed=seed
+    )
+    return {name: _ends(resamples, values) for name, values in figures.items()}
+
+
+def class_resamples(
+    scores: ClassScores,
+    truth: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+    speakers: NDArray[np.object_],
+    *,
+    f1_over: F1Over,
+    seed: int,
+) -> tuple[SpeakerResamples, dict[str, NDArray[np.float64]]]:
+    """The resamples of the speakers, and each figure of `class_intervals` in each of them [R]."""
     resamples, names = _resamples(speakers, seed)
     by_group = (resamples.group, resamples.num_groups)
     counts_GCC = confusion_counts(truth, predicted, len(scores.confusion), by_group)
@@ -40,7 +56,7 @@ def class_intervals(
         own = {name: getattr(mine, field) for name, mine in scores.per_speaker.items()}
         figures[figure] = _over_speakers(resamples, names, own)
 
-    return {name: _ends(resamples, values) for name, values in figures.items()}
+    return resamples, figures
 
 
 def value_intervals(
@@ -52,6 +68,22 @@ def value_intervals(
     seed: int,
 ) -> dict[str, list[Interval]]:
     """[low, high] of each value's CCC in `scores`, overall and over speakers."""
+    resamples, figures = value_resamples(scores, truth, predicted, speakers, seed=seed)
+    return {
+        name: [_ends(resamples, values_R) for values_R in values_RV.T]
+        for name, values_RV in figures.items()
+    }
+
+
+def value_resamples(
+    scores: ValueScores,
+    truth: NDArray[np.float32],
+    predicted: NDArray[np.float32],
+    speakers: NDArray[np.object_],
+    *,
+    seed: int,
+) -> tuple[SpeakerResamples, dict[str, NDArray[np.float64]]]:
+    """The resamples of the speakers, and the figures of `value_intervals` in each of them [R,V]."""
     resamples, names = _resamples(speakers, seed)
     # The CCC does not change with the origin, and moments about the middle lose no digits.
     middle = truth.mean(axis=0, dtype=np.float64)
@@ -62,20 +94,15 @@ def value_intervals(
     np.add.at(moments_GVS, resamples.group, moments_NVS)
     overall_RV = _concordance(resamples.totals(moments_GVS))
 
-    places = range(truth.shape[1])
-    return {
-        "overall": [_ends(resamples, overall_RV[:, place]) for place in places],
-        "over_speakers": [
-            _ends(
-                resamples,
-                _over_speakers(
-                    resamples,
-                    names,
-                    {name: mine.ccc[place] for name, mine in scores.per_speaker.items()},
-                ),
-            )
-            for place in places
-        ],
+    over_speakers = [
+        _over_speakers(
+            resamples, names, {name: mine.ccc[place] for name, mine in scores.per_speaker.items()}
+        )
+        for place in range(truth.shape[1])
+    ]
+    return resamples, {
+        "overall": overall_RV,
+        "over_speakers": np.stack(over_speakers, axis=1),
     }
 
 

@@ -126,6 +126,31 @@ def test_methods_are_told_apart_by_all_that_differs(
     assert table["finetune"]["ACC"]["p"] is None
 
 
+def test_runs_of_other_lengths_are_compared(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The baseline is found by its recipe, though its name says how long it was trained.
+
+    Each method has an interval over speakers, and so has its difference to the baseline.
+    """
+    runs = [run(folder, "plain-0"), run(folder, "weighting", "weighting", engine={"num_steps": 3})]
+    found = compare(folder, "--runs", *runs)
+    assert found["baseline"] == "finetune engine.num_steps=2"
+    assert set(found["methods"]) == {found["baseline"], "weighting engine.num_steps=3"}
+
+    base, other = (found["methods"][name]["ACC"] for name in found["methods"])
+    assert base["difference"] == 0.0
+    assert base["difference_interval"] == [0.0, 0.0]
+    assert other["difference"] == pytest.approx(other["mean"] - base["mean"])
+    low, high = other["interval"]
+    assert low <= other["mean"] <= high
+    assert "difference to finetune engine.num_steps=2, paired by speaker" in capsys.readouterr().out
+
+    longer = run(folder, "longer", engine={"num_steps": 3})
+    assert main(["compare", "--runs", runs[0], longer, "--out", str(folder / "t.json")]) == 2
+    assert "got 2 of the methods found, expected one" in capsys.readouterr().err
+
+
 def test_values_are_compared_by_concordance(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
