@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from shards.config import ConfigError, option, require_positive
+from trainers.recipes.papt.video_config import VideoPaptConfig, VideoPretrainConfig
 from trainers.recipes.recipe import Recipe, RecipeConfig, Run
 
 MAX_PSEUDO_LABELS = 2**16
@@ -77,7 +78,8 @@ class PretrainConfig(RecipeConfig):
         if run.data.modality != "audio":
             raise ConfigError(
                 f"data.modality: got {run.data.modality} for {run.recipe}, expected audio, "
-                "because masked prediction is made for speech"
+                "because masked prediction is made for speech; for video, train tapt-video or "
+                "papt-video"
             )
 
         if run.data.num_speakers is not None or run.data.known_seconds:
@@ -117,5 +119,16 @@ RECIPES = {
         summary="tapt with an embedding for each speaker",
         config=PaptConfig,
         task="trainers.recipes.papt.personal_task:PaptTask",
+    ),
+    "tapt-video": Recipe(
+        summary="adapts a video encoder to the corpus' pictures by masked reconstruction; "
+        "afterwards, fine-tune from RUN/best",
+        config=VideoPretrainConfig,
+        task="trainers.recipes.papt.video_task:VideoPretrainingTask",
+    ),
+    "papt-video": Recipe(
+        summary="tapt-video with an embedding for each speaker",
+        config=VideoPaptConfig,
+        task="trainers.recipes.papt.video_task:VideoPaptTask",
     ),
 }
