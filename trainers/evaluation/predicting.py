@@ -117,7 +117,7 @@ def predict(
     numbers = (
         {}
         if trained.speakers is None
-        else assign_speakers(trained.speakers, index, model.config.modality)
+        else assign_speakers(trained.speakers, index, model.config.modality, model.clip_format)
     )
 
     # `read_once` yields the batches in the order of the plan, so the n-th batch is the n-th set.

@@ -1,4 +1,7 @@
-"""Loads what a run has exported: the recognizer, and the speakers that it was personalized with."""
+"""Loads what a run has exported: the recognizer, and the speakers that it was personalized with.
+
+A run may start from the encoder of such a recognizer, so it is loaded here too.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,6 +9,7 @@ from pathlib import Path
 from transformers.utils import logging as transformers_logging
 
 from shards.config import ConfigError
+from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.loading import load_encoder
 from trainers.models.personal.adapted_encoder import ORIGINAL_NAME, SpeakerState
 from trainers.models.recognizer import EmotionRecognizer, is_recognizer
@@ -61,3 +65,17 @@ def load_trained(folder: str | Path) -> TrainedRecognizer:
     return TrainedRecognizer(
         model, SpeakerState(config.speakers, config.speaker_fusion, model.speakers, original)
     )
+
+
+def encoder_of(checkpoint: str, revision: str | None = None) -> LayerwiseEncoder:
+    """Load an encoder: one alone (see `load_encoder`), or that of an exported recognizer.
+
+    Raises ConfigError for what cannot be loaded.
+    """
+    if not is_recognizer(checkpoint):
+        return load_encoder(checkpoint, revision)
+
+    try:
+        return load_trained(checkpoint).model.encoder
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"encoder.checkpoint: {error}") from error

@@ -1,9 +1,10 @@
 """Decides which speaker embedding each speaker gets: the speaker's own, or that of a proxy.
 
 A training speaker has an embedding. An unseen speaker borrows that of the training speaker who
-sounds most alike, the proxy (papt-pldc, section 5). Speakers are compared by vectors: a speaker's
-vector is the mean over utterances of the mean-pooled frames (Eq. 2) of the original encoder. The
-adapted encoder cannot make these vectors, because it needs a speaker embedding to begin with.
+sounds (for video, looks) most alike, the proxy (papt-pldc, section 5). Speakers are compared by
+vectors: a speaker's vector is the mean over utterances of the mean-pooled frames (Eq. 2) of the
+original encoder. The adapted encoder cannot make these vectors, because it needs a speaker
+embedding to begin with.
 
 Shapes: S speakers, V width of the original encoder.
 """
@@ -18,6 +19,7 @@ from shards.loading.batch_plan import evaluation_batches, within_seconds
 from shards.loading.index import CorpusIndex
 from shards.loading.inputs import INPUT_OF, Modality
 from shards.loading.loader import BatchReader, read_once
+from shards.media.clip_format import ClipFormat
 from shards.speakers.table import nearest
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.parts.pooling import masked_mean
@@ -29,9 +31,15 @@ BATCH_SECONDS = 480.0  # padding included: one long utterance must not make 32 s
 
 @torch.inference_mode()
 def speaker_vectors(
-    original: LayerwiseEncoder, index: CorpusIndex, modality: Modality
+    original: LayerwiseEncoder,
+    index: CorpusIndex,
+    modality: Modality,
+    clip: ClipFormat | None = None,
 ) -> tuple[list[str], NDArray[np.float32]]:
-    """The speakers of `index`, sorted by name, and their vectors [S, V]."""
+    """The speakers of `index`, sorted by name, and their vectors [S, V].
+
+    `clip` is the format of clips, for video.
+    """
     device = next(original.parameters()).device
     sums: dict[str, NDArray[np.float64]] = {}
 
@@ -42,7 +50,7 @@ def speaker_vectors(
         index.durations,
         BATCH_SECONDS,
     )
-    for batch in read_once(BatchReader(index, [INPUT_OF[modality]]), planned):
+    for batch in read_once(BatchReader(index, [INPUT_OF[modality]], clip=clip), planned):
         heard = batch.inputs[INPUT_OF[modality]].to(device)
         pooled = masked_mean(*original.eval()(heard.values, heard.lengths))
         total = pooled.double().sum(dim=0).cpu().numpy()
@@ -55,11 +63,14 @@ def speaker_vectors(
 
 
 def assign_speakers(
-    state: SpeakerState, index: CorpusIndex, modality: Modality
+    state: SpeakerState,
+    index: CorpusIndex,
+    modality: Modality,
+    clip: ClipFormat | None = None,
 ) -> Mapping[str, int]:
     """The number of the embedding that each speaker gets: the speaker's own, or the proxy's.
 
-    Covers all speakers of `state` and of `index`.
+    Covers all speakers of `state` and of `index`. `clip` is the format of clips, for video.
     """
     numbers = {name: number for number, name in enumerate(state.names)}
     everyone = index.table["speaker"].to_pylist()
@@ -68,7 +79,7 @@ def assign_speakers(
     # Vectors of the training speakers are in the order of `state.names`, so the place of the most
     # alike vector is the number of the proxy's embedding.
     if len(unseen):
-        strangers, vectors = speaker_vectors(state.original, unseen, modality)
+        strangers, vectors = speaker_vectors(state.original, unseen, modality, clip)
         places, _ = nearest(state.embedding.vectors.cpu().numpy(), vectors, 1)
         numbers |= dict(zip(strangers, places[:, 0].tolist(), strict=True))
 

@@ -9,7 +9,7 @@ from those that the encoder was trained on.
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoImageProcessor
+from transformers import AutoConfig, AutoImageProcessor, VideoMAEImageProcessorPil
 
 from shards.config import ConfigError
 from shards.config_values import from_mapping
@@ -50,6 +50,22 @@ def clip_format(encoder: EncoderConfig, faces: FaceBoxConfig) -> ClipFormat:
         ) from error
 
     return _as_processed(checkpoint, config, processor, faces)
+
+
+def save_processor(clip: ClipFormat, folder: Path) -> None:
+    """Write into `folder` the image processor that makes clips of this format.
+
+    `clip_format` reads it back, but for the faces: no image processor can say how they are cut.
+    """
+    side = clip.side_pixels
+    VideoMAEImageProcessorPil(
+        size={"shortest_edge": clip.shortest_edge_pixels},
+        crop_size={"height": side, "width": side},
+        resample=clip.resample,
+        rescale_factor=clip.rescale_factor,
+        image_mean=list(clip.mean),
+        image_std=list(clip.std),
+    ).save_pretrained(folder)
 
 
 def _as_trained(checkpoint: str, faces: FaceBoxConfig) -> ClipFormat:

@@ -1,6 +1,7 @@
 """A video encoder's clips are made as its checkpoint says; what cannot be followed is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from shards.media.face_config import FaceBoxConfig
 from trainers.config import TrainConfig
 from trainers.models.encoders.loading import load_encoder, require_modality
 from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig
-from trainers.preparation.video_input import clip_format
+from trainers.preparation.video_input import clip_format, save_processor
 from trainers.settings.encoder import EncoderConfig
 
 SMALL = {
@@ -221,3 +222,11 @@ def test_sizes_that_do_not_fit_are_refused(options: dict[str, int], message: str
     """The message names the option."""
     with pytest.raises(ConfigError, match=message):
         EncoderConfig(**options)  # type: ignore[arg-type]
+
+
+def test_a_saved_processor_makes_the_same_clips(tmp_path: Path) -> None:
+    """Beside an encoder, the written image processor gives the format back, but for the faces."""
+    VideoMAEModel(VIDEOMAE).save_pretrained(tmp_path)
+    made = replace(EXPECTED, mean=(0.4, 0.5, 0.6), std=(0.1, 0.2, 0.3), resample=3)
+    save_processor(made, tmp_path)
+    assert clip_format(EncoderConfig(checkpoint=str(tmp_path)), FACES) == made

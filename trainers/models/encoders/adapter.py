@@ -67,8 +67,8 @@ class EncoderAdapter(ABC):
     ) -> tuple[Tensor, Tensor]:
         """Compute the last layer's frames [N, T, D] and their mask [N, T].
 
-        `before_layer` may change what each layer sees. Speech frames where `hide_NT` is true are
-        hidden from the layers.
+        `before_layer` may change what each layer sees. Frames where `hide_NT` is true are hidden
+        from the layers: those of speech are replaced, those of video are left out.
         """
 
     def at_frame_rate(self, state_NTD: Tensor, num_frames: int) -> Tensor:

@@ -126,8 +126,8 @@ class LayerwiseEncoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Compute the last layer's frames [N, T, D] and their mask [N, T].
 
-        `before_layer` may change what each layer sees. Speech frames where `hide_NT` is true are
-        hidden from the transformer.
+        `before_layer` may change what each layer sees. Frames where `hide_NT` is true are hidden
+        from the transformer: those of speech are replaced, those of video are left out.
         """
         if self._augmentation is None or not self.training:
             return self._adapter.run(inputs, lengths, before_layer, hide_NT)

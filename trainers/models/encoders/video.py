@@ -1,5 +1,8 @@
 """The adapter of VideoMAE, whose clips have a fixed number of pictures, so nothing is padded.
 
+Hidden patches do not enter VideoMAE at all: of T patches, its layers see those that are not hidden,
+and every clip of a batch must hide equally many.
+
 Shapes: N utterances, T patches.
 """
 
@@ -41,9 +44,11 @@ class VideoAdapter(EncoderAdapter):
         hide_NT: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         num_patches = int(self.num_frames(lengths_N)[0])
+        if hide_NT is not None:
+            num_patches -= int(hide_NT[0].sum())
         mask_NT = torch.ones(len(inputs), num_patches, dtype=torch.bool, device=inputs.device)
 
         with seams(self.layers, before_layer, mask_NT) as masks:
             dtype = next(self.model.parameters()).dtype
-            output = self.model(inputs.to(dtype))
+            output = self.model(inputs.to(dtype), bool_masked_pos=hide_NT)
         return output.last_hidden_state, masks[-1]

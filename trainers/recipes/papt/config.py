@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from shards.config import ConfigError, option, require_positive, require_share
 from shards.storage.documents import read_json
+from trainers.recipes.papt.video_config import VideoPaptConfig, VideoPretrainConfig
 from trainers.recipes.recipe import Recipe, RecipeConfig, Run
 
 MAX_PSEUDO_LABELS = 2**16
@@ -125,7 +126,8 @@ class PretrainConfig(RecipeConfig):
         if run.data.modality != "audio":
             raise ConfigError(
                 f"data.modality: got {run.data.modality} for {run.recipe}, expected audio, "
-                "because masked prediction is made for speech"
+                "because masked prediction is made for speech; for video, train tapt-video or "
+                "papt-video"
             )
 
         _require_frames_to_hide(run)
@@ -202,5 +204,16 @@ RECIPES = {
         summary="tapt with an embedding for each speaker",
         config=PaptConfig,
         task="trainers.recipes.papt.personal_task:PaptTask",
+    ),
+    "tapt-video": Recipe(
+        summary="adapts a video encoder to the corpus' pictures by masked reconstruction; "
+        "afterwards, fine-tune from RUN/best",
+        config=VideoPretrainConfig,
+        task="trainers.recipes.papt.video_task:VideoPretrainingTask",
+    ),
+    "papt-video": Recipe(
+        summary="tapt-video with an embedding for each speaker",
+        config=VideoPaptConfig,
+        task="trainers.recipes.papt.video_task:VideoPaptTask",
     ),
 }

@@ -14,11 +14,10 @@ from torch import Tensor
 from shards.config import ConfigError
 from shards.loading.inputs import Modality
 from trainers.models.encoders.layerwise import LayerwiseEncoder
-from trainers.models.encoders.loading import load_encoder, require_modality
+from trainers.models.encoders.loading import require_modality
 from trainers.models.parts.device import default_device
 from trainers.models.parts.pooling import masked_mean
-from trainers.models.recognizer import is_recognizer
-from trainers.models.trained import load_trained
+from trainers.models.trained import encoder_of
 from trainers.settings.encoder import EncoderConfig
 
 
@@ -49,13 +48,6 @@ def encoder_functionals(encoder: EncoderConfig, modality: Modality) -> EncoderFu
             "compare speakers by cepstra"
         )
 
-    if not is_recognizer(checkpoint):
-        loaded = load_encoder(checkpoint, encoder.revision)
-    else:
-        try:
-            loaded = load_trained(checkpoint).model.encoder
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"encoder.checkpoint: {error}") from error
-
+    loaded = encoder_of(checkpoint, encoder.revision)
     require_modality(loaded, modality)
     return EncoderFunctionals(loaded)

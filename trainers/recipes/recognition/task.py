@@ -320,7 +320,8 @@ class RecognitionTask:
         """Find out whose embedding each speaker of this task gets."""
         self._original = state.original.to(default_device())
         for index in (self.train, self.validation):
-            self._numbers = {**self._numbers, **assign_speakers(state, index, self._data.modality)}
+            found = assign_speakers(state, index, self._data.modality, self._clip)
+            self._numbers = {**self._numbers, **found}
 
     def _trained_on(self, start: Mapping[str, Any]) -> dict[str, Any]:
         """Describe which labels and speakers this run has learned from.
