@@ -25,6 +25,7 @@ from shards.loading.targets import (
 )
 from trainers.probing.config import ProbeConfig
 from trainers.probing.divisions import Division, draw_subset, make_divisions
+from trainers.probing.finished import utterance_name
 from trainers.probing.inputs import Inputs, Origin, open_inputs
 from trainers.probing.loop import Fitted, fit
 from trainers.probing.results import Answers, confusion, fold_figures, summarize_answers
@@ -63,6 +64,17 @@ class Model:
     fitted: Fitted
 
 
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """The hidden vectors [N, H] of the tested utterances of the first model, and who they are.
+
+    Vectors of two models cannot be compared, so that a map shows those of one.
+    """
+
+    vectors: NDArray[np.float32]
+    utterances: pa.Table  # key, shard, speaker, truth
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probed:
     """A finished probe: the document of probe.json, its answers, and the tables beside it."""
@@ -71,8 +83,7 @@ class Probed:
     answers: Answers
     predictions: pa.Table
     rejected: pa.Table
-    models: Sequence[Model]
-    material: Material
+    hidden: Hidden
 
 
 def probe(config: ProbeConfig, on_fold: OnFold = lambda done, of: None) -> Probed:
@@ -100,8 +111,7 @@ def probe(config: ProbeConfig, on_fold: OnFold = lambda done, of: None) -> Probe
         answers=answers,
         predictions=predictions,
         rejected=_rejected(material),
-        models=models,
-        material=material,
+        hidden=_hidden(material, models[0]),
     )
 
 
@@ -202,24 +212,18 @@ def _collect(
 
     order = np.lexsort((fold, subset, rows))
     rows, fold, subset, probs_MC = rows[order], fold[order], subset[order], probs_MC[order]
+    index = material.index
+    named = map(utterance_name, index.table["shard"].to_pylist(), index.table["key"].to_pylist())
     answers = Answers(
         names=material.names,
-        utterance=_utterances(material.index)[rows],
-        speaker=material.index.speaker_of_rows.astype(str)[rows],
+        utterance=np.asarray(list(named))[rows],
+        speaker=index.speaker_of_rows.astype(str)[rows],
         subset=subset,
         fold=fold,
         truth=material.labels[rows],
         predicted=probs_MC.argmax(axis=1),
     )
     return answers, _table(config, material, answers, rows, probs_MC)
-
-
-def _utterances(index: CorpusIndex) -> NDArray[np.str_]:
-    """What each utterance is called: the last part of its shard's URL, and its key."""
-    columns = (index.table[name].to_pylist() for name in ("shard", "key"))
-    return np.asarray(
-        [f"{shard.rpartition('/')[2]}/{key}" for shard, key in zip(*columns, strict=True)]
-    )
 
 
 def _table(
@@ -246,6 +250,15 @@ def _table(
     return table
 
 
+def _hidden(material: Material, model: Model) -> Hidden:
+    rows = model.division.test
+    table = material.index.table.select(["key", "shard", "speaker"]).take(pa.array(rows))
+    truth = np.asarray(material.names, dtype=object)[material.labels[rows]]
+    return Hidden(
+        model.fitted.hidden_NH, table.append_column("truth", pa.array(truth, pa.string()))
+    )
+
+
 def _rejected(material: Material) -> pa.Table:
     places = [row for row, reason in enumerate(material.reasons) if reason is not None]
     table = material.index.table.select(["key", "shard"]).take(pa.array(places, pa.int64()))
@@ -263,6 +276,7 @@ def _document(
         "config": to_mapping(config),
         "encoder": material.origin.encoder,
         "fingerprint": material.origin.fingerprint,
+        "input": config.view,
         "corpus_digest": index.digest,
         "truth": material.truth,
         "names": list(material.names),
