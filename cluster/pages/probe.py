@@ -129,7 +129,7 @@ def _tables(documents: Sequence[Document]) -> list[MethodTable]:
 
 def _protocol(document: Document) -> str:
     config, number = document["config"], document["config"]["num_utterances"]
-    trained = "all" if number is None else f"{number:,} (drawn {len(config['subset_seeds'])} times)"
+    trained = "all" if number is None else f"{number:,} (drawn {len(config['subset_seed'])} times)"
     return (
         f"{document['num_utterances']:,} utterances of {document['num_speakers']:,} speakers, "
         f"{len(document['names'])} classes; folds {config['folds']}; training utterances: {trained}"

@@ -45,7 +45,7 @@ def probe_document(
 def _model_document(config: ProbeConfig, model: Model) -> dict[str, Any]:
     return {
         "fold": model.division.name,
-        "subset_seed": config.subset_seeds[model.subset],
+        "subset_seed": config.subset_seed[model.subset],
         "num_train": len(model.division.train),
         "num_validation": len(model.division.validation),
         "num_test": len(model.division.test),

@@ -51,7 +51,7 @@ def answers_of(document: Mapping[str, Any], table: pa.Table) -> Answers:
     """The answers in predictions.parquet, with the numbers that probe.json gives to names."""
     columns = {name: table[name].to_pylist() for name in table.column_names}
     folds = [fold["name"] for fold in document["folds"]]
-    seeds = list(document["config"]["subset_seeds"])
+    seeds = list(document["config"]["subset_seed"])
     names = list(document["names"])
 
     return Answers(

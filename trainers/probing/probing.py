@@ -57,7 +57,7 @@ def probe(config: ProbeConfig, on_fold: OnFold = lambda done, of: None) -> Probe
     material = prepare(config)
     jobs = [
         (subset, fold, division)
-        for subset in range(len(config.subset_seeds))
+        for subset in range(len(config.subset_seed))
         for fold, division in enumerate(material.divisions)
     ]
 
@@ -86,7 +86,7 @@ def _model(
             material.labels,
             material.index.table["key"].to_pylist(),
             config.num_utterances,
-            config.subset_seeds[subset],
+            config.subset_seed[subset],
         )
         division = replace(division, train=train)
 
@@ -144,7 +144,7 @@ def _table(
 ) -> pa.Table:
     names = np.asarray(material.names, dtype=object)
     divisions = np.asarray([division.name for division in material.divisions], dtype=object)
-    seeds = np.asarray(config.subset_seeds)
+    seeds = np.asarray(config.subset_seed)
     table = material.index.table.select(["key", "shard", "offset", "speaker"]).take(pa.array(rows))
 
     columns: dict[str, Any] = {

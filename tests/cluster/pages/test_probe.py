@@ -47,7 +47,7 @@ def make_document(**changes: Any) -> dict[str, Any]:
         "config": {
             "folds": "session",
             "num_utterances": None,
-            "subset_seeds": [0],
+            "subset_seed": [0],
             "layers": "last",
             "head": "emotion2vec",
             "map": "tsne",
@@ -110,7 +110,7 @@ def test_other_protocols_have_tables_of_their_own() -> None:
         rendered(
             make_document(),
             make_document(name="random", folds="random:10", shares_speakers=True),
-            make_document(name="few", num_utterances=100, subset_seeds=[0, 1, 2]),
+            make_document(name="few", num_utterances=100, subset_seed=[0, 1, 2]),
         )
     )
     # For each protocol two tables; then differences, folds and confusion.

@@ -129,7 +129,7 @@ def test_selection_on_the_test_fold_is_marked(
 
 def test_subsets_are_drawn_several_times(run: Probe) -> None:
     """Two resamplings of 20 training utterances give six models."""
-    document = run("--num-utterances", "20", "--subset-seeds", "0,1")
+    document = run("--num-utterances", "20", "--subset-seed", "0,1")
     assert [(one["subset_seed"], one["num_train"]) for one in document["models"]] == [
         (seed, 20) for seed in (0, 0, 0, 1, 1, 1)
     ]
@@ -160,7 +160,7 @@ def test_every_input_is_learned_from(run: Probe, input_name: str) -> None:
         (("--layers", "last4"), "--layers last4: the features hold the layers 0; run"),
         (("--layers", "weighted"), "--layers weighted: the features hold layer 0 only"),
         (("--encoder", "spectral"), "give exactly one of --encoder"),
-        (("--subset-seeds", "0,1"), "several seeds choose nothing without --num-utterances"),
+        (("--subset-seed", "0,1"), "several seeds choose nothing without --num-utterances"),
         (("--num-steps", "5"), "--num-steps: the head emotion2vec is trained by the other measure"),
         (("--folds", "session"), "have no `session` in their json"),
         (("--classes", "anger,neutral"), "have a label that is none of the classes"),
