@@ -9,10 +9,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.manifold import TSNE
+
+from shards.config import ConfigError
 
 MIN_POINTS, MAX_POINTS = 8, 2000
 MAX_NAMED, NUM_BINS = 10, 5
@@ -41,12 +44,15 @@ class Coloring:
 
 
 def place_embeddings(
-    vectors: NDArray[np.float32], groups: Sequence[NDArray[np.int64]], seed: int
+    vectors: NDArray[np.float32],
+    groups: Sequence[NDArray[np.int64]],
+    seed: int,
+    method: Literal["tsne", "umap"] = "tsne",
 ) -> Places | None:
-    """Place `vectors` [P, D] on a plane by t-SNE; each stands for a group of rows.
+    """Place `vectors` [P, D] on a plane by t-SNE, or as `method` says.
 
-    At most 2000 of them are placed, drawn by `seed`. Returns None when there are too few for a
-    neighborhood.
+    Each stands for a group of rows. At most 2000 of them are placed, drawn by `seed`. Returns None
+    when there are too few for a neighborhood. Raises ConfigError when UMAP is not installed.
     """
     if len(vectors) < MIN_POINTS:
         return None
@@ -55,12 +61,34 @@ def place_embeddings(
     if len(vectors) > MAX_POINTS:
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, MAX_POINTS, replace=False))
 
-    perplexity = min(30.0, (len(chosen) - 1) / 3)
-    points = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(
-        vectors[chosen]
-    )
+    place = _by_umap if method == "umap" else _by_tsne
+    points = place(vectors[chosen], seed)
 
     return Places(points.astype(np.float64), [groups[number] for number in chosen.tolist()])
+
+
+def _by_tsne(vectors: NDArray[np.float32], seed: int) -> NDArray[np.floating]:
+    perplexity = min(30.0, (len(vectors) - 1) / 3)
+    found: NDArray[np.floating] = TSNE(
+        perplexity=perplexity, init="pca", random_state=seed
+    ).fit_transform(vectors)
+    return found
+
+
+def _by_umap(vectors: NDArray[np.float32], seed: int) -> NDArray[np.floating]:
+    try:
+        from umap import UMAP  # an optional extra
+    except ImportError as error:
+        raise ConfigError(
+            "--map umap: umap-learn is missing; pip install 'emostream[umap]', or leave out --map"
+        ) from error
+
+    neighbors = min(15, len(vectors) - 1)
+    # With one thread, equal seeds give equal maps.
+    found: NDArray[np.floating] = UMAP(
+        n_neighbors=neighbors, random_state=seed, n_jobs=1
+    ).fit_transform(vectors)
+    return found
 
 
 def color(values: Sequence[str | None]) -> Coloring:

@@ -1,16 +1,17 @@
 """`emostream probe`: small models on frozen features, trained and tested fold by fold.
 
-Writes OUT/predictions.parquet, rejected.parquet, probe.html, probe.yaml (the options) and, last,
-probe.json. With --encoder, the features are made first, on Ray, in OUT/features, where a later
-probe finds them. The probe itself is a plain loop in this process.
+Writes OUT/predictions.parquet, rejected.parquet, map.parquet, probe.html, probe.yaml (the options)
+and, last, probe.json. With --encoder, the features are made first, on Ray, in OUT/features, where a
+later probe finds them. The probe itself is a plain loop in this process.
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -22,12 +23,12 @@ from shards.storage.files import atomic_write
 from shards.storage.folder import Folder
 from trainers.probing.config import LAYERS_KEPT, ProbeConfig
 
-SUMMARY_NAME, CONFIG_NAME = "probe.json", "probe.yaml"
-PREDICTIONS_NAME, REJECTED_NAME, PAGE_NAME = (
-    "predictions.parquet",
-    "rejected.parquet",
-    "probe.html",
-)
+if TYPE_CHECKING:
+    # Why not at run time: they import torch, which the help text does not need.
+    from trainers.probing.finished import FinishedProbe
+    from trainers.probing.probing import Hidden
+
+CONFIG_NAME, REJECTED_NAME, PAGE_NAME = "probe.yaml", "rejected.parquet", "probe.html"
 FEATURES_NAME = "features"
 SHOWN = {
     "accuracy": "WA",
@@ -52,9 +53,17 @@ def run_probe(config: ProbeConfig) -> int:
 
 def run_folds(config: ProbeConfig) -> dict[str, Any]:
     """Probe inputs that exist, write the folder, and return what probe.json holds."""
+    from trainers.probing.finished import (
+        MAP_NAME,
+        PREDICTIONS_NAME,
+        SUMMARY_NAME,
+        FinishedProbe,
+        read_finished,
+    )
     from trainers.probing.probing import probe
 
     out = Path(config.out)
+    others = [read_finished(other) for other in config.beside]
     folder = Folder(url=str(out), summary_name=SUMMARY_NAME, config_name=CONFIG_NAME)
     folder.make()
     folder.reopen()
@@ -64,8 +73,45 @@ def run_folds(config: ProbeConfig) -> dict[str, Any]:
 
     _write_table(out / PREDICTIONS_NAME, probed.predictions)
     _write_table(out / REJECTED_NAME, probed.rejected)
+    places = _places(config, probed.hidden)
+    if places is not None:
+        _write_table(out / MAP_NAME, places)
+
+    mine = FinishedProbe(document=probed.document, answers=probed.answers, places=places)
+    _write_page(out / PAGE_NAME, mine, others, config.seed)
     folder.finish(config, probed.document)
     return probed.document
+
+
+def _places(config: ProbeConfig, hidden: "Hidden") -> pa.Table | None:
+    """The tested utterances of the first model on a plane; None when they are too few."""
+    from cluster.pages.embedding_map import place_embeddings
+
+    each = [np.asarray([row]) for row in range(len(hidden.vectors))]
+    found = place_embeddings(hidden.vectors, each, config.seed, config.map)
+    if found is None:
+        return None
+
+    table = hidden.utterances.take(pa.array(np.concatenate(found.rows)))
+    for place, name in enumerate(("x", "y")):
+        table = table.append_column(name, pa.array(found.points[:, place]))
+    return table
+
+
+def _write_page(
+    path: Path, mine: "FinishedProbe", others: Sequence["FinishedProbe"], seed: int
+) -> None:
+    from cluster.pages.probe import probe_page
+    from trainers.probing.results import compare_answers
+
+    differences = [compare_answers(mine.answers, other.answers, seed=seed) for other in others]
+    page = probe_page(
+        [mine.document, *(other.document for other in others)],
+        differences,
+        [mine.places, *(other.places for other in others)],
+    )
+    with atomic_write(str(path)) as stream:
+        stream.write(page.encode())
 
 
 def _with_features(config: ProbeConfig) -> tuple[int, ProbeConfig]:

@@ -129,10 +129,9 @@ class ProbeConfig:
         help="Number of training utterances, for low-resource figures. Each class keeps its share; "
         "a larger number has those of a smaller one too. Without it, all are used.",
     )
-    subset_seeds: tuple[int, ...] = option(
+    subset_seed: tuple[int, ...] = option(
         default=(0,),
         help="Seeds that choose the --num-utterances; with several, the figures are means.",
-        former=("subset_seed",),
     )
     learning_rate: float | None = option(
         default=None, help="Learning rate, in place of the head's own."
@@ -184,13 +183,13 @@ class ProbeConfig:
             "--num-epochs",
             "--num-steps",
         )
-        if not self.subset_seeds or len(set(self.subset_seeds)) < len(self.subset_seeds):
+        if not self.subset_seed or len(set(self.subset_seed)) < len(self.subset_seed):
             raise ConfigError(
-                f"--subset-seeds: got {self.subset_seeds}, expected at least one, each once"
+                f"--subset-seed: got {self.subset_seed}, expected at least one, each once"
             )
-        if self.num_utterances is None and len(self.subset_seeds) > 1:
+        if self.num_utterances is None and len(self.subset_seed) > 1:
             raise ConfigError(
-                "--subset-seeds: several seeds choose nothing without --num-utterances; give both"
+                "--subset-seed: several seeds choose nothing without --num-utterances; give both"
             )
         self._require_unit_of_length()
         self.target("label")

@@ -22,6 +22,7 @@ from shards.samples.sample import Sample
 from shards.storage.files import list_files
 from tests.worlds.small import write_shard
 from tests.worlds.training import make_utterance, write_training_world
+from trainers.probing.finished import read_finished
 
 Probe = Callable[..., dict[str, Any]]
 
@@ -128,7 +129,7 @@ def test_selection_on_the_test_fold_is_marked(
 
 def test_subsets_are_drawn_several_times(run: Probe) -> None:
     """Two resamplings of 20 training utterances give six models."""
-    document = run("--num-utterances", "20", "--subset-seeds", "0,1")
+    document = run("--num-utterances", "20", "--subset-seed", "0,1")
     assert [(one["subset_seed"], one["num_train"]) for one in document["models"]] == [
         (seed, 20) for seed in (0, 0, 0, 1, 1, 1)
     ]
@@ -159,7 +160,7 @@ def test_every_input_is_learned_from(run: Probe, input_name: str) -> None:
         (("--layers", "last4"), "--layers last4: the features hold the layers 0; run"),
         (("--layers", "weighted"), "--layers weighted: the features hold layer 0 only"),
         (("--encoder", "spectral"), "give exactly one of --encoder"),
-        (("--subset-seeds", "0,1"), "several seeds choose nothing without --num-utterances"),
+        (("--subset-seed", "0,1"), "several seeds choose nothing without --num-utterances"),
         (("--num-steps", "5"), "--num-steps: the head emotion2vec is trained by the other measure"),
         (("--folds", "session"), "have no `session` in their json"),
         (("--classes", "anger,neutral"), "have a label that is none of the classes"),
@@ -171,3 +172,27 @@ def test_wrong_options_are_refused(
     """Each by name, with the remedy."""
     run(*options, status=2)
     assert message in capsys.readouterr().err
+
+
+def test_probes_are_shown_beside_each_other(run: Probe, tmp_path: Path) -> None:
+    """The page has both, their difference is 0 where they are the same, and a map of one fold."""
+    first = run(out="first", status=0)
+    run("--beside", f"{tmp_path}/first", "--name", "again", out="second")
+    page = (tmp_path / "second" / "probe.html").read_text()
+    assert first["name"] in page
+    assert "0.0 to 0.0" in page
+
+    places = pq.read_table(tmp_path / "second" / "map.parquet")
+    assert len(places) == first["models"][0]["num_test"]
+    finished = read_finished(f"{tmp_path}/second")
+    table = pq.read_table(tmp_path / "second" / "predictions.parquet")
+    said = np.asarray(finished.answers.names)[finished.answers.predicted]
+    assert said.tolist() == table["predicted"].to_pylist()
+
+
+def test_an_unfinished_probe_is_not_shown(
+    run: Probe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder without probe.json is refused before any training."""
+    run("--beside", str(tmp_path), status=2)
+    assert "holds no probe.json" in capsys.readouterr().err

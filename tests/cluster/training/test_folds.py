@@ -134,7 +134,7 @@ def test_every_figure_has_an_interval(tmp_path: Path, capsys: pytest.CaptureFixt
     shards = write_world(tmp_path, lambda number: f"s{number}")
     assert train(tmp_path, shards) == 0
     assert evaluate(tmp_path, shards, f"{tmp_path}/run/best") == 0
-    assert capsys.readouterr().out.count("95 % over speakers") == 4
+    assert capsys.readouterr().out.count("95 % over speakers") == 7
     found = metrics(tmp_path)
     for name, (low, high) in found["intervals"].items():
         assert low <= found["scores"][name] <= high

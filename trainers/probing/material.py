@@ -1,0 +1,97 @@
+"""What a probe works with: labeled utterances, their inputs and divisions, and trained heads.
+
+Utterances without a label take no part. Divisions are made of all labeled ones, and only then are
+those without an input left out, so that the divisions are the same for every method.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.config import ConfigError
+from shards.loading.index import CorpusIndex, read_index
+from shards.loading.targets import read_targets, require_known_labels, resolve_classes
+from trainers.probing.config import ProbeConfig
+from trainers.probing.divisions import Division, make_divisions
+from trainers.probing.inputs import Inputs, Origin, open_inputs
+from trainers.probing.loop import Fitted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Material:
+    """What is probed: labeled utterances, their inputs, and their divisions.
+
+    `reasons` [N] says why an utterance has no input; no division has such an utterance. `labels`
+    [N] are places in `names`.
+    """
+
+    index: CorpusIndex
+    names: Sequence[str]
+    labels: NDArray[np.int64]
+    inputs: Inputs
+    origin: Origin
+    divisions: Sequence[Division]
+    reasons: Sequence[str | None]
+    truth: str
+    num_without_label: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """One trained head: its place among the folds and subsets, and what it answered."""
+
+    fold: int
+    subset: int
+    division: Division
+    fitted: Fitted
+
+
+def prepare(config: ProbeConfig) -> Material:
+    """Read labels, divide the labeled utterances, and open their inputs."""
+    corpus = read_index(config.shards)
+    truth = config.truth or (
+        "emotion" if corpus.table["emotion"].null_count < len(corpus) else "label"
+    )
+    target = config.target(truth)
+    names = resolve_classes(corpus, target)
+    require_known_labels(corpus, target, names, "of all")
+    labeled = np.flatnonzero(read_targets(corpus, target, names).known)
+
+    index = corpus.take(labeled)
+    inputs, origin = open_inputs(config, index)
+    reasons = [inputs.problem(row) for row in range(len(index))]
+    divisions = make_divisions(
+        index, config.folds, seed=config.seed, select_on_test=config.select_on == "test"
+    )
+
+    return Material(
+        index=index,
+        names=names,
+        labels=read_targets(index, target, names).labels,
+        inputs=inputs,
+        origin=origin,
+        divisions=[_usable(division, reasons) for division in divisions],
+        reasons=reasons,
+        truth=truth,
+        num_without_label=len(corpus) - len(index),
+    )
+
+
+def _usable(division: Division, reasons: Sequence[str | None]) -> Division:
+    """The division without utterances that have no input."""
+    has_input = np.asarray([reason is None for reason in reasons])
+    parts = {
+        name: getattr(division, name)[has_input[getattr(division, name)]]
+        for name in ("train", "validation", "test")
+    }
+
+    for name, rows in parts.items():
+        if not len(rows):
+            first = next((reason for reason in reasons if reason is not None), "")
+            raise ConfigError(
+                f"--folds: fold {division.name} has no utterance with an input to {name}; choose "
+                f"other folds, or look into the reasons ({first})"
+            )
+    return replace(division, **parts)
