@@ -34,6 +34,7 @@ from trainers.models.masked_predictor import MaskedPredictor
 from trainers.models.parts.device import default_device
 from trainers.models.personal.adapted_encoder import SpeakerState, save_encoder
 from trainers.models.personal.speaker_embedding import SpeakerEmbedding
+from trainers.preparation.durations import with_durations
 from trainers.preparation.hold_out import hold_out
 from trainers.preparation.small_encoder import set_statistics, small_encoder_config
 from trainers.recipes.papt.config import PretrainConfig
@@ -224,13 +225,13 @@ def projection_size_for(width: int) -> int:
 
 
 def _long_enough(corpus: CorpusIndex, options: PretrainConfig) -> CorpusIndex:
-    index = corpus.split(*options.splits)
+    index = with_durations(corpus.split(*options.splits), on_first_rank)
     long = np.flatnonzero(index.durations * SAMPLE_RATE_HZ >= options.min_samples)
     if not len(long):
-        longest = np.max(np.nan_to_num(index.durations)) * SAMPLE_RATE_HZ
+        longest = index.durations.max() * SAMPLE_RATE_HZ
         raise ConfigError(
-            f"min_samples: got {options.min_samples}, but no utterance is known to be that long; "
-            f"by the `duration_seconds` of their json, the longest has {longest:.0f} samples"
+            f"min_samples: got {options.min_samples}, but the longest utterance has "
+            f"{longest:.0f} samples"
         )
 
     log.info(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -253,17 +254,27 @@ def test_another_family_is_refused(shards: str, tmp_path: Path) -> None:
 
 
 def test_shards_need_no_speakers(tmp_path: Path) -> None:
-    """Utterances that name no speaker are held out as those of one; other recipes refuse them."""
+    """Utterances that name no speaker are held out as those of one; other recipes refuse them.
+
+    Nor need their json say how long they are.
+    """
     samples = []
     for number in range(20):
         sample = make_utterance("train", 0, number)
-        metadata = {key: value for key, value in sample.metadata.items() if key != "speaker"}
+        left_out = ("speaker", "duration_seconds")
+        metadata = {key: value for key, value in sample.metadata.items() if key not in left_out}
         split = "train" if number < 14 else "validation"
         samples.append(replace(sample, metadata=metadata | {"split": split}))
     write_shard(tmp_path / "shard-000000.tar", samples)
 
     values = values_of(str(tmp_path / "shard-000000.tar"), tmp_path / "run", held_out_share=0.2)
-    assert len(task_of(values).train) == 11
+    task = task_of(values)
+    assert len(task.train) == 11
+    sounds = [
+        make_utterance("train", 0, int(key[-3:])) for key in task.train.table["key"].to_pylist()
+    ]
+    stated = [sample.metadata["duration_seconds"] for sample in sounds]
+    np.testing.assert_allclose(task.train.durations, stated)
     train(values)
     with pytest.raises(ConfigError, match="has no `speaker` in its json; training needs one"):
         read_index(values["shards"])

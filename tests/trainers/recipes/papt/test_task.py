@@ -271,7 +271,7 @@ def test_the_projection_is_huberts(shards: str, tmp_path: Path, width: int, expe
             "tapt",
             {"min_samples": 10**6},
             {},
-            "min_samples: got 1000000, but no utterance is known to be that long.* the longest has",
+            "min_samples: got 1000000, but the longest utterance has",
         ),
         ("tapt", {"num_labels": 2**17}, {}, "num_labels: got 131072, expected at most 65536"),
         ("tapt", {"splits": ("train", "dev")}, {}, "split 'dev': no utterance has it"),
