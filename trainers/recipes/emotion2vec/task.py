@@ -127,6 +127,12 @@ class Emotion2vecTask:
         for layer in encoder.body.layers[: self._encoder.freeze_layers]:
             layer.requires_grad_(False)
 
+        top_layers = self._options.targets.top_layers or 0
+        if top_layers > len(encoder.body.layers):
+            raise ConfigError(
+                f"model.targets.top_layers: got {top_layers}, expected at most the encoder's "
+                f"{len(encoder.body.layers)}"
+            )
         return Emotion2vecModel(encoder, decoder, self._options)
 
     def validate(self, rows: NDArray[np.int64], scores: NDArray[np.float32]) -> Mapping[str, float]:
