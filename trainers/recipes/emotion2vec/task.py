@@ -23,12 +23,14 @@ from shards.loading.batch_plan import PlannedBatch, UtterancePlan
 from shards.loading.index import CorpusIndex
 from shards.loading.loader import BatchReader
 from shards.storage.files import flush_tree
+from trainers.engine.ranks import on_first_rank
 from trainers.models.encoders.data2vec.configuration import Data2VecConfig
 from trainers.models.encoders.data2vec.decoders import load_decoder, make_decoder, save_decoder
 from trainers.models.encoders.data2vec.encoder import Data2VecEncoder
 from trainers.models.encoders.data2vec.published import from_transformers
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.loading import load_encoder
+from trainers.preparation.durations import with_durations
 from trainers.preparation.hold_out import hold_out
 from trainers.preparation.small_encoder import set_statistics
 from trainers.recipes.emotion2vec.config import Emotion2vecConfig
@@ -125,6 +127,12 @@ class Emotion2vecTask:
         for layer in encoder.body.layers[: self._encoder.freeze_layers]:
             layer.requires_grad_(False)
 
+        top_layers = self._options.targets.top_layers or 0
+        if top_layers > len(encoder.body.layers):
+            raise ConfigError(
+                f"model.targets.top_layers: got {top_layers}, expected at most the encoder's "
+                f"{len(encoder.body.layers)}"
+            )
         return Emotion2vecModel(encoder, decoder, self._options)
 
     def validate(self, rows: NDArray[np.int64], scores: NDArray[np.float32]) -> Mapping[str, float]:
@@ -240,13 +248,12 @@ def _with_tokens(encoder: Data2VecEncoder, num_tokens: int) -> Data2VecEncoder:
 
 
 def _long_enough(corpus: CorpusIndex, options: Emotion2vecConfig) -> CorpusIndex:
-    index = corpus.split(*options.splits)
+    index = with_durations(corpus.split(*options.splits), on_first_rank)
     long = np.flatnonzero(index.durations >= options.min_seconds)
     if not len(long):
         raise ConfigError(
-            f"model.min_seconds: got {options.min_seconds}, but no utterance is known to be that "
-            "long; by the `duration_seconds` of their json, the longest has "
-            f"{np.max(np.nan_to_num(index.durations)):.2f}"
+            f"model.min_seconds: got {options.min_seconds}, but the longest utterance has "
+            f"{index.durations.max():.2f} s"
         )
 
     log.info("%d of %d utterances have %g s or more", len(long), len(index), options.min_seconds)

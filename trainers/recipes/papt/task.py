@@ -35,6 +35,7 @@ from trainers.models.masked_predictor import MaskedPredictor
 from trainers.models.parts.dropout import set_dropout
 from trainers.models.personal.adapted_encoder import SpeakerState, save_encoder
 from trainers.models.personal.speaker_embedding import SpeakerEmbedding
+from trainers.preparation.durations import with_durations
 from trainers.preparation.encoder_start import load_start
 from trainers.preparation.hold_out import hold_out
 from trainers.preparation.length_limit import LengthLimit
@@ -68,7 +69,8 @@ class PretrainingTask:
         self._options, self._corpus = replace(options, max_samples=int(longest)), corpus
         self._allow_partial_start = run.allow_partial_start
 
-        chosen = self._limit.within(corpus.split(*options.splits), " ".join(options.splits))
+        known = with_durations(corpus.split(*options.splits), on_first_rank)
+        chosen = self._limit.within(known, " ".join(options.splits))
         self._everything = _long_enough(chosen, options)
 
         held_out = hold_out(self._everything, options.held_out_share, seed=run.engine.seed)
@@ -253,10 +255,10 @@ def front_end_gradient_for(width: int) -> float:
 def _long_enough(index: CorpusIndex, options: PretrainConfig) -> CorpusIndex:
     long = np.flatnonzero(index.durations * SAMPLE_RATE_HZ >= options.min_samples)
     if not len(long):
-        longest = np.max(np.nan_to_num(index.durations)) * SAMPLE_RATE_HZ
+        longest = index.durations.max() * SAMPLE_RATE_HZ
         raise ConfigError(
-            f"min_samples: got {options.min_samples}, but no utterance is known to be that long; "
-            f"by the `duration_seconds` of their json, the longest has {longest:.0f} samples"
+            f"min_samples: got {options.min_samples}, but the longest utterance has "
+            f"{longest:.0f} samples"
         )
 
     log.info(

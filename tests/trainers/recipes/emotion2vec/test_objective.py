@@ -1,8 +1,11 @@
 """Targets, losses and the guard against a collapse, against numbers computed by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import torch.distributed as distributed
 
 from shards.config import ConfigError
 from trainers.recipes.emotion2vec.config import Emotion2vecConfig
@@ -64,3 +67,29 @@ def test_a_collapse_is_said_once_the_run_has_begun() -> None:
     guard.see(torch.randn(50, 3), wide)
     with pytest.raises(ConfigError, match=r"predictions spread 0\.0010"):
         guard.check(13)
+
+
+def see_flat_frames(rank: int, folder: Path) -> None:
+    """On either of two ranks, see frames that are all alike; write down what the check says."""
+    store = distributed.FileStore(str(folder / "store"), 2)
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    guard = CollapseGuard(Emotion2vecConfig(guard_after=0))
+
+    # Alike on each rank and not between the two: the first step must pass on both.
+    guard.see(torch.full((4, 3), float(rank)), None)
+    guard.check(1)
+    guard.see(torch.full((4 + rank, 3), 0.5), None)
+    try:
+        guard.check(2)
+    except ConfigError as error:
+        (folder / f"rank-{rank}").write_text(str(error))
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+def test_a_collapse_is_everybodys(tmp_path: Path) -> None:
+    """Two ranks count their frames together, and both end with the same message."""
+    torch.multiprocessing.spawn(see_flat_frames, args=(tmp_path,), nprocs=2)
+    first, second = ((tmp_path / f"rank-{rank}").read_text() for rank in range(2))
+    assert first == second
+    assert first.startswith("collapse at step 2: targets spread 0.0010")

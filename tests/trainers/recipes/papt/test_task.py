@@ -275,7 +275,7 @@ def test_head_and_front_end_are_huberts(
             "tapt",
             {"min_samples": 10**6},
             {},
-            "min_samples: got 1000000, but no utterance is known to be that long.* the longest has",
+            "min_samples: got 1000000, but the longest utterance has",
         ),
         ("tapt", {"num_labels": 2**17}, {}, "num_labels: got 131072, expected at most 65536"),
         ("tapt", {"splits": ("train", "dev")}, {}, "split 'dev': no utterance has it"),

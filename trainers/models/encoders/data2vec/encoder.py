@@ -30,6 +30,7 @@ class Data2VecEncoder(PreTrainedModel):
     """
 
     config_class = Data2VecConfig
+    base_model_prefix = "encoder"  # under which a classifier's checkpoint has its weights
     main_input_name = "inputs"
 
     def __init__(self, config: Data2VecConfig) -> None:
