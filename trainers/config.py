@@ -13,7 +13,7 @@ from shards.config import ConfigError, option, require_positive
 from shards.config_values import from_mapping
 from shards.loading.folds import AS_STATED
 from trainers.recipes.recipe import RecipeConfig
-from trainers.recipes.registry import recipe_called, recipes
+from trainers.recipes.registry import recipe_called, recipes, stored_name
 from trainers.settings.data import DataConfig
 from trainers.settings.encoder import EncoderConfig
 from trainers.settings.engine import EngineConfig
@@ -66,6 +66,8 @@ class TrainConfig:
     )
 
     def __post_init__(self) -> None:
+        # Two spellings of one recipe are one method, to `--resume` and to `compare`.
+        object.__setattr__(self, "recipe", stored_name(self.recipe))
         require_positive(self, "--num-workers")
         if self.folds is not None and self.data.folds == AS_STATED:
             raise ConfigError(

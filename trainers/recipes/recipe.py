@@ -16,7 +16,7 @@ from trainers.settings.engine import EngineConfig
 
 if TYPE_CHECKING:
     from shards.loading.index import CorpusIndex
-    from trainers.task import Task  # with torch, which options do not need
+    from trainers.task import FittedTask, Task  # with torch, which options do not need
 
 
 class Run(Protocol):
@@ -63,8 +63,12 @@ class Recipe:
     config: type[RecipeConfig]
     task: str
 
-    def make_task(self, run: Run, options: RecipeConfig, corpus: "CorpusIndex") -> "Task":
+    def make_task(
+        self, run: Run, options: RecipeConfig, corpus: "CorpusIndex"
+    ) -> "Task | FittedTask":
         """Make the task of a run; `options` are of this recipe's class."""
-        make: Callable[[Run, RecipeConfig, CorpusIndex], Task] = resolve_name(self.task)
+        make: Callable[[Run, RecipeConfig, CorpusIndex], Task | FittedTask] = resolve_name(
+            self.task
+        )
 
         return make(run, options, corpus)

@@ -20,12 +20,14 @@ from trainers.models.encoders.seams import BeforeLayer, LayerInput
 from trainers.models.encoders.sequence import SequenceEncoderConfig
 from trainers.models.encoders.small import SmallAdapter
 from trainers.models.encoders.speech import Data2VecAdapter, WaveformAdapter
+from trainers.models.encoders.statistics import StatisticsAdapter, StatisticsEncoderConfig
 from trainers.models.encoders.video import VideoAdapter
 
 # By the model type of the configuration; called with the model and whether its waveforms are
 # normalized.
 ADAPTERS: Mapping[str, Callable[[Any, bool], EncoderAdapter]] = {
     SequenceEncoderConfig.model_type: lambda model, _: SmallAdapter(model),
+    StatisticsEncoderConfig.model_type: lambda model, _: StatisticsAdapter(model),
     "hubert": lambda model, normalize: WaveformAdapter(model, normalize=normalize),
     "wav2vec2": lambda model, normalize: WaveformAdapter(model, normalize=normalize),
     "wavlm": lambda model, normalize: WaveformAdapter(model, normalize=normalize),

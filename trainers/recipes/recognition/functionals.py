@@ -13,16 +13,13 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from shards.config import ConfigError
 from shards.loading.inputs import Modality
 from shards.media.sound_format import SAMPLE_RATE_HZ
-from trainers.models.parts.cepstra import Cepstra, slopes
-
-NUM_CEPSTRA = 20
+from trainers.models.parts.functionals import CepstralFunctionals, over_time
 
 Functionals = Callable[[Tensor], NDArray[np.float32]]  # samples [S], or features [T, D], to [X]
 
@@ -43,16 +40,6 @@ def functionals_of(kind: Literal["cepstra", "compare"], modality: Modality) -> F
     return CepstralFunctionals() if modality == "audio" else over_time
 
 
-class CepstralFunctionals:
-    """Measures means and deviations of 20 mel cepstra and their deltas [80]."""
-
-    def __init__(self) -> None:
-        self._cepstra = Cepstra(NUM_CEPSTRA)
-
-    def __call__(self, media: Tensor) -> NDArray[np.float32]:
-        return over_time(torch.from_numpy(self._cepstra(media[None])[0]))
-
-
 class Compare:
     """Measures ComParE 2016 [6373]; NaN for an utterance that is too short for it."""
 
@@ -71,14 +58,3 @@ class Compare:
 
     def __call__(self, media: Tensor) -> NDArray[np.float32]:
         return self._smile.process_signal(media.numpy(), SAMPLE_RATE_HZ).to_numpy()[0]
-
-
-def over_time(media: Tensor) -> NDArray[np.float32]:
-    """Compute means and deviations over time of features [T, D] and of their deltas: [4 D]."""
-    frames_TD = media.numpy().astype(np.float64)
-    parts = [
-        part
-        for rows in (frames_TD, slopes(frames_TD))
-        for part in (rows.mean(axis=0), rows.std(axis=0))
-    ]
-    return np.concatenate(parts).astype(np.float32)
