@@ -16,10 +16,16 @@ from shards.config_values import from_mapping
 from shards.loading.folds import AS_STATED
 from trainers.recipes.named_configs import named_configs
 from trainers.recipes.recipe import RecipeConfig
-from trainers.recipes.registry import recipe_called, recipes
+from trainers.recipes.registry import recipe_called, recipes, stored_name
 from trainers.settings.data import DataConfig
 from trainers.settings.encoder import EncoderConfig
 from trainers.settings.engine import EngineConfig
+
+# What means something only to recipes that learn from labels.
+_OPTIONS_OF_LABELS = {
+    "data": ("num_speakers", "num_utterances", "known_seconds"),
+    "encoder": ("lora_rank", "mask_time_probability", "mask_channel_probability"),
+}
 
 
 def _recipes_explained() -> str:
@@ -88,6 +94,8 @@ class TrainConfig:
     )
 
     def __post_init__(self) -> None:
+        # Two spellings of one recipe are one method, to `--resume` and to `compare`.
+        object.__setattr__(self, "recipe", stored_name(self.recipe))
         require_positive(self, "--num-workers")
         if self.folds is not None and self.sweep is not None:
             raise ConfigError("--folds and --sweep: give one of them; a sweep tries data.fold too")
@@ -113,7 +121,23 @@ class TrainConfig:
                 f"data.sampling: got class_balanced for {self.recipe}, expected shuffled: {reason}"
             )
 
+        if not options.uses_labels:
+            self._refuse_options_of_labels()
         options.check(self)
+
+    def _refuse_options_of_labels(self) -> None:
+        """Raise ConfigError for options that choose among labels, or make the most of few."""
+        given = [
+            f"{group}.{name}"
+            for group, names in _OPTIONS_OF_LABELS.items()
+            for name in names
+            if getattr(getattr(self, group), name)
+        ]
+        if given:
+            raise ConfigError(
+                f"{', '.join(given)}: got a value for {self.recipe}, which uses no labels; leave "
+                "it out, or give it to finetune, setpeer or weighting afterwards"
+            )
 
     def check_workers(self, num_workers: int) -> None:
         """Raise ConfigError when `num_workers` processes cannot share a step's batches equally.

@@ -1,15 +1,16 @@
-"""The two things a recipe hands to the engine: a task, and the model that the task builds.
+"""What a recipe hands to the engine: a task, and the model that the task builds.
 
 A task gives the model with its loss, the batches, the validation and the export. The engine knows
-nothing else about a recipe.
+nothing else about a recipe. A recipe without gradient steps hands over a `FittedTask` in its place.
 
 Shapes: N utterances, W scores of an utterance.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,3 +129,43 @@ class Task(Protocol):
 
     def export(self, model: TrainingModel, folder: Path) -> None:
         """Write the trained model into `folder`, where `from_pretrained` can read it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One solution of a fitted task: a model, and its figures on the validation split.
+
+    `setting` is what it was fitted with, for example {"regularization": 0.1}.
+    """
+
+    setting: Mapping[str, float]
+    figures: Mapping[str, float]
+    model: TrainingModel
+
+
+@runtime_checkable
+class FittedTask(Protocol):
+    """A task that is solved without gradient steps, once for each setting that is tried."""
+
+    @property
+    def corpus_digest(self) -> str:
+        """The digest of the whole corpus, which the result of a run states."""
+
+    @property
+    def num_candidates(self) -> int:
+        """How many settings are tried."""
+
+    def measure(self, say: Callable[[str], None]) -> None:
+        """Measure the utterances. Every rank calls this, and a rank may wait in it for others."""
+
+    def candidates(self) -> Iterator[Candidate]:
+        """A solution for each setting; the first rank alone calls this, after `measure`.
+
+        The model of a candidate is valid until the next candidate is asked for.
+        """
+
+    def objective(self, figures: Mapping[str, float]) -> float:
+        """The figure that decides which candidate is best; higher is better."""
+
+    def export(self, model: TrainingModel, folder: Path) -> None:
+        """Write the model into `folder`, where `from_pretrained` can read it."""

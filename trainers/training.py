@@ -1,6 +1,7 @@
 """Trains as the options of `emostream train` say: the recipe's task is handed to the engine."""
 
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as distributed
 from transformers.utils import logging as transformers_logging
@@ -10,7 +11,8 @@ from shards.loading.index import CorpusIndex, read_index
 from shards.loading.shared_speakers import require_unshared
 from shards.progress import OnProgress, unseen
 from trainers.config import TrainConfig
-from trainers.engine.checkpoints import CHECKPOINTS_NAME, CheckpointFolder, refuse_used_folder
+from trainers.engine.checkpoints import is_begun, refuse_used_folder
+from trainers.engine.fitting import FittingRun
 from trainers.engine.process_group import join_group
 from trainers.engine.ranks import on_every_rank, on_first_rank
 from trainers.engine.run import TrainingResult, TrainingRun
@@ -18,7 +20,7 @@ from trainers.engine.tracking import require_trackers
 from trainers.engine.validation import OnValidation, unwatched
 from trainers.recipes.registry import recipe_called
 from trainers.resuming import refuse_another_run, resolved_options, write_config
-from trainers.task import Task
+from trainers.task import FittedTask, Task
 
 
 def run_training(
@@ -41,19 +43,18 @@ def run_training(
     corpus = on_every_rank(lambda: read_corpus(config))
     task = on_every_rank(lambda: make_task(config, corpus))
     parameters = dict(resolved_options(config))
-    run = TrainingRun(
-        config.engine,
-        Path(config.out),
-        task,
-        parameters=parameters,
-        on_step=on_step,
-        on_validation=on_validation,
-    )
+    out = Path(config.out)
+    watch: dict[str, Any] = {"on_step": on_step, "on_validation": on_validation}
+    run: FittingRun | TrainingRun
+    if isinstance(task, FittedTask):
+        run = FittingRun(config.engine, out, task, parameters=parameters, **watch)
+    else:
+        run = TrainingRun(config.engine, out, task, parameters=parameters, **watch)
 
     run.restore()
     # Written only now, because nothing above has refused the run: a refused run must leave the
     # folder as it was.
-    on_first_rank(lambda: write_config(Path(config.out), config))
+    on_first_rank(lambda: write_config(out, config))
     return run.run()
 
 
@@ -71,7 +72,7 @@ def read_corpus(config: TrainConfig) -> CorpusIndex:
     return corpus
 
 
-def make_task(config: TrainConfig, corpus: CorpusIndex) -> Task:
+def make_task(config: TrainConfig, corpus: CorpusIndex) -> Task | FittedTask:
     """The training task of the recipe that `config` names, on the utterances of `corpus`."""
     return recipe_called(config.recipe).make_task(config, config.recipe_config(), corpus)
 
@@ -82,5 +83,5 @@ def _refuse_what_cannot_be(config: TrainConfig) -> None:
     require_trackers(config.engine.trackers)
     refuse_used_folder(out, resume=config.resume)
 
-    if CheckpointFolder(out / CHECKPOINTS_NAME).newest() is not None:
+    if is_begun(out):
         refuse_another_run(out, config)

@@ -1,8 +1,8 @@
 """A trained recognizer of sound, and what it must know about the speaker before it can answer.
 
-There are three ways to hear. A plain recognizer hears every piece of sound by itself. SetPeER hears
-pieces of one speaker together. PAPT hears a piece with a speaker's embedding: the speaker's own,
-or that of the training speaker whose vector is nearest (the proxy).
+There are three ways to hear. A plain recognizer hears every piece of sound by itself. SetPeER and
+`speaker-normalized` hear pieces of one speaker together. PAPT hears a piece with a speaker's
+embedding: the speaker's own, or that of the training speaker whose vector is nearest (the proxy).
 
 Shapes: N pieces, W classes or values, D width.
 """
@@ -72,7 +72,7 @@ class SpeechRecognizer:
         """What the recognizer must know about a speaker."""
         if self._trained.speakers is not None:
             return "embeddings"
-        return "none" if self._trained.model.extractor is None else "sets"
+        return "sets" if self._trained.model.hears_sets else "none"
 
     @property
     def pool_seconds(self) -> float:

@@ -107,7 +107,7 @@ def test_class_balance_that_cannot_be_is_refused(
 @pytest.mark.parametrize("data", [{"num_speakers": 3}, {"known_seconds": 2.0}])
 def test_adaptation_hears_all_speakers(data: dict[str, Any]) -> None:
     """Options that choose labeled speakers are refused where they would do nothing."""
-    with pytest.raises(ConfigError, match="got one of them for tapt, which uses no labels"):
+    with pytest.raises(ConfigError, match="got a value for tapt, which uses no labels"):
         config("tapt", data=data)
 
 

@@ -142,12 +142,23 @@ def make_universal(checkpoint: Path) -> Path:
 
 
 def refuse_used_folder(out: Path, *, resume: bool) -> None:
-    """Raise ConfigError when `out` holds checkpoints of a run that is not to be resumed."""
-    if not resume and (out / CHECKPOINTS_NAME).is_dir() and any((out / CHECKPOINTS_NAME).iterdir()):
+    """Raise ConfigError when `out` holds a run that is not to be resumed, begun or finished."""
+    checkpoints = out / CHECKPOINTS_NAME
+    is_used = checkpoints.is_dir() and any(checkpoints.iterdir())
+    # A run without steps has a result, but never a checkpoint.
+    if not resume and (is_used or (out / RESULT_NAME).exists()):
         raise ConfigError(
-            f"--out {out}: got a folder with the checkpoints of a run, expected a folder without; "
-            "add --resume to go on with that run, or give another folder"
+            f"--out {out}: got a folder with the checkpoints of a run, or with its result, "
+            "expected a folder without; add --resume to go on with that run, or give another folder"
         )
+
+
+def is_begun(out: Path) -> bool:
+    """Whether `out` holds what a run must have been started with the same options to go on with."""
+    return (
+        CheckpointFolder(out / CHECKPOINTS_NAME).newest() is not None
+        or (out / RESULT_NAME).exists()
+    )
 
 
 @contextmanager

@@ -47,9 +47,10 @@ class Predicted:
     """What a model answered to the utterances of an index, in the order of the index.
 
     `scores` [N, C] are probabilities or values, `features` [N, D] are pooled over frames, and
-    `sets` [N] is the number of each utterance's set. `set_embeddings` [B, D] holds what P made of
-    each set, averaged over layers; None for a model without P. `codes` are the entries of P's
-    codebook that any layer chose at least once; None without a codebook.
+    `sets` [N] is the number of each utterance's set. `set_embeddings` [B, D] holds what the model
+    made of each set (P's embeddings, averaged over layers); None for a model without sets.
+    `codes` are the entries of P's codebook that any layer chose at least once; None without a
+    codebook.
     """
 
     scores: NDArray[np.float32]
@@ -97,16 +98,16 @@ def predict(
 ) -> Predicted:
     """Recognize every utterance of `index`, in sets of utterances of one speaker.
 
-    A set has at most `set_size` utterances; 0: all of its speaker. A model without P recognizes
+    A set has at most `set_size` utterances; 0: all of its speaker. A model without sets recognizes
     each utterance by itself and takes no notice of `set_size`. Raises ConfigError when there is no
     support of the kind asked for.
     """
     model = trained.model
-    personalized = model.extractor is not None
+    personalized = model.hears_sets
     if support != "same" and not personalized:
         raise ConfigError(
             f"--support {support}: this model is not personalized, so it uses no support; expected "
-            "--support same, or a model that setpeer has trained"
+            "--support same, or a model that setpeer or speaker-normalized has trained"
         )
 
     device, target = next(model.parameters()).device, target_answered(model)
@@ -184,7 +185,7 @@ def _recognize(
     # The set and its support have the same set number, because P makes the prefixes of a set only
     # from utterances of that set. `source` says which of them: the support alone. With support
     # `same` the batch ends with the set, and None lets P use all of it.
-    sets = batch.sets if model.extractor is None else torch.zeros_like(places)
+    sets = torch.zeros_like(places) if model.hears_sets else batch.sets
     source = places >= num_predicted if num_predicted < len(batch) else None
 
     speakers = None

@@ -75,6 +75,7 @@ def is_standard_recognizer(config: RecognizerConfig) -> bool:
         config.modality == "audio"
         and config.head == "linear"
         and config.fusion == "none"
+        and config.speaker_prior is None
         and not config.speakers
         and has_standard_form(config.encoder)
     )

@@ -1,9 +1,10 @@
 """The emotion recognizer: an encoder and a head, personalized by a set of utterances or not.
 
-Personalized, it is SetPeER (setpeer-emoceleb, section IV; see `personal/set_fusion.py`). Without
-personalization it is the vanilla baseline. By default a set's prefix is made from the utterances
-that it serves. `source` makes it from others, which the controls with wrong or disjoint support
-need.
+Personalized, it is SetPeER (setpeer-emoceleb, section IV; see `personal/set_fusion.py`), or its
+features are standardized by speaker (`personal/speaker_standardizer.py`). Without personalization
+it is the vanilla baseline. By default a set's prefix, or its mean and deviation, is made from the
+utterances that it serves. `source` makes it from others, which the controls with wrong or disjoint
+support need.
 
 `save_pretrained` saves it and `from_pretrained` loads it, whatever the encoder.
 
@@ -31,6 +32,7 @@ from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.loading import encoder_of
 from trainers.models.encoders.registry import register_models
 from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
+from trainers.models.encoders.statistics import StatisticsEncoder, StatisticsEncoderConfig
 from trainers.models.losses import Similarity
 from trainers.models.parts.float32_buffers import Float32Buffers
 from trainers.models.parts.partial_start import require_whole_start
@@ -39,6 +41,7 @@ from trainers.models.personal.halves import halve
 from trainers.models.personal.set_fusion import Contrast, Fusion, SetFuser
 from trainers.models.personal.speaker_embedding import SpeakerEmbedding, SpeakerFusion
 from trainers.models.personal.speaker_prefix import PersonalizedFeatureExtractor
+from trainers.models.personal.speaker_standardizer import SpeakerStandardizer
 from trainers.models.standard import is_standard, load_standard, read_description
 
 NUM_HEADS = 4
@@ -55,7 +58,9 @@ class RecognizerConfig(PretrainedConfig):
 
     `names` are the classes, or the values when `is_values`; `encoder` is the encoder's own
     configuration. `normalise` says whether waveforms are normalized; keys of config.json keep the
-    spelling they began with. `clip` is the format of a video encoder's clips. Without a
+    spelling they began with. `clip` is the format of a video encoder's clips. The head `two_layer`
+    has a hidden layer of `head_width`. With a `speaker_prior`, pooled features are standardized by
+    speaker, and the training speakers count as that many utterances in the deviations. Without a
     `contrast_temperature`, training has no L_NCE. `speakers` are those that have an embedding
     (PAPT). `trained_on` says which labels the recognizer learned from (`target`), of how many
     speakers (`num_speakers`), how much of the test speakers (`known_seconds` of `known_split`), and
@@ -75,6 +80,7 @@ class RecognizerConfig(PretrainedConfig):
         head: Literal["linear", "two_layer", "interpreter"] = "linear",
         head_dropout: float = 0.1,
         head_width: int = 256,
+        speaker_prior: float | None = None,
         fusion: Fusion = "none",
         extractor: dict[str, Any] | None = None,
         contrast_temperature: float | None = 0.1,
@@ -94,6 +100,7 @@ class RecognizerConfig(PretrainedConfig):
         self.head = head
         self.head_dropout = head_dropout
         self.head_width = head_width
+        self.speaker_prior = speaker_prior
         self.fusion = fusion
         self.extractor = extractor or {}
         self.contrast_temperature = contrast_temperature
@@ -114,10 +121,11 @@ class RecognizerConfig(PretrainedConfig):
 class Recognition:
     """What one pass recognizes.
 
-    `scores_NC` [N, C] are logits or values, and `pooled_ND` [N, D] the pooled features.
-    `speakers_BD` [B, D] is P's embedding of each set, averaged over layers and Q, and None without
-    P. `codes` are those that P used. `terms` are the losses that P adds; `nce` is there in training
-    only, but then always, because ranks compare their terms.
+    `scores_NC` [N, C] are logits or values, and `pooled_ND` [N, D] the pooled features, before any
+    standardization. `speakers_BD` [B, D] is P's embedding of each set, averaged over layers and Q,
+    or the mean by which a set is standardized, and else None. `codes` are those that P used.
+    `terms` are the losses that P adds; `nce` is there in training only, but then always, because
+    ranks compare their terms.
     """
 
     scores_NC: Tensor
@@ -139,6 +147,7 @@ class EmotionRecognizer(PreTrainedModel):
         self.head = _build_head(config, self.encoder.width)
 
         self.extractor: PersonalizedFeatureExtractor | None = None
+        self.standardizer: SpeakerStandardizer | None = None
         self.cross_attention: nn.MultiheadAttention | None = None
         self.speakers: SpeakerEmbedding | None = None
 
@@ -149,6 +158,9 @@ class EmotionRecognizer(PreTrainedModel):
                 config.speaker_vector_width,
                 config.speaker_fusion,
             )
+
+        if config.speaker_prior is not None:
+            self.standardizer = SpeakerStandardizer(self.encoder.width, config.speaker_prior)
 
         if config.fusion != "none":
             options = dict(config.extractor)
@@ -177,6 +189,11 @@ class EmotionRecognizer(PreTrainedModel):
         *_, last = self.head.children()
         assert isinstance(last, nn.Linear)  # noqa: S101 (both kinds of head end so)
         return last
+
+    @property
+    def hears_sets(self) -> bool:
+        """Whether it recognizes an utterance by others of the same speaker."""
+        return self.extractor is not None or self.standardizer is not None
 
     @property
     def input_name(self) -> InputName:
@@ -230,13 +247,19 @@ class EmotionRecognizer(PreTrainedModel):
     ) -> Recognition:
         """Recognize utterances of one or more sets.
 
-        `sets` [N] numbers each utterance's set, 0 to B - 1. Prefixes are made from the utterances
-        where `source` [N] is true. With speaker embeddings, `speakers` [N] is the number of each
-        utterance's embedding. Raises ValueError for a set without a source, and if there are
-        embeddings but no `speakers`.
+        `sets` [N] numbers each utterance's set, 0 to B - 1. Prefixes, or means and deviations, are
+        made from the utterances where `source` [N] is true. With speaker embeddings, `speakers`
+        [N] is the number of each utterance's embedding. Raises ValueError for a set without a
+        source, and if there are embeddings but no `speakers`.
         """
         if self.speakers is not None:
             return self._recognize_known(inputs, lengths, speakers)
+        if self.hears_sets:
+            _require_source(sets, source)
+        if self.standardizer is not None:
+            pooled_ND = masked_mean(*self.encoder(inputs, lengths))
+            standardized_ND, means_BD = self.standardizer(pooled_ND, sets, source)
+            return Recognition(self.head(standardized_ND).float(), pooled_ND, means_BD, (), {})
 
         fuser = None if self.extractor is None else self._fuser(self.extractor, sets, source)
         frames_NTD, mask_NT = self.encoder(inputs, lengths, fuser)
@@ -255,11 +278,6 @@ class EmotionRecognizer(PreTrainedModel):
         """Build what runs P in one pass; the halves of sets are drawn once, for all layers."""
         if source_N is None:
             source_N = torch.ones_like(sets_N, dtype=torch.bool)
-        elif len(torch.unique(sets_N[source_N])) < len(torch.unique(sets_N)):
-            raise ValueError(
-                "source: got a set without an utterance that its prefix could be made from, "
-                "expected at least one"
-            )
 
         config, contrast = self.config, None
         if self.training and config.contrast_temperature is not None:
@@ -314,6 +332,18 @@ class EmotionRecognizer(PreTrainedModel):
         frames_NTD, mask_NT = self.encoder(inputs, lengths, self.speakers.before_layer(speakers_N))
         pooled_ND = masked_mean(*self.speakers.after_layers(frames_NTD, mask_NT, speakers_N))
         return Recognition(self.head(pooled_ND).float(), pooled_ND, None, (), {})
+
+
+def _require_source(sets_N: Tensor, source_N: Tensor | None) -> None:
+    """Raise ValueError for a set without an utterance to know its speaker by."""
+    if source_N is None:
+        return
+
+    if len(torch.unique(sets_N[source_N])) < len(torch.unique(sets_N)):
+        raise ValueError(
+            "source: got a set without an utterance that its prefix could be made from, expected "
+            "at least one"
+        )
 
 
 def is_recognizer(folder: str) -> bool:
@@ -380,6 +410,8 @@ def _build_encoder(values: dict[str, Any]) -> Any:
     """Build an encoder with fresh weights from its configuration."""
     if values["model_type"] == SequenceEncoderConfig.model_type:
         return SequenceEncoder(SequenceEncoderConfig.from_dict(values))
+    if values["model_type"] == StatisticsEncoderConfig.model_type:
+        return StatisticsEncoder(StatisticsEncoderConfig.from_dict(values))
     register_models()
     rest = {name: value for name, value in values.items() if name != "model_type"}
     return encoder_of(AutoModel.from_config(AutoConfig.for_model(values["model_type"], **rest)))

@@ -34,7 +34,7 @@ def small_encoder_config(
 
     config = SequenceEncoderConfig(
         front_end="mel" if modality == "audio" else "face",
-        feature_size=NUM_MEL_BANDS if modality == "audio" else _feature_size(reader),
+        feature_size=NUM_MEL_BANDS if modality == "audio" else feature_size(reader),
         hidden_size=encoder.hidden_size,
         num_hidden_layers=encoder.num_layers,
         num_attention_heads=encoder.num_heads,
@@ -88,7 +88,8 @@ def set_statistics(
     small.set_statistics(joined.mean(dim=0).float(), joined.std(dim=0).float())
 
 
-def _feature_size(reader: BatchReader) -> int:
+def feature_size(reader: BatchReader) -> int:
+    """How many features a frame has."""
     # Only the data tell how many features a frame has, so one utterance is read: row 0, as set 0.
     first = PlannedBatch(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
     (seen,) = reader[0, first].inputs.values()

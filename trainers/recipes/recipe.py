@@ -16,7 +16,7 @@ from trainers.settings.engine import EngineConfig
 
 if TYPE_CHECKING:
     from shards.loading.index import CorpusIndex
-    from trainers.task import Task  # with torch, which options do not need
+    from trainers.task import FittedTask, Task  # with torch, which options do not need
 
 
 class Run(Protocol):
@@ -60,11 +60,13 @@ class RecipeConfig:
     """The options of one recipe.
 
     `against_class_balance` is the reason why the recipe cannot draw training utterances by their
-    classes; None for a recipe that does. `reads_targets` says whether `--targets` means something
-    to it, and `needs_speakers` whether every utterance must name its speaker.
+    classes; None for a recipe that does. `uses_labels` says whether it learns from labels,
+    `reads_targets` whether `--targets` means something to it, and `needs_speakers` whether every
+    utterance must name its speaker.
     """
 
     against_class_balance: ClassVar[str | None] = "its batches do not follow classes"
+    uses_labels: ClassVar[bool] = True
     reads_targets: ClassVar[bool] = False
     needs_speakers: ClassVar[bool] = True
 
@@ -84,8 +86,12 @@ class Recipe:
     config: type[RecipeConfig]
     task: str
 
-    def make_task(self, run: Run, options: RecipeConfig, corpus: "CorpusIndex") -> "Task":
+    def make_task(
+        self, run: Run, options: RecipeConfig, corpus: "CorpusIndex"
+    ) -> "Task | FittedTask":
         """Make the task of a run; `options` are of this recipe's class."""
-        make: Callable[[Run, RecipeConfig, CorpusIndex], Task] = resolve_name(self.task)
+        make: Callable[[Run, RecipeConfig, CorpusIndex], Task | FittedTask] = resolve_name(
+            self.task
+        )
 
         return make(run, options, corpus)

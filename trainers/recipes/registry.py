@@ -14,6 +14,10 @@ FAMILIES = [
 ]
 
 
+# Another spelling of a recipe's name, in options and files: the name that is stored instead.
+ALSO_CALLED = {"speaker-normalised": "speaker-normalized"}
+
+
 def recipes() -> Mapping[str, Recipe]:
     """Every recipe of every family, in the order of FAMILIES."""
     found: dict[str, Recipe] = {}
@@ -25,8 +29,13 @@ def recipes() -> Mapping[str, Recipe]:
 
 def recipe_called(name: str) -> Recipe:
     """Return the recipe of that name. Raises ConfigError when there is none."""
-    known = recipes()
+    known, name = recipes(), stored_name(name)
     if name not in known:
         raise ConfigError(f"recipe: got {name!r}, expected one of {', '.join(known)}")
 
     return known[name]
+
+
+def stored_name(name: str) -> str:
+    """The spelling of a recipe's name under which runs are kept."""
+    return ALSO_CALLED.get(name, name)

@@ -42,6 +42,7 @@ from tests.benchmarks.training.personalization_corpora import write_corpora
 from tests.benchmarks.training.personalization_runs import UTTERANCES
 from trainers.config import TrainConfig
 from trainers.engine.schedules import batch_seed, rate_at
+from trainers.task import FittedTask
 from trainers.training import make_task, run_training
 
 WORLD = "world-0"
@@ -266,6 +267,8 @@ def _plain_loop(config: TrainConfig) -> dict[str, float]:
     The least padding of these batches is computed too.
     """
     task, engine = make_task(config, read_index(config.shards)), config.engine
+    if isinstance(task, FittedTask):
+        raise TypeError(f"{config.recipe} has no training loop to compare with")
     model = task.build_model().train()
     batches = _last_in_memory(task, engine.max_steps)
 

@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from shards.loading.folds import divided
 from shards.loading.index import read_index
 from trainers.engine.process_group import join_group
 from trainers.recipes.recognition.functionals import functionals_of
@@ -21,13 +22,14 @@ from trainers.recipes.recognition.similar_speakers import Measured, measure_utte
 REGULARIZATION, MAX_ITERATIONS = 0.1, 1000
 
 
-def normalized_accuracies(shards: str) -> dict[str, float]:
+def normalized_accuracies(shards: str, folds: str = "split", fold: int = 0) -> dict[str, float]:
     """Compute A-ACC in percent on the split test, for each way of standardizing.
 
     Statistics are standardized by nobody, by the speaker, and by a wrong speaker.
     """
     join_group()
-    splits = [read_index(shards).split(name) for name in ("train", "test")]
+    corpus = divided(read_index(shards), folds, fold)
+    splits = [corpus.split(name) for name in ("train", "test")]
     train, test = (
         measure_utterances(split, "audio", functionals_of("cepstra", "audio")) for split in splits
     )

@@ -6,7 +6,7 @@ is that world with a tenth of the training speakers, as many as a fold of RAVDES
 as much of each. `scarce-S` has as much of them as RAVDESS has of an actor. In `null-S` nobody
 differs, and no method may win. In `linked-S` the group that one hears decides how widely a
 speaker's arousal and valence labels spread, and predictions do not follow it. The original encoder
-is pre-trained on `general-S`. RAVDESS is read in three folds of eight test actors.
+is pre-trained on `general-S`. RAVDESS is imported once; `ravdess-F` is a fold of two test actors.
 """
 
 import csv
@@ -18,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from shards.emotions import canonical_emotion
 from shards.samples.sample import encode_sample
@@ -34,19 +35,21 @@ PRIOR = (0.25, 0.25, 1e-6, 1e-6, 0.25, 1e-6, 0.25)
 BASELINE = Spread(shared=0.7, own=0.7)
 NUM_FEW = 12  # training speakers, where they are few
 FEW_UTTERANCES = {"few": 360.0, "scarce": 60.0}  # their mean for each of these speakers
+RAVDESS = "ravdess"
 GENERAL_SEED = 100  # a seed that no other world has
-NUM_ACTORS, TEST_ACTORS, VALIDATION_ACTORS = 24, 8, 4
+NUM_FOLDS = 12  # of RAVDESS's 24 actors: two to test, two to validate, twenty to train on
 
 
 def write_corpora(folder: Path, names: Sequence[str], ravdess: Path) -> None:
     """Write those of the corpora that are not there yet."""
+    names = sorted({folder_of(name) for name in names})
     missing = [name for name in names if not (folder / name / "_complete").exists()]
 
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         running = []
         for name in missing:
             (folder / name).mkdir(exist_ok=True)
-            if not name.startswith("ravdess"):
+            if name != RAVDESS:
                 running += [
                     pool.submit(_write_split, name, split, str(folder / name)) for split in SPLITS
                 ]
@@ -55,9 +58,21 @@ def write_corpora(folder: Path, names: Sequence[str], ravdess: Path) -> None:
             future.result()
 
     for name in missing:
-        if name.startswith("ravdess"):
-            _import_actors(ravdess, folder / name, fold=int(name.rpartition("-")[2]))
+        if name == RAVDESS:
+            _import_actors(ravdess, folder / name)
         (folder / name / "_complete").touch()
+
+
+def folder_of(name: str) -> str:
+    """The folder of a corpus; the folds of RAVDESS share one."""
+    return RAVDESS if name.startswith(RAVDESS) else name
+
+
+def fold_options(name: str) -> dict[str, Any]:
+    """The options of `data` that divide RAVDESS; none for a world, whose splits are stated."""
+    if folder_of(name) != RAVDESS:
+        return {}
+    return {"folds": f"speaker:{NUM_FOLDS}", "fold": int(name.rpartition("-")[2])}
 
 
 def world_config(name: str) -> WorldConfig:
@@ -90,15 +105,8 @@ def _write_split(name: str, split: str, folder: str) -> None:
         writer.close()
 
 
-def _import_actors(ravdess: Path, folder: Path, *, fold: int) -> None:
-    """Import with `emostream import`, which puts `label` and `split` into each sample's json."""
-    order = [(actor + fold * TEST_ACTORS) % NUM_ACTORS for actor in range(NUM_ACTORS)]
-    cuts = {
-        "test": order[:TEST_ACTORS],
-        "validation": order[TEST_ACTORS : TEST_ACTORS + VALIDATION_ACTORS],
-    }
-    split_of = {actor: split for split, actors in cuts.items() for actor in actors}
-
+def _import_actors(ravdess: Path, folder: Path) -> None:
+    """Import with `emostream import`; folds make the splits, so all of it is stated as train."""
     with (ravdess / "clips.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
 
@@ -109,8 +117,7 @@ def _import_actors(ravdess: Path, folder: Path, *, fold: int) -> None:
         for row in rows:
             # Calm is the corpus' eighth class.
             emotion = canonical_emotion(row["emotion"].replace("calm", "neutral"))
-            split = split_of.get(int(row["speaker"].rpartition("_")[2]) - 1, "train")
-            writer.writerow(row | {"emotion": emotion, "label": emotion, "split": split})
+            writer.writerow(row | {"emotion": emotion, "label": emotion, "split": "train"})
 
     command = ["import", str(table), "--root", str(ravdess), "--out", str(folder)]
     subprocess.run([sys.executable, "-m", "cluster", *command], cwd=ROOT, check=True)

@@ -19,7 +19,11 @@ import yaml
 from cluster.cli import main
 from shards.loading.index import read_index
 from shards.speakers.pldc import Mode, calibrate
-from tests.benchmarks.training.personalization_corpora import GENERAL_SEED
+from tests.benchmarks.training.personalization_corpora import (
+    GENERAL_SEED,
+    fold_options,
+    folder_of,
+)
 from trainers.evaluation.metrics import score_values
 from trainers.evaluation.targets import ValueTarget
 
@@ -45,6 +49,11 @@ class Method:
     start: str | None = None
     set_size: int | None = None
 
+    @property
+    def has_sets(self) -> bool:
+        """Whether it recognizes an utterance by others of the same speaker."""
+        return self.recipe in ("setpeer", "speaker-normalized")
+
 
 # What an encoder learns before fine-tuning: speech in general, then the corpus' sound, then also
 # who speaks.
@@ -58,6 +67,8 @@ METHODS: Mapping[str, Method] = {
     "SetPeER, codes in use": Method("setpeer", IN_USE),
     "SetPeER, as printed": Method("setpeer"),
     "SetPeER, no codebook": Method("setpeer", {"quantized": False, "similarity": "cosine"}),
+    "speaker-normalized": Method("speaker-normalized"),
+    "speaker-normalized, MLP": Method("speaker-normalized", {"hidden_units": 32}),
     "weighting": Method("weighting"),
     "vanilla, pre-trained": Method(model={"head": "interpreter"}, start="general"),
     "TAPT": Method(model={"head": "interpreter"}, start="tapt"),
@@ -111,7 +122,8 @@ class Bench:
             else {"sets": {"set_size": method.set_size, "num_sets": 64 // method.set_size}}
         )
 
-        options = {"encoder": encoder, "data": {"utterances": UTTERANCES} | sets | data}
+        folds = fold_options(corpus)
+        options = {"encoder": encoder, "data": {"utterances": UTTERANCES} | sets | folds | data}
         self._run(out, method, corpus, seed, self.steps, options)
         return out
 
@@ -159,7 +171,9 @@ class Bench:
             "shards": self.shards(corpus),
             "out": str(out / "train"),
             "model": dict(method.model),
-            "engine": {"num_steps": steps, "seed": seed, "checkpoint_every": steps},
+            "engine": {"seed": seed}
+            if method.recipe == "speaker-normalized"
+            else {"num_steps": steps, "seed": seed, "checkpoint_every": steps},
             "resume": (out / "train" / "checkpoints").exists(),
         }
 
@@ -168,7 +182,7 @@ class Bench:
 
     def shards(self, corpus: str) -> str:
         """The pattern of a corpus' packed shards."""
-        return f"{self.folder}/{corpus}/*.tar"
+        return f"{self.folder}/{folder_of(corpus)}/*.tar"
 
 
 def command(*arguments: str) -> None:

@@ -25,6 +25,7 @@ from trainers.models.encoders.sequence import SequenceEncoderConfig
 from trainers.models.encoders.small import SmallAdapter
 from trainers.models.encoders.speech import Data2VecAdapter, WaveformAdapter
 from trainers.models.encoders.squeezed import SqueezedAdapter
+from trainers.models.encoders.statistics import StatisticsAdapter, StatisticsEncoderConfig
 from trainers.models.encoders.video import VideoAdapter
 from trainers.models.encoders.whisper import WhisperAdapter
 from trainers.models.parts.masking import SpecAugment
@@ -33,6 +34,7 @@ from trainers.models.parts.masking import SpecAugment
 # normalized.
 ADAPTERS: Mapping[str, Callable[[Any, bool], EncoderAdapter]] = {
     SequenceEncoderConfig.model_type: lambda model, _: SmallAdapter(model),
+    StatisticsEncoderConfig.model_type: lambda model, _: StatisticsAdapter(model),
     "hubert": lambda model, normalize: WaveformAdapter(model, normalize=normalize),
     "wav2vec2": lambda model, normalize: WaveformAdapter(model, normalize=normalize),
     "wavlm": lambda model, normalize: WaveformAdapter(model, normalize=normalize),

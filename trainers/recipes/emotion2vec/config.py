@@ -49,6 +49,7 @@ class Emotion2vecConfig(RecipeConfig):
     It uses no labels.
     """
 
+    uses_labels: ClassVar[bool] = False
     needs_speakers: ClassVar[bool] = False
 
     splits: tuple[str, ...] = option(help="Splits whose sound is used.", default=("train",))
@@ -193,11 +194,10 @@ class Emotion2vecConfig(RecipeConfig):
                 f"data.modality: got {run.data.modality} for {run.recipe}, expected audio, "
                 "because the encoder hears sound"
             )
-
-        if run.data.num_speakers is not None or run.data.known_seconds:
+        if run.data.max_seconds is not None:
             raise ConfigError(
-                f"data.num_speakers, data.known_seconds: got one of them for {run.recipe}, which "
-                "uses no labels and hears all speakers of model.splits; leave them out"
+                f"data.max_seconds: got {run.data.max_seconds:g} for {run.recipe}, which crops "
+                "every batch to its shortest utterance; give model.max_seconds"
             )
 
 

@@ -22,6 +22,7 @@ class MultimodalConfig(RecipeConfig):
     (O2) and its speaker's face (O3). An objective of weight 0 is left out.
     """
 
+    uses_labels: ClassVar[bool] = False
     reads_targets: ClassVar[bool] = True
     needs_speakers: ClassVar[bool] = False
 
@@ -87,18 +88,6 @@ class MultimodalConfig(RecipeConfig):
             raise ConfigError(
                 f"--targets: must be given for {run.recipe}; it is the folder of prediction tables "
                 "that `emostream label` wrote with `objectives` in its panel"
-            )
-        if run.encoder.lora_rank or run.encoder.augments:
-            raise ConfigError(
-                "encoder.lora_rank, encoder.mask_time_probability, "
-                f"encoder.mask_channel_probability: got one of them for {run.recipe}, which trains "
-                "the whole transformer to predict means over all frames; leave them out, finetune "
-                "takes them"
-            )
-        if run.data.num_speakers is not None or run.data.known_seconds:
-            raise ConfigError(
-                f"data.num_speakers, data.known_seconds: got one of them for {run.recipe}, which "
-                "uses no labels and hears all speakers of model.splits; leave them out"
             )
 
 

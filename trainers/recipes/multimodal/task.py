@@ -22,11 +22,15 @@ from shards.loading.loader import BatchReader
 from shards.loading.objectives import join_objectives
 from shards.storage.documents import write_json
 from shards.storage.files import flush_tree
+from trainers.engine.ranks import on_first_rank
 from trainers.models.encoders.layerwise import LayerwiseEncoder
-from trainers.models.encoders.loading import load_encoder, require_modality
+from trainers.models.encoders.loading import require_modality
 from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
 from trainers.models.personal.adapted_encoder import save_encoder
+from trainers.preparation.durations import with_durations
+from trainers.preparation.encoder_start import load_start
 from trainers.preparation.hold_out import hold_out, hold_out_speakers
+from trainers.preparation.length_limit import LengthLimit
 from trainers.preparation.small_encoder import set_statistics, small_encoder_config
 from trainers.recipes.multimodal.config import MultimodalConfig
 from trainers.recipes.multimodal.model import MultimodalModel
@@ -45,7 +49,10 @@ class MultimodalTask:
     def __init__(self, run: Run, options: MultimodalConfig, corpus: CorpusIndex) -> None:
         self._encoder, self._data, self._engine = run.encoder, run.data, run.engine
         self._options, self._corpus = options, corpus
-        everything = corpus.split(*options.splits)
+        self._allow_partial_start = run.allow_partial_start
+        self._limit = LengthLimit(run.data, seed=run.engine.seed)
+        known = with_durations(corpus.split(*options.splits), on_first_rank)
+        everything = self._limit.within(known, " ".join(options.splits))
 
         assert run.targets is not None  # noqa: S101 (`check` refuses a run without)
         found = join_objectives(everything, run.shards, run.targets, list(options.objectives))
@@ -82,7 +89,8 @@ class MultimodalTask:
         return 2 * len(self._blocks)
 
     def prepare(self, out: Path, say: Callable[[str], None]) -> None:
-        """Prepare nothing: the targets lie in the prediction tables."""
+        """List what is left out; the targets lie in the prediction tables."""
+        on_first_rank(lambda: self._limit.write(out))
 
     def training_reader(self) -> BatchReader:
         """Return a reader of training batches."""
@@ -91,11 +99,17 @@ class MultimodalTask:
             ["sound"],
             self._targets(self._train_rows),
             cache_bytes=self._data.cache_bytes,
+            crop=self._limit.training_crop,
         )
 
     def validation_reader(self) -> BatchReader:
         """Return a reader of the held-out utterances."""
-        return BatchReader(self._held_out, ["sound"], self._targets(self._held_out_rows))
+        return BatchReader(
+            self._held_out,
+            ["sound"],
+            self._targets(self._held_out_rows),
+            crop=self._limit.validation_crop,
+        )
 
     def keys(self, rows: NDArray[np.int64]) -> list[str]:
         """Return the keys of the training utterances `rows`."""
@@ -103,7 +117,8 @@ class MultimodalTask:
 
     def plan(self) -> UtterancePlan:
         """Plan every utterance once an epoch."""
-        return UtterancePlan(self.train.durations, self._data.utterances, seed=self._engine.seed)
+        seconds = self._limit.seconds(self.train)
+        return UtterancePlan(seconds, self._data.utterances, seed=self._engine.seed)
 
     def validation_batches(self) -> list[PlannedBatch]:
         """Batch the held-out utterances, one speaker at a time."""
@@ -167,7 +182,9 @@ class MultimodalTask:
         """Load or make the encoder that training starts from."""
         options = self._encoder
         if options.checkpoint is not None:
-            encoder = load_encoder(options.checkpoint, options.revision)
+            encoder = load_start(
+                options.checkpoint, options.revision, allow_partial=self._allow_partial_start
+            )
             require_modality(encoder, "audio")
             return encoder
 

@@ -21,6 +21,7 @@ class PretrainConfig(RecipeConfig):
     """
 
     against_class_balance: ClassVar[str | None] = "it uses no labels"
+    uses_labels: ClassVar[bool] = False
     needs_speakers: ClassVar[bool] = False
 
     splits: tuple[str, ...] = option(
@@ -135,25 +136,6 @@ class PretrainConfig(RecipeConfig):
             raise ConfigError(
                 "model.prediction_head: got checkpoint without encoder.checkpoint; give the "
                 "encoder whose files hold the head"
-            )
-
-        if run.encoder.lora_rank:
-            raise ConfigError(
-                f"encoder.lora_rank: got {run.encoder.lora_rank} for {run.recipe}, which goes on "
-                "with the encoder's own pre-training; expected 0. LoRA works with finetune, "
-                "setpeer and weighting"
-            )
-
-        if run.encoder.augments:
-            raise ConfigError(
-                "encoder.mask_time_probability, encoder.mask_channel_probability: got one of them "
-                f"for {run.recipe}, which hides frames to predict them; see model.mask_probability"
-            )
-
-        if run.data.num_speakers is not None or run.data.known_seconds:
-            raise ConfigError(
-                f"data.num_speakers, data.known_seconds: got one of them for {run.recipe}, which "
-                "uses no labels and hears all speakers of model.splits; leave them out"
             )
 
 

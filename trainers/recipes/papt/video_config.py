@@ -19,6 +19,7 @@ class VideoPretrainConfig(RecipeConfig):
     """
 
     against_class_balance: ClassVar[str | None] = "it uses no labels"
+    uses_labels: ClassVar[bool] = False
 
     splits: tuple[str, ...] = option(help="splits whose pictures are used", default=("train",))
     held_out_share: float = option(
@@ -45,12 +46,6 @@ class VideoPretrainConfig(RecipeConfig):
             raise ConfigError(
                 f"data.modality: got {run.data.modality} for {run.recipe}, expected video; give "
                 "--set data.modality=video, or train tapt or papt for sound"
-            )
-
-        if run.data.num_speakers is not None or run.data.known_seconds:
-            raise ConfigError(
-                f"data.num_speakers, data.known_seconds: got one of them for {run.recipe}, which "
-                "uses no labels and sees all speakers of model.splits; leave them out"
             )
 
 

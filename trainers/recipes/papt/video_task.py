@@ -21,6 +21,7 @@ from shards.loading.batch_plan import PlannedBatch, UtterancePlan, evaluation_ba
 from shards.loading.index import CorpusIndex
 from shards.loading.loader import BatchReader
 from shards.storage.files import flush_tree
+from trainers.engine.ranks import on_first_rank
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.loading import require_modality
 from trainers.models.parts.device import default_device
@@ -29,10 +30,11 @@ from trainers.models.personal.speaker_embedding import SpeakerEmbedding
 from trainers.models.recognizer import is_recognizer
 from trainers.models.trained import encoder_of
 from trainers.models.video_predictor import MaskedVideoPredictor, load_decoder
+from trainers.preparation.hold_out import hold_out
+from trainers.preparation.length_limit import LengthLimit
 from trainers.preparation.proxy_speakers import speaker_vectors
 from trainers.preparation.small_encoder import small_video_config
 from trainers.preparation.video_input import clip_format, save_processor
-from trainers.recipes.papt.task import hold_out
 from trainers.recipes.papt.video_config import VideoPaptConfig, VideoPretrainConfig
 from trainers.recipes.papt.video_model import VideoPretrainingModel
 from trainers.recipes.recipe import Run
@@ -53,7 +55,8 @@ class VideoPretrainingTask:
         self._options, self._corpus = options, corpus
         self._clip = clip_format(run.encoder, run.data.faces)
 
-        index = corpus.split(*options.splits)
+        self._limit = LengthLimit(run.data, seed=run.engine.seed)
+        index = self._limit.within(corpus.split(*options.splits), " ".join(options.splits))
         held_out = hold_out(index, options.held_out_share, seed=run.engine.seed)
         self.train = index.take(np.flatnonzero(~held_out))
         self._held_out = index.take(np.flatnonzero(held_out))
@@ -76,7 +79,8 @@ class VideoPretrainingTask:
         return self._data.num_workers
 
     def prepare(self, out: Path, say: Callable[[str], None]) -> None:
-        """Prepare nothing: the pixels themselves are predicted."""
+        """List what is left out; the pixels themselves are predicted."""
+        on_first_rank(lambda: self._limit.write(out))
 
     def training_reader(self) -> BatchReader:
         """Return a reader of training batches."""

@@ -1,37 +1,32 @@
-"""Options of `finetune`, `setpeer` and `weighting`; they need no torch.
+"""Options of `finetune`, `setpeer`, `weighting` and `speaker-normalized`; they need no torch.
 
 `setpeer` is described in setpeer-emoceleb, section IV.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal
 
-from shards.config import ConfigError, option, require_positive, require_share
+from shards.config import ConfigError, option, require_at_least, require_positive, require_share
 from trainers.recipes.recipe import Recipe, RecipeConfig, Run
 
 P_HEADS = 4  # attention heads within SetPeER's P
+# Options of the groups engine and encoder that mean something without gradient steps.
+FITTED_ENGINE_OPTIONS = ("seed", "trackers")
+FITTED_ENCODER_OPTIONS = ("checkpoint", "revision")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FinetuneConfig(RecipeConfig):
-    """The vanilla baseline: encoder, mean pooling, head."""
+class RecognitionConfig(RecipeConfig):
+    """What all recipes of the family share."""
 
-    against_class_balance: ClassVar[str | None] = None
-
-    head: Literal["linear", "two_layer", "interpreter"] = option(
-        help="linear is one layer; two_layer has head_width numbers and ReLU between two; "
-        "interpreter is PAPT's {128, 32} with batch norm",
-        default="linear",
-    )
-    head_width: int = option(help="numbers between the layers of the head two_layer", default=256)
-    head_dropout: float = option(help="dropout in the head", default=0.1)
     class_weights: Literal["none", "balanced"] = option(
         help="balanced weighs classes by their inverse frequency", default="none"
     )
 
-    def __post_init__(self) -> None:
-        require_share(self, "head_dropout")
-        require_positive(self, "head_width")
+    def head_fields(self) -> dict[str, Any]:
+        """The fields of the recognizer's configuration that describe its head."""
+        return {}
 
     def check(self, run: Run) -> None:
         """Refuse to balance classes twice, or for a target without classes."""
@@ -51,6 +46,33 @@ class FinetuneConfig(RecipeConfig):
                 f"model.class_weights: got {self.class_weights} for data.target.kind values, which "
                 "has no classes; expected none"
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneConfig(RecognitionConfig):
+    """The vanilla baseline: encoder, mean pooling, head."""
+
+    against_class_balance: ClassVar[str | None] = None
+
+    head: Literal["linear", "two_layer", "interpreter"] = option(
+        help="linear is one layer; two_layer has head_width numbers and ReLU between two; "
+        "interpreter is PAPT's {128, 32} with batch norm",
+        default="linear",
+    )
+    head_width: int = option(help="numbers between the layers of the head two_layer", default=256)
+    head_dropout: float = option(help="dropout in the head", default=0.1)
+
+    def __post_init__(self) -> None:
+        require_share(self, "head_dropout")
+        require_positive(self, "head_width")
+
+    def head_fields(self) -> dict[str, Any]:
+        """The head, its width and its dropout."""
+        return {
+            "head": self.head,
+            "head_width": self.head_width,
+            "head_dropout": self.head_dropout,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +196,82 @@ class WeightingConfig(FinetuneConfig):
             )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeakerNormalizedConfig(RecognitionConfig):
+    """Options of the baseline that knows a speaker by mean and deviation alone."""
+
+    against_class_balance: ClassVar[str | None] = (
+        "it is fitted to all utterances at once; model.class_weights=balanced makes up for rare "
+        "classes"
+    )
+
+    regularization: tuple[float, ...] = option(
+        help="strengths of the L2 penalty that are tried, as penalty / number of utterances; the "
+        "best on the validation split is kept",
+        default=(0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001),
+    )
+    hidden_units: int = option(
+        help="units of a hidden layer between features and answers (a small MLP); 0: none, which "
+        "is logistic regression, or ridge regression for values",
+        default=0,
+    )
+    prior_utterances: float = option(
+        help="number of utterances of every speaker that the training speakers count as, in the "
+        "deviation by which this speaker is standardized; 0: the speaker's own alone",
+        default=8.0,
+    )
+    set_sizes: tuple[int, ...] = option(
+        help="numbers of a training speaker's utterances that are standardized together, each of "
+        "which gives a copy of the training set; 0: all. Small numbers prepare the model for "
+        "speakers of whom little is heard",
+        default=(2, 8, 0),
+    )
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 0, "hidden_units", "prior_utterances")
+        if not self.regularization or min(self.regularization) <= 0:
+            raise ConfigError(
+                f"regularization: got {self.regularization}, expected one or more strengths above 0"
+            )
+        if not self.set_sizes or min(self.set_sizes) < 0:
+            raise ConfigError(
+                f"set_sizes: got {self.set_sizes}, expected one or more numbers of utterances, or "
+                "0 for all"
+            )
+
+    def head_fields(self) -> dict[str, Any]:
+        """The head, and the prior of the speaker's mean and deviation."""
+        hidden = {"head": "two_layer", "head_width": self.hidden_units} if self.hidden_units else {}
+        return {"head_dropout": 0.0, "speaker_prior": self.prior_utterances, **hidden}
+
+    def check(self, run: Run) -> None:
+        """Refuse video, and options of gradient steps, which there are none of."""
+        RecognitionConfig.check(self, run)
+        if run.data.modality == "video" and run.encoder.checkpoint is None:
+            raise ConfigError(
+                "data.modality: got video for speaker-normalized, expected audio or face, whose "
+                "statistics are measured; or give encoder.checkpoint"
+            )
+
+        meaningless = [
+            *(f"engine.{name}" for name in _changed(run.engine, FITTED_ENGINE_OPTIONS)),
+            *(f"encoder.{name}" for name in _changed(run.encoder, FITTED_ENCODER_OPTIONS)),
+        ]
+        if meaningless:
+            raise ConfigError(
+                f"{', '.join(meaningless)}: speaker-normalized takes no gradient steps and trains "
+                "no encoder, so these options mean nothing to it; leave them out"
+            )
+
+
+def _changed(group: Any, allowed: tuple[str, ...]) -> Iterator[str]:
+    """The names of the options that differ from their defaults and are not among `allowed`."""
+    default = type(group)()
+    for item in fields(group):
+        if item.name not in allowed and getattr(group, item.name) != getattr(default, item.name):
+            yield item.name
+
+
 RECIPES = {
     "finetune": Recipe(
         summary="the vanilla baseline: an encoder, mean pooling, a head",
@@ -190,5 +288,11 @@ RECIPES = {
         summary="finetune with more weight on training speakers who sound like the target speakers",
         config=WeightingConfig,
         task="trainers.recipes.recognition.weighting:WeightingTask",
+    ),
+    "speaker-normalized": Recipe(
+        summary="regression on statistics of the sound that are standardized by speaker, without "
+        "gradient steps",
+        config=SpeakerNormalizedConfig,
+        task="trainers.recipes.recognition.speaker_normalized:SpeakerNormalizedTask",
     ),
 }

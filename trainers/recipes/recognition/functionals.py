@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
@@ -23,9 +22,8 @@ from torch import Tensor
 from shards.config import ConfigError
 from shards.loading.inputs import Modality
 from shards.media.sound_format import SAMPLE_RATE_HZ
-from trainers.models.parts.cepstra import Cepstra, slopes
+from trainers.models.parts.functionals import CepstralFunctionals, over_time
 
-NUM_CEPSTRA = 20
 GRID = 8  # a picture is divided into so many parts each way
 
 # Samples [S], features [T, D] or a clip [T, 3, side, side] to [X].
@@ -48,16 +46,6 @@ def functionals_of(kind: Literal["cepstra", "compare"], modality: Modality) -> F
         return CepstralFunctionals()
 
     return of_pictures if modality == "video" else over_time
-
-
-class CepstralFunctionals:
-    """Measures means and deviations of 20 mel cepstra and their deltas [80]."""
-
-    def __init__(self) -> None:
-        self._cepstra = Cepstra(NUM_CEPSTRA)
-
-    def __call__(self, media: Tensor) -> NDArray[np.float32]:
-        return over_time(torch.from_numpy(self._cepstra(media[None])[0]))
 
 
 class Compare:
@@ -86,14 +74,3 @@ def of_pictures(clip: Tensor) -> NDArray[np.float32]:
     `clip` is [T, 3, side, side].
     """
     return over_time(F.adaptive_avg_pool2d(clip, GRID).flatten(start_dim=1))
-
-
-def over_time(media: Tensor) -> NDArray[np.float32]:
-    """Compute means and deviations over time of features [T, D] and of their deltas: [4 D]."""
-    frames_TD = media.numpy().astype(np.float64)
-    parts = [
-        part
-        for rows in (frames_TD, slopes(frames_TD))
-        for part in (rows.mean(axis=0), rows.std(axis=0))
-    ]
-    return np.concatenate(parts).astype(np.float32)

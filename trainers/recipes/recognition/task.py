@@ -60,7 +60,7 @@ from trainers.preparation.proxy_speakers import assign_speakers
 from trainers.preparation.small_encoder import set_statistics, small_encoder_config
 from trainers.preparation.video_input import clip_format
 from trainers.recipes.recipe import Run
-from trainers.recipes.recognition.config import FinetuneConfig
+from trainers.recipes.recognition.config import RecognitionConfig
 from trainers.recipes.recognition.model import RecognitionModel
 from trainers.recipes.recognition.model_card import CardFacts, write_card
 from trainers.task import TrainingModel
@@ -76,7 +76,7 @@ class RecognitionTask:
     override what they change.
     """
 
-    def __init__(self, run: Run, options: FinetuneConfig, corpus: CorpusIndex) -> None:
+    def __init__(self, run: Run, options: RecognitionConfig, corpus: CorpusIndex) -> None:
         self._encoder, self._data, self._engine = run.encoder, run.data, run.engine
         self._options, self._corpus, self._recipe = options, corpus, run.recipe
         self._allow_partial_start = run.allow_partial_start
@@ -219,6 +219,10 @@ class RecognitionTask:
         """The weight of each training utterance; None when all weigh the same."""
         return None
 
+    def new_encoder(self) -> dict[str, Any]:
+        """The configuration of the encoder of a run that starts from no checkpoint."""
+        return small_encoder_config(self._encoder, self._data.modality, self.training_reader())
+
     def personal_options(self) -> dict[str, Any]:
         """Fields of the recognizer's configuration that make it personal."""
         return {}
@@ -354,7 +358,7 @@ class RecognitionTask:
         if speakers is not None:
             self.require_speakers_usable()
         if encoder is None:
-            sizes = small_encoder_config(self._encoder, data.modality, self.training_reader())
+            sizes = self.new_encoder()
         else:
             sizes = encoder.model.config.to_dict()
             require_modality(encoder, data.modality)
@@ -366,10 +370,8 @@ class RecognitionTask:
             modality=data.modality,
             clip=None if self._clip is None else to_mapping(self._clip),
             normalise=encoder is not None and encoder.normalizes,
-            head=self._options.head,
-            head_dropout=self._options.head_dropout,
-            head_width=self._options.head_width,
             trained_on=self._trained_on(start or {}),
+            **self._options.head_fields(),
             **self.personal_options(),
             **({} if speakers is None else speakers.described()),
         )
