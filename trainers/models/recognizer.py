@@ -29,11 +29,13 @@ from shards.loading.targets import TargetKind
 from shards.media.clip_format import ClipFormat
 from shards.storage.documents import read_json
 from trainers.models.encoders.layerwise import LayerwiseEncoder
+from trainers.models.encoders.seams import BeforeLayer
 from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
 from trainers.models.encoders.statistics import StatisticsEncoder, StatisticsEncoderConfig
 from trainers.models.losses import Similarity
 from trainers.models.parts.float32_buffers import Float32Buffers
 from trainers.models.parts.pooling import masked_mean
+from trainers.models.personal.frame_standardizer import FrameStandardizer
 from trainers.models.personal.halves import halve
 from trainers.models.personal.set_fusion import Contrast, Fusion, SetFuser
 from trainers.models.personal.speaker_embedding import SpeakerEmbedding, SpeakerFusion
@@ -56,7 +58,8 @@ class RecognizerConfig(PretrainedConfig):
     configuration. `normalise` says whether waveforms are normalized; keys of config.json keep the
     spelling they began with. `clip` is the format of a video encoder's clips. The head `mlp` has
     one hidden layer of `hidden_units`. With a `speaker_prior`, pooled features are standardized by
-    speaker, and the training speakers count as that many utterances in the deviations. Without a
+    speaker, and the training speakers count as that many utterances in the deviations. With
+    `standardize_frames`, what enters the first layer is standardized by speaker. Without a
     `contrast_temperature`, training has no L_NCE. `speakers` are those that have an embedding
     (PAPT). `trained_on` says which labels the recognizer learned from (`target`), of how many
     speakers (`num_speakers`), how much of the test speakers (`known_seconds` of `known_split`), and
@@ -77,6 +80,7 @@ class RecognizerConfig(PretrainedConfig):
         head_dropout: float = 0.1,
         hidden_units: int = 0,
         speaker_prior: float | None = None,
+        standardize_frames: bool = False,
         fusion: Fusion = "none",
         extractor: dict[str, Any] | None = None,
         contrast_temperature: float | None = 0.1,
@@ -97,6 +101,7 @@ class RecognizerConfig(PretrainedConfig):
         self.head_dropout = head_dropout
         self.hidden_units = hidden_units
         self.speaker_prior = speaker_prior
+        self.standardize_frames = standardize_frames
         self.fusion = fusion
         self.extractor = extractor or {}
         self.contrast_temperature = contrast_temperature
@@ -189,7 +194,8 @@ class EmotionRecognizer(PreTrainedModel):
     @property
     def hears_sets(self) -> bool:
         """Whether it recognizes an utterance by others of the same speaker."""
-        return self.extractor is not None or self.standardizer is not None
+        made_of_sets = self.extractor is not None or self.standardizer is not None
+        return made_of_sets or bool(self.config.standardize_frames)
 
     @property
     def input_name(self) -> InputName:
@@ -258,7 +264,10 @@ class EmotionRecognizer(PreTrainedModel):
             return Recognition(self.head(standardized_ND).float(), pooled_ND, means_BD, (), {})
 
         fuser = None if self.extractor is None else self._fuser(self.extractor, sets, source)
-        frames_NTD, mask_NT = self.encoder(inputs, lengths, fuser)
+        before_layer: BeforeLayer | None = fuser
+        if self.config.standardize_frames:
+            before_layer = FrameStandardizer(sets, source, fuser)
+        frames_NTD, mask_NT = self.encoder(inputs, lengths, before_layer)
         pooled_ND = masked_mean(frames_NTD, mask_NT)
         scores_NC = self.head(pooled_ND).float()
         if fuser is None:
@@ -334,7 +343,8 @@ def is_recognizer(folder: str) -> bool:
 
 def _personalization(config: RecognizerConfig) -> tuple[object, ...]:
     """What two recognizers must share if one is to use the other's P."""
-    return config.fusion, config.extractor, config.speakers, config.speaker_fusion
+    parts = config.fusion, config.extractor, config.speakers, config.speaker_fusion
+    return (*parts, config.standardize_frames)
 
 
 def _answers(config: RecognizerConfig) -> tuple[object, ...]:

@@ -28,6 +28,11 @@ class RecognitionConfig(RecipeConfig):
         """The fields of the recognizer's configuration that describe its head."""
         return {}
 
+    @property
+    def learns_from_sets(self) -> bool:
+        """Whether batches are made of sets of a speaker's utterances."""
+        return False
+
     def check(self, run: Run) -> None:
         """Refuse class weights for a target without classes."""
         if self.class_weights != "none" and run.data.target.kind == "values":
@@ -46,13 +51,25 @@ class FinetuneConfig(RecognitionConfig):
         default="linear",
     )
     head_dropout: float = option(help="dropout in the head", default=0.1)
+    standardize_frames: bool = option(
+        help="whether the frames that enter the encoder's first layer are standardized by the "
+        "speaker's own, over a set of utterances; batches are then those of data.sets. It helps "
+        "where training speakers are few",
+        default=False,
+    )
 
     def __post_init__(self) -> None:
         require_share(self, "head_dropout")
 
     def head_fields(self) -> dict[str, Any]:
-        """The head and its dropout."""
-        return {"head": self.head, "head_dropout": self.head_dropout}
+        """The head and its dropout, and what is standardized before it."""
+        fields = {"head": self.head, "head_dropout": self.head_dropout}
+        return fields | {"standardize_frames": self.standardize_frames}
+
+    @property
+    def learns_from_sets(self) -> bool:
+        """Whether batches are made of sets of a speaker's utterances."""
+        return self.standardize_frames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +107,11 @@ class SetPeerConfig(FinetuneConfig):
     similarity: Literal["dot", "cosine"] = option(
         help="similarity by which L_NCE compares halves; Eq. 7 has dot", default="dot"
     )
+
+    @property
+    def learns_from_sets(self) -> bool:
+        """Whether batches are made of sets of a speaker's utterances."""
+        return True
 
     def __post_init__(self) -> None:
         FinetuneConfig.__post_init__(self)
@@ -201,6 +223,11 @@ class SpeakerNormalizedConfig(RecognitionConfig):
                 f"set_sizes: got {self.set_sizes}, expected one or more numbers of utterances, or "
                 "0 for all"
             )
+
+    @property
+    def learns_from_sets(self) -> bool:
+        """Whether the model hears sets of a speaker's utterances."""
+        return True
 
     def head_fields(self) -> dict[str, Any]:
         """The head, and the prior of the speaker's mean and deviation."""
