@@ -150,7 +150,7 @@ class _Pooled:
 
 
 class _PooledTogether(_Pooled):
-    """SetPeER: sets of one speaker's utterances, each personalized by all of them."""
+    """SetPeER and its like: sets of one speaker's utterances, each personalized by all of them."""
 
     def __init__(self, recognizer: EmotionRecognizer, device: torch.device) -> None:
         super().__init__(recognizer.encoder, device)
@@ -258,7 +258,7 @@ def _load(folder: Path, device: torch.device) -> _Pooled:
             f"--encoder {folder}: takes {recognizer.config.modality}; expected an encoder of sound"
         )
 
-    if recognizer.extractor is not None:
+    if recognizer.hears_sets:
         return _PooledTogether(recognizer, device)
 
     return (

@@ -107,7 +107,7 @@ def predict(
     if support != "same" and not personalized:
         raise ConfigError(
             f"--support {support}: this model is not personalized, so it uses no support; expected "
-            "--support same, or a model that setpeer or speaker-normalized has trained"
+            "--support same, or a model of setpeer, speaker-normalized or standardize_frames"
         )
 
     device, target = next(model.parameters()).device, target_answered(model)

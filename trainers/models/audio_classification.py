@@ -76,6 +76,7 @@ def is_standard_recognizer(config: RecognizerConfig) -> bool:
         and config.head == "linear"
         and config.fusion == "none"
         and config.speaker_prior is None
+        and not config.standardize_frames
         and not config.speakers
         and has_standard_form(config.encoder)
     )

@@ -31,12 +31,14 @@ from shards.storage.documents import read_json
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.loading import encoder_of
 from trainers.models.encoders.registry import register_models
+from trainers.models.encoders.seams import BeforeLayer
 from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
 from trainers.models.encoders.statistics import StatisticsEncoder, StatisticsEncoderConfig
 from trainers.models.losses import Similarity
 from trainers.models.parts.float32_buffers import Float32Buffers
 from trainers.models.parts.partial_start import require_whole_start
 from trainers.models.parts.pooling import masked_mean
+from trainers.models.personal.frame_standardizer import FrameStandardizer
 from trainers.models.personal.halves import halve
 from trainers.models.personal.set_fusion import Contrast, Fusion, SetFuser
 from trainers.models.personal.speaker_embedding import SpeakerEmbedding, SpeakerFusion
@@ -60,7 +62,8 @@ class RecognizerConfig(PretrainedConfig):
     configuration. `normalise` says whether waveforms are normalized; keys of config.json keep the
     spelling they began with. `clip` is the format of a video encoder's clips. The head `two_layer`
     has a hidden layer of `head_width`. With a `speaker_prior`, pooled features are standardized by
-    speaker, and the training speakers count as that many utterances in the deviations. Without a
+    speaker, and the training speakers count as that many utterances in the deviations. With
+    `standardize_frames`, what enters the first layer is standardized by speaker. Without a
     `contrast_temperature`, training has no L_NCE. `speakers` are those that have an embedding
     (PAPT). `trained_on` says which labels the recognizer learned from (`target`), of how many
     speakers (`num_speakers`), how much of the test speakers (`known_seconds` of `known_split`), and
@@ -81,6 +84,7 @@ class RecognizerConfig(PretrainedConfig):
         head_dropout: float = 0.1,
         head_width: int = 256,
         speaker_prior: float | None = None,
+        standardize_frames: bool = False,
         fusion: Fusion = "none",
         extractor: dict[str, Any] | None = None,
         contrast_temperature: float | None = 0.1,
@@ -101,6 +105,7 @@ class RecognizerConfig(PretrainedConfig):
         self.head_dropout = head_dropout
         self.head_width = head_width
         self.speaker_prior = speaker_prior
+        self.standardize_frames = standardize_frames
         self.fusion = fusion
         self.extractor = extractor or {}
         self.contrast_temperature = contrast_temperature
@@ -193,7 +198,8 @@ class EmotionRecognizer(PreTrainedModel):
     @property
     def hears_sets(self) -> bool:
         """Whether it recognizes an utterance by others of the same speaker."""
-        return self.extractor is not None or self.standardizer is not None
+        made_of_sets = self.extractor is not None or self.standardizer is not None
+        return made_of_sets or bool(self.config.standardize_frames)
 
     @property
     def input_name(self) -> InputName:
@@ -262,7 +268,10 @@ class EmotionRecognizer(PreTrainedModel):
             return Recognition(self.head(standardized_ND).float(), pooled_ND, means_BD, (), {})
 
         fuser = None if self.extractor is None else self._fuser(self.extractor, sets, source)
-        frames_NTD, mask_NT = self.encoder(inputs, lengths, fuser)
+        before_layer: BeforeLayer | None = fuser
+        if self.config.standardize_frames:
+            before_layer = FrameStandardizer(sets, source, fuser)
+        frames_NTD, mask_NT = self.encoder(inputs, lengths, before_layer)
         pooled_ND = masked_mean(frames_NTD, mask_NT)
         scores_NC = self.head(pooled_ND).float()
         if fuser is None:
@@ -361,6 +370,7 @@ def _personalization(config: RecognizerConfig) -> dict[str, object]:
     """
     described = {
         "model.fusion": config.fusion,
+        "model.standardize_frames": config.standardize_frames,
         "the speakers with an embedding": config.speakers,
         "the place of these embeddings": config.speaker_fusion if config.speakers else None,
     }

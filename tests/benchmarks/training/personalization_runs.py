@@ -31,6 +31,7 @@ UTTERANCES = {"batch_seconds": 400.0, "max_utterances": 64}
 # Keeps the codebook in use, and gives the loss over halves a temperature that means something; see
 # docs/decisions.md.
 IN_USE = {"normalize_codes": True, "restart_codes": True, "similarity": "cosine"}
+NO_CODEBOOK = {"quantized": False, "similarity": "cosine"}
 # Spans of 4 frames, of which there are 25 a second.
 MASKING = {"num_labels": 100, "mask_length": 4, "min_samples": 8000, "label_layer": 2}
 GENERAL = f"general-{GENERAL_SEED}"
@@ -52,7 +53,8 @@ class Method:
     @property
     def has_sets(self) -> bool:
         """Whether it recognizes an utterance by others of the same speaker."""
-        return self.recipe in ("setpeer", "speaker-normalized")
+        is_standardized = bool(self.model.get("standardize_frames"))
+        return is_standardized or self.recipe in ("setpeer", "speaker-normalized")
 
 
 # What an encoder learns before fine-tuning: speech in general, then the corpus' sound, then also
@@ -64,9 +66,11 @@ STARTS: Mapping[str, Method] = {
 }
 METHODS: Mapping[str, Method] = {
     PLAIN: Method(),
+    "vanilla, standardized": Method(model={"standardize_frames": True}),
     "SetPeER, codes in use": Method("setpeer", IN_USE),
     "SetPeER, as printed": Method("setpeer"),
-    "SetPeER, no codebook": Method("setpeer", {"quantized": False, "similarity": "cosine"}),
+    "SetPeER, no codebook": Method("setpeer", NO_CODEBOOK),
+    "SetPeER, standardized": Method("setpeer", NO_CODEBOOK | {"standardize_frames": True}),
     "speaker-normalized": Method("speaker-normalized"),
     "speaker-normalized, MLP": Method("speaker-normalized", {"hidden_units": 32}),
     "weighting": Method("weighting"),

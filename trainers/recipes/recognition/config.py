@@ -28,6 +28,11 @@ class RecognitionConfig(RecipeConfig):
         """The fields of the recognizer's configuration that describe its head."""
         return {}
 
+    @property
+    def learns_from_sets(self) -> bool:
+        """Whether batches are made of sets of a speaker's utterances."""
+        return False
+
     def check(self, run: Run) -> None:
         """Refuse to balance classes twice, or for a target without classes."""
         is_balanced = run.data.sampling == "class_balanced"
@@ -61,18 +66,39 @@ class FinetuneConfig(RecognitionConfig):
     )
     head_width: int = option(help="numbers between the layers of the head two_layer", default=256)
     head_dropout: float = option(help="dropout in the head", default=0.1)
+    standardize_frames: bool = option(
+        help="whether the frames that enter the encoder's first layer are standardized by the "
+        "speaker's own, over a set of utterances; batches are then those of data.sets. It helps "
+        "where training speakers are few",
+        default=False,
+    )
 
     def __post_init__(self) -> None:
         require_share(self, "head_dropout")
         require_positive(self, "head_width")
 
     def head_fields(self) -> dict[str, Any]:
-        """The head, its width and its dropout."""
+        """The head, its width and its dropout, and what is standardized before it."""
         return {
             "head": self.head,
             "head_width": self.head_width,
             "head_dropout": self.head_dropout,
+            "standardize_frames": self.standardize_frames,
         }
+
+    @property
+    def learns_from_sets(self) -> bool:
+        """Whether batches are made of sets of a speaker's utterances."""
+        return self.standardize_frames
+
+    def check(self, run: Run) -> None:
+        """Refuse to choose utterances by class where sets are to be like those met later."""
+        RecognitionConfig.check(self, run)
+        if self.learns_from_sets and run.data.sampling == "class_balanced":
+            raise ConfigError(
+                "data.sampling: got class_balanced with model.standardize_frames, which hears sets "
+                "of a speaker's utterances; expected shuffled"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +141,11 @@ class SetPeerConfig(FinetuneConfig):
     similarity: Literal["dot", "cosine"] = option(
         help="similarity by which L_NCE compares halves; Eq. 7 has dot", default="dot"
     )
+
+    @property
+    def learns_from_sets(self) -> bool:
+        """Whether batches are made of sets of a speaker's utterances."""
+        return True
 
     def __post_init__(self) -> None:
         FinetuneConfig.__post_init__(self)
@@ -238,6 +269,11 @@ class SpeakerNormalizedConfig(RecognitionConfig):
                 f"set_sizes: got {self.set_sizes}, expected one or more numbers of utterances, or "
                 "0 for all"
             )
+
+    @property
+    def learns_from_sets(self) -> bool:
+        """Whether the model hears sets of a speaker's utterances."""
+        return True
 
     def head_fields(self) -> dict[str, Any]:
         """The head, and the prior of the speaker's mean and deviation."""

@@ -81,7 +81,7 @@ def _how_to_open(config: RecognizerConfig) -> str:
             "transformers alone cannot express this model. With emostream installed, it opens once "
             "its models are registered."
         )
-        if config.extractor or config.speaker_prior is not None:
+        if config.extractor or config.speaker_prior is not None or config.standardize_frames:
             why += " The utterances of a batch must be of one speaker, whom the model listens to."
         return _use(why, code)
 

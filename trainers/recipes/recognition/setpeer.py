@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from shards.config import ConfigError
-from shards.loading.batch_plan import BatchPlan, SpeakerSetPlan, SpeakerSetView
 from shards.loading.index import CorpusIndex
 from trainers.recipes.recipe import Run
 from trainers.recipes.recognition.config import SetPeerConfig
@@ -31,20 +30,6 @@ class SetPeerTask(RecognitionTask):
     def __init__(self, run: Run, options: SetPeerConfig, corpus: CorpusIndex) -> None:
         super().__init__(run, options, corpus)
         self._setpeer = options
-
-    @property
-    def view(self) -> SpeakerSetView:
-        """Batches are made of sets of several speakers."""
-        return self._data.sets
-
-    @property
-    def validation_set_size(self) -> int:
-        """The size of a set in training."""
-        return self._data.sets.set_size
-
-    def plan(self) -> BatchPlan:
-        """Plan every speaker once an epoch."""
-        return SpeakerSetPlan(self.train.rows_by_speaker(), self._data.sets, seed=self._engine.seed)
 
     def term_weights(self) -> Mapping[str, float]:
         """The lambdas of Eq. 8."""

@@ -19,6 +19,7 @@ from shards.config_values import to_mapping
 from shards.loading.batch_plan import (
     BatchPlan,
     PlannedBatch,
+    SpeakerSetPlan,
     SpeakerSetView,
     UtterancePlan,
     UtteranceView,
@@ -116,7 +117,7 @@ class RecognitionTask:
     @property
     def view(self) -> UtteranceView | SpeakerSetView:
         """What each training batch is made of."""
-        return self._data.utterances
+        return self._data.sets if self._options.learns_from_sets else self._data.utterances
 
     @property
     def corpus_digest(self) -> str:
@@ -136,6 +137,9 @@ class RecognitionTask:
     @property
     def validation_set_size(self) -> int:
         """How many utterances of a speaker are validated together."""
+        view = self.view
+        if isinstance(view, SpeakerSetView):
+            return view.set_size
         return VANILLA_VALIDATION_UTTERANCES
 
     def prepare(self, out: Path, say: Callable[[str], None]) -> None:
@@ -168,7 +172,11 @@ class RecognitionTask:
         return self.train.keys(rows)
 
     def plan(self) -> BatchPlan:
-        """Plan the order of training."""
+        """Plan the order of training: utterances in any order, or every speaker once an epoch."""
+        view = self.view
+        if isinstance(view, SpeakerSetView):
+            return SpeakerSetPlan(self.train.rows_by_speaker(), view, seed=self._engine.seed)
+
         by_class = self._data.sampling == "class_balanced"
         return UtterancePlan(
             self._limit.seconds(self.train),
@@ -229,6 +237,12 @@ class RecognitionTask:
 
     def require_speakers_usable(self) -> None:
         """Raise ConfigError when a checkpoint's speaker embeddings are of no use here."""
+        if self._options.learns_from_sets:
+            raise ConfigError(
+                "encoder.checkpoint: got speaker embeddings (papt), which models that hear sets of "
+                "a speaker's utterances cannot use; leave out model.standardize_frames, or give an "
+                "encoder without them"
+            )
 
     def validate(self, rows: NDArray[np.int64], scores: NDArray[np.float32]) -> Mapping[str, float]:
         """Compute the figures of the validation split from `scores` [N, C] of its `rows`."""

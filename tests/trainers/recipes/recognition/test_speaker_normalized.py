@@ -19,7 +19,12 @@ from shards.media.audio import encode_flac
 from shards.media.sound_format import SAMPLE_RATE_HZ
 from shards.samples.sample import Sample
 from tests.worlds.small import write_shard
-from tests.worlds.training import CLASSES, make_utterance, write_training_world
+from tests.worlds.training import (
+    CLASSES,
+    make_utterance,
+    small_values,
+    write_training_world,
+)
 from trainers.config import TrainConfig
 from trainers.evaluation.predicting import load_recognizer, predict
 from trainers.training import run_training
@@ -204,3 +209,16 @@ def test_all_kinds_of_input_and_answer(shards: str, tmp_path: Path, groups: dict
     figure = "ccc" if "target" in groups.get("data", {}) else "accuracy"
     assert result.best[figure] > 0.75
     assert len(load_recognizer(f"{tmp_path}/run/best").model.config.names) in (1, 3)
+
+
+def test_a_frozen_encoder_may_take_the_place_of_statistics(shards: str, tmp_path: Path) -> None:
+    """Its pooled features are standardized, and its weights stay as they were."""
+    tuned = small_values(shards, tmp_path / "tuned", "finetune", num_steps=2, validate_every=2)
+    run_training(from_mapping(TrainConfig, tuned))
+    encoder = {"checkpoint": f"{tmp_path}/tuned/best"}
+    run_training(from_mapping(TrainConfig, values(shards, tmp_path / "run", encoder=encoder)))
+
+    before, after = (load_recognizer(f"{tmp_path}/{name}/best").model for name in ("tuned", "run"))
+    assert after.hears_sets
+    for name, weight in before.encoder.state_dict().items():
+        torch.testing.assert_close(after.encoder.state_dict()[name], weight)
