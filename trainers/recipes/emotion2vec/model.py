@@ -7,7 +7,6 @@ other frames hidden.
 Shapes: N utterances, M clones, S samples, T frames, K kept frames, D width.
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,15 +109,6 @@ class Emotion2vecModel(TrainingModel):
         """Let the teacher follow the student, and end a run that has collapsed."""
         self.teacher.follow(self.encoder.body, decay_at(step, self._config))
         self._guard.check(step)
-
-    def spared_parameters(self) -> Collection[str]:
-        """Biases, norms, the mask embedding and ALiBi's scale are not decayed."""
-        return [
-            name
-            for name, weight in self.named_parameters()
-            # Under ZeRO 3, a weight that is not there has its shape in `ds_shape`.
-            if len(getattr(weight, "ds_shape", weight.shape)) == 1
-        ]
 
     def checkpoint_gradients(self) -> None:
         """Compute the student's layers again in the backward pass, to save memory."""
