@@ -100,7 +100,8 @@ COMMANDS: dict[str, Command] = {
         "FILE_OR_FOLDER is pytorch_model.bin or a file like it, or its folder, with the "
         "config.json of transformers beside it. A file that asks for anything but tensors and "
         "plain values is refused, by the name of what it asks for. All weights keep their names "
-        "and their digits.",
+        "and their digits. Files of fairseq (data2vec 2.0, emotion2vec) become encoders, and those "
+        "of FunASR (emotion2vec+) audio labelers of a panel.",
     ),
     "push": Command(
         "Publish an exported model on the Hugging Face Hub, with its card.",

@@ -3,43 +3,16 @@
 A layout is one class and one entry of `LAYOUTS`; the first that recognizes the content converts it.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
 from shards.config import ConfigError
 from shards.storage.documents import read_json
-
-
-@dataclass(frozen=True)
-class Converted:
-    """A checkpoint as transformers reads it.
-
-    `weights` are those of model.safetensors, and `files` the content of every other file, by its
-    name; config.json is among them.
-    """
-
-    model_type: str
-    weights: Mapping[str, Tensor]
-    files: Mapping[str, bytes]
-
-
-class Layout(Protocol):
-    """One way to lay out a checkpoint; `name` is what people call it."""
-
-    name: str
-
-    def recognizes(self, content: Any) -> bool:
-        """Whether what was unpickled is laid out in this way."""
-
-    def convert(self, content: Any, folder: Path) -> Converted:
-        """Convert `content`, which was in a file of `folder`.
-
-        Raises ConfigError when something is missing.
-        """
+from trainers.preparation.converting.layout import Converted, Layout
+from trainers.preparation.converting.published import PublishedData2VecLayout
 
 
 class TransformersLayout:
@@ -85,7 +58,8 @@ class TransformersLayout:
         return Converted(model_type, content, files)
 
 
-LAYOUTS: Sequence[Layout] = (TransformersLayout(),)
+# transformers' last: it recognizes any mapping of names to tensors.
+LAYOUTS: Sequence[Layout] = (PublishedData2VecLayout(), TransformersLayout())
 
 
 def layout_of(content: Any, where: Path) -> Layout:

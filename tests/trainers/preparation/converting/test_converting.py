@@ -157,7 +157,7 @@ def test_an_unknown_layout_is_described(content: Any, reason: str, tmp_path: Pat
     """The error says what was in the file, and which layouts are known."""
     write_pickled(tmp_path / "odd")
     torch.save(content, tmp_path / "odd" / "pytorch_model.bin")
-    with pytest.raises(ConfigError, match=rf"{reason}, expected weights in a layout of transf"):
+    with pytest.raises(ConfigError, match=rf"{reason}, expected weights in a layout of "):
         converted(tmp_path / "odd", tmp_path / "new")
 
 
