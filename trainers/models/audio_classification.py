@@ -15,7 +15,8 @@ from transformers import AutoConfig, AutoModelForAudioClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from trainers.models.encoders.registry import register_models
-from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig
+from trainers.models.recognizer import EmotionRecognizer
+from trainers.models.recognizer_config import RecognizerConfig
 from trainers.models.standard import (
     has_standard_form,
     names_of_classes,

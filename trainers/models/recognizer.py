@@ -12,20 +12,16 @@ Shapes: N utterances, T frames, D width, B sets, Q embeddings, C classes or valu
 """
 
 import logging
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from shards.config_values import from_mapping
 from shards.loading.inputs import INPUT_OF, InputName
-from shards.loading.targets import TargetKind
 from shards.media.clip_format import ClipFormat
 from shards.storage.documents import read_json
 from trainers.models.encoders.layerwise import LayerwiseEncoder
@@ -34,92 +30,22 @@ from trainers.models.encoders.registry import register_models
 from trainers.models.encoders.seams import BeforeLayer
 from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
 from trainers.models.encoders.statistics import StatisticsEncoder, StatisticsEncoderConfig
-from trainers.models.losses import Similarity
-from trainers.models.parts.float32_buffers import Float32Buffers
+from trainers.models.heads import build_head
 from trainers.models.parts.partial_start import require_whole_start
 from trainers.models.parts.pooling import masked_mean
 from trainers.models.personal.frame_standardizer import FrameStandardizer
 from trainers.models.personal.halves import halve
-from trainers.models.personal.set_fusion import Contrast, Fusion, SetFuser
-from trainers.models.personal.speaker_embedding import SpeakerEmbedding, SpeakerFusion
+from trainers.models.personal.set_fusion import Contrast, SetFuser
+from trainers.models.personal.speaker_embedding import SpeakerEmbedding
 from trainers.models.personal.speaker_prefix import PersonalizedFeatureExtractor
 from trainers.models.personal.speaker_standardizer import SpeakerStandardizer
+from trainers.models.recognizer_config import RecognizerConfig
+from trainers.models.recognizer_start import answers_of, differences, personalization
 from trainers.models.standard import is_standard, load_standard, read_description
 
 NUM_HEADS = 4
-BATCH_NORM_MOMENTUM = 0.1
 
 log = logging.getLogger(__name__)
-
-_MODEL_TYPE = "emostream_recognizer"
-_LACKING = object()
-
-
-class RecognizerConfig(PretrainedConfig):
-    """What a recognizer is made of and what it was trained on.
-
-    `names` are the classes, or the values when `is_values`; `encoder` is the encoder's own
-    configuration. `normalise` says whether waveforms are normalized; keys of config.json keep the
-    spelling they began with. `clip` is the format of a video encoder's clips. The head `two_layer`
-    has a hidden layer of `head_width`. With a `speaker_prior`, pooled features are standardized by
-    speaker, and the training speakers count as that many utterances in the deviations. With
-    `standardize_frames`, what enters the first layer is standardized by speaker. Without a
-    `contrast_temperature`, training has no L_NCE. `speakers` are those that have an embedding
-    (PAPT). `trained_on` says which labels the recognizer learned from (`target`), of how many
-    speakers (`num_speakers`), how much of the test speakers (`known_seconds` of `known_split`), and
-    the same of the recognizer that this one started from (`start`).
-    """
-
-    model_type = _MODEL_TYPE
-
-    def __init__(
-        self,
-        encoder: dict[str, Any] | None = None,
-        names: Sequence[str] = (),
-        is_values: bool = False,
-        modality: str = "audio",
-        clip: dict[str, Any] | None = None,
-        normalise: bool = False,
-        head: Literal["linear", "two_layer", "interpreter"] = "linear",
-        head_dropout: float = 0.1,
-        head_width: int = 256,
-        speaker_prior: float | None = None,
-        standardize_frames: bool = False,
-        fusion: Fusion = "none",
-        extractor: dict[str, Any] | None = None,
-        contrast_temperature: float | None = 0.1,
-        contrast_similarity: Similarity = "dot",
-        speakers: Sequence[str] = (),
-        speaker_fusion: SpeakerFusion = "last",
-        speaker_vector_width: int = 0,
-        trained_on: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self.encoder = encoder or {"model_type": SequenceEncoderConfig.model_type}
-        self.names = list(names)
-        self.is_values = is_values
-        self.modality = modality
-        self.clip = clip
-        self.normalise = normalise
-        self.head = head
-        self.head_dropout = head_dropout
-        self.head_width = head_width
-        self.speaker_prior = speaker_prior
-        self.standardize_frames = standardize_frames
-        self.fusion = fusion
-        self.extractor = extractor or {}
-        self.contrast_temperature = contrast_temperature
-        self.contrast_similarity = contrast_similarity
-        self.speakers = list(speakers)
-        self.speaker_fusion = speaker_fusion
-        self.speaker_vector_width = speaker_vector_width
-        self.trained_on = trained_on or {}
-        super().__init__(**kwargs)
-
-    @property
-    def target_kind(self) -> TargetKind:
-        """Which kind of target the `names` stand for."""
-        return "values" if self.is_values else "classes"
 
 
 @dataclass(frozen=True)  # no slots: ZeRO 3 looks for tensors in __dict__
@@ -149,7 +75,7 @@ class EmotionRecognizer(PreTrainedModel):
     def __init__(self, config: RecognizerConfig) -> None:
         super().__init__(config)
         self.encoder = LayerwiseEncoder(_build_encoder(config.encoder), normalize=config.normalise)
-        self.head = _build_head(config, self.encoder.width)
+        self.head = build_head(config, self.encoder.width)
 
         self.extractor: PersonalizedFeatureExtractor | None = None
         self.standardizer: SpeakerStandardizer | None = None
@@ -311,9 +237,9 @@ class EmotionRecognizer(PreTrainedModel):
         differ = {
             **dict.fromkeys(
                 ("extractor", "cross_attention", "speakers"),
-                _differences(_personalization(self.config), _personalization(other.config)),
+                differences(personalization(self.config), personalization(other.config)),
             ),
-            "head": _differences(_answers(self.config), _answers(other.config)),
+            "head": differences(answers_of(self.config), answers_of(other.config)),
         }
 
         parts = dict(other.named_children())
@@ -360,60 +286,7 @@ def is_recognizer(folder: str) -> bool:
     if is_standard(folder):
         return True
     path = Path(folder) / "config.json"
-    return path.is_file() and read_json(path).get("model_type") == _MODEL_TYPE
-
-
-def _personalization(config: RecognizerConfig) -> dict[str, object]:
-    """What two recognizers must share if one is to use the other's P or speaker embeddings.
-
-    The weight of the commitment is a matter of the loss.
-    """
-    described = {
-        "model.fusion": config.fusion,
-        "model.standardize_frames": config.standardize_frames,
-        "the speakers with an embedding": config.speakers,
-        "the place of these embeddings": config.speaker_fusion if config.speakers else None,
-    }
-    # config.json keeps the spelling it began with.
-    spelled = {"normalise_codes": "normalize_codes"}
-    options = {
-        f"model.{spelled.get(name, name)}": value
-        for name, value in config.extractor.items()
-        if name != "commitment"
-    }
-    return described | options
-
-
-def _answers(config: RecognizerConfig) -> dict[str, object]:
-    """What two recognizers must share if one is to use the other's head."""
-    return {
-        "the values" if config.is_values else "the classes": config.names,
-        "model.head": config.head,
-    }
-
-
-def _differences(mine: Mapping[str, object], theirs: Mapping[str, object]) -> list[str]:
-    """What differs, for people.
-
-    What only one of the two has is told if nothing else differs: without P, all its options lack.
-    """
-    differ = [
-        name
-        for name in dict.fromkeys([*theirs, *mine])
-        if theirs.get(name, _LACKING) != mine.get(name, _LACKING)
-    ]
-    shared = [name for name in differ if name in theirs and name in mine]
-
-    return [
-        f"{name}: {_shown(theirs.get(name))} there, {_shown(mine.get(name))} here"
-        for name in shared or differ
-    ]
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, list):
-        return f"{len(value)} ({', '.join(map(str, value[:8]))}{', ...' if len(value) > 8 else ''})"
-    return "none" if value is None else str(value)
+    return path.is_file() and read_json(path).get("model_type") == RecognizerConfig.model_type
 
 
 def _build_encoder(values: dict[str, Any]) -> Any:
@@ -425,50 +298,3 @@ def _build_encoder(values: dict[str, Any]) -> Any:
     register_models()
     rest = {name: value for name, value in values.items() if name != "model_type"}
     return encoder_of(AutoModel.from_config(AutoConfig.for_model(values["model_type"], **rest)))
-
-
-class _BatchNorm(Float32Buffers, nn.BatchNorm1d):
-    """Batch norm in float32, whatever the precision of the weights.
-
-    A batch of one has no variance and is normalized by the running statistics.
-    """
-
-    def forward(self, hidden_ND: Tensor) -> Tensor:
-        found_ND = F.batch_norm(
-            hidden_ND.float(),
-            self.running_mean,
-            self.running_var,
-            self.weight.float(),
-            self.bias.float(),
-            training=self.training and len(hidden_ND) > 1,
-            momentum=BATCH_NORM_MOMENTUM,
-            eps=self.eps,
-        )
-
-        return found_ND.to(hidden_ND.dtype)
-
-
-def _build_head(config: RecognizerConfig, width: int) -> nn.Module:
-    """One linear layer, two, or PAPT's interpreter {128, 32} (papt-pldc, section 5)."""
-    num_scores = len(config.names)
-    if config.head == "linear":
-        return nn.Sequential(nn.Dropout(config.head_dropout), nn.Linear(width, num_scores))
-
-    if config.head == "two_layer":
-        return nn.Sequential(
-            nn.Linear(width, config.head_width),
-            nn.ReLU(),
-            nn.Dropout(config.head_dropout),
-            nn.Linear(config.head_width, num_scores),
-        )
-
-    parts: list[nn.Module] = []
-    for before, after in pairwise((width, 128, 32)):
-        parts += [
-            nn.Linear(before, after),
-            _BatchNorm(after),
-            nn.ReLU(),
-            nn.Dropout(config.head_dropout),
-        ]
-
-    return nn.Sequential(*parts, nn.Linear(32, num_scores))

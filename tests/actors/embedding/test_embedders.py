@@ -8,7 +8,8 @@ from transformers import VideoMAEConfig, VideoMAEModel
 from actors.embedding.config import EmbedderConfig
 from actors.embedding.embedders import EncoderEmbedder
 from shards.config import ConfigError
-from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig
+from trainers.models.recognizer import EmotionRecognizer
+from trainers.models.recognizer_config import RecognizerConfig
 
 VIDEOMAE = VideoMAEConfig(
     image_size=16,

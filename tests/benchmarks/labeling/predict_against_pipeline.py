@@ -44,7 +44,8 @@ from tests.benchmarks.labeling.panel_runs import make_utterances
 from tests.benchmarks.measuring import machine, print_result
 from tests.benchmarks.training.checkpoints import HEAD_STD
 from trainers.models.audio_classification import export_recognizer
-from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig
+from trainers.models.recognizer import EmotionRecognizer
+from trainers.models.recognizer_config import RecognizerConfig
 
 FAMILIES = {"hubert": HubertConfig, "wav2vec2": Wav2Vec2Config}
 TARGET = 1.0  # not slower than the pipeline

@@ -36,7 +36,8 @@ from tests.benchmarks.measuring import MIB, machine, print_result
 from tests.benchmarks.training.checkpoints import SIZES
 from trainers.engine.process_group import deepspeed_config, join_group
 from trainers.evaluation.targets import ClassTarget
-from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig
+from trainers.models.recognizer import EmotionRecognizer
+from trainers.models.recognizer_config import RecognizerConfig
 from trainers.recipes.recognition.model import RecognitionModel
 from trainers.settings.engine import EngineConfig
 

@@ -14,7 +14,7 @@ from tests import ROOT
 from tests.actors.predicting.test_predicting import write_embeddings_checkpoint
 from tests.cluster.training.stand_in_hub import TOKEN, StandInHub, running_hub
 from tests.trainers.recipes.recognition.test_export import FACTS
-from trainers.models.recognizer import RecognizerConfig
+from trainers.models.recognizer_config import RecognizerConfig
 from trainers.recipes.recognition.model_card import write_card
 
 REPO = "lab/emotions"

@@ -23,7 +23,8 @@ from trainers.evaluation.predicting import (
     utterances_learned,
 )
 from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
-from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig
+from trainers.models.recognizer import EmotionRecognizer
+from trainers.models.recognizer_config import RecognizerConfig
 from trainers.models.trained import TrainedRecognizer
 
 SIZES = st.lists(st.integers(2, 9), min_size=2, max_size=5)

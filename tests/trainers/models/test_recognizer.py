@@ -14,14 +14,11 @@ from transformers import HubertConfig, VideoMAEConfig
 
 from shards.config import ConfigError
 from trainers.models.encoders.seams import LayerInput
+from trainers.models.heads import BatchNorm
 from trainers.models.losses import soft_cross_entropy
 from trainers.models.personal.halves import halve
-from trainers.models.recognizer import (
-    EmotionRecognizer,
-    RecognizerConfig,
-    _BatchNorm,
-    is_recognizer,
-)
+from trainers.models.recognizer import EmotionRecognizer, is_recognizer
+from trainers.models.recognizer_config import RecognizerConfig
 
 SETS = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2])
 SMALL_LAYERS = {
@@ -322,7 +319,7 @@ def test_bfloat16_trains(fusion: str, head: str) -> None:
 def test_the_interpreters_batch_norm_is_torchs() -> None:
     """It equals nn.BatchNorm1d; a batch of one uses the running statistics and keeps them."""
     torch.manual_seed(0)
-    own, torchs = _BatchNorm(5), nn.BatchNorm1d(5)
+    own, torchs = BatchNorm(5), nn.BatchNorm1d(5)
     rows = torch.randn(7, 5) * 3 + 1
     torch.testing.assert_close(own(rows), torchs(rows))
     torch.testing.assert_close(own.running_mean, torchs.running_mean)

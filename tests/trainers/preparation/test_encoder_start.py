@@ -13,7 +13,8 @@ from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.loading import load_encoder
 from trainers.models.personal.adapted_encoder import SpeakerState, save_encoder
 from trainers.models.personal.speaker_embedding import SpeakerEmbedding
-from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig
+from trainers.models.recognizer import EmotionRecognizer
+from trainers.models.recognizer_config import RecognizerConfig
 from trainers.preparation.encoder_start import load_start
 
 SIZES: dict[str, Any] = {

@@ -23,7 +23,8 @@ from shards.media.clip_format import ClipFormat
 from shards.media.face_config import FaceBoxConfig
 from trainers.config import TrainConfig
 from trainers.models.encoders.loading import load_encoder, require_modality
-from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig
+from trainers.models.recognizer import EmotionRecognizer
+from trainers.models.recognizer_config import RecognizerConfig
 from trainers.preparation.video_input import clip_format, save_processor
 from trainers.settings.encoder import EncoderConfig
 

@@ -16,7 +16,8 @@ from shards.loading.loader import Batch, BatchReader
 from shards.loading.targets import read_targets, resolve_classes
 from tests.worlds.toy_family.config import SmoothedConfig
 from trainers.evaluation.targets import ClassTarget
-from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig
+from trainers.models.recognizer import EmotionRecognizer
+from trainers.models.recognizer_config import RecognizerConfig
 from trainers.preparation.small_encoder import small_encoder_config
 from trainers.recipes.recipe import Run
 from trainers.task import TrainingModel

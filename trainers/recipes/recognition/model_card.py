@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainers.models.audio_classification import is_standard_recognizer
-from trainers.models.recognizer import RecognizerConfig
+from trainers.models.recognizer_config import RecognizerConfig
 from trainers.models.standard import is_known_to_transformers
 
 CARD_NAME = "README.md"

@@ -54,7 +54,8 @@ from trainers.models.personal.adapted_encoder import (
     load_speakers,
     save_encoder,
 )
-from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig, is_recognizer
+from trainers.models.recognizer import EmotionRecognizer, is_recognizer
+from trainers.models.recognizer_config import RecognizerConfig
 from trainers.models.trained import TrainedRecognizer, load_trained
 from trainers.preparation.length_limit import LengthLimit
 from trainers.preparation.proxy_speakers import assign_speakers

@@ -16,7 +16,8 @@ from shards.loading.loader import BatchReader
 from tests.worlds.training import CLASSES, small_values, write_training_world
 from trainers.config import TrainConfig
 from trainers.evaluation.predicting import load_recognizer, predict
-from trainers.models.recognizer import EmotionRecognizer, RecognizerConfig
+from trainers.models.recognizer import EmotionRecognizer
+from trainers.models.recognizer_config import RecognizerConfig
 from trainers.recipes.recognition.model_card import CardFacts, write_card
 from trainers.training import run_training
 
