@@ -38,7 +38,7 @@ FORMAT_VERSION = 2
 # The newest first. Tables of format 1 have no contents, so nothing is taken over from them.
 READABLE_FORMATS = (2, 1)
 MODALITIES = ("audio", "vision", "text")
-OBJECTIVES = ("acoustics", "sentiment", "face_embedding", "speaker_vector")
+OBJECTIVES = ("acoustics", "egemaps", "sentiment", "face_embedding", "speaker_vector")
 METADATA_COLUMN = "metadata"  # the sample's json
 # Columns that tables of the last release do not have; they are null there.
 _LATER_COLUMNS = {CONTENT_COLUMN: CONTENT_TYPE, METADATA_COLUMN: pa.string()}

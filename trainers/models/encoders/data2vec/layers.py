@@ -49,7 +49,7 @@ class PostNormLayer(nn.Module):
     def __init__(self, config: Data2VecConfig) -> None:
         super().__init__()
         width, self._num_heads = config.hidden_size, config.num_attention_heads
-        self._attention_dropout = config.dropout_probability
+        self.dropout_prob = config.dropout_probability
 
         self.query_key_value = nn.Linear(width, 3 * width)
         self.projection = nn.Linear(width, width)
@@ -83,7 +83,7 @@ class PostNormLayer(nn.Module):
             key,
             value,
             attn_mask=bias_NHTT.to(query.dtype),
-            dropout_p=self._attention_dropout if self.training else 0.0,
+            dropout_p=self.dropout_prob if self.training else 0.0,
         )
         return self.projection(attended.transpose(1, 2).flatten(2))
 
