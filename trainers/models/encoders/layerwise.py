@@ -17,17 +17,17 @@ from shards.config import ConfigError
 from shards.loading.inputs import Modality
 from trainers.models.encoders.adapter import EncoderAdapter, SpeechAdapter
 from trainers.models.encoders.augmenting import Augmentation
-from trainers.models.encoders.conformer import ConformerAdapter, Wav2Vec2BertAdapter
 from trainers.models.encoders.data2vec.adapter import OwnData2VecAdapter
 from trainers.models.encoders.data2vec.configuration import Data2VecConfig
 from trainers.models.encoders.seams import BeforeLayer, LayerInput
 from trainers.models.encoders.sequence import SequenceEncoderConfig
 from trainers.models.encoders.small import SmallAdapter
-from trainers.models.encoders.speech import Data2VecAdapter, WaveformAdapter
-from trainers.models.encoders.squeezed import SqueezedAdapter
+from trainers.models.encoders.speech.conformer import ConformerAdapter, Wav2Vec2BertAdapter
+from trainers.models.encoders.speech.squeezed import SqueezedAdapter
+from trainers.models.encoders.speech.waveform import Data2VecAdapter, WaveformAdapter
+from trainers.models.encoders.speech.whisper import WhisperAdapter
 from trainers.models.encoders.statistics import StatisticsAdapter, StatisticsEncoderConfig
 from trainers.models.encoders.video import VideoAdapter
-from trainers.models.encoders.whisper import WhisperAdapter
 from trainers.models.parts.masking import SpecAugment
 
 # By the model type of the configuration; called with the model and whether its waveforms are

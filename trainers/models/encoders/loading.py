@@ -12,7 +12,7 @@ from shards.config import ConfigError
 from shards.loading.inputs import Modality
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.registry import register_models
-from trainers.models.encoders.speech import normalizes
+from trainers.models.encoders.speech.waveform import normalizes
 
 log = logging.getLogger(__name__)
 

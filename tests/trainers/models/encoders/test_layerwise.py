@@ -27,7 +27,7 @@ from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.loading import load_encoder
 from trainers.models.encoders.seams import BeforeLayer, LayerInput
 from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
-from trainers.models.encoders.speech import normalizes
+from trainers.models.encoders.speech.waveform import normalizes
 from trainers.models.parts.pooling import masked_mean
 
 SMALL = {

@@ -30,7 +30,7 @@ from tests.trainers.models.encoders.test_layerwise import CONVOLUTIONS, SMALL, s
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.loading import encoder_of, load_encoder
 from trainers.models.encoders.seams import BeforeLayer, LayerInput
-from trainers.models.encoders.speech import normalizes
+from trainers.models.encoders.speech.waveform import normalizes
 from trainers.models.parts.filter_banks import KaldiLogMel, WhisperLogMel
 from trainers.models.parts.pooling import masked_mean
 

@@ -18,7 +18,7 @@ from shards.config import ConfigError
 from tests.trainers.models.encoders.test_layerwise import CONVOLUTIONS, SMALL, sounds
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.loading import load_encoder
-from trainers.models.encoders.speech import normalizes
+from trainers.models.encoders.speech.waveform import normalizes
 from trainers.preparation.converting.config import ConvertConfig
 from trainers.preparation.converting.converting import convert
 

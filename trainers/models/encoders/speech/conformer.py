@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from shards.loading.inputs import Modality
 from trainers.models.encoders.adapter import EncoderAdapter
 from trainers.models.encoders.seams import BeforeLayer, LayerInput, seams
-from trainers.models.encoders.speech import WaveformAdapter
+from trainers.models.encoders.speech.waveform import WaveformAdapter
 from trainers.models.parts.filter_banks import KALDI_HOP_SAMPLES, KALDI_WINDOW_SAMPLES, KaldiLogMel
 from trainers.models.parts.kept_batch_norm import KeptBatchNorm
 from trainers.models.parts.layers import frame_mask

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from shards.config import ConfigError
 from trainers.models.encoders.seams import BeforeLayer, LayerInput, attention_bias, seams
-from trainers.models.encoders.speech import WaveformAdapter, receptive_field
+from trainers.models.encoders.speech.waveform import WaveformAdapter, receptive_field
 from trainers.models.parts.layers import clear_padding, frame_mask
 
 
