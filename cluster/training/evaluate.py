@@ -62,7 +62,7 @@ def run_evaluate(config: EvaluateConfig) -> int:
 
 
 def _group_lines(metrics: Mapping[str, Any], target: Target) -> Iterator[str]:
-    """A table for each field of --groups: a line for each of its values."""
+    """A table for each field of --groups: a line for each of its values, and their bias."""
     for field, groups in metrics["groups"].items():
         names = [name for name in target.figures(metrics) if not name.endswith(" std")]
         yield f"{printable(field, 28):28s} {'utterances':>10s} {'speakers':>8s} " + " ".join(
@@ -75,6 +75,11 @@ def _group_lines(metrics: Mapping[str, Any], target: Target) -> Iterator[str]:
                 f"  {printable(value, 26):26s} {group['number']:10d} {group['num_speakers']:8d} "
                 + " ".join(f"{figures[name]:{max(8, len(name))}.4f}" for name in names)
             )
+
+        biases = metrics["group_bias"][field]
+        yield f"  {'bias between groups, %':46s} " + " ".join(
+            f"{biases[name]:{max(8, len(name))}.2f}" for name in names
+        )
 
 
 def _shown_interval(ends: Sequence[float | None] | None) -> str:

@@ -65,7 +65,7 @@ class EvaluateConfig:
     groups: tuple[str, ...] = option(
         default=(),
         help="Fields of the samples' json, such as demographics.sex: the figures are given for "
-        "each of their values too.",
+        "each of their values too, and how far apart the values are (bias, in percent).",
     )
     color_by: tuple[str, ...] = option(
         default=("speaker",),

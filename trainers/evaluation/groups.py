@@ -4,7 +4,7 @@ A group is all utterances whose json has the same value in one field, the layout
 SetPeER paper. Utterances without the field are a group of their own, so that nobody vanishes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,6 +15,7 @@ from shards.config import ConfigError
 from shards.grouping import group_rows
 from shards.loading.index import CorpusIndex
 from shards.loading.targets import Targets
+from trainers.evaluation.class_figures import bias
 from trainers.evaluation.targets import Target
 
 UNKNOWN = "unknown"
@@ -39,6 +40,21 @@ def figures_of_groups(
     or that has too many values.
     """
     return {field: _by_value(target, truth, answers, index, field, seed) for field in fields}
+
+
+def bias_over_groups(target: Target, groups: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """How far the groups of one field are apart in each figure, in percent (two-stage-aver, Eq. 2).
+
+    `groups` are those of `figures_of_groups` for the field. Figures have the names that people see;
+    deviations over speakers are left out. A group whose figure is NaN takes no part.
+    """
+    of_groups = [target.figures(group) for group in groups.values()]
+    names = [name for name in of_groups[0] if not name.endswith(" std")]
+    figures_FG = np.asarray([[figures[name] for figures in of_groups] for name in names])
+
+    known_FG = np.isfinite(figures_FG)
+    percent_F = 100 * bias(np.where(known_FG, figures_FG, 0.0), known_FG)
+    return dict(zip(names, percent_F.tolist(), strict=True))
 
 
 def _by_value(

@@ -29,7 +29,7 @@ from shards.speakers.pldc import calibrate_speakers
 from shards.speakers.statistics import build_speakers
 from trainers.evaluation.config import EvaluateConfig
 from trainers.evaluation.dividing import divided_as_trained
-from trainers.evaluation.groups import figures_of_groups
+from trainers.evaluation.groups import bias_over_groups, figures_of_groups
 from trainers.evaluation.pooling import (
     pooled_index,
     pooled_predictions,
@@ -268,6 +268,7 @@ def _metrics(
         name: details.pop(name) for name in ("per_speaker", "confusion") if name in details
     }
     number = details.pop("number")
+    groups = figures_of_groups(target, truth, answers, index, config.groups, seed=config.seed)
 
     return {
         "number": number,
@@ -277,6 +278,7 @@ def _metrics(
         "scores": details,
         "intervals": target.intervals(scores, truth, answers, speakers, seed=config.seed),
         **lists,
-        "groups": figures_of_groups(target, truth, answers, index, config.groups, seed=config.seed),
+        "groups": groups,
+        "group_bias": {field: bias_over_groups(target, found) for field, found in groups.items()},
         "config": to_mapping(config),
     }

@@ -147,7 +147,8 @@ def test_figures_of_groups(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert train(tmp_path, shards) == 0
     run, field = f"{tmp_path}/run/best", "demographics.sex"
     assert evaluate(tmp_path, shards, run, options=("--groups", field)) == 0
-    assert "demographics.sex" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "demographics.sex" in shown
     assert "By <bdi>demographics.sex</bdi>" in (tmp_path / "out" / "evaluation.html").read_text()
 
     # One of the two test speakers is a woman, the other a man.
@@ -158,6 +159,13 @@ def test_figures_of_groups(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         own = found["per_speaker"][speaker]["accuracy"]
         assert groups[value]["scores"]["accuracy"] == pytest.approx(own)
         assert groups[value]["intervals"]["accuracy"] == [None, None]
+
+    # Two groups are one pair. Names of figures are those that people see.
+    female, male = (groups[value]["scores"]["macro_f1"] for value in ("female", "male"))
+    apart = found["group_bias"][field]["F1"]
+    assert apart == pytest.approx(100 * abs(female - male))
+    (line,) = [line for line in shown.splitlines() if line.startswith("  bias between groups, %")]
+    assert f"{apart:.2f}" in line.split()
 
     assert evaluate(tmp_path, shards, run, options=("--groups", "sexx")) == 2
     assert "--groups sexx: no utterance has this field" in capsys.readouterr().err
