@@ -19,6 +19,8 @@ BENCHMARKS = (
     "labeling.labels_kept",
     "training.against_plain_loop",
     "training.training_gpu",
+    "training.pretraining",
+    "training.pretraining_throughput",
     "serving.speakers",
     "serving.speaker_service",
 )

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from shards.storage.documents import read_json, write_json
 from tests.benchmarks.training.normalized_statistics import normalized_accuracies
@@ -41,6 +41,47 @@ class Result:
     figures: dict[str, float]
     speakers: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+
+
+class Place(Protocol):
+    """A bench: where runs and results are kept."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder that is kept."""
+
+
+BenchT = TypeVar("BenchT", bound=Place, contravariant=True)
+
+
+class NamedCell(Protocol):
+    """What a cell is called."""
+
+    @property
+    def kind(self) -> str:
+        """The measurement."""
+
+    @property
+    def corpus(self) -> str:
+        """What it is made on; a number of the world or fold stands at the end."""
+
+    @property
+    def name(self) -> str:
+        """What is measured."""
+
+    @property
+    def seed(self) -> int:
+        """The training seed."""
+
+
+class RunnableCell(NamedCell, Protocol[BenchT]):
+    """A cell of any benchmark, as `run_cells` runs it."""
+
+    def result(self, bench: BenchT) -> Result | None:
+        """The result, if there is one."""
+
+    def run(self, bench: BenchT) -> Result:
+        """Compute the cell, unless it has a result, and write it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +121,7 @@ class Cell:
         return found
 
 
-def run_cells(cells: Sequence[Cell], bench: Bench, workers: int) -> None:
+def run_cells(cells: Sequence[RunnableCell[BenchT]], bench: BenchT, workers: int) -> None:
     """Run cells of one kind at a time, so that none trains what another one is training."""
     os.environ["OMP_NUM_THREADS"] = "1"
     log = str(bench.folder / "log")
@@ -92,7 +133,7 @@ def run_cells(cells: Sequence[Cell], bench: Bench, workers: int) -> None:
         with ProcessPoolExecutor(
             workers, mp_context=spawn, initializer=_to_log, initargs=(log,)
         ) as pool:
-            running: dict[Future[Result], Cell] = {
+            running: dict[Future[Result], RunnableCell[BenchT]] = {
                 pool.submit(cell.run, bench): cell for cell in left if cell.kind == kind
             }
             for future in as_completed(running):

@@ -8,7 +8,7 @@ Seeds are not counted as independent: they test the same speakers.
 
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -16,7 +16,7 @@ import numpy as np
 from scipy.stats import ttest_rel
 
 from shards.resampling import SpeakerResamples
-from tests.benchmarks.training.personalization_cells import CONTROLS, Cell, Result
+from tests.benchmarks.training.personalization_cells import CONTROLS, Cell, NamedCell, Result
 
 Speaker = tuple[str, str]  # corpus, name
 Row = dict[str, object]
@@ -96,7 +96,7 @@ def figure_table(found: Mapping[Cell, Result], title: str, out: TextIO) -> dict[
     return {name: statistics.mean(row[name] for row in results) for name in results[0]}
 
 
-def missing_table(cells: Sequence[Cell], found: Mapping[Cell, Result], out: TextIO) -> int:
+def missing_table(cells: Sequence[NamedCell], found: Container[object], out: TextIO) -> int:
     """Say which cells were asked for and have no result; return their number."""
     missing = [cell for cell in cells if cell not in found]
     if missing:
