@@ -1,15 +1,17 @@
-"""Has sound recognized: cuts recordings into pieces, and pieces that go together into pools.
+"""Has recordings recognized: cuts them into pieces, and pieces that go together into pools.
 
-A recording is one piece, or one piece for each window. A pool is recognized in one go: of a
-recognizer with sets, it is a set; otherwise, as many pieces as make a good batch. Only the
-recordings and their order decide where a pool ends, so that the same recordings get the same
-answers wherever they are recognized.
+A recording is one piece; with windows, which cut sound only, one piece for each window. A pool is
+recognized in one go: of a recognizer with sets, it is a set; otherwise, as many pieces as make a
+good batch. Only the recordings and their order decide where a pool ends, so that the same
+recordings get the same answers wherever they are recognized.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from actors.inference.outcomes import Missing
 from actors.predicting.config import PredictConfig
@@ -17,26 +19,32 @@ from actors.predicting.recognizers import SpeechRecognizer
 from actors.predicting.recordings import Recording
 from shards.errors import reason_code
 from shards.media.audio import MIN_SECONDS
-from shards.media.sound_format import SAMPLE_RATE_HZ, Waveform
+from shards.media.sound_format import SAMPLE_RATE_HZ
 from shards.tables.recordings import Prediction
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """The recording at `place` and its sound, or why it has none."""
+    """The recording at `place` and what the recognizer takes of it, or why there is nothing.
+
+    `kept` is a waveform [S], a clip [T, side, side, 3] or face features [F, D]; `seconds` is how
+    long a video lasts, None where nobody knows.
+    """
 
     place: int
     recording: Recording
-    sound: Waveform | Missing
+    kept: NDArray[Any] | Missing
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A stretch of sound of a recording, which begins at `start_seconds`."""
+    """A stretch of a recording."""
 
     heard: Heard
-    waveform: Waveform
+    kept: NDArray[Any]
     start_seconds: float
+    end_seconds: float | None
 
 
 class Answers:
@@ -75,11 +83,12 @@ class Answerer:
         """
         pool: list[_Piece] = []
         for one in heard:
-            if isinstance(one.sound, Missing):
-                yield one.place, without_answer(one.recording, one.sound.reason)
+            pieces = self._pieces(one)
+            if isinstance(pieces, Missing):
+                yield one.place, without_answer(one.recording, pieces.reason)
                 continue
 
-            for piece in self._pieces(one):
+            for piece in pieces:
                 pool.append(piece)
                 if self._is_full(pool):
                     yield from self._recognize(pool, embedding)
@@ -88,43 +97,61 @@ class Answerer:
         if pool:
             yield from self._recognize(pool, embedding)
 
-    def waveforms(self, heard: Iterable[Heard]) -> Iterator[Waveform]:
-        """The sound of all pieces."""
+    def pieces(self, heard: Iterable[Heard]) -> Iterator[NDArray[Any]]:
+        """What the recognizer would take of all pieces."""
         for one in heard:
-            if not isinstance(one.sound, Missing):
-                yield from (piece.waveform for piece in self._pieces(one))
+            pieces = self._pieces(one)
+            if not isinstance(pieces, Missing):
+                yield from (piece.kept for piece in pieces)
 
-    def _pieces(self, heard: Heard) -> Iterator[_Piece]:
-        sound = heard.sound
-        assert not isinstance(sound, Missing)  # noqa: S101 (the callers have sorted these out)
+    def _pieces(self, heard: Heard) -> Iterable[_Piece] | Missing:
+        """The pieces of a recording, or why the recognizer cannot take them."""
+        kept, size = heard.kept, self._recognizer.feature_size
+        if isinstance(kept, Missing):
+            return kept
+        if size is not None and kept.shape[1:] != (size,):
+            return Missing(
+                f"other_face_features: the frames have {kept.shape[-1]} numbers, expected the "
+                f"{size} that the recognizer was trained on"
+            )
+        if self._recognizer.modality != "audio":
+            start = heard.recording.start_seconds
+            end = None if heard.seconds is None else start + heard.seconds
+            return [_Piece(heard, kept, start, end)]
 
+        longest = self._recognizer.max_samples
+        window = self._config.window
+        if longest is not None and min(len(kept), _window_samples(window) or len(kept)) > longest:
+            return Missing(_too_long(len(kept), longest))
+        return self._windows(heard, kept)
+
+    def _windows(self, heard: Heard, sound: NDArray[Any]) -> Iterator[_Piece]:
         for part in windows_of(len(sound), self._config.window, self._config.hop):
             # A copy, so that one window does not keep hours of sound in memory.
             waveform = sound if self._config.window is None else sound[part].copy()
             start = heard.recording.start_seconds + part.start / SAMPLE_RATE_HZ
-            yield _Piece(heard, waveform, start)
+            yield _Piece(heard, waveform, start, start + len(waveform) / SAMPLE_RATE_HZ)
 
     def _is_full(self, pool: Sequence[_Piece]) -> bool:
         if self._recognizer.personalization == "sets":
             return len(pool) == self._config.set_size
-        seconds = sum(len(piece.waveform) for piece in pool) / SAMPLE_RATE_HZ
-        return seconds >= self._recognizer.pool_seconds
+        return self._recognizer.is_enough([piece.kept for piece in pool])
 
     def _recognize(
         self, pool: Sequence[_Piece], embedding: int | None
     ) -> Iterator[tuple[int, Prediction]]:
-        answers = self._recognizer.recognize([piece.waveform for piece in pool], embedding)
+        answers = self._recognizer.recognize([piece.kept for piece in pool], embedding)
 
         for piece, scores, features in zip(pool, answers.scores, answers.features, strict=True):
             is_finite = bool(np.isfinite(scores).all())
             recording = piece.heard.recording
-            end = piece.start_seconds + len(piece.waveform) / SAMPLE_RATE_HZ
+            end = piece.end_seconds
 
             prediction = Prediction(
                 key=recording.key,
                 speaker=recording.speaker,
                 start_seconds=round(piece.start_seconds, 4),
-                end_seconds=round(end, 4),
+                end_seconds=None if end is None else round(end, 4),
                 scores=scores if is_finite else None,
                 features=features if is_finite else None,
                 error=None if is_finite else "non_finite_prediction: NaN or infinity",
@@ -152,6 +179,18 @@ def reason_of(error: str, config: PredictConfig) -> str:
     return error
 
 
+def _window_samples(window: float | None) -> int | None:
+    return None if window is None else max(1, round(window * SAMPLE_RATE_HZ))
+
+
+def _too_long(num_samples: int, longest: int) -> str:
+    seconds, most = num_samples / SAMPLE_RATE_HZ, longest / SAMPLE_RATE_HZ
+    return (
+        f"audio_too_long: {seconds:.1f} s of sound, and the encoder hears {most:g} s at most; give "
+        f"--window {most:g} or less"
+    )
+
+
 def windows_of(num_samples: int, window: float | None, hop: float | None) -> list[slice]:
     """The windows of a recording: every `hop` seconds one of `window` seconds.
 
@@ -162,7 +201,7 @@ def windows_of(num_samples: int, window: float | None, hop: float | None) -> lis
     if window is None:
         return [slice(0, num_samples)]
 
-    size = max(1, round(window * SAMPLE_RATE_HZ))
+    size = _window_samples(window) or num_samples
     step = max(1, round((hop or window) * SAMPLE_RATE_HZ))
     shortest = round(MIN_SECONDS * SAMPLE_RATE_HZ)
 

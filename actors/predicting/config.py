@@ -16,11 +16,14 @@ MAX_WINDOWED_SECONDS = 4 * 3600.0  # 0.9 GB as float32
 class PredictConfig:
     """Options of `emostream predict`."""
 
-    checkpoint: str = option(help="Exported recognizer of sound: RUN/best or RUN/last.")
+    checkpoint: str = option(
+        help="Exported recognizer, of sound, video or faces: RUN/best or RUN/last."
+    )
     audio: tuple[str, ...] = option(
         default=(),
         is_paths=True,
-        help="Sound files or videos, and folders that are searched for them.",
+        help="Files, and folders that are searched for them: sound or films for a recognizer of "
+        "sound, films for one of video.",
     )
     table: str | None = option(
         default=None,
@@ -40,7 +43,8 @@ class PredictConfig:
     window: float | None = option(
         default=None,
         help="Seconds of a window: each window of a recording gets a prediction of its own. "
-        "Without it, a recording is recognized as a whole, and may last 10 minutes.",
+        "Without it, a recording is recognized as a whole, and may last 10 minutes. Only "
+        "for sound.",
     )
     hop: float | None = option(
         default=None,

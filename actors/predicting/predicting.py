@@ -8,9 +8,10 @@ same to the same utterances.
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from actors.inference.outcomes import Missing
 from actors.predicting.answering import Answerer, Answers, Heard, reason_of, without_answer
@@ -21,72 +22,91 @@ from shards.errors import BadSample
 from shards.grouping import group_rows
 from shards.loading.batch_plan import evaluation_batches
 from shards.media.audio import decode_audio
-from shards.media.sound_format import Waveform
+from shards.media.clip_format import ClipFormat
+from shards.media.clips import ClipReader
+from shards.media.length import film_seconds
 from shards.progress import OnProgress
 from shards.tables.recordings import Prediction
 
 NUM_DECODERS, NUM_AHEAD = 2, 4
 
 
-class Sounds(Protocol):
-    """Recordings, and the sound of each as often as it is asked for."""
+class Decoded(Protocol):
+    """Recordings, and what the recognizer takes of each, as often as it is asked for."""
 
     @property
     def recordings(self) -> Sequence[Recording]:
-        """All of them; one with an `error` has no sound."""
+        """All of them; nothing is decoded of one with an `error`."""
 
     def heard(self, places: Sequence[int]) -> Iterator[Heard]:
-        """The recordings at `places` with their sound, in this order."""
+        """The recordings at `places` with what is decoded of them, in this order."""
 
 
 class DecodedRecordings:
-    """Recordings that are read and decoded when they are asked for, a few of them ahead."""
+    """Recordings that are read and decoded when they are asked for, a few of them ahead.
 
-    def __init__(self, recordings: Sequence[Recording], config: PredictConfig) -> None:
+    With a `clip` format they are seen, as clips; without one they are heard.
+    """
+
+    def __init__(
+        self,
+        recordings: Sequence[Recording],
+        config: PredictConfig,
+        clip: ClipFormat | None = None,
+    ) -> None:
         self.recordings = recordings
         self._config = config
+        self._clips = None if clip is None else ClipReader(clip)
 
     def heard(self, places: Sequence[int]) -> Iterator[Heard]:
         """The recordings at `places`; the next ones are decoded while one is recognized."""
-        with ThreadPoolExecutor(NUM_DECODERS) as threads:
-            ahead: deque[tuple[int, Future[Waveform | Missing]]] = deque()
+        # A face detector keeps state between calls, so only one thread may ask it.
+        num_decoders = NUM_DECODERS if self._clips is None else 1
+        with ThreadPoolExecutor(num_decoders) as threads:
+            ahead: deque[Future[Heard]] = deque()
             for place in places:
-                ahead.append((place, threads.submit(self._decode, self.recordings[place])))
+                ahead.append(threads.submit(self._decode, place))
                 if len(ahead) > NUM_AHEAD:
-                    yield self._first(ahead)
+                    yield ahead.popleft().result()
 
             while ahead:
-                yield self._first(ahead)
+                yield ahead.popleft().result()
 
-    def _first(self, ahead: "deque[tuple[int, Future[Waveform | Missing]]]") -> Heard:
-        place, waiting = ahead.popleft()
-        return Heard(place, self.recordings[place], waiting.result())
-
-    def _decode(self, recording: Recording) -> Waveform | Missing:
+    def _decode(self, place: int) -> Heard:
+        recording = self.recordings[place]
         if recording.read is None:
-            return Missing(recording.error or "no_audio: the recording has no sound")
+            error = recording.error or "no_media: the recording has nothing to recognize"
+            return Heard(place, recording, Missing(error))
 
         try:
-            return decode_audio(recording.read(), max_seconds=self._config.max_seconds)
+            return Heard(place, recording, *self._kept(recording.read()))
         except BadSample as bad:
-            return Missing(reason_of(bad.reason, self._config))
+            return Heard(place, recording, Missing(reason_of(bad.reason, self._config)))
+
+    def _kept(self, data: bytes) -> tuple[NDArray[Any], float | None]:
+        """What the recognizer takes of a file, and how many seconds a film lasts."""
+        if self._clips is None:
+            return decode_audio(data, max_seconds=self._config.max_seconds), None
+        return self._clips.read(data), film_seconds(data)
 
 
 class Predictor:
     """Turns recordings into predictions; every recording gives at least one."""
 
-    def __init__(self, recognizer: SpeechRecognizer, config: PredictConfig, sounds: Sounds) -> None:
-        self._recognizer, self._config, self._sounds = recognizer, config, sounds
+    def __init__(
+        self, recognizer: SpeechRecognizer, config: PredictConfig, decoded: Decoded
+    ) -> None:
+        self._recognizer, self._config, self._decoded = recognizer, config, decoded
         self._answerer = Answerer(recognizer, config)
-        self._answers = Answers(len(sounds.recordings))
+        self._answers = Answers(len(decoded.recordings))
 
     def predict(self, on_progress: OnProgress) -> list[Prediction]:
         """The predictions, in the order of the recordings and of time."""
-        total = len(self._sounds.recordings)
+        total = len(self._decoded.recordings)
 
         for places in self._groups():
             embedding = self._embedding(places)
-            for place, answer in self._answerer.answers(self._sounds.heard(places), embedding):
+            for place, answer in self._answerer.answers(self._decoded.heard(places), embedding):
                 self._answers.add(place, answer)
                 on_progress(self._answers.num_done, total)
 
@@ -102,7 +122,7 @@ class Predictor:
         is_personal = self._recognizer.personalization != "none"
         usable = []
 
-        for place, recording in enumerate(self._sounds.recordings):
+        for place, recording in enumerate(self._decoded.recordings):
             error = recording.error
             if error is None and is_personal and recording.speaker is None:
                 error = "no_speaker: a personalized model must know who speaks"
@@ -115,7 +135,7 @@ class Predictor:
 
     def _by_speaker(self, usable: list[int]) -> list[list[int]]:
         """The places of each speaker, in an order whose every `set_size` places make a set."""
-        recordings = self._sounds.recordings
+        recordings = self._decoded.recordings
         speakers = np.asarray([recordings[place].speaker for place in usable], dtype=object)
         rows_by_speaker = group_rows(speakers)
         planned = evaluation_batches(rows_by_speaker, self._config.set_size, seed=self._config.seed)
@@ -130,11 +150,11 @@ class Predictor:
         if self._recognizer.personalization != "embeddings":
             return None
 
-        speaker = str(self._sounds.recordings[places[0]].speaker)
+        speaker = str(self._decoded.recordings[places[0]].speaker)
         number = self._recognizer.known_speaker(speaker)
         if number is not None:
             return number
 
         # The recordings are asked for twice, now for the speaker's vector: to keep them all would
         # take memory without a bound.
-        return self._recognizer.proxy(self._answerer.waveforms(self._sounds.heard(places)))
+        return self._recognizer.proxy(self._answerer.pieces(self._decoded.heard(places)))

@@ -21,12 +21,13 @@ class PredictorActor(ShardWorker):
         self,
         config: PredictConfig,
         maker: str,
+        needs: Needs,
         earlier: SharedResults | None,
         num_threads: int,
         num_readers: int,
     ) -> None:
         media = MediaConfig(max_audio_seconds=config.max_seconds)
-        super().__init__(media, Needs(audio=True, vision=False), earlier, num_threads, num_readers)
+        super().__init__(media, needs, earlier, num_threads, num_readers)
         self._config, self._maker = config, maker
 
     def load(self, num_threads: int) -> None:

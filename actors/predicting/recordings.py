@@ -18,15 +18,21 @@ from shards.importing.preparing import MAX_MEMBER_BYTES, prepared_file
 from shards.importing.reading import read_table
 from shards.importing.sources import BECOMES, prepare
 from shards.importing.table import MEDIA_COLUMNS, SourceTable, text_cell
+from shards.loading.inputs import Modality
 from shards.storage.files import read_bytes
+
+_EXPECTED = {
+    "audio": ("sound", "such as .wav, .flac or .mp3"),
+    "video": ("film, which this recognizer sees", "such as .mp4, .mkv or .webm"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
-    """One recording: `read` gives the bytes of its sound, in a format that `decode_audio` knows.
+    """One recording: `read` gives the bytes of its sound or film, in a format that shards hold.
 
     `start_seconds` is where the recording begins within its file. `error` says why the recording
-    cannot be read. `read` is None then, and where somebody else has the sound, as of samples of
+    cannot be read. `read` is None then, and where somebody else has decoded it, as of samples of
     shards; it raises BadSample.
     """
 
@@ -37,16 +43,23 @@ class Recording:
     error: str | None = None
 
 
-def recordings_of_files(paths: Sequence[str], speaker: str | None) -> list[Recording]:
-    """The recordings at `paths`, which are files, or folders that are searched for sound.
+def recordings_of_files(
+    paths: Sequence[str], speaker: str | None, modality: Modality = "audio"
+) -> list[Recording]:
+    """The recordings at `paths`, which are files, or folders that are searched for them.
 
-    A recording's key is its path. Raises ConfigError for a folder without sound.
+    Files are sound or films for the modality `audio`, and films for `video`. A recording's key is
+    its path. Raises ConfigError for a folder without any.
     """
-    return [_of_file(path, speaker) for given in paths for path in _files_at(given)]
+    return [
+        _of_file(path, speaker, modality) for given in paths for path in _files_at(given, modality)
+    ]
 
 
-def recordings_of_table(url: str, root: str) -> list[Recording]:
+def recordings_of_table(url: str, root: str, modality: Modality = "audio") -> list[Recording]:
     """The recordings of a table's rows, in the order of the rows; see `emostream import`.
+
+    For the modality `video` they are the films in the column `video`.
 
     Raises ConfigError when the table cannot be read.
     """
@@ -59,34 +72,33 @@ def recordings_of_table(url: str, root: str) -> list[Recording]:
         for place, reason in source.unreadable
     }
     for place, row in zip(source.places.tolist(), dictionaries(source.rows), strict=True):
-        found[place] = _of_row(row, place, source, config)
+        found[place] = _of_row(row, place, source, config, modality)
 
     return [found[place] for place in sorted(found)]
 
 
-def _files_at(path: str) -> list[str]:
+def _files_at(path: str, modality: Modality) -> list[str]:
     if not os.path.isdir(path):
         return [path]
 
     found = sorted(
         str(file)
         for file in Path(path).rglob("*")
-        if file.suffix.lstrip(".").lower() in BECOMES["audio"] and file.is_file()
+        if file.suffix.lstrip(".").lower() in BECOMES[modality] and file.is_file()
     )
     if not found:
-        raise ConfigError(
-            f"--audio {path}: the folder has no sound; expected files such as .wav, .flac or .mp3"
-        )
+        kind, examples = _EXPECTED[modality]
+        raise ConfigError(f"--audio {path}: the folder has no {kind}; expected files {examples}")
     return found
 
 
-def _of_file(path: str, speaker: str | None) -> Recording:
+def _of_file(path: str, speaker: str | None, modality: Modality) -> Recording:
     folder, name = os.path.split(os.path.abspath(path))
     if speaker == SPEAKER_IS_FOLDER:
         speaker = os.path.basename(folder)
 
     try:
-        (file,) = row_files({"audio": name}, folder)
+        (file,) = row_files({modality: name}, folder)
     except BadSample as bad:
         return Recording(key=path, speaker=speaker, read=None, error=bad.reason)
     return Recording(key=path, speaker=speaker, read=lambda: _bytes_of_file(file))
@@ -106,7 +118,11 @@ def _bytes_of_file(file: RowFile) -> bytes:
 
 
 def _of_row(
-    row: dict[str, object], place: int, source: SourceTable, config: ImportConfig
+    row: dict[str, object],
+    place: int,
+    source: SourceTable,
+    config: ImportConfig,
+    modality: Modality,
 ) -> Recording:
     key, speaker = f"row {place}", None
     try:
@@ -116,9 +132,10 @@ def _of_row(
     except BadSample as bad:
         return Recording(key=key, speaker=speaker, read=None, error=bad.reason)
 
-    media = [files[column] for column in MEDIA_COLUMNS if column in files]
+    columns = MEDIA_COLUMNS if modality == "audio" else (modality,)
+    media = [files[column] for column in columns if column in files]
     if not media:
-        error = "no_audio: the row names no audio and no video"
+        error = f"no_{modality}: the row names no {' and no '.join(columns)}"
         return Recording(key=key, speaker=speaker, read=None, error=error)
 
     file = media[0]

@@ -5,7 +5,10 @@ the options, whoever else is at work. For a personalized recognizer this means t
 what one shard holds of them: sets are drawn, and proxies found, within a shard.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from numpy.typing import NDArray
 
 from actors.inference.outcomes import Missing
 from actors.predicting.answering import Answerer, Answers, Heard, reason_of
@@ -14,11 +17,11 @@ from actors.predicting.outcome import outcome_of
 from actors.predicting.predicting import Predictor
 from actors.predicting.recognizers import SpeechRecognizer
 from actors.predicting.recordings import Recording
-from actors.predicting.spool import spooled_sounds
+from actors.predicting.spool import spooled_recordings
 from actors.reading.utterance import Utterance
 from actors.work.task import ShardOutcome, ShardProgress, ShardTask
 from shards.errors import count_reasons
-from shards.media.sound_format import Waveform
+from shards.loading.inputs import Modality
 from shards.tables.recordings import Prediction, RecordingsInfo, write_shard_table
 
 
@@ -85,9 +88,14 @@ def _one_by_one(
     num_utterances: int,
     progress: ShardProgress,
 ) -> list[Prediction]:
-    """The rows of a recognizer that hears every piece of sound by itself, as they stream by."""
+    """The rows of a recognizer that hears every piece by itself, as they stream by."""
     heard = (
-        Heard(place, *_recording(utterance, config)) for place, utterance in enumerate(utterances)
+        Heard(
+            place,
+            *_recording(utterance, config, recognizer.modality),
+            seconds=utterance.duration_seconds,
+        )
+        for place, utterance in enumerate(utterances)
     )
 
     answers, before = Answers(num_utterances), progress.num_utterances
@@ -109,20 +117,34 @@ def _by_speaker(
     def update(done: int, total: int, note: str = "") -> None:
         progress.num_utterances = before + done
 
-    with spooled_sounds() as sounds:
+    with spooled_recordings() as spooled:
         for utterance in utterances:
-            recording, sound = _recording(utterance, config)
-            sounds.add(recording, None if isinstance(sound, Missing) else sound)
-        return Predictor(recognizer, config, sounds).predict(update)
+            recording, kept = _recording(utterance, config, recognizer.modality)
+            spooled.add(
+                recording,
+                None if isinstance(kept, Missing) else kept,
+                utterance.duration_seconds,
+            )
+        return Predictor(recognizer, config, spooled).predict(update)
 
 
-def _recording(utterance: Utterance, config: PredictConfig) -> tuple[Recording, Waveform | Missing]:
-    """An utterance as a recording, and its sound or why it has none."""
+def _recording(
+    utterance: Utterance, config: PredictConfig, modality: Modality
+) -> tuple[Recording, NDArray[Any] | Missing]:
+    """An utterance as a recording, and what the recognizer takes of it or why there is nothing."""
+    kept, without = _KEPT[modality](utterance)
     error = None if utterance.error is None else reason_of(utterance.error, config)
-    if error is None and utterance.audio is None:
-        error = utterance.remark or "no_audio: the sample has no sound"
+    if error is None and kept is None:
+        error = utterance.remark or without
 
     recording = Recording(key=utterance.key, speaker=utterance.speaker, read=None, error=error)
-    if error is not None or utterance.audio is None:
+    if error is not None or kept is None:
         return recording, Missing(str(error))
-    return recording, utterance.audio
+    return recording, kept
+
+
+_KEPT: Mapping[Modality, Callable[[Utterance], tuple[NDArray[Any] | None, str]]] = {
+    "audio": lambda one: (one.audio, "no_audio: the sample has no sound"),
+    "video": lambda one: (one.clip, "no_video: the sample has no video"),
+    "face": lambda one: (one.face_features, "no_face_features: the sample has no face.npy"),
+}

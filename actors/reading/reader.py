@@ -21,6 +21,8 @@ from actors.reading.config import MediaConfig
 from actors.reading.utterance import Utterance
 from shards.errors import BadSample
 from shards.media.audio import decode_audio
+from shards.media.clip_format import ClipFormat
+from shards.media.clips import ClipReader
 from shards.media.container import DAMAGE_CODES
 from shards.media.faces import FaceCropper
 from shards.media.sound_format import SAMPLE_RATE_HZ
@@ -44,6 +46,7 @@ class Needs:
     audio: bool
     vision: bool
     metadata: bool = False
+    clip: ClipFormat | None = None  # of the clips that a recognizer of video sees
     seen: Seen | None = None  # what an utterance's content is made of; None: not asked for
 
 
@@ -69,6 +72,7 @@ class ShardReader:
         self._needs = needs
         self._earlier = earlier
         self._cropper = cropper if cropper is not None else FaceCropper(media.faces)
+        self._clips = None if needs.clip is None else ClipReader(needs.clip)
 
     def setup(self) -> None:
         """Load the face detector, if the configuration names one.
@@ -164,6 +168,10 @@ class ShardReader:
     def _look(self, utterance: Utterance, video: bytes) -> None:
         utterance.faces = self._cropper.crops(video)
 
+    def _take_clip(self, utterance: Utterance, video: bytes) -> None:
+        assert self._clips is not None  # noqa: S101 (the caller has checked it)
+        utterance.clip = self._clips.read(video)
+
     def _watch(self, utterance: Utterance, video: bytes, *, has_own_sound: bool) -> None:
         """Take from the video what is needed; `remark` says what the video cannot give.
 
@@ -175,6 +183,8 @@ class ShardReader:
             steps.append(self._hear)
         if self._needs.vision and self._media.faces.detector and utterance.face_features is None:
             steps.append(self._look)
+        if self._clips is not None:
+            steps.append(self._take_clip)
 
         problems: list[BadSample] = []
         for step in steps:
@@ -195,7 +205,7 @@ class ShardReader:
 
 def decoded_bytes(utterance: Utterance) -> int:
     """The number of bytes in an utterance's arrays."""
-    arrays = (utterance.audio, utterance.faces, utterance.face_features)
+    arrays = (utterance.audio, utterance.faces, utterance.face_features, utterance.clip)
     return sum(array.nbytes for array in arrays if array is not None)
 
 

@@ -33,6 +33,7 @@ class Utterance:
     audio: NDArray[np.float32] | None = None  # [num_samples], 16 kHz mono
     faces: NDArray[np.uint8] | None = None  # [num_faces, size, size, 3] RGB
     face_features: NDArray[np.float32] | None = None  # [num_frames, dim]
+    clip: NDArray[np.uint8] | None = None  # [num_pictures, side, side, 3] RGB
     transcript: str | None = None
     metadata: str | None = None  # the sample's json, canonical, where somebody asked for it
     error: str | None = None

@@ -53,21 +53,23 @@ def predict(config: PredictConfig) -> list[Prediction]:
 
     Raises ConfigError for an input, a checkpoint or a speaker table that cannot be used.
     """
+    from actors.predicting.needs import require_usable
     from actors.predicting.predicting import DecodedRecordings, Predictor
     from actors.predicting.recognizers import SpeechRecognizer
 
     recognizer = SpeechRecognizer(config.checkpoint)
+    require_usable(config, recognizer)
     neighbors = None if config.speakers is None else labeled_speakers(config, recognizer.names)
-    recordings = _recordings(config)
+    recordings = _recordings(config, recognizer)
     _require_speakers(config, recognizer, recordings)
     folder = config.out.rpartition("/")[0] or "."
     make_directory(folder)
     require_writable(folder)
 
     recognizer.setup(os.cpu_count() or 1)
-    sounds = DecodedRecordings(recordings, config)
+    decoded = DecodedRecordings(recordings, config, recognizer.clip_format)
     with progress("predict", "recordings") as update:
-        predictions = Predictor(recognizer, config, sounds).predict(update)
+        predictions = Predictor(recognizer, config, decoded).predict(update)
     if neighbors is not None:
         predictions = calibrated(config, neighbors, predictions)
 
@@ -77,12 +79,12 @@ def predict(config: PredictConfig) -> list[Prediction]:
     return predictions
 
 
-def _recordings(config: PredictConfig) -> "list[Recording]":
+def _recordings(config: PredictConfig, recognizer: "SpeechRecognizer") -> "list[Recording]":
     from actors.predicting.recordings import recordings_of_files, recordings_of_table
 
     if config.table is not None and config.root is not None:
-        return recordings_of_table(config.table, config.root)
-    return recordings_of_files(config.audio, config.speaker)
+        return recordings_of_table(config.table, config.root, recognizer.modality)
+    return recordings_of_files(config.audio, config.speaker, recognizer.modality)
 
 
 def _require_speakers(

@@ -21,6 +21,7 @@ from actors.inference.checkpoints import CheckpointConfig, identify
 from actors.predicting.config import PredictConfig
 from actors.predicting.identity import maker_of
 from actors.predicting.outcome import outcome_of
+from actors.reading.reader import Needs
 from actors.work.task import ShardOutcome, ShardTask, require_writable
 from cluster.exit_status import ExitStatus
 from cluster.jobs.job import JobOptions, ShardJob
@@ -77,7 +78,7 @@ class PredictJob(ShardJob):
 
     verb, models, remedy = "predict", "the model", REMEDY
 
-    def __init__(self, plan: ShardPlan, config: PredictConfig, maker: str) -> None:
+    def __init__(self, plan: ShardPlan, config: PredictConfig, maker: str, needs: Needs) -> None:
         options = JobOptions(
             address=config.address,
             num_workers=config.num_workers,
@@ -85,7 +86,7 @@ class PredictJob(ShardJob):
             max_attempts=config.max_attempts,
         )
         super().__init__(plan, options)
-        self._config, self._maker = config, maker
+        self._config, self._maker, self._needs = config, maker, needs
 
     def worker(self) -> Any:
         """Return the remote predictor."""
@@ -94,8 +95,8 @@ class PredictJob(ShardJob):
         return remote_predictor
 
     def arguments(self) -> tuple[Any, ...]:
-        """Return the options, and what makes a table as the driver knows it."""
-        return self._config, self._maker
+        """Return the options, what makes a table as the driver knows it, and what to decode."""
+        return self._config, self._maker, self._needs
 
     def facts_of(self, task: ShardTask) -> RecordingsInfo:
         """Return what the footer of a table says."""
@@ -139,13 +140,13 @@ def predict_shards(config: PredictConfig) -> PredictSummary:
     assert config.shards is not None  # noqa: S101 (the caller has checked it)
     files, maker = list_files(config.shards), maker_of(config)
     config = replace(config, checkpoint=local_path(config.checkpoint))
-    neighbors = _checked(config)
+    neighbors, needs = _checked(config)
 
     folder = Folder(url=config.folder, summary_name=SUMMARY_NAME, config_name=CONFIG_NAME)
     folder.make()
     plan = make_plan(str(config.shards), files, config.folder, maker, READABLE_FORMATS)
     refuse_other_corpora(plan, read_recordings_info)
-    job = PredictJob(plan, config, maker)
+    job = PredictJob(plan, config, maker, needs)
     if plan.todo:
         folder.reopen()
     job.run()
@@ -169,18 +170,22 @@ def predict_shards(config: PredictConfig) -> PredictSummary:
     return summary
 
 
-def _checked(config: PredictConfig) -> SpeakerTable | None:
-    """The speakers to calibrate by, if any, after a look at everything that may be wrong.
+def _checked(config: PredictConfig) -> tuple[SpeakerTable | None, Needs]:
+    """The speakers to calibrate by, if any, and what to decode of samples.
 
     Raises ConfigError before any cluster is started.
     """
+    from actors.predicting.needs import needs_of, require_usable
     from actors.predicting.recognizers import SpeechRecognizer
 
-    names = SpeechRecognizer(config.checkpoint).names
+    recognizer = SpeechRecognizer(config.checkpoint)
+    require_usable(config, recognizer)
     if not config.out_is_folder:
         make_directory(config.out.rpartition("/")[0] or ".")
         require_writable(config.out.rpartition("/")[0] or ".")
-    return None if config.speakers is None else labeled_speakers(config, names)
+    names = recognizer.names
+    speakers = None if config.speakers is None else labeled_speakers(config, names)
+    return speakers, needs_of(recognizer)
 
 
 def _count_divided_speakers(plan: ShardPlan) -> int:
