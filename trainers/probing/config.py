@@ -8,7 +8,9 @@ from shards.config import ConfigError, option, require_positive
 from shards.loading.targets import TargetConfig
 
 HeadName = Literal["emotion2vec", "superb", "gru"]
-InputName = Literal["frames", "utterance", "both", "statistics", "egemaps"]
+InputName = Literal["frames", "utterance", "both", "statistics", "acoustics", "egemaps"]
+# Columns of prediction tables; egemaps is that of earlier releases.
+COLUMNS = ("acoustics", "egemaps")
 LayersName = Literal["last", "last4", "weighted"]
 HIDDEN_SIZE = 256
 SPECTRAL = "spectral"
@@ -73,7 +75,7 @@ class ProbeConfig:
     )
     predictions: str | None = option(
         default=None,
-        help="Folder that `emostream label` wrote, in place of --encoder: its column `egemaps` is "
+        help="Folder that `emostream label` wrote, in place of --encoder: its `acoustics` are "
         "probed.",
     )
     revision: str | None = option(default=None, help="Full commit of a hub encoder.")
@@ -81,7 +83,7 @@ class ProbeConfig:
         default=None,
         help="What the head sees of an utterance. frames: all frames; utterance: their mean; both: "
         "each frame with the mean beside it; statistics: mean and spread of each number over "
-        "time; egemaps: the column of --predictions. Without it: frames, or statistics of "
+        "time; acoustics, egemaps: a column of --predictions. Without it: frames, or statistics of "
         "`spectral`.",
     )
     layers: LayersName = option(
@@ -167,12 +169,13 @@ class ProbeConfig:
         if sum(value is not None for value in given) != 1:
             raise ConfigError(
                 "give exactly one of --encoder (to make features), --features (made before) and "
-                "--predictions (the column egemaps)"
+                "--predictions (the column acoustics)"
             )
-        if (self.input == "egemaps") != (self.predictions is not None) and self.input is not None:
+        is_column = self.input in COLUMNS
+        if is_column != (self.predictions is not None) and self.input is not None:
             raise ConfigError(
-                f"--input {self.input}: egemaps is a column of --predictions, and the only one "
-                "that is probed; give both or neither"
+                f"--input {self.input}: {' and '.join(COLUMNS)} are the columns of --predictions "
+                "that are probed; give both options or neither"
             )
 
         require_positive(
@@ -200,7 +203,7 @@ class ProbeConfig:
         if self.input is not None:
             return self.input
         if self.predictions is not None:
-            return "egemaps"
+            return "acoustics"
         return "statistics" if self.encoder == SPECTRAL else "frames"
 
     @property

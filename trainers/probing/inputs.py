@@ -25,7 +25,6 @@ from trainers.probing.config import InputName, LayersName, ProbeConfig
 
 CACHE_BYTES = 4 << 30
 NUM_LAST = 4
-COLUMN = "egemaps"
 
 
 class Inputs(Protocol):
@@ -60,7 +59,7 @@ def open_inputs(config: ProbeConfig, index: CorpusIndex) -> tuple[Inputs, Origin
     Raises ConfigError when they were made of other shards, or lack the layers asked for.
     """
     if config.predictions is not None:
-        return _open_column(config.predictions, config.shards, index)
+        return _open_column(config.predictions, config.shards, index, config.view)
 
     assert config.features is not None  # noqa: S101 (the options are checked; --encoder made them)
     store = open_features(config.features, config.shards)
@@ -156,7 +155,7 @@ class ColumnInputs:
     def problem(self, row: int) -> str | None:
         """Why an utterance has no vector."""
         if self._vectors[row] is None:
-            return f"no_{COLUMN}: the prediction table has none for it"
+            return "no_descriptors: the prediction table has none for it"
         return None
 
     def read(self, row: int) -> NDArray[np.float16 | np.float32]:
@@ -166,8 +165,10 @@ class ColumnInputs:
         return vector[None, None]
 
 
-def _open_column(folder: str, pattern: str, index: CorpusIndex) -> tuple[Inputs, Origin]:
-    """The column `egemaps` of the tables of `folder` that were made of the shards at hand."""
+def _open_column(
+    folder: str, pattern: str, index: CorpusIndex, column: str
+) -> tuple[Inputs, Origin]:
+    """A column of the tables of `folder` that were made of the shards at hand."""
     now = {one.url: (one.size, one.version) for one in list_files(pattern)}
     vectors: dict[tuple[str, int], NDArray[np.float32] | None] = {}
     digest = ""
@@ -184,20 +185,24 @@ def _open_column(folder: str, pattern: str, index: CorpusIndex) -> tuple[Inputs,
             )
         digest = info.panel_digest
         with open_parquet(url, remedy=REMEDY) as file:
-            if COLUMN in file.schema_arrow.names:
-                rows = file.read(columns=["offset", COLUMN])
-                pairs = zip(rows["offset"].to_pylist(), rows[COLUMN].to_pylist(), strict=True)
+            if column in file.schema_arrow.names:
+                rows = file.read(columns=["offset", column])
+                pairs = zip(rows["offset"].to_pylist(), rows[column].to_pylist(), strict=True)
                 vectors |= {(info.shard_url, at): _vector(values) for at, values in pairs}
 
     if not any(vector is not None for vector in vectors.values()):
         raise ConfigError(
-            f"--predictions {folder}: no table of these shards has a column `{COLUMN}`; label them "
-            "with a panel that has the objective egemaps"
+            f"--predictions {folder}: no table of these shards has a column `{column}`; label them "
+            "with a panel that has `objectives: {acoustics: {features: builtin}}`, or give --input "
+            "egemaps for tables of an earlier release"
         )
-    return ColumnInputs(index, vectors), Origin(COLUMN, digest)
+    return ColumnInputs(index, vectors), Origin(column, digest)
 
 
 def _vector(values: Sequence[float] | None) -> NDArray[np.float32] | None:
-    """The values as a vector; None for none, or for those that are no numbers."""
+    """The values as a vector; None for none, or for those of which none is a number.
+
+    A single NaN is a descriptor that the utterance does not have, such as the pitch of a whisper.
+    """
     found = None if values is None else np.asarray(values, dtype=np.float32)
-    return found if found is not None and np.isfinite(found).all() else None
+    return found if found is not None and np.isfinite(found).any() else None

@@ -45,6 +45,7 @@ class Fitted:
 class _Scale:
     """Brings numbers of different units to mean 0 and spread 1, as training utterances have them.
 
+    What an utterance does not have (NaN) takes the mean.
     `mean` and `spread` are [D]; None leaves the numbers as they are.
     """
 
@@ -54,7 +55,7 @@ class _Scale:
     def __call__(self, frames_TLD: Tensor) -> Tensor:
         if self.mean is None or self.spread is None:
             return frames_TLD
-        return (frames_TLD - self.mean) / self.spread
+        return ((frames_TLD - self.mean) / self.spread).nan_to_num(nan=0.0)
 
 
 def fit(
@@ -217,10 +218,13 @@ def _scheduler(
 
 
 def _scale_of(inputs: Inputs, rows: NDArray[np.int64]) -> _Scale:
-    """The mean and spread [D] of each number over the training utterances."""
+    """The mean and spread [D] of each number over the training utterances that have it."""
     values_ND = np.concatenate([inputs.read(int(row))[:, 0] for row in rows]).astype(np.float64)
-    spread_D = values_ND.std(axis=0)
+    is_known_ND = np.isfinite(values_ND)
+    counts_D = is_known_ND.sum(axis=0).clip(1)
+
+    mean_D = np.where(is_known_ND, values_ND, 0.0).sum(axis=0) / counts_D
+    deviations_ND = np.where(is_known_ND, values_ND - mean_D, 0.0)
+    spread_D = np.sqrt(np.square(deviations_ND).sum(axis=0) / counts_D)
     usable_D = np.where(spread_D > MIN_SPREAD, spread_D, 1.0)
-    return _Scale(
-        torch.from_numpy(values_ND.mean(axis=0)).float(), torch.from_numpy(usable_D).float()
-    )
+    return _Scale(torch.from_numpy(mean_D).float(), torch.from_numpy(usable_D).float())

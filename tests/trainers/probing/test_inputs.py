@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from shards.config import ConfigError
@@ -14,6 +15,7 @@ from shards.tables.features import FeatureInfo, FeatureRow, FeatureWriter
 from shards.tables.predictions import Prediction, TableInfo, write_predictions
 from trainers.probing.config import InputName, LayersName, ProbeConfig
 from trainers.probing.inputs import FeatureInputs, open_inputs
+from trainers.probing.loop import _scale_of
 
 NUM_FRAMES, WIDTH = 5, 3
 LAYERS = (12, 9, 10, 11)  # in an order of their own
@@ -121,7 +123,7 @@ def test_layers_that_were_not_stored_are_refused(corpus: CorpusIndex) -> None:
 
 
 def write_column(corpus: CorpusIndex, vectors: list[NDArray[np.float32] | None]) -> Path:
-    """Write a prediction table of the shard with the column egemaps."""
+    """Write a prediction table of the shard with the column acoustics."""
     shard = Path(corpus.table["shard"][0].as_py())
     rows = [
         Prediction(
@@ -129,7 +131,7 @@ def write_column(corpus: CorpusIndex, vectors: list[NDArray[np.float32] | None])
             shard=shard.name,
             offset=512 * place,
             size=512,
-            objectives={} if vector is None else {"egemaps": vector},
+            objectives={} if vector is None else {"acoustics": vector},
         )
         for place, vector in enumerate(vectors)
     ]
@@ -155,16 +157,18 @@ def column_config(corpus: CorpusIndex, folder: Path) -> ProbeConfig:
     return ProbeConfig(shards=shard, out="out", predictions=str(folder))
 
 
-def test_egemaps_are_found_by_shard_and_offset(corpus: CorpusIndex) -> None:
-    """A vector is one frame of one layer; a missing one, or one with NaN, has a reason."""
-    vectors = [np.arange(25, dtype=np.float32), None, np.full(25, np.nan, dtype=np.float32)]
+def test_descriptors_are_found_by_shard_and_offset(corpus: CorpusIndex) -> None:
+    """A vector is one frame of one layer; a missing one, or one of NaN alone, has a reason."""
+    whispered = np.arange(25, dtype=np.float32)
+    whispered[0] = np.nan
+    vectors = [whispered, None, np.full(25, np.nan, dtype=np.float32)]
     inputs, origin = open_inputs(column_config(corpus, write_column(corpus, vectors)), corpus)
-    np.testing.assert_array_equal(inputs.read(0), np.arange(25)[None, None])
+    np.testing.assert_array_equal(inputs.read(0), whispered[None, None])
     assert [inputs.problem(row) is None for row in range(3)] == [True, False, False]
-    assert (origin.encoder, inputs.is_scaled) == ("egemaps", True)
+    assert (origin.encoder, inputs.is_scaled) == ("acoustics", True)
 
 
-def test_egemaps_of_a_changed_shard_are_refused(corpus: CorpusIndex) -> None:
+def test_descriptors_of_a_changed_shard_are_refused(corpus: CorpusIndex) -> None:
     """And so are tables without the column."""
     folder = write_column(corpus, [np.ones(25, dtype=np.float32)])
     Path(corpus.table["shard"][0].as_py()).write_bytes(b"y")
@@ -172,8 +176,20 @@ def test_egemaps_of_a_changed_shard_are_refused(corpus: CorpusIndex) -> None:
         open_inputs(column_config(corpus, folder), corpus)
 
 
-def test_tables_without_egemaps_are_refused(corpus: CorpusIndex) -> None:
+def test_tables_without_descriptors_are_refused(corpus: CorpusIndex) -> None:
     """The message says which objective the panel needs."""
     folder = write_column(corpus, [None])
-    with pytest.raises(ConfigError, match="a panel that has the objective egemaps"):
+    with pytest.raises(ConfigError, match="no table of these shards has a column `acoustics`"):
         open_inputs(column_config(corpus, folder), corpus)
+
+
+def test_a_number_that_an_utterance_lacks_takes_the_mean_of_the_others(
+    corpus: CorpusIndex,
+) -> None:
+    """Mean and spread are of the training utterances that have the number."""
+    vectors = [np.array(pair, dtype=np.float32) for pair in ((1, 5), (3, np.nan), (np.nan, 9))]
+    inputs, _ = open_inputs(column_config(corpus, write_column(corpus, list(vectors))), corpus)
+    scale = _scale_of(inputs, np.arange(3))
+
+    scaled = [scale(torch.from_numpy(inputs.read(row))).flatten().tolist() for row in range(3)]
+    assert scaled == [[-1.0, -1.0], [1.0, 0.0], [0.0, 1.0]]
