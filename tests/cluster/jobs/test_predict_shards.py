@@ -228,10 +228,11 @@ def test_a_folder_of_another_corpus_is_refused(world: Path) -> None:
 
 
 def test_a_checkpoint_is_looked_at_before_a_cluster(world: Path) -> None:
-    """A model of faces, and a folder without a model, are refused at once."""
+    """A calibration that a model of faces cannot have, and no model, are refused at once."""
     write_checkpoint(world / "faces", modality="face")
-    with pytest.raises(ConfigError, match="got a recognizer of face, expected one of sound"):
-        predict_shards(options(world, checkpoint=str(world / "faces")))
+    calibration = {"pldc": "mu", "speakers": "speakers.parquet", "out": f"{world}/out.csv"}
+    with pytest.raises(ConfigError, match="for sound only"):
+        predict_shards(options(world, checkpoint=str(world / "faces"), **calibration))
     with pytest.raises(ConfigError, match="no folder has this name"):
         predict_shards(options(world, checkpoint=str(world / "nothing")))
 
