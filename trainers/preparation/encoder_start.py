@@ -4,15 +4,21 @@ Such a training needs an encoder alone. What else a run has exported, a head, P 
 speakers, would be lost, which is refused unless it is allowed.
 """
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from shards.config import ConfigError
+from shards.loading.loader import BatchReader
 from trainers.models.encoders.layerwise import LayerwiseEncoder
-from trainers.models.encoders.loading import load_encoder
+from trainers.models.encoders.loading import load_encoder, require_modality
+from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
 from trainers.models.parts.partial_start import require_whole_start
 from trainers.models.personal.adapted_encoder import load_speakers
 from trainers.models.recognizer import is_recognizer
 from trainers.models.trained import load_trained
+from trainers.preparation.small_encoder import set_statistics, small_encoder_config
+from trainers.settings.encoder import EncoderConfig
 
 
 def load_start(checkpoint: str, revision: str | None, *, allow_partial: bool) -> LayerwiseEncoder:
@@ -52,3 +58,28 @@ def _parts(checkpoint: str, revision: str | None) -> tuple[LayerwiseEncoder, dic
         if name != "encoder"
         for key, tensor in part.state_dict().items()
     }
+
+
+def first_sound_encoder(
+    options: EncoderConfig,
+    make_reader: Callable[[], BatchReader],
+    num_utterances: int,
+    *,
+    seed: int,
+    allow_partial: bool,
+) -> LayerwiseEncoder:
+    """The encoder of sound that training starts from: of a checkpoint, or a small one.
+
+    A small one knows the statistics of the `num_utterances` that a reader reads. Raises ConfigError
+    as `load_start` does, and for an encoder of another modality.
+    """
+    if options.checkpoint is not None:
+        encoder = load_start(options.checkpoint, options.revision, allow_partial=allow_partial)
+        require_modality(encoder, "audio")
+        return encoder
+
+    reader = make_reader()
+    sizes = small_encoder_config(options, "audio", reader)
+    encoder = LayerwiseEncoder(SequenceEncoder(SequenceEncoderConfig(**sizes)))
+    set_statistics(encoder, reader, num_utterances, seed=seed)
+    return encoder

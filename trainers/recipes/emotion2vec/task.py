@@ -9,7 +9,7 @@ Shapes: N utterances, D width.
 
 import copy
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import gcd
 from pathlib import Path
 from typing import Any
@@ -36,45 +36,30 @@ from trainers.preparation.small_encoder import set_statistics
 from trainers.recipes.emotion2vec.config import Emotion2vecConfig
 from trainers.recipes.emotion2vec.model import NUM_PLAIN_SCORES, Emotion2vecModel
 from trainers.recipes.recipe import Run
+from trainers.recipes.unlabeled_task import VALIDATION_UTTERANCES, UnlabeledTask
 from trainers.task import TrainingModel
 
 log = logging.getLogger(__name__)
 
-VALIDATION_UTTERANCES = 32
 GROUPS = 16  # of the published positional convolutions and decoder
 
 
-class Emotion2vecTask:
+class Emotion2vecTask(UnlabeledTask):
     """The task of `emotion2vec` on some splits of a corpus."""
 
     def __init__(self, run: Run, options: Emotion2vecConfig, corpus: CorpusIndex) -> None:
-        self._encoder, self._data, self._engine = run.encoder, run.data, run.engine
-        self._options, self._corpus = options, corpus
+        super().__init__(run, corpus)
+        self._options = options
         everything = _long_enough(corpus, options)
 
         held_out = hold_out(everything, options.held_out_share, seed=run.engine.seed)
-        self.train = everything.take(np.flatnonzero(~held_out))
-        self._held_out = everything.take(np.flatnonzero(held_out))
+        self.divide(everything, held_out)
         self._first, self._decoder_folder = self._first_encoder()
 
     @property
-    def identity(self) -> str:
-        """The text that tells whether a position in a stream of batches belongs to this task."""
-        engine, view = self._engine, self._data.utterances
-        return (
-            f"{self.train.digest} {view} {self._options.max_seconds} {engine.seed} "
-            f"{engine.batches_per_step}"
-        )
-
-    @property
-    def corpus_digest(self) -> str:
-        """The digest of the whole corpus."""
-        return self._corpus.digest
-
-    @property
-    def num_workers(self) -> int:
-        """The number of processes that decode training batches."""
-        return self._data.num_workers
+    def stream_options(self) -> Sequence[object]:
+        """The length that batches are cropped to at most."""
+        return (self._options.max_seconds,)
 
     @property
     def score_width(self) -> int:
@@ -91,10 +76,6 @@ class Emotion2vecTask:
     def validation_reader(self) -> BatchReader:
         """Return a reader of the held-out utterances."""
         return BatchReader(self._held_out, ["sound"])
-
-    def keys(self, rows: NDArray[np.int64]) -> list[str]:
-        """Return the keys of the training utterances `rows`."""
-        return self.train.keys(rows)
 
     def plan(self) -> UtterancePlan:
         """Plan every utterance once an epoch, at the length that it is cropped to."""

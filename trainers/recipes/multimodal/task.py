@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from shards.loading.batch_plan import PlannedBatch, UtterancePlan, evaluation_batches
+from shards.loading.batch_plan import UtterancePlan
 from shards.loading.index import CorpusIndex
 from shards.loading.loader import BatchReader
 from shards.loading.objectives import join_objectives
@@ -24,32 +24,28 @@ from shards.storage.documents import write_json
 from shards.storage.files import flush_tree
 from trainers.engine.ranks import on_first_rank
 from trainers.models.encoders.layerwise import LayerwiseEncoder
-from trainers.models.encoders.loading import require_modality
-from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
 from trainers.models.personal.adapted_encoder import save_encoder
 from trainers.preparation.durations import with_durations
-from trainers.preparation.encoder_start import load_start
+from trainers.preparation.encoder_start import first_sound_encoder
 from trainers.preparation.hold_out import hold_out, hold_out_speakers
 from trainers.preparation.length_limit import LengthLimit
-from trainers.preparation.small_encoder import set_statistics, small_encoder_config
 from trainers.recipes.multimodal.config import MultimodalConfig
 from trainers.recipes.multimodal.model import MultimodalModel
 from trainers.recipes.multimodal.targets import digest, make_blocks
 from trainers.recipes.recipe import Run
+from trainers.recipes.unlabeled_task import UnlabeledTask
 from trainers.task import TrainingModel
 
 log = logging.getLogger(__name__)
 HEADS_NAME, DESCRIPTION_NAME = "objectives.safetensors", "objectives.json"
-VALIDATION_UTTERANCES = 32
 
 
-class MultimodalTask:
+class MultimodalTask(UnlabeledTask):
     """The task of `multimodal` on some splits of a corpus."""
 
     def __init__(self, run: Run, options: MultimodalConfig, corpus: CorpusIndex) -> None:
-        self._encoder, self._data, self._engine = run.encoder, run.data, run.engine
-        self._options, self._corpus = options, corpus
-        self._allow_partial_start = run.allow_partial_start
+        super().__init__(run, corpus)
+        self._options = options
         self._limit = LengthLimit(run.data, seed=run.engine.seed)
         known = with_durations(corpus.split(*options.splits), on_first_rank)
         everything = self._limit.within(known, " ".join(options.splits))
@@ -60,9 +56,7 @@ class MultimodalTask:
         held_out = choose(everything, options.held_out_share, seed=run.engine.seed)
         self._blocks = make_blocks(found, options, ~held_out)
 
-        self._train_rows, self._held_out_rows = np.flatnonzero(~held_out), np.flatnonzero(held_out)
-        self.train = everything.take(self._train_rows)
-        self._held_out = everything.take(self._held_out_rows)
+        self.divide(everything, held_out)
 
     @property
     def identity(self) -> str:
@@ -72,16 +66,6 @@ class MultimodalTask:
             f"{self.train.digest} {digest(self._blocks)} {view} {engine.seed} "
             f"{engine.batches_per_step}"
         )
-
-    @property
-    def corpus_digest(self) -> str:
-        """The digest of the whole corpus."""
-        return self._corpus.digest
-
-    @property
-    def num_workers(self) -> int:
-        """The number of processes that decode training batches."""
-        return self._data.num_workers
 
     @property
     def score_width(self) -> int:
@@ -111,18 +95,10 @@ class MultimodalTask:
             crop=self._limit.validation_crop,
         )
 
-    def keys(self, rows: NDArray[np.int64]) -> list[str]:
-        """Return the keys of the training utterances `rows`."""
-        return self.train.keys(rows)
-
     def plan(self) -> UtterancePlan:
         """Plan every utterance once an epoch."""
         seconds = self._limit.seconds(self.train)
         return UtterancePlan(seconds, self._data.utterances, seed=self._engine.seed)
-
-    def validation_batches(self) -> list[PlannedBatch]:
-        """Batch the held-out utterances, one speaker at a time."""
-        return evaluation_batches(self._held_out.rows_by_speaker(), VALIDATION_UTTERANCES)
 
     def build_model(self) -> MultimodalModel:
         """Build the encoder with its heads; it is the same on every rank."""
@@ -180,15 +156,10 @@ class MultimodalTask:
 
     def _first_encoder(self) -> LayerwiseEncoder:
         """Load or make the encoder that training starts from."""
-        options = self._encoder
-        if options.checkpoint is not None:
-            encoder = load_start(
-                options.checkpoint, options.revision, allow_partial=self._allow_partial_start
-            )
-            require_modality(encoder, "audio")
-            return encoder
-
-        sizes = small_encoder_config(options, "audio", self.training_reader())
-        encoder = LayerwiseEncoder(SequenceEncoder(SequenceEncoderConfig(**sizes)))
-        set_statistics(encoder, self.training_reader(), len(self.train), seed=self._engine.seed)
-        return encoder
+        return first_sound_encoder(
+            self._encoder,
+            self.training_reader,
+            len(self.train),
+            seed=self._engine.seed,
+            allow_partial=self._allow_partial_start,
+        )

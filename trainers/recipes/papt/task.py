@@ -13,7 +13,7 @@ Shapes: N utterances, S samples, T frames, H hidden frames.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,29 +23,27 @@ import torch.distributed as distributed
 from numpy.typing import NDArray
 
 from shards.config import ConfigError
-from shards.loading.batch_plan import PlannedBatch, UtterancePlan, evaluation_batches
+from shards.loading.batch_plan import UtterancePlan
 from shards.loading.index import CorpusIndex
 from shards.loading.loader import BatchReader
 from shards.media.sound_format import SAMPLE_RATE_HZ
 from trainers.engine.ranks import on_every_rank, on_first_rank
 from trainers.models.encoders.layerwise import LayerwiseEncoder
-from trainers.models.encoders.loading import require_modality
-from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
 from trainers.models.masked_predictor import MaskedPredictor
 from trainers.models.parts.dropout import set_dropout
 from trainers.models.personal.adapted_encoder import SpeakerState, save_encoder
 from trainers.models.personal.speaker_embedding import SpeakerEmbedding
 from trainers.preparation.durations import with_durations
-from trainers.preparation.encoder_start import load_start
+from trainers.preparation.encoder_start import first_sound_encoder
 from trainers.preparation.hold_out import hold_out
 from trainers.preparation.length_limit import LengthLimit
-from trainers.preparation.small_encoder import set_statistics, small_encoder_config
 from trainers.recipes.papt.config import PretrainConfig
 from trainers.recipes.papt.label_source import LabelSource
 from trainers.recipes.papt.model import SCORE_NAMES, PretrainingModel
 from trainers.recipes.papt.prediction_head import read_prediction_head
 from trainers.recipes.papt.pseudo_labels import PseudoLabels
 from trainers.recipes.recipe import Run
+from trainers.recipes.unlabeled_task import UnlabeledTask
 from trainers.task import TrainingModel
 
 log = logging.getLogger(__name__)
@@ -53,51 +51,33 @@ log = logging.getLogger(__name__)
 LARGE_WIDTH = 1024
 LARGE_PROJECTION, BASE_PROJECTION = 768, 256
 LARGE_FRONT_END_GRADIENT, BASE_FRONT_END_GRADIENT = 1.0, 0.1
-VALIDATION_UTTERANCES = 32
 
 
-class PretrainingTask:
+class PretrainingTask(UnlabeledTask):
     """The task of `tapt` or `papt` on some splits of a corpus."""
 
     score_width = len(SCORE_NAMES)
 
     def __init__(self, run: Run, options: PretrainConfig, corpus: CorpusIndex) -> None:
-        self._encoder, self._data, self._engine = run.encoder, run.data, run.engine
+        super().__init__(run, corpus)
         self._limit = LengthLimit(run.data, seed=run.engine.seed)
         # Long utterances are cut here by the model, which must know which labels are left.
         longest = min(options.max_samples, self._limit.max_cropped_seconds * SAMPLE_RATE_HZ)
-        self._options, self._corpus = replace(options, max_samples=int(longest)), corpus
-        self._allow_partial_start = run.allow_partial_start
+        self._options = replace(options, max_samples=int(longest))
 
         known = with_durations(corpus.split(*options.splits), on_first_rank)
         chosen = self._limit.within(known, " ".join(options.splits))
         self._everything = _long_enough(chosen, options)
 
         held_out = hold_out(self._everything, options.held_out_share, seed=run.engine.seed)
-        self._train_rows, self._held_out_rows = np.flatnonzero(~held_out), np.flatnonzero(held_out)
-        self.train = self._everything.take(self._train_rows)
-        self._held_out = self._everything.take(self._held_out_rows)
+        self.divide(self._everything, held_out)
         self._labels: dict[str, PseudoLabels] = {}
         self.speaker_names: list[str] = []
 
     @property
-    def identity(self) -> str:
-        """The text that tells whether a position in a stream of batches belongs to this task."""
-        engine, view = self._engine, self._data.utterances
-        return (
-            f"{self.train.digest} {view} {self._options.max_samples} {engine.seed} "
-            f"{engine.batches_per_step}"
-        )
-
-    @property
-    def corpus_digest(self) -> str:
-        """The digest of the whole corpus."""
-        return self._corpus.digest
-
-    @property
-    def num_workers(self) -> int:
-        """The number of processes that decode training batches."""
-        return self._data.num_workers
+    def stream_options(self) -> Sequence[object]:
+        """The length that the model crops utterances to."""
+        return (self._options.max_samples,)
 
     def prepare(self, out: Path, say: Callable[[str], None]) -> None:
         """Compute the pseudo-labels, unless they are there; the ranks share the work."""
@@ -131,19 +111,11 @@ class PretrainingTask:
         """Return a reader of the held-out utterances."""
         return BatchReader(self._held_out, ["sound"])
 
-    def keys(self, rows: NDArray[np.int64]) -> list[str]:
-        """Return the keys of the training utterances `rows`."""
-        return self.train.keys(rows)
-
     def plan(self) -> UtterancePlan:
         """Plan every utterance once an epoch, at the length that it is cropped to."""
         longest = self._options.max_samples / SAMPLE_RATE_HZ
         seconds = np.minimum(self.train.durations, longest)
         return UtterancePlan(seconds, self._data.utterances, seed=self._engine.seed)
-
-    def validation_batches(self) -> list[PlannedBatch]:
-        """Batch the held-out utterances, one speaker at a time."""
-        return evaluation_batches(self._held_out.rows_by_speaker(), VALIDATION_UTTERANCES)
 
     def build_model(self) -> PretrainingModel:
         """Build the encoder with its head; it is the same on every rank."""
@@ -228,18 +200,13 @@ class PretrainingTask:
 
     def first_encoder(self) -> LayerwiseEncoder:
         """Load or make the encoder that training starts from."""
-        options = self._encoder
-        if options.checkpoint is not None:
-            encoder = load_start(
-                options.checkpoint, options.revision, allow_partial=self._allow_partial_start
-            )
-            require_modality(encoder, "audio")
-            return encoder
-
-        sizes = small_encoder_config(options, "audio", self.training_reader())
-        encoder = LayerwiseEncoder(SequenceEncoder(SequenceEncoderConfig(**sizes)))
-        set_statistics(encoder, self.training_reader(), len(self.train), seed=self._engine.seed)
-        return encoder
+        return first_sound_encoder(
+            self._encoder,
+            self.training_reader,
+            len(self.train),
+            seed=self._engine.seed,
+            allow_partial=self._allow_partial_start,
+        )
 
 
 def projection_size_for(width: int) -> int:

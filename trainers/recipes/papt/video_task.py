@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import VideoMAEModel
 
-from shards.loading.batch_plan import PlannedBatch, UtterancePlan, evaluation_batches
+from shards.loading.batch_plan import UtterancePlan
 from shards.loading.index import CorpusIndex
 from shards.loading.loader import BatchReader
 from shards.storage.files import flush_tree
@@ -38,45 +38,27 @@ from trainers.preparation.video_input import clip_format, save_processor
 from trainers.recipes.papt.video_config import VideoPaptConfig, VideoPretrainConfig
 from trainers.recipes.papt.video_model import VideoPretrainingModel
 from trainers.recipes.recipe import Run
+from trainers.recipes.unlabeled_task import UnlabeledTask
 from trainers.task import TrainingModel
 
 log = logging.getLogger(__name__)
 
-VALIDATION_UTTERANCES = 32
 
-
-class VideoPretrainingTask:
+class VideoPretrainingTask(UnlabeledTask):
     """The task of `tapt-video` on some splits of a corpus."""
 
     score_width = 1
 
     def __init__(self, run: Run, options: VideoPretrainConfig, corpus: CorpusIndex) -> None:
-        self._encoder, self._data, self._engine = run.encoder, run.data, run.engine
-        self._options, self._corpus = options, corpus
+        super().__init__(run, corpus)
+        self._options = options
         self._clip = clip_format(run.encoder, run.data.faces)
 
         self._limit = LengthLimit(run.data, seed=run.engine.seed)
         index = self._limit.within(corpus.split(*options.splits), " ".join(options.splits))
         held_out = hold_out(index, options.held_out_share, seed=run.engine.seed)
-        self.train = index.take(np.flatnonzero(~held_out))
-        self._held_out = index.take(np.flatnonzero(held_out))
+        self.divide(index, held_out)
         self.speaker_names: list[str] = []
-
-    @property
-    def identity(self) -> str:
-        """The text that tells whether a position in a stream of batches belongs to this task."""
-        engine, view = self._engine, self._data.utterances
-        return f"{self.train.digest} {view} {engine.seed} {engine.batches_per_step}"
-
-    @property
-    def corpus_digest(self) -> str:
-        """The digest of the whole corpus."""
-        return self._corpus.digest
-
-    @property
-    def num_workers(self) -> int:
-        """The number of processes that decode training batches."""
-        return self._data.num_workers
 
     def prepare(self, out: Path, say: Callable[[str], None]) -> None:
         """List what is left out; the pixels themselves are predicted."""
@@ -92,17 +74,9 @@ class VideoPretrainingTask:
         """Return a reader of the held-out utterances."""
         return BatchReader(self._held_out, ["clip"], clip=self._clip)
 
-    def keys(self, rows: NDArray[np.int64]) -> list[str]:
-        """Return the keys of the training utterances `rows`."""
-        return self.train.keys(rows)
-
     def plan(self) -> UtterancePlan:
         """Plan every utterance once an epoch."""
         return UtterancePlan(self.train.durations, self._data.utterances, seed=self._engine.seed)
-
-    def validation_batches(self) -> list[PlannedBatch]:
-        """Batch the held-out utterances, one speaker at a time."""
-        return evaluation_batches(self._held_out.rows_by_speaker(), VALIDATION_UTTERANCES)
 
     def build_model(self) -> VideoPretrainingModel:
         """Build the encoder with its decoder; both are the same on every rank."""
