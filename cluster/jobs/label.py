@@ -123,9 +123,6 @@ class LabelJob(ShardJob):
 
 def run_label(config: LabelConfig) -> int:
     """Run `emostream label`: label, print the summary, return the exit status."""
-    if needs_research_license(PanelConfig.load(config.panel)):
-        sys.stderr.write(RESEARCH_LICENSE_NOTE)
-
     summary = label(config)
     lines = [*summary.job.lines("labeled", "without a full set of predictions")]
     lines += [
@@ -160,6 +157,9 @@ def label(config: LabelConfig) -> LabelSummary:
     Raises ConfigError for an unusable panel, corpus, folder or cluster.
     """
     panel = PanelConfig.load(config.panel)
+    if needs_research_license(panel):
+        sys.stderr.write(RESEARCH_LICENSE_NOTE)
+
     identity = panel_identity(panel)
     files = list_files(config.shards)
 
