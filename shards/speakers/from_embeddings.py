@@ -117,7 +117,7 @@ def make_speaker_table(
 
 def _known_fields(urls: Sequence[str]) -> str:
     """The fields of the first utterance's json, for a message."""
-    rows = next(rows for url in urls if len(rows := read_embeddings(url)))
+    rows = next(rows for url in urls if len(rows := read_embeddings(url, ["metadata"])))
     return f"where one holds {', '.join(json.loads(rows['metadata'][0].as_py()))}"
 
 
@@ -129,7 +129,7 @@ def _classes(urls: Sequence[str], labels: Sequence[str], split: str | None) -> s
     texts = (
         text
         for url in urls
-        for text in _of_split(read_embeddings(url), split)["metadata"].to_pylist()
+        for text in _of_split(read_embeddings(url, ["metadata"]), split)["metadata"].to_pylist()
     )
     return {name for text in texts if (name := stated_class(json.loads(text))) is not None}
 
@@ -174,7 +174,7 @@ def _shared_metadata(
     """Each speaker's fields, as text, in which all utterances that have the field agree."""
     seen: dict[str, dict[str, set[str]]] = {}
     for url in urls:
-        rows = _of_split(read_embeddings(url).drop_columns(["vector"]), split)
+        rows = _of_split(read_embeddings(url, ["speaker", "metadata"]), split)
         texts = np.asarray(rows["metadata"].to_pylist(), dtype=object)
         for speaker, mine in group_rows(
             np.asarray(rows["speaker"].to_pylist(), dtype=object)

@@ -92,13 +92,13 @@ def read_embedding_info(url: str) -> EmbeddingInfo:
         return _info(file, url)
 
 
-def read_embeddings(url: str) -> pa.Table:
-    """The usable rows of a table: those with a vector."""
+def read_embeddings(
+    url: str, columns: Sequence[str] = ("key", "speaker", "vector", "metadata")
+) -> pa.Table:
+    """The `columns` of the usable rows of a table: those with a vector."""
     with open_parquet(url, remedy=REMEDY) as file:
         _info(file, url)
-        rows = file.read(
-            columns=["key", "speaker", "vector", "metadata", "error"], use_threads=False
-        )
+        rows = file.read(columns=[*columns, "error"], use_threads=False)
 
     return rows.filter(rows["error"].is_null()).drop_columns(["error"]).combine_chunks()
 
