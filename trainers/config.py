@@ -14,6 +14,7 @@ from typing import Any, Literal
 from shards.config import ConfigError, option, require_positive
 from shards.config_values import from_mapping
 from shards.loading.folds import AS_STATED
+from shards.storage.urls import require_local
 from trainers.recipes.named_configs import named_configs
 from trainers.recipes.recipe import RecipeConfig
 from trainers.recipes.registry import recipe_called, recipes, stored_name
@@ -97,6 +98,7 @@ class TrainConfig:
         # Two spellings of one recipe are one method, to `--resume` and to `compare`.
         object.__setattr__(self, "recipe", stored_name(self.recipe))
         require_positive(self, "--num-workers")
+        require_local(self, "--out")
         if self.folds is not None and self.sweep is not None:
             raise ConfigError("--folds and --sweep: give one of them; a sweep tries data.fold too")
         if self.folds is not None and self.data.folds == AS_STATED:

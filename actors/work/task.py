@@ -12,9 +12,10 @@ from actors.reading.reader import decoded_bytes
 from actors.reading.utterance import Utterance
 from actors.work.errors import UnwritableFolderError
 from shards.errors import count_reasons
-from shards.storage.files import probe
+from shards.storage.files import exists, join, probe
 
 PROBE_BYTES = 1 << 10
+WITNESS = "job"  # what the file that every worker has to see is called while a job runs
 WINDOW_UTTERANCES = 256
 WINDOW_BYTES = 48 * 2**20
 
@@ -37,10 +38,20 @@ class ShardTask:
     maker: str
 
 
-def require_writable(folder: str) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerHome:
+    """Where a worker lives: its process, the name of its machine, and Ray's id of the node."""
+
+    pid: int
+    host: str
+    node_id: str
+
+
+def require_writable(folder: str, witness: str | None = None) -> None:
     """Try to write to `folder`, before any work is done for it.
 
-    Raises UnwritableFolderError.
+    `witness` is the name of a file that the driver has written there. Raises UnwritableFolderError,
+    also when the file is not to be seen: then the folder is another one that is called alike.
     """
     try:
         probe(folder, PROBE_BYTES)
@@ -49,6 +60,13 @@ def require_writable(folder: str) -> None:
             f"--out {folder}: the worker on {platform.node()} cannot write there ({error}); give a "
             "folder that all nodes share, or an object store"
         ) from error
+
+    if witness is not None and not exists(join(folder, witness)):
+        raise UnwritableFolderError(
+            f"--out {folder}: the worker on {platform.node()} can write there, but does not see "
+            "what this job has written, so its folder is another one; give a folder that all nodes "
+            "share, or an object store"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

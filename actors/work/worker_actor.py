@@ -8,6 +8,7 @@ thread answers `progress` while the model computes. Subclasses decide what is do
 """
 
 import os
+import platform
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -19,7 +20,13 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from actors.reading.config import MediaConfig
 from actors.reading.reader import Needs
 from actors.reading.reader_actor import ReaderSlot, ShardStream
-from actors.work.task import ShardOutcome, ShardProgress, ShardTask, require_writable
+from actors.work.task import (
+    ShardOutcome,
+    ShardProgress,
+    ShardTask,
+    WorkerHome,
+    require_writable,
+)
 
 READER_BUNDLE = 1  # bundle 0 of the placement group is the worker's
 REMOTE_OPTIONS: dict[str, Any] = {
@@ -74,11 +81,15 @@ class ShardWorker(ABC):
     def finish(self, task: ShardTask, stream: ShardStream, shard_error: str | None) -> ShardOutcome:
         """Do the shard's work, commit its table, and count utterances in `_progress`."""
 
-    def setup(self, out: str) -> int:
-        """Check that tables can be written to `out`, load the models, return the process id."""
-        require_writable(out)
+    def setup(self, out: str, witness: str) -> WorkerHome:
+        """Check that tables can be written to `out`, load the models, and say where this is.
+
+        `witness` is the name of a file in `out` that the driver has written.
+        """
+        require_writable(out, witness)
         self.load(self._num_threads)
-        return os.getpid()
+        node_id = ray.get_runtime_context().get_node_id()
+        return WorkerHome(pid=os.getpid(), host=platform.node(), node_id=node_id)
 
     @ray.method(concurrency_group="control")
     def prepare(self, task: ShardTask) -> None:
@@ -120,7 +131,7 @@ def _reader_options(num_readers: int) -> dict[str, Any]:
     if group is None:
         return {"num_cpus": 0}
 
-    share = group.bundle_specs[READER_BUNDLE]["CPU"] / num_readers
+    share = group.bundle_specs[READER_BUNDLE].get("CPU", 0) / num_readers
     strategy = PlacementGroupSchedulingStrategy(
         placement_group=group,
         placement_group_bundle_index=READER_BUNDLE,

@@ -30,6 +30,7 @@ from shards.selection.job import select
 from shards.selection.rule import SelectConfig
 from shards.storage.documents import read_json, write_json
 from shards.storage.files import atomic_write
+from shards.storage.urls import require_local
 from shards.synthetic.config import WorldConfig
 from shards.synthetic.corpus import write_corpus
 from trainers.engine.checkpoints import CHECKPOINTS_NAME, RESULT_NAME
@@ -75,6 +76,7 @@ class DemoConfig:
 
     def __post_init__(self) -> None:
         require_at_least(self, 10, "--labeled-speakers", "--unlabeled-speakers")
+        require_local(self, "--out")
 
 
 def run_demo(config: DemoConfig) -> int:

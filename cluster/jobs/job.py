@@ -4,17 +4,16 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from actors.work.task import ShardOutcome, ShardTask
+from cluster.jobs.ledger import FailedShard
 from cluster.jobs.plan import ShardPlan
 from cluster.jobs.summary import JobSummary, TableFacts, account, read_outcomes
 from cluster.progress import progress
+from shards.storage.names import list_names
 from shards.storage.parquet import count_errors
 from shards.tables.earlier import index_results
-
-if TYPE_CHECKING:
-    from cluster.jobs.run import FailedShard  # with Ray, which only a run that needs it imports
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,23 +78,23 @@ class ShardJob(ABC):
 
         from actors.work.worker_actor import SharedResults
         from cluster.jobs.run import ShardRun
-        from cluster.nodes.placement import place_workers
         from cluster.nodes.session import ray_session
 
         found = index_results(self._earlier_tables)
-        with ray_session(self._options.address) as nodes, progress(self.verb, "shards") as update:
+        with ray_session(self._options.address), progress(self.verb, "shards") as update:
             earlier = None if found is None else SharedResults(ray.put(found))
             run = ShardRun(
                 actor=self.worker(),
                 arguments=(*self.arguments(), earlier),
                 what=self.models,
                 out=self.plan.out,
+                wanted=self._options.num_workers,
                 num_readers=self._options.num_readers,
                 max_attempts=self._options.max_attempts,
                 on_progress=update,
             )
-            run.run(self.plan.todo, place_workers(nodes, self._options.num_workers))
-        self.outcomes, self.failed = run.outcomes, run.failed
+            run.run(self.plan.todo)
+        self.outcomes, self.failed = confirmed(self.plan, run.outcomes, run.failed)
 
     def outcomes_before(self) -> list[ShardOutcome]:
         """Return the outcomes of the shards that earlier runs have finished, from their tables."""
@@ -109,3 +108,19 @@ class ShardJob(ABC):
             self.failed,
             time.monotonic() - self._started,
         )
+
+
+def confirmed(
+    plan: ShardPlan, outcomes: Sequence[ShardOutcome], failed: Sequence[FailedShard]
+) -> tuple[list[ShardOutcome], list[FailedShard]]:
+    """Divide the outcomes by a listing of the folder: without its table, a shard has failed."""
+    there = set(list_names(plan.out))
+    table_of = {task.name: task.table_url.rpartition("/")[2] for task in plan.todo}
+    found = [outcome for outcome in outcomes if table_of[outcome.name] in there]
+
+    lost = [
+        FailedShard(outcome.name, 1, f"its table was written, but is not in {plan.out}")
+        for outcome in outcomes
+        if table_of[outcome.name] not in there
+    ]
+    return found, [*failed, *lost]

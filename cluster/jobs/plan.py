@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from actors.work.task import ShardTask
+from actors.work.task import WITNESS, ShardTask
 from shards.config import ConfigError
 from shards.storage.files import FileIdentity, join, remove, without_globs
 from shards.storage.folder import sweep
@@ -151,7 +151,8 @@ def remove_leftovers(plan: ShardPlan) -> None:
 
     Nobody is writing any more, because every table of the plan is there.
     """
-    sweep(plan.out, {without_globs(_table_name(task)) for task in plan.tasks}.__contains__)
+    tables = {without_globs(_table_name(task)) for task in plan.tasks}
+    sweep(plan.out, (tables | {WITNESS}).__contains__)
 
 
 def _task(

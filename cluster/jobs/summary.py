@@ -7,14 +7,12 @@ import concurrent.futures
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from actors.work.task import ShardOutcome, ShardTask
 from cluster.exit_status import ExitStatus
+from cluster.jobs.ledger import FailedShard
 from cluster.jobs.plan import FOOTER_THREADS, ShardPlan
-
-if TYPE_CHECKING:
-    from cluster.jobs.run import FailedShard  # with Ray, which only a run that needs it imports
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +116,7 @@ def read_outcomes(
 def account(
     plan: ShardPlan,
     outcomes: Iterable[ShardOutcome],
-    failed: "Sequence[FailedShard]",
+    failed: Sequence[FailedShard],
     seconds: float,
 ) -> JobSummary:
     """Add up the outcomes of a plan's shards and the shards that were given up.

@@ -6,6 +6,7 @@ worker's readers get a fraction of a CPU beside it. With a whole CPU each, they 
 and silently, on a cluster where none is free.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,12 +28,20 @@ class WorkerPlacement:
     num_threads: int
 
 
-def place_workers(nodes: Sequence[NodeResources], wanted: int | None) -> list[WorkerPlacement]:
+def place_workers(
+    nodes: Sequence[NodeResources], wanted: int | None, *, or_fewer: bool = False
+) -> list[WorkerPlacement]:
     """Return one placement for each worker.
 
-    Raises ConfigError when the cluster cannot hold as many as `wanted`.
+    Raises ConfigError when the cluster cannot hold as many as `wanted`, unless fewer will do.
     """
     num_gpus = sum(int(node.num_gpus) for node in nodes)
+    if or_fewer:
+        most = num_gpus or sum(int(node.num_cpus) for node in nodes)
+        wanted = most if wanted is None else min(wanted, most)
+        if wanted == 0:
+            return []
+
     if num_gpus:
         return _on_gpus(nodes, num_gpus, wanted)
     return _on_cpus(nodes, wanted)
@@ -73,6 +82,15 @@ def _on_cpus(nodes: Sequence[NodeResources], wanted: int | None) -> list[WorkerP
 
 
 def _share(num_cpus: float, *, num_gpus: float) -> WorkerPlacement:
-    readers = round(num_cpus * READERS_CPU_SHARE, 2)
-    worker = {"CPU": round(num_cpus - readers, 2)} | ({"GPU": num_gpus} if num_gpus else {})
-    return WorkerPlacement(bundles=(worker, {"CPU": readers}), num_threads=max(1, int(num_cpus)))
+    """The bundles, in hundredths of a CPU rounded down, so that all shares together fit a node."""
+    hundredths = math.floor(100 * num_cpus + 1e-6)
+    readers = int(hundredths * READERS_CPU_SHARE)
+    worker = {"CPU": (hundredths - readers) / 100, "GPU": num_gpus}
+
+    bundles = (_nonzero(worker), _nonzero({"CPU": readers / 100}))
+    return WorkerPlacement(bundles=bundles, num_threads=max(1, int(num_cpus)))
+
+
+def _nonzero(bundle: dict[str, float]) -> dict[str, float]:
+    """Ray takes no amounts of 0 and no empty bundle; a node without CPUs still has memory."""
+    return {name: amount for name, amount in bundle.items() if amount} or {"memory": 1.0}

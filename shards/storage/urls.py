@@ -49,6 +49,21 @@ def local_path(url: str) -> str:
     return os.path.abspath(_SCHEME.sub("", url, count=1))
 
 
+def require_local(config: object, *names: str) -> None:
+    """Raise ConfigError for an option whose value is a URL of an object store; None is accepted.
+
+    `names` are the options, spelled as errors spell them. It is for what is written file by file
+    and changed in place, which object stores cannot: without this, a folder `s3:` would be made.
+    """
+    for name in names:
+        value = getattr(config, name.removeprefix("--").replace("-", "_"))
+        if value is not None and is_remote(value):
+            raise ConfigError(
+                f"{name}: got {value}, expected a folder of this machine or of a file server that "
+                "it has mounted; write there, and copy what is finished to the object store"
+            )
+
+
 def join(base: str, *parts: str) -> str:
     """`base/part/...` for a path or a URL."""
     if not is_remote(base):

@@ -9,6 +9,7 @@ import yaml
 
 from cluster.cli import main
 from cluster.command_table import COMMANDS
+from cluster.exit_status import ExitStatus
 from shards.config import options_of
 from shards.config_values import from_mapping
 
@@ -236,3 +237,29 @@ def test_former_spellings_are_taken_with_a_warning(
     with pytest.raises(SystemExit):
         main(["evaluate", "--help"])
     assert "neighbours" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "finetune", "--shards", "s"],
+        ["evaluate", "--checkpoint", "c", "--shards", "s"],
+        ["probe", "--features", "f", "--shards", "s", "--folds", "split"],
+        ["convert", "pytorch_model.bin"],
+        ["demo"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_folder_that_must_be_local_is_no_url(
+    arguments: list[str],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is written file by file would end in a new local folder `s3:`, with exit status 0."""
+    monkeypatch.chdir(tmp_path)
+    assert main([*arguments, "--out", "s3://bucket/run"]) == ExitStatus.USAGE
+    assert (
+        "--out: got s3://bucket/run, expected a folder of this machine" in capsys.readouterr().err
+    )
+    assert list(tmp_path.iterdir()) == []

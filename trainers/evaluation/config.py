@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shards.config import ConfigError, option, require_at_least, require_positive
+from shards.storage.urls import require_local
 
 # The file of an evaluation that other commands read.
 METRICS_NAME = "metrics.json"
@@ -82,3 +83,4 @@ class EvaluateConfig:
             raise ConfigError("--checkpoint: got none, expected an exported model such as RUN/best")
         require_at_least(self, 0, "--set-size")
         require_positive(self, "--neighbors")
+        require_local(self, "--out")

@@ -6,6 +6,7 @@ from typing import Literal
 
 from shards.config import ConfigError, option, require_positive
 from shards.loading.targets import TargetConfig
+from shards.storage.urls import require_local
 
 HeadName = Literal["emotion2vec", "superb", "gru"]
 InputName = Literal["frames", "utterance", "both", "statistics", "acoustics", "egemaps"]
@@ -178,6 +179,7 @@ class ProbeConfig:
                 "that are probed; give both options or neither"
             )
 
+        require_local(self, "--out")
         require_positive(
             self,
             "--num-utterances",

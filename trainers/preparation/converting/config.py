@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from shards.config import option
+from shards.storage.urls import require_local
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,3 +16,6 @@ class ConvertConfig:
         positional=True,
     )
     out: str = option(help="New folder for the converted checkpoint.")
+
+    def __post_init__(self) -> None:
+        require_local(self, "--out")
