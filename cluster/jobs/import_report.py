@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 
 from shards.importing.config import ImportConfig
 from shards.importing.job import REJECTED_NAME, ImportReport
+from shards.importing.joining.joined import JoinReport
+from shards.importing.joining.tables import REJECTED_NAMES
 from shards.importing.twins import TwinReport
 from shards.loading.shared_speakers import shown_speakers
 from shards.samples.keys import printable
@@ -24,6 +26,8 @@ def report_lines(report: ImportReport, config: ImportConfig) -> Iterator[str]:
         )
 
     yield from _rejected(report, config)
+    for joined in report.remarks.joined:
+        yield from _joined(joined, config)
     yield from _remarks(report)
 
 
@@ -36,6 +40,30 @@ def _rejected(report: ImportReport, config: ImportConfig) -> Iterator[str]:
     if report.rejected and not config.dry_run:
         place = join(config.out, REJECTED_NAME)
         yield f"  every rejected row and its reason: {place} (rows count from 0)"
+
+
+def _joined(joined: JoinReport, config: ImportConfig) -> Iterator[str]:
+    """The lines on a joined table: who has something of it, and which of its rows were rejected."""
+    num_rejected = sum(joined.rejected.values())
+    yield (
+        f"  {joined.field}: {joined.num_rows - num_rejected} of {joined.num_rows} rows joined; "
+        f"utterances that have {_counts(joined.num_utterances) or 'any: 0'}"
+    )
+
+    if joined.num_without:
+        yield (
+            f"  {joined.field}: {joined.num_without} utterances have none, such as "
+            f"'{joined.example_without}'"
+        )
+    for code, number in joined.rejected.items():
+        example = joined.examples[code]
+        detail = example.reason.partition(": ")[2]
+        yield (
+            f"  {joined.field}: rejected {number} x {code}; row {example.row}, '{example.key}': "
+            f"{detail}"
+        )
+    if joined.rejected and not config.dry_run:
+        yield f"  all of them: {join(config.out, REJECTED_NAMES[joined.field])}"
 
 
 def _remarks(report: ImportReport) -> Iterator[str]:
