@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sklearn.metrics import f1_score
 
 from shards.loading.ratings import STIMULI, class_weights, count_votes, multi_hot
 from tests import ROOT
@@ -161,3 +162,13 @@ def test_the_groups_of_the_real_speakers(imported: dict[str, dict[str, Any]]) ->
     assert len(unknown) == 1
     ages = [one["age"] for one in people]
     assert (min(ages), max(ages)) == (20, 74)
+
+
+@pytest.mark.parametrize(("stimulus", "macro_f1"), [("voice", 0.637), ("face", 0.750)])
+def test_votes_on_one_channel_as_predictions_of_both(
+    imported: dict[str, dict[str, Any]], stimulus: str, macro_f1: float
+) -> None:
+    """The labels of raters who heard or saw a clip, against those of raters who did both."""
+    predicted, truth = (multi_hot(votes_on(imported, name)) for name in (stimulus, "audiovisual"))
+    found = f1_score(truth, predicted, average="macro")
+    assert found == pytest.approx(macro_f1, abs=5e-4)
