@@ -55,6 +55,8 @@ def _joined(joined: JoinReport, config: ImportConfig) -> Iterator[str]:
             f"  {joined.field}: {joined.num_without} utterances have none, such as "
             f"'{joined.example_without}'"
         )
+    if joined.null_cells:
+        yield f"  {joined.field}: {_read_as_empty(joined.null_cells)}"
     for code, number in joined.rejected.items():
         example = joined.examples[code]
         detail = example.reason.partition(": ")[2]
@@ -70,10 +72,7 @@ def _remarks(report: ImportReport) -> Iterator[str]:
     remarks = report.remarks
 
     if remarks.null_cells:
-        yield (
-            f"  read as empty, because of a word such as NA: cells of {_counts(remarks.null_cells)}"
-            "; --null-values changes the words"
-        )
+        yield f"  {_read_as_empty(remarks.null_cells)}"
     if remarks.num_unknown_emotions:
         yield (
             f"  {remarks.num_unknown_emotions} rows have an emotion that is none of the seven: "
@@ -99,6 +98,13 @@ def _twins(twins: TwinReport) -> str:
         f"  twins: {twins.num_rows} rows in {twins.num_groups} groups have the same sound and "
         f"video, {twins.num_under_several_speakers} of the groups under several speakers, such as "
         f"{example}; --deduplicate imports only the first of each"
+    )
+
+
+def _read_as_empty(cells: Mapping[str, int]) -> str:
+    return (
+        f"read as empty, because of a word such as NA: cells of {_counts(cells)}; --null-values "
+        "changes the words"
     )
 
 

@@ -49,8 +49,9 @@ def join_speakers(source: SourceTable, url: str, read: ReadRows) -> Joined:
         FIELD,
         [json.dumps(one, ensure_ascii=False, sort_keys=True) if one else None for one in of_rows],
         Counter(name for one in of_rows for name in one),
-        num_rows=read.rows.num_rows + len(read.unreadable),
+        read=read,
         rejected=rejected,
+        null_cells=read.null_cells,
     )
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from shards.config import ConfigError
 from shards.errors import BadSample, reason_code
 from shards.importing.plan import Rejected, tar_key
-from shards.importing.table import SourceTable, text_cell
+from shards.importing.table import ReadRows, SourceTable, text_cell
 from shards.samples.keys import printable
 
 # The codes of rows that fit no utterance of the table.
@@ -29,6 +29,8 @@ class JoinReport:
     now: each stimulus of `ratings`, each column of `demographics`. `num_without` counts those that
     have nothing of it, and `example_without` is the key of one. `rejected` counts rows of the
     joined table by the code of their reason, and `examples` has the first row of each code.
+    `null_cells` counts, by column, the cells that a word such as NA made empty, where no rejected
+    row tells of them.
     """
 
     field: str
@@ -38,6 +40,7 @@ class JoinReport:
     example_without: str | None
     rejected: Mapping[str, int]
     examples: Mapping[str, Rejected]
+    null_cells: Mapping[str, int]
 
     @property
     def is_faulty(self) -> bool:
@@ -77,10 +80,14 @@ def joined_with(
     cells: Sequence[str | None],
     num_utterances: Mapping[str, int],
     *,
-    num_rows: int,
+    read: ReadRows,
     rejected: Sequence[Rejected],
+    null_cells: Mapping[str, int] | None = None,
 ) -> Joined:
-    """`source` with the column `field`, whose `cells` are JSON texts, one a row."""
+    """`source` with the column `field`, whose `cells` are JSON texts, one a row.
+
+    They were made of the rows in `read`, of which some were `rejected`.
+    """
     column = pa.array(cells, pa.string())
     keys = source.rows[source.key_column].to_pylist()
     without = [key for key, cell in zip(keys, cells, strict=True) if cell is None]
@@ -88,13 +95,14 @@ def joined_with(
 
     report = JoinReport(
         field=field,
-        num_rows=num_rows,
+        num_rows=read.rows.num_rows + len(read.unreadable),
         num_utterances=dict(num_utterances),
         num_without=len(without),
         example_without=printable(str(without[0])) if without else None,
         rejected=dict(sorted(Counter(reason_code(item.reason) for item in by_row).items())),
         # Of the rows with one code, the first is put in last, and stays.
         examples={reason_code(item.reason): item for item in reversed(by_row)},
+        null_cells=dict(null_cells or {}),
     )
     rows = source.rows.append_column(field, column)
     return Joined(replace(source, rows=rows, joined=(*source.joined, field)), tuple(by_row), report)

@@ -61,7 +61,7 @@ def join_ratings(source: SourceTable, url: str, read: ReadRows) -> Joined:
         FIELD,
         [json.dumps(found, ensure_ascii=False) if found else None for found in of_rows],
         Counter(stimulus for found in of_rows for stimulus in found),
-        num_rows=read.rows.num_rows + len(read.unreadable),
+        read=read,
         rejected=[*rejected, *unusable],
     )
 

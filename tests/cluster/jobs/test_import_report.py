@@ -59,7 +59,7 @@ def test_the_report_of_joined_tables(tmp_path: Path, capsys: pytest.CaptureFixtu
     """Who has what of each table, and what was rejected; rows that fit nowhere are no fault."""
     (tmp_path / "t.csv").write_text("clip,speaker,transcript\na,s1,yes\nb,s2,no\n")
     (tmp_path / "v.csv").write_text("key,stimulus,label,votes\na,voice,happy,2\nx,voice,sad,1\n")
-    (tmp_path / "s.csv").write_text("speaker,sex,age\ns1,f,30\n")
+    (tmp_path / "s.csv").write_text("speaker,sex,home,age\ns1,f,NA,30\n")
     command = ["import", str(tmp_path / "t.csv"), "--root", str(tmp_path)]
     command += ["--out", str(tmp_path / "out"), "--ratings", str(tmp_path / "v.csv")]
     assert main([*command, "--speakers", str(tmp_path / "s.csv")]) == 0
@@ -72,6 +72,8 @@ def test_the_report_of_joined_tables(tmp_path: Path, capsys: pytest.CaptureFixtu
         f"  all of them: {tmp_path / 'out' / 'import-rejected-ratings.parquet'}",
         "  demographics: 1 of 1 rows joined; utterances that have sex 1, age 1",
         "  demographics: 1 utterances have none, such as 'b'",
+        "  demographics: read as empty, because of a word such as NA: cells of home 1; "
+        "--null-values changes the words",
     ]
 
     (tmp_path / "v.csv").write_text("key,stimulus,label,votes\na,voice,happy,2.5\n")
