@@ -30,6 +30,7 @@ from shards.loading.index import CorpusIndex, read_index
 from shards.loading.targets import TargetConfig, Targets, read_stimuli
 from tests import ROOT
 from tests.benchmarks.measuring import emostream, machine, print_result
+from tests.benchmarks.training.rating_groups import fairness_of, print_groups
 from trainers.evaluation.multilabel.rated_target import RatedTarget
 
 DEFAULT_DATA = ROOT.parent / "shared" / "data"
@@ -42,6 +43,8 @@ CLASSES = ("neutral", "anger", "disgust", "fear", "happiness", "sadness")
 PENALTY, MAX_ITERATIONS = 1.0, 1000
 SEED = 0
 BOTH = "softmax regression on both"
+# Whose answers are compared between groups of actors.
+JUDGED = {"voice votes": "voice votes", "face votes": "face votes", "regression on both": BOTH}
 
 Answers = NDArray[np.float32]
 
@@ -128,9 +131,10 @@ def softmax_regression(train_NS: Answers, shares_NC: Answers, test_NS: Answers) 
     return np.asarray(model.predict_proba(test_NS), dtype=np.float32)
 
 
-def figures_of(truth: Targets, answers: Answers, speakers: NDArray[np.object_]) -> dict[str, float]:
+def figures_of(
+    target: RatedTarget, truth: Targets, answers: Answers, speakers: NDArray[np.object_]
+) -> dict[str, float]:
     """Figures with intervals over speakers, and macro-F1 as scikit-learn computes it."""
-    target = RatedTarget(CLASSES, TargetConfig(kind="ratings", classes=CLASSES))
     scores = target.score(truth, answers, speakers)
     intervals = target.intervals(scores, truth, answers, speakers, seed=SEED)
     judged = target.one_vs_rest(truth, answers)
@@ -158,6 +162,7 @@ def print_figures(rows: Mapping[str, Mapping[str, float]]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
+    parser.add_argument("--groups", default="sex,race,age", help="fields of the demographics")
     options = parser.parse_args(arguments)
 
     data = options.data / "crema-d"
@@ -168,17 +173,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         index = import_votes(data, Path(name))
 
-    rated = read_stimuli(index, TargetConfig(kind="ratings", classes=CLASSES), CLASSES)
+    target = RatedTarget(CLASSES, TargetConfig(kind="ratings", classes=CLASSES))
+    rated = read_stimuli(index, target.learned, CLASSES)
     answers = predictors(rated, fold_of_utterances(index, FOLDS))
     answers["both, in the folds of EMO-SUPERB"] = predictors(
         rated, fold_of_utterances(index, AUTHORS_FOLDS)
     )[BOTH]
-    rows = {
-        name: figures_of(rated["audiovisual"], given, index.speaker_of_rows)
-        for name, given in answers.items()
-    }
+
+    truth, speakers = rated["audiovisual"], index.speaker_of_rows
+    rows = {name: figures_of(target, truth, given, speakers) for name, given in answers.items()}
     print_figures(rows)
-    print_result("rating_votes", {**rows})
+
+    fields = options.groups.split(",")
+    fairness = {
+        shown: fairness_of(target, index, truth, answers[name], fields, SEED)
+        for shown, name in JUDGED.items()
+    }
+    print_groups(fairness, fields)
+    print_result("rating_votes", {**rows, "fairness": fairness})
 
 
 if __name__ == "__main__":
