@@ -8,13 +8,14 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import pyarrow as pa
 
 from shards.config import ConfigError
 from shards.errors import BadSample, reason_code
 from shards.importing.plan import Rejected, tar_key
-from shards.importing.table import ReadRows, SourceTable, text_cell
+from shards.importing.table import ReadRows, SourceTable
 from shards.samples.keys import printable
 
 # The codes of rows that fit no utterance of the table.
@@ -67,8 +68,14 @@ def plain_name(cell: object) -> str | None:
 
 def key_of(cell: object) -> str | None:
     """The key that a cell of a key column gives a sample; None where it gives none."""
+    return _tar_key(cell.strip()) if isinstance(cell, str) else None
+
+
+# A table of votes has many rows for each key.
+@lru_cache(maxsize=1 << 16)
+def _tar_key(name: str) -> str | None:
     try:
-        return tar_key(text_cell({"key": cell}, "key"))
+        return tar_key(name or None)
     except BadSample:
         # The plan rejects the row for this.
         return None
