@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shards.config import ConfigError, option, require_at_least, require_positive
+from shards.loading.targets import Stimulus
 from shards.storage.urls import require_local
 
 # The file of an evaluation that other commands read.
@@ -55,6 +56,13 @@ class EvaluateConfig:
         "predictions, as in scikit-learn; classes: all, where a class that nobody has counts 0. "
         "Without it, as data.target.f1_over in the model's training.",
     )
+    stimulus: Stimulus | None = option(
+        default=None,
+        help="Ratings to measure against, for a model trained with data.target.kind=ratings. "
+        "voice: of the sound alone; face: of the picture alone; audiovisual: of both. Without it, "
+        "those that the model learned. Models of different ratings can only be compared against "
+        "the same ones.",
+    )
     allow_shared_speakers: bool = option(
         default=False,
         help="Measure although speakers are in several splits; the page repeats it.",
@@ -65,8 +73,10 @@ class EvaluateConfig:
     )
     groups: tuple[str, ...] = option(
         default=(),
-        help="Fields of the samples' json, such as demographics.sex: the figures are given for "
-        "each of their values too, and how far apart the values are (bias, in percent).",
+        help="Fields of the samples' json, such as demographics.sex, or sex for short: the figures "
+        "are given for each of their values too (ages by bands of ten years), and how far apart "
+        "the values are. A value with fewer than 30 utterances or 5 speakers is too small to judge "
+        "and left out of these differences.",
     )
     color_by: tuple[str, ...] = option(
         default=("speaker",),
