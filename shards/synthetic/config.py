@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 from shards.config import ConfigError, option, require_at_least, require_positive
 from shards.emotions import EMOTIONS, NUM_EMOTIONS
+from shards.synthetic.demographics import DemographicsConfig
 from shards.synthetic.dialogues import DialogueConfig
 from shards.synthetic.raters import RaterConfig
 
@@ -173,6 +174,11 @@ class WorldConfig:
     raters: RaterConfig = option(
         help="who votes for the emotion of each voice, face and whole utterance, and how",
         default=RaterConfig(),
+    )
+    demographics: DemographicsConfig | None = option(
+        help="sex, age and background of the speakers, and how far raters read some of them "
+        "better than others; without it, samples tell the voice type only",
+        default=None,
     )
     label_mean: Spread = option(
         help="shift of a speaker's arousal and valence labels", default=Spread(shared=0.15, own=0.1)

@@ -13,6 +13,8 @@ The story, clause by clause (each has its strength in `WorldConfig`):
 - What is shown is **recorded**: a waveform (`voice.py`), action units (`face.py`), a transcript
   (`words.py`), each with noise of its own. **Raters** judge what they are given to hear or see
   (`raters.py`).
+- Speakers may have a sex, an age and a background, and raters may read some of them better than
+  others (`demographics.py`).
 
 Every draw comes from a generator keyed by (seed, speaker, utterance, part of the story): utterances
 can be made in any order and on any number of processes, and changing one channel leaves the others'
@@ -112,6 +114,7 @@ class World:
         Each is over `config.raters.answers`: the truth that the ratings are drawn from.
         """
         return self._judge(
+            speaker,
             self.truth(speaker, utterance),
             self._generator(speaker.index, utterance, _RATINGS),
         )
@@ -119,18 +122,19 @@ class World:
     def ratings(self, speaker: Person, utterance: int) -> dict[str, dict[str, int]]:
         """The vote counts of an utterance by stimulus and emotion, without recording it."""
         rng = self._generator(speaker.index, utterance, _RATINGS)
-        probabilities = self._judge(self.truth(speaker, utterance), rng)
+        probabilities = self._judge(speaker, self.truth(speaker, utterance), rng)
 
         return draw_votes(self.config.raters, probabilities, rng)
 
     def _judge(
-        self, truth: UtteranceTruth, rng: np.random.Generator
+        self, speaker: Person, truth: UtteranceTruth, rng: np.random.Generator
     ) -> dict[str, NDArray[np.float64]]:
         return vote_probabilities(
             self.config.raters,
             truth.shown,
             intensity=truth.intensity,
             noise=draw_noise(rng),
+            legibility=speaker.legibility,
         )
 
     def _felt_alone(self, speaker: int, utterance: int) -> int:
@@ -189,6 +193,7 @@ class World:
         )
 
         place = self.place(speaker, utterance)
+        demographics = {} if speaker.demographics is None else speaker.demographics.as_json()
 
         return {
             "speaker": speaker.name,
@@ -199,7 +204,7 @@ class World:
             "arousal": arousal,
             "valence": valence,
             "ratings": self.ratings(speaker, utterance),
-            "demographics": {"voice_type": speaker.voice_type},
+            "demographics": {"voice_type": speaker.voice_type, **demographics},
             "simulation": {
                 "group": speaker.group,
                 "intensity": truth.intensity,
