@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards.grouping import group_rows
@@ -36,6 +37,12 @@ def run_evaluate(config: EvaluateConfig) -> int:
     intervals = target.shown_intervals(metrics)
     for name, value in target.figures(metrics).items():
         sys.stdout.write(f"{name:28s} {value:.4f}{_shown_interval(intervals.get(name))}\n")
+    if "start" in metrics:
+        moved = metrics["start"]
+        sys.stdout.write(
+            f"{'cosine distance from start':28s} {moved['cosine_distance']:.4f}"
+            f"{_shown_interval(moved['interval'])}\n"
+        )
 
     for line in _group_lines(metrics, target):
         sys.stdout.write(f"{line}\n")
@@ -121,6 +128,8 @@ def _write(out: Path, measured: "Measured") -> None:
     table = measured.index.table.select(COPIED_COLUMNS)
     for name, column in measured.target.columns(measured.truth, measured.answers).items():
         table = table.append_column(name, column)
+    if measured.start_distances is not None:
+        table = table.append_column("start_distance", pa.array(measured.start_distances))
 
     out.mkdir(parents=True, exist_ok=True)
     with atomic_write(str(out / PREDICTIONS_NAME)) as stream:

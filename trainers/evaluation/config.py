@@ -72,6 +72,15 @@ class EvaluateConfig:
         help="Fields of the samples' json by which the page colors speaker embeddings.",
         former=("colour_by",),
     )
+    start: str | None = option(
+        default=None,
+        help="Encoder that the model was trained from, as encoder.checkpoint names it: RUN/best, "
+        "another folder, or a hub name. The mean cosine distance between the embeddings of the "
+        "two says how far training has moved the encoder. Without it, nothing is compared.",
+    )
+    start_revision: str | None = option(
+        default=None, help="Full commit of --start on the hub; required for a hub name."
+    )
     seed: int = option(
         default=0,
         help="Seed that decides which utterances make a set, and how the page's map starts.",

@@ -46,6 +46,11 @@ from trainers.evaluation.predicting import (
     target_answered,
     utterances_learned,
 )
+from trainers.evaluation.start_distance import (
+    describe_distances,
+    distances_from_start,
+    load_start,
+)
 from trainers.evaluation.targets import Target
 from trainers.models.recognizer import EmotionRecognizer
 from trainers.models.trained import TrainedRecognizer
@@ -58,7 +63,8 @@ class Measured:
     `truth` are the targets that answers are compared with. `predicted` is what the model answered.
     `answers` [N, W] are its scores, after calibration if `--pldc` asked for it. `metrics` is the
     content of metrics.json. `colors` are the fields of the samples' json by which the page colors
-    its map, one text per utterance.
+    its map, one text per utterance. `start_distances` [N] say how far each utterance's embedding is
+    from that of the encoder that training started from; None without `--start`.
     """
 
     index: CorpusIndex
@@ -68,6 +74,7 @@ class Measured:
     predicted: Predicted
     answers: NDArray[np.float32]
     metrics: dict[str, Any]
+    start_distances: NDArray[np.float64] | None = None
 
 
 def measure(config: EvaluateConfig) -> Measured:
@@ -101,21 +108,44 @@ def _pooled(config: EvaluateConfig, parts: Sequence[Measured]) -> Measured:
         "num_shared_speakers": max(part.metrics["num_shared_speakers"] for part in parts),
         "num_models": len(parts),
     }
+    distances = _pooled_distances(parts)
+    if distances is not None:
+        metrics["start"] = describe_distances(config, distances, index.speaker_of_rows)
     colors = {
         name: [text for part in parts for text in part.colors[name]] for name in config.color_by
     }
     predicted = pooled_predictions([part.predicted for part in parts])
 
-    return Measured(index, colors, target, truth, predicted, answers, metrics)
+    return Measured(index, colors, target, truth, predicted, answers, metrics, distances)
+
+
+def _pooled_distances(parts: Sequence[Measured]) -> NDArray[np.float64] | None:
+    found = [part.start_distances for part in parts if part.start_distances is not None]
+    return np.concatenate(found) if found else None
 
 
 def _measure_one(config: EvaluateConfig) -> Measured:
-    """Measure one model.
+    """Measure one model, and how far its encoder is from `--start`.
+
+    Raises ConfigError as `_measure_answers` and `load_start` do.
+    """
+    trained = load_recognizer(config.checkpoint[0])
+    start = load_start(config, trained.model)
+    measured = _measure_answers(config, trained)
+    if start is None:
+        return measured
+
+    distances = distances_from_start(trained.model, start, measured.index)
+    found = describe_distances(config, distances, measured.index.speaker_of_rows)
+    return replace(measured, metrics=measured.metrics | {"start": found}, start_distances=distances)
+
+
+def _measure_answers(config: EvaluateConfig, trained: TrainedRecognizer) -> Measured:
+    """Measure the answers of one model.
 
     Raises ConfigError when no utterance can be measured, when the model was trained on utterances
     that would be measured, or when its answers are not finite.
     """
-    trained = load_recognizer(config.checkpoint[0])
     _require_unheard(config, trained.model)
     corpus = divided_as_trained(config, trained.model.config.trained_on, read_index(config.shards))
     split = corpus.split(config.split)
