@@ -49,7 +49,7 @@ def run_evaluate(config: EvaluateConfig) -> int:
 
     sys.stdout.write(
         f"{metrics['number']} utterances of {metrics['num_speakers']} speakers, against the "
-        f"{metrics['truth']}; in {config.out}\n{without_truth(metrics)}"
+        f"{metrics['truth']}; in {config.out}\n{without_truth(metrics)}{_over_shared(metrics)}"
     )
 
     if metrics["num_shared_speakers"]:
@@ -109,6 +109,21 @@ def without_truth(metrics: Mapping[str, Any]) -> str:
         f"{names}{which}\n"
         if number
         else ""
+    )
+
+
+def _over_shared(metrics: Mapping[str, Any]) -> str:
+    """A line about the classes of another corpus, empty where that is not asked for."""
+    if "other_corpus" not in metrics:
+        return ""
+    found = metrics["other_corpus"]
+    shared = f"another corpus, over the classes that the model shares: {', '.join(found['shared'])}"
+    if not found["dropped"]:
+        return f"{shared}; it has all of the model's\n"
+
+    return (
+        f"{shared}; scores of {', '.join(found['dropped'])} are dropped and the rest is "
+        f"renormalized ({found['num_dropped_answers']} utterances would have been one of these)\n"
     )
 
 

@@ -60,7 +60,9 @@ class EvaluateConfig:
     )
     other_corpus: bool = option(
         default=False,
-        help="Measure a model that was trained on folds on other shards, by their own splits.",
+        help="Measure on shards of another corpus than the model was trained on, by the splits "
+        "that their json states, over the classes that both have: scores of the model's other "
+        "classes are dropped, and the rest is renormalized.",
     )
     groups: tuple[str, ...] = option(
         default=(),
@@ -91,3 +93,8 @@ class EvaluateConfig:
             raise ConfigError("--checkpoint: got none, expected an exported model such as RUN/best")
         require_at_least(self, 0, "--set-size")
         require_positive(self, "--neighbors")
+        if self.other_corpus and len(self.checkpoint) > 1:
+            raise ConfigError(
+                f"--other-corpus: got {len(self.checkpoint)} models, expected one, because each "
+                "would be measured on the same utterances; evaluate them one by one"
+            )

@@ -46,6 +46,7 @@ from trainers.evaluation.predicting import (
     target_answered,
     utterances_learned,
 )
+from trainers.evaluation.shared_classes import shared_classes
 from trainers.evaluation.start_distance import (
     describe_distances,
     distances_from_start,
@@ -153,6 +154,8 @@ def _measure_answers(config: EvaluateConfig, trained: TrainedRecognizer) -> Meas
     colors = _colors(config, index)
 
     target = target_answered(trained.model, config.f1_over)
+    shared = shared_classes(config, target, corpus, index)
+    target = target if shared is None else shared.target
     truth, truth_name = target.truth(index)
     known = np.flatnonzero(truth.known)
     if not len(known):
@@ -169,6 +172,8 @@ def _measure_answers(config: EvaluateConfig, trained: TrainedRecognizer) -> Meas
     answers = predicted.scores
     if config.pldc is not None:
         answers = _calibrated(config, trained, corpus, index, predicted)
+    if shared is not None:
+        answers = shared.scores(answers)
     _require_numbers(config, index, answers)
 
     # `known` selects the same utterances from the index and from the answers, so that row i of one
@@ -181,6 +186,8 @@ def _measure_answers(config: EvaluateConfig, trained: TrainedRecognizer) -> Meas
         "split_digest": split.digest,
         "num_shared_speakers": len(speakers_in_several_splits(corpus)),
     }
+    if shared is not None:
+        metrics["other_corpus"] = shared.described(predicted.scores, known)
     if predicted.codes is not None:
         metrics["codes_used"] = len(predicted.codes)
     return Measured(index, colors, target, truth, predicted, answers, metrics)
