@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from actors.inference.outcomes import Missing
 from actors.predicting.config import PredictConfig
-from actors.predicting.recognizers import SpeechRecognizer
+from actors.predicting.recognizers import PieceRecognizer
 from actors.predicting.recordings import Recording
 from shards.errors import reason_code
 from shards.media.audio import MIN_SECONDS
@@ -71,7 +71,7 @@ class Answers:
 class Answerer:
     """Gives the predictions of recordings that may be recognized together."""
 
-    def __init__(self, recognizer: SpeechRecognizer, config: PredictConfig) -> None:
+    def __init__(self, recognizer: PieceRecognizer, config: PredictConfig) -> None:
         self._recognizer, self._config = recognizer, config
 
     def answers(

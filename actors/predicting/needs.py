@@ -1,17 +1,17 @@
 """What a recognizer must have decoded of a sample, and the options that its modality rules out."""
 
 from actors.predicting.config import PredictConfig
-from actors.predicting.recognizers import SpeechRecognizer
+from actors.predicting.recognizers import PieceRecognizer
 from actors.reading.reader import Needs
 from shards.config import ConfigError
 
 
-def needs_of(recognizer: SpeechRecognizer) -> Needs:
+def needs_of(recognizer: PieceRecognizer) -> Needs:
     """What a reader must decode; face features come with every sample that has them."""
     return Needs(audio=recognizer.modality == "audio", vision=False, clip=recognizer.clip_format)
 
 
-def require_usable(config: PredictConfig, recognizer: SpeechRecognizer) -> None:
+def require_usable(config: PredictConfig, recognizer: PieceRecognizer) -> None:
     """Raise ConfigError for an input or an option that only recognizers of sound can use."""
     modality = recognizer.modality
     if modality == "audio":

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from actors.inference.outcomes import Missing
 from actors.predicting.answering import Answerer, Answers, Heard, reason_of, without_answer
 from actors.predicting.config import PredictConfig
-from actors.predicting.recognizers import SpeechRecognizer
+from actors.predicting.recognizers import PieceRecognizer
 from actors.predicting.recordings import Recording
 from shards.errors import BadSample
 from shards.grouping import group_rows
@@ -94,7 +94,7 @@ class Predictor:
     """Turns recordings into predictions; every recording gives at least one."""
 
     def __init__(
-        self, recognizer: SpeechRecognizer, config: PredictConfig, decoded: Decoded
+        self, recognizer: PieceRecognizer, config: PredictConfig, decoded: Decoded
     ) -> None:
         self._recognizer, self._config, self._decoded = recognizer, config, decoded
         self._answerer = Answerer(recognizer, config)

@@ -36,14 +36,14 @@ class PredictorActor(ShardWorker):
         Raises ConfigError when this machine has other weights by that name than the driver.
         """
         # Why here: the driver imports this module too, and loads no torch.
-        from actors.predicting.recognizers import SpeechRecognizer
+        from actors.predicting.recognizers import PieceRecognizer
 
         if maker_of(self._config) != self._maker:
             raise ConfigError(
                 f"--checkpoint {self._config.checkpoint}: this node has other files there than the "
                 "driver; put the very same files on every node, or use shared storage"
             )
-        self._recognizer = SpeechRecognizer(self._config.checkpoint)
+        self._recognizer = PieceRecognizer(self._config.checkpoint)
         self._recognizer.setup(num_threads)
 
     def finish(self, task: ShardTask, stream: ShardStream, shard_error: str | None) -> ShardOutcome:

@@ -49,7 +49,7 @@ class Recognized:
     features: NDArray[np.float32]
 
 
-class SpeechRecognizer:
+class PieceRecognizer:
     """The recognizer that `emostream train` exported to a folder.
 
     A piece is a waveform [S] for sound, face features [F, D], or a clip [T, side, side, 3] of

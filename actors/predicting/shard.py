@@ -15,7 +15,7 @@ from actors.predicting.answering import Answerer, Answers, Heard, reason_of
 from actors.predicting.config import PredictConfig
 from actors.predicting.outcome import outcome_of
 from actors.predicting.predicting import Predictor
-from actors.predicting.recognizers import SpeechRecognizer
+from actors.predicting.recognizers import PieceRecognizer
 from actors.predicting.recordings import Recording
 from actors.predicting.spool import spooled_recordings
 from actors.reading.utterance import Utterance
@@ -27,7 +27,7 @@ from shards.tables.recordings import Prediction, RecordingsInfo, write_shard_tab
 
 def predict_shard(
     task: ShardTask,
-    recognizer: SpeechRecognizer,
+    recognizer: PieceRecognizer,
     config: PredictConfig,
     utterances: Iterable[Utterance],
     num_utterances: int,
@@ -82,7 +82,7 @@ class _Measured:
 
 
 def _one_by_one(
-    recognizer: SpeechRecognizer,
+    recognizer: PieceRecognizer,
     config: PredictConfig,
     utterances: Iterable[Utterance],
     num_utterances: int,
@@ -106,7 +106,7 @@ def _one_by_one(
 
 
 def _by_speaker(
-    recognizer: SpeechRecognizer,
+    recognizer: PieceRecognizer,
     config: PredictConfig,
     utterances: Iterable[Utterance],
     progress: ShardProgress,

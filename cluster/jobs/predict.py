@@ -25,7 +25,7 @@ from shards.tables.row_files import write_row_file
 
 if TYPE_CHECKING:
     # Why not at run time: they import torch, which the help text does not need.
-    from actors.predicting.recognizers import SpeechRecognizer
+    from actors.predicting.recognizers import PieceRecognizer
     from actors.predicting.recordings import Recording
 
 NUM_SHOWN = 20
@@ -55,9 +55,9 @@ def predict(config: PredictConfig) -> list[Prediction]:
     """
     from actors.predicting.needs import require_usable
     from actors.predicting.predicting import DecodedRecordings, Predictor
-    from actors.predicting.recognizers import SpeechRecognizer
+    from actors.predicting.recognizers import PieceRecognizer
 
-    recognizer = SpeechRecognizer(config.checkpoint)
+    recognizer = PieceRecognizer(config.checkpoint)
     require_usable(config, recognizer)
     neighbors = None if config.speakers is None else labeled_speakers(config, recognizer.names)
     recordings = _recordings(config, recognizer)
@@ -79,7 +79,7 @@ def predict(config: PredictConfig) -> list[Prediction]:
     return predictions
 
 
-def _recordings(config: PredictConfig, recognizer: "SpeechRecognizer") -> "list[Recording]":
+def _recordings(config: PredictConfig, recognizer: "PieceRecognizer") -> "list[Recording]":
     from actors.predicting.recordings import recordings_of_files, recordings_of_table
 
     if config.table is not None and config.root is not None:
@@ -88,7 +88,7 @@ def _recordings(config: PredictConfig, recognizer: "SpeechRecognizer") -> "list[
 
 
 def _require_speakers(
-    config: PredictConfig, recognizer: "SpeechRecognizer", recordings: "Sequence[Recording]"
+    config: PredictConfig, recognizer: "PieceRecognizer", recordings: "Sequence[Recording]"
 ) -> None:
     """Raise ConfigError when speakers are needed and no recording has one."""
     why = None

@@ -176,9 +176,9 @@ def _checked(config: PredictConfig) -> tuple[SpeakerTable | None, Needs]:
     Raises ConfigError before any cluster is started.
     """
     from actors.predicting.needs import needs_of, require_usable
-    from actors.predicting.recognizers import SpeechRecognizer
+    from actors.predicting.recognizers import PieceRecognizer
 
-    recognizer = SpeechRecognizer(config.checkpoint)
+    recognizer = PieceRecognizer(config.checkpoint)
     require_usable(config, recognizer)
     if not config.out_is_folder:
         make_directory(config.out.rpartition("/")[0] or ".")

@@ -232,6 +232,9 @@ def evaluation_page(
         if places is None
         else [_map(places, name, texts) for name, texts in columns.items()],
         personalized=personalized,
+        start_interval=_interval(
+            metrics.get("start", {}).get("interval"), lambda distance: f"{distance:.4f}"
+        ),
         fewest=MIN_POINTS,
     )
 

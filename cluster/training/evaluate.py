@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.training.fairness_lines import emotion_lines, fairness_lines, shown_number
@@ -38,6 +39,12 @@ def run_evaluate(config: EvaluateConfig) -> int:
     intervals = target.shown_intervals(metrics)
     for name, value in target.figures(metrics).items():
         sys.stdout.write(f"{name:28s} {value:.4f}{_shown_interval(intervals.get(name))}\n")
+    if "start" in metrics:
+        moved = metrics["start"]
+        sys.stdout.write(
+            f"{'cosine distance from start':28s} {moved['cosine_distance']:.4f}"
+            f"{_shown_interval(moved['interval'])}\n"
+        )
 
     if target.kind == "ratings":
         for line in emotion_lines(metrics["one_vs_rest"]):
@@ -47,7 +54,7 @@ def run_evaluate(config: EvaluateConfig) -> int:
 
     sys.stdout.write(
         f"{metrics['number']} utterances of {metrics['num_speakers']} speakers, against the "
-        f"{metrics['truth']}; in {config.out}\n{without_truth(metrics)}"
+        f"{metrics['truth']}; in {config.out}\n{without_truth(metrics)}{_over_shared(metrics)}"
     )
 
     if metrics["num_shared_speakers"]:
@@ -112,6 +119,21 @@ def without_truth(metrics: Mapping[str, Any]) -> str:
     )
 
 
+def _over_shared(metrics: Mapping[str, Any]) -> str:
+    """A line about the classes of another corpus, empty where that is not asked for."""
+    if "other_corpus" not in metrics:
+        return ""
+    found = metrics["other_corpus"]
+    shared = f"another corpus, over the classes that the model shares: {', '.join(found['shared'])}"
+    if not found["dropped"]:
+        return f"{shared}; it has all of the model's\n"
+
+    return (
+        f"{shared}; scores of {', '.join(found['dropped'])} are dropped and the rest is "
+        f"renormalized ({found['num_dropped_answers']} utterances would have been one of these)\n"
+    )
+
+
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Predict, compare and write; return what metrics.json holds."""
     from trainers.evaluation.measuring import measure
@@ -128,6 +150,8 @@ def _write(out: Path, measured: "Measured") -> None:
     table = measured.index.table.select(COPIED_COLUMNS)
     for name, column in measured.target.columns(measured.truth, measured.answers).items():
         table = table.append_column(name, column)
+    if measured.start_distances is not None:
+        table = table.append_column("start_distance", pa.array(measured.start_distances))
 
     out.mkdir(parents=True, exist_ok=True)
     with atomic_write(str(out / PREDICTIONS_NAME)) as stream:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from shards.config import ConfigError
 from shards.grouping import group_rows
+from shards.licenses import research_only_maker
 from shards.loading.index import CorpusIndex
 from shards.storage.files import FileIdentity, list_files
 from shards.tables.predictions import TableInfo, list_predictions, read_objectives
@@ -28,12 +29,14 @@ _MAX_NAMED = 3
 class Objective:
     """One objective of every utterance: float32 `array` [N, V], NaN where it is unknown.
 
-    `values` names its V numbers.
+    `values` names its V numbers. `research_only_maker` is who made them, if its license is for
+    research only.
     """
 
     name: str
     values: tuple[str, ...]
     array: NDArray[np.float32]
+    research_only_maker: str | None = None
 
     @property
     def known(self) -> NDArray[np.bool_]:
@@ -68,7 +71,12 @@ def join_objectives(
             if name in table.column_names:
                 array[rows] = _at_offsets(table, name, width, offsets[rows])
 
-        joined[name] = Objective(name=name, values=_value_names(name, width, infos), array=array)
+        joined[name] = Objective(
+            name=name,
+            values=_value_names(name, width, infos),
+            array=array,
+            research_only_maker=_research_only_maker(name, infos),
+        )
 
     return joined
 
@@ -164,6 +172,16 @@ def _at_offsets(
     rows = order[places]
 
     return np.where((starts[rows] == offsets)[:, None], stored[rows], np.nan).astype(np.float32)
+
+
+def _research_only_maker(name: str, infos: Sequence[TableInfo]) -> str | None:
+    """Who made an objective, if its license is for research only, by the tables' footers."""
+    if name != "acoustics":
+        return None
+
+    settings = [(info.panel.get("objectives") or {}).get(name) or {} for info in infos]
+    makers = {research_only_maker(one.get("features")) for one in settings} - {None}
+    return makers.pop() if makers else None
 
 
 def _value_names(name: str, width: int, infos: Sequence[TableInfo]) -> tuple[str, ...]:

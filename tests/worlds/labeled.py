@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ def label(
     left_out: Sequence[int] = (),
     lacking: Mapping[str, Sequence[int]] | None = None,
     digests: Sequence[str] = ("panel", "panel"),
+    panel: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the tables of `shards`: `objectives` [N, V] by utterance, in the order of the index.
 
@@ -37,7 +39,7 @@ def label(
         ]
         info = TableInfo(
             panel_digest=digests[number],
-            panel={},
+            panel=panel or {},
             labelers={"acoustics": {"values": "pitch,level"}},
             shard=file.name,
             shard_url=file.url,

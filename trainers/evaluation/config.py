@@ -69,7 +69,9 @@ class EvaluateConfig:
     )
     other_corpus: bool = option(
         default=False,
-        help="Measure a model that was trained on folds on other shards, by their own splits.",
+        help="Measure on shards of another corpus than the model was trained on, by the splits "
+        "that their json states, over the classes that both have: scores of the model's other "
+        "classes are dropped, and the rest is renormalized.",
     )
     groups: tuple[str, ...] = option(
         default=(),
@@ -83,6 +85,15 @@ class EvaluateConfig:
         help="Fields of the samples' json by which the page colors speaker embeddings.",
         former=("colour_by",),
     )
+    start: str | None = option(
+        default=None,
+        help="Encoder that the model was trained from, as encoder.checkpoint names it: RUN/best, "
+        "another folder, or a hub name. The mean cosine distance between the embeddings of the "
+        "two says how far training has moved the encoder. Without it, nothing is compared.",
+    )
+    start_revision: str | None = option(
+        default=None, help="Full commit of --start on the hub; required for a hub name."
+    )
     seed: int = option(
         default=0,
         help="Seed that decides which utterances make a set, and how the page's map starts.",
@@ -94,3 +105,8 @@ class EvaluateConfig:
         require_at_least(self, 0, "--set-size")
         require_positive(self, "--neighbors")
         require_local(self, "--out")
+        if self.other_corpus and len(self.checkpoint) > 1:
+            raise ConfigError(
+                f"--other-corpus: got {len(self.checkpoint)} models, expected one, because each "
+                "would be measured on the same utterances; evaluate them one by one"
+            )

@@ -28,6 +28,11 @@ def divided_as_trained(
     folds, fold = _division(trained_on)
     if trained_on.get("corpus") != corpus.digest:
         folds, fold = _of_another_corpus(config, folds)
+    elif config.other_corpus:
+        raise ConfigError(
+            f"--other-corpus: the model was trained on these very shards ({config.shards}), "
+            "expected those of another corpus; give others, or leave the option out"
+        )
 
     corpus_here = divided(corpus, folds, fold)
     for start in _starts(trained_on):

@@ -48,6 +48,12 @@ from trainers.evaluation.predicting import (
     target_answered,
     utterances_learned,
 )
+from trainers.evaluation.shared_classes import shared_classes
+from trainers.evaluation.start_distance import (
+    describe_distances,
+    distances_from_start,
+    load_start,
+)
 from trainers.evaluation.target import Target
 from trainers.models.recognizer import EmotionRecognizer
 from trainers.models.trained import TrainedRecognizer
@@ -60,7 +66,8 @@ class Measured:
     `truth` are the targets that answers are compared with. `predicted` is what the model answered.
     `answers` [N, W] are its scores, after calibration if `--pldc` asked for it. `metrics` is the
     content of metrics.json. `colors` are the fields of the samples' json by which the page colors
-    its map, one text per utterance.
+    its map, one text per utterance. `start_distances` [N] say how far each utterance's embedding is
+    from that of the encoder that training started from; None without `--start`.
     """
 
     index: CorpusIndex
@@ -70,6 +77,7 @@ class Measured:
     predicted: Predicted
     answers: NDArray[np.float32]
     metrics: dict[str, Any]
+    start_distances: NDArray[np.float64] | None = None
 
 
 def measure(config: EvaluateConfig) -> Measured:
@@ -107,33 +115,53 @@ def _pooled(config: EvaluateConfig, parts: Sequence[Measured]) -> Measured:
         "num_shared_speakers": max(part.metrics["num_shared_speakers"] for part in parts),
         "num_models": len(parts),
     }
+    distances = _pooled_distances(parts)
+    if distances is not None:
+        metrics["start"] = describe_distances(config, distances, index.speaker_of_rows)
     colors = {
         name: [text for part in parts for text in part.colors[name]] for name in config.color_by
     }
     predicted = pooled_predictions([part.predicted for part in parts])
 
-    return Measured(index, colors, target, truth, predicted, answers, metrics)
+    return Measured(index, colors, target, truth, predicted, answers, metrics, distances)
+
+
+def _pooled_distances(parts: Sequence[Measured]) -> NDArray[np.float64] | None:
+    found = [part.start_distances for part in parts if part.start_distances is not None]
+    return np.concatenate(found) if found else None
 
 
 def _measure_one(config: EvaluateConfig) -> Measured:
-    """Measure one model.
+    """Measure one model, and how far its encoder is from `--start`.
+
+    Raises ConfigError as `_measure_answers` and `load_start` do.
+    """
+    trained = load_recognizer(config.checkpoint[0])
+    start = load_start(config, trained.model)
+    measured = _measure_answers(config, trained)
+    if start is None:
+        return measured
+
+    distances = distances_from_start(trained.model, start, measured.index)
+    found = describe_distances(config, distances, measured.index.speaker_of_rows)
+    return replace(measured, metrics=measured.metrics | {"start": found}, start_distances=distances)
+
+
+def _measure_answers(config: EvaluateConfig, trained: TrainedRecognizer) -> Measured:
+    """Measure the answers of one model.
 
     Raises ConfigError when no utterance can be measured, when the model was trained on utterances
     that would be measured, or when its answers are not finite.
     """
-    trained = load_recognizer(config.checkpoint[0])
     _require_unheard(config, trained.model)
     corpus = divided_as_trained(config, trained.model.config.trained_on, read_index(config.shards))
     split = corpus.split(config.split)
     index = _measured(config, split)
     colors = _colors(config, index)
 
-    target = target_answered(trained.model, config.f1_over, config.stimulus)
-    if config.stimulus is not None and target.kind != "ratings":
-        raise ConfigError(
-            f"--stimulus {config.stimulus}: this model was not trained on ratings but on "
-            f"data.target.kind {target.learned.kind}; leave the option out"
-        )
+    target = _target_answered(config, trained.model)
+    shared = shared_classes(config, target, corpus, index)
+    target = target if shared is None else shared.target
     truth, truth_name = target.truth(index)
     known = np.flatnonzero(truth.known)
     if not len(known):
@@ -150,6 +178,8 @@ def _measure_one(config: EvaluateConfig) -> Measured:
     answers = predicted.scores
     if config.pldc is not None:
         answers = _calibrated(config, trained, corpus, index, predicted)
+    if shared is not None:
+        answers = shared.scores(answers)
     _require_numbers(config, index, answers)
 
     # `known` selects the same utterances from the index and from the answers, so that row i of one
@@ -162,9 +192,22 @@ def _measure_one(config: EvaluateConfig) -> Measured:
         "split_digest": split.digest,
         "num_shared_speakers": len(speakers_in_several_splits(corpus)),
     }
+    if shared is not None:
+        metrics["other_corpus"] = shared.described(predicted.scores, known)
     if predicted.codes is not None:
         metrics["codes_used"] = len(predicted.codes)
     return Measured(index, colors, target, truth, predicted, answers, metrics)
+
+
+def _target_answered(config: EvaluateConfig, model: EmotionRecognizer) -> Target:
+    """What the model answers, as the options want it scored."""
+    target = target_answered(model, config.f1_over, config.stimulus)
+    if config.stimulus is not None and target.kind != "ratings":
+        raise ConfigError(
+            f"--stimulus {config.stimulus}: this model was not trained on ratings but on "
+            f"data.target.kind {target.learned.kind}; leave the option out"
+        )
+    return target
 
 
 def _require_unheard(config: EvaluateConfig, model: EmotionRecognizer) -> None:

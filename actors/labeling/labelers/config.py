@@ -7,6 +7,7 @@ from typing import Literal
 from actors.inference.checkpoints import CheckpointConfig
 from shards.config import ConfigError, option
 from shards.emotions import EMOTIONS
+from shards.licenses import research_only_maker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,7 @@ class AcousticsConfig:
     @property
     def needs_research_license(self) -> bool:
         """Whether openSMILE makes the targets, whose license is for research only."""
-        return self.features != "builtin"
+        return research_only_maker(self.features) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

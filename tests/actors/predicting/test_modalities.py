@@ -13,7 +13,7 @@ from transformers import VideoMAEConfig, WhisperConfig
 
 from actors.predicting.config import PredictConfig
 from actors.predicting.needs import require_usable
-from actors.predicting.recognizers import SpeechRecognizer
+from actors.predicting.recognizers import PieceRecognizer
 from cluster.jobs.predict import predict
 from shards.config import ConfigError
 from shards.loading.index import read_index
@@ -151,7 +151,7 @@ def test_what_only_sound_can_do_is_refused(
     checkpoint = write_checkpoint(tmp_path / "best", FACE if modality == "face" else VIDEO)
     config = PredictConfig(checkpoint=checkpoint, out="x.csv", **options)
     with pytest.raises(ConfigError, match=match):
-        require_usable(config, SpeechRecognizer(checkpoint))
+        require_usable(config, PieceRecognizer(checkpoint))
 
 
 def test_sound_that_the_encoder_cannot_hear_is_a_row(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from actors.predicting.answering import windows_of
 from actors.predicting.config import PredictConfig
 from actors.predicting.needs import needs_of
-from actors.predicting.recognizers import SpeechRecognizer
+from actors.predicting.recognizers import PieceRecognizer
 from actors.predicting.shard import predict_shard
 from actors.reading.config import MediaConfig
 from actors.reading.reader import ShardOpened, ShardReader
@@ -55,7 +55,7 @@ def write_embeddings_checkpoint(folder: Path) -> str:
 
 def predict_alone(config: PredictConfig, task: ShardTask) -> ShardOutcome:
     """Make the table of a shard in this process and without Ray."""
-    recognizer = SpeechRecognizer(config.checkpoint)
+    recognizer = PieceRecognizer(config.checkpoint)
     recognizer.setup(1)
 
     media = MediaConfig(max_audio_seconds=config.max_seconds)
@@ -156,4 +156,4 @@ def test_windows_by_hand() -> None:
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     """The error says that nothing was exported there."""
     with pytest.raises(ConfigError, match="no exported model"):
-        SpeechRecognizer(str(tmp_path / "nothing"))
+        PieceRecognizer(str(tmp_path / "nothing"))

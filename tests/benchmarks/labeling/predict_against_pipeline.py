@@ -36,7 +36,7 @@ from transformers.utils import logging as transformers_logging
 
 from actors.predicting.config import PredictConfig
 from actors.predicting.predicting import DecodedRecordings, Predictor
-from actors.predicting.recognizers import SpeechRecognizer
+from actors.predicting.recognizers import PieceRecognizer
 from actors.predicting.recordings import recordings_of_files
 from shards.emotions import EMOTIONS
 from shards.progress import unseen
@@ -108,7 +108,7 @@ def pipeline_round(classify: Any, paths: list[str], batch_size: int) -> NDArray[
 
 
 def predict_round(
-    recognizer: SpeechRecognizer, config: PredictConfig, paths: list[str]
+    recognizer: PieceRecognizer, config: PredictConfig, paths: list[str]
 ) -> NDArray[np.float32]:
     """The probabilities [N, 7] that `emostream predict` gives."""
     sounds = DecodedRecordings(recordings_of_files(paths, None), config)
@@ -147,7 +147,7 @@ def main() -> None:
         config = PredictConfig(
             checkpoint=str(folder / "best"), audio=tuple(paths), out="answers.csv"
         )
-        recognizer = SpeechRecognizer(config.checkpoint)
+        recognizer = PieceRecognizer(config.checkpoint)
         recognizer.setup(torch.get_num_threads())
 
         sides: dict[str, Callable[[], NDArray[np.float32]]] = {

@@ -111,6 +111,15 @@ def test_the_page_shows_the_figures() -> None:
     assert "8 of 13 speakers" in page.text
 
 
+def test_f1_bias_stands_with_its_interval() -> None:
+    """The page tells how far apart the F1 of classes are, and the interval over speakers."""
+    metrics = class_metrics() | {"intervals": {"f1_bias": [0.041, 0.127]}}
+    metrics["scores"] |= {"f1_bias": 0.083}
+    text = Elements(render(metrics)).text
+    for words in ("F1 bias", "mean difference of two classes' F1", "8.3 %", "4.1 % to 12.7 %"):
+        assert words in text
+
+
 def test_values_have_concordances() -> None:
     """The page of values has O-CCC and A-CCC of each value, and no confusion."""
     text = Elements(render(value_metrics())).text

@@ -1,6 +1,7 @@
 """Intervals equal those from repeating the rows of each resample and scoring them elsewhere."""
 
 from collections.abc import Callable
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
@@ -45,6 +46,22 @@ def test_intervals_of_classes(f1_over: Literal["present", "classes"]) -> None:
         )
     )
     assert found["macro_f1"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_interval_of_f1_bias() -> None:
+    """It is that of scikit-learn's F1 of each class, compared pair by pair, on repeated rows."""
+    rng = np.random.default_rng(4)
+    truth = rng.integers(3, size=30)
+    predicted = np.where(rng.random(30) < 0.5, truth, rng.integers(3, size=30))
+    scores = score_classes(truth, predicted, SPEAKERS, NAMES)
+    found = class_intervals(scores, truth, predicted, SPEAKERS, f1_over="present", seed=0)
+
+    def f1_bias(rows: NDArray[np.int64]) -> float:
+        of_classes = f1_score(truth[rows], predicted[rows], average=None, zero_division=0.0)
+        return float(np.mean([abs(one - other) for one, other in combinations(of_classes, 2)]))
+
+    assert scores.f1_bias == pytest.approx(f1_bias(np.arange(30)))
+    assert found["f1_bias"] == pytest.approx(by_repeating(f1_bias), abs=1e-6)
 
 
 def test_intervals_over_speakers_are_those_of_scipy() -> None:

@@ -26,7 +26,7 @@ from actors.inference.config import BatchingConfig
 from actors.inference.runtime import Runtime
 from actors.labeling.labelers.audio import AudioLabeler
 from actors.labeling.labelers.config import LabelerConfig
-from actors.predicting.recognizers import SpeechRecognizer
+from actors.predicting.recognizers import PieceRecognizer
 from shards.emotions import EMOTIONS
 from tests import ROOT
 from tests.trainers.models.test_recognizer import make
@@ -113,7 +113,7 @@ def test_a_pipeline_of_transformers_answers_as_predict_does(family: str, tmp_pat
     export_recognizer(model, tmp_path)
     assert is_recognizer(str(tmp_path))
 
-    ours = SpeechRecognizer(str(tmp_path))
+    ours = PieceRecognizer(str(tmp_path))
     ours.setup(1)
     expected = ours.recognize(waveforms()).scores
     assert np.ptp(expected, axis=0).max() > 1e-3
@@ -149,7 +149,7 @@ def test_an_export_is_a_labeler_of_a_panel(family: str, tmp_path: Path) -> None:
     labeler.setup(tmp_path, Runtime.of("float32", 0.01, BatchingConfig()))
     assert not labeler._equal_lengths
 
-    ours = SpeechRecognizer(str(tmp_path))
+    ours = PieceRecognizer(str(tmp_path))
     ours.setup(1)
     np.testing.assert_allclose(
         np.stack(labeler.label(waveforms())), ours.recognize(waveforms()).scores, atol=1e-5

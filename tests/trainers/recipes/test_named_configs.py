@@ -64,6 +64,16 @@ MULTIMODAL: dict[str, Any] = {
     "model.held_out_share": 0.15,
     "model.held_out": "utterance",
 }
+MULTIMODAL_FINETUNE: dict[str, Any] = {
+    "recipe": "finetune",
+    "encoder.checkpoint": "facebook/wav2vec2-base",
+    "encoder.freeze_front_end": True,
+    "engine.num_epochs": 20,
+    "engine.learning_rate": 1e-5,
+    "engine.weight_decay": 0.0,
+    "data.utterances.max_utterances": 32,
+    "model.head": "two_layer",
+}
 # setpeer-emoceleb, section V-A.
 HUBERT: dict[str, Any] = {
     "recipe": "finetune",
@@ -90,6 +100,7 @@ SETPEER = HUBERT | {
 LATER = SETPEER | {"encoder.checkpoint": "runs/table7/best"}
 STATED: dict[str, dict[str, Any]] = {
     "multimodal/table1": MULTIMODAL,
+    "multimodal/table1-finetune": MULTIMODAL_FINETUNE,
     "papt/table2": PAPT,
     "papt/table4-first": PAPT | {"model.fusion": "first"},
     "papt/table4-prefix": PAPT | {"model.fusion": "prefix"},

@@ -25,11 +25,13 @@ from shards.storage.files import flush_tree
 from trainers.engine.ranks import on_first_rank
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.personal.adapted_encoder import save_encoder
+from trainers.models.research_only import note_research_only
 from trainers.preparation.durations import with_durations
 from trainers.preparation.encoder_start import first_sound_encoder
 from trainers.preparation.hold_out import hold_out, hold_out_speakers
 from trainers.preparation.length_limit import LengthLimit
 from trainers.recipes.multimodal.config import MultimodalConfig
+from trainers.recipes.multimodal.encoder_card import write_encoder_card
 from trainers.recipes.multimodal.model import MultimodalModel
 from trainers.recipes.multimodal.targets import digest, make_blocks
 from trainers.recipes.recipe import Run
@@ -51,10 +53,13 @@ class MultimodalTask(UnlabeledTask):
         everything = self._limit.within(known, " ".join(options.splits))
 
         assert run.targets is not None  # noqa: S101 (`check` refuses a run without)
+        self._targets_folder = run.targets
         found = join_objectives(everything, run.shards, run.targets, list(options.objectives))
         choose = hold_out_speakers if options.held_out == "speaker" else hold_out
         held_out = choose(everything, options.held_out_share, seed=run.engine.seed)
         self._blocks = make_blocks(found, options, ~held_out)
+        makers = (objective.research_only_maker for objective in found.values())
+        self._research_only_makers = [maker for maker in makers if maker is not None]
 
         self.divide(everything, held_out)
 
@@ -73,8 +78,12 @@ class MultimodalTask(UnlabeledTask):
         return 2 * len(self._blocks)
 
     def prepare(self, out: Path, say: Callable[[str], None]) -> None:
-        """List what is left out; the targets lie in the prediction tables."""
+        """List what is left out, and say what the model must not be used for.
+
+        The targets lie in the prediction tables.
+        """
         on_first_rank(lambda: self._limit.write(out))
+        on_first_rank(self._say_what_is_research_only)
 
     def training_reader(self) -> BatchReader:
         """Return a reader of training batches."""
@@ -104,6 +113,7 @@ class MultimodalTask(UnlabeledTask):
         """Build the encoder with its heads; it is the same on every rank."""
         torch.manual_seed(self._engine.seed)
         encoder = self._first_encoder()
+        note_research_only(encoder, self._research_only_makers)
         encoder.freeze(
             front_end=self._encoder.freezes_front_end(by_default=True),
             num_layers=self._encoder.freeze_layers,
@@ -149,7 +159,18 @@ class MultimodalTask(UnlabeledTask):
                 for name, block in self._blocks.items()
             },
         )
+        values = {name: block.values for name, block in self._blocks.items()}
+        write_encoder_card(folder, model.encoder.model.config.to_dict(), values)
         flush_tree(folder)
+
+    def _say_what_is_research_only(self) -> None:
+        for maker in self._research_only_makers:
+            log.warning(
+                "%s made targets in --targets %s; its license is for research only, and so is a "
+                "model trained on them. Descriptors of `features: builtin` need no license",
+                maker,
+                self._targets_folder,
+            )
 
     def _targets(self, rows: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
         return {name: block.array[rows] for name, block in self._blocks.items()}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from trainers.models.audio_classification import is_standard_recognizer
 from trainers.models.recognizer_config import RecognizerConfig
+from trainers.models.research_only import research_only_text
 from trainers.models.standard import is_known_to_transformers
 
 CARD_NAME = "README.md"
@@ -38,7 +39,7 @@ class CardFacts:
 def write_card(folder: Path, config: RecognizerConfig, facts: CardFacts) -> None:
     """Write the card into the folder of the export."""
     parts = [_front_matter(config), _head(config, facts), _how_to_open(config), _training(facts)]
-    parts += [_figures(facts), _license(facts)]
+    parts += [_figures(facts), _license(config, facts)]
     (folder / CARD_NAME).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
@@ -129,10 +130,10 @@ def _figures(facts: CardFacts) -> str:
     )
 
 
-def _license(facts: CardFacts) -> str:
+def _license(config: RecognizerConfig, facts: CardFacts) -> str:
     of_encoder = "" if facts.encoder is None else " of the encoder and"
     return (
         "## License\n\nNot stated. The weights follow from the licenses"
         f"{of_encoder} of the corpus; find out what they allow, and state the license here, before "
-        "this model is published."
+        f"this model is published. {research_only_text(config.encoder)}".rstrip()
     )
