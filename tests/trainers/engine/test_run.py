@@ -34,6 +34,7 @@ from trainers.engine.checkpoints import RESULT_NAME, CheckpointFolder
 from trainers.engine.run import TrainingResult
 from trainers.models.parts.layers import EncoderLayer
 from trainers.models.recognizer import EmotionRecognizer
+from trainers.task import TrainingModel
 from trainers.training import make_task, run_training
 
 
@@ -257,6 +258,36 @@ def test_a_universal_checkpoint_brings_the_buffers_back(
     assert all(expected[name].abs().sum() > 0 for name in changing if "running" in name)
     for name, value in expected.items():
         assert torch.allclose(found[name], value, rtol=1e-5, atol=1e-6), name
+
+
+def test_two_groups_of_parameters_go_on_with_another_number_of_workers(
+    shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under ZeRO 3 each group keeps its own weight decay and counts its own steps.
+
+    Half of the weights decay, and fast.
+    """
+
+    def spared(model: torch.nn.Module) -> list[str]:
+        return [name for name, _ in model.named_parameters()][::2]
+
+    monkeypatch.setattr(TrainingModel, "spared_parameters", spared)
+
+    def run(name: str, num_steps: int, *, resume: bool = False) -> dict[str, torch.Tensor]:
+        engine = {"zero_stage": 3, "weight_decay": 20.0, "schedule": "constant"}
+        values = small_values(
+            shards, tmp_path / name, "finetune", num_steps=num_steps, warmup_share=0.0, **engine
+        )
+        run_training(from_mapping(TrainConfig, values | {"resume": resume}))
+        return load_file(tmp_path / name / "last" / "model.safetensors")
+
+    expected = run("undisturbed", 12)
+    run("moved", 8)
+    monkeypatch.setattr(engine_module.TrainingRun, "_must_convert", lambda *_: True)
+    found = run("moved", 12, resume=True)
+
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6, msg=name)
 
 
 @pytest.mark.parametrize(
