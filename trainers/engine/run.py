@@ -40,7 +40,7 @@ from trainers.engine.checkpoints import (
 )
 from trainers.engine.course import Course, Leg
 from trainers.engine.master_weights import MasterWeights
-from trainers.engine.optimizer import make_optimizer
+from trainers.engine.optimizer import make_optimizer, own_options
 from trainers.engine.process_group import deepspeed_config
 from trainers.engine.ranks import on_every_rank, on_first_rank
 from trainers.engine.shared_folder import require_shared
@@ -235,12 +235,10 @@ class TrainingRun:
 
     def _load(self, checkpoint: Path, *, universal: bool) -> None:
         tag = on_first_rank(lambda: make_universal(checkpoint)).name if universal else STATE_TAG
-        self._engine.load_checkpoint(str(checkpoint), tag=tag)
+        with own_options(self._engine.basic_optimizer, self._rate_of(self._reached.step)):
+            self._engine.load_checkpoint(str(checkpoint), tag=tag)
         # A universal checkpoint holds parameters only, so buffers always come from their own file.
         load_buffers(self._model, checkpoint)
-        # The checkpoint brings the rate of its own course for the next step.
-        for group in self._engine.optimizer.param_groups:
-            group["lr"] = self._rate_of(self._reached.step)
 
     def _trackers(self) -> list[Tracker]:
         if self._rank:

@@ -1,8 +1,10 @@
 """The objectives of prediction tables, joined to the utterances of an index."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
@@ -13,6 +15,7 @@ from shards.storage.files import list_files
 from shards.synthetic.config import WorldConfig
 from shards.synthetic.corpus import write_corpus
 from tests.worlds.labeled import label
+from tests.worlds.small import make_sample, write_shard
 
 
 @pytest.fixture
@@ -58,6 +61,43 @@ def test_what_is_missing_is_unknown(tmp_path: Path, raw: str) -> None:
     np.testing.assert_array_equal(found["acoustics"].known, others)
     np.testing.assert_array_equal(found["sentiment"].known, others & first)
     assert found["sentiment"].values == ("negative", "neutral", "positive")
+
+
+def test_a_join_by_pandas_gives_the_same(tmp_path: Path, raw: str) -> None:
+    """With a column that one table lacks, rows without a result, and keys that others have too."""
+    for number, place in enumerate(list_files(raw)):
+        samples = [make_sample(7 * number + row) for row in range(7)]
+        # As in packed shards of two corpora, whose keys are counted from 0 in each.
+        write_shard(Path(place.url), [replace(s, key=f"{n:06d}") for n, s in enumerate(samples)])
+    index = read_index(raw)
+    assert len(set(index.table["key"].to_pylist())) == len(index) / 2
+
+    rng = np.random.default_rng(3)
+    arrays = {
+        name: rng.standard_normal((len(index), width)).astype(np.float32)
+        for name, width in (("acoustics", 2), ("sentiment", 3), ("face_embedding", 4))
+    }
+    arrays["acoustics"][5, 1] = np.nan
+    lacking = {"face_embedding": [0], "sentiment": [1]}
+    label(tmp_path / "predictions", raw, arrays, left_out=[1, 9], lacking=lacking)
+
+    order = rng.permutation(len(index))
+    found = join_objectives(index.take(order), raw, str(tmp_path / "predictions"), list(arrays))
+
+    tables = [
+        pd.read_parquet(path).assign(name=path.name.partition(".tar")[0])
+        for path in sorted((tmp_path / "predictions").glob("*.parquet"))
+    ]
+    rows = index.take(order).table.select(["shard", "offset"]).to_pandas()
+    rows["name"] = [Path(url).stem for url in rows["shard"]]
+    expected = rows.merge(pd.concat(tables), how="left", on=["name", "offset"], validate="1:1")
+
+    for name, array in arrays.items():
+        unknown = np.full(array.shape[1], np.nan)
+        values = [unknown if one is None or one is np.nan else one for one in expected[name]]
+        np.testing.assert_array_equal(found[name].array, np.stack(values).astype(np.float32))
+        assert found[name].known.any()
+        assert not found[name].known.all()
 
 
 def test_one_unknown_number_does_not_hide_the_others(tmp_path: Path, raw: str) -> None:

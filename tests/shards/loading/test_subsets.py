@@ -31,6 +31,21 @@ def test_subsets_keep_shares_and_are_nested(seed: int, sizes: list[int]) -> None
             assert abs(counts[label] - number * share) <= 1.0 + share * len(sizes) / 2
 
 
+@pytest.mark.parametrize(
+    "sizes", [(96, 192, 192, 192, 192, 192, 192, 192), (5531, 1103, 1636, 1084), (40, 1, 7)]
+)
+def test_the_classes_of_corpora_keep_their_shares(sizes: tuple[int, ...]) -> None:
+    """RAVDESS' classes, IEMOCAP's, and rare ones: each is within one utterance of its share."""
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    rows, keys = np.arange(len(labels)), [f"k{number}" for number in range(len(labels))]
+
+    for number in range(1, len(rows) + 1, max(1, len(rows) // 20)):
+        mine = draw_subset(rows, labels, keys, number, 3)
+        counts = np.bincount(labels[mine], minlength=len(sizes))
+        assert np.abs(counts - number * np.asarray(sizes) / len(rows)).max() <= 1.0
+        np.testing.assert_array_equal(mine, draw_subset(rows, labels, keys, number, 3))
+
+
 def test_resamplings_differ_and_too_large_ones_are_refused() -> None:
     """Another seed draws others; more than there are is an error that says how many there are."""
     labels, keys = np.zeros(30, dtype=np.int64), [f"k{number}" for number in range(30)]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from shards.config_values import from_mapping
-from tests.trainers.engine.test_run import finish, losses, start
+from tests.trainers.engine.processes import finish, losses, start
 from tests.worlds.training import small_values, write_training_world
 from trainers.config import TrainConfig
 from trainers.training import run_training

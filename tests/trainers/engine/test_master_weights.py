@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from shards.config_values import from_mapping
-from tests.trainers.engine.test_run import finish, start
+from tests.trainers.engine.processes import finish, start
 from tests.worlds.training import small_values, write_training_world
 from trainers.config import TrainConfig
 from trainers.training import run_training

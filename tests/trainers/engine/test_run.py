@@ -5,11 +5,8 @@ Its checkpoints are whole, and its ends are clear.
 
 import json
 import math
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 from transformers import HubertConfig, HubertModel
 
@@ -26,7 +22,7 @@ from shards.config import ConfigError
 from shards.config_values import from_mapping
 from shards.loading.index import read_index
 from shards.loading.loader import Batch, BatchReader
-from tests import ROOT
+from tests.trainers.engine.processes import die, finish, losses, start
 from tests.worlds.small import write_shard
 from tests.worlds.training import make_utterance, small_config, small_values, write_training_world
 from trainers.config import TrainConfig
@@ -34,6 +30,7 @@ from trainers.engine.checkpoints import RESULT_NAME, CheckpointFolder
 from trainers.engine.run import TrainingResult
 from trainers.models.parts.layers import EncoderLayer
 from trainers.models.recognizer import EmotionRecognizer
+from trainers.task import TrainingModel
 from trainers.training import make_task, run_training
 
 
@@ -53,37 +50,6 @@ def undisturbed(shards: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def read_result(out: Path) -> TrainingResult:
     """Read what the finished run in `out` reached."""
     return TrainingResult(**json.loads((out / RESULT_NAME).read_text(encoding="utf-8")))
-
-
-def losses(out: Path, name: str = "loss") -> dict[int, float]:
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return {line["step"]: line[name] for line in lines if name in line}
-
-
-def start(
-    values: dict[str, Any], folder: Path, *, workers: int = 1, dying_at: str = ""
-) -> subprocess.Popen[bytes]:
-    options = folder / "options.yaml"
-    options.write_text(yaml.safe_dump(values))
-
-    launcher = (
-        ["-m", "torch.distributed.run", "--nproc-per-node", str(workers)] if workers > 1 else []
-    )
-
-    training = ["cluster", "train", "--config", str(options)]
-    if dying_at:
-        training = ["tests.trainers.engine.dying_run", str(options), *dying_at.split()]
-
-    command = [sys.executable, *launcher, "-m", *training]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-
-
-def finish(process: subprocess.Popen[bytes]) -> None:
-    output, _ = process.communicate(timeout=200)
-    assert process.returncode == 0, output.decode()[-3000:]
 
 
 def test_a_run_leaves_a_model_and_its_numbers(undisturbed: Path) -> None:
@@ -144,9 +110,7 @@ def test_a_half_saved_checkpoint_is_never_loaded(
     out = tmp_path / "killed"
     values = small_values(shards, out, batches_per_step=2)
 
-    killed = start(values, tmp_path, dying_at=f"{place} 8")
-    output = killed.communicate(timeout=200)[0].decode()
-    assert killed.returncode == -signal.SIGKILL, output[-3000:]
+    die(start(values, tmp_path, dying_at=f"{place} 8"))
 
     half = out / "checkpoints" / ".step-00000008.tmp"
     assert any(half.rglob("*.pt"))
@@ -174,8 +138,7 @@ def test_another_number_of_workers_goes_on(
     engine: dict[str, Any] = {"batches_per_step": 2, "zero_stage": zero_stage}
 
     killed = start(small_values(shards, out, **engine), tmp_path, workers=first, dying_at="step 10")
-    output = killed.communicate(timeout=200)[0].decode()
-    assert killed.returncode == (-signal.SIGKILL if first == 1 else 1), output[-3000:]
+    die(killed, workers=first)
 
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == [
         "step-00000006",
@@ -196,11 +159,11 @@ def test_the_best_model_is_that_of_the_last_checkpoint(
     """
     config = small_config(shards, tmp_path / "run", num_steps=6)
 
-    def die(*_: object) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(engine_module.TrainingRun, "_export", die)
+        patched.setattr(engine_module.TrainingRun, "_export", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run_training(config)
     assert not (tmp_path / "run" / "best").exists()
@@ -257,6 +220,36 @@ def test_a_universal_checkpoint_brings_the_buffers_back(
     assert all(expected[name].abs().sum() > 0 for name in changing if "running" in name)
     for name, value in expected.items():
         assert torch.allclose(found[name], value, rtol=1e-5, atol=1e-6), name
+
+
+def test_two_groups_of_parameters_go_on_with_another_number_of_workers(
+    shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under ZeRO 3 each group keeps its own weight decay and counts its own steps.
+
+    Half of the weights decay, and fast.
+    """
+
+    def spared(model: torch.nn.Module) -> list[str]:
+        return [name for name, _ in model.named_parameters()][::2]
+
+    monkeypatch.setattr(TrainingModel, "spared_parameters", spared)
+
+    def run(name: str, num_steps: int, *, resume: bool = False) -> dict[str, torch.Tensor]:
+        engine = {"zero_stage": 3, "weight_decay": 20.0, "schedule": "constant"}
+        values = small_values(
+            shards, tmp_path / name, "finetune", num_steps=num_steps, warmup_share=0.0, **engine
+        )
+        run_training(from_mapping(TrainConfig, values | {"resume": resume}))
+        return load_file(tmp_path / name / "last" / "model.safetensors")
+
+    expected = run("undisturbed", 12)
+    run("moved", 8)
+    monkeypatch.setattr(engine_module.TrainingRun, "_must_convert", lambda *_: True)
+    found = run("moved", 12, resume=True)
+
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6, msg=name)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The acoustic targets: openSMILE's descriptors, and descriptors that need no license."""
 
+import shutil
 import sys
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -89,6 +91,32 @@ def test_the_papers_frames_are_32_ms_every_16_ms() -> None:
     rates = [_num_frames(made) / 2.0 for made in (stock, paper)]
     assert rates == pytest.approx([100.0, 62.5], abs=4.0)
     assert np.isfinite(list(values(paper, half_voiced()).values())).all()
+
+
+@pytest.mark.parametrize(
+    ("features", "frames"),
+    [("egemaps", ("0.060", "0.020", "0.010")), ("egemaps-32-16", ("0.032", "0.032", "0.016"))],
+)
+def test_means_are_those_of_opensmile_called_directly(
+    tmp_path: Path, features: Features, frames: tuple[str, str, str]
+) -> None:
+    """Over all frames they are the means of what openSMILE gives for a configuration by hand."""
+    opensmile = pytest.importorskip("opensmile")
+    shutil.copytree(Path(opensmile.__file__).parent / "core" / "config", tmp_path / "config")
+
+    core = tmp_path / "config" / "gemaps" / "v01b" / "GeMAPSv01b_core.lld.conf.inc"
+    text = core.read_text()
+    for name, stock, wanted in zip(
+        ("Size", "Size", "Step"), ("0.060", "0.020", "0.010"), frames, strict=True
+    ):
+        assert f"frame{name} = {stock}" in text
+        text = text.replace(f"frame{name} = {stock}", f"frame{name} = {wanted}")
+    core.write_text(text)
+
+    smile = opensmile.Smile(str(tmp_path / "config" / "egemaps" / "v02" / "eGeMAPSv02.conf"), "lld")
+    means = smile.process_signal(half_voiced(), SAMPLE_RATE_HZ).mean()
+    found = values(acoustics(features, "all"), half_voiced())
+    assert found == pytest.approx(means.to_dict(), rel=1e-5, abs=1e-7)
 
 
 @pytest.mark.parametrize("features", ["egemaps", "egemaps-32-16"])

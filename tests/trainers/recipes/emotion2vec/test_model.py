@@ -205,6 +205,23 @@ def test_a_batch_is_cropped_to_its_shortest() -> None:
     assert not torch.equal(crops[0], crops[1]) or not torch.equal(crops[1], crops[2])
 
 
+def test_the_teacher_follows_at_the_share_of_the_step() -> None:
+    """After three updates it is the average by hand; its share of itself rises from .5 to .9."""
+    made = model({"ema_start": 0.5, "ema_end": 0.9, "ema_steps": 2, "guard_after": 10})
+    name = "layers.0.query_key_value.bias"
+    weight = made.encoder.body.get_parameter(name)
+    teacher = made.teacher.get_buffer(name.replace(".", "/"))
+    expected = teacher.double().numpy().copy()
+
+    for step, kept in ((1, 0.7), (2, 0.9), (3, 0.9)):
+        with torch.no_grad():
+            weight.fill_(float(step))
+        made(batch_of((600, 500)))
+        made.after_step(step)
+        expected = kept * expected + (1 - kept) * step
+        np.testing.assert_allclose(teacher.numpy(), expected, rtol=1e-5)
+
+
 def test_scores_do_not_draw_from_the_generator_of_training() -> None:
     """Validation gives the same scores again, and leaves torch's generator where it was."""
     made, batch = model({}, dropout_probability=0.0, mask_noise=0.1).eval(), batch_of((600, 500))
