@@ -137,7 +137,7 @@ def _train_sentiment(folder: Path) -> None:
 def _label(folder: Path, objectives: dict[str, Any]) -> None:
     """Make the targets of the pool; those of the labeled speakers have acoustics alone."""
     _label_part(folder, "pool", "targets", objectives)
-    if (folder / "labeled").exists() and not (folder / "labeled").is_symlink():
+    if (folder / "labeled").exists():
         acoustics = {"acoustics": objectives["acoustics"]}
         _label_part(folder, "labeled", "labeled-targets", acoustics)
 
@@ -184,8 +184,6 @@ def _write_ravdess(source: Path, folder: Path) -> None:
         rows.append(row | {"emotion": str(emotion), "face": f"face/{row['clip']}.npy"})
     _import(root, folder, rows)
 
-    if not (folder / "labeled").exists():
-        (folder / "labeled").symlink_to(folder / "pool")
     _label(folder, {"acoustics": {"features": "builtin"}, "face_features": ACTION_UNITS})
 
 

@@ -102,6 +102,11 @@ class Bench:
         """The folder of a corpus."""
         return self.folder / "corpora" / corpus
 
+    def labeled(self, corpus: str) -> str:
+        """The labeled shards of a corpus; where none are apart, folds divide the pool."""
+        apart = self.place(corpus) / "labeled"
+        return f"{apart if apart.exists() else self.place(corpus) / 'pool'}/*.tar"
+
     def probe(self, corpus: str, name: str, seed: int, num_labels: int | None) -> Answers:
         """Test heads on what a method makes of a world's labeled speakers."""
         resamplings = range(self.sizes.resamplings if num_labels else 1)
@@ -142,7 +147,7 @@ class Bench:
         values = self._values(corpus, out, seed, fold, data, self.sizes.tune_steps)
         values |= {
             "recipe": "finetune",
-            "shards": str(self.place(corpus) / "labeled" / "*.tar"),
+            "shards": self.labeled(corpus),
             "encoder": {
                 "checkpoint": str(self.adapt(corpus, name, seed, fold)),
                 "freeze_front_end": False,
@@ -180,7 +185,7 @@ class Bench:
         self, corpus: str, name: str, seed: int, fold: int | None, **options: Any
     ) -> ProbeConfig:
         method, place = METHODS[name], self.place(corpus)
-        shards = str(place / "labeled" / "*.tar")
+        shards = self.labeled(corpus)
         out = self._out(corpus, name, seed, fold)
 
         source: dict[str, Any]
