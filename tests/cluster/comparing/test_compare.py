@@ -11,7 +11,8 @@ import torch
 import yaml
 
 from cluster.cli import main
-from cluster.training.compare import by_method, read_run
+from cluster.comparing.methods import by_method
+from cluster.comparing.runs import read_run
 from shards.samples.sample import Sample
 from tests.worlds.small import write_shard
 from tests.worlds.training import CLASSES, make_utterance, small_values
