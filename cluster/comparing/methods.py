@@ -33,12 +33,7 @@ def by_method(runs: Sequence[Run]) -> dict[str, dict[int, Mapping[str, float]]]:
 
 def runs_by_method(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
     """Group runs: method -> seed -> run. Raises ConfigError as `by_method` does."""
-    # Why only runs that have the option: a run without it has another recipe, which its name says.
-    values: dict[str, set[str]] = defaultdict(set)
-    for run in runs:
-        for key, value in run.options.items():
-            values[key].add(repr(value))
-    differing = {key for key, found in values.items() if len(found) > 1}
+    differing = differing_options([run.options for run in runs])
 
     methods: dict[str, dict[int, Run]] = defaultdict(dict)
     for run in runs:
@@ -51,6 +46,18 @@ def runs_by_method(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
         methods[name][run.seed] = run
 
     return dict(methods)
+
+
+def differing_options(several: Sequence[Options]) -> set[str]:
+    """The options that have several values among those that have them at all.
+
+    One that lacks the option has another recipe, which its name says.
+    """
+    values: dict[str, set[str]] = defaultdict(set)
+    for options in several:
+        for key, value in options.items():
+            values[key].add(repr(value))
+    return {key for key, found in values.items() if len(found) > 1}
 
 
 def method_name(options: Options, differing: set[str]) -> str:
@@ -99,8 +106,10 @@ def defaults_of(options: Options) -> dict[str, Any]:
 
 
 def short_name(key: str) -> str:
+    """The name of an option in the name of a method."""
     return key.removeprefix("evaluate.").removeprefix("model.")
 
 
 def shown_value(value: object) -> str:
+    """The value of an option in the name of a method."""
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

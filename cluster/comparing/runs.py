@@ -4,10 +4,11 @@ A run is an evaluation folder (metrics.json), or NAME=FOLDER.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import yaml
 
@@ -45,7 +46,8 @@ class Run:
     """One evaluated run: its options, its seed and its figures.
 
     `name` is the one that NAME=FOLDER gave, or None. `resampled` is None for an evaluation without
-    its predictions.
+    its predictions. `class_f1` is the F1 of each class, and empty where values are predicted.
+    `paths` names the corpora by their patterns: their digests are among the options.
     """
 
     name: str | None
@@ -53,6 +55,8 @@ class Run:
     seed: int
     figures: Mapping[str, float]
     resampled: "ResampledRun | None" = None
+    class_f1: Mapping[str, float] = field(default_factory=dict)
+    paths: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_run(given: str) -> Run:
@@ -95,7 +99,23 @@ def read_run(given: str) -> Run:
         int(training["engine"]["seed"]),
         target_of(metrics).figures(metrics),
         _resampled(Path(folder), metrics, options),
+        _class_f1(metrics),
+        {"shards": str(training["shards"]), "evaluate.shards": str(metrics["config"]["shards"])},
     )
+
+
+def _class_f1(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The F1 of each class that occurs in the truth or in the predictions."""
+    if "confusion" not in metrics:
+        return {}
+
+    counts_CC = np.asarray(metrics["confusion"], dtype=np.float64)
+    involved_C = counts_CC.sum(axis=0) + counts_CC.sum(axis=1)
+    return {
+        name: float(2 * counts_CC[place, place] / involved_C[place])
+        for place, name in enumerate(metrics["names"])
+        if involved_C[place]
+    }
 
 
 def _resampled(folder: Path, metrics: Mapping[str, Any], options: Options) -> "ResampledRun | None":
