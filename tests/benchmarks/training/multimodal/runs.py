@@ -23,6 +23,7 @@ from sklearn.metrics import f1_score
 
 from shards.config_values import from_mapping
 from shards.grouping import group_rows
+from tests.benchmarks.training.multimodal.features import make_features
 from tests.benchmarks.training.multimodal.methods import METHODS, Method
 from tests.benchmarks.training.personalization_runs import command
 from trainers.config import TrainConfig
@@ -199,8 +200,7 @@ class Bench:
             if method.pool is not None or method.kind == "spectral":
                 out = self._out(corpus, name, seed, None)  # the same features in every fold
             source = {"features": str(out / "features")}
-            made_by = ["--encoder", encoder, "--num-workers", "1"]
-            command("features", "--shards", shards, *made_by, "--out", source["features"])
+            make_features(shards, encoder, out / "features")
 
         return ProbeConfig(
             shards=shards,
