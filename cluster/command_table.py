@@ -114,8 +114,8 @@ COMMANDS: dict[str, Command] = {
     ),
     "compare": Command(
         "Tabulate evaluated runs: mean over seeds, spread, and paired significance.",
-        "cluster.training.compare:CompareConfig",
-        "cluster.training.compare:run_compare",
+        "cluster.comparing.compare:CompareConfig",
+        "cluster.comparing.compare:run_compare",
         "--runs takes evaluation folders, separated by spaces. Runs with the same recipe "
         "and options are one method; engine.seed tells its runs apart.",
     ),

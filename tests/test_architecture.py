@@ -49,7 +49,7 @@ FLOORS: Mapping[str, Sequence[set[str]]] = {
     "actors/speaker_index": [{"errors"}, {"search"}, {"wire"}, {"storage"}, {"serving"}],
     "cluster": [
         {"nodes", "pages", "progress", "exit_status"},
-        {"jobs", "training", "serving"},
+        {"jobs", "training", "comparing", "serving"},
         {"demo", "probing"},
         {"command_table"},
         {"cli"},

@@ -33,12 +33,24 @@ class Cell:
         return self.p is not None and self.p < SIGNIFICANCE
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gain:
+    """The mean difference of two methods over the seeds that both were run with.
+
+    `interval` is the 95 % interval of the paired t-test; None with fewer than three seeds.
+    """
+
+    mean: float
+    interval: tuple[float, float] | None
+
+
 def compare(
     runs: Mapping[str, Mapping[int, Mapping[str, float]]], baseline: str, figures: Sequence[str]
 ) -> dict[str, dict[str, Cell]]:
     """Summarize runs: `runs` is method -> seed -> figure -> value.
 
-    Returns method -> figure -> Cell, for the figures named in `figures`.
+    Returns method -> figure -> Cell, for the figures named in `figures`. Without runs of the
+    baseline nothing is tested.
     """
     table: dict[str, dict[str, Cell]] = {}
     for method, by_seed in runs.items():
@@ -46,10 +58,33 @@ def compare(
         for figure in figures:
             values = [scores[figure] for scores in by_seed.values()]
             spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-            p = None if method == baseline else _paired_p(by_seed, runs[baseline], figure)
+            p = None if method == baseline else _paired_p(by_seed, runs.get(baseline, {}), figure)
             table[method][figure] = Cell(mean=float(np.mean(values)), std=spread, p=p)
 
     return table
+
+
+def paired_gain(
+    mine: Mapping[int, Mapping[str, float]], theirs: Mapping[int, Mapping[str, float]], figure: str
+) -> Gain | None:
+    """The gain of one method over another in a figure; None when they share no seed.
+
+    Both are seed -> figure -> value.
+    """
+    seeds = sorted(set(mine) & set(theirs))
+    if not seeds:
+        return None
+
+    ours, others = (np.asarray([side[seed][figure] for seed in seeds]) for side in (mine, theirs))
+    differences = ours - others
+    mean = float(np.mean(differences))
+    if len(seeds) < MIN_SEEDS:
+        return Gain(mean=mean, interval=None)
+    if np.ptp(differences) == 0:
+        return Gain(mean=mean, interval=(mean, mean))
+
+    low, high = ttest_rel(ours, others).confidence_interval(1 - SIGNIFICANCE)
+    return Gain(mean=mean, interval=(float(low), float(high)))
 
 
 def _paired_p(

@@ -8,11 +8,13 @@ whose labels are permuted within each actor: nothing can be learned there. Libri
 """
 
 import csv
+import json
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,6 +29,9 @@ from shards.synthetic.corpus import World, iterate_samples
 from shards.tar.writer import TarWriter
 from tests import ROOT
 from tests.benchmarks.training.personalization_corpora import CLASSES, world_config
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 POOLS = ("pool", "calm")
 FIRST_OF_POOL = 1000  # the number of the first speaker of a pool
@@ -55,9 +60,12 @@ class Sizes:
     probe_epochs: int
 
 
-def require_same_sizes(folder: Path, sizes: Sizes) -> None:
-    """Raise ConfigError when a kept folder was made with other sizes: nothing would compare."""
-    path, mine = folder / "sizes.json", {**asdict(sizes), "labels": list(sizes.labels)}
+def require_same_sizes(folder: Path, sizes: "DataclassInstance") -> None:
+    """Raise ConfigError when a kept folder was made with other sizes: nothing would compare.
+
+    `sizes` is a benchmark's dataclass of numbers and lists of numbers.
+    """
+    path, mine = folder / "sizes.json", json.loads(json.dumps(asdict(sizes)))
     if not path.exists():
         write_json(path, mine)
         return

@@ -3,7 +3,7 @@
 import pytest
 from scipy.stats import ttest_rel
 
-from trainers.evaluation.comparison import compare
+from trainers.evaluation.comparison import compare, paired_gain
 
 SEEDS = {0: 0.70, 1: 0.72, 2: 0.74, 3: 0.71}
 GAINS = {0: 0.02, 1: 0.03, 2: 0.025, 3: 0.03}
@@ -48,3 +48,27 @@ def test_where_a_t_test_says_nothing(gain: float, seeds: int, expected: float | 
         {"a": runs(plain), "b": runs({s: value + gain for s, value in plain.items()})}, "a", ["ACC"]
     )
     assert table["b"]["ACC"].p == expected
+
+
+def test_without_the_baseline_nothing_is_tested() -> None:
+    """A baseline that has no runs leaves the others their means."""
+    cell = compare({"ours": runs(SEEDS)}, "plain", ["ACC"])["ours"]["ACC"]
+    assert (cell.mean, cell.p) == (pytest.approx(0.7175), None)
+
+
+def test_a_gain_is_over_shared_seeds_with_the_interval_of_the_t_test() -> None:
+    """By hand, differences of 1, 2, 3 have mean 2 and 2 +- 4.303 / sqrt(3) (t of 2 degrees)."""
+    plain, ours = {0: 1.0, 1: 1.0, 2: 1.0, 7: 9.0}, {0: 2.0, 1: 3.0, 2: 4.0, 8: 0.0}
+    gain = paired_gain(runs(ours), runs(plain), "ACC")
+    assert gain is not None
+    assert gain.interval is not None
+    assert gain.mean == pytest.approx(2.0)
+    assert gain.interval == pytest.approx((2 - 2.4841, 2 + 2.4841), abs=1e-3)
+
+    equal = paired_gain(runs({0: 2.0, 1: 2.0, 2: 2.0}), runs(plain), "ACC")
+    assert equal is not None
+    assert equal.interval == (1.0, 1.0)
+    two = paired_gain(runs({0: 2.0, 1: 3.0}), runs(plain), "ACC")
+    assert two is not None
+    assert (two.mean, two.interval) == (1.5, None)
+    assert paired_gain(runs({5: 1.0}), runs(plain), "ACC") is None

@@ -9,9 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from sklearn.metrics import f1_score
 
 from cluster.cli import main
-from cluster.training.compare import by_method, read_run
+from cluster.comparing.methods import by_method
+from cluster.comparing.runs import read_run
 from shards.samples.sample import Sample
 from tests.worlds.small import write_shard
 from tests.worlds.training import CLASSES, make_utterance, small_values
@@ -292,3 +294,38 @@ def test_calibration_knows_the_labels_that_were_learned(folder: Path) -> None:
     assert means == pytest.approx(np.asarray([[1 / 3, 2 / 3]] * 3), abs=1e-5)
     assert CLASSES[2] == "happiness"
     assert "score_happiness" not in table  # nobody was taught it
+
+
+def test_runs_are_laid_out_by_their_options(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command tabulates and draws finished runs by seeds, sizes and classes.
+
+    The F1 of the classes is that of scikit-learn.
+    """
+    few = {"num_utterances": 12}
+    runs = [run(folder, f"plain-{seed}", engine={"seed": seed}) for seed in SEEDS]
+    runs += [
+        run(folder, f"layers-{seed}", encoder={"num_layers": 1}, engine={"seed": seed})
+        for seed in SEEDS
+    ]
+    small = [run(folder, "few", data=few), run(folder, "few-2", data=few | {"subset_seed": 1})]
+
+    rows = ["--rows", "encoder.num_layers", "--columns", "data.num_utterances"]
+    picture = str(folder / "gain.svg")
+    found = compare(folder, "--runs", *runs, *small, *rows, "--picture", picture)
+    assert found["baseline"] == "1"
+    cells = found["figures"]["F1"]
+    assert {row: list(mine) for row, mine in cells.items()} == {"1": ["all"], "2": ["12", "all"]}
+    assert (cells["2"]["12"]["runs"], cells["2"]["all"]["runs"]) == (2, 3)
+    assert 0 <= cells["2"]["all"]["p"] <= 1
+    assert Path(picture).read_text().startswith("<svg xmlns")
+    assert "F1 by data.num_utterances" in capsys.readouterr().out
+
+    table = pq.read_table(Path(runs[0]) / "predictions.parquet").to_pandas()
+    table = table[table["truth"].notna()]
+    names = ["neutral", "anger"]
+    expected = f1_score(table["truth"], table["predicted"], labels=names, average=None)
+    classes = ["--rows", "recipe", "--columns", "class"]
+    by_class = compare(folder, "--runs", runs[0], *classes)["figures"]["F1"]["finetune"]
+    assert [by_class[name]["mean"] for name in names] == pytest.approx(list(expected))
