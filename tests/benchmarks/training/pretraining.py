@@ -6,9 +6,9 @@ cold start and one continued from the neutral; the terms of the loss, the predic
 alpha, and both readings of the utterance's target (Tables 8 to 11 of Ma et al. 2024). `foreign`
 probes the same encoders in another language.
 
-`--corpus ravdess` pre-trains on LibriSpeech and probes RAVDESS by folds of speakers and by random
-folds, which share speakers, each also with labels permuted within each actor, where nothing may
-win.
+`--corpus ravdess` pre-trains on LibriSpeech and eight actors of RAVDESS, and probes the others by
+folds of speakers and by random folds, which share speakers, each also with labels permuted within
+each actor, where nothing may win.
 
 A kept folder continues where it was stopped: each cell (encoder, corpus, seed) has a file, and all
 worlds with the first seed run before the next. `--report` shows what is there and what did not run.
@@ -41,7 +41,7 @@ KINDS = ("world", "foreign", RAVDESS)
 NOT_THERE = (
     "conversations (the hierarchical head is not there)",
     "probes of the extra tokens (`features` keeps frames only)",
-    "training actors of RAVDESS in its pool (LibriSpeech alone is the pool)",
+    "an encoder for each fold of RAVDESS (its pool has eight actors, whom no probe hears)",
 )
 SIZES = {
     "pool_speakers": (100, "speakers of the pool"),

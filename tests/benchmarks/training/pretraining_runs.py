@@ -17,6 +17,7 @@ from tests.benchmarks.training.pretraining_corpora import (
     LIBRISPEECH,
     PERMUTED,
     RAVDESS,
+    WITH_ACTORS,
     Sizes,
 )
 from trainers.config import TrainConfig
@@ -171,7 +172,7 @@ class Bench:
 def pool_of(world: str, encoder: Encoder) -> str:
     """The corpus that an encoder is pre-trained on."""
     if world == RAVDESS:
-        return LIBRISPEECH
+        return LIBRISPEECH if encoder.pool == "calm" else WITH_ACTORS
     return f"{encoder.pool}-{world.rpartition('-')[2]}"
 
 
@@ -181,7 +182,7 @@ def settings_of(kind: str, corpus: str, sizes: Sizes) -> Sequence[Setting]:
         return [
             Setting(f"{prefix}{folds}", name, folds)
             for prefix, name in (("", RAVDESS), ("permuted, ", PERMUTED))
-            for folds in ("speaker:6", "random:10")
+            for folds in ("speaker:8", "random:10")
         ]
 
     few = [Setting(str(number), corpus, num_labels=number) for number in sizes.labels]
