@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from cluster.pages.charts import Caption, nice_ticks
 from cluster.pages.embedding_map import MIN_POINTS, Places, color, shared_value
+from cluster.pages.fairness import emotion_part, group_parts
 from cluster.pages.page import confusion_cells, render_page
 from cluster.pages.scatter import Axis, Dot, map_chart, scatter_chart
 from shards.loading.targets import TargetKind
@@ -225,6 +226,8 @@ def evaluation_page(
         headline=view.headline,
         confusion=view.confusion(metrics),
         groups=_groups(metrics, view),
+        emotion_part=emotion_part(metrics),
+        group_parts=group_parts(metrics),
         speakers=_speaker_chart(metrics, view),
         listed=_worst(metrics, view),
         score_name=view.score_name,

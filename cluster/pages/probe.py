@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from cluster.pages.charts import Caption
 from cluster.pages.embedding_map import MIN_POINTS, color
+from cluster.pages.fairness import emotion_part
 from cluster.pages.page import confusion_cells, render_page
 from cluster.pages.scatter import Dot, map_chart
 from shards.samples.keys import printable
@@ -96,6 +97,8 @@ def probe_page(
         num_beside=len(documents) - 1,
         folds=[(fold["name"], _fold_size(mine, fold), _fold_cells(fold)) for fold in mine["folds"]],
         confusion=confusion_cells(mine["names"], mine["confusion"]),
+        emotion_part=emotion_part(mine),
+        group_parts=[],
         layer_weights=_layer_weights(mine),
         maps=[
             _map(number, _name(document), table, column)

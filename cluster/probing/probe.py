@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from cluster.exit_status import ExitStatus
 from cluster.progress import progress
+from cluster.training.fairness_lines import shown_ends, shown_number
 from shards.config import ConfigError
 from shards.samples.keys import printable
 from shards.storage.files import atomic_write
@@ -36,6 +37,12 @@ SHOWN = {
     "weighted_f1": "WF1",
     "macro_f1": "macro-F1",
     "f1_bias": "F1 bias",
+}
+RATED = {
+    "macro_f1": "macro-F1",
+    "weighted_f1": "WF1",
+    "brier_score": "Brier",
+    "calibration_error": "ECE",
 }
 
 
@@ -158,9 +165,22 @@ def _lines(document: Mapping[str, Any], out: str) -> Iterator[str]:
             f"{_interval(pooled['by_speaker']):18s}   {_interval(pooled['by_utterance'])}"
         )
 
+    if "one_vs_rest" in document:
+        yield from _rated_lines(document["one_vs_rest"])
     yield from _remarks(document)
     number, speakers = document["num_utterances"], document["num_speakers"]
     yield f"{number} utterances of {speakers} speakers; in {out}"
+
+
+def _rated_lines(document: Mapping[str, Any]) -> Iterator[str]:
+    """The figures of several labels at once, which are as they are and not in percent."""
+    yield f"several labels, by the rule: {document['rule']}"
+    for name, shown in RATED.items():
+        entry = document["overall"][name]
+        yield (
+            f"{shown:10s} {'':14s}  {shown_number(entry['value'], 4):>7s}  "
+            f"{shown_ends(entry['by_speaker'], 4):18s}   {shown_ends(entry['by_utterance'], 4)}"
+        )
 
 
 def _remarks(document: Mapping[str, Any]) -> Iterator[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from shards.config import ConfigError, option, require_positive
-from shards.loading.targets import TargetConfig
+from shards.loading.targets import Stimulus, TargetConfig
 from shards.storage.urls import require_local
 
 HeadName = Literal["emotion2vec", "superb", "gru"]
@@ -13,6 +13,7 @@ InputName = Literal["frames", "utterance", "both", "statistics", "acoustics", "e
 # Columns of prediction tables; egemaps is that of earlier releases.
 COLUMNS = ("acoustics", "egemaps")
 LayersName = Literal["last", "last4", "weighted"]
+TruthName = Literal["emotion", "label", "ratings"]
 HIDDEN_SIZE = 256
 SPECTRAL = "spectral"
 # The layers that `emostream features` must keep for each choice.
@@ -111,10 +112,16 @@ class ProbeConfig:
         help="Utterances on which the best epoch is chosen. test: the tested ones, as some papers "
         "do; such figures are too good, and everything that shows them says so.",
     )
-    truth: Literal["emotion", "label"] | None = option(
+    truth: TruthName | None = option(
         default=None,
         help="Field of the json to predict. Without it: `emotion` if any utterance has one, or "
-        "else `label`.",
+        "else `label`. ratings: the votes of people; the shares of the votes are learned, and "
+        "figures of several labels are given too.",
+    )
+    stimulus: Stimulus = option(
+        default="audiovisual",
+        help="For --truth ratings, what the raters had. voice: the sound alone; face: the picture "
+        "alone; audiovisual: both.",
     )
     classes: tuple[str, ...] = option(
         default=(), help="Classes to predict, such as anger,neutral. Without them, all that occur."
@@ -197,7 +204,7 @@ class ProbeConfig:
                 "--subset-seed: several seeds choose nothing without --num-utterances; give both"
             )
         self._require_unit_of_length()
-        self.target("label")
+        self.target(self.truth or "label")
 
     @property
     def view(self) -> InputName:
@@ -224,10 +231,14 @@ class ProbeConfig:
             num_steps=self.num_steps or own.num_steps,
         )
 
-    def target(self, kind: Literal["emotion", "label"]) -> TargetConfig:
+    def target(self, kind: TruthName) -> TargetConfig:
         """Which classes are predicted, from the field `kind` of the json."""
         return TargetConfig(
-            kind=kind, classes=self.classes, merge=dict(self.merge), unknown=self.unknown
+            kind=kind,
+            classes=self.classes,
+            merge=dict(self.merge),
+            unknown=self.unknown,
+            stimulus=self.stimulus,
         )
 
     def _require_unit_of_length(self) -> None:

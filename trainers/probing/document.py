@@ -8,6 +8,7 @@ from shards.errors import count_reasons
 from trainers.probing.config import ProbeConfig
 from trainers.probing.inputs import Origin
 from trainers.probing.material import Material, Model
+from trainers.probing.rated import rated_part
 from trainers.probing.results import Answers, confusion, fold_figures, summarize_answers
 
 
@@ -34,6 +35,7 @@ def probe_document(
         "rejected": count_reasons(material.reasons),
         "figures": summarize_answers(answers, seed=config.seed),
         "confusion": confusion(answers),
+        **rated_part(config, material, models),
         "models": [_model_document(config, model) for model in models],
         "folds": [
             {"name": division.name, **fold_figures(answers, fold)}

@@ -67,17 +67,19 @@ def fit(
     training: Training,
     *,
     seed: int,
+    shares_NC: NDArray[np.float32] | None = None,
 ) -> Fitted:
     """Train on `division.train`, choose on `division.validation`, answer to `division.test`.
 
-    `labels` [N] are the classes of all utterances. The random state of the process is left as it
-    was.
+    `labels` [N] are the classes of all utterances. With `shares_NC` these distributions are learned
+    in their place. The random state of the process is left as it was.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         width = inputs.read(int(division.train[0])).shape[2]
         head = make_head(head_name, width, inputs.num_layers, num_classes)
-        trainer = _Trainer(head, inputs, labels, division, training, seed)
+        learned = labels if shares_NC is None else shares_NC
+        trainer = _Trainer(head, inputs, labels, learned, division, training, seed)
 
         best_round, accuracy = trainer.run()
         probs_NC, hidden_NH = trainer.answers(division.test)
@@ -101,13 +103,14 @@ class _Trainer:
         head: ProbeHead,
         inputs: Inputs,
         labels: NDArray[np.int64],
+        learned: NDArray[np.int64] | NDArray[np.float32],
         division: Division,
         training: Training,
         seed: int,
     ) -> None:
         self._device = default_device()
         self._head = head.to(self._device)
-        self._inputs, self._labels = inputs, labels
+        self._inputs, self._labels, self._learned = inputs, labels, learned
         self._division, self._training = division, training
         self._order = np.random.default_rng(seed)
         self._scale = _scale_of(inputs, division.train) if inputs.is_scaled else _Scale()
@@ -173,11 +176,11 @@ class _Trainer:
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
     def _step(self, rows: NDArray[np.int64]) -> None:
-        labels_B = torch.from_numpy(self._labels[rows]).to(self._device)
+        learned = torch.from_numpy(self._learned[rows]).to(self._device)
         logits_BC, _ = self._head(*self._batch(rows))
 
         self._optimizer.zero_grad()
-        F.cross_entropy(logits_BC, labels_B).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(logits_BC, learned).backward()  # type: ignore[no-untyped-call]
         if self._training.clip is not None:
             nn.utils.clip_grad_norm_(self._head.parameters(), self._training.clip)
         self._optimizer.step()

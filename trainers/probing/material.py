@@ -12,8 +12,13 @@ from numpy.typing import NDArray
 
 from shards.config import ConfigError
 from shards.loading.index import CorpusIndex, read_index
-from shards.loading.targets import read_targets, require_known_labels, resolve_classes
-from trainers.probing.config import ProbeConfig
+from shards.loading.targets import (
+    Targets,
+    read_targets,
+    require_known_labels,
+    resolve_classes,
+)
+from trainers.probing.config import ProbeConfig, TruthName
 from trainers.probing.divisions import Division, make_divisions
 from trainers.probing.inputs import Inputs, Origin, open_inputs
 from trainers.probing.loop import Fitted
@@ -24,12 +29,13 @@ class Material:
     """What is probed: labeled utterances, their inputs, and their divisions.
 
     `reasons` [N] says why an utterance has no input; no division has such an utterance. `labels`
-    [N] are places in `names`.
+    [N] are places in `names`: the likeliest classes of `targets`.
     """
 
     index: CorpusIndex
     names: Sequence[str]
     labels: NDArray[np.int64]
+    targets: Targets
     inputs: Inputs
     origin: Origin
     divisions: Sequence[Division]
@@ -51,7 +57,7 @@ class Model:
 def prepare(config: ProbeConfig) -> Material:
     """Read labels, divide the labeled utterances, and open their inputs."""
     corpus = read_index(config.shards)
-    truth = config.truth or (
+    truth: TruthName = config.truth or (
         "emotion" if corpus.table["emotion"].null_count < len(corpus) else "label"
     )
     target = config.target(truth)
@@ -66,15 +72,17 @@ def prepare(config: ProbeConfig) -> Material:
         index, config.folds, seed=config.seed, select_on_test=config.select_on == "test"
     )
 
+    targets = read_targets(index, target, names)
     return Material(
         index=index,
         names=names,
-        labels=read_targets(index, target, names).labels,
+        labels=targets.labels,
+        targets=targets,
         inputs=inputs,
         origin=origin,
         divisions=[_usable(division, reasons) for division in divisions],
         reasons=reasons,
-        truth=truth,
+        truth=f"{config.stimulus} {truth}" if truth == "ratings" else truth,
         num_without_label=len(corpus) - len(index),
     )
 

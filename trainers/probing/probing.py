@@ -99,6 +99,7 @@ def _model(
         config.head,
         config.training,
         seed=config.seed,
+        shares_NC=material.targets.array if material.targets.kind == "ratings" else None,
     )
     log.info(
         "fold %s: validation accuracy %.3f at %d",

@@ -1,5 +1,6 @@
 """The evaluation's page shows what metrics.json holds, whatever the speakers are called."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,12 @@ import pytest
 
 from cluster.pages.embedding_map import Places
 from cluster.pages.evaluation import evaluation_page
+from shards.loading.targets import Targets
 from tests.cluster.pages.browser import SCREENS, Browser, needs_browser
 from tests.cluster.pages.test_report import HOSTILE, Elements
+from tests.trainers.evaluation.fairness.made_answers import make_grouping
+from trainers.evaluation.fairness.document import judge
+from trainers.evaluation.multilabel.rated_target import RatedTarget
 from trainers.evaluation.targets import target_of
 
 NUM_SPEAKERS = 12
@@ -75,6 +80,32 @@ def value_metrics() -> dict[str, Any]:
     }
 
 
+def rated_metrics() -> dict[str, Any]:
+    """Return what `evaluate --groups` writes for ratings; one group is small, and hostile."""
+    rng = np.random.default_rng(0)
+    names = ("neutral", "anger", "a very long name of an emotion")
+    speaker = np.arange(220) // 10
+    place = np.where(speaker == 21, 2, speaker % 2)
+    target = RatedTarget(names)
+    truth = Targets("ratings", names, rng.dirichlet([1, 1, 1], 220).astype(np.float32))
+    probs = rng.dirichlet([1, 1, 1], 220).astype(np.float32)
+    speakers = np.asarray([f"s{number:02d}" for number in speaker], dtype=object)
+
+    grouping = make_grouping("sex", ["Female", "Male", HOSTILE], place, speaker)
+    answers, scores = target.one_vs_rest(truth, probs), target.score(truth, probs, speakers)
+    details = asdict(scores)
+    return class_metrics() | {
+        "names": names,
+        "number": details.pop("number"),
+        "num_speakers": 22,
+        "truth": "audiovisual ratings",
+        "per_speaker": details.pop("per_speaker"),
+        "scores": details,
+        "intervals": target.intervals(scores, truth, probs, speakers, seed=0),
+        **judge(answers, [grouping], speakers, target, 0).document,
+    }
+
+
 def places(number: int) -> Places:
     points = np.random.default_rng(0).standard_normal((number, 2))
     return Places(points, [np.asarray([row]) for row in range(number)])
@@ -128,6 +159,32 @@ def test_values_have_concordances() -> None:
     assert "Confusion" not in text
 
 
+def test_ratings_have_emotions_and_groups() -> None:
+    """The page shows each emotion, each group with what is too small, and the diagram's dots."""
+    metrics = rated_metrics()
+    page = Elements(render(metrics))
+    emotion = metrics["one_vs_rest"]["emotions"]["anger"]
+    by_sex = metrics["fairness"]["fields"]["sex"]
+    bias, odds = (by_sex["differences"][name] for name in ("macro_f1_bias", "equalized_odds_worst"))
+    for words in (
+        f"{emotion['f1']['value']:.3f}",
+        "{:.3f} to {:.3f}".format(*emotion["f1"]["by_speaker"]),
+        "{:.2f} to {:.2f}".format(*bias["by_utterance"]),
+        f"{odds['p']:.3f}",
+        "10 utterances of 1 speaker",
+        "probability above 1/3",
+    ):
+        assert words in page.text
+    assert not page.named("script")
+
+    dots = sum(
+        len(points)
+        for name, points in metrics["one_vs_rest"]["reliability"].items()
+        if name != "all"
+    )
+    assert len(page.named("circle")) == dots + 22 + 2 * 20  # bins, speakers, and two maps
+
+
 def test_names_cannot_become_markup() -> None:
     """The page shows a speaker's name that is a script, and does not run it."""
     page = Elements(render(class_metrics()))
@@ -146,7 +203,11 @@ def test_too_few_embeddings_are_said_to_be() -> None:
 
 @needs_browser
 @pytest.mark.parametrize("screen", SCREENS)
-@pytest.mark.parametrize("metrics", [class_metrics(), value_metrics()], ids=["classes", "values"])
+@pytest.mark.parametrize(
+    "metrics",
+    [class_metrics(), value_metrics(), rated_metrics()],
+    ids=["classes", "values", "ratings"],
+)
 def test_the_page_fits_and_its_charts_are_readable(
     browser: Browser, tmp_path: Path, metrics: dict[str, Any], screen: str
 ) -> None:

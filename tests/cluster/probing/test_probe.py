@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from cluster.cli import main
 from shards.samples.sample import Sample
 from shards.storage.files import list_files
 from tests.worlds.small import write_shard
-from tests.worlds.training import make_utterance, write_training_world
+from tests.worlds.training import CLASSES, make_utterance, write_training_world
 from trainers.probing.finished import read_finished
 
 Probe = Callable[..., dict[str, Any]]
@@ -196,3 +197,35 @@ def test_an_unfinished_probe_is_not_shown(
     """A folder without probe.json is refused before any training."""
     run("--beside", str(tmp_path), status=2)
     assert "holds no probe.json" in capsys.readouterr().err
+
+
+def test_ratings_are_learned_as_shares(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Votes of 5 to 4 are two labels of three classes; figures of several labels are given."""
+    folder = tmp_path / "world"
+    folder.mkdir()
+    samples = []
+    for speaker in range(6):
+        for number in range(6):
+            one = make_utterance("train", speaker, number)
+            own, next_ = CLASSES[number % 3], CLASSES[(number + 1) % 3]
+            ratings = {"audiovisual": {own: 5, next_: 4}, "voice": {own: 1}}
+            samples.append(replace(one, metadata=one.metadata | {"ratings": ratings}))
+    (folder / "shards").mkdir()
+    write_shard(folder / "shards" / "a.tar", samples)
+    make_features(folder)
+
+    command = ["probe", "--shards", f"{folder}/shards/*.tar", "--features", f"{folder}/features"]
+    options = ["--input", "statistics", "--num-epochs", "5", "--folds", "speaker:3"]
+    options += ["--truth", "ratings", "--out", f"{tmp_path}/rated"]
+    assert main([*command, *options]) == 0
+    document = json.loads((tmp_path / "rated" / "probe.json").read_text())
+    assert document["truth"] == "audiovisual ratings"
+
+    # Each class is true of two thirds of the utterances.
+    rated = document["one_vs_rest"]
+    assert [rated["emotions"][name]["number"] for name in CLASSES] == [24, 24, 24]
+    assert 0 < rated["overall"]["brier_score"]["value"] < 0.4
+    assert "several labels, by the rule: probability above 1/3" in capsys.readouterr().out
+    assert "Emotions, each against the rest" in (tmp_path / "rated" / "probe.html").read_text()

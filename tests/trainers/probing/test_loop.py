@@ -109,3 +109,17 @@ def test_the_rate_cycles_by_epochs() -> None:
     wanted = 5e-4 + 5e-4 * np.concatenate([np.arange(11), np.arange(9, -1, -1)]) / 10
     np.testing.assert_allclose(rates[:21], wanted)
     np.testing.assert_allclose(rates[20:41], wanted)
+
+
+def test_shares_are_learned_in_place_of_classes() -> None:
+    """Where 40 % of the people name the class, answers are less certain than where all do."""
+    shares = np.full((120, 3), 0.3, dtype=np.float32)
+    shares[np.arange(120), LABELS] = 0.4
+    training = replace(TRAININGS["emotion2vec"], batch_size=16, num_epochs=12)
+    inputs = TellingInputs(LABELS, 3.0)
+    found = fit(
+        inputs, LABELS, 3, DIVISION, "emotion2vec", training, seed=0, shares_NC=shares
+    ).probs_NC
+    certain = fit(inputs, LABELS, 3, DIVISION, "emotion2vec", training, seed=0).probs_NC
+    assert (found.argmax(axis=1) == LABELS[90:]).mean() > 0.6
+    assert found.max(axis=1).mean() < certain.max(axis=1).mean() - 0.1

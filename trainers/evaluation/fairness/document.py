@@ -180,7 +180,7 @@ def _groups(
         name: {
             "number": int(sums_KC[place, 0, NUMBER]),
             "num_speakers": int(grouping.num_speakers[place]),
-            "macro_f1": scores[place],
+            "macro_f1": _known_ends(scores[place], int(grouping.num_speakers[place])),
             "emotions": {
                 emotion: {"number": int(sums_KC[place, at, TRUE])}
                 | {figure: rounded(values[place, at]) for figure, values in by_class.items()}
@@ -189,3 +189,8 @@ def _groups(
         }
         for place, name in enumerate(grouping.names)
     }
+
+
+def _known_ends(entry: Mapping[str, Any], num_speakers: int) -> dict[str, Any]:
+    """The figure of a group without its interval by speaker, if it has only one speaker."""
+    return dict(entry) if num_speakers > 1 else {**entry, "by_speaker": [None, None]}

@@ -27,13 +27,25 @@ class Counts(Protocol):
 
 
 class Units:
-    """Resamples of N utterances by speaker, and by utterance."""
+    """Resamples of N answers by speaker, and by utterance.
 
-    def __init__(self, speakers: NDArray[np.object_], seed: int) -> None:
+    `utterances` [N] says which answers are to the same utterance; None: each is to another one.
+    """
+
+    def __init__(
+        self,
+        speakers: NDArray[np.object_],
+        seed: int,
+        *,
+        utterances: NDArray[np.int64] | None = None,
+    ) -> None:
         _, numbers = np.unique(speakers.astype(str), return_inverse=True)
         self._resamples = {
             "by_speaker": SpeakerResamples(numbers.astype(np.int64), seed),
-            "by_utterance": SpeakerResamples(np.full(len(speakers), -1, dtype=np.int64), seed),
+            "by_utterance": SpeakerResamples(
+                np.full(len(speakers), -1, dtype=np.int64) if utterances is None else utterances,
+                seed,
+            ),
         }
 
     def measure(self, count: Counts, compute: Callable[..., Figures]) -> dict[str, Any]:
