@@ -21,7 +21,7 @@ from shards.config import ConfigError
 from shards.samples.keys import printable
 from shards.storage.files import atomic_write
 from shards.storage.folder import Folder
-from trainers.probing.config import LAYERS_KEPT, ProbeConfig
+from trainers.probing.config import LAYERS_KEPT, OF_TOKENS, ProbeConfig
 
 if TYPE_CHECKING:
     # Why not at run time: they import torch, which the help text does not need.
@@ -129,6 +129,7 @@ def _with_features(config: ProbeConfig) -> tuple[int, ProbeConfig]:
             revision=config.revision,
             out=folder,
             layers=LAYERS_KEPT[config.layers],
+            tokens=config.view in OF_TOKENS,
             address=config.address,
         )
     )

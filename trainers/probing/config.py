@@ -8,11 +8,22 @@ from shards.config import ConfigError, option, require_positive
 from shards.loading.targets import TargetConfig
 
 HeadName = Literal["emotion2vec", "superb", "gru"]
-InputName = Literal["frames", "utterance", "both", "statistics", "acoustics", "egemaps"]
+InputName = Literal[
+    "frames",
+    "utterance",
+    "both",
+    "statistics",
+    "tokens",
+    "frames+tokens",
+    "acoustics",
+    "egemaps",
+]
 # Columns of prediction tables; egemaps is that of earlier releases.
 COLUMNS = ("acoustics", "egemaps")
 # Inputs of many frames an utterance; the others are one vector.
-OVER_FRAMES = ("frames", "both")
+OVER_FRAMES = ("frames", "both", "frames+tokens")
+# Inputs that need the encoder's extra tokens.
+OF_TOKENS = ("tokens", "frames+tokens")
 LayersName = Literal["last", "last4", "weighted"]
 HIDDEN_SIZE = 256
 SPECTRAL = "spectral"
@@ -85,8 +96,9 @@ class ProbeConfig:
         default=None,
         help="What the head sees of an utterance. frames: all frames; utterance: their mean; both: "
         "each frame with the mean beside it; statistics: mean and spread of each number over "
-        "time; acoustics, egemaps: a column of --predictions. Without it: frames (utterance with "
-        "--history), or statistics of `spectral`.",
+        "time; tokens: the mean of the encoder's extra tokens; frames+tokens: each frame with that "
+        "mean beside it; acoustics, egemaps: a column of --predictions. Without it: frames "
+        "(utterance with --history), or statistics of `spectral`.",
     )
     layers: LayersName = option(
         default="last",
@@ -205,6 +217,11 @@ class ProbeConfig:
             )
         self._require_unit_of_length()
         self._require_conversation()
+        if self.view in OF_TOKENS and self.layers != "last":
+            raise ConfigError(
+                f"--input {self.view}: got --layers {self.layers}, but extra tokens are kept of "
+                "the last layer only; leave --layers out"
+            )
         self.target("label")
 
     @property
