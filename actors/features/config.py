@@ -18,13 +18,14 @@ LAST, LAST_FOUR, ALL = "last", "last4", "all"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerChoice:
-    """The hidden states to keep: a word, or their numbers.
+    """The hidden states to keep: a word, or their numbers; and whether extra tokens are kept too.
 
     State 0 is what enters the first transformer layer; of an encoder with L layers, state L is its
     output.
     """
 
     text: str
+    tokens: bool = False
 
     def __post_init__(self) -> None:
         if self.text in (LAST, LAST_FOUR, ALL):
@@ -61,5 +62,7 @@ def features_fingerprint(encoder: EmbedderConfig, layers: LayerChoice) -> str:
     """
     weights = encoder.encoder if encoder.is_spectral else weight_digest(folder_of(encoder))
     parts = [f"frames {FRAMES_VERSION}", weights, f"layers {layers.text}"]
+    if layers.tokens:
+        parts.append("tokens")
 
     return "features:" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:FINGERPRINT_DIGITS]

@@ -2,12 +2,14 @@
 
 A long recording is heard in windows, whose frames are put one behind another. What an utterance
 gives does not depend on the others of its batch. Frames are kept as float16, which halves them; a
-frame with a number beyond its range is a reason, and never infinity.
+frame with a number beyond its range is a reason, and never infinity. Where extra tokens are wanted,
+those of a long recording are the mean of its windows'.
 
-Shapes: N utterances, S samples, T frames, L layers, D width.
+Shapes: N utterances, S samples, T frames, X extra tokens, L layers, D width.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -35,9 +37,21 @@ from trainers.models.trained import load_trained
 
 NUM_CEPSTRA = 40
 WINDOW_SECONDS = 60.0
+NO_TOKENS = (
+    "only encoders of `train emotion2vec`, and published ones of emotion2vec, have extra tokens"
+)
 GPU_SECONDS = 240.0  # of sound in a batch; a CPU is faster with one window at a time
 
-Frames: TypeAlias = NDArray[np.float16] | Missing
+
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """The frames [T, L, D] of an utterance, and its extra tokens [X, D] if they are wanted."""
+
+    frames_TLD: NDArray[np.float16]
+    tokens_XD: NDArray[np.float16] | None = None
+
+
+Found: TypeAlias = Extracted | Missing
 
 
 class Extractor(Protocol):
@@ -54,8 +68,12 @@ class Extractor(Protocol):
     def width(self) -> int:
         """How many numbers a frame of one layer has."""
 
-    def frames(self, waveforms: Sequence[Waveform]) -> list[Frames]:
-        """The frames [T, L, D] of each utterance, or the reason why it has none."""
+    @property
+    def num_tokens(self) -> int:
+        """The number X of extra tokens that are kept of each utterance, at 0 none."""
+
+    def extract(self, waveforms: Sequence[Waveform]) -> list[Found]:
+        """The features of each utterance, or the reason why it has none."""
 
 
 def make_extractor(encoder: EmbedderConfig, layers: LayerChoice) -> Extractor:
@@ -66,26 +84,30 @@ def make_extractor(encoder: EmbedderConfig, layers: LayerChoice) -> Extractor:
 class SpectralExtractor:
     """Mel cepstra 1 to 39, every 10 ms: the baseline that needs no weights."""
 
+    num_tokens = 0
+
     def __init__(self, layers: LayerChoice) -> None:
         self._choice = layers
 
     def setup(self, num_threads: int) -> None:
-        """Make the filters. Raises ConfigError for layers, of which cepstra have only one."""
+        """Make the filters. Raises ConfigError for tokens, or layers: cepstra have only one."""
+        if self._choice.tokens:
+            raise ConfigError(f"--tokens: spectral features have none; {NO_TOKENS}")
         prepare_torch(num_threads)
         self.layers = self._choice.numbers(1)
         self.width = NUM_CEPSTRA - 1
         self._cepstra = Cepstra(NUM_CEPSTRA)
 
-    def frames(self, waveforms: Sequence[Waveform]) -> list[Frames]:
+    def extract(self, waveforms: Sequence[Waveform]) -> list[Found]:
         """The frames [T, 1, 39] of each utterance, or the reason why it has none."""
-        return [self._frames(waveform) for waveform in waveforms]
+        return [self._extract(waveform) for waveform in waveforms]
 
-    def _frames(self, waveform: Waveform) -> Frames:
+    def _extract(self, waveform: Waveform) -> Found:
         if len(waveform) < MIN_SAMPLES:
             return _too_short()
 
         cepstra_TD = self._cepstra(torch.from_numpy(waveform)[None])[0][:, 1:]
-        return _usable(cepstra_TD[:, None].astype(np.float16))
+        return _usable(cepstra_TD[:, None].astype(np.float16), None)
 
 
 class EncoderExtractor:
@@ -98,7 +120,7 @@ class EncoderExtractor:
         """Load the weights onto this process's GPU, or the CPU.
 
         Raises ConfigError when the folder holds no encoder of sound, a personalized one, or fewer
-        layers than were asked for.
+        layers than were asked for, or no extra tokens although they were.
         """
         prepare_torch(num_threads)
         self._device = default_device()
@@ -106,9 +128,12 @@ class EncoderExtractor:
         self._encoder = _load(folder_of(self._config)).eval().to(self._device)
         self.layers = self._choice.numbers(len(self._encoder.layers) + 1)
         self.width = self._encoder.width
+        self.num_tokens = self._encoder.num_tokens if self._choice.tokens else 0
+        if self._choice.tokens and not self.num_tokens:
+            raise ConfigError(f"--tokens: {self._config.encoder} has none; {NO_TOKENS}")
 
-    def frames(self, waveforms: Sequence[Waveform]) -> list[Frames]:
-        """The frames [T, L, D] of each utterance, or the reason why it has none."""
+    def extract(self, waveforms: Sequence[Waveform]) -> list[Found]:
+        """The features of each utterance, or the reason why it has none."""
         longest = round(WINDOW_SECONDS * SAMPLE_RATE_HZ)
         windows: list[Waveform] = []
         spans: list[range] = []
@@ -120,9 +145,20 @@ class EncoderExtractor:
 
         found = self._of_windows(windows)
         return [
-            _usable(np.concatenate([found[place] for place in span])) if span else _too_short()
+            self._joined([found[place] for place in span]) if span else _too_short()
             for span in spans
         ]
+
+    def _joined(self, windows: Sequence[NDArray[np.float16]]) -> Found:
+        """The features of a recording from those of its windows [X + T, L, D]."""
+        front = self.num_tokens
+        frames_TLD = np.concatenate([window[front:] for window in windows])
+        if not front:
+            return _usable(frames_TLD, None)
+
+        # Windows are equally long, so each weighs the same.
+        tokens_WXD = np.stack([window[:front, 0] for window in windows])
+        return _usable(frames_TLD, tokens_WXD.mean(axis=0, dtype=np.float32).astype(np.float16))
 
     def _of_windows(self, windows: Sequence[Waveform]) -> list[NDArray[np.float16]]:
         budget = round(GPU_SECONDS * SAMPLE_RATE_HZ) if self._device.type == "cuda" else 0
@@ -133,17 +169,24 @@ class EncoderExtractor:
 
         lengths_N = torch.tensor([len(window) for window in windows], dtype=torch.long)
         counts = self._encoder.num_frames(lengths_N).tolist() if windows else []
-        return [rows[place][:count].numpy() for place, count in enumerate(counts)]
+        front = self.num_tokens
+        return [rows[place][: front + count].numpy() for place, count in enumerate(counts)]
 
     @torch.inference_mode()
     def _forward(self, waveforms: Sequence[Waveform]) -> Tensor:
-        """The frames [N, T, L, D] of a batch, padding included."""
+        """The frames [N, T, L, D] of a batch, padding included, behind the tokens if wanted."""
         padded, lengths = pad(waveforms)
-        states, _ = self._encoder.hidden_states(
-            torch.from_numpy(padded).to(self._device), torch.from_numpy(lengths).to(self._device)
+        samples_NS, lengths_N = (
+            torch.from_numpy(array).to(self._device) for array in (padded, lengths)
         )
+        with self._encoder.kept_tokens() as kept:
+            states, _ = self._encoder.hidden_states(samples_NS, lengths_N)
 
         chosen_NTLD = torch.stack([states[number] for number in self.layers], dim=2)
+        if self.num_tokens:
+            # One tensor for both, repeated over the layers, since a batch gives one.
+            tokens_NXLD = kept[0].unsqueeze(2).expand(-1, -1, len(self.layers), -1)
+            chosen_NTLD = torch.cat([tokens_NXLD, chosen_NTLD], dim=1)
         return chosen_NTLD.half()
 
 
@@ -180,9 +223,11 @@ def _too_short() -> Missing:
     return Missing(f"audio_too_short: under {MIN_SAMPLES} samples (0.1 s)")
 
 
-def _usable(frames_TLD: NDArray[np.float16]) -> Frames:
+def _usable(frames_TLD: NDArray[np.float16], tokens_XD: NDArray[np.float16] | None) -> Found:
     if not len(frames_TLD):
         return Missing("audio_too_short: the encoder makes no frame of it")
     if not np.isfinite(frames_TLD).all():
         return Missing("not_finite: a frame holds NaN, or a number that float16 cannot hold")
-    return frames_TLD
+    if tokens_XD is not None and not np.isfinite(tokens_XD).all():
+        return Missing("not_finite: a token holds NaN, or a number that float16 cannot hold")
+    return Extracted(frames_TLD, tokens_XD)

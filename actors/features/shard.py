@@ -5,7 +5,7 @@ This is the unit of work of `emostream features`.
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from actors.features.extractors import Extractor, Frames
+from actors.features.extractors import Extractor, Found
 from actors.inference.outcomes import Missing
 from actors.reading.utterance import Utterance
 from actors.work.task import ShardOutcome, ShardProgress, ShardTask, summarize, windows
@@ -33,15 +33,18 @@ def extract_shard(
     with FeatureWriter() as writer:
         for window in windows(utterances, progress):
             for group in _groups(window):
-                for utterance, frames in zip(group, _frames(extractor, group), strict=True):
-                    row = _row(utterance, frames)
-                    writer.add(row, None if isinstance(frames, Missing) else frames)
+                for utterance, found in zip(group, _features(extractor, group), strict=True):
+                    if isinstance(found, Missing):
+                        writer.add(_row(utterance, found), None)
+                    else:
+                        writer.add(_row(utterance, found), found.frames_TLD, found.tokens_XD)
 
         info = FeatureInfo(
             encoder=encoder,
             fingerprint=task.maker,
             layers=list(extractor.layers),
             width=extractor.width,
+            num_tokens=extractor.num_tokens,
             shard=task.name,
             shard_url=task.url,
             shard_size=task.size,
@@ -71,8 +74,8 @@ def _groups(window: Sequence[Utterance]) -> Iterator[list[Utterance]]:
         yield group
 
 
-def _frames(extractor: Extractor, group: Sequence[Utterance]) -> list[Frames]:
-    """The frames of each utterance, or the reason why it has none."""
+def _features(extractor: Extractor, group: Sequence[Utterance]) -> list[Found]:
+    """The features of each utterance, or the reason why it has none."""
     problems = [_problem(utterance) for utterance in group]
     sounds = [
         utterance.audio
@@ -81,7 +84,7 @@ def _frames(extractor: Extractor, group: Sequence[Utterance]) -> list[Frames]:
     ]
 
     # Why an iterator: an utterance with a problem takes no frames, so that places would not match.
-    found = iter(extractor.frames(sounds))
+    found = iter(extractor.extract(sounds))
     return [next(found) if problem is None else Missing(problem) for problem in problems]
 
 
@@ -95,11 +98,11 @@ def _problem(utterance: Utterance) -> str | None:
     )
 
 
-def _row(utterance: Utterance, frames: Frames) -> FeatureRow:
+def _row(utterance: Utterance, found: Found) -> FeatureRow:
     return FeatureRow(
         key=utterance.key,
         offset=utterance.offset,
         duration_seconds=utterance.duration_seconds,
-        num_frames=0 if isinstance(frames, Missing) else len(frames),
-        error=frames.reason if isinstance(frames, Missing) else None,
+        num_frames=0 if isinstance(found, Missing) else len(found.frames_TLD),
+        error=found.reason if isinstance(found, Missing) else None,
     )

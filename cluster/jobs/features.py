@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from actors.embedding.config import EmbedderConfig
+from actors.embedding.config import SPECTRAL, EmbedderConfig
 from actors.features.config import LayerChoice, features_fingerprint
 from actors.work.task import ShardTask
 from cluster.jobs.job import JobOptions, ShardJob
@@ -50,6 +50,11 @@ class FeaturesConfig:
         help="Layers to keep. last: the encoder's output; last4: its last four layers; all: every "
         "layer; or numbers, such as 0,6,12, where 0 is what enters the first layer.",
     )
+    tokens: bool = option(
+        default=False,
+        help="Keep the encoder's extra tokens too, whose mean says what an utterance as a whole is "
+        "like. Encoders of `train emotion2vec` have them.",
+    )
     revision: str | None = option(default=None, help="Full commit of a hub encoder.")
     num_workers: int | None = option(
         default=None, help="Workers, each with the encoder; without it, one a GPU or one a CPU."
@@ -68,6 +73,8 @@ class FeaturesConfig:
     def __post_init__(self) -> None:
         require_positive(self, "--num-workers", "--num-readers", "--max-attempts")
         LayerChoice(text=self.layers)
+        if self.tokens and self.encoder == SPECTRAL:
+            raise ConfigError("--tokens: spectral features have none; leave --tokens out")
 
     @property
     def job_options(self) -> JobOptions:
@@ -153,7 +160,7 @@ def make_features(config: FeaturesConfig) -> FeaturesSummary:
     another encoder or of other layers.
     """
     encoder = EmbedderConfig(encoder=config.encoder, revision=config.revision).anywhere()
-    layers = LayerChoice(text=config.layers)
+    layers = LayerChoice(text=config.layers, tokens=config.tokens)
     maker = features_fingerprint(encoder, layers)
     files = list_files(config.shards)
 
@@ -190,8 +197,9 @@ def _require_one_maker(known: Mapping[str, FeatureHeader], maker: str, folder: s
         if info.fingerprint != maker:
             raise ConfigError(
                 f"--out {folder}: holds features of {info.encoder}, layers "
-                f"{', '.join(map(str, info.layers))}: another encoder or version of it, or other "
-                "layers; give another --out, or remove the folder"
+                f"{', '.join(map(str, info.layers))}, {info.num_tokens} tokens: another encoder or "
+                "version of it, other layers, or with --tokens and without; give another --out, or "
+                "remove the folder"
             )
 
 

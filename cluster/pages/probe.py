@@ -121,6 +121,7 @@ def _tables(documents: Sequence[Document]) -> list[MethodTable]:
             tuple(document["names"]),
             config["folds"],
             config["num_utterances"],
+            config.get("history"),  # earlier releases had none
         )
         by_protocol.setdefault(protocol, []).append(document)
 
@@ -133,9 +134,12 @@ def _tables(documents: Sequence[Document]) -> list[MethodTable]:
 def _protocol(document: Document) -> str:
     config, number = document["config"], document["config"]["num_utterances"]
     trained = "all" if number is None else f"{number:,} (drawn {len(config['subset_seed'])} times)"
+    history = config.get("history")
+    past = "" if history is None else f"; predicted from {history} turns before"
     return (
         f"{document['num_utterances']:,} utterances of {document['num_speakers']:,} speakers, "
         f"{len(document['names'])} classes; folds {config['folds']}; training utterances: {trained}"
+        f"{past}"
     )
 
 

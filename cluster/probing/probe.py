@@ -22,7 +22,7 @@ from shards.config import ConfigError
 from shards.samples.keys import printable
 from shards.storage.files import atomic_write
 from shards.storage.folder import Folder
-from trainers.probing.config import LAYERS_KEPT, ProbeConfig
+from trainers.probing.config import LAYERS_KEPT, OF_TOKENS, ProbeConfig
 
 if TYPE_CHECKING:
     # Why not at run time: they import torch, which the help text does not need.
@@ -136,6 +136,7 @@ def _with_features(config: ProbeConfig) -> tuple[int, ProbeConfig]:
             revision=config.revision,
             out=folder,
             layers=LAYERS_KEPT[config.layers],
+            tokens=config.view in OF_TOKENS,
             address=config.address,
         )
     )
@@ -190,8 +191,22 @@ def _remarks(document: Mapping[str, Any]) -> Iterator[str]:
         yield "tested speakers are among the training speakers: no figures about strangers"
     if document["num_without_label"]:
         yield f"{document['num_without_label']} more utterances have no label that counts"
+    if document["conversation"] is not None:
+        yield from _conversation(document["conversation"])
     for code, number in document["rejected"].items():
         yield f"left out: {number} x {code}; the reasons are in {REJECTED_NAME}"
+
+
+def _conversation(found: Mapping[str, int]) -> Iterator[str]:
+    yield (
+        f"predicted from {found['history']} turns before; {found['num_short']} utterances have "
+        "fewer, but at least 1"
+    )
+    if found["num_apart"]:
+        yield (
+            f"left out of training and validation: {found['num_apart']} utterances (summed over "
+            "folds) whose dialogue is tested, or validates"
+        )
 
 
 def _interval(ends: list[float | None]) -> str:

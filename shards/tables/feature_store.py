@@ -4,7 +4,7 @@ A folder of feature files is matched with the shards that somebody wants to use 
 has changed since, or that has no features, is refused: features of other sound would give figures
 that nobody could tell from true ones.
 
-Shapes: T frames, L layers, D width.
+Shapes: T frames, X extra tokens, L layers, D width.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +25,7 @@ from shards.tables.features import (
     FeatureRow,
     read_frames,
     read_header,
+    read_tokens,
 )
 
 READ_THREADS = 16
@@ -71,13 +72,23 @@ class FeatureStore:
 
         Raises ConfigError when the utterance has no features.
         """
+        file = self._files[shard]
+        return read_frames(self._open[file.url], file.header, self._row(shard, place), frames)
+
+    def read_tokens(self, shard: str, place: str | int) -> NDArray[np.float16]:
+        """The extra tokens [X, D] of an utterance.
+
+        Raises ConfigError when the utterance has no features, or the files have no tokens.
+        """
+        file = self._files[shard]
+        return read_tokens(self._open[file.url], file.header, self._row(shard, place))
+
+    def _row(self, shard: str, place: str | int) -> FeatureRow:
         row = self.find(shard, place)
         if row is None or row.error is not None:
             reason = "it was not in the shard" if row is None else row.error
             raise ConfigError(f"{shard}: utterance {place!r} has no features: {reason}")
-
-        file = self._files[shard]
-        return read_frames(self._open[file.url], file.header, row, frames)
+        return row
 
 
 def list_features(folder: str) -> dict[str, FeatureHeader]:

@@ -1,7 +1,8 @@
 """Feature files: the frames that a frozen encoder makes of every utterance of one shard.
 
 A feature file is one safetensors file for each input shard, which any tool that knows the format
-opens: a float16 tensor `[frames, layers, width]` for each utterance, under its key. The header says
+opens: a float16 tensor `[frames, layers, width]` for each utterance, under its key, and with
+extra tokens another one, `[tokens, width]`, under KEY.tokens (keys have no dots). The header says
 what the file was made from and where each utterance lies, so that a few frames of one utterance
 cost one small read, local or remote, whatever the size of the file. It also keeps the utterances
 that have no features, with the reason.
@@ -11,7 +12,7 @@ only what is in memory as a whole, and opens local files only. The layers of a c
 than the memory, so frames wait in a temporary file of this machine until their shard is done, and
 this module writes and reads the header, which is a length and a JSON object.
 
-Shapes: T frames, L layers, D width.
+Shapes: T frames, X extra tokens, L layers, D width.
 """
 
 import json
@@ -38,6 +39,7 @@ SUMMARY_NAME = "features-summary.json"  # the job writes it last, beside the fil
 REMEDY = "remove it and run `emostream features` again"
 MAX_HEADER_BYTES = 100_000_000  # a limit of the safetensors format
 _LENGTH_BYTES, _ALIGNMENT, _DTYPE = 8, 8, "F16"
+_TOKENS_SUFFIX = ".tokens"
 _INFO_KEY, _ROWS_KEY = METADATA_KEY.decode(), "utterances"
 
 
@@ -61,7 +63,8 @@ class FeatureInfo:
 
     `fingerprint` names the encoder's weights and the layers, and no others. `layers` are the
     numbers of the stored hidden states, in the order of the second axis; 0 is what enters the first
-    transformer layer. `shard_error` says what is wrong with the shard, None where nothing is.
+    transformer layer. `num_tokens` is the number of extra tokens of each utterance, 0 where none
+    are kept. `shard_error` says what is wrong with the shard, None where nothing is.
     """
 
     encoder: str
@@ -74,6 +77,7 @@ class FeatureInfo:
     shard_version: str
     shard_error: str | None
     num_rows: int
+    num_tokens: int = 0
     kind: str = KIND
     format_version: int = FORMAT_VERSION
 
@@ -96,11 +100,20 @@ class FeatureWriter:
     ) -> None:
         self._spool.close()
 
-    def add(self, row: FeatureRow, frames_TLD: NDArray[np.float16] | None) -> None:
-        """Take one utterance; `frames_TLD` is None where `row` has an error."""
+    def add(
+        self,
+        row: FeatureRow,
+        frames_TLD: NDArray[np.float16] | None,
+        tokens_XD: NDArray[np.float16] | None = None,
+    ) -> None:
+        """Take one utterance; `frames_TLD` is None where `row` has an error.
+
+        `tokens_XD` are given for every utterance without an error, or for none.
+        """
         self.rows.append(row)
-        if frames_TLD is not None:
-            self._spool.write(np.ascontiguousarray(frames_TLD, dtype="<f2").data)
+        for part in (frames_TLD, tokens_XD):
+            if part is not None:
+                self._spool.write(np.ascontiguousarray(part, dtype="<f2").data)
 
     def commit(self, url: str, info: FeatureInfo) -> None:
         """Write the file. It appears whole or not at all; equal input gives equal bytes."""
@@ -115,14 +128,16 @@ class FeatureWriter:
 
 @dataclass(frozen=True, slots=True)
 class FeatureHeader:
-    """The header of a file: what it was made from, its utterances, and where their frames begin.
+    """The header of a file: what it was made from, its utterances, and where their features begin.
 
-    `begins` maps the key of each utterance with features to the byte at which its frames begin.
+    `begins` maps the key of each utterance with features to the byte at which its frames begin, and
+    `token_begins` to that of its tokens; it is empty where the file has none.
     """
 
     info: FeatureInfo
     rows: Sequence[FeatureRow]
     begins: Mapping[str, int]
+    token_begins: Mapping[str, int]
 
     def count_errors(self) -> tuple[dict[str, int], float]:
         """The number of utterances with each reason code, and the seconds of sound."""
@@ -160,10 +175,31 @@ def read_frames(
     return np.frombuffer(data, dtype="<f2").reshape(shape)[:: step if step > 0 else 1]
 
 
+def read_tokens(
+    reader: RangedReader, header: FeatureHeader, row: FeatureRow
+) -> NDArray[np.float16]:
+    """The extra tokens [X, D] of an utterance that has features.
+
+    Raises ConfigError when the file has none, or has become shorter.
+    """
+    info = header.info
+    if not info.num_tokens:
+        raise ConfigError(
+            f"the features of {info.shard_url} hold no extra tokens; make them with `emostream "
+            "features --tokens`, in a folder of their own"
+        )
+
+    num_bytes = 2 * info.num_tokens * info.width
+    data = reader.read_at(header.token_begins[row.key], num_bytes)
+    if len(data) != num_bytes:
+        raise ConfigError(f"the features of {info.shard_url} are cut short; {REMEDY}")
+    return np.frombuffer(data, dtype="<f2").reshape(info.num_tokens, info.width)
+
+
 def _header(rows: Sequence[FeatureRow], info: FeatureInfo) -> bytes:
     entries: dict[str, Any] = {
         "__metadata__": {
-            _INFO_KEY: json.dumps(asdict(info), sort_keys=True),
+            _INFO_KEY: json.dumps(_stated(info), sort_keys=True),
             _ROWS_KEY: json.dumps([list(asdict(row).values()) for row in rows]),
         }
     }
@@ -171,9 +207,12 @@ def _header(rows: Sequence[FeatureRow], info: FeatureInfo) -> bytes:
     end = 0
     for row in rows:
         if row.error is None:
-            shape = [row.num_frames, len(info.layers), info.width]
-            begin, end = end, end + 2 * int(np.prod(shape))
-            entries[row.key] = {"dtype": _DTYPE, "shape": shape, "data_offsets": [begin, end]}
+            shapes = {row.key: [row.num_frames, len(info.layers), info.width]}
+            if info.num_tokens:
+                shapes[row.key + _TOKENS_SUFFIX] = [info.num_tokens, info.width]
+            for name, shape in shapes.items():
+                begin, end = end, end + 2 * int(np.prod(shape))
+                entries[name] = {"dtype": _DTYPE, "shape": shape, "data_offsets": [begin, end]}
 
     text = json.dumps(entries).encode()
     if len(text) > MAX_HEADER_BYTES:
@@ -196,12 +235,27 @@ def _parse(reader: RangedReader) -> FeatureHeader:
     info = _info(json.loads(metadata[_INFO_KEY]))
     rows = [FeatureRow(**_named(values)) for values in json.loads(metadata[_ROWS_KEY])]
 
-    begins = {key: begin + int(entry["data_offsets"][0]) for key, entry in entries.items()}
+    places = {name: begin + int(entry["data_offsets"][0]) for name, entry in entries.items()}
     ends = [begin, *(begin + int(entry["data_offsets"][1]) for entry in entries.values())]
-    if max(ends) != reader.size or begins.keys() != {row.key for row in rows if row.error is None}:
+    keys = {row.key for row in rows if row.error is None}
+    tokens = {key + _TOKENS_SUFFIX: key for key in keys} if info.num_tokens else {}
+    if max(ends) != reader.size or places.keys() != keys | tokens.keys():
         raise ValueError(f"got {reader.size} bytes, expected {max(ends)}, or other utterances")
 
-    return FeatureHeader(info, rows, begins)
+    return FeatureHeader(
+        info,
+        rows,
+        {key: places[key] for key in keys},
+        {key: places[name] for name, key in tokens.items()},
+    )
+
+
+def _stated(info: FeatureInfo) -> dict[str, Any]:
+    """What a file says of itself; without tokens, what it said before there were any."""
+    values = asdict(info)
+    if not info.num_tokens:
+        del values["num_tokens"]
+    return values
 
 
 def _named(values: Sequence[Any]) -> dict[str, Any]:

@@ -9,9 +9,22 @@ from shards.loading.targets import Stimulus, TargetConfig
 from shards.storage.urls import require_local
 
 HeadName = Literal["emotion2vec", "superb", "gru"]
-InputName = Literal["frames", "utterance", "both", "statistics", "acoustics", "egemaps"]
+InputName = Literal[
+    "frames",
+    "utterance",
+    "both",
+    "statistics",
+    "tokens",
+    "frames+tokens",
+    "acoustics",
+    "egemaps",
+]
 # Columns of prediction tables; egemaps is that of earlier releases.
 COLUMNS = ("acoustics", "egemaps")
+# Inputs of many frames an utterance; the others are one vector.
+OVER_FRAMES = ("frames", "both", "frames+tokens")
+# Inputs that need the encoder's extra tokens.
+OF_TOKENS = ("tokens", "frames+tokens")
 LayersName = Literal["last", "last4", "weighted"]
 TruthName = Literal["emotion", "label", "ratings"]
 HIDDEN_SIZE = 256
@@ -85,8 +98,9 @@ class ProbeConfig:
         default=None,
         help="What the head sees of an utterance. frames: all frames; utterance: their mean; both: "
         "each frame with the mean beside it; statistics: mean and spread of each number over "
-        "time; acoustics, egemaps: a column of --predictions. Without it: frames, or statistics of "
-        "`spectral`.",
+        "time; tokens: the mean of the encoder's extra tokens; frames+tokens: each frame with that "
+        "mean beside it; acoustics, egemaps: a column of --predictions. Without it: frames "
+        "(utterance with --history), or statistics of `spectral`.",
     )
     layers: LayersName = option(
         default="last",
@@ -96,7 +110,13 @@ class ProbeConfig:
     head: HeadName = option(
         default="emotion2vec",
         help="The model that is trained. emotion2vec: Linear, ReLU, mean over time, Linear; "
-        "superb: Linear, mean over time, Linear; gru: two layers of recurrent units.",
+        "superb: Linear, mean over time, Linear; gru: two layers of recurrent units, with "
+        "--history one within turns and one over turns.",
+    )
+    history: int | None = option(
+        default=None,
+        help="Predict the emotion of a turn from so many turns before it (6 in emotion2vec), not "
+        "from the turn itself. Needs --head gru, and `dialogue` and `turn` in the json.",
     )
     folds: str = option(
         default="split",
@@ -189,6 +209,7 @@ class ProbeConfig:
         require_local(self, "--out")
         require_positive(
             self,
+            "--history",
             "--num-utterances",
             "--learning-rate",
             "--batch-size",
@@ -204,6 +225,12 @@ class ProbeConfig:
                 "--subset-seed: several seeds choose nothing without --num-utterances; give both"
             )
         self._require_unit_of_length()
+        self._require_conversation()
+        if self.view in OF_TOKENS and self.layers != "last":
+            raise ConfigError(
+                f"--input {self.view}: got --layers {self.layers}, but extra tokens are kept of "
+                "the last layer only; leave --layers out"
+            )
         self.target(self.truth or "label")
 
     @property
@@ -213,7 +240,9 @@ class ProbeConfig:
             return self.input
         if self.predictions is not None:
             return "acoustics"
-        return "statistics" if self.encoder == SPECTRAL else "frames"
+        if self.encoder == SPECTRAL:
+            return "statistics"
+        return "frames" if self.history is None else "utterance"
 
     @property
     def training(self) -> Training:
@@ -252,3 +281,18 @@ class ProbeConfig:
                 raise ConfigError(
                     f"{name}: the head {self.head} is trained by the other measure; give {other}"
                 )
+
+    def _require_conversation(self) -> None:
+        """Refuse heads and inputs that no conversation has."""
+        if self.history is None:
+            return
+        if self.head != "gru":
+            raise ConfigError(
+                f"--history {self.history}: got --head {self.head}, which knows no order of turns; "
+                "give --head gru"
+            )
+        if self.view in OVER_FRAMES:
+            raise ConfigError(
+                f"--input {self.view}: with --history each utterance is one vector; give --input "
+                "utterance or statistics"
+            )

@@ -6,6 +6,7 @@ from typing import Any
 from shards.config_values import to_mapping
 from shards.errors import count_reasons
 from trainers.probing.config import ProbeConfig
+from trainers.probing.conversations import ConversationInputs
 from trainers.probing.inputs import Origin
 from trainers.probing.material import Material, Model
 from trainers.probing.rated import rated_part
@@ -32,6 +33,7 @@ def probe_document(
         "num_utterances": len(index),
         "num_speakers": len(index.speakers),
         "num_without_label": material.num_without_label,
+        "conversation": _conversation(material, models),
         "rejected": count_reasons(material.reasons),
         "figures": summarize_answers(answers, seed=config.seed),
         "confusion": confusion(answers),
@@ -57,6 +59,18 @@ def _model_document(config: ProbeConfig, model: Model) -> dict[str, Any]:
     }
 
 
+def _conversation(material: Material, models: Sequence[Model]) -> dict[str, int] | None:
+    """How much past there was to predict from; None where nothing is predicted from the past."""
+    inputs = material.inputs
+    if not isinstance(inputs, ConversationInputs):
+        return None
+    return {
+        "history": inputs.history,
+        "num_short": inputs.num_short,
+        "num_apart": sum(model.division.num_apart for model in models if model.subset == 0),
+    }
+
+
 def _shares_speakers(material: Material) -> bool:
     """Whether a tested speaker is among the training speakers of the same model."""
     speakers = material.index.speaker_of_rows
@@ -69,6 +83,8 @@ def _shares_speakers(material: Material) -> bool:
 def _default_name(config: ProbeConfig, origin: Origin) -> str:
     encoder = origin.encoder.rstrip("/").rpartition("/")[2]
     parts = [encoder, config.view, config.head]
+    if config.history is not None:
+        parts.append(f"{config.history} turns before")
     if config.layers != "last":
         parts.insert(1, config.layers)
     return ", ".join(dict.fromkeys(parts))

@@ -21,7 +21,7 @@ from shards.storage.parquet import open_parquet
 from shards.tables.feature_store import FeatureStore, open_features
 from shards.tables.names import is_table_name
 from shards.tables.predictions import REMEDY, read_info
-from trainers.probing.config import InputName, LayersName, ProbeConfig
+from trainers.probing.config import OF_TOKENS, InputName, LayersName, ProbeConfig
 
 CACHE_BYTES = 4 << 30
 NUM_LAST = 4
@@ -73,6 +73,12 @@ class FeatureInputs:
     def __init__(
         self, store: FeatureStore, index: CorpusIndex, view: InputName, layers: LayersName
     ) -> None:
+        if view in OF_TOKENS and not store.info.num_tokens:
+            raise ConfigError(
+                f"--input {view}: the features hold no extra tokens; run `emostream features "
+                "--tokens` into another folder, with an encoder of `train emotion2vec`"
+            )
+
         self._store, self._view, self._layers = store, view, layers
         self._chosen = _chosen_layers(store.info.layers, layers)
         self.num_layers = len(self._chosen) if layers == "weighted" else 1
@@ -93,11 +99,21 @@ class FeatureInputs:
         if row in self._kept:
             return self._kept[row]
 
-        stored_TLD = self._store.read(self._shards[row], self._offsets[row])
-        found = _viewed(self._combined(stored_TLD), self._view)
+        found = self._viewed(row)
         if self._num_bytes + found.nbytes <= CACHE_BYTES:
             self._kept[row], self._num_bytes = found, self._num_bytes + found.nbytes
         return found
+
+    def _viewed(self, row: int) -> NDArray[np.float16 | np.float32]:
+        place = self._shards[row], self._offsets[row]
+        if self._view not in OF_TOKENS:
+            return _viewed(self._combined(self._store.read(*place)), self._view)
+
+        tokens_XD = self._store.read_tokens(*place)
+        mean_11D = tokens_XD.mean(axis=0, dtype=np.float32)[None, None]
+        if self._view == "tokens":
+            return mean_11D
+        return _beside(self._combined(self._store.read(*place)), mean_11D)
 
     def _combined(self, stored_TLD: NDArray[np.float16]) -> NDArray[np.float16]:
         chosen_TLD = stored_TLD[:, self._chosen]
@@ -137,8 +153,15 @@ def _viewed(frames_TLD: NDArray[np.float16], view: InputName) -> NDArray[np.floa
         return mean_1LD
     if view == "statistics":
         return np.concatenate([mean_1LD, exact_TLD.std(axis=0, keepdims=True)], axis=2)
-    beside_TLD = np.broadcast_to(mean_1LD, exact_TLD.shape)
-    return np.concatenate([exact_TLD, beside_TLD], axis=2).astype(np.float16)
+    return _beside(frames_TLD, mean_1LD)
+
+
+def _beside(
+    frames_TLD: NDArray[np.float16], vector_1LD: NDArray[np.float32]
+) -> NDArray[np.float16]:
+    """Each frame with the vector of the utterance beside it [T, L, 2 D]."""
+    beside_TLD = np.broadcast_to(vector_1LD, frames_TLD.shape)
+    return np.concatenate([frames_TLD, beside_TLD], axis=2).astype(np.float16)
 
 
 class ColumnInputs:

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from trainers.models.parts.device import default_device
 from trainers.probing.config import HeadName, Training
+from trainers.probing.conversations import ConversationInputs
 from trainers.probing.divisions import Division
-from trainers.probing.heads import ProbeHead, make_head, num_parameters
+from trainers.probing.heads import ConversationHead, ProbeHead, make_head, num_parameters
 from trainers.probing.inputs import Inputs
 
 MOMENTUM = 0.9  # of RMSprop, in emotion2vec's published code
@@ -72,12 +73,16 @@ def fit(
     """Train on `division.train`, choose on `division.validation`, answer to `division.test`.
 
     `labels` [N] are the classes of all utterances. With `shares_NC` these distributions are learned
-    in their place. The random state of the process is left as it was.
+    in their place. Conversations have a head of their own. The random state of the process is left
+    as it was.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         width = inputs.read(int(division.train[0])).shape[2]
-        head = make_head(head_name, width, inputs.num_layers, num_classes)
+        if isinstance(inputs, ConversationInputs):
+            head: ProbeHead = ConversationHead(width, inputs.num_layers, num_classes)
+        else:
+            head = make_head(head_name, width, inputs.num_layers, num_classes)
         learned = labels if shares_NC is None else shares_NC
         trainer = _Trainer(head, inputs, labels, learned, division, training, seed)
 
@@ -189,15 +194,25 @@ class _Trainer:
         probs_NC, _ = self.answers(rows)
         return float((probs_NC.argmax(axis=1) == self._labels[rows]).mean())
 
-    def _batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """The padded inputs [B, T, L, D] and their mask [B, T]."""
+    def _batch(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The padded inputs [B, T, L, D], their mask [B, T], and the turns [B, T] of a past."""
         frames = [
             self._scale(torch.from_numpy(self._inputs.read(int(row))).float()) for row in rows
         ]
         padded_BTLD = nn.utils.rnn.pad_sequence(frames, batch_first=True)
         lengths_B = torch.tensor([len(one) for one in frames])
         mask_BT = torch.arange(padded_BTLD.shape[1]) < lengths_B[:, None]
-        return padded_BTLD.to(self._device), mask_BT.to(self._device)
+        return (
+            padded_BTLD.to(self._device),
+            mask_BT.to(self._device),
+            self._turns(rows),
+        )
+
+    def _turns(self, rows: NDArray[np.int64]) -> Tensor | None:
+        if not isinstance(self._inputs, ConversationInputs):
+            return None
+        turns = [torch.from_numpy(self._inputs.turns(int(row))) for row in rows]
+        return nn.utils.rnn.pad_sequence(turns, batch_first=True).to(self._device)
 
 
 def _optimizer(head: nn.Module, training: Training) -> torch.optim.Optimizer:

@@ -19,7 +19,8 @@ from shards.loading.targets import (
     resolve_classes,
 )
 from trainers.probing.config import ProbeConfig, TruthName
-from trainers.probing.divisions import Division, make_divisions
+from trainers.probing.conversations import ConversationInputs
+from trainers.probing.divisions import Division, kept_apart, make_divisions
 from trainers.probing.inputs import Inputs, Origin, open_inputs
 from trainers.probing.loop import Fitted
 
@@ -66,11 +67,19 @@ def prepare(config: ProbeConfig) -> Material:
     labeled = np.flatnonzero(read_targets(corpus, target, names).known)
 
     index = corpus.take(labeled)
-    inputs, origin = open_inputs(config, index)
+    inputs, origin = _open(config, corpus, labeled)
     reasons = [inputs.problem(row) for row in range(len(index))]
+    dialogues = inputs.dialogues if isinstance(inputs, ConversationInputs) else None
     divisions = make_divisions(
-        index, config.folds, seed=config.seed, select_on_test=config.select_on == "test"
+        index,
+        config.folds,
+        seed=config.seed,
+        select_on_test=config.select_on == "test",
+        dialogues=dialogues,
     )
+    divisions = [_usable(division, reasons) for division in divisions]
+    if dialogues is not None:
+        divisions = [kept_apart(division, dialogues) for division in divisions]
 
     targets = read_targets(index, target, names)
     return Material(
@@ -80,11 +89,22 @@ def prepare(config: ProbeConfig) -> Material:
         targets=targets,
         inputs=inputs,
         origin=origin,
-        divisions=[_usable(division, reasons) for division in divisions],
+        divisions=divisions,
         reasons=reasons,
         truth=f"{config.stimulus} {truth}" if truth == "ratings" else truth,
         num_without_label=len(corpus) - len(index),
     )
+
+
+def _open(
+    config: ProbeConfig, corpus: CorpusIndex, labeled: NDArray[np.int64]
+) -> tuple[Inputs, Origin]:
+    """The inputs of the labeled utterances; the past may have others too."""
+    if config.history is None:
+        return open_inputs(config, corpus.take(labeled))
+
+    heard, origin = open_inputs(config, corpus)
+    return ConversationInputs(heard, corpus, labeled, config.history), origin
 
 
 def _usable(division: Division, reasons: Sequence[str | None]) -> Division:

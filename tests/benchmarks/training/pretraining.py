@@ -3,8 +3,10 @@
 Encoders are pre-trained on a pool without labels, frozen, and probed with few or all labels of
 other speakers. Compared are a random encoder, spectral statistics, a start on neutral speech, a
 cold start and one continued from the neutral; the terms of the loss, the predictor of utterances,
-alpha, and both readings of the utterance's target (Tables 8 to 11 of Ma et al. 2024). `foreign`
-probes the same encoders in another language.
+alpha, and both readings of the utterance's target (Tables 8 to 11 of Ma et al. 2024). Probes hear
+frames, their mean, the extra tokens, or frames and tokens. `foreign` probes the same encoders in
+another language. In `talk`, a speaker's next emotion is predicted from six turns of a dialogue, in
+which emotions last and spread; in `apart` they do not, and nothing may win.
 
 `--corpus ravdess` pre-trains on LibriSpeech and eight actors of RAVDESS, and probes the others by
 folds of speakers and by random folds, which share speakers, each also with labels permuted within
@@ -29,18 +31,23 @@ from tests.benchmarks.training.personalization_cells import Result, run_cells
 from tests.benchmarks.training.personalization_tables import difference, missing_table
 from tests.benchmarks.training.pretraining_cells import Cell, of_setting
 from tests.benchmarks.training.pretraining_corpora import (
+    DIALOGUES,
     RAVDESS,
     Sizes,
     require_same_sizes,
     write_corpora,
 )
-from tests.benchmarks.training.pretraining_runs import METHODS, RANDOM, STATISTICS, Bench
+from tests.benchmarks.training.pretraining_runs import (
+    IN_DIALOGUES,
+    METHODS,
+    RANDOM,
+    STATISTICS,
+    Bench,
+)
 
 DATA = ROOT.parent / "shared" / "data"
-KINDS = ("world", "foreign", RAVDESS)
+KINDS = ("world", "foreign", *DIALOGUES, RAVDESS)
 NOT_THERE = (
-    "conversations (the hierarchical head is not there)",
-    "probes of the extra tokens (`features` keeps frames only)",
     "an encoder for each fold of RAVDESS (its pool has eight actors, whom no probe hears)",
 )
 SIZES = {
@@ -106,10 +113,11 @@ def _cells(options: argparse.Namespace) -> Iterator[Cell]:
         if options.corpus == RAVDESS:
             yield from (Cell(RAVDESS, RAVDESS, name, seed) for name in options.methods)
             continue
-        for kind in ("world", "foreign"):
+        for kind in ("world", "foreign", *DIALOGUES):
+            chosen = IN_DIALOGUES if kind in DIALOGUES else METHODS
+            names = [name for name in options.methods if name in chosen]
             for world in range(options.worlds):
-                for name in options.methods:
-                    yield Cell(kind, f"{kind}-{world}", name, seed)
+                yield from (Cell(kind, f"{kind}-{world}", name, seed) for name in names)
 
 
 def _report(cells: Sequence[Cell], found: Mapping[Cell, Result], sizes: Sizes, out: TextIO) -> None:

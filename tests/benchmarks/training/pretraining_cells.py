@@ -21,9 +21,11 @@ from tests.benchmarks.training.pretraining_runs import (
     METHODS,
     Bench,
     Setting,
+    has_tokens,
     pool_of,
     settings_of,
 )
+from trainers.probing.config import OF_TOKENS
 from trainers.probing.results import Answers
 
 
@@ -31,7 +33,7 @@ from trainers.probing.results import Answers
 class Cell:
     """One encoder on one corpus with one training seed.
 
-    `kind` is world, foreign or ravdess.
+    `kind` is world, foreign, talk, apart or ravdess.
     """
 
     kind: str
@@ -90,7 +92,9 @@ class Cell:
         }
 
         for setting in settings:
-            if is_spectral and setting.view != "frames":
+            if setting.view in OF_TOKENS and not has_tokens(self.name):
+                continue
+            if is_spectral and setting.view != "frames" and setting.history is None:
                 continue  # statistics are pooled as they are
             made = features[setting.corpus]
             probed = bench.probe(made, setting, is_spectral=is_spectral, seed=self.seed)

@@ -1,13 +1,15 @@
 """Corpora of the pre-training benchmark: pools to pre-train on, and labeled speakers to probe.
 
 `world-S` holds the labeled speakers of a synthetic world, with four emotions and the truth as
-labels, split by speaker; `foreign-S` is that world in another language. Speakers of the pools are
-outside all splits: in `pool-S` they show emotions, in `calm-S` everything is neutral, as where
-somebody reads a book aloud. RAVDESS is imported once as it is, and once as `ravdess-permuted`,
-whose labels are permuted within each actor: nothing can be learned there. LibriSpeech is its calm
-pool, and `librispeech-actors` its other one, with the first eight actors of RAVDESS beside. These
-are left out of what is probed: a pool of each fold's own training actors would need an encoder for
-each fold.
+labels, split by speaker; `foreign-S` is that world in another language. In `talk-S` its speakers
+talk to each other in twos, and emotions last and spread; in `apart-S` they talk too, but what one
+feels has nothing to do with what was felt before, so that nothing can be predicted. Speakers of the
+pools are outside all splits: in `pool-S` they show emotions, in `calm-S` everything is neutral, as
+where somebody reads a book aloud. RAVDESS is imported once as it is, and once as
+`ravdess-permuted`, whose labels are permuted within each actor: nothing can be learned there.
+LibriSpeech is its calm pool, and `librispeech-actors` its other one, with the first eight actors of
+RAVDESS beside. These are left out of what is probed: a pool of each fold's own training actors
+would need an encoder for each fold.
 """
 
 import csv
@@ -30,6 +32,7 @@ from shards.storage.documents import read_json, write_json
 from shards.storage.files import atomic_write
 from shards.synthetic.config import WorldConfig
 from shards.synthetic.corpus import World, iterate_samples
+from shards.synthetic.dialogues import DialogueConfig
 from shards.tar.writer import TarWriter
 from tests import ROOT
 from tests.benchmarks.training.personalization_corpora import CLASSES, world_config
@@ -38,6 +41,10 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 POOLS = ("pool", "calm")
+DIALOGUES = {
+    "talk": DialogueConfig(persistence=0.6, contagion=0.2),
+    "apart": DialogueConfig(),
+}
 FIRST_OF_POOL = 1000  # the number of the first speaker of a pool
 RAVDESS, PERMUTED, LIBRISPEECH = "ravdess", "ravdess-permuted", "librispeech"
 WITH_ACTORS = "librispeech-actors"
@@ -114,6 +121,8 @@ def corpus_config(name: str) -> WorldConfig:
     config = world_config(f"world-{number}")
     if kind == "calm":
         return replace(config, emotional_rate=0.0)
+    if kind in DIALOGUES:
+        return replace(config, dialogue=DIALOGUES[kind])
     return replace(config, language=1) if kind == "foreign" else config
 
 

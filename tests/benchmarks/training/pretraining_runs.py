@@ -14,6 +14,7 @@ import yaml
 from shards.config_values import from_mapping
 from tests.benchmarks.training.personalization_runs import command
 from tests.benchmarks.training.pretraining_corpora import (
+    DIALOGUES,
     LIBRISPEECH,
     PERMUTED,
     RAVDESS,
@@ -26,6 +27,9 @@ from trainers.probing.probing import Probed, probe
 
 RANDOM, STATISTICS = "random encoder", "spectral statistics"
 NEUTRAL, COLD, CONTINUED = "neutral start", "cold, both", "continued, both"
+# Encoders that conversations are measured on: two baselines, and one that both terms pre-trained.
+IN_DIALOGUES = (RANDOM, STATISTICS, COLD)
+HISTORY = 6  # turns before, as in emotion2vec
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,7 @@ class Setting:
     folds: str = "split"
     num_labels: int | None = None
     view: InputName = "frames"
+    history: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +98,11 @@ class Bench:
         return str(best)
 
     def features(self, world: str, name: str, seed: int, corpus: str) -> Path:
-        """The frozen frames of `corpus`; files that are there are not made again."""
+        """The frozen frames and tokens of `corpus`; files that are there are not made again."""
         out = self.folder / "features" / world / corpus / f"{_plain(name)}-{seed}"
         encoder = ["--encoder", self.encoder(world, name, seed), "--num-workers", "1"]
-        command("features", "--shards", self.shards(corpus), *encoder, "--out", str(out))
+        tokens = ["--tokens"] if has_tokens(name) else []
+        command("features", "--shards", self.shards(corpus), *encoder, *tokens, "--out", str(out))
         return out
 
     def probe(self, features: Path, setting: Setting, *, is_spectral: bool, seed: int) -> Probed:
@@ -107,7 +113,10 @@ class Bench:
                 shards=self.shards(setting.corpus),
                 out=str(features / "probe"),
                 features=str(features),
+                # Statistics are what spectral frames are pooled to, whatever is asked for.
                 input="statistics" if is_spectral else setting.view,
+                head="emotion2vec" if setting.history is None else "gru",
+                history=setting.history,
                 folds=setting.folds,
                 num_utterances=setting.num_labels,
                 subset_seed=tuple(chosen),
@@ -176,6 +185,12 @@ def pool_of(world: str, encoder: Encoder) -> str:
     return f"{encoder.pool}-{world.rpartition('-')[2]}"
 
 
+def has_tokens(name: str) -> bool:
+    """Whether an encoder has extra tokens."""
+    encoder = METHODS[name]
+    return encoder.kind != "spectral" and encoder.model.get("utterance") != "global"
+
+
 def settings_of(kind: str, corpus: str, sizes: Sizes) -> Sequence[Setting]:
     """What is measured in a cell of that kind."""
     if kind == RAVDESS:
@@ -185,9 +200,19 @@ def settings_of(kind: str, corpus: str, sizes: Sizes) -> Sequence[Setting]:
             for folds in ("speaker:8", "random:10")
         ]
 
+    if kind in DIALOGUES:
+        views: Sequence[InputName] = ("utterance", "tokens")
+        return [
+            Setting(f"next emotion, {view}", corpus, view=view, history=HISTORY) for view in views
+        ]
+
     few = [Setting(str(number), corpus, num_labels=number) for number in sizes.labels]
     pooled = Setting("all, mean of frames", corpus, view="utterance")
-    return [*few, Setting("all", corpus), pooled]
+    tokens = [
+        Setting("all, tokens", corpus, view="tokens"),
+        Setting("all, frames and tokens", corpus, view="frames+tokens"),
+    ]
+    return [*few, Setting("all", corpus), pooled, *tokens]
 
 
 def _plain(name: str) -> str:

@@ -57,9 +57,9 @@ def test_every_utterance_has_features_or_a_reason(world: Path, ray_address: str)
     extractor.setup(1)
     for number in range(12):
         sample, shard = make_sample(number), f"{world}/small-{number // 6:03d}.tar"
-        (wanted,) = extractor.frames([decode_audio(sample.audio or b"")])
+        (wanted,) = extractor.extract([decode_audio(sample.audio or b"")])
         assert not isinstance(wanted, Missing)
-        np.testing.assert_array_equal(store.read(shard, sample.key), wanted)
+        np.testing.assert_array_equal(store.read(shard, sample.key), wanted.frames_TLD)
 
     again = make_features(options(world, "nowhere:1"))
     assert (again.num_made, again.job.num_reused, again.job.rejected) == (0, 3, {"no_audio": 1})

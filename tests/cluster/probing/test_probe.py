@@ -19,8 +19,12 @@ from actors.reading.config import MediaConfig
 from actors.reading.reader import Needs, ShardOpened, ShardReader
 from actors.work.task import ShardProgress, ShardTask
 from cluster.cli import main
+from shards.loading.index import read_index
 from shards.samples.sample import Sample
 from shards.storage.files import list_files
+from shards.synthetic.config import WorldConfig
+from shards.synthetic.corpus import write_corpus
+from shards.synthetic.dialogues import DialogueConfig
 from tests.worlds.small import write_shard
 from tests.worlds.training import CLASSES, make_utterance, write_training_world
 from trainers.probing.finished import read_finished
@@ -229,3 +233,32 @@ def test_ratings_are_learned_as_shares(
     assert 0 < rated["overall"]["brier_score"]["value"] < 0.4
     assert "several labels, by the rule: probability above 1/3" in capsys.readouterr().out
     assert "Emotions, each against the rest" in (tmp_path / "rated" / "probe.html").read_text()
+
+
+def test_a_conversation_is_predicted_from_its_past(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of three dialogues, all turns but the first are predicted, and the past is counted."""
+    config = WorldConfig(
+        dialogue=DialogueConfig(persistence=0.5), mean_utterances=8.0, min_utterances=4
+    )
+    write_corpus(config, f"{tmp_path}/shards", speakers=range(6), speakers_per_shard=3)
+    make_features(tmp_path)
+
+    command = ["probe", "--shards", f"{tmp_path}/shards", "--features", f"{tmp_path}/features"]
+    options = ["--input", "statistics", "--head", "gru", "--history", "2", "--num-epochs", "2"]
+    folds = ["--folds", "given:dialogue", "--out", f"{tmp_path}/out"]
+    assert main([*command, *options, *folds]) == 0
+
+    document = json.loads((tmp_path / "out" / "probe.json").read_text())
+    rows = read_index(f"{tmp_path}/shards")
+    turns = {
+        (name, turn) for name, turn in zip(rows.texts("dialogue"), rows.texts("turn"), strict=True)
+    }
+    assert document["rejected"] == {"no_history": 3, "later_in_turn": len(rows) - len(turns)}
+    # Two turns before: the second turn of each dialogue has one.
+    assert document["conversation"] == {"history": 2, "num_short": 3, "num_apart": 0}
+    assert len(pq.read_table(tmp_path / "out" / "predictions.parquet")) == len(turns) - 3
+    assert "predicted from 2 turns before; 3 utterances have fewer" in capsys.readouterr().out
+    page = (tmp_path / "out" / "probe.html").read_text()
+    assert "predicted from 2 turns before" in page

@@ -39,13 +39,17 @@ def make_info(shard: Path) -> FeatureInfo:
     )
 
 
+def tokens_of(key: str) -> NDArray[np.float16]:
+    return np.random.default_rng(-ord(key) % 1000).standard_normal((2, WIDTH)).astype(np.float16)
+
+
 def write(url: Path, info: FeatureInfo) -> None:
     with FeatureWriter() as writer:
         for offset, (key, number) in enumerate(LENGTHS.items()):
             row = FeatureRow(
                 key=key, offset=512 * offset, duration_seconds=2.0, num_frames=number, error=None
             )
-            writer.add(row, frames_of(key))
+            writer.add(row, frames_of(key), tokens_of(key) if info.num_tokens else None)
 
         bad = FeatureRow(
             key="a", offset=9999, duration_seconds=None, num_frames=0, error="duplicate_key: again"
@@ -85,6 +89,25 @@ def test_any_position_can_be_read(shard: Path) -> None:
 
     np.testing.assert_array_equal(store.read(str(shard), 512), frames_of("b"))
     assert store.info.layers == list(LAYERS)
+
+
+def test_tokens_lie_beside_the_frames(shard: Path) -> None:
+    """Both are found by our reader and the library; a file without tokens says the remedy."""
+    with pytest.raises(ConfigError, match="hold no extra tokens; make them with"):
+        store_of(shard).read_tokens(str(shard), "a")
+
+    path = shard.parent / "features" / "a-0.safetensors"
+    assert b"num_tokens" not in path.read_bytes()
+    write(path, dataclasses.replace(make_info(shard), num_tokens=2))
+    store = store_of(shard)
+    with safe_open(path, "np") as file:
+        for key in LENGTHS:
+            np.testing.assert_array_equal(store.read(str(shard), key), frames_of(key))
+            np.testing.assert_array_equal(store.read_tokens(str(shard), key), tokens_of(key))
+            np.testing.assert_array_equal(file.get_tensor(f"{key}.tokens"), tokens_of(key))
+
+    with pytest.raises(ConfigError, match="9999 has no features: duplicate_key"):
+        store.read_tokens(str(shard), 9999)
 
 
 def test_rejected_utterances_keep_their_reason(shard: Path) -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from trainers.probing.config import HeadName
-from trainers.probing.heads import make_head, num_parameters
+from trainers.probing.heads import ConversationHead, make_head, num_parameters
 
 
 def padded(*lengths: int, num_layers: int = 1, filler: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -21,6 +21,15 @@ def test_the_published_number_of_parameters() -> None:
     assert num_parameters(make_head("emotion2vec", 768, 1, 4)) == 197_892
     assert num_parameters(make_head("superb", 768, 1, 4)) == 197_892
     assert num_parameters(make_head("superb", 768, 13, 4)) == 197_892 + 13
+
+
+def test_recurrent_heads_have_two_layers_of_gates() -> None:
+    """Three gates of 256 units, each with a matrix and a bias for the input and for the state."""
+    lower, upper, output = 3 * 256 * (768 + 256 + 2), 3 * 256 * (256 + 256 + 2), 257 * 4
+    assert num_parameters(make_head("gru", 768, 1, 4)) == lower + upper + output
+    # A conversation's has a number more for each utterance: whose turn it is.
+    wanted = lower + 3 * 256 + upper + output
+    assert num_parameters(ConversationHead(769, 1, 4)) == wanted
 
 
 def test_heads_are_what_they_say() -> None:
@@ -45,6 +54,35 @@ def test_padding_has_no_influence(name: HeadName) -> None:
     together, _ = head(frames, mask)
     alone, _ = head(frames[:1, :3], mask[:1, :3])
     torch.testing.assert_close(together[0], alone[0])
+
+
+def test_neither_padding_nor_batchmates_change_a_conversation() -> None:
+    """Three utterances in two turns give the same beside seven in four, whatever fills the gap."""
+    torch.manual_seed(1)
+    head = ConversationHead(6, 1, 3).eval()
+    frames, mask = padded(3, 7, filler=1e3)
+    turns = torch.tensor([[0, 1, 1, 9, 9, 9, 9], [0, 0, 1, 2, 2, 2, 3]])
+    together, _ = head(frames, mask, turns)
+    alone, _ = head(frames[:1, :3], mask[:1, :3], turns[:1, :3])
+    torch.testing.assert_close(together[0], alone[0])
+    swapped, _ = head(frames.flip(0), mask.flip(0), turns.flip(0))
+    torch.testing.assert_close(swapped.flip(0), together)
+
+
+def test_a_conversation_is_heard_turn_by_turn() -> None:
+    """The upper layer sees the lower one's last state of each turn, as torch's cells compute it."""
+    torch.manual_seed(1)
+    head = ConversationHead(6, 1, 3).eval()
+    frames, mask = padded(3)
+    _, hidden = head(frames, mask, torch.tensor([[0, 1, 1]]))
+
+    lower, upper = nn.GRUCell(6, 256), nn.GRUCell(256, 256)
+    for cell, layer in ((lower, head.within_turn), (upper, head.over_turns)):
+        weights = layer.state_dict().items()
+        cell.load_state_dict({name.removesuffix("_l0"): value for name, value in weights})
+    first, second, third = frames[0, :, 0]
+    turns = [lower(first[None]), lower(third[None], lower(second[None]))]
+    torch.testing.assert_close(hidden, upper(turns[1], upper(turns[0])))
 
 
 def test_weighted_layers_begin_with_their_mean() -> None:

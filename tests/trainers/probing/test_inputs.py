@@ -43,6 +43,7 @@ def open_stored(
     view: InputName = "frames",
     layers: LayersName = "last",
     stored: tuple[int, ...] = LAYERS,
+    num_tokens: int = 0,
 ) -> FeatureInputs:
     """Write features of the corpus and open them as inputs."""
     shard = Path(corpus.table["shard"][0].as_py())
@@ -57,6 +58,7 @@ def open_stored(
         shard_version=str(shard.stat().st_mtime_ns),
         shard_error=None,
         num_rows=2,
+        num_tokens=num_tokens,
     )
     good = FeatureRow(key="good", offset=0, duration_seconds=1.0, num_frames=NUM_FRAMES, error=None)
     bad = FeatureRow(
@@ -65,7 +67,8 @@ def open_stored(
 
     (shard.parent / "features").mkdir()
     with FeatureWriter() as writer:
-        writer.add(good, frames()[:, : len(stored)])
+        tokens = np.arange(num_tokens * WIDTH, dtype=np.float16).reshape(num_tokens, WIDTH)
+        writer.add(good, frames()[:, : len(stored)], tokens if num_tokens else None)
         writer.add(bad, None)
         writer.commit(f"{shard.parent}/features/a.safetensors", info)
     return FeatureInputs(
@@ -104,6 +107,24 @@ def test_views_of_an_utterance(corpus: CorpusIndex, tmp_path: Path) -> None:
     np.testing.assert_allclose(found["statistics"], np.concatenate([mean, spread])[None], rtol=1e-5)
     wanted = np.concatenate([last, np.tile(mean, (NUM_FRAMES, 1))], axis=1)
     np.testing.assert_allclose(found["both"], wanted, atol=1e-3)
+
+
+def test_tokens_are_averaged_and_stand_beside_frames(corpus: CorpusIndex) -> None:
+    """Two tokens, 0 1 2 and 3 4 5, have the mean 1.5 2.5 3.5."""
+    inputs = open_stored(corpus, view="tokens", num_tokens=2)
+    np.testing.assert_array_equal(inputs.read(0), [[[1.5, 2.5, 3.5]]])
+
+    both = FeatureInputs(inputs._store, corpus, "frames+tokens", "last").read(0)
+    np.testing.assert_array_equal(both[..., :WIDTH], frames()[:, :1])
+    np.testing.assert_array_equal(both[:, 0, WIDTH:], [[1.5, 2.5, 3.5]] * NUM_FRAMES)
+
+
+def test_features_without_tokens_are_refused(corpus: CorpusIndex) -> None:
+    """And so are layers that tokens are not kept of."""
+    with pytest.raises(ConfigError, match="--input tokens: the features hold no extra tokens"):
+        open_stored(corpus, view="tokens")
+    with pytest.raises(ConfigError, match="tokens are kept of the last layer only"):
+        ProbeConfig(shards="s", out="o", features="f", input="tokens", layers="last4")
 
 
 def test_utterances_without_features_have_reasons(corpus: CorpusIndex) -> None:

@@ -6,6 +6,8 @@ Shapes: N utterances, S samples, T frames, D width.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
@@ -25,6 +27,8 @@ class EncoderAdapter(ABC):
     PROJECTED_LAYOUT: ClassVar[Literal["NTD", "NDT"]] = "NTD"
     # The longest utterance that the encoder can hear; None where there is no limit.
     max_samples: int | None = None
+    # How many extra tokens stand in front of the frames, and leave with the output.
+    num_tokens: int = 0
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -70,6 +74,11 @@ class EncoderAdapter(ABC):
         `before_layer` may change what each layer sees. Frames where `hide_NT` is true are hidden
         from the layers: those of speech are replaced, those of video are left out.
         """
+
+    @contextmanager
+    def kept_tokens(self) -> Iterator[list[Tensor]]:
+        """Collect the extra tokens [N, X, D] of each pass; empty for a family without any."""
+        yield []
 
     def at_frame_rate(self, state_NTD: Tensor, num_frames: int) -> Tensor:
         """A layer's input, as many frames a second as the encoder gives: [N, num_frames, D]."""

@@ -2,10 +2,11 @@
 
 An adapter defines what is special to a family; what all families share is here.
 
-Shapes: N utterances, T frames, D width.
+Shapes: N utterances, T frames, X extra tokens, D width.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -98,6 +99,11 @@ class LayerwiseEncoder(nn.Module):
         return self._adapter.max_samples
 
     @property
+    def num_tokens(self) -> int:
+        """How many extra tokens stand in front of the frames; 0 for an encoder without any."""
+        return self._adapter.num_tokens
+
+    @property
     def mask_embedding(self) -> nn.Parameter | None:
         """What replaces hidden frames [D]; None for a checkpoint that has none; speech only."""
         return self._speech.mask_embedding
@@ -159,6 +165,10 @@ class LayerwiseEncoder(nn.Module):
         last_NTD, mask_NT = self(inputs, lengths, keep)
         rated = [self._adapter.at_frame_rate(state, last_NTD.shape[1]) for state in states]
         return [*rated, last_NTD], mask_NT
+
+    def kept_tokens(self) -> AbstractContextManager[list[Tensor]]:
+        """Collect the extra tokens [N, X, D] of each pass, in a list that grows by one a pass."""
+        return self._adapter.kept_tokens()
 
     def learn_mask(self) -> None:
         """Train what replaces hidden frames; a checkpoint that has none gets a new one.

@@ -1,8 +1,10 @@
 """The adapter of data2vec and data2vec 2.0, which have the seam in their own loop.
 
-Shapes: N utterances, T frames, D width.
+Shapes: N utterances, T frames, X extra tokens, D width.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -24,6 +26,7 @@ class OwnData2VecAdapter(SpeechAdapter):
     def __init__(self, model: Data2VecEncoder, *, normalize: bool) -> None:
         super().__init__(model)
         self._normalize = normalize
+        self.num_tokens = int(model.config.num_extra_tokens)
         if self.mask_embedding is not None:
             # Without masked prediction it has no gradient.
             self.mask_embedding.requires_grad_(False)
@@ -64,6 +67,17 @@ class OwnData2VecAdapter(SpeechAdapter):
             body.mask_embedding = nn.Parameter(torch.rand(self.model.config.hidden_size))
             self.model.config.has_mask_embedding = True
         body.mask_embedding.requires_grad_(True)
+
+    @contextmanager
+    def kept_tokens(self) -> Iterator[list[Tensor]]:
+        found: list[Tensor] = []
+        hook = self.model.body.register_forward_hook(
+            lambda _, __, output: found.append(output.tokens_NXD)
+        )
+        try:
+            yield found
+        finally:
+            hook.remove()
 
     def run(
         self,
