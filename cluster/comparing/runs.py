@@ -65,6 +65,7 @@ def read_run(given: str) -> Run:
     Raises ConfigError when a file of the run is missing.
     """
     # Why here: it imports scikit-learn, which the help text does not need.
+    from trainers.evaluation.fairness.compared import fairness_figures
     from trainers.evaluation.targets import target_of
 
     name, folder = _named(given)
@@ -97,7 +98,7 @@ def read_run(given: str) -> Run:
         name,
         options,
         int(training["engine"]["seed"]),
-        target_of(metrics).figures(metrics),
+        target_of(metrics).figures(metrics) | fairness_figures(metrics),
         _resampled(Path(folder), metrics, options),
         _class_f1(metrics),
         {"shards": str(training["shards"]), "evaluate.shards": str(metrics["config"]["shards"])},

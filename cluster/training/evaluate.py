@@ -21,6 +21,8 @@ from shards.samples.keys import printable
 from shards.storage.documents import write_json
 from shards.storage.files import atomic_write
 from trainers.evaluation.config import METRICS_NAME, PREDICTIONS_NAME, EvaluateConfig
+from trainers.evaluation.fairness.compared import GROUP_PREFIX
+from trainers.evaluation.fairness.grouping import divide
 from trainers.evaluation.target import Target
 from trainers.evaluation.targets import target_of
 
@@ -139,19 +141,24 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     from trainers.evaluation.measuring import measure
 
     measured = measure(config)
-    _write(Path(config.out), measured)
+    _write(Path(config.out), measured, config.groups)
     _write_page(config, measured)
 
     return measured.metrics
 
 
-def _write(out: Path, measured: "Measured") -> None:
-    """Write metrics.json and predictions.parquet."""
+def _write(out: Path, measured: "Measured", groups: Sequence[str]) -> None:
+    """Write metrics.json and predictions.parquet, with a column for each field of `groups`."""
     table = measured.index.table.select(COPIED_COLUMNS)
     for name, column in measured.target.columns(measured.truth, measured.answers).items():
         table = table.append_column(name, column)
     if measured.start_distances is not None:
         table = table.append_column("start_distance", pa.array(measured.start_distances))
+    for grouping in (divide(measured.index, field) for field in groups):
+        names = np.asarray(grouping.names, dtype=object)
+        table = table.append_column(
+            f"{GROUP_PREFIX}{grouping.field}", pa.array(names[grouping.place], pa.string())
+        )
 
     out.mkdir(parents=True, exist_ok=True)
     with atomic_write(str(out / PREDICTIONS_NAME)) as stream:

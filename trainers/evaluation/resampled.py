@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 
 from shards.loading.targets import Targets
 from shards.resampling import SpeakerResamples
+from trainers.evaluation.fairness.compared import resampled_fairness
 from trainers.evaluation.intervals import class_resamples, rating_resamples, value_resamples
 from trainers.evaluation.metrics import score_classes, score_ratings, score_values
+from trainers.evaluation.multilabel.one_vs_rest import OneVsRest
 from trainers.evaluation.multilabel.rated_target import RatedTarget
 from trainers.evaluation.targets import ClassTarget, target_of
 
@@ -83,6 +85,17 @@ def _of_classes(
         scores, truth, predicted, speakers, f1_over=f1_over, seed=SEED
     )
     figures = {target.FIGURES[name]: values for name, values in found.items()}
+
+    chosen_NC, truth_NC = (np.eye(len(number), dtype=bool)[rows] for rows in (predicted, truth))
+    judged = OneVsRest(
+        names=target.names,
+        rule="the likeliest class",
+        # Differences between groups need no probabilities.
+        probs_NC=chosen_NC.astype(np.float32),
+        chosen_NC=chosen_NC,
+        truth_NC=truth_NC,
+    )
+    figures |= resampled_fairness(judged, known, speakers, resamples, f1_over=f1_over)
     return ResampledRun(tuple(np.unique(speakers.astype(str))), resamples, figures)
 
 
@@ -97,6 +110,7 @@ def _of_ratings(
     scores = score_ratings(judged, speakers, f1_over=f1_over)
     resamples, found = rating_resamples(scores, judged, speakers, f1_over=f1_over, seed=SEED)
     figures = {target.FIGURES[name]: values for name, values in found.items()}
+    figures |= resampled_fairness(judged, known, speakers, resamples, f1_over=f1_over)
     return ResampledRun(tuple(np.unique(speakers.astype(str))), resamples, figures)
 
 

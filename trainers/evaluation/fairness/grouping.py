@@ -67,15 +67,19 @@ def divide(index: CorpusIndex, field: str) -> Grouping:
     demographics when the json has no such field. Raises ConfigError for a field that no utterance
     has, or that has too many values.
     """
-    named = np.asarray(_values(index, field), dtype=str)
-    names, place = np.unique(named, return_inverse=True)
-    if len(names) > MAX_GROUPS:
+    grouping = group_by(field, _values(index, field), index.speaker_of_rows)
+    if len(grouping.names) > MAX_GROUPS:
         raise ConfigError(
-            f"--groups {field}: got {len(names)} different values, expected at most {MAX_GROUPS}; "
-            "give a field that divides the utterances into few groups"
+            f"--groups {field}: got {len(grouping.names)} different values, expected at most "
+            f"{MAX_GROUPS}; give a field that divides the utterances into few groups"
         )
 
-    speakers = index.speaker_of_rows
+    return grouping
+
+
+def group_by(field: str, values: Sequence[str], speakers: NDArray[np.object_]) -> Grouping:
+    """The groups of utterances by the value of each [N]; `speakers` [N] are theirs."""
+    names, place = np.unique(np.asarray(values, dtype=str), return_inverse=True)
     return Grouping(
         field=field,
         names=names.tolist(),
