@@ -17,7 +17,9 @@ METADATA_EXTENSION = "json"
 # An hour of speech is about 60 kB of text; the metadata holds a few dozen numbers.
 MAX_TEXT_BYTES = 1 << 20
 MAX_METADATA_DEPTH = 16
-_RATED_CHANNELS = frozenset({"voice", "face", "audiovisual"})
+# What raters had of an utterance: its sound alone, its picture alone, or both.
+RATED_STIMULI = ("voice", "face", "audiovisual")
+_MAX_VOTES = 2**31 - 1
 
 
 def encode_metadata(metadata: Mapping[str, object]) -> bytes:
@@ -160,21 +162,26 @@ def _check_metadata(metadata: Mapping[str, Any]) -> None:
 
 
 def _check_ratings(ratings: object) -> None:
-    if not isinstance(ratings, dict) or not ratings.keys() <= _RATED_CHANNELS:
+    if not isinstance(ratings, dict) or not ratings.keys() <= {*RATED_STIMULI}:
         raise BadSample(
             "bad_metadata",
-            "json: ratings must be an object with no other names than "
-            f"{', '.join(sorted(_RATED_CHANNELS))}",
+            f"json: ratings must be an object with no other names than {', '.join(RATED_STIMULI)}",
         )
 
-    for channel, votes in ratings.items():
+    for stimulus, votes in ratings.items():
         counts = votes.values() if isinstance(votes, dict) else [None]
-        if not all(
-            isinstance(n, int | float) and not isinstance(n, bool) and n >= 0 for n in counts
-        ):
+        if not all(_is_count(number) for number in counts):
             raise BadSample(
-                "bad_metadata", f"json: ratings of {channel} must map names to numbers of votes"
+                "bad_metadata",
+                f"json: ratings of {stimulus} must map labels to whole numbers of votes",
             )
+
+
+def _is_count(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    # Whole numbers of a table with gaps may have come as floats.
+    return value == int(value) and 0 <= value <= _MAX_VOTES
 
 
 def dig(value: object, dotted: str) -> object:

@@ -279,6 +279,8 @@ def test_limits_do_not_touch_ordinary_metadata() -> None:
         {"ratings": {"voice": [1, 2]}},
         {"ratings": {"voice": {"anger": -1}}},
         {"ratings": {"voice": {"anger": "two"}}},
+        {"ratings": {"voice": {"anger": 0.5}}},
+        {"ratings": {"voice": {"anger": 1e30}}},
     ],
 )
 def test_metadata_of_the_wrong_kind_is_refused(metadata: dict[str, object]) -> None:
