@@ -46,6 +46,7 @@ class View(ABC):
     """The way in which the figures of one kind of target are shown."""
 
     score_name: ClassVar[str]  # of the one number that stands for a speaker
+    headline: ClassVar[int]  # the place, in the table of figures, of the one in the page's title
 
     @abstractmethod
     def figures(self, metrics: Metrics) -> list[Figure]:
@@ -72,6 +73,7 @@ class ClassView(View):
     """Accuracy and F1 in percent, and the confusion of classes."""
 
     score_name = "accuracy"
+    headline = 2
     FIGURES = (
         ("ACC", "over all utterances", "accuracy", None),
         ("Macro-F1", "over all utterances", "macro_f1", None),
@@ -112,6 +114,7 @@ class ValueView(View):
     """Concordance (CCC) of each value; the score of a speaker is the mean over the values."""
 
     score_name = "CCC"
+    headline = 1
 
     def figures(self, metrics: Metrics) -> list[Figure]:
         scores, nothing = metrics["scores"], [None] * len(metrics["names"])
@@ -154,7 +157,49 @@ class ValueView(View):
         return f"{score:g}"
 
 
-VIEWS: Mapping[TargetKind, View] = {"classes": ClassView(), "values": ValueView()}
+class RatedView(View):
+    """F1 of several classes at once, and how far their probabilities can be believed."""
+
+    score_name = "F1"
+    headline = 0
+    FIGURES = (
+        ("Macro-F1", "mean over classes", "macro_f1", None),
+        ("Weighted F1", "F1, classes weighed by their number", "weighted_f1", None),
+        ("A-F1", "mean over speakers", "speaker_f1", "speaker_f1_std"),
+        ("Brier score", "mean squared error; 0 is best", "brier_score", None),
+        ("ECE", "expected calibration error; 0 is best", "calibration_error", None),
+    )
+
+    def figures(self, metrics: Metrics) -> list[Figure]:
+        scores, intervals = metrics["scores"], metrics["intervals"]
+        return [
+            Figure(
+                name=name,
+                meaning=meaning,
+                value=self._with_std(scores[key], None if std is None else scores[std]),
+                interval=_interval(intervals.get(key), self.text),
+            )
+            for name, meaning, key, std in self.FIGURES
+        ]
+
+    def score(self, figures: Mapping[str, Any]) -> float:
+        return float(figures["f1"])
+
+    def text(self, score: float) -> str:
+        return f"{score:.3f}"
+
+    def level(self, score: float) -> str:
+        return f"{score:g}"
+
+    def _with_std(self, value: float, std: float | None) -> str:
+        return self.text(value) if std is None else f"{value:.3f} ± {std:.3f}"
+
+
+VIEWS: Mapping[TargetKind, View] = {
+    "classes": ClassView(),
+    "values": ValueView(),
+    "ratings": RatedView(),
+}
 
 
 def evaluation_page(
@@ -177,6 +222,7 @@ def evaluation_page(
         config=metrics["config"],
         checkpoint=_shown_checkpoint(metrics["config"]["checkpoint"]),
         figures=view.figures(metrics),
+        headline=view.headline,
         confusion=view.confusion(metrics),
         groups=_groups(metrics, view),
         speakers=_speaker_chart(metrics, view),

@@ -410,8 +410,9 @@ def _print_table(
 
 
 def _scale(figures: Sequence[str]) -> tuple[int, int]:
-    """Return the factor and the decimal places of figures: percent, or CCC as it is."""
-    return (1, 3) if any("CCC" in name for name in figures) else (100, 1)
+    """Return the factor and the decimal places of figures: percent, or CCC and ratings as is."""
+    is_share = not any("CCC" in name or name == "Brier" for name in figures)
+    return (100, 1) if is_share else (1, 3)
 
 
 def _spread(scale: int, std: float | None, digits: int) -> str:

@@ -19,7 +19,8 @@ from shards.samples.keys import printable
 from shards.storage.documents import write_json
 from shards.storage.files import atomic_write
 from trainers.evaluation.config import METRICS_NAME, PREDICTIONS_NAME, EvaluateConfig
-from trainers.evaluation.targets import Target, target_of
+from trainers.evaluation.target import Target
+from trainers.evaluation.targets import target_of
 
 if TYPE_CHECKING:
     # Why not at run time: it imports torch, which the help text does not need.

@@ -53,7 +53,7 @@ def subset(
     if number is None:
         return index, targets
 
-    labels = targets.labels if targets.kind == "classes" else np.zeros(len(index), dtype=np.int64)
+    labels = np.zeros(len(index), dtype=np.int64) if targets.kind == "values" else targets.labels
     speakers, keys = (index.table[name].to_pylist() for name in ("speaker", "key"))
     # A key is one of its speaker's.
     names = [f"{speaker}/{key}" for speaker, key in zip(speakers, keys, strict=True)]

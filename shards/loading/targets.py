@@ -5,8 +5,9 @@ that the corpus has or those that the options name. The seven emotions are only 
 on, so `label_probs` alone is bound to them.
 """
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,8 +17,10 @@ from numpy.typing import NDArray
 from shards.config import ConfigError, option
 from shards.emotions import EMOTIONS, class_name, in_order
 from shards.loading.index import CorpusIndex
+from shards.loading.ratings import STIMULI, count_votes, distributions, votes_by_label
 
-TargetKind = Literal["classes", "values"]
+TargetKind = Literal["classes", "values", "ratings"]
+Stimulus = Literal["voice", "face", "audiovisual"]
 _MAX_NAMED = 8
 
 
@@ -25,16 +28,23 @@ _MAX_NAMED = 8
 class TargetConfig:
     """Which field of the json a model learns to predict."""
 
-    kind: Literal["label", "label_probs", "emotion", "values"] = option(
+    kind: Literal["label", "label_probs", "emotion", "values", "ratings"] = option(
         help="Field of the samples' json to learn. label: `label`, the class that a column of "
         "your table states, or the weak label that `emostream pack` writes; label_probs: the "
         "distribution that `emostream pack` writes; emotion: `emotion`, the true emotion; values: "
-        "numbers.",
+        "numbers; ratings: the votes of people in `ratings`, whose shares are learned. Of ratings, "
+        "several classes can be true of an utterance: each with more than 1/C of its votes for C "
+        "classes.",
         default="label",
+    )
+    stimulus: Stimulus = option(
+        help="For kind ratings: what the raters had, whose votes are learned and measured against. "
+        "voice: the sound alone; face: the picture alone; audiovisual: both.",
+        default="audiovisual",
     )
     classes: tuple[str, ...] = option(
         help="Classes to learn, such as anger,boredom,neutral. Without them, all classes that the "
-        "training utterances have are learned.",
+        "training utterances have are learned. Of ratings, only votes for these classes count.",
         default=(),
     )
     merge: dict[str, str] = option(
@@ -58,8 +68,10 @@ class TargetConfig:
 
     @property
     def target_kind(self) -> TargetKind:
-        """What is predicted: one of some classes, or numbers."""
-        return "values" if self.kind == "values" else "classes"
+        """What is predicted: one of some classes, several of them, or numbers."""
+        if self.kind in ("values", "ratings"):
+            return self.kind
+        return "classes"
 
     @property
     def column(self) -> Literal["label", "emotion"]:
@@ -97,6 +109,11 @@ class TargetConfig:
                 f"are over {', '.join(EMOTIONS)}; name only these in classes and merge, or learn "
                 "kind label"
             )
+        if self.kind != "ratings" and self.stimulus != "audiovisual":
+            raise ConfigError(
+                f"stimulus: got {self.stimulus} for kind {self.kind}; it chooses among the ratings "
+                "of kind ratings"
+            )
         if (self.kind == "values") != bool(self.values):
             raise ConfigError(
                 f"values: got {self.values} for kind {self.kind}; name numbers for kind values, "
@@ -108,8 +125,8 @@ class TargetConfig:
 class Targets:
     """One target of every row of an index: float32 `array` [N, W], NaN where it is unknown.
 
-    Of kind `classes` a row is a distribution over `names`; of kind `values` it holds the numbers
-    that `names` names.
+    Of kind `classes` and `ratings` a row is a distribution over `names`; of kind `values` it holds
+    the numbers that `names` names.
     """
 
     kind: TargetKind
@@ -147,14 +164,18 @@ def stated_classes(index: CorpusIndex, config: TargetConfig) -> list[str | None]
 def resolve_classes(index: CorpusIndex, config: TargetConfig) -> tuple[str, ...]:
     """The classes to learn, in the project's order; for kind `values`, the names of the numbers.
 
-    These are the configured classes, or all that the utterances of `index` have. Raises ConfigError
-    when no utterance has a configured class, or when there are fewer than two classes.
+    These are the configured classes, or all that the utterances of `index` have, or have votes for.
+    Raises ConfigError when no utterance has a configured class, or when there are fewer than two
+    classes.
     """
     if config.kind == "values":
         return config.values
     if config.kind == "label_probs" and config.classes:
         # A distribution also teaches classes that are never the likeliest one.
         return config.wanted
+
+    if config.kind == "ratings":
+        return _rated_classes(index, config)
 
     column = config.column
     classes = in_order(label for label in stated_classes(index, config) if label is not None)
@@ -181,6 +202,8 @@ def read_targets(index: CorpusIndex, config: TargetConfig, names: tuple[str, ...
         return Targets("values", names, values.astype(np.float32))
     if config.kind == "label_probs":
         return Targets("classes", names, _soft(index, config, names))
+    if config.kind == "ratings":
+        return Targets("ratings", names, distributions(_votes(index, config, names)))
 
     number = {name: place for place, name in enumerate(names)}
     stated = stated_classes(index, config)
@@ -193,22 +216,37 @@ def read_targets(index: CorpusIndex, config: TargetConfig, names: tuple[str, ...
     return Targets("classes", names, probs)
 
 
+def read_stimuli(
+    index: CorpusIndex, config: TargetConfig, names: tuple[str, ...]
+) -> dict[str, Targets]:
+    """The ratings of each utterance of `index`, one target for each stimulus, by its name.
+
+    An utterance can be rated by one stimulus and not by another, so their `known` differ.
+    """
+    return {
+        stimulus: Targets("ratings", names, distributions(_votes(index, config, names, stimulus)))
+        for stimulus in STIMULI
+    }
+
+
 def labels_outside(
     index: CorpusIndex, config: TargetConfig, names: Iterable[str]
 ) -> dict[str, int]:
     """How many utterances of `index` state each class that is not in `names`, most frequent first.
 
-    Empty for kinds `values` and `label_probs`, which state no class.
+    Empty for kinds `values` and `label_probs`, which state no class. Of ratings, an utterance
+    counts with its most frequent label when none of its votes is for one of `names`.
     """
     if config.kind in ("values", "label_probs"):
         return {}
 
     inside = set(names)
-    counts = Counter(
-        label
-        for label in stated_classes(index, config)
-        if label is not None and label not in inside
+    stated = (
+        _rated_outside(index, config, inside)
+        if config.kind == "ratings"
+        else stated_classes(index, config)
     )
+    counts = Counter(label for label in stated if label is not None and label not in inside)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
@@ -251,6 +289,59 @@ def _soft(index: CorpusIndex, config: TargetConfig, names: tuple[str, ...]) -> N
 
     total = chosen.sum(axis=1, keepdims=True)
     return np.where(total > 0, chosen / np.where(total > 0, total, 1.0), np.nan).astype(np.float32)
+
+
+def _metadata(index: CorpusIndex) -> Iterator[Mapping[str, object]]:
+    return (json.loads(text) for text in index.table["json"].to_pylist())
+
+
+def _votes(
+    index: CorpusIndex, config: TargetConfig, names: Sequence[str], stimulus: str | None = None
+) -> NDArray[np.int64]:
+    """The votes of each utterance for each class [N, C], of the configured stimulus by default."""
+    merged = config.merged
+    rows = [
+        count_votes(metadata, stimulus or config.stimulus, names, merged)
+        for metadata in _metadata(index)
+    ]
+    return np.stack(rows) if rows else np.zeros((0, len(names)), dtype=np.int64)
+
+
+def _rated_classes(index: CorpusIndex, config: TargetConfig) -> tuple[str, ...]:
+    """The classes that the votes are for, or the configured ones."""
+    merged = config.merged
+    voted = set[str]()
+    for metadata in _metadata(index):
+        votes = votes_by_label(metadata, config.stimulus, merged)
+        voted |= {label for label, number in votes.items() if number}
+
+    found = in_order(voted)
+    if missing := sorted(set(config.wanted) - voted):
+        raise ConfigError(
+            f"data.target.classes: no training utterance has a vote for {' or '.join(missing)}; "
+            f"the votes of `ratings.{config.stimulus}` in their json are for "
+            f"{', '.join(found) or 'nothing'}"
+        )
+    if len(config.wanted or found) < 2:
+        raise ConfigError(
+            f"data.target.kind ratings: the votes of `ratings.{config.stimulus}` in the training "
+            f"utterances' json are for {len(config.wanted or found)} classes, expected at least 2; "
+            "import them with `emostream import --ratings`, or choose another "
+            "data.target.stimulus"
+        )
+    return config.wanted or found
+
+
+def _rated_outside(
+    index: CorpusIndex, config: TargetConfig, inside: Collection[str]
+) -> Iterator[str]:
+    """The most frequent label of each utterance that has votes, but none for a class `inside`."""
+    merged = config.merged
+    for metadata in _metadata(index):
+        votes = votes_by_label(metadata, config.stimulus, merged)
+        given = {label: number for label, number in votes.items() if number}
+        if given and not given.keys() & inside:
+            yield max(sorted(given), key=given.__getitem__)
 
 
 def _named(where: str, label: str) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shards.config import ConfigError, option, require_at_least, require_positive
+from shards.loading.targets import Stimulus
 
 # The file of an evaluation that other commands read.
 METRICS_NAME = "metrics.json"
@@ -53,6 +54,13 @@ class EvaluateConfig:
         help="Classes that macro-F1 is the mean over. present: those in the truth or in the "
         "predictions, as in scikit-learn; classes: all, where a class that nobody has counts 0. "
         "Without it, as data.target.f1_over in the model's training.",
+    )
+    stimulus: Stimulus | None = option(
+        default=None,
+        help="Ratings to measure against, for a model trained with data.target.kind=ratings. "
+        "voice: of the sound alone; face: of the picture alone; audiovisual: of both. Without it, "
+        "those that the model learned. Models of different ratings can only be compared against "
+        "the same ones.",
     )
     allow_shared_speakers: bool = option(
         default=False,

@@ -16,7 +16,7 @@ from shards.grouping import group_rows
 from shards.loading.index import CorpusIndex
 from shards.loading.targets import Targets
 from trainers.evaluation.class_figures import bias
-from trainers.evaluation.targets import Target
+from trainers.evaluation.target import Target
 
 UNKNOWN = "unknown"
 # More values than this are names or numbers, and no groups.

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from shards.resampling import SpeakerResamples
 from trainers.evaluation.class_figures import F1Over, class_figures, confusion_counts
-from trainers.evaluation.metrics import ClassScores, ValueScores
+from trainers.evaluation.metrics import ClassScores, RatedScores, ValueScores
+from trainers.evaluation.multilabel.figures import overall_figures
+from trainers.evaluation.multilabel.one_vs_rest import OneVsRest, count_bins, count_sums
 
 Interval = list[float | None]
 
@@ -56,6 +58,39 @@ def class_resamples(
         own = {name: getattr(mine, field) for name, mine in scores.per_speaker.items()}
         figures[figure] = _over_speakers(resamples, names, own)
 
+    return resamples, figures
+
+
+def rating_intervals(
+    scores: RatedScores,
+    answers: OneVsRest,
+    speakers: NDArray[np.object_],
+    *,
+    f1_over: F1Over,
+    seed: int,
+) -> dict[str, Interval]:
+    """[low, high] of each figure of `scores`, which are those of `answers`."""
+    resamples, figures = rating_resamples(scores, answers, speakers, f1_over=f1_over, seed=seed)
+    return {name: _ends(resamples, values) for name, values in figures.items()}
+
+
+def rating_resamples(
+    scores: RatedScores,
+    answers: OneVsRest,
+    speakers: NDArray[np.object_],
+    *,
+    f1_over: F1Over,
+    seed: int,
+) -> tuple[SpeakerResamples, dict[str, NDArray[np.float64]]]:
+    """The resamples of the speakers, and each figure of `rating_intervals` in each of them [R]."""
+    resamples, names = _resamples(speakers, seed)
+    by_group = (resamples.group, resamples.num_groups)
+    sums_R = resamples.totals(count_sums(answers, by_group))
+    bins_R = resamples.totals(count_bins(answers, by_group))
+
+    figures = overall_figures(sums_R, bins_R, f1_over=f1_over)
+    own = {name: mine.f1 for name, mine in scores.per_speaker.items()}
+    figures["speaker_f1"] = _over_speakers(resamples, names, own)
     return resamples, figures
 
 

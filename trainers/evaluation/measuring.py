@@ -46,7 +46,7 @@ from trainers.evaluation.predicting import (
     target_answered,
     utterances_learned,
 )
-from trainers.evaluation.targets import Target
+from trainers.evaluation.target import Target
 from trainers.models.recognizer import EmotionRecognizer
 from trainers.models.trained import TrainedRecognizer
 
@@ -122,7 +122,12 @@ def _measure_one(config: EvaluateConfig) -> Measured:
     index = _measured(config, split)
     colors = _colors(config, index)
 
-    target = target_answered(trained.model, config.f1_over)
+    target = target_answered(trained.model, config.f1_over, config.stimulus)
+    if config.stimulus is not None and target.kind != "ratings":
+        raise ConfigError(
+            f"--stimulus {config.stimulus}: this model was not trained on ratings but on "
+            f"data.target.kind {target.learned.kind}; leave the option out"
+        )
     truth, truth_name = target.truth(index)
     known = np.flatnonzero(truth.known)
     if not len(known):

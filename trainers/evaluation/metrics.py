@@ -22,6 +22,8 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from shards.grouping import group_rows
 from trainers.evaluation.class_figures import F1Over, class_figures, confusion_counts
+from trainers.evaluation.multilabel.figures import macro_f1, overall_figures
+from trainers.evaluation.multilabel.one_vs_rest import OneVsRest, count_bins, count_sums
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,14 @@ class SpeakerValueScores:
 
     number: int
     ccc: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeakerRatedScores:
+    """The macro-F1 of one speaker over `number` utterances, each with any number of classes."""
+
+    number: int
+    f1: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +95,28 @@ class ValueScores:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RatedScores:
+    """The figures of several classes at once; the names are those of `multilabel.figures`."""
+
+    number: int
+    macro_f1: float
+    weighted_f1: float
+    brier_score: float
+    calibration_error: float
+    speaker_f1: float
+    speaker_f1_std: float
+    per_speaker: Mapping[str, SpeakerRatedScores]
+
+    def summary(self) -> dict[str, float]:
+        """The figures that a validation logs."""
+        names = ("macro_f1", "weighted_f1", "brier_score", "speaker_f1")
+        return {name: getattr(self, name) for name in names}
+
+
+Scores = ClassScores | ValueScores | RatedScores
+
+
 def score_classes(
     truth: NDArray[np.int64],
     predicted: NDArray[np.int64],
@@ -124,6 +156,31 @@ def score_classes(
         speaker_f1_std=float(f1s.std()),
         per_speaker=per_speaker,
         confusion=counts.astype(int).tolist(),
+    )
+
+
+def score_ratings(
+    answers: OneVsRest, speakers: NDArray[np.object_], *, f1_over: F1Over = "present"
+) -> RatedScores:
+    """Compare what N answers were taken for with what is true, over all and over speakers [N].
+
+    The overall macro-F1 is over the classes that occur (`present`), or over all.
+    """
+    names, places = np.unique(speakers.astype(str), return_inverse=True)
+    sums_SC = count_sums(answers, (places.astype(np.int64), len(names)))
+    f1s_S = macro_f1(sums_SC)
+    numbers_S = np.bincount(places, minlength=len(names))
+
+    overall = overall_figures(sums_SC.sum(axis=0), count_bins(answers), f1_over=f1_over)
+    return RatedScores(
+        number=len(answers),
+        **{name: float(value) for name, value in overall.items()},
+        speaker_f1=float(f1s_S.mean()),
+        speaker_f1_std=float(f1s_S.std()),
+        per_speaker={
+            str(name): SpeakerRatedScores(number=int(number), f1=float(f1))
+            for name, number, f1 in zip(names, numbers_S, f1s_S, strict=True)
+        },
     )
 
 

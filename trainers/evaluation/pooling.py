@@ -15,7 +15,7 @@ from shards.config import ConfigError
 from shards.loading.index import CorpusIndex
 from shards.loading.targets import Targets
 from trainers.evaluation.predicting import Predicted
-from trainers.evaluation.targets import Target
+from trainers.evaluation.target import Target
 
 
 def pooled_index(indices: Sequence[CorpusIndex]) -> CorpusIndex:

@@ -31,8 +31,9 @@ from shards.loading.index import CorpusIndex
 from shards.loading.known_speakers import training_utterances
 from shards.loading.loader import Batch, BatchReader, read_once
 from shards.loading.subsets import subset
-from shards.loading.targets import TargetConfig, Targets, read_targets
-from trainers.evaluation.targets import TARGETS, Target
+from shards.loading.targets import Stimulus, TargetConfig, Targets, read_targets
+from trainers.evaluation.target import Target
+from trainers.evaluation.targets import TARGETS
 from trainers.models.parts.device import default_device
 from trainers.models.recognizer import EmotionRecognizer, Recognition
 from trainers.models.trained import TrainedRecognizer, require_recognizer
@@ -71,20 +72,25 @@ def load_recognizer(folder: str) -> TrainedRecognizer:
 
 
 def target_answered(
-    model: EmotionRecognizer, f1_over: Literal["present", "classes"] | None = None
+    model: EmotionRecognizer,
+    f1_over: Literal["present", "classes"] | None = None,
+    stimulus: Stimulus | None = None,
 ) -> Target:
     """The target whose classes or values the model answers with.
 
-    `f1_over` says which classes macro-F1 is over; None: as in the model's training.
+    `f1_over` says which classes macro-F1 is over, and `stimulus` by which ratings a model of
+    ratings is measured; None: as in the model's training.
     """
     saved = model.config.trained_on.get("target")
     target = TARGETS[model.config.target_kind](
         model.config.names, None if saved is None else from_mapping(TargetConfig, saved)
     )
-    if f1_over is None:
-        return target
-
-    return TARGETS[target.kind](target.names, replace(target.learned, f1_over=f1_over))
+    learned = replace(
+        target.learned,
+        f1_over=f1_over or target.learned.f1_over,
+        stimulus=stimulus or target.learned.stimulus,
+    )
+    return TARGETS[target.kind](target.names, learned)
 
 
 @torch.inference_mode()

@@ -17,9 +17,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from shards.loading.targets import Targets
 from shards.resampling import SpeakerResamples
-from trainers.evaluation.intervals import class_resamples, value_resamples
-from trainers.evaluation.metrics import score_classes, score_values
+from trainers.evaluation.intervals import class_resamples, rating_resamples, value_resamples
+from trainers.evaluation.metrics import score_classes, score_ratings, score_values
+from trainers.evaluation.multilabel.rated_target import RatedTarget
 from trainers.evaluation.targets import ClassTarget, target_of
 
 Interval = tuple[float, float]
@@ -45,6 +47,8 @@ def resampled_run(
     target = target_of(metrics)
     if isinstance(target, ClassTarget):
         return _of_classes(target, table, f1_over)
+    if isinstance(target, RatedTarget):
+        return _of_ratings(target, table, f1_over)
     return _of_values(target.names, table)
 
 
@@ -82,14 +86,25 @@ def _of_classes(
     return ResampledRun(tuple(np.unique(speakers.astype(str))), resamples, figures)
 
 
+def _of_ratings(
+    target: RatedTarget, table: pa.Table, f1_over: Literal["present", "classes"]
+) -> ResampledRun:
+    known = table.filter(table["truth"].is_valid())
+    truth, answers = (_columns(known, side, target.names) for side in ("truth", "score"))
+    judged = target.one_vs_rest(Targets("ratings", target.names, truth), answers)
+    speakers = _speakers(known)
+
+    scores = score_ratings(judged, speakers, f1_over=f1_over)
+    resamples, found = rating_resamples(scores, judged, speakers, f1_over=f1_over, seed=SEED)
+    figures = {target.FIGURES[name]: values for name, values in found.items()}
+    return ResampledRun(tuple(np.unique(speakers.astype(str))), resamples, figures)
+
+
 def _of_values(names: Sequence[str], table: pa.Table) -> ResampledRun:
     columns = [f"truth_{name}" for name in names]
     for column in columns:
         table = table.filter(table[column].is_valid())
-    truth, predicted = (
-        np.stack([table[f"{side}_{name}"].to_numpy() for name in names], axis=1).astype(np.float32)
-        for side in ("truth", "score")
-    )
+    truth, predicted = (_columns(table, side, names) for side in ("truth", "score"))
     speakers = _speakers(table)
 
     scores = score_values(truth, predicted, speakers)
@@ -100,6 +115,13 @@ def _of_values(names: Sequence[str], table: pa.Table) -> ResampledRun:
         for key, shown in (("overall", "O-CCC"), ("over_speakers", "A-CCC"))
     }
     return ResampledRun(tuple(np.unique(speakers.astype(str))), resamples, figures)
+
+
+def _columns(table: pa.Table, side: str, names: Sequence[str]) -> NDArray[np.float32]:
+    """The columns `SIDE_NAME` [N, W]."""
+    return np.stack([table[f"{side}_{name}"].to_numpy() for name in names], axis=1).astype(
+        np.float32
+    )
 
 
 def _speakers(table: pa.Table) -> NDArray[np.object_]:

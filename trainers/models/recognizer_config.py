@@ -76,4 +76,7 @@ class RecognizerConfig(PretrainedConfig):
     @property
     def target_kind(self) -> TargetKind:
         """Which kind of target the `names` stand for."""
-        return "values" if self.is_values else "classes"
+        if self.is_values:
+            return "values"
+        is_rated = self.trained_on.get("target", {}).get("kind") == "ratings"
+        return "ratings" if is_rated else "classes"

@@ -1,12 +1,16 @@
 """Methods compared over resampled speakers: paired within each resample, or not at all."""
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from shards.loading.ratings import distributions
+from shards.loading.targets import Targets
 from trainers.evaluation.metrics import score_classes
+from trainers.evaluation.multilabel.rated_target import RatedTarget
 from trainers.evaluation.resampled import difference_interval, interval, resampled_run
 
 NAMES = ["calm", "cross"]
@@ -86,3 +90,24 @@ def test_values_are_paired_too() -> None:
     assert own[0] < own[1]
     assert difference_interval([run], [run], "O-CCC arousal") == (0.0, 0.0)
     assert difference_interval([run], [run], "A-CCC arousal") == (0.0, 0.0)
+
+
+def test_ratings_are_resampled_from_their_table() -> None:
+    """The figures of a table of several labels lie within their intervals; a copy differs by 0."""
+    rng = np.random.default_rng(0)
+    votes = rng.multinomial(9, [0.6, 0.3, 0.1], size=40)
+    target = RatedTarget(["x", "y", "z"])
+    truth = Targets("ratings", target.names, distributions(votes))
+    probs = rng.dirichlet([2, 1, 1], size=40).astype(np.float32)
+    speakers = np.asarray([f"s{n % 8}" for n in range(40)], dtype=object)
+
+    table = pa.table({**target.columns(truth, probs), "speaker": pa.array(speakers)})
+    scores = asdict(target.score(truth, probs, speakers))
+    metrics = {"names": target.names, "scores": {name: scores[name] for name in target.FIGURES}}
+    run = resampled_run(metrics, table, "present")
+    for shown, value in target.figures(metrics).items():
+        if not shown.endswith(" std"):
+            ends = interval([run], shown)
+            assert ends is not None
+            assert ends[0] < value < ends[1]
+    assert difference_interval([run], [run], "Brier") == (0.0, 0.0)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from shards.loading.loader import Batch
-from trainers.evaluation.targets import Target
+from trainers.evaluation.target import Target
 from trainers.models.parts.float32_buffers import Float32Buffers
 from trainers.models.recognizer import EmotionRecognizer, Recognition
 from trainers.task import TrainingModel

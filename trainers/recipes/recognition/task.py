@@ -41,7 +41,8 @@ from shards.loading.targets import (
 from shards.media.sound_format import SAMPLE_RATE_HZ
 from shards.storage.files import flush_tree
 from trainers.engine.ranks import on_first_rank
-from trainers.evaluation.targets import TARGETS, Target
+from trainers.evaluation.target import Target
+from trainers.evaluation.targets import TARGETS
 from trainers.models.audio_classification import export_recognizer
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.loading import load_encoder, require_modality
