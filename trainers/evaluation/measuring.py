@@ -12,6 +12,7 @@ Shapes: N utterances of `index`, W classes or values, D width.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -38,6 +39,7 @@ from trainers.evaluation.pooling import (
 )
 from trainers.evaluation.predicting import (
     Predicted,
+    Recognizer,
     can_support,
     labels_learned,
     load_recognizer,
@@ -47,8 +49,7 @@ from trainers.evaluation.predicting import (
     utterances_learned,
 )
 from trainers.evaluation.target import Target
-from trainers.models.recognizer import EmotionRecognizer
-from trainers.models.trained import TrainedRecognizer
+from trainers.models.trained import Trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ def _pooled(config: EvaluateConfig, parts: Sequence[Measured]) -> Measured:
     index, target = pooled_index([part.index for part in parts]), parts[0].target
     truth = pooled_truth([part.truth for part in parts])
     answers = np.concatenate([part.answers for part in parts])
+    predicted = pooled_predictions([part.predicted for part in parts])
 
     known = np.flatnonzero(truth.known)
     metrics = _metrics(config, target, index.take(known), answers[known], truth_names[0])
@@ -100,11 +102,13 @@ def _pooled(config: EvaluateConfig, parts: Sequence[Measured]) -> Measured:
         "split_digest": index.digest,
         "num_shared_speakers": max(part.metrics["num_shared_speakers"] for part in parts),
         "num_models": len(parts),
+        "num_parameters": parts[0].metrics["num_parameters"],
     }
+    if predicted.answered_from is not None:
+        metrics["answered_from"] = dict(Counter(predicted.answered_from.tolist()))
     colors = {
         name: [text for part in parts for text in part.colors[name]] for name in config.color_by
     }
-    predicted = pooled_predictions([part.predicted for part in parts])
 
     return Measured(index, colors, target, truth, predicted, answers, metrics)
 
@@ -156,12 +160,15 @@ def _measure_one(config: EvaluateConfig) -> Measured:
         "split_digest": split.digest,
         "num_shared_speakers": len(speakers_in_several_splits(corpus)),
     }
+    metrics["num_parameters"] = sum(part.numel() for part in trained.model.parameters())
+    if predicted.answered_from is not None:
+        metrics["answered_from"] = dict(Counter(predicted.answered_from.tolist()))
     if predicted.codes is not None:
         metrics["codes_used"] = len(predicted.codes)
     return Measured(index, colors, target, truth, predicted, answers, metrics)
 
 
-def _require_unheard(config: EvaluateConfig, model: EmotionRecognizer) -> None:
+def _require_unheard(config: EvaluateConfig, model: Recognizer) -> None:
     """Raise ConfigError when the model would be measured on utterances that it was trained on."""
     heard = seconds_heard(model, config.split)
     if heard and heard != config.known_seconds:
@@ -224,7 +231,7 @@ def _require_numbers(
 
 def _calibrated(
     config: EvaluateConfig,
-    trained: TrainedRecognizer,
+    trained: Trained,
     corpus: CorpusIndex,
     index: CorpusIndex,
     found: Predicted,

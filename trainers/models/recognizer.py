@@ -130,6 +130,16 @@ class EmotionRecognizer(PreTrainedModel):
         return INPUT_OF[self.config.modality]
 
     @property
+    def input_names(self) -> list[InputName]:
+        """The same as a list, as models of several inputs have it."""
+        return [self.input_name]
+
+    @property
+    def feature_width(self) -> int:
+        """How many numbers the pooled features of an utterance are."""
+        return self.encoder.width
+
+    @property
     def clip_format(self) -> ClipFormat | None:
         """The clips that its encoder takes; None when it sees no video."""
         return (

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from transformers import PretrainedConfig
 
 from shards.loading.inputs import InputName
+from shards.loading.targets import TargetKind
 
 Positions = Literal["sinusoidal", "none"]
 # How branches come to one answer. `none`: there is one branch. `shared`: by the shared layers.
@@ -92,6 +93,11 @@ class TwoStageConfig(PretrainedConfig):
     def branches_answer(self) -> bool:
         """Whether every branch can answer by itself, where another one's input is missing."""
         return all(branch.head_width is not None for branch in self.branch_configs)
+
+    @property
+    def target_kind(self) -> TargetKind:
+        """Which kind of target the `names` stand for."""
+        return "ratings"
 
     @property
     def shared_sizes(self) -> BranchConfig:

@@ -108,6 +108,16 @@ class TwoStageRecognizer(PreTrainedModel):
         """How many numbers are in front of the head."""
         return sum(2 * branch.config.hidden_size for branch in self._branches())
 
+    @property
+    def hears_sets(self) -> bool:
+        """Whether it recognizes an utterance by others of the same speaker: it does not."""
+        return False
+
+    @property
+    def clip_format(self) -> None:
+        """The clips that it takes: it sees no video, but features of faces."""
+        return None
+
     def keep(self, *parts: nn.Module) -> None:
         """Train `parts` no more: no gradients, and no dropout in training."""
         for part in parts:
