@@ -18,14 +18,20 @@ from shards.selection.rule import SelectConfig
 def run_import(config: ImportConfig) -> int:
     """Run `emostream import`.
 
-    The exit status is 3 when some rows could not be imported, or a speaker is in several splits.
+    The exit status is 3 when some rows could not be imported or joined, or a speaker is in several
+    splits. A row of ratings or demographics that fits no utterance is no fault.
     """
     with progress("import", "shards") as update:
         report = import_table(config, update)
     for line in report_lines(report, config):
         sys.stdout.write(f"{line}\n")
 
-    faulty = report.rejected or report.remarks.shared_speakers
+    remarks = report.remarks
+    faulty = (
+        report.rejected
+        or remarks.shared_speakers
+        or any(joined.is_faulty for joined in remarks.joined)
+    )
     return ExitStatus.DAMAGED if faulty else ExitStatus.DONE
 
 

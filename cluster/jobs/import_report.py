@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 
 from shards.importing.config import ImportConfig
 from shards.importing.job import REJECTED_NAME, ImportReport
+from shards.importing.joining.joined import JoinReport
+from shards.importing.joining.tables import REJECTED_NAMES
 from shards.importing.twins import TwinReport
 from shards.loading.shared_speakers import shown_speakers
 from shards.samples.keys import printable
@@ -24,6 +26,8 @@ def report_lines(report: ImportReport, config: ImportConfig) -> Iterator[str]:
         )
 
     yield from _rejected(report, config)
+    for joined in report.remarks.joined:
+        yield from _joined(joined, config)
     yield from _remarks(report)
 
 
@@ -38,14 +42,37 @@ def _rejected(report: ImportReport, config: ImportConfig) -> Iterator[str]:
         yield f"  every rejected row and its reason: {place} (rows count from 0)"
 
 
+def _joined(joined: JoinReport, config: ImportConfig) -> Iterator[str]:
+    """The lines on a joined table: who has something of it, and which of its rows were rejected."""
+    num_rejected = sum(joined.rejected.values())
+    yield (
+        f"  {joined.field}: {joined.num_rows - num_rejected} of {joined.num_rows} rows joined; "
+        f"utterances that have {_counts(joined.num_utterances) or 'any: 0'}"
+    )
+
+    if joined.num_without:
+        yield (
+            f"  {joined.field}: {joined.num_without} utterances have none, such as "
+            f"'{joined.example_without}'"
+        )
+    if joined.null_cells:
+        yield f"  {joined.field}: {_read_as_empty(joined.null_cells)}"
+    for code, number in joined.rejected.items():
+        example = joined.examples[code]
+        detail = example.reason.partition(": ")[2]
+        yield (
+            f"  {joined.field}: rejected {number} x {code}; row {example.row}, '{example.key}': "
+            f"{detail}"
+        )
+    if joined.rejected and not config.dry_run:
+        yield f"  all of them: {join(config.out, REJECTED_NAMES[joined.field])}"
+
+
 def _remarks(report: ImportReport) -> Iterator[str]:
     remarks = report.remarks
 
     if remarks.null_cells:
-        yield (
-            f"  read as empty, because of a word such as NA: cells of {_counts(remarks.null_cells)}"
-            "; --null-values changes the words"
-        )
+        yield f"  {_read_as_empty(remarks.null_cells)}"
     if remarks.num_unknown_emotions:
         yield (
             f"  {remarks.num_unknown_emotions} rows have an emotion that is none of the seven: "
@@ -71,6 +98,13 @@ def _twins(twins: TwinReport) -> str:
         f"  twins: {twins.num_rows} rows in {twins.num_groups} groups have the same sound and "
         f"video, {twins.num_under_several_speakers} of the groups under several speakers, such as "
         f"{example}; --deduplicate imports only the first of each"
+    )
+
+
+def _read_as_empty(cells: Mapping[str, int]) -> str:
+    return (
+        f"read as empty, because of a word such as NA: cells of {_counts(cells)}; --null-values "
+        "changes the words"
     )
 
 

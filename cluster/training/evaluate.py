@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.training.fairness_lines import emotion_lines, fairness_lines, shown_number
 from shards.grouping import group_rows
 from shards.loading.targets import shown_counts
 from shards.samples.keys import printable
@@ -41,6 +42,9 @@ def run_evaluate(config: EvaluateConfig) -> int:
     for name, value in target.figures(metrics).items():
         sys.stdout.write(f"{name:28s} {value:.4f}{_shown_interval(intervals.get(name))}\n")
 
+    if target.kind == "ratings":
+        for line in emotion_lines(metrics["one_vs_rest"]):
+            sys.stdout.write(f"{line}\n")
     for line in _group_lines(metrics, target):
         sys.stdout.write(f"{line}\n")
 
@@ -73,7 +77,7 @@ def run_evaluate(config: EvaluateConfig) -> int:
 def _group_lines(metrics: Mapping[str, Any], target: Target) -> Iterator[str]:
     """A table for each field of --groups: a line for each of its values, and their bias."""
     for field, groups in metrics["groups"].items():
-        names = [name for name in target.figures(metrics) if not name.endswith(" std")]
+        names = [name for name in target.figures(metrics) if " std" not in name]
         yield f"{printable(field, 28):28s} {'utterances':>10s} {'speakers':>8s} " + " ".join(
             f"{name:>8s}" for name in names
         )
@@ -87,8 +91,10 @@ def _group_lines(metrics: Mapping[str, Any], target: Target) -> Iterator[str]:
 
         biases = metrics["group_bias"][field]
         yield f"  {'bias between groups, %':46s} " + " ".join(
-            f"{biases[name]:{max(8, len(name))}.2f}" for name in names
+            f"{shown_number(biases[name], 2):>{max(8, len(name))}s}" for name in names
         )
+        if metrics.get("fairness"):
+            yield from fairness_lines(metrics["fairness"], field)
 
 
 def _shown_interval(ends: Sequence[float | None] | None) -> str:

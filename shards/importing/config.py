@@ -82,6 +82,18 @@ class ImportConfig:
     )
     root: str = option(help="Folder that the paths in the table are relative to.")
     out: str = option(help="Folder for the shards, local or remote.")
+    ratings: str | None = option(
+        default=None,
+        help="Table of people's votes, joined to the utterances by their keys, as `ratings` in the "
+        "json. It has the columns key, stimulus (voice, face or audiovisual), label and votes, or "
+        "is CREMA-D's tabulatedVotes.csv.",
+    )
+    speakers: str | None = option(
+        default=None,
+        help="Table with a row for each speaker, joined to the utterances by the column speaker "
+        "(or ActorID, as in CREMA-D's VideoDemographics.csv); its other columns, such as sex and "
+        "age, become `demographics` in the json.",
+    )
     shard_size_mb: int = option(default=256, help="Target size of a shard, in MiB.")
     num_workers: int = option(default=4, help="Number of shards that are written at the same time.")
     check: Check = option(

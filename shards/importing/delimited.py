@@ -104,7 +104,7 @@ def _recognized(url: str, header: str) -> str:
         return best
     raise ConfigError(
         f"{url}: got the header '{printable(header.strip())}', expected the names of at least two "
-        f"columns ({' or '.join(KEY_COLUMNS)}, and one of "
+        f"columns (in a table of utterances {' or '.join(KEY_COLUMNS)}, and one of "
         f"{', '.join((*FILE_COLUMNS, TRANSCRIPT_COLUMN))}), separated by a comma, a semicolon or a "
         "tab; say another character by --delimiter"
     )

@@ -28,6 +28,8 @@ from shards.importing.config import ImportConfig
 from shards.importing.cutting import ShardOfRows, cut_rows
 from shards.importing.facts import FACTS_NAME, ShardFacts, facts_name, known_rows, read_all_facts
 from shards.importing.former import keep_contents
+from shards.importing.joining.joined import Joined
+from shards.importing.joining.tables import REJECTED_NAMES, join_tables
 from shards.importing.plan import Rejected, plan_rows
 from shards.importing.reading import read_table
 from shards.importing.rehearsal import rehearse
@@ -77,6 +79,7 @@ class _Plan:
     source: SourceTable
     shards: tuple[ShardOfRows, ...]
     rejected: tuple[Rejected, ...]
+    joined: tuple[Joined, ...]
     remarks: Remarks
 
 
@@ -110,6 +113,7 @@ def _plan(config: ImportConfig) -> _Plan:
             "whether whatever made the table found the recordings"
         )
 
+    source, joined = join_tables(source, config)
     rows, rejected = plan_rows(source, config.root, config.audio_track)
     twins = find_twins(rows, source, config)
 
@@ -121,7 +125,8 @@ def _plan(config: ImportConfig) -> _Plan:
         source,
         tuple(cut_rows(rows, config)),
         tuple(rejected),
-        remarks_on(source, report_on_twins(twins, source)),
+        joined,
+        remarks_on(source, report_on_twins(twins, source), tuple(one.report for one in joined)),
     )
 
 
@@ -206,21 +211,33 @@ def _finish(
     `settled` has the facts of each of the shards.
     """
     wanted = {*_names(settled), *map(facts_name, plan.shards)}
-    unwanted = set(filter(_belongs, folder.names())) - wanted
+    present = set(folder.names())
+    unwanted = set(filter(_belongs, present)) - wanted
+    # A table that is joined no more leaves no list.
+    unwanted |= present & (
+        {*REJECTED_NAMES.values()} - {REJECTED_NAMES[one.report.field] for one in plan.joined}
+    )
     former = sorted(filter(_FORMER_NAME.fullmatch, unwanted))
     keep_contents([folder.place(name) for name in former], config.num_workers)
     folder.discard(unwanted)
-    folder.sweep(lambda name: _belongs(name) or name in (REJECTED_NAME, PLACEHOLDER))
+    lists = (REJECTED_NAME, *REJECTED_NAMES.values())
+    folder.sweep(lambda name: _belongs(name) or name in (*lists, PLACEHOLDER))
 
     rejected = _rejected(plan, settled)
-    with atomic_write(folder.place(REJECTED_NAME)) as stream:
-        pq.write_table(
-            pa.Table.from_pylist([asdict(item) for item in rejected], _REJECTED_SCHEMA), stream
-        )
+    _write_rejected(folder, REJECTED_NAME, rejected)
+    for one in plan.joined:
+        _write_rejected(folder, REJECTED_NAMES[one.report.field], one.rejected)
 
     report = _report(plan, settled, rejected, num_written=num_written)
     folder.finish(config, asdict(report))
     return report
+
+
+def _write_rejected(folder: Folder, name: str, rejected: Sequence[Rejected]) -> None:
+    with atomic_write(folder.place(name)) as stream:
+        pq.write_table(
+            pa.Table.from_pylist([asdict(item) for item in rejected], _REJECTED_SCHEMA), stream
+        )
 
 
 def _names(settled: Sequence[ShardFacts]) -> tuple[str, ...]:

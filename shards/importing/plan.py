@@ -250,7 +250,7 @@ def _plan_row(
 
     # The paths are part of the identity: clips that were unpacked together have the same size and
     # time, and a table that names other files must give another shard.
-    metadata = metadata_of(row, source.key_column, key, is_text=source.is_text)
+    metadata = metadata_of(row, source, key)
     versions = [[file.extension, file.relative, file.size, file.modified_ns] for file in files]
     identity: list[object] = [key, transcript, str(metadata), versions]
     # These came later. Rows that have none of them keep the identity that they had before.

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -32,26 +31,36 @@ def read_table(url: str, text_format: TextFormat | None = None) -> SourceTable:
 
     Raises ConfigError when the file cannot be read, or is not a table of utterances.
     """
-    if not exists(url):
-        raise ConfigError(f"{url}: no such file, expected a table ({KINDS})")
-    if not is_remote(url) and os.path.isdir(local_path(url)):
-        raise ConfigError(f"{url}: got a folder, expected a table ({KINDS})")
-    read = _read_by_name(url, text_format or TextFormat())
+    read = read_rows(url, text_format or TextFormat())
 
     names = read.rows.schema.names
     _require_columns(url, names)
     key_column = next(name for name in KEY_COLUMNS if name in names)
     rows, embedded = take_out_media(_with_plain_names(read.rows, key_column))
 
-    # `rows` has gaps where rows of the file could not be read: with row 1 of 4 unreadable, the
-    # places are 0, 2, 3.
-    places = np.delete(
-        np.arange(rows.num_rows + len(read.unreadable)), [place for place, _ in read.unreadable]
+    return SourceTable(
+        rows, read.places, read.unreadable, key_column, read.is_text, read.null_cells, embedded
     )
 
-    return SourceTable(
-        rows, places, read.unreadable, key_column, read.is_text, read.null_cells, embedded
-    )
+
+def read_rows(url: str, text_format: TextFormat) -> ReadRows:
+    """Read a table of anything, whose name ends as in `KINDS`; its columns have distinct names.
+
+    Raises ConfigError when the file cannot be read as a table.
+    """
+    if not exists(url):
+        raise ConfigError(f"{url}: no such file, expected a table ({KINDS})")
+    if not is_remote(url) and os.path.isdir(local_path(url)):
+        raise ConfigError(f"{url}: got a folder, expected a table ({KINDS})")
+    read = _read_by_name(url, text_format)
+
+    names = read.rows.schema.names
+    repeated = sorted({printable(name) for name in names if names.count(name) > 1})
+    if repeated:
+        raise ConfigError(
+            f"{url}: columns share a name ({', '.join(repeated)}); rename all but one"
+        )
+    return read
 
 
 def _read_by_name(url: str, text_format: TextFormat) -> ReadRows:
@@ -66,14 +75,9 @@ def _read_by_name(url: str, text_format: TextFormat) -> ReadRows:
 
 
 def _require_columns(url: str, names: Sequence[str]) -> None:
-    """Raise ConfigError unless the columns have names of their own, among them those needed."""
+    """Raise ConfigError unless the columns that a table of utterances needs are there."""
     shown = ", ".join(printable(name) for name in names)
 
-    repeated = sorted({printable(name) for name in names if names.count(name) > 1})
-    if repeated:
-        raise ConfigError(
-            f"{url}: columns share a name ({', '.join(repeated)}); rename all but one"
-        )
     if not set(KEY_COLUMNS) & set(names):
         raise ConfigError(
             f"{url}: got the columns {shown}, expected one called {' or '.join(KEY_COLUMNS)}"

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shards.emotions import canonical_emotion
+from shards.importing.joining.joined import JoinReport
 from shards.importing.table import SourceTable
 from shards.importing.twins import TwinReport
 from shards.samples.keys import printable
@@ -22,7 +23,8 @@ class Remarks:
     `null_cells` counts, by column, the cells with a word that stands for an empty cell.
     `num_unknown_emotions` counts the rows whose emotion is none of the seven, and
     `unknown_emotions` the most frequent of these by name. `shared_speakers` are the speakers who
-    are in more than one split, with their splits.
+    are in more than one split, with their splits. `joined` tells of the tables that were joined to
+    the table of utterances, one for each of --ratings and --speakers.
     """
 
     null_cells: Mapping[str, int]
@@ -30,9 +32,12 @@ class Remarks:
     unknown_emotions: Mapping[str, int]
     twins: TwinReport
     shared_speakers: Mapping[str, tuple[str, ...]]
+    joined: tuple[JoinReport, ...]
 
 
-def remarks_on(source: SourceTable, twins: TwinReport) -> Remarks:
+def remarks_on(
+    source: SourceTable, twins: TwinReport, joined: tuple[JoinReport, ...] = ()
+) -> Remarks:
     """The remarks on `source`, whose twins have been looked for."""
     unknown = _unknown_emotions(source.rows)
 
@@ -42,6 +47,7 @@ def remarks_on(source: SourceTable, twins: TwinReport) -> Remarks:
         unknown_emotions=dict(list(unknown.items())[:_SHOWN_VALUES]),
         twins=twins,
         shared_speakers=speakers_in_splits(source.rows),
+        joined=joined,
     )
 
 

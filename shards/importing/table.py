@@ -49,6 +49,15 @@ class ReadRows:
     null_cells: Mapping[str, int]
     is_text: bool
 
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """The place in the file of each row that could be read.
+
+        With row 1 of 4 unreadable, the places are 0, 2, 3.
+        """
+        every = np.arange(self.rows.num_rows + len(self.unreadable))
+        return np.delete(every, [place for place, _ in self.unreadable])
+
 
 @dataclass(frozen=True, slots=True)
 class SourceTable:
@@ -56,7 +65,8 @@ class SourceTable:
 
     `unreadable`, `null_cells` and `is_text` are those of `ReadRows`. `key_column` is the one of
     KEY_COLUMNS that the keys are made from. `embedded` has, by column, the media that lie in the
-    table itself; the cells of `rows` then refer to them by row.
+    table itself; the cells of `rows` then refer to them by row. `joined` names the columns that
+    came from other tables; their cells are JSON texts.
     """
 
     rows: pa.Table
@@ -66,6 +76,7 @@ class SourceTable:
     is_text: bool
     null_cells: Mapping[str, int]
     embedded: Mapping[str, pa.ChunkedArray]
+    joined: tuple[str, ...] = ()
 
     @property
     def num_rows(self) -> int:
@@ -73,22 +84,19 @@ class SourceTable:
         return self.rows.num_rows + len(self.unreadable)
 
 
-def metadata_of(
-    row: Mapping[str, Any], key_column: str, key: str, *, is_text: bool
-) -> dict[str, object]:
-    """The json of a row's sample: every column that does not become a field of the sample itself.
+def metadata_of(row: Mapping[str, Any], source: SourceTable, key: str) -> dict[str, object]:
+    """The json of the sample of a row of `source`: every column that is no field of the sample.
 
     The name in the key column is added to the json when `key` differs from it. Raises BadSample for
     a cell that JSON cannot hold.
     """
     metadata: dict[str, object] = {}
+    key_column = source.key_column
 
     for column, cell in row.items():
         if column in FILE_COLUMNS or column in (TRANSCRIPT_COLUMN, key_column):
             continue
-        value = (
-            _parse_text(column, cell) if is_text and cell is not None else _json_value(column, cell)
-        )
+        value = _value(column, cell, source)
         if value is not None:
             metadata[column] = value
 
@@ -96,6 +104,14 @@ def metadata_of(
         metadata[key_column] = str(row[key_column])
 
     return metadata
+
+
+def _value(column: str, cell: object, source: SourceTable) -> object:
+    if cell is not None and column in source.joined:
+        return json.loads(str(cell))
+    if source.is_text and isinstance(cell, str):
+        return _parse_text(column, cell)
+    return json_value(column, cell)
 
 
 def text_cell(row: Mapping[str, Any], column: str) -> str | None:
@@ -118,7 +134,7 @@ def _parse_text(column: str, cell: str) -> object:
         return cell.strip()
 
     try:
-        return _json_value(column, _TEXT_PARSERS[column](cell))
+        return json_value(column, _TEXT_PARSERS[column](cell))
     except ValueError as error:
         kind = "seconds" if column == "duration_seconds" else "a JSON object"
         raise BadSample(
@@ -126,16 +142,16 @@ def _parse_text(column: str, cell: str) -> object:
         ) from error
 
 
-def _json_value(column: str, cell: object) -> object:
+def json_value(column: str, cell: object) -> object:
     """`cell` in a form that JSON can hold; None when the json leaves it out.
 
     Of a struct, every field that is null is left out.
     """
     if isinstance(cell, dict):
-        inner = {str(name): _json_value(column, value) for name, value in cell.items()}
+        inner = {str(name): json_value(column, value) for name, value in cell.items()}
         return {name: value for name, value in inner.items() if value is not None}
     if isinstance(cell, list):
-        return [_json_value(column, item) for item in cell]
+        return [json_value(column, item) for item in cell]
 
     if isinstance(cell, Decimal):
         cell = float(cell)

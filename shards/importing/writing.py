@@ -125,7 +125,7 @@ def read_members(
     """
     members: dict[str, bytes] = {}
     remarks: dict[str, object] = {}
-    metadata = metadata_of(row, source.key_column, key, is_text=source.is_text)
+    metadata = metadata_of(row, source, key)
     for file in row_files(row, config.root):
         prepared = prepared_file(file, source, config)
         members[file.extension] = prepared.payload

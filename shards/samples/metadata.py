@@ -19,7 +19,7 @@ MAX_TEXT_BYTES = 1 << 20
 MAX_METADATA_DEPTH = 16
 # What raters had of an utterance: its sound alone, its picture alone, or both.
 RATED_STIMULI = ("voice", "face", "audiovisual")
-_MAX_VOTES = 2**31 - 1
+MAX_VOTES = 2**31 - 1
 
 
 def encode_metadata(metadata: Mapping[str, object]) -> bytes:
@@ -181,7 +181,7 @@ def _is_count(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     # Whole numbers of a table with gaps may have come as floats.
-    return value == int(value) and 0 <= value <= _MAX_VOTES
+    return value == int(value) and 0 <= value <= MAX_VOTES
 
 
 def dig(value: object, dotted: str) -> object:

@@ -21,6 +21,7 @@ BENCHMARKS = (
     "training.training_gpu",
     "training.pretraining",
     "training.pretraining_throughput",
+    "training.rating_votes",
     "serving.speakers",
     "serving.speaker_service",
 )

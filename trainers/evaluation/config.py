@@ -72,8 +72,10 @@ class EvaluateConfig:
     )
     groups: tuple[str, ...] = option(
         default=(),
-        help="Fields of the samples' json, such as demographics.sex: the figures are given for "
-        "each of their values too, and how far apart the values are (bias, in percent).",
+        help="Fields of the samples' json, such as demographics.sex, or sex for short: the figures "
+        "are given for each of their values too (ages by bands of ten years), and how far apart "
+        "the values are. A value with fewer than 30 utterances or 5 speakers is too small to judge "
+        "and left out of these differences.",
     )
     color_by: tuple[str, ...] = option(
         default=("speaker",),

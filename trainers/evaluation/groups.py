@@ -1,7 +1,7 @@
 """Figures for groups of utterances, such as women and men, or speakers younger and older than 40.
 
 A group is all utterances whose json has the same value in one field, the layout of Table IX of the
-SetPeER paper. Utterances without the field are a group of their own, so that nobody vanishes.
+SetPeER paper.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,16 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.config import ConfigError
-from shards.grouping import group_rows
 from shards.loading.index import CorpusIndex
 from shards.loading.targets import Targets
 from trainers.evaluation.class_figures import bias
+from trainers.evaluation.fairness.grouping import Grouping
 from trainers.evaluation.target import Target
 
-UNKNOWN = "unknown"
-# More values than this are names or numbers, and no groups.
-MAX_GROUPS = 50
 _TABLES = ("number", "per_speaker", "confusion")
 
 
@@ -29,59 +25,46 @@ def figures_of_groups(
     truth: Targets,
     answers: NDArray[np.float32],
     index: CorpusIndex,
-    fields: Sequence[str],
+    groupings: Sequence[Grouping],
     *,
     seed: int,
 ) -> dict[str, dict[str, Any]]:
-    """For each field and each of its values: `number`, `num_speakers`, `scores` and `intervals`.
+    """For each field and each of its groups: `number`, `num_speakers`, `scores` and `intervals`.
 
-    All utterances of `index` have a known `truth`, and `answers` [N, W]. `fields` are names in the
-    json, or paths such as `demographics.sex`. Raises ConfigError for a field that no utterance has,
-    or that has too many values.
+    All utterances of `index` have a known `truth`, and `answers` [N, W]; `groupings` divide them.
     """
-    return {field: _by_value(target, truth, answers, index, field, seed) for field in fields}
+    return {
+        grouping.field: {
+            name: _figures(
+                target, truth, answers, index, np.flatnonzero(grouping.place == place), seed
+            )
+            for place, name in enumerate(grouping.names)
+        }
+        for grouping in groupings
+    }
 
 
-def bias_over_groups(target: Target, groups: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+def bias_over_groups(
+    target: Target, groups: Mapping[str, Mapping[str, Any]], left_out: Sequence[str] = ()
+) -> dict[str, float | None]:
     """How far the groups of one field are apart in each figure, in percent (two-stage-aver, Eq. 2).
 
-    `groups` are those of `figures_of_groups` for the field. Figures have the names that people see;
-    deviations over speakers are left out. A group whose figure is NaN takes no part.
+    `groups` are those of `figures_of_groups` for the field, of which the groups `left_out` do not
+    count. Figures have the names that people see; deviations over speakers are left out. A group
+    whose figure is NaN takes no part, and with fewer than two groups there is no difference (None).
     """
     of_groups = [target.figures(group) for group in groups.values()]
-    names = [name for name in of_groups[0] if not name.endswith(" std")]
+    names = [name for name in of_groups[0] if " std" not in name]
     figures_FG = np.asarray([[figures[name] for figures in of_groups] for name in names])
 
-    known_FG = np.isfinite(figures_FG)
+    counts_G = np.asarray([name not in left_out for name in groups])
+    known_FG = np.isfinite(figures_FG) & counts_G
     percent_F = 100 * bias(np.where(known_FG, figures_FG, 0.0), known_FG)
-    return dict(zip(names, percent_F.tolist(), strict=True))
-
-
-def _by_value(
-    target: Target,
-    truth: Targets,
-    answers: NDArray[np.float32],
-    index: CorpusIndex,
-    field: str,
-    seed: int,
-) -> dict[str, Any]:
-    values = index.texts(field)
-    if not any(value is not None for value in values):
-        raise ConfigError(
-            f"--groups {field}: no utterance has this field in its json; give a field, or a path "
-            "such as demographics.sex"
-        )
-
-    named = np.asarray([UNKNOWN if value is None else value for value in values], dtype=object)
-    groups = group_rows(named.astype(str))
-    if len(groups) > MAX_GROUPS:
-        raise ConfigError(
-            f"--groups {field}: got {len(groups)} different values, expected at most {MAX_GROUPS}; "
-            "give a field that divides the utterances into few groups"
-        )
-
     return {
-        name: _figures(target, truth, answers, index, rows, seed) for name, rows in groups.items()
+        name: percent if is_known else None
+        for name, percent, is_known in zip(
+            names, percent_F.tolist(), known_FG.sum(axis=1) > 1, strict=True
+        )
     }
 
 

@@ -30,6 +30,8 @@ from shards.speakers.pldc import calibrate_speakers
 from shards.speakers.statistics import build_speakers
 from trainers.evaluation.config import EvaluateConfig
 from trainers.evaluation.dividing import divided_as_trained
+from trainers.evaluation.fairness.document import judge
+from trainers.evaluation.fairness.grouping import divide
 from trainers.evaluation.groups import bias_over_groups, figures_of_groups
 from trainers.evaluation.pooling import (
     pooled_index,
@@ -77,11 +79,15 @@ def measure(config: EvaluateConfig) -> Measured:
     Several checkpoints are measured together, each on its own split. Raises ConfigError as
     `_measure_one` does, and when two models tested the same utterance or have different targets.
     """
-    parts = [
-        _measure_one(replace(config, checkpoint=(checkpoint,))) for checkpoint in config.checkpoint
-    ]
+    if len(config.checkpoint) == 1:
+        return _measure_one(config)
 
-    return parts[0] if len(parts) == 1 else _pooled(config, parts)
+    # Groups are formed of the utterances of all models, so no part needs its own.
+    parts = [
+        _measure_one(replace(config, checkpoint=(checkpoint,), groups=()))
+        for checkpoint in config.checkpoint
+    ]
+    return _pooled(config, parts)
 
 
 def _pooled(config: EvaluateConfig, parts: Sequence[Measured]) -> Measured:
@@ -280,7 +286,9 @@ def _metrics(
         name: details.pop(name) for name in ("per_speaker", "confusion") if name in details
     }
     number = details.pop("number")
-    groups = figures_of_groups(target, truth, answers, index, config.groups, seed=config.seed)
+    groupings = [divide(index, field) for field in config.groups]
+    groups = figures_of_groups(target, truth, answers, index, groupings, seed=config.seed)
+    judged = judge(target.one_vs_rest(truth, answers), groupings, speakers, target, config.seed)
 
     return {
         "number": number,
@@ -291,6 +299,12 @@ def _metrics(
         "intervals": target.intervals(scores, truth, answers, speakers, seed=config.seed),
         **lists,
         "groups": groups,
-        "group_bias": {field: bias_over_groups(target, found) for field, found in groups.items()},
+        "group_bias": {
+            grouping.field: bias_over_groups(
+                target, groups[grouping.field], judged.left_out[grouping.field]
+            )
+            for grouping in groupings
+        },
+        **judged.document,
         "config": to_mapping(config),
     }

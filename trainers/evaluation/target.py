@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from shards.loading.index import CorpusIndex
 from shards.loading.targets import TargetConfig, TargetKind, Targets
 from trainers.evaluation.metrics import Scores
+from trainers.evaluation.multilabel.one_vs_rest import OneVsRest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,6 +102,13 @@ class Target(ABC):
     @abstractmethod
     def shown_intervals(self, metrics: Metrics) -> dict[str, Sequence[float | None]]:
         """The intervals of metrics.json by the names of `figures`, where they have one."""
+
+    def one_vs_rest(self, targets: Targets, answers: NDArray[np.float32]) -> OneVsRest | None:
+        """The answers [N, W] class by class, with their truth; None for a target without classes.
+
+        All `targets` must be known.
+        """
+        return None
 
     @abstractmethod
     def columns(self, targets: Targets, answers: NDArray[np.float32]) -> dict[str, pa.Array]:

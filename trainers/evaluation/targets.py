@@ -29,6 +29,7 @@ from trainers.evaluation.metrics import (
     score_classes,
     score_values,
 )
+from trainers.evaluation.multilabel.one_vs_rest import OneVsRest
 from trainers.evaluation.multilabel.rated_target import RatedTarget
 from trainers.evaluation.target import Metrics, ProbabilityTarget, Target, score_columns
 
@@ -118,6 +119,17 @@ class ClassTarget(ProbabilityTarget):
         """The intervals of all figures but standard deviations."""
         found = metrics.get("intervals", {})
         return {shown: found[name] for name, shown in self.FIGURES.items() if name in found}
+
+    def one_vs_rest(self, targets: Targets, answers: NDArray[np.float32]) -> OneVsRest:
+        """Each class against the rest: the true one, and the likeliest one of the answer."""
+        classes = np.arange(len(self.names))
+        return OneVsRest(
+            names=self.names,
+            rule="the likeliest class",
+            probs_NC=answers,
+            chosen_NC=answers.argmax(axis=1)[:, None] == classes,
+            truth_NC=targets.labels[:, None] == classes,
+        )
 
     def columns(self, targets: Targets, answers: NDArray[np.float32]) -> dict[str, pa.Array]:
         """The columns `truth` and `predicted`, and one column `score_NAME` for each class."""

@@ -53,3 +53,32 @@ def test_the_report_of_a_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[s
     )
     assert "import-rejected.parquet" not in printed
     assert not (tmp_path / "out").exists()
+
+
+def test_the_report_of_joined_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who has what of each table, and what was rejected; rows that fit nowhere are no fault."""
+    (tmp_path / "t.csv").write_text("clip,speaker,transcript\na,s1,yes\nb,s2,no\n")
+    (tmp_path / "v.csv").write_text("key,stimulus,label,votes\na,voice,happy,2\nx,voice,sad,1\n")
+    (tmp_path / "s.csv").write_text("speaker,sex,home,age\ns1,f,NA,30\n")
+    command = ["import", str(tmp_path / "t.csv"), "--root", str(tmp_path)]
+    command += ["--out", str(tmp_path / "out"), "--ratings", str(tmp_path / "v.csv")]
+    assert main([*command, "--speakers", str(tmp_path / "s.csv")]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"2 of 2 rows in 1 shards in {tmp_path / 'out'}",
+        "  ratings: 1 of 2 rows joined; utterances that have voice 1",
+        "  ratings: 1 utterances have none, such as 'b'",
+        "  ratings: rejected 1 x unknown_key; row 1, 'x': no row of the table of utterances has "
+        "this key",
+        f"  all of them: {tmp_path / 'out' / 'import-rejected-ratings.parquet'}",
+        "  demographics: 1 of 1 rows joined; utterances that have sex 1, age 1",
+        "  demographics: 1 utterances have none, such as 'b'",
+        "  demographics: read as empty, because of a word such as NA: cells of home 1; "
+        "--null-values changes the words",
+    ]
+
+    (tmp_path / "v.csv").write_text("key,stimulus,label,votes\na,voice,happy,2.5\n")
+    assert main([*command, "--dry-run"]) == 3
+    printed = capsys.readouterr().out
+    assert "  ratings: 0 of 1 rows joined; utterances that have any: 0\n" in printed
+    assert "rejected 1 x bad_votes; row 0, 'a': votes is '2.5'" in printed
+    assert "all of them" not in printed
