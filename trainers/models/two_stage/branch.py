@@ -5,8 +5,8 @@ input, a projection, three transformer layers, attentive statistics pooling and 
 IV-B and V-D). Two inputs exist: the weighted sum of all hidden states of a speech encoder, and a
 convolution over face features.
 
-An utterance that lacks the input has no frames. Its attention then looks at zeros, since a row of
-attention without a single frame is not a number, and its pooled features are 0.
+An utterance that lacks the input has no frames. Its attention then looks at zeros, since not every
+kernel of attention gives a number where nothing may be looked at, and its pooled features are 0.
 
 Shapes: N utterances, T frames, D width, F features of a frame, S hidden states, C classes.
 """

@@ -23,7 +23,7 @@ from tests.worlds.branches import (
     utterance,
     without,
 )
-from trainers.models.two_stage.branch import FaceConvolution, StateSum, sinusoids
+from trainers.models.two_stage.branch import FaceConvolution, StateSum, seen_by_attention, sinusoids
 from trainers.models.two_stage.loading import is_two_stage, load_two_stage
 from trainers.models.two_stage.recognizer import TwoStageRecognizer
 
@@ -235,6 +235,12 @@ def test_a_face_has_as_many_frames_as_the_convolution_gives_it_alone(
         for length in lengths.tolist()
     ]
     assert mask.sum(dim=1).tolist() == counted
+
+
+def test_attention_always_has_something_to_look_at() -> None:
+    """The mask stays as it is, but for an utterance without a frame."""
+    mask = torch.tensor([[True, True, False], [False, False, False]])
+    assert seen_by_attention(mask).tolist() == [[True, True, False], [True, True, True]]
 
 
 def test_positions_are_sines_beside_cosines() -> None:

@@ -21,7 +21,7 @@ from cluster.training.evaluate import evaluate
 from shards.config import ConfigError
 from shards.config_values import from_mapping
 from shards.loading.batch_plan import PlannedBatch
-from shards.loading.index import read_index
+from shards.loading.index import CorpusIndex, read_index
 from shards.loading.loader import BatchReader
 from tests import ROOT
 from tests.worlds.rated import rated_config, rated_values, write_rated_world
@@ -316,3 +316,32 @@ def test_options_that_do_not_fit_are_refused(
     values = rated_values("s/*.tar", tmp_path, inputs="audio", labels="voice")
     with pytest.raises(ConfigError, match=message):
         from_mapping(TrainConfig, values | {"encoder": {}} | changes)
+
+
+def test_the_validation_loss_is_the_published_one(world: tuple[str, Path], tmp_path: Path) -> None:
+    """Computed anew in numpy: from the answers of `best`, the votes in the json, and Cui's weights.
+
+    The class weights come from the training utterances with more than a third of the votes.
+    """
+    shards, folder = world
+    corpus = read_index(shards)
+    train, validation = corpus.split("train"), corpus.split("validation")
+    names = load_two_stage(str(folder / "1" / "best")).config.names
+    shares = [voice_shares(index, names) for index in (train, validation)]
+
+    counts = (shares[0] > 1 / 3).sum(axis=0)
+    beta = (len(train) - 1) / len(train)
+    weights = (1 - beta) / (1 - beta**counts)
+    weights *= len(names) / weights.sum()
+
+    answers = predict(load_recognizer(str(folder / "1" / "best")), validation).scores
+    losses = [(weights @ p) * -(p @ np.log(q)) for p, q in zip(shares[1], answers, strict=True)]
+    stated = json.loads((folder / "1" / "train.json").read_text())["best"]["loss"]
+    assert np.mean(losses) == pytest.approx(stated, rel=1e-4)
+
+
+def voice_shares(index: CorpusIndex, names: list[str]) -> np.ndarray:
+    """Each utterance's share of the votes for each class, from its json."""
+    votes = [json.loads(text)["ratings"]["voice"] for text in index.table["json"].to_pylist()]
+    table = np.asarray([[one[name] for name in names] for one in votes], dtype=float)
+    return table / table.sum(axis=1, keepdims=True)
