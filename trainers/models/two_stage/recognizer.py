@@ -28,6 +28,7 @@ from shards.loading.inputs import InputName
 from shards.loading.loader import Padded
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.loading import build_encoder
+from trainers.models.parts.layers import frame_mask
 from trainers.models.two_stage.branch import Branch
 from trainers.models.two_stage.configuration import TwoStageConfig
 from trainers.models.two_stage.shared import SharedLayers, Stream
@@ -152,8 +153,14 @@ class TwoStageRecognizer(PreTrainedModel):
         return Answers(log_probs_NC, joint_N, heard_NJ, pooled)
 
     def streams(self, inputs: Mapping[InputName, Padded]) -> list[Stream]:
-        """Compute each branch's frames [N, T, D] and their mask [N, T]."""
-        states = [self._states(encoder, inputs["sound"]) for encoder in self._encoders()]
+        """Compute each branch's frames [N, T, D] and their mask [N, T].
+
+        In place of `sound`, the inputs may hold the `states` of the model's only encoder.
+        """
+        if "states" in inputs:
+            states = [_stored(inputs["states"])]
+        else:
+            states = [self._states(encoder, inputs["sound"]) for encoder in self._encoders()]
 
         found = []
         for branch in self._branches():
@@ -222,6 +229,14 @@ def _mean_answer(logits: Sequence[Tensor], heard_NJ: Tensor) -> Tensor:
 
     heard_only_NJC = log_probs_NJC.masked_fill(~heard_NJ[:, :, None], -torch.inf)
     return heard_only_NJC.logsumexp(dim=1) - heard_NJ.sum(dim=1, keepdim=True).log()
+
+
+def _stored(states: Padded) -> tuple[list[Tensor], Tensor]:
+    """All hidden states [N, T, F] as they were stored, and their mask."""
+    values_NTSF = states.values
+    if values_NTSF.shape[1] == 0:
+        values_NTSF = values_NTSF.new_zeros(len(values_NTSF), 1, *values_NTSF.shape[2:])
+    return list(values_NTSF.unbind(dim=2)), frame_mask(states.lengths, values_NTSF.shape[1])
 
 
 def _with_a_frame(face: Padded, feature_size: int) -> Padded:

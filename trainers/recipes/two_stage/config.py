@@ -107,6 +107,18 @@ class TwoStageOptions(RecipeConfig):
         default=False,
     )
 
+    features: Literal["computed", "stored"] = option(
+        help="Where the encoder's hidden states come from in training. computed: from the encoder, "
+        "in every epoch; stored: from model.features_folder, which must hold all layers. The "
+        "export has the encoder in both cases, and `evaluate` computes.",
+        default="computed",
+    )
+    features_folder: str | None = option(
+        help="Folder that `emostream features --layers all` wrote for these shards, by the encoder "
+        "of this run or of its branches.",
+        default=None,
+    )
+
     class_weights: Literal["balanced", "none"] = option(
         help="balanced: an utterance's loss is multiplied by the weights of its classes, larger "
         "for rare ones, as in the paper; none: all utterances count alike.",
@@ -144,7 +156,18 @@ class TwoStageOptions(RecipeConfig):
                 f"class_weight_beta: got {self.class_weight_beta}, expected a number between 0 and "
                 "1, such as 0.9999"
             )
+        self._check_features()
         self._check_stage()
+
+    def _check_features(self) -> None:
+        if (self.features == "stored") != (self.features_folder is not None):
+            raise ConfigError(
+                f"model.features, model.features_folder: got {self.features} and "
+                f"{self.features_folder}, expected a folder exactly for stored"
+            )
+        if self.features == "stored" and (self.inputs == "face" or self.trains_encoder):
+            why = "faces have no encoder" if self.inputs == "face" else "the encoder changes"
+            raise ConfigError(f"model.features: got stored, but {why}; expected computed")
 
     def _check_stage(self) -> None:
         if (self.inputs is None) == (not self.branches):

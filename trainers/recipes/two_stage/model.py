@@ -51,5 +51,5 @@ class TwoStageModel(Float32Buffers, TrainingModel):
         return found
 
     def _has_all(self, batch: Batch) -> Tensor:
-        lengths = [batch.inputs[name].lengths for name in self.recognizer.input_names]
+        lengths = [heard.lengths for heard in batch.inputs.values()]
         return (torch.stack(lengths) > 0).all(dim=0)

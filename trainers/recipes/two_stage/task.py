@@ -9,7 +9,7 @@ Shapes: N utterances, C classes.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from shards.loading.known_speakers import training_utterances
 from shards.loading.loader import BatchReader
 from shards.loading.targets import TargetConfig, resolve_classes
 from shards.storage.files import flush_tree
+from shards.tables.feature_store import FeatureStore, open_features
 from trainers.engine.ranks import on_first_rank
 from trainers.evaluation.targets import TARGETS
 from trainers.models.losses import class_balanced_cross_entropy
@@ -37,8 +38,10 @@ from trainers.recipes.two_stage.first_stage import INPUTS, new_recognizer
 from trainers.recipes.two_stage.labels import Rated, rated_utterances, weights_of
 from trainers.recipes.two_stage.model import TARGET_NAME, TwoStageModel
 from trainers.recipes.two_stage.second_stage import TrainedBranch, joined, load_branches
+from trainers.recipes.two_stage.stored_states import require_same_states
 from trainers.task import TrainingModel
 
+STATES: InputName = "states"
 VALIDATION_UTTERANCES = 32
 
 log = logging.getLogger(__name__)
@@ -55,11 +58,14 @@ class TwoStageTask:
         if options.branches:
             self._branches = load_branches(run, options, corpus.digest)
         config = self._target_config()
+        self._features: FeatureStore | None = None
+        if options.features_folder is not None:
+            self._features = open_features(options.features_folder, run.shards)
 
-        # A face does not tell its length when it is decoded.
-        has_faces = "face" in self.inputs
+        # Only sound tells its length when it is decoded.
+        is_sound = self._read(self.inputs) == ["sound"]
         self._limit = LengthLimit(
-            replace(run.data, modality="face") if has_faces else run.data, seed=run.engine.seed
+            run.data if is_sound else replace(run.data, modality="face"), seed=run.engine.seed
         )
         train = self._limit.within(
             training_utterances(
@@ -119,11 +125,16 @@ class TwoStageTask:
 
     def training_reader(self) -> BatchReader:
         """Return a reader of training batches."""
-        return self._training_reader(self.inputs)
+        return self._training_reader(self._read(self.inputs))
 
     def validation_reader(self) -> BatchReader:
         """Return a reader of validation batches."""
-        return BatchReader(self._validation.index, self.inputs, crop=self._limit.validation_crop)
+        return BatchReader(
+            self._validation.index,
+            self._read(self.inputs),
+            crop=self._limit.validation_crop,
+            features=self._features,
+        )
 
     def keys(self, rows: NDArray[np.int64]) -> list[str]:
         """Return the keys of the training utterances `rows`."""
@@ -152,6 +163,10 @@ class TwoStageTask:
             recognizer = new_recognizer(
                 self._run, self._options, self.train, self._training_reader, **described
             )
+
+        if self._features is not None:
+            folder = str(self._options.features_folder)
+            require_same_states(recognizer, self._features, self.train, folder)
 
         recognizer.config.parameter_counts = recognizer.parameter_counts()
         on_first_rank(lambda: _say_size(recognizer))
@@ -195,7 +210,13 @@ class TwoStageTask:
             {TARGET_NAME: self._train.shares},
             cache_bytes=self._data.cache_bytes,
             crop=self._limit.training_crop,
+            features=self._features if "states" in inputs else None,
         )
+
+    def _read(self, inputs: Sequence[InputName]) -> list[InputName]:
+        """What is read for these inputs: stored states in place of sound, if there are any."""
+        stored = {} if self._options.features_folder is None else {"sound": STATES}
+        return [stored.get(name, name) for name in inputs]
 
     def _target_config(self) -> TargetConfig:
         """The target of the run, or of its branches where the run names none."""
