@@ -39,7 +39,13 @@ FLOORS: Mapping[str, Sequence[set[str]]] = {
         {"resuming"},
         {"training"},
     ],
-    "trainers/models": [{"parts", "losses"}, {"classifiers"}, {"encoders"}, {"personal"}, {"."}],
+    "trainers/models": [
+        {"parts", "losses"},
+        {"classifiers"},
+        {"encoders"},
+        {"personal", "two_stage"},
+        {"."},
+    ],
     "actors": [
         {"reading", "inference"},
         {"work"},

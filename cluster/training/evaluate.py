@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from trainers.evaluation.measuring import Measured
 
 PAGE_NAME = "evaluation.html"
+# The inputs that an utterance had, for models that take several: sound+face, or only one of them.
+ANSWERED_FROM = "answered_from"
 COPIED_COLUMNS = ["key", "shard", "speaker", "label", "emotion"]
 
 
@@ -58,6 +60,11 @@ def run_evaluate(config: EvaluateConfig) -> int:
         f"{metrics['number']} utterances of {metrics['num_speakers']} speakers, against the "
         f"{metrics['truth']}; in {config.out}\n{without_truth(metrics)}{_over_shared(metrics)}"
     )
+
+    if metrics.get("num_parameters"):
+        sys.stdout.write(f"{metrics['num_parameters']:,} parameters in the model\n")
+    if len(metrics.get("answered_from", {})) > 1:
+        sys.stdout.write(f"answered from {shown_counts(metrics['answered_from'])}\n")
 
     if metrics["num_shared_speakers"]:
         sys.stdout.write(
@@ -159,6 +166,9 @@ def _write(out: Path, measured: "Measured", groups: Sequence[str]) -> None:
         table = table.append_column(
             f"{GROUP_PREFIX}{grouping.field}", pa.array(names[grouping.place], pa.string())
         )
+    if measured.predicted.answered_from is not None:
+        inputs = pa.array(measured.predicted.answered_from, pa.string())
+        table = table.append_column(ANSWERED_FROM, inputs)
 
     out.mkdir(parents=True, exist_ok=True)
     with atomic_write(str(out / PREDICTIONS_NAME)) as stream:

@@ -2,9 +2,10 @@
 
 An input is decoded once, kept in memory as small as it comes, and made float32 for every batch.
 
-Shapes: S samples, F frames, D features, T pictures of side x side.
+Shapes: S samples, F frames, D features, T pictures of side x side, L hidden states.
 """
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,8 +18,12 @@ from shards.media.audio import decode_audio
 from shards.media.clip_format import ClipFormat
 from shards.media.clips import ClipReader
 from shards.samples.sample import Sample
+from shards.tables.feature_store import FeatureStore
 
 MAX_AUDIO_SECONDS = 600.0
+
+# The URL of a sample's shard, and the sample's offset there.
+Place = tuple[str, int]
 
 
 class Decoder(Protocol):
@@ -27,8 +32,8 @@ class Decoder(Protocol):
     # Of what stands at each place of the sequence; () until a sample has told.
     shape: tuple[int, ...]
 
-    def decode(self, sample: Sample) -> NDArray[Any] | None:
-        """Return what is kept in memory, or None where the sample lacks the input.
+    def decode(self, sample: Sample, place: Place) -> NDArray[Any] | None:
+        """Return what is kept in memory, or None where the sample, at `place`, lacks the input.
 
         Raises BadSample where the input is there and cannot be decoded.
         """
@@ -45,7 +50,7 @@ class SoundDecoder:
 
     shape: tuple[int, ...] = ()
 
-    def decode(self, sample: Sample) -> NDArray[np.float32] | None:
+    def decode(self, sample: Sample, place: Place) -> NDArray[np.float32] | None:
         sound = sample.audio if sample.audio is not None else sample.video
         return None if sound is None else decode_audio(sound, max_seconds=MAX_AUDIO_SECONDS)
 
@@ -62,7 +67,7 @@ class FaceDecoder:
     def __init__(self) -> None:
         self.shape: tuple[int, ...] = ()
 
-    def decode(self, sample: Sample) -> NDArray[np.float32] | None:
+    def decode(self, sample: Sample, place: Place) -> NDArray[np.float32] | None:
         features = sample.face_features
         if features is not None:
             self.shape = features.shape[1:]
@@ -84,7 +89,7 @@ class ClipDecoder:
         self.shape: tuple[int, ...] = (3, clip.side_pixels, clip.side_pixels)
         self._clips = ClipReader(clip)
 
-    def decode(self, sample: Sample) -> NDArray[np.uint8] | None:
+    def decode(self, sample: Sample, place: Place) -> NDArray[np.uint8] | None:
         return None if sample.video is None else self._clips.read(sample.video)
 
     def ready(self, kept: NDArray[Any]) -> NDArray[np.float32]:
@@ -92,6 +97,53 @@ class ClipDecoder:
 
     def missing(self) -> BadSample:
         return BadSample("no_video", "the sample has no video, which this training needs")
+
+
+class StoredStates:
+    """Hidden states [F, L, D] of a frozen encoder, read from feature files and not from the sample.
+
+    They are kept as float16, as they are stored.
+    """
+
+    def __init__(self, features: FeatureStore) -> None:
+        self._features = features
+        self.shape: tuple[int, ...] = (len(features.info.layers), features.info.width)
+
+    def decode(self, sample: Sample, place: Place) -> NDArray[np.float16] | None:
+        row = self._features.find(*place)
+        if row is not None and row.error is not None:
+            return None
+        return self._features.read(*place)
+
+    def ready(self, kept: NDArray[Any]) -> NDArray[np.float32]:
+        return kept.astype(np.float32)
+
+    def missing(self) -> BadSample:
+        return BadSample("no_features", "the sample has no stored features: see their file for why")
+
+
+def make_decoders(
+    inputs: Sequence[InputName], clip: ClipFormat | None, features: FeatureStore | None
+) -> dict[InputName, Decoder]:
+    """The decoder of each of `inputs`.
+
+    Raises ConfigError unless `clip` is given exactly when clips are among them, and `features` when
+    stored states are.
+    """
+    for given, name in ((clip, "clip"), (features, "states")):
+        if (given is not None) != (name in inputs):
+            raise ConfigError(
+                f"{name}: got {given} for the inputs {', '.join(inputs)}, expected what {name} is "
+                f"made with if {name} is one of them, and none otherwise"
+            )
+
+    found: dict[InputName, Decoder] = {}
+    for name in inputs:
+        if name == "states" and features is not None:
+            found[name] = StoredStates(features)
+        else:
+            found[name] = make_decoder(name, clip)
+    return found
 
 
 def make_decoder(name: InputName, clip: ClipFormat | None) -> Decoder:

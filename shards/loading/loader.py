@@ -24,13 +24,14 @@ from shards.config import ConfigError
 from shards.errors import BadSample, BadShard
 from shards.loading.batch_plan import BatchPlan, PlannedBatch
 from shards.loading.crop import Crop
-from shards.loading.decoding import Decoder, make_decoder
+from shards.loading.decoding import Decoder, make_decoders
 from shards.loading.index import CorpusIndex
 from shards.loading.inputs import InputName
 from shards.media.clip_format import ClipFormat
 from shards.media.padding import pad
 from shards.samples.sample import parse_sample
 from shards.storage.open_files import OpenFiles
+from shards.tables.feature_store import FeatureStore
 from shards.tar.reader import read_sample
 
 MAX_OPEN_SHARDS = 16
@@ -45,8 +46,8 @@ class Padded:
     """One input of N utterances: float32 `values` [N, L, ...] and int64 `lengths` [N].
 
     `values` are zero after an utterance's end: [N, samples] of 16 kHz sound, [N, frames, numbers]
-    of a face, [N, pictures, 3, side, side] of a clip. An utterance that lacks the input has length
-    0.
+    of a face, [N, pictures, 3, side, side] of a clip, [N, frames, states, numbers] of stored
+    states. An utterance that lacks the input has length 0.
     """
 
     values: Tensor
@@ -96,8 +97,8 @@ class BatchReader(Dataset[Batch]):
     """Turns planned batches into tensors; each process that uses it opens shards of its own.
 
     `inputs` are read of every utterance, which must have one of them; `targets` are [rows of the
-    index, W] by name. `clip` is the format of clips, given exactly when they are among the inputs.
-    `crop` cuts long utterances.
+    index, W] by name. `clip` is the format of clips, and `features` holds stored states; each is
+    given exactly when these are among the inputs. `crop` cuts long utterances.
 
     Utterances are decoded once and kept until `cache_bytes` are full: a small corpus is then read
     from memory from its second epoch on. Nothing is dropped again to make room, since every epoch
@@ -113,12 +114,9 @@ class BatchReader(Dataset[Batch]):
         cache_bytes: int = 0,
         clip: ClipFormat | None = None,
         crop: Crop | None = None,
+        features: FeatureStore | None = None,
     ) -> None:
-        if (clip is not None) != ("clip" in inputs):
-            raise ConfigError(
-                f"clip: got {clip} for the inputs {', '.join(inputs)}, expected a clip's format "
-                "if clip is one of them, and none otherwise"
-            )
+        self._decoders = make_decoders(inputs, clip, features)
 
         self._keys = index.table["key"].to_pylist()
         self._shards = index.table["shard"].to_pylist()
@@ -127,10 +125,6 @@ class BatchReader(Dataset[Batch]):
         self._speakers = index.table["speaker"].to_pylist()
         self._targets = targets or {}
         self._seconds, self._crop = index.durations, crop
-
-        self._decoders: dict[InputName, Decoder] = {
-            name: make_decoder(name, clip) for name in inputs
-        }
 
         self._open = OpenFiles(MAX_OPEN_SHARDS)
         self._decoded: dict[int, Decoded] = {}
@@ -191,7 +185,10 @@ class BatchReader(Dataset[Batch]):
                 self._open[shard], key, int(self._offsets[row]), int(self._sizes[row])
             )
             sample = parse_sample(key, members)
-            found = {name: decoder.decode(sample) for name, decoder in self._decoders.items()}
+            place = shard, int(self._offsets[row])
+            found = {
+                name: decoder.decode(sample, place) for name, decoder in self._decoders.items()
+            }
             if all(array is None for array in found.values()):
                 raise next(iter(self._decoders.values())).missing()
         except (BadSample, BadShard) as bad:

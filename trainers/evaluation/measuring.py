@@ -12,6 +12,7 @@ Shapes: N utterances of `index`, W classes or values, D width.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -40,6 +41,7 @@ from trainers.evaluation.pooling import (
 )
 from trainers.evaluation.predicting import (
     Predicted,
+    Recognizer,
     can_support,
     labels_learned,
     load_recognizer,
@@ -55,8 +57,7 @@ from trainers.evaluation.start_distance import (
     load_start,
 )
 from trainers.evaluation.target import Target
-from trainers.models.recognizer import EmotionRecognizer
-from trainers.models.trained import TrainedRecognizer
+from trainers.models.trained import Trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ def _pooled(config: EvaluateConfig, parts: Sequence[Measured]) -> Measured:
     index, target = pooled_index([part.index for part in parts]), parts[0].target
     truth = pooled_truth([part.truth for part in parts])
     answers = np.concatenate([part.answers for part in parts])
+    predicted = pooled_predictions([part.predicted for part in parts])
 
     known = np.flatnonzero(truth.known)
     metrics = _metrics(config, target, index.take(known), answers[known], truth_names[0])
@@ -114,14 +116,16 @@ def _pooled(config: EvaluateConfig, parts: Sequence[Measured]) -> Measured:
         "split_digest": index.digest,
         "num_shared_speakers": max(part.metrics["num_shared_speakers"] for part in parts),
         "num_models": len(parts),
+        "num_parameters": parts[0].metrics["num_parameters"],
     }
     distances = _pooled_distances(parts)
     if distances is not None:
         metrics["start"] = describe_distances(config, distances, index.speaker_of_rows)
+    if predicted.answered_from is not None:
+        metrics["answered_from"] = dict(Counter(predicted.answered_from.tolist()))
     colors = {
         name: [text for part in parts for text in part.colors[name]] for name in config.color_by
     }
-    predicted = pooled_predictions([part.predicted for part in parts])
 
     return Measured(index, colors, target, truth, predicted, answers, metrics, distances)
 
@@ -147,7 +151,7 @@ def _measure_one(config: EvaluateConfig) -> Measured:
     return replace(measured, metrics=measured.metrics | {"start": found}, start_distances=distances)
 
 
-def _measure_answers(config: EvaluateConfig, trained: TrainedRecognizer) -> Measured:
+def _measure_answers(config: EvaluateConfig, trained: Trained) -> Measured:
     """Measure the answers of one model.
 
     Raises ConfigError when no utterance can be measured, when the model was trained on utterances
@@ -194,12 +198,15 @@ def _measure_answers(config: EvaluateConfig, trained: TrainedRecognizer) -> Meas
     }
     if shared is not None:
         metrics["other_corpus"] = shared.described(predicted.scores, known)
+    metrics["num_parameters"] = sum(part.numel() for part in trained.model.parameters())
+    if predicted.answered_from is not None:
+        metrics["answered_from"] = dict(Counter(predicted.answered_from.tolist()))
     if predicted.codes is not None:
         metrics["codes_used"] = len(predicted.codes)
     return Measured(index, colors, target, truth, predicted, answers, metrics)
 
 
-def _target_answered(config: EvaluateConfig, model: EmotionRecognizer) -> Target:
+def _target_answered(config: EvaluateConfig, model: Recognizer) -> Target:
     """What the model answers, as the options want it scored."""
     target = target_answered(model, config.f1_over, config.stimulus)
     if config.stimulus is not None and target.kind != "ratings":
@@ -210,7 +217,7 @@ def _target_answered(config: EvaluateConfig, model: EmotionRecognizer) -> Target
     return target
 
 
-def _require_unheard(config: EvaluateConfig, model: EmotionRecognizer) -> None:
+def _require_unheard(config: EvaluateConfig, model: Recognizer) -> None:
     """Raise ConfigError when the model would be measured on utterances that it was trained on."""
     heard = seconds_heard(model, config.split)
     if heard and heard != config.known_seconds:
@@ -273,7 +280,7 @@ def _require_numbers(
 
 def _calibrated(
     config: EvaluateConfig,
-    trained: TrainedRecognizer,
+    trained: Trained,
     corpus: CorpusIndex,
     index: CorpusIndex,
     found: Predicted,

@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import accumulate
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shards.config import ConfigError
 from shards.loading.index import CorpusIndex
@@ -70,4 +71,13 @@ def pooled_predictions(parts: Sequence[Predicted]) -> Predicted:
         ),
         set_embeddings=None,
         codes=None,
+        answered_from=_pooled_inputs([part.answered_from for part in parts]),
     )
+
+
+def _pooled_inputs(
+    parts: Sequence[NDArray[np.object_] | None],
+) -> NDArray[np.object_] | None:
+    """The inputs of all utterances; None for models of one input."""
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if len(known) == len(parts) else None

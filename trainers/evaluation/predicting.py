@@ -28,6 +28,7 @@ from shards.config import ConfigError
 from shards.config_values import from_mapping
 from shards.loading.batch_plan import PlannedBatch, evaluation_batches
 from shards.loading.index import CorpusIndex
+from shards.loading.inputs import InputName
 from shards.loading.known_speakers import training_utterances
 from shards.loading.loader import Batch, BatchReader, read_once
 from shards.loading.subsets import subset
@@ -36,9 +37,11 @@ from trainers.evaluation.target import Target
 from trainers.evaluation.targets import TARGETS
 from trainers.models.parts.device import default_device
 from trainers.models.recognizer import EmotionRecognizer, Recognition
-from trainers.models.trained import TrainedRecognizer, require_recognizer
+from trainers.models.trained import Trained, require_trained
+from trainers.models.two_stage.recognizer import TwoStageRecognizer
 from trainers.preparation.proxy_speakers import assign_speakers
 
+Recognizer = EmotionRecognizer | TwoStageRecognizer
 Support = Literal["same", "disjoint", "wrong"]
 VANILLA_SET_SIZE = 32
 
@@ -51,7 +54,8 @@ class Predicted:
     `sets` [N] is the number of each utterance's set. `set_embeddings` [B, D] holds what the model
     made of each set (P's embeddings, averaged over layers); None for a model without sets.
     `codes` are the entries of P's codebook that any layer chose at least once; None without a
-    codebook.
+    codebook. `answered_from` [N] names the inputs that each utterance had, such as "sound+face" or
+    "face"; None for a model that takes one input.
     """
 
     scores: NDArray[np.float32]
@@ -59,20 +63,21 @@ class Predicted:
     sets: NDArray[np.int64]
     set_embeddings: NDArray[np.float32] | None
     codes: NDArray[np.int64] | None
+    answered_from: NDArray[np.object_] | None = None
 
 
-def load_recognizer(folder: str) -> TrainedRecognizer:
-    """A recognizer that `emostream train` exported, on this process's GPU if it has one.
+def load_recognizer(folder: str) -> Trained:
+    """A model that `emostream train` exported, on this process's GPU if it has one.
 
     Raises ConfigError when `folder` holds no recognizer, or one that cannot be loaded.
     """
-    trained = require_recognizer(folder)
+    trained = require_trained(folder)
     trained.model.eval().to(default_device())
     return trained
 
 
 def target_answered(
-    model: EmotionRecognizer,
+    model: Recognizer,
     f1_over: Literal["present", "classes"] | None = None,
     stimulus: Stimulus | None = None,
 ) -> Target:
@@ -95,7 +100,7 @@ def target_answered(
 
 @torch.inference_mode()
 def predict(
-    trained: TrainedRecognizer,
+    trained: Trained,
     index: CorpusIndex,
     *,
     set_size: int = 8,
@@ -120,7 +125,7 @@ def predict(
     planned = plan_sets(
         index.rows_by_speaker(), set_size if personalized else VANILLA_SET_SIZE, support, seed
     )
-    reader = BatchReader(index, [model.input_name], clip=model.clip_format)
+    reader = BatchReader(index, model.input_names, clip=model.clip_format)
     numbers = (
         {}
         if trained.speakers is None
@@ -132,7 +137,7 @@ def predict(
     batches = read_once(reader, [plan for plan, _ in planned])
     for number, (batch, (plan, num_predicted)) in enumerate(zip(batches, planned, strict=True)):
         found = _recognize(model, batch.to(device), num_predicted, numbers)
-        gathered.add(number, plan.rows[:num_predicted], found)
+        gathered.add(number, plan.rows[:num_predicted], found, batch)
 
     return gathered.predicted()
 
@@ -143,22 +148,25 @@ class _Gathered:
     The sets contain every row of the index exactly once, so every element is written in the end.
     """
 
-    def __init__(self, num_rows: int, model: EmotionRecognizer, target: Target) -> None:
+    def __init__(self, num_rows: int, model: Recognizer, target: Target) -> None:
+        self._input_names = model.input_names
+        self._answered_from = np.empty(num_rows, dtype=object)
         self._target = target
         self._scores = np.empty((num_rows, len(model.config.names)), dtype=np.float32)
-        self._features = np.empty((num_rows, model.encoder.width), dtype=np.float32)
+        self._features = np.empty((num_rows, model.feature_width), dtype=np.float32)
         self._sets = np.empty(num_rows, dtype=np.int64)
         self._embeddings: list[NDArray[np.float32]] = []
         self._codes: list[Tensor] = []
 
-    def add(self, number: int, rows: NDArray[np.int64], found: Recognition) -> None:
-        """Take the answers to set `number`, whose utterances are `rows`."""
+    def add(self, number: int, rows: NDArray[np.int64], found: Recognition, batch: Batch) -> None:
+        """Take the answers to set `number`, whose utterances are `rows`, in `batch`."""
         # The model answers to the whole batch, by position. Only the first answers are kept, those
         # to the set. The answers to the support behind it are dropped: these utterances are
         # predicted in sets of their own.
         self._scores[rows] = self._target.answers(found.scores_NC)[: len(rows)].cpu().numpy()
         self._features[rows] = found.pooled_ND[: len(rows)].float().cpu().numpy()
         self._sets[rows] = number
+        self._answered_from[rows] = _inputs_there(batch, self._input_names)[: len(rows)]
 
         # To the model, the whole batch is one set, so this adds one embedding, that of set `number`
         # (B is 1).
@@ -174,17 +182,31 @@ class _Gathered:
             sets=self._sets,
             set_embeddings=np.concatenate(self._embeddings) if self._embeddings else None,
             codes=torch.unique(torch.cat(self._codes)).numpy() if self._codes else None,
+            answered_from=self._answered_from if len(self._input_names) > 1 else None,
         )
 
 
+def _inputs_there(batch: Batch, names: Sequence[InputName]) -> list[str]:
+    """The inputs that each utterance of the batch has [N], such as "sound+face"."""
+    is_there = [(batch.inputs[name].lengths > 0).tolist() for name in names]
+    return [
+        "+".join(name for name, there in zip(names, row, strict=True) if there)
+        for row in zip(*is_there, strict=True)
+    ]
+
+
 def _recognize(
-    model: EmotionRecognizer, batch: Batch, num_predicted: int, numbers: Mapping[str, int]
+    model: Recognizer, batch: Batch, num_predicted: int, numbers: Mapping[str, int]
 ) -> Recognition:
     """Recognize one batch: a set of `num_predicted` utterances, and behind it the set's support.
 
     `numbers` has the number of each speaker's embedding; it is empty for a model without
     embeddings.
     """
+    if isinstance(model, TwoStageRecognizer):
+        answers = model(batch.inputs)
+        return Recognition(answers.log_probs_NC, answers.pooled, None, (), {})
+
     heard = batch.inputs[model.input_name]
     places = torch.arange(len(batch), device=batch.rows.device)
 
@@ -293,7 +315,7 @@ def _with_support(
     return supported
 
 
-def seconds_heard(model: EmotionRecognizer, split: str) -> float:
+def seconds_heard(model: Recognizer, split: str) -> float:
     """How many seconds of each speaker of `split` the model was trained on.
 
     Training of the models that this model started from counts too.
@@ -309,7 +331,7 @@ def seconds_heard(model: EmotionRecognizer, split: str) -> float:
     return seconds
 
 
-def utterances_learned(model: EmotionRecognizer, corpus: CorpusIndex) -> CorpusIndex:
+def utterances_learned(model: Recognizer, corpus: CorpusIndex) -> CorpusIndex:
     """The utterances of the split `train` that the model was trained on.
 
     They are those of all speakers, or of some when the run chose among speakers or utterances.
@@ -336,7 +358,7 @@ def utterances_learned(model: EmotionRecognizer, corpus: CorpusIndex) -> CorpusI
     return chosen
 
 
-def labels_learned(model: EmotionRecognizer, train: CorpusIndex) -> Targets:
+def labels_learned(model: Recognizer, train: CorpusIndex) -> Targets:
     """The labels that the model learned for the training utterances `train`.
 
     PLDC may use only these labels, and not the true emotions, which no deployment has.

@@ -22,6 +22,7 @@ from shards.loading.index import CorpusIndex
 from shards.loading.loader import BatchReader, Padded, read_once
 from shards.resampling import SpeakerResamples
 from trainers.evaluation.config import EvaluateConfig
+from trainers.evaluation.predicting import Recognizer
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.loading import load_encoder
 from trainers.models.encoders.statistics import StatisticsEncoderConfig
@@ -29,11 +30,12 @@ from trainers.models.parts.device import default_device
 from trainers.models.parts.pooling import masked_mean
 from trainers.models.recognizer import EmotionRecognizer, is_recognizer
 from trainers.models.trained import load_trained
+from trainers.models.two_stage.recognizer import TwoStageRecognizer
 
 BATCH_SIZE = 32
 
 
-def load_start(config: EvaluateConfig, model: EmotionRecognizer) -> LayerwiseEncoder | None:
+def load_start(config: EvaluateConfig, model: Recognizer) -> LayerwiseEncoder | None:
     """The encoder that `--start` names, on this process's GPU if it has one; None without it.
 
     Raises ConfigError for what cannot be loaded, for a `model` without an encoder of sound that is
@@ -112,7 +114,12 @@ def _load(checkpoint: str, revision: str | None) -> LayerwiseEncoder:
         raise ConfigError(f"--start {checkpoint}: cannot be loaded: {error}") from error
 
 
-def _require_trained_encoder_of_sound(start: str, model: EmotionRecognizer) -> None:
+def _require_trained_encoder_of_sound(start: str, model: Recognizer) -> None:
+    if isinstance(model, TwoStageRecognizer):
+        raise ConfigError(
+            f"--start {start}: the evaluated model is one of two-stage, whose branches have encoders "
+            "of their own; evaluate a model with one encoder, or leave --start out"
+        )
     family = model.config.encoder["model_type"]
     if family == StatisticsEncoderConfig.model_type:
         raise ConfigError(

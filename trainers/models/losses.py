@@ -78,6 +78,19 @@ def soft_cross_entropy(
     return total / probs_NC.sum().clamp_min(1e-8)
 
 
+def class_balanced_cross_entropy(
+    log_probs_NC: Tensor, probs_NC: Tensor, class_weights_C: Tensor | None = None
+) -> Tensor:
+    """Each utterance's cross-entropy against its distribution, times its weight [N].
+
+    An utterance weighs sum_c w_c p_c, and its whole cross-entropy is multiplied by it, as in the
+    code that the authors of two-stage-aver published; the loss is the mean over utterances. This is
+    another loss than `soft_cross_entropy`, which weighs each class within the sum.
+    """
+    losses_N = -(probs_NC * log_probs_NC.float()).sum(dim=-1)
+    return losses_N if class_weights_C is None else losses_N * (probs_NC @ class_weights_C.float())
+
+
 def balanced_class_weights(counts_C: Tensor) -> Tensor:
     """Inverse class frequencies with mean 1 over the utterances; an absent class gets 0."""
     counts_C = counts_C.float()

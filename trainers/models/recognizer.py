@@ -18,18 +18,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 
 from shards.config_values import from_mapping
 from shards.loading.inputs import INPUT_OF, InputName
 from shards.media.clip_format import ClipFormat
 from shards.storage.documents import read_json
 from trainers.models.encoders.layerwise import LayerwiseEncoder
-from trainers.models.encoders.loading import encoder_of
-from trainers.models.encoders.registry import register_models
+from trainers.models.encoders.loading import build_encoder
 from trainers.models.encoders.seams import BeforeLayer
-from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
-from trainers.models.encoders.statistics import StatisticsEncoder, StatisticsEncoderConfig
 from trainers.models.heads import build_head
 from trainers.models.parts.partial_start import require_whole_start
 from trainers.models.parts.pooling import masked_mean
@@ -74,7 +71,7 @@ class EmotionRecognizer(PreTrainedModel):
 
     def __init__(self, config: RecognizerConfig) -> None:
         super().__init__(config)
-        self.encoder = LayerwiseEncoder(_build_encoder(config.encoder), normalize=config.normalise)
+        self.encoder = LayerwiseEncoder(build_encoder(config.encoder), normalize=config.normalise)
         self.head = build_head(config, self.encoder.width)
 
         self.extractor: PersonalizedFeatureExtractor | None = None
@@ -131,6 +128,16 @@ class EmotionRecognizer(PreTrainedModel):
     def input_name(self) -> InputName:
         """The name of the input that it takes from a batch."""
         return INPUT_OF[self.config.modality]
+
+    @property
+    def input_names(self) -> list[InputName]:
+        """The same as a list, as models of several inputs have it."""
+        return [self.input_name]
+
+    @property
+    def feature_width(self) -> int:
+        """How many numbers the pooled features of an utterance are."""
+        return self.encoder.width
 
     @property
     def clip_format(self) -> ClipFormat | None:
@@ -287,14 +294,3 @@ def is_recognizer(folder: str) -> bool:
         return True
     path = Path(folder) / "config.json"
     return path.is_file() and read_json(path).get("model_type") == RecognizerConfig.model_type
-
-
-def _build_encoder(values: dict[str, Any]) -> Any:
-    """Build an encoder with fresh weights from its configuration."""
-    if values["model_type"] == SequenceEncoderConfig.model_type:
-        return SequenceEncoder(SequenceEncoderConfig.from_dict(values))
-    if values["model_type"] == StatisticsEncoderConfig.model_type:
-        return StatisticsEncoder(StatisticsEncoderConfig.from_dict(values))
-    register_models()
-    rest = {name: value for name, value in values.items() if name != "model_type"}
-    return encoder_of(AutoModel.from_config(AutoConfig.for_model(values["model_type"], **rest)))

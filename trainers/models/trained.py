@@ -13,6 +13,8 @@ from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.loading import load_encoder
 from trainers.models.personal.adapted_encoder import ORIGINAL_NAME, SpeakerState
 from trainers.models.recognizer import EmotionRecognizer, is_recognizer
+from trainers.models.two_stage.loading import is_two_stage, load_two_stage
+from trainers.models.two_stage.recognizer import TwoStageRecognizer
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,29 @@ class TrainedRecognizer:
     speakers: SpeakerState | None
 
 
+@dataclass(frozen=True)
+class TrainedTwoStage:
+    """A model of the recipe `two-stage`, which knows no speakers."""
+
+    model: TwoStageRecognizer
+    speakers: None = None
+
+
+Trained = TrainedRecognizer | TrainedTwoStage
+
+
+def require_trained(folder: str) -> Trained:
+    """The model of any recipe that people name by `--checkpoint`, on the CPU.
+
+    Raises ConfigError when `folder` holds none, or one that cannot be loaded.
+    """
+    if not is_two_stage(folder):
+        return require_recognizer(folder)
+
+    transformers_logging.disable_progress_bar()
+    return TrainedTwoStage(load_two_stage(folder))
+
+
 def require_recognizer(folder: str) -> TrainedRecognizer:
     """The recognizer that people name by `--checkpoint`, on the CPU.
 
@@ -34,6 +59,12 @@ def require_recognizer(folder: str) -> TrainedRecognizer:
     if not (Path(folder) / "config.json").exists():
         raise ConfigError(
             f"--checkpoint {folder}: no exported model; expected a folder such as RUN/best"
+        )
+
+    if is_two_stage(folder):
+        raise ConfigError(
+            f"--checkpoint {folder}: got a model of the recipe two-stage, which `emostream "
+            "evaluate` alone can use; expected one of another recipe"
         )
 
     # transformers would show one progress bar for every file that it loads.

@@ -1,6 +1,7 @@
 """The configurations that come with the recipes, such as those of the papers' tables; no torch.
 
-They are the files `configs/*.yaml` of each family and are named FAMILY/FILE: `papt/table2`.
+They are the files `configs/*.yaml` of each family and are named FAMILY/FILE: `papt/table2`, and
+`two-stage/table1` of the family two_stage.
 """
 
 from importlib.util import find_spec
@@ -12,7 +13,7 @@ from trainers.recipes.registry import FAMILIES
 def named_configs() -> dict[str, Path]:
     """The file of each configuration by its name, family by family."""
     return {
-        f"{family.rpartition('.')[2]}/{path.stem}": path
+        f"{family.rpartition('.')[2].replace('_', '-')}/{path.stem}": path
         for family in FAMILIES
         for path in sorted((_folder(family) / "configs").glob("*.yaml"))
     }

@@ -11,6 +11,7 @@ FAMILIES = [
     "trainers.recipes.papt",
     "trainers.recipes.multimodal",
     "trainers.recipes.emotion2vec",
+    "trainers.recipes.two_stage",
 ]
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from trainers.models.losses import (
     balanced_class_weights,
     ccc,
     ccc_loss,
+    class_balanced_cross_entropy,
     info_nce,
     soft_cross_entropy,
 )
@@ -146,3 +148,25 @@ def test_balanced_weights_are_inverse_frequencies() -> None:
     weights = balanced_class_weights(counts)
     torch.testing.assert_close(weights, torch.tensor([2.0, 2 / 3, 0.0]))
     assert ((weights * counts).sum() / counts.sum()).item() == pytest.approx(1.0)
+
+
+def test_class_balanced_loss_multiplies_each_whole_cross_entropy() -> None:
+    """Against numpy; `soft_cross_entropy`, which weighs within the sum, is another number."""
+    rng = np.random.default_rng(0)
+    logits, votes = rng.standard_normal((7, 4)), rng.integers(1, 9, (7, 4))
+    probs, weights = votes / votes.sum(axis=1, keepdims=True), np.array([0.4, 0.8, 1.2, 1.6])
+
+    log_probs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    entropies = [
+        -sum(p * q for p, q in zip(*row, strict=True)) for row in zip(probs, log_probs, strict=True)
+    ]
+    expected = [sum(weights * p) * entropy for p, entropy in zip(probs, entropies, strict=True)]
+
+    tensors = [torch.from_numpy(values).float() for values in (log_probs, probs, weights)]
+    found = class_balanced_cross_entropy(*tensors)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
+    other = soft_cross_entropy(tensors[0], tensors[1], tensors[2])
+    assert abs(other.item() - np.mean(expected)) > 1e-3
+
+    unweighted = class_balanced_cross_entropy(*tensors[:2])
+    np.testing.assert_allclose(unweighted.numpy(), entropies, rtol=1e-5)

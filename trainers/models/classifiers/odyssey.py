@@ -17,10 +17,11 @@ Shapes: B batch, S samples, T frames, D width, C classes.
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel, WavLMConfig, WavLMModel
 from transformers.modeling_outputs import SequenceClassifierOutput
+
+from trainers.models.parts.pooling import AttentiveStatisticsPooling
 
 WAVLM_LARGE = "microsoft/wavlm-large"
 
@@ -124,29 +125,6 @@ class OdysseyClassifier(PreTrainedModel):
             frames_B = (frames_B - kernel) // stride + 1
 
         return torch.arange(frames_BTD.shape[1], device=frames_B.device) < frames_B.unsqueeze(-1)
-
-
-class AttentiveStatisticsPooling(nn.Module):
-    """Attention-weighted mean and standard deviation over time: [B, T, D] to [B, 2D]."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.sap_linear = nn.Linear(width, width)
-        self.attention = nn.Parameter(torch.randn(width, 1))
-
-    def forward(self, frames_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        score_BT = (torch.tanh(self.sap_linear(frames_BTD)) @ self.attention).squeeze(-1)
-        weight_BT1 = F.softmax(
-            score_BT.float().masked_fill(~mask_BT, -torch.inf), dim=-1
-        ).unsqueeze(-1)
-
-        # A difference of two squares can come out slightly below 0, where the root is not a number.
-        frames_BTD = frames_BTD.float()
-        mean_BD = (frames_BTD * weight_BT1).sum(dim=1)
-        variance_BD = (frames_BTD.square() * weight_BT1).sum(dim=1) - mean_BD.square()
-
-        pooled = torch.cat([mean_BD, variance_BD.clamp_min(1e-5).sqrt()], dim=-1)
-        return pooled.to(score_BT.dtype)
 
 
 class _DenseHead(nn.Module):

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel
 
 from shards.config import ConfigError
 from shards.loading.inputs import Modality
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.registry import register_models
+from trainers.models.encoders.sequence import SequenceEncoder, SequenceEncoderConfig
 from trainers.models.encoders.speech.waveform import normalizes
+from trainers.models.encoders.statistics import StatisticsEncoder, StatisticsEncoderConfig
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +76,17 @@ def load_encoder(
 
     _require_no_leftovers(model, found["unexpected_keys"], f"{option} {folder_or_name}")
     return LayerwiseEncoder(encoder_of(model), normalize=normalizes(model.config))
+
+
+def build_encoder(values: dict[str, Any]) -> Any:
+    """Build an encoder with fresh weights from its configuration."""
+    if values["model_type"] == SequenceEncoderConfig.model_type:
+        return SequenceEncoder(SequenceEncoderConfig.from_dict(values))
+    if values["model_type"] == StatisticsEncoderConfig.model_type:
+        return StatisticsEncoder(StatisticsEncoderConfig.from_dict(values))
+    register_models()
+    rest = {name: value for name, value in values.items() if name != "model_type"}
+    return encoder_of(AutoModel.from_config(AutoConfig.for_model(values["model_type"], **rest)))
 
 
 def _require_safetensors(folder_or_name: str, option: str) -> None:

@@ -16,10 +16,21 @@ from torch import Tensor, nn
 class LayerSizes(Protocol):
     """The sizes of an EncoderLayer: any configuration that has these fields."""
 
-    hidden_size: int
-    num_attention_heads: int
-    intermediate_size: int
-    dropout_probability: float
+    @property
+    def hidden_size(self) -> int:
+        """The width of a frame."""
+
+    @property
+    def num_attention_heads(self) -> int:
+        """The number of heads, which divides the width."""
+
+    @property
+    def intermediate_size(self) -> int:
+        """The width between the two feed-forward layers."""
+
+    @property
+    def dropout_probability(self) -> float:
+        """The share of numbers that training drops."""
 
 
 class StridedConvolution(nn.Module):
