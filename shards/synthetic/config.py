@@ -8,15 +8,20 @@ in it.
 Units: a *cue unit* is the distance by which a clearly shown emotion moves a typical cue away from
 the speaker's habit; log-odds and log-gains are natural logarithms.
 
-Rejected: one overall "difficulty" knob (it hides which clause makes a result), and data fitted to a
-real corpus (its truth would again be somebody's opinion).
+Rejected: one overall "difficulty" knob (it hides which clause makes a result), and emotions fitted
+to a real corpus (their truth would again be somebody's opinion). Only the raters are fitted to one,
+because votes are opinions.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from shards.config import ConfigError, option, require_at_least
+from shards.config import ConfigError, option, require_at_least, require_positive
 from shards.emotions import EMOTIONS, NUM_EMOTIONS
+from shards.synthetic.demographics import DemographicsConfig
 from shards.synthetic.dialogues import DialogueConfig
+from shards.synthetic.raters import RaterConfig
+
+_NEVER = 1e-9  # a prior has no zeros, because log-odds are added to it
 
 
 def _require_share(name: str, value: float) -> None:
@@ -166,11 +171,14 @@ class WorldConfig:
         help="frame-to-frame tracking noise of every face cue, in cue units", default=0.3
     )
 
-    num_raters: int = option(
-        help="votes for each of the voice-only, face-only and audio-visual ratings", default=10
+    raters: RaterConfig = option(
+        help="who votes for the emotion of each voice, face and whole utterance, and how",
+        default=RaterConfig(),
     )
-    rater_noise: float = option(
-        help="share of votes that are guesses, at ordinary intensity", default=0.25
+    demographics: DemographicsConfig | None = option(
+        help="sex, age and background of the speakers, and how far raters read some of them "
+        "better than others; without it, samples tell the voice type only",
+        default=None,
     )
     label_mean: Spread = option(
         help="shift of a speaker's arousal and valence labels", default=Spread(shared=0.15, own=0.1)
@@ -197,7 +205,6 @@ class WorldConfig:
             "unspoken_rate",
             "ambiguous_rate",
             "shared_conflict_rate",
-            "rater_noise",
         ):
             _require_share(name, getattr(self, name))
 
@@ -243,6 +250,28 @@ def null_world(*, seed: int = 0) -> WorldConfig:
     )
 
 
+def acted_world(*, seed: int = 0) -> WorldConfig:
+    """A world like CREMA-D: six emotions that are acted alike often, among which raters choose.
+
+    Nobody acts surprise. Neutral is acted less often than in the default world, but people vote for
+    it as often, because they lean to it more.
+    """
+    default = RaterConfig()
+
+    return WorldConfig(
+        seed=seed,
+        emotion_prior=tuple(
+            _NEVER if emotion == "surprise" else 0.146 if emotion == "neutral" else 0.171
+            for emotion in EMOTIONS
+        ),
+        raters=replace(
+            default,
+            answers=tuple(emotion for emotion in EMOTIONS if emotion != "surprise"),
+            neutral=1.0,
+        ),
+    )
+
+
 def _require_voices(config: WorldConfig) -> None:
     num_types = len(config.f0_centers_hz)
     if num_types == 0 or num_types != len(config.tract_scales):
@@ -283,8 +312,4 @@ def _require_counts(config: WorldConfig) -> None:
             "expected 0.5 <= min_seconds <= max_seconds <= 30"
         )
 
-    if config.num_raters < 1 or not config.frames_per_second > 0:
-        raise ConfigError(
-            f"num_raters, frames_per_second: got {config.num_raters}, {config.frames_per_second}, "
-            "expected above 0"
-        )
+    require_positive(config, "frames_per_second")

@@ -11,7 +11,10 @@ The story, clause by clause (each has its strength in `WorldConfig`):
 - Speakers may talk to each other in **dialogues**, in which emotions last and spread
   (`dialogues.py`), and in other **languages** (`languages.py`).
 - What is shown is **recorded**: a waveform (`voice.py`), action units (`face.py`), a transcript
-  (`words.py`), each with noise of its own. Raters judge what they are given to hear or see.
+  (`words.py`), each with noise of its own. **Raters** judge what they are given to hear or see
+  (`raters.py`).
+- Speakers may have a sex, an age and a background, and raters may read some of them better than
+  others (`demographics.py`).
 
 Every draw comes from a generator keyed by (seed, speaker, utterance, part of the story): utterances
 can be made in any order and on any number of processes, and changing one channel leaves the others'
@@ -40,13 +43,8 @@ from shards.synthetic.dialogues import Dialogue, Place
 from shards.synthetic.face import SHOWN_BY_FACE, show_face
 from shards.synthetic.languages import language
 from shards.synthetic.people import Person, draw_speaker
-from shards.synthetic.truth import (
-    UtteranceTruth,
-    draw_emotion,
-    draw_truth,
-    rate_affect,
-    rate_emotion,
-)
+from shards.synthetic.raters import draw_noise, draw_votes, vote_probabilities
+from shards.synthetic.truth import UtteranceTruth, draw_emotion, draw_truth, rate_affect
 from shards.synthetic.voice import NUM_VOICE_CUES, SHOWN_BY_VOICE, synthesize
 from shards.synthetic.words import write_words
 from shards.tar.reader import TarWriter
@@ -110,6 +108,35 @@ class World:
             metadata=self._describe(speaker, utterance, truth, len(waveform) / SAMPLE_RATE_HZ),
         )
 
+    def vote_probabilities(self, speaker: Person, utterance: int) -> dict[str, NDArray[np.float64]]:
+        """How the votes for voice, face and audio-visual stimulus of an utterance are distributed.
+
+        Each is over `config.raters.answers`: the truth that the ratings are drawn from.
+        """
+        return self._judge(
+            speaker,
+            self.truth(speaker, utterance),
+            self._generator(speaker.index, utterance, _RATINGS),
+        )
+
+    def ratings(self, speaker: Person, utterance: int) -> dict[str, dict[str, int]]:
+        """The vote counts of an utterance by stimulus and emotion, without recording it."""
+        rng = self._generator(speaker.index, utterance, _RATINGS)
+        probabilities = self._judge(speaker, self.truth(speaker, utterance), rng)
+
+        return draw_votes(self.config.raters, probabilities, rng)
+
+    def _judge(
+        self, speaker: Person, truth: UtteranceTruth, rng: np.random.Generator
+    ) -> dict[str, NDArray[np.float64]]:
+        return vote_probabilities(
+            self.config.raters,
+            truth.shown,
+            intensity=truth.intensity,
+            noise=draw_noise(rng),
+            legibility=speaker.legibility,
+        )
+
     def _felt_alone(self, speaker: int, utterance: int) -> int:
         return draw_emotion(self.speaker(speaker), self._generator(speaker, utterance, _TRUTH))
 
@@ -166,11 +193,7 @@ class World:
         )
 
         place = self.place(speaker, utterance)
-        shown = {
-            "voice": truth.shown_by_voice,
-            "face": truth.shown_by_face,
-            "words": truth.shown_by_words,
-        }
+        demographics = {} if speaker.demographics is None else speaker.demographics.as_json()
 
         return {
             "speaker": speaker.name,
@@ -180,14 +203,12 @@ class World:
             "emotion": EMOTIONS[truth.emotion],
             "arousal": arousal,
             "valence": valence,
-            "ratings": rate_emotion(
-                self.config, truth, self._generator(speaker.index, utterance, _RATINGS)
-            ),
-            "demographics": {"voice_type": speaker.voice_type},
+            "ratings": self.ratings(speaker, utterance),
+            "demographics": {"voice_type": speaker.voice_type, **demographics},
             "simulation": {
                 "group": speaker.group,
                 "intensity": truth.intensity,
-                "shown": {channel: EMOTIONS[emotion] for channel, emotion in shown.items()},
+                "shown": {channel: EMOTIONS[emotion] for channel, emotion in truth.shown.items()},
             },
         }
 

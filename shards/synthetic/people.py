@@ -14,6 +14,7 @@ from scipy.special import expit, logit
 
 from shards.emotions import NUM_EMOTIONS
 from shards.synthetic.config import WorldConfig
+from shards.synthetic.demographics import Demographics, deal_demographics
 from shards.synthetic.face import NUM_FACE_CUES
 from shards.synthetic.languages import language
 from shards.synthetic.voice import NUM_VOICE_CUES, Voice
@@ -52,6 +53,12 @@ class Person:
     spoken_probability: float
     label_mean: NDArray[np.float64]
     label_spread: NDArray[np.float64]
+    demographics: Demographics | None = None
+
+    @property
+    def legibility(self) -> float:
+        """Factor on the evidence that raters get from this speaker."""
+        return 1.0 if self.demographics is None else self.demographics.legibility
 
 
 def draw_speaker(config: WorldConfig, index: int) -> Person:
@@ -60,10 +67,17 @@ def draw_speaker(config: WorldConfig, index: int) -> Person:
         np.random.SeedSequence(config.seed, spawn_key=(_SPEAKER_STREAM, index))
     )
 
-    group = int(rng.integers(config.num_groups))
+    demographics = (
+        None
+        if config.demographics is None
+        else deal_demographics(config.demographics, config.seed, index)
+    )
+    group = _group_of_the_sex(config, demographics, int(rng.integers(config.num_groups)))
     style = _draw_style(config, group, rng)
 
     log_prior = np.log(config.emotion_prior) + style["prior"]
+    if demographics is not None:
+        log_prior += demographics.prior
     prior = np.exp(log_prior - log_prior.max())
 
     return Person(
@@ -81,7 +95,26 @@ def draw_speaker(config: WorldConfig, index: int) -> Person:
         spoken_probability=float(expit(style["talkativeness"][0] - logit(config.unspoken_rate))),
         label_mean=style["label_mean"],
         label_spread=np.exp(style["label_log_spread"]),
+        demographics=demographics,
     )
+
+
+def _group_of_the_sex(config: WorldConfig, demographics: Demographics | None, drawn: int) -> int:
+    """The hidden group: the one that was drawn, or its counterpart with the voice of the sex.
+
+    Only where there is a voice type for each sex; otherwise the sex cannot be heard.
+    """
+    num_types = len(config.f0_centers_hz)
+    if (
+        demographics is None
+        or config.demographics is None
+        or len(config.demographics.sex) != num_types
+    ):
+        return drawn
+
+    group = drawn - drawn % num_types + demographics.sex_rank
+    # The last rank of groups may lack some voice types.
+    return group if group < config.num_groups else group - num_types
 
 
 def _draw_style(

@@ -1,4 +1,4 @@
-"""What is true of a synthetic utterance before it is recorded: felt, shown in each channel, rated.
+"""What is true of a synthetic utterance before it is recorded: what is felt, and what is shown.
 
 Felt and shown differ by honest conflicts: a masking smile, a controlled voice, a quoted sentence.
 Each channel draws its conflicts by itself, so three channels seldom err alike; only the rare shared
@@ -9,19 +9,13 @@ The intensity of an utterance is common to all channels, so weak utterances are 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from shards.emotions import EMOTIONS, NUM_EMOTIONS
 from shards.synthetic.config import WorldConfig
 from shards.synthetic.people import Person
+from shards.synthetic.raters import AFFECT_OF_EMOTION
 
-_AFFECT_OF_EMOTION: NDArray[np.float64] = np.array(
-    # arousal, valence: the usual places on Russell's circumplex
-    [[-0.2, 0.0], [0.6, -0.6], [0.1, -0.6], [0.6, -0.5], [0.5, 0.7], [-0.5, -0.6], [0.7, 0.2]]
-)
 _NEUTRAL = EMOTIONS.index("neutral")
-_ATTENTION = {"voice": 0.35, "face": 0.40, "words": 0.25}
-"""How much each channel counts for a rater who both hears and sees."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +28,15 @@ class UtteranceTruth:
     shown_by_words: int
     intensity: float
     duration_seconds: float
+
+    @property
+    def shown(self) -> dict[str, int]:
+        """The emotion that each channel shows, by the channel's name."""
+        return {
+            "voice": self.shown_by_voice,
+            "face": self.shown_by_face,
+            "words": self.shown_by_words,
+        }
 
 
 def draw_emotion(speaker: Person, rng: np.random.Generator) -> int:
@@ -96,38 +99,6 @@ def _conflicting(config: WorldConfig, emotion: int, rate: float, rng: np.random.
     return int(other) if conflicts else emotion
 
 
-def rate_emotion(
-    config: WorldConfig, truth: UtteranceTruth, rng: np.random.Generator
-) -> dict[str, dict[str, int]]:
-    """Vote counts of raters who hear only the voice, see only the face, or get everything.
-
-    A vote is for the emotion shown. With probability `rater_noise / intensity` it is a guess:
-    "neutral" half of the time, otherwise any emotion, as often as it is felt in the world.
-    """
-    voice, face, words = (
-        np.eye(NUM_EMOTIONS)[shown]
-        for shown in (truth.shown_by_voice, truth.shown_by_face, truth.shown_by_words)
-    )
-    everything = (
-        _ATTENTION["voice"] * voice + _ATTENTION["face"] * face + _ATTENTION["words"] * words
-    )
-
-    noise = min(1.0, config.rater_noise / truth.intensity)
-    guesses = 0.5 * np.eye(NUM_EMOTIONS)[0] + 0.5 * np.array(config.emotion_prior) / np.sum(
-        config.emotion_prior
-    )
-
-    counts = {
-        name: rng.multinomial(config.num_raters, (1.0 - noise) * shown + noise * guesses)
-        for name, shown in (("voice", voice), ("face", face), ("audiovisual", everything))
-    }
-
-    return {
-        name: {e: int(n) for e, n in zip(EMOTIONS, votes, strict=True)}
-        for name, votes in counts.items()
-    }
-
-
 def rate_affect(
     config: WorldConfig, speaker: Person, truth: UtteranceTruth, rng: np.random.Generator
 ) -> tuple[float, float]:
@@ -136,7 +107,7 @@ def rate_affect(
     The scale (mean and spread) reaches no cue, so a model cannot see it in what a speaker shows; a
     model can only know it from similar voices, as PLDC assumes.
     """
-    felt = truth.intensity * _AFFECT_OF_EMOTION[
+    felt = truth.intensity * AFFECT_OF_EMOTION[
         truth.emotion
     ] + config.affect_noise * rng.standard_normal(2)
     arousal, valence = speaker.label_mean + speaker.label_spread * felt

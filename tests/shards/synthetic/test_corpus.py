@@ -228,39 +228,6 @@ def test_changing_the_words_leaves_sound_and_face_as_they_were() -> None:
         np.testing.assert_array_equal(one.face_features, other.face_features)
 
 
-def test_raters_judge_what_they_are_given() -> None:
-    """Without rater noise, every vote is for what is shown, not for what is felt."""
-    config = replace(
-        SMALL, rater_noise=0.0, voice=Channel(conflict_rate=0.5), face=Channel(conflict_rate=0.5)
-    )
-
-    for metadata in (sample.metadata for sample in iterate_samples(World(config), range(6))):
-        ratings, shown = (
-            _mapping(metadata["ratings"]),
-            _mapping(_mapping(metadata["simulation"])["shown"]),
-        )
-
-        assert ratings["voice"][shown["voice"]] == config.num_raters
-        assert ratings["face"][shown["face"]] == config.num_raters
-        assert (
-            sum(ratings["audiovisual"][emotion] for emotion in set(shown.values()))
-            == config.num_raters
-        )
-
-
-def test_a_quarter_of_the_votes_goes_astray() -> None:
-    """At ordinary intensity, a share of `rater_noise` of the votes are guesses.
-
-    Some guesses are right by chance.
-    """
-    config = replace(NOBODY_CONFLICTS, intensity_spread=0.0, rater_noise=0.25, mean_utterances=40.0)
-    world = World(config)
-    samples = list(iterate_samples(world, range(8)))
-    expected = [1 - 0.25 * (1 - _guess(config, sample.emotion)) for sample in samples]
-    votes = [_mapping(sample.metadata["ratings"])["voice"][sample.emotion] for sample in samples]
-    assert np.mean(votes) / config.num_raters == pytest.approx(np.mean(expected), abs=0.03)
-
-
 def test_groups_share_what_is_called_shared() -> None:
     """With nothing of their own, members of a group are alike, and groups differ.
 
@@ -436,12 +403,12 @@ def test_the_configuration_survives_a_round_trip_through_plain_values() -> None:
         ({"tract_scales": (1.0, 3.0)}, "0.7 to 1.6"),
         ({"num_groups": 1}, "num_groups"),
         ({"emotion_prior": (1.0, 0.0)}, "emotion_prior"),
-        ({"rater_noise": 1.5}, "rater_noise"),
+        ({"ambiguous_rate": 1.5}, "ambiguous_rate"),
         ({"intensity_spread": float("nan")}, "intensity_spread"),
         ({"min_utterances": 50}, "mean_utterances"),
         ({"min_seconds": 2.0}, "max_seconds"),
         ({"min_signal_to_noise_db": 50.0}, "max_signal_to_noise_db"),
-        ({"num_raters": 0}, "num_raters"),
+        ({"frames_per_second": 0.0}, "frames_per_second"),
         ({"seed": -1}, "seed"),
     ],
 )
@@ -480,17 +447,6 @@ def _emotion_counts(
         [world.truth(speaker, n).emotion for n in range(num_utterances)] for speaker in speakers
     ]
     return np.stack([np.bincount(emotions, minlength=NUM_EMOTIONS) for emotions in felt])
-
-
-def _guess(config: WorldConfig, emotion: str | None) -> float:
-    assert emotion is not None
-    prior = np.array(config.emotion_prior) / np.sum(config.emotion_prior)
-    return 0.5 * float(emotion == "neutral") + 0.5 * float(prior[EMOTIONS.index(emotion)])
-
-
-def _mapping(value: object) -> dict[Any, Any]:
-    assert isinstance(value, dict)
-    return value
 
 
 def _speak(
