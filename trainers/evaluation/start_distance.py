@@ -117,8 +117,8 @@ def _load(checkpoint: str, revision: str | None) -> LayerwiseEncoder:
 def _require_trained_encoder_of_sound(start: str, model: Recognizer) -> None:
     if isinstance(model, TwoStageRecognizer):
         raise ConfigError(
-            f"--start {start}: the evaluated model is one of two-stage, whose branches have encoders "
-            "of their own; evaluate a model with one encoder, or leave --start out"
+            f"--start {start}: the evaluated model is one of two-stage, whose branches have "
+            "encoders of their own; evaluate a model with one encoder, or leave --start out"
         )
     family = model.config.encoder["model_type"]
     if family == StatisticsEncoderConfig.model_type:
