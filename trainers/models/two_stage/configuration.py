@@ -12,7 +12,11 @@ from shards.loading.targets import TargetKind
 Positions = Literal["sinusoidal", "none"]
 # How branches come to one answer. `none`: there is one branch. `shared`: by the shared layers.
 # `average`: by the mean of the branches' own probabilities.
-Fusion = Literal["none", "shared", "average"]
+# `baseline`: as the architecture says.
+Fusion = Literal["none", "shared", "average", "baseline"]
+Architecture = Literal["branches", "vavl", "auxformer", "mult", "sfav", "tsltm"]
+# How SFAV joins streams: late or intermediate transformer, intermediate attention.
+SfavFusion = Literal["lt", "it", "ia"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +54,10 @@ class TwoStageConfig(PretrainedConfig):
 
     `names` are the classes. `encoders` are the configurations of the speech encoders, of which
     `normalizes` says whether waveforms are normalized for each. `num_shared_layers`, `head_width`
-    and `dropout_probability` are those of the shared layers. `parameter_counts` says how many
-    numbers each part has, and `trained_on` what the model learned from, as in `RecognizerConfig`.
+    and `dropout_probability` are those of the shared layers. A baseline is an `architecture` other
+    than `branches`, with `num_joint_layers` and, for SFAV, `sfav_fusion`. `parameter_counts` says
+    how many numbers each part has, and `trained_on` what the model learned from, as in
+    `RecognizerConfig`.
     """
 
     model_type = "emostream_two_stage"
@@ -63,6 +69,9 @@ class TwoStageConfig(PretrainedConfig):
         normalizes: Sequence[bool] = (),
         branches: Sequence[dict[str, Any]] = (),
         fusion: Fusion = "none",
+        architecture: Architecture = "branches",
+        sfav_fusion: SfavFusion = "lt",
+        num_joint_layers: int = 3,
         num_shared_layers: int = 2,
         head_width: int = 512,
         dropout_probability: float = 0.1,
@@ -76,6 +85,9 @@ class TwoStageConfig(PretrainedConfig):
         self.normalizes = list(normalizes)
         self.branches = list(branches)
         self.fusion = fusion
+        self.architecture = architecture
+        self.sfav_fusion = sfav_fusion
+        self.num_joint_layers = num_joint_layers
         self.num_shared_layers = num_shared_layers
         self.head_width = head_width
         self.dropout_probability = dropout_probability

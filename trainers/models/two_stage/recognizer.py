@@ -29,6 +29,7 @@ from shards.loading.loader import Padded
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.encoders.loading import build_encoder
 from trainers.models.parts.layers import frame_mask
+from trainers.models.two_stage.baselines.building import build_baseline
 from trainers.models.two_stage.branch import Branch
 from trainers.models.two_stage.configuration import TwoStageConfig
 from trainers.models.two_stage.shared import SharedLayers, Stream
@@ -44,13 +45,15 @@ class Answers:
 
     `log_probs_NC` are logarithms of probabilities. `joint_N` says which utterances all branches
     answered together, and `heard_NJ` which branches had their input. `pooled` [N, J 2D] are the
-    features in front of the head.
+    features in front of the head. Each of `learned` [N, C] learns the labels; None: `log_probs_NC`
+    alone does.
     """
 
     log_probs_NC: Tensor
     joint_N: Tensor
     heard_NJ: Tensor
     pooled: Tensor
+    learned: tuple[Tensor, ...] | None = None
 
 
 class TwoStageRecognizer(PreTrainedModel):
@@ -77,6 +80,8 @@ class TwoStageRecognizer(PreTrainedModel):
                 num_layers=config.num_shared_layers,
                 head_width=config.head_width,
             )
+
+        self.baseline = build_baseline(config)
 
         # Not registered as a part: these are parts already.
         self._kept: list[nn.Module] = []
@@ -107,6 +112,8 @@ class TwoStageRecognizer(PreTrainedModel):
     @property
     def feature_width(self) -> int:
         """How many numbers are in front of the head."""
+        if self.baseline is not None:
+            return self.baseline.feature_width
         return sum(2 * branch.config.hidden_size for branch in self._branches())
 
     @property
@@ -138,6 +145,10 @@ class TwoStageRecognizer(PreTrainedModel):
         streams = self.streams(inputs)
         heard_NJ = torch.stack([mask_NT.any(dim=1) for _, mask_NT in streams], dim=1)
         joint_N = heard_NJ.all(dim=1)
+
+        if self.baseline is not None:
+            joined = self.baseline(streams)
+            return Answers(joined.log_probs_NC, joint_N, heard_NJ, joined.pooled, joined.learned)
 
         if self.shared is None:
             logits, pooled = self._own_answers(streams)
@@ -177,7 +188,7 @@ class TwoStageRecognizer(PreTrainedModel):
         parts: dict[str, nn.Module | None] = {
             "encoders": self.encoders,
             "branches": self.branches,
-            "shared": self.shared,
+            "shared": self.shared if self.baseline is None else self.baseline,
         }
         counts = {
             name: 0 if part is None else sum(p.numel() for p in part.parameters())

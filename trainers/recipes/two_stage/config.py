@@ -37,9 +37,15 @@ class TwoStageOptions(RecipeConfig):
         "an utterance has several labels; model.class_weights=balanced makes up for rare classes"
     )
 
-    architecture: Literal["branches"] = option(
-        help="Kind of model. branches: streams of transformer layers, joined by shared layers.",
+    architecture: Literal["branches", "vavl", "auxformer", "mult", "sfav", "tsltm"] = option(
+        help="Kind of model. branches: streams of transformer layers, joined by shared layers. The "
+        "others are baselines of sound and faces, which need model.inputs=both.",
         default="branches",
+    )
+    sfav_fusion: Literal["lt", "it", "ia"] = option(
+        help="Where sfav joins sound and faces. lt: a transformer after all convolutions; it: a "
+        "transformer halfway, added to each stream; ia: attention halfway, which weighs frames.",
+        default="lt",
     )
     inputs: Literal["audio", "face", "both"] | None = option(
         help="What the model is given. audio: the sound; face: the features in face.npy; both: a "
@@ -70,7 +76,11 @@ class TwoStageOptions(RecipeConfig):
     )
 
     hidden_size: int = option(help="Width of a branch and of the shared layers.", default=512)
-    num_layers: int = option(help="Number of transformer layers of a branch.", default=3)
+    num_layers: int = option(
+        help="Number of transformer layers of a branch; with auxformer, mult and tsltm, of each "
+        "part that joins streams.",
+        default=3,
+    )
     num_heads: int = option(help="Number of attention heads of every layer.", default=8)
     feed_forward: int = option(
         help="Feed-forward width of every layer; the paper does not state it.", default=2048
@@ -156,6 +166,7 @@ class TwoStageOptions(RecipeConfig):
                 f"class_weight_beta: got {self.class_weight_beta}, expected a number between 0 and "
                 "1, such as 0.9999"
             )
+        self._check_architecture()
         self._check_features()
         self._check_stage()
 
@@ -168,6 +179,18 @@ class TwoStageOptions(RecipeConfig):
         if self.features == "stored" and (self.inputs == "face" or self.trains_encoder):
             why = "faces have no encoder" if self.inputs == "face" else "the encoder changes"
             raise ConfigError(f"model.features: got stored, but {why}; expected computed")
+
+    def _check_architecture(self) -> None:
+        if self.architecture != "branches" and self.inputs != "both":
+            raise ConfigError(
+                f"model.architecture: got {self.architecture} with model.inputs={self.inputs}, "
+                "expected inputs=both: it joins sound and faces in one training"
+            )
+        if self.architecture != "sfav" and self.sfav_fusion != "lt":
+            raise ConfigError(
+                f"model.sfav_fusion: got {self.sfav_fusion} for {self.architecture}, which is no "
+                "SFAV; leave it out, or give model.architecture=sfav"
+            )
 
     def _check_stage(self) -> None:
         if (self.inputs is None) == (not self.branches):

@@ -19,7 +19,7 @@ from shards.loading.loader import BatchReader
 from shards.media.sound_format import SAMPLE_RATE_HZ
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.two_stage.branch import FaceConvolution
-from trainers.models.two_stage.configuration import BranchConfig, TwoStageConfig
+from trainers.models.two_stage.configuration import BranchConfig, Fusion, TwoStageConfig
 from trainers.models.two_stage.recognizer import TwoStageRecognizer
 from trainers.preparation.encoder_start import first_sound_encoder
 from trainers.preparation.small_encoder import BATCH_UTTERANCES, STATISTICS_UTTERANCES
@@ -85,12 +85,21 @@ def _config(
         encoders=[] if encoder is None else [encoder.model.config.to_dict()],
         normalizes=[] if encoder is None else [encoder.normalizes],
         branches=[branch.as_values() for branch in branches],
-        fusion="shared" if len(branches) > 1 else "none",
+        fusion=_fusion(options),
+        architecture=options.architecture,
+        sfav_fusion=options.sfav_fusion,
+        num_joint_layers=options.num_layers,
         num_shared_layers=options.num_shared_layers,
         head_width=options.head_width,
         dropout_probability=options.dropout,
         **described,
     )
+
+
+def _fusion(options: TwoStageOptions) -> Fusion:
+    if options.architecture != "branches":
+        return "baseline"
+    return "shared" if options.inputs == "both" else "none"
 
 
 def _encoder(run: Run, train: CorpusIndex, make_reader: MakeReader) -> LayerwiseEncoder:
@@ -138,7 +147,8 @@ def _sizes(options: TwoStageOptions) -> dict[str, Any]:
         "labels": options.labels,
         "positions": options.positions,
         "hidden_size": options.hidden_size,
-        "num_layers": options.num_layers,
+        # Other baselines have no layers of one stream alone in front of what joins them.
+        "num_layers": options.num_layers if options.architecture in ("branches", "vavl") else 0,
         "num_attention_heads": options.num_heads,
         "intermediate_size": options.feed_forward,
         "dropout_probability": options.dropout,

@@ -36,9 +36,14 @@ class TwoStageModel(Float32Buffers, TrainingModel):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Compute `loss`, the mean over the utterances that have all inputs; 0 without any."""
         answers = self.recognizer(batch.inputs)
-        losses_N = class_balanced_cross_entropy(
-            answers.log_probs_NC, batch.targets[TARGET_NAME], self._class_weights
-        )
+        learned = (answers.log_probs_NC,) if answers.learned is None else answers.learned
+        losses = [
+            class_balanced_cross_entropy(
+                log_probs_NC, batch.targets[TARGET_NAME], self._class_weights
+            )
+            for log_probs_NC in learned
+        ]
+        losses_N = torch.stack(losses).mean(dim=0)
 
         has_all_N = self._has_all(batch)
         total = torch.where(has_all_N, losses_N, 0.0).sum()
