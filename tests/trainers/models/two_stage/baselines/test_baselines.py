@@ -193,10 +193,11 @@ def test_vavl_has_a_head_for_a_stream_alone(lacking: str, left: int) -> None:
 def test_auxformer_drops_a_stream_in_a_fifth_of_the_batches_each() -> None:
     """Never both at once, for all utterances of the batch alike, and only in training."""
     part: Any = baseline("auxformer").baseline
+    streams = [stream(0, 3), stream(1, 4)]
     torch.manual_seed(0)
     dropped = [0, 0]
     for _ in range(2000):
-        kept = [bool(mask.any()) for _, mask in part._dropped([stream(0, 3), stream(1, 4)])]
+        kept = [bool(mask.any()) for _, mask in part._dropped(streams)]
         assert any(kept)
         dropped = [count + (not one) for count, one in zip(dropped, kept, strict=True)]
     # 400 are expected; the deviation of a count is 18.
