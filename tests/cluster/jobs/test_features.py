@@ -83,7 +83,7 @@ def test_a_changed_shard_is_done_again(world: Path, ray_address: str) -> None:
 def test_another_encoder_or_layers_need_another_folder(world: Path, ray_address: str) -> None:
     """A folder of other features is refused before any work, and the command says so."""
     make_features(options(world, ray_address))
-    with pytest.raises(ConfigError, match="other layers.*; give another --out"):
+    with pytest.raises(ConfigError, match=r"other layers.*; give another --out"):
         make_features(options(world, "nowhere:1", layers="all"))
 
     arguments = ["--shards", f"{world}/*.tar", "--encoder", "spectral", "--layers", "all"]
