@@ -1,7 +1,7 @@
 """Options about the data, which all recipes share. Nothing here imports torch."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from shards.config import ConfigError, option, require_at_least, require_positive
 from shards.loading.batch_plan import SpeakerSetView, UtteranceView
@@ -107,6 +107,19 @@ class DataConfig:
     def cache_bytes(self) -> int:
         """The value of `cache_mib` in bytes."""
         return self.cache_mib * 2**20
+
+    @property
+    def as_heard(self) -> dict[str, Any]:
+        """Which utterances a run learns from, as `trained_on` in its config.json says it."""
+        return {
+            "num_speakers": self.num_speakers,
+            "num_utterances": self.num_utterances,
+            "known_seconds": self.known_seconds,
+            "known_split": self.known_split,
+            "folds": self.folds,
+            "fold": self.fold,
+            "allow_shared_speakers": self.allow_shared_speakers,
+        }
 
     def __post_init__(self) -> None:
         require_at_least(self, 0, "cache_mib", "num_workers", "known_seconds", "fold")

@@ -352,14 +352,8 @@ class RecognitionTask:
         data = self._data
         return {
             "target": to_mapping(data.target),
-            "num_speakers": data.num_speakers,
-            "num_utterances": data.num_utterances,
+            **data.as_heard,
             "subset_seed": data.subset_seed,
-            "known_seconds": data.known_seconds,
-            "known_split": data.known_split,
-            "folds": data.folds,
-            "fold": data.fold,
-            "allow_shared_speakers": data.allow_shared_speakers,
             "corpus": self.corpus_digest,
             "start": dict(start),
         }

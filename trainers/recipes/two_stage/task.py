@@ -247,13 +247,7 @@ class TwoStageTask:
             "target": to_mapping(self.target.learned),
             "labels": options.labels,
             "permuted_labels": options.permuted_labels,
-            "num_speakers": data.num_speakers,
-            "num_utterances": None,
-            "known_seconds": data.known_seconds,
-            "known_split": data.known_split,
-            "folds": data.folds,
-            "fold": data.fold,
-            "allow_shared_speakers": data.allow_shared_speakers,
+            **data.as_heard,
             "corpus": self.corpus_digest,
             "branches": [
                 {"folder": branch.folder, "trained_on": branch.model.config.trained_on}
