@@ -57,12 +57,7 @@ class EncoderLayer(nn.Module):
         self.attention_norm = nn.LayerNorm(width)
         self.query_key_value = nn.Linear(width, 3 * width)
         self.projection = nn.Linear(width, width)
-        self.feed_forward = nn.Sequential(
-            nn.LayerNorm(width),
-            nn.Linear(width, sizes.intermediate_size),
-            nn.GELU(),
-            nn.Linear(sizes.intermediate_size, width),
-        )
+        self.feed_forward = feed_forward(sizes)
 
         self.dropout = nn.Dropout(sizes.dropout_probability)
 
@@ -81,6 +76,16 @@ class EncoderLayer(nn.Module):
             query, key, value, attn_mask=mask_BT[:, None, None, :]
         )
         return self.projection(attended.transpose(1, 2).flatten(2))
+
+
+def feed_forward(sizes: LayerSizes) -> nn.Sequential:
+    """The second half of a pre-norm transformer layer, with its norm."""
+    return nn.Sequential(
+        nn.LayerNorm(sizes.hidden_size),
+        nn.Linear(sizes.hidden_size, sizes.intermediate_size),
+        nn.GELU(),
+        nn.Linear(sizes.intermediate_size, sizes.hidden_size),
+    )
 
 
 def frame_mask(frames_B: Tensor, length: int) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers.models.parts.layers import EncoderLayer, LayerSizes, clear_padding
+from trainers.models.parts.layers import EncoderLayer, LayerSizes, clear_padding, feed_forward
 from trainers.models.two_stage.branch import seen_by_attention
 from trainers.models.two_stage.shared import Stream
 
@@ -56,12 +56,7 @@ class CrossLayer(nn.Module):
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
         self.projection = nn.Linear(width, width)
-        self.feed_forward = nn.Sequential(
-            nn.LayerNorm(width),
-            nn.Linear(width, sizes.intermediate_size),
-            nn.GELU(),
-            nn.Linear(sizes.intermediate_size, width),
-        )
+        self.feed_forward = feed_forward(sizes)
         self.dropout = nn.Dropout(sizes.dropout_probability)
 
     def forward(self, hidden_NQD: Tensor, source: Stream) -> Tensor:
