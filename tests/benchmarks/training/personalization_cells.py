@@ -9,7 +9,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
@@ -41,6 +41,31 @@ class Result:
     figures: dict[str, float]
     speakers: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+
+
+Found = tuple[dict[str, float], dict[str, float]]
+
+
+def read_result(path: Path) -> Result | None:
+    """The result in the file, if there is one."""
+    return Result(**read_json(path)) if path.exists() else None
+
+
+def write_result(path: Path, result: Result) -> None:
+    """Write the result, and make its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(str(path), asdict(result))
+
+
+def kept(path: Path, measure: Callable[[], Found]) -> Result:
+    """The result in the file, or what `measure` finds, which is written there with its seconds."""
+    found = read_result(path)
+    if found is None:
+        started = time.perf_counter()
+        figures, speakers = measure()
+        found = Result(figures, speakers, time.perf_counter() - started)
+        write_result(path, found)
+    return found
 
 
 class Place(Protocol):
@@ -104,21 +129,11 @@ class Cell:
 
     def result(self, bench: Bench) -> Result | None:
         """The result, if there is one."""
-        path = self.path(bench)
-        return Result(**read_json(path)) if path.exists() else None
+        return read_result(self.path(bench))
 
     def run(self, bench: Bench) -> Result:
         """Compute the cell, unless it has a result, and write it."""
-        found = self.result(bench)
-        if found is not None:
-            return found
-
-        started = time.perf_counter()
-        figures, speakers = _MEASUREMENTS[self.kind](self, bench)
-        found = Result(figures, speakers, time.perf_counter() - started)
-        self.path(bench).parent.mkdir(parents=True, exist_ok=True)
-        write_json(str(self.path(bench)), asdict(found))
-        return found
+        return kept(self.path(bench), lambda: _MEASUREMENTS[self.kind](self, bench))
 
 
 def run_cells(cells: Sequence[RunnableCell[BenchT]], bench: BenchT, workers: int) -> None:
@@ -150,9 +165,6 @@ def _to_log(log: str) -> None:
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
-
-
-Found = tuple[dict[str, float], dict[str, float]]
 
 
 def _general(cell: Cell, bench: Bench) -> Found:

@@ -6,16 +6,14 @@ again when the file is there. Figures are accuracies in percent over utterances 
 speaker, named "SETTING|SPEAKER", by which encoders are compared.
 """
 
-import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from shards.grouping import group_rows
-from shards.storage.documents import read_json, write_json
-from tests.benchmarks.training.personalization_cells import Result
+from tests.benchmarks.training.personalization_cells import Found, Result, kept, read_result
 from tests.benchmarks.training.pretraining_corpora import RAVDESS
 from tests.benchmarks.training.pretraining_runs import (
     METHODS,
@@ -64,23 +62,13 @@ class Cell:
 
     def result(self, bench: Bench) -> Result | None:
         """The result, if there is one."""
-        path = self.path(bench)
-        return Result(**read_json(path)) if path.exists() else None
+        return read_result(self.path(bench))
 
     def run(self, bench: Bench) -> Result:
         """Compute the cell, unless it has a result, and write it."""
-        found = self.result(bench)
-        if found is not None:
-            return found
+        return kept(self.path(bench), lambda: self._measure(bench))
 
-        started = time.perf_counter()
-        figures, speakers = self._measure(bench)
-        found = Result(figures, speakers, time.perf_counter() - started)
-        self.path(bench).parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path(bench), asdict(found))
-        return found
-
-    def _measure(self, bench: Bench) -> tuple[dict[str, float], dict[str, float]]:
+    def _measure(self, bench: Bench) -> Found:
         figures: dict[str, float] = {}
         speakers: dict[str, float] = {}
         is_spectral = METHODS[self.name].kind == "spectral"

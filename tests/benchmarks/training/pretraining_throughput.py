@@ -19,11 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from shards.media.sound_format import SAMPLE_RATE_HZ
 from tests.benchmarks.measuring import machine, print_result
-from tests.benchmarks.training.training_gpu import matrix_flops_per_second, timed
+from tests.benchmarks.training.training_gpu import count_flops, matrix_flops_per_second, timed
 from trainers.models.encoders.data2vec.configuration import Data2VecConfig
 from trainers.models.encoders.data2vec.decoders import make_decoder
 from trainers.models.encoders.data2vec.encoder import Data2VecEncoder
@@ -58,7 +57,7 @@ def main() -> None:
         "step": _step(model, samples_NS, [hide_NMT]),
         "plain loop": _step(model, samples_NS, list(torch.chunk(hide_NMT, options.clones, dim=1))),
     }
-    flops = {name: _count(step) for name, step in sides.items()}
+    flops = {name: count_flops(step) for name, step in sides.items()}
     limit = matrix_flops_per_second(device, dtype, 8192 if device.type == "cuda" else 1024)
 
     seconds: dict[str, list[float]] = {name: [] for name in sides}
@@ -125,12 +124,6 @@ def _step(
 def _loss(found: Predictions) -> Tensor:
     terms = [found.frame_errors_NM, found.utterance_errors_NM]
     return torch.stack([term.mean() for term in terms if term is not None]).sum()
-
-
-def _count(step: Callable[[], object]) -> int:
-    with FlopCounterMode(display=False) as counter:
-        step()
-    return int(counter.get_total_flops())
 
 
 def _report(

@@ -73,7 +73,7 @@ def main() -> None:
     device = torch.device("cuda" if on_gpu else "cpu")
     batch = make_batch(options.utterances, options.seconds).to(device)
     dtype = getattr(torch, options.precision)
-    flops = count_flops(make_model(options).to(device), batch)
+    flops = count_flops(_both_passes(make_model(options).to(device), batch))
     limit = matrix_flops_per_second(device, dtype, 8192 if on_gpu else 2048)
 
     sides: dict[str, Callable[[], None]] = {
@@ -136,10 +136,15 @@ def make_batch(number: int, seconds: float) -> Batch:
     )
 
 
-def count_flops(model: RecognitionModel, batch: Batch) -> int:
-    """Count the floating-point operations of one forward and backward pass."""
+def _both_passes(model: RecognitionModel, batch: Batch) -> Callable[[], object]:
+    """One forward and backward pass of the model."""
+    return lambda: model(batch)["loss"].backward()
+
+
+def count_flops(step: Callable[[], object]) -> int:
+    """Count the floating-point operations of a step."""
     with FlopCounterMode(display=False) as counter:
-        model(batch)["loss"].backward()
+        step()
     return int(counter.get_total_flops())
 
 

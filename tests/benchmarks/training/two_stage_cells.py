@@ -6,12 +6,11 @@ from the evaluation's metrics.json, which is kept beside the model.
 """
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shards.storage.documents import read_json, write_json
-from tests.benchmarks.training.personalization_cells import Result
+from tests.benchmarks.training.personalization_cells import Result, read_result, write_result
 from tests.benchmarks.training.two_stage_runs import Bench, plain
 
 
@@ -34,8 +33,7 @@ class Cell:
 
     def result(self, bench: Bench) -> Result | None:
         """The result, if there is one."""
-        path = self.path(bench)
-        return Result(**read_json(path)) if path.exists() else None
+        return read_result(self.path(bench))
 
     def run(self, bench: Bench) -> Result:
         """Compute the cell, unless it has a result, and write it.
@@ -54,8 +52,7 @@ class Cell:
             {name: 100 * one["f1"] for name, one in metrics["per_speaker"].items()},
             time.process_time() - started,
         )
-        self.path(bench).parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path(bench), asdict(found))
+        write_result(self.path(bench), found)
         return found
 
     def metrics(self, bench: Bench) -> dict[str, Any]:

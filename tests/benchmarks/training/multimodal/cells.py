@@ -6,20 +6,18 @@ percent, by the number of labels; `speakers` are accuracies of each tested speak
 "SETTING|SPEAKER".
 """
 
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from pathlib import Path
 
-from shards.storage.documents import read_json, write_json
 from tests.benchmarks.training.multimodal.corpora import RAVDESS
 from tests.benchmarks.training.multimodal.cost import measure_cost
 from tests.benchmarks.training.multimodal.methods import METHODS
 from tests.benchmarks.training.multimodal.runs import RAVDESS_FOLDS, Answers, Bench, plain
 from tests.benchmarks.training.multimodal.sentiment import measure_sentiment
-from tests.benchmarks.training.personalization_cells import Result
+from tests.benchmarks.training.personalization_cells import Found, Result, kept, read_result
 
 ALL, F1 = "all", ", F1"
 SENTIMENT, COST = "sentiment", "cost"
-Found = tuple[dict[str, float], dict[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,26 +36,16 @@ class Cell:
 
     def result(self, bench: Bench) -> Result | None:
         """The result, if there is one."""
-        path = bench.folder / "cells" / self.kind / self._file
-        return Result(**read_json(path)) if path.exists() else None
+        return read_result(self.path(bench))
 
     def run(self, bench: Bench) -> Result:
         """Compute the cell, unless it has a result, and write it."""
-        found = self.result(bench)
-        if found is not None:
-            return found
+        return kept(self.path(bench), lambda: self._measure(bench))
 
-        started = time.perf_counter()
-        figures, speakers = self._measure(bench)
-        found = Result(figures, speakers, time.perf_counter() - started)
-        path = bench.folder / "cells" / self.kind / self._file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, asdict(found))
-        return found
-
-    @property
-    def _file(self) -> str:
-        return f"{self.corpus}-{plain(self.name)}-{self.seed}.json"
+    def path(self, bench: Bench) -> Path:
+        """The file of the result."""
+        name = f"{self.corpus}-{plain(self.name)}-{self.seed}.json"
+        return bench.folder / "cells" / self.kind / name
 
     def _measure(self, bench: Bench) -> Found:
         if self.kind == SENTIMENT:

@@ -18,14 +18,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import HubertConfig, HubertModel
 
 from shards.loading.loader import Batch, Padded
 from shards.media.sound_format import SAMPLE_RATE_HZ
 from tests.benchmarks.measuring import MIB, machine, print_result
 from tests.benchmarks.training.checkpoints import SIZES
-from tests.benchmarks.training.training_gpu import matrix_flops_per_second, timed
+from tests.benchmarks.training.training_gpu import count_flops, matrix_flops_per_second, timed
 from trainers.models.encoders.layerwise import LayerwiseEncoder
 from trainers.models.parts.pooling import masked_mean
 from trainers.recipes.multimodal.config import MultimodalConfig
@@ -57,7 +56,7 @@ def main() -> None:
         "step": _step(model, lambda: model(batch)["loss"]),
         "encoder alone": _step(alone, lambda: _pooled(alone, batch).square().mean()),
     }
-    flops = {name: _count(step) for name, step in sides.items()}
+    flops = {name: count_flops(step) for name, step in sides.items()}
     limit = matrix_flops_per_second(device, dtype, 8192 if device.type == "cuda" else 1024)
 
     seconds: dict[str, list[float]] = {name: [] for name in sides}
@@ -127,12 +126,6 @@ def _step(model: nn.Module, loss: Loss) -> Callable[[], None]:
         optimizer.zero_grad()
 
     return step
-
-
-def _count(step: Callable[[], object]) -> int:
-    with FlopCounterMode(display=False) as counter:
-        step()
-    return int(counter.get_total_flops())
 
 
 def _report(
